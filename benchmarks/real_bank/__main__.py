@@ -1,0 +1,166 @@
+"""Pre-train small networks on real tasks and rank them for others with ``skte rank``.
+
+    python -m benchmarks.real_bank --data DIR --out DIR
+
+DIR holds datasets in the layout of the Medical Segmentation Decathlon. For each
+target, the bank holds the networks of all *other* tasks and two without any
+training. Weights already in OUT are not trained again. ``--smoke`` does the same
+with phantoms in well under a minute.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks._provenance import data_folder, provenance, write_json
+from skte.datasets import load_msd, make_phantoms
+from skte.demo import prepare_cases, small_unet, train_network
+
+ESTIMATORS = ("ccfv", "logme", "leep", "gbc", "transrate")
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A task to pre-train on, and how."""
+
+    task: str
+    n_classes: int
+    widths: tuple[int, ...]
+    n_steps: int
+
+    @property
+    def name(self) -> str:
+        trained = f"{self.n_steps}steps" if self.n_steps else "untrained"
+        return f"{self.task}_w{self.widths[0]}_{trained}"
+
+
+SOURCES = [
+    Source(task, n_classes, widths, n_steps)
+    for task, n_classes in {
+        "Heart_ACDC": 4,
+        "HeadNeck_CT": 6,
+        "LeftAtrium": 2,
+        "Spine_T1": 6,
+        "Task04_Hippocampus": 3,
+    }.items()
+    for widths, n_steps in (((8, 16, 32), 300), ((16, 32, 64), 300))
+]
+UNTRAINED = [Source("none", 3, widths, 0) for widths in ((8, 16, 32), (16, 32, 64))]
+TARGETS = ("Task04_Hippocampus", "Heart_ACDC")
+
+
+def pretrain(source: Source, cases: list[Any], out: Path, patch: tuple[int, ...]) -> None:
+    """Train one network, unless its weights are there already."""
+    path = out / f"{source.name}.pt"
+    if path.exists():
+        return
+    torch.manual_seed(0)
+    network = small_unet(n_classes=source.n_classes, widths=source.widths)
+    begun, losses = time.perf_counter(), [float("nan")]
+    if source.n_steps:
+        prepared = prepare_cases(cases, class_ids=range(source.n_classes))
+        losses = train_network(network, prepared, n_steps=source.n_steps, patch_size=patch)
+    temporary = path.with_suffix(".tmp")
+    torch.save(network.state_dict(), temporary)
+    temporary.replace(path)
+    final = sum(losses[-20:]) / len(losses[-20:])
+    print(f"{source.name}: loss {final:.3f}, {time.perf_counter() - begun:.0f} s", flush=True)
+
+
+def write_manifest(sources: list[Source], path: Path) -> None:
+    """Write a bank manifest beside the weights."""
+    entries = [
+        {
+            "name": source.name,
+            "factory": "skte.demo:small_unet",
+            "arguments": {"n_classes": source.n_classes, "widths": list(source.widths)},
+            "weights": f"{source.name}.pt",
+            "preprocessing": ["ZNormalization"],
+            "provenance": asdict(source),
+        }
+        for source in sources
+    ]
+    path.write_text(json.dumps({"models": entries}, indent=1))
+
+
+def rank(manifest: Path, data: Path, out: Path) -> dict[str, Any]:
+    """Run ``skte rank`` in a process of its own, and note time and memory."""
+    command = [sys.executable, "-m", "skte", "rank", "--bank", str(manifest), "--data", str(data)]
+    command += [part for name in ESTIMATORS for part in ("--estimator", name)]
+    begun = time.perf_counter()
+    subprocess.run([*command, "--out", str(out)], check=True, stdout=subprocess.DEVNULL)
+    seconds = time.perf_counter() - begun
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    result = json.loads(out.read_text())
+    return {"seconds": round(seconds, 1), "peak_memory_mib": round(peak), **result}
+
+
+def _table(result: dict[str, Any]) -> str:
+    rows = sorted(result["models"], key=lambda model: model["rank"])
+    head = "| model | " + " | ".join(ESTIMATORS) + " |"
+    lines = [head, "|---|" + "---|" * len(ESTIMATORS)]
+    for row in rows:
+        cells = [f"{row[f'score_{e}']:.4g} ({row[f'rank_{e}']})" for e in ESTIMATORS]
+        lines.append(f"| {row['name']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Pre-train, rank, and write the result files."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", help="folder of datasets (default: SKTE_DATA)")
+    parser.add_argument("--out", help="folder for weights and manifests")
+    parser.add_argument("--targets", nargs="+", default=list(TARGETS))
+    parser.add_argument("--smoke", action="store_true", help="phantoms, two models, few steps")
+    args = parser.parse_args()
+    if args.smoke:
+        smoke()
+        return
+    data, out = data_folder(args.data), Path(args.out or "real_bank")
+    out.mkdir(parents=True, exist_ok=True)
+    for source in [*SOURCES, *UNTRAINED]:
+        cases = load_msd(data / source.task) if source.n_steps else []
+        pretrain(source, cases, out, (48, 48, 16) if source.task == "Heart_ACDC" else (32, 32, 32))
+    for target in args.targets:
+        bank = [s for s in SOURCES if s.task != target] + UNTRAINED
+        manifest = out / f"bank_for_{target}.json"
+        write_manifest(bank, manifest)
+        result = rank(manifest, data / target, out / f"{target}.json")
+        result.update(bank=manifest.name, data=target)
+        write_json(RESULTS / f"{target}.json", {**provenance(seed=0), **result})
+        print(f"\n{target}: {result['seconds']} s, {result['peak_memory_mib']} MiB")
+        print(_table(result), flush=True)
+
+
+def smoke() -> None:
+    """Run every step on phantoms, to see that the script works."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder)
+        cases = make_phantoms(3, size=(16, 16, 16))
+        for kind in ("image", "label"):
+            (out / f"{kind}s").mkdir()
+            for i, case in enumerate(cases):
+                case[kind].save(out / f"{kind}s" / f"case{i}.nii.gz")
+        sources = [Source("phantoms", 3, (4, 8), steps) for steps in (0, 3)]
+        for source in sources:
+            pretrain(source, cases, out, (16, 16, 16))
+        write_manifest(sources, out / "bank.json")
+        result = rank(out / "bank.json", out, out / "ranking.json")
+        print(_table(result))
+        assert len(result["models"]) == len(sources)
+
+
+if __name__ == "__main__":
+    main()

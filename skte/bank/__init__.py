@@ -1,0 +1,18 @@
+"""Which models exist, how each is built, and where its features are read."""
+
+from skte.bank._bank import ModelBank
+from skte.bank._entry import BankEntry
+from skte.bank._layers import LayerInfo, describe_layers, find_decoder_layers
+from skte.bank._load import load_bank
+from skte.bank._network import model_in_channels, model_spatial_dims
+
+__all__ = [
+    "BankEntry",
+    "LayerInfo",
+    "ModelBank",
+    "describe_layers",
+    "find_decoder_layers",
+    "load_bank",
+    "model_in_channels",
+    "model_spatial_dims",
+]

@@ -1,0 +1,145 @@
+"""Several models with distinct names."""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Self, overload
+
+from torch import nn
+
+from skte.bank._checks import did_you_mean
+from skte.bank._entry import BankEntry
+from skte.bank._manifest import read_manifest
+from skte.exceptions import BankError
+
+__all__ = ["ModelBank"]
+
+
+class ModelBank(Sequence[BankEntry]):
+    """The models to choose from: entries in order, also found by name.
+
+    Parameters
+    ----------
+    entries : iterable of BankEntry
+        At least one, with distinct names.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Names of the entries, in order.
+
+    Raises
+    ------
+    BankError
+        If there are no entries, something else is among them, or names repeat.
+
+    See Also
+    --------
+    load_bank : Makes a bank of anything that can be one.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from skte import ModelBank
+    >>> bank = ModelBank.from_modules({"a": nn.Conv3d(1, 2, 1), "b": nn.Conv3d(1, 2, 1)})
+    >>> bank
+    ModelBank(['a', 'b'])
+    >>> bank["b"] is bank[1], len(bank), "a" in bank
+    (True, 2, True)
+    """
+
+    def __init__(self, entries: Iterable[BankEntry]) -> None:
+        self.entries: tuple[BankEntry, ...] = tuple(entries)
+        if not self.entries:
+            raise BankError("A bank needs at least one entry, got none.")
+        strangers = [type(e).__name__ for e in self.entries if not isinstance(e, BankEntry)]
+        if strangers:
+            raise BankError(
+                f"A bank holds BankEntry objects, got {', '.join(sorted(set(strangers)))}. Wrap "
+                "networks at hand with BankEntry.from_module(name, network)."
+            )
+        counts = Counter(entry.name for entry in self.entries)
+        repeated = [name for name, n in counts.items() if n > 1]
+        if repeated:
+            raise BankError(f"Entry names must be distinct; repeated: {repeated}.")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the entries, in order."""
+        return tuple(entry.name for entry in self.entries)
+
+    @classmethod
+    def from_manifest(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a bank from a YAML or JSON manifest.
+
+        Parameters
+        ----------
+        path : path-like
+            The manifest. Paths in it are relative to its folder.
+
+        Returns
+        -------
+        ModelBank
+            Nothing is imported or loaded yet.
+
+        Raises
+        ------
+        BankError
+            If the manifest is wrong; the message lists every problem.
+
+        Notes
+        -----
+        ``load`` of an entry imports and calls the factory its manifest names. Use
+        manifests only from those whose code you would run.
+        """
+        return cls(read_manifest(path))
+
+    @classmethod
+    def from_modules(cls, modules: Mapping[str, nn.Module]) -> Self:
+        """Make a bank of networks at hand.
+
+        Parameters
+        ----------
+        modules : mapping of str to nn.Module
+            Networks by name.
+
+        Returns
+        -------
+        ModelBank
+            Its entries hold these very networks.
+        """
+        return cls(BankEntry.from_module(name, module) for name, module in modules.items())
+
+    @overload
+    def __getitem__(self, index: int | str) -> BankEntry: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> ModelBank: ...
+
+    def __getitem__(self, index: int | str | slice) -> BankEntry | ModelBank:
+        if isinstance(index, slice):
+            return type(self)(self.entries[index])
+        if isinstance(index, str):
+            for entry in self.entries:
+                if entry.name == index:
+                    return entry
+            raise BankError(f"The bank has no entry {index!r}; {did_you_mean(index, self.names)}")
+        return self.entries[operator.index(index)]
+
+    def __contains__(self, item: Any) -> bool:
+        return item in (self.names if isinstance(item, str) else self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ModelBank) and self.entries == other.entries
+
+    def __hash__(self) -> int:
+        return hash(self.names)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({list(self.names)})"

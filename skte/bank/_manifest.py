@@ -1,0 +1,162 @@
+"""The manifest of a bank: a YAML or JSON file, checked as a whole."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from skte.bank._checks import did_you_mean, field_problems
+from skte.bank._entry import BankEntry
+from skte.exceptions import BankError
+
+__all__ = ["read_manifest"]
+
+_VERSION = 1
+_TOP = ("version", "description", "defaults", "models")
+_FIELDS = tuple(item.name for item in fields(BankEntry))
+_REQUIRED = ("name", "factory")
+
+
+def read_manifest(path: str | os.PathLike[str]) -> list[BankEntry]:
+    """Read the entries of a manifest.
+
+    Parameters
+    ----------
+    path : path-like
+        A ``.yaml``, ``.yml`` or ``.json`` file. Paths in it are relative to its folder
+        and may not leave it.
+
+    Returns
+    -------
+    list of BankEntry
+        In the order of the file. Nothing is imported, built or loaded.
+
+    Raises
+    ------
+    BankError
+        If the file cannot be read, or with every problem there is in it.
+    """
+    path = Path(path)
+    content = _parse(path)
+    models, defaults, problems = _top_level(content)
+    names: Counter[str] = Counter()
+    recipes = []
+    for number, model in enumerate(models, start=1):
+        label = f"model {number}"
+        if not isinstance(model, Mapping):
+            problems.append(f"{label}: must map fields to values, got {model!r}")
+            continue
+        recipe = {**defaults, **model}
+        if isinstance(recipe.get("name"), str):
+            names[recipe["name"]] += 1
+            label = f"model {number} ({recipe['name']!r})"
+        problems += [f"{label}: {text}" for text in _recipe_problems(recipe, path.parent)]
+        recipes.append(recipe)
+    repeated = [name for name, n in names.items() if n > 1]
+    if repeated:
+        problems.append(f"names must be distinct; repeated: {repeated}")
+    if problems:
+        count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
+        listed = "\n".join(f"  - {problem}" for problem in problems)
+        raise BankError(f"Manifest {path} has {count}:\n{listed}")
+    return [_entry(recipe, path.parent) for recipe in recipes]
+
+
+def _parse(path: Path) -> Any:
+    if path.suffix.lower() not in (".yaml", ".yml", ".json"):
+        raise BankError(
+            f"Manifest {path} must be a .yaml, .yml or .json file"
+            + ("; name the file in this folder." if path.is_dir() else ".")
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise BankError(f"There is no manifest {path}.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BankError(f"Manifest {path} cannot be read: {error}.") from error
+    if path.suffix.lower() == ".json":
+        try:
+            return json.loads(text)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise BankError(f"Manifest {path} is not valid JSON: {error}.") from error
+    return _parse_yaml(text, path)
+
+
+def _parse_yaml(text: str, path: Path) -> Any:
+    try:
+        import yaml
+    except ImportError as error:
+        raise BankError(
+            f"Reading {path} needs PyYAML: pip install skte[cli], or write the manifest as JSON."
+        ) from error
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise BankError(f"Manifest {path} is not valid YAML: {error}.") from error
+
+
+def _top_level(content: Any) -> tuple[list[Any], dict[str, Any], list[str]]:
+    """Models, defaults, and what is wrong around them."""
+    if isinstance(content, list):  # a bare list of models
+        content = {"models": content}
+    if not isinstance(content, Mapping):
+        return [], {}, ["must hold a list of models under the key 'models'"]
+    problems = [
+        f"unknown key {key!r}; {did_you_mean(str(key), _TOP)}" for key in content if key not in _TOP
+    ]
+    if content.get("version", _VERSION) != _VERSION:
+        problems.append(
+            f"version is {content['version']!r}; this release of skte reads version {_VERSION}"
+        )
+    defaults = content.get("defaults") or {}
+    if not isinstance(defaults, Mapping):
+        problems.append(f"defaults must map fields to values, got {defaults!r}")
+        defaults = {}
+    if "name" in defaults:
+        problems.append("defaults cannot set 'name': every model needs its own")
+    models = content.get("models")
+    if not isinstance(models, list) or not models:
+        problems.append(f"models must be a list of at least one model, got {models!r}")
+        models = []
+    return models, dict(defaults), problems
+
+
+def _recipe_problems(recipe: Mapping[str, Any], folder: Path) -> list[str]:
+    problems = [f"{key!r} is missing" for key in _REQUIRED if key not in recipe]
+    problems += [
+        f"unknown key {key!r}; {did_you_mean(str(key), _FIELDS)}"
+        for key in recipe
+        if key not in _FIELDS
+    ]
+    problems += field_problems({key: recipe[key] for key in _FIELDS if key in recipe})
+    weights = recipe.get("weights")
+    if isinstance(weights, str) and weights:
+        problems += _path_problems(weights, folder)
+    return problems
+
+
+def _path_problems(weights: str, folder: Path) -> list[str]:
+    # Both conventions on every system: a manifest travels.
+    forms = (PurePosixPath(weights), PureWindowsPath(weights))
+    if any(form.is_absolute() or form.anchor or ".." in form.parts for form in forms):
+        return [
+            f"weights {weights!r} is refused: a path must stay inside the manifest's folder, "
+            "so that a manifest from elsewhere cannot reach your other files; move the file "
+            "there, or name it in Python: BankEntry(..., weights=path)"
+        ]
+    if not (folder / weights).is_file():
+        return [f"weights {weights!r}: there is no such file in the manifest's folder"]
+    return []
+
+
+def _entry(recipe: Mapping[str, Any], folder: Path) -> BankEntry:
+    values = dict(recipe)
+    if values.get("weights") is not None:
+        # Absolute, so that the recipe holds in a worker with another current folder.
+        values["weights"] = (folder / values["weights"]).absolute()
+    return BankEntry(values.pop("name"), values.pop("factory"), **values)

@@ -1,0 +1,204 @@
+"""Preprocessing of an entry: a named chain of torchio transforms."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import torch
+import torchio as tio
+
+__all__ = ["Step", "build_chain", "normalize_steps", "step_problems"]
+
+#: A transform's name with its parameters, a live transform, or a function of the tensor.
+Step: TypeAlias = tuple[str, dict[str, Any]] | Any
+
+# Deterministic transforms that keep the image's affine true, so that sampled voxels can
+# be followed through them, with the parameters a file may set. What reads other files or
+# needs a label map is left out.
+_ALLOWED: dict[str, tuple[str, ...]] = {
+    "Blur": ("std",),
+    "Clamp": ("out_min", "out_max"),
+    "Crop": ("cropping",),
+    "CropOrPad": ("target_shape", "padding_mode", "only_crop", "only_pad", "location", "units"),
+    "EnsureShapeMultiple": ("target_multiple", "method"),
+    "Pad": ("padding", "padding_mode"),
+    "Resample": ("target", "image_interpolation", "antialias"),
+    "RescaleIntensity": ("out_min_max", "percentiles", "masking_method", "in_min_max"),
+    "Resize": ("target_shape", "image_interpolation"),
+    "ToCanonical": (),
+    "ToOrientation": ("orientation",),
+    "Transpose": (),
+    "ZNormalization": ("masking_method",),
+}
+_REFUSED = {
+    "Flip": "it leaves the affine as it was, so voxels would be looked up on the wrong side",
+    "HistogramStandardization": "it reads a file of landmarks; give the transform itself to a "
+    "BankEntry in Python",
+    "CopyAffine": "it moves the image but not its label",
+}
+
+
+def normalize_steps(steps: Sequence[Any]) -> tuple[Any, ...]:
+    """Bring named steps to the form (name, parameters); leave the rest alone."""
+    return tuple(_normalize(step) for step in steps)
+
+
+def _normalize(step: Any) -> Any:
+    if isinstance(step, str):
+        return (step, {})
+    if isinstance(step, Mapping):
+        key = next((k for k in ("name", "transform") if k in step), None)
+        if key is not None and isinstance(step[key], str):
+            return (step[key], {k: _tuples(v) for k, v in step.items() if k != key})
+    if (
+        isinstance(step, Sequence)
+        and len(step) == 2
+        and isinstance(step[0], str)
+        and isinstance(step[1], Mapping)
+    ):
+        return (step[0], {k: _tuples(v) for k, v in step[1].items()})
+    return step
+
+
+def step_problems(steps: Sequence[Any]) -> list[str]:
+    """List everything wrong with normalised steps; empty if nothing is.
+
+    Parameters
+    ----------
+    steps : sequence
+        As `normalize_steps` returns them.
+
+    Returns
+    -------
+    list of str
+        One sentence each, naming the step.
+    """
+    return [problem for step in steps for problem in _step_problems(step)]
+
+
+def build_chain(steps: Sequence[Step]) -> tio.Compose | None:
+    """Build the transform of a checked chain; None for an empty one."""
+    return tio.Compose([_build(step) for step in steps]) if steps else None
+
+
+class _TensorStep(tio.transforms.IntensityTransform):
+    """A function of the image tensor, which must keep its spatial shape."""
+
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.function = function
+        self.args_names = ["function"]
+
+    def apply_transform(self, subject: tio.Subject) -> tio.Subject:
+        """Apply the function to every image."""
+        for image in self.get_images(subject):
+            result = self.function(image.data)
+            if not isinstance(result, torch.Tensor) or result.shape[1:] != image.data.shape[1:]:
+                shape = tuple(getattr(result, "shape", ()))
+                raise ValueError(
+                    f"{self.function!r} turned a tensor of shape {tuple(image.data.shape)} into "
+                    f"{type(result).__name__} {shape}: a function must keep the spatial shape. "
+                    "Use a tio.Transform, which keeps the affine true."
+                )
+            image.set_data(result)
+        return subject
+
+
+def _step_problems(step: Any) -> list[str]:
+    if isinstance(step, tuple) and len(step) == 2 and isinstance(step[0], str):
+        return _named_problems(step[0], step[1])
+    if isinstance(step, tio.Transform):
+        random = _randomness(step)
+        return [f"preprocessing: {random}"] if random else []
+    if callable(step) and not isinstance(step, type):
+        return []
+    return [
+        f"preprocessing: {step!r} is no step; write a name ('ToCanonical'), a mapping with "
+        "'name' and its parameters, or (in Python) a tio.Transform or a function of the tensor"
+    ]
+
+
+def _named_problems(name: str, parameters: Mapping[str, Any]) -> list[str]:
+    if name not in _ALLOWED:
+        return [f"preprocessing: {_unknown(name)}"]
+    allowed = _ALLOWED[name]
+    problems = []
+    for key, value in parameters.items():
+        if key not in allowed:
+            near = difflib.get_close_matches(str(key), allowed, n=2)
+            hint = f"did you mean {' or '.join(map(repr, near))}?" if near else _takes(allowed)
+            problems.append(f"preprocessing {name}: unknown parameter {key!r}; {hint}")
+        elif name == "Resample" and key == "target" and isinstance(value, str):
+            problems.append(
+                f"preprocessing Resample: target={value!r} must be a spacing in millimetres, "
+                "one number or three; files are not read"
+            )
+        elif key == "masking_method" and value not in (None, "mean"):
+            problems.append(
+                f"preprocessing {name}: masking_method={value!r} must be 'mean' (voxels above "
+                "the mean) or left out"
+            )
+    if not problems:
+        try:
+            _build((name, dict(parameters)))
+        except Exception as error:
+            problems.append(f"preprocessing {name}: {error}")
+    return problems
+
+
+def _unknown(name: str) -> str:
+    if name in _REFUSED:
+        return f"{name!r} is refused: {_REFUSED[name]}"
+    if name.startswith("Random") or name == "OneOf":
+        return (
+            f"{name!r} is refused: it is a random augmentation, and a ranking must not depend "
+            "on chance; leave it out"
+        )
+    near = difflib.get_close_matches(name, _ALLOWED, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else _takes(_ALLOWED)
+    return f"unknown transform {name!r}; {hint}"
+
+
+def _takes(names: Any) -> str:
+    return f"known: {', '.join(names)}" if names else "it takes none"
+
+
+def _randomness(transform: tio.Transform) -> str | None:
+    """Why a live transform is refused, looking into compositions."""
+    name = type(transform).__name__
+    if isinstance(transform, tio.transforms.augmentation.RandomTransform):
+        return _unknown(name if name.startswith("Random") else f"Random{name}")
+    if getattr(transform, "probability", 1) < 1:
+        return f"{name} with p < 1 is refused: a ranking must not depend on chance; set p=1"
+    for part in getattr(transform, "transforms", None) or ():
+        reason = _randomness(part) if isinstance(part, tio.Transform) else None
+        if reason:
+            return reason
+    return None
+
+
+def _build(step: Step) -> tio.Transform:
+    if isinstance(step, tio.Transform):
+        return step
+    if not isinstance(step, tuple):
+        return _TensorStep(step)
+    name, parameters = step
+    parameters = dict(parameters)
+    if parameters.get("masking_method") == "mean":
+        parameters["masking_method"] = tio.ZNormalization.mean
+    transform = getattr(tio, name)
+    required = [
+        key
+        for key, parameter in inspect.signature(transform).parameters.items()
+        if key in _ALLOWED[name] and parameter.default is parameter.empty and key not in parameters
+    ]
+    if required or (name == "CropOrPad" and parameters.get("target_shape") is None):
+        raise ValueError(f"{', '.join(required or ['target_shape'])} must be given")
+    return transform(**parameters)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

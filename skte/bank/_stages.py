@@ -1,0 +1,137 @@
+"""Find the decoder stages of an unknown network from one traced forward pass."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from skte.bank._flow import FeatureFlow
+from skte.bank._trace import Call, Trace
+
+__all__ = ["traced_decoder_stages"]
+
+
+def traced_decoder_stages(trace: Trace) -> list[str]:
+    """Names of the modules at whose end the decoder stages end, coarse to fine.
+
+    The decoder is what lies between the lowest resolution and the final
+    convolution. A stage ends where its map is about to be raised to a higher
+    resolution, and the last one at the final convolution. Of the modules that return
+    that map the outermost is named that holds no other stage.
+
+    Parameters
+    ----------
+    trace : Trace
+        A recorded forward pass.
+
+    Returns
+    -------
+    list of str
+        Empty where there is nothing before the final convolution.
+    """
+    flow = FeatureFlow(trace)
+    head = flow.head()
+    features = {n for n in flow.sources[head] if n > 0} if head is not None else set()
+    if head is None or not features:
+        return []
+    feature = max(features, key=lambda n: (flow.size[n], n))
+    return _Decoder(flow, feature, head).stage_names()
+
+
+class _Decoder:
+    """The maps between the lowest resolution and the final convolution."""
+
+    def __init__(self, flow: FeatureFlow, feature: int, head: int) -> None:
+        self.flow, self.feature, self.head = flow, feature, head
+        self.calls = self._usable_calls()
+        self.named = {call.output for call in self.calls}
+        maps = sorted(flow.ancestors(feature) | {feature})
+        self.lowest = min(flow.size[n] for n in maps)
+        self.maps: set[int] = set()
+        self.work: dict[int, int] = {}  # convolutions since the resolution last rose
+        self.learned: set[int] = set()  # the same, the raising convolution included
+        for n in maps:
+            if n > 0 and (flow.size[n] == self.lowest or flow.sources[n] & self.maps):
+                self._add(n)
+
+    def _usable_calls(self) -> list[Call]:
+        # A hook keeps what a module returned last; earlier calls cannot be read.
+        last = {call.name: call for call in self.flow.trace.calls}
+        calls = [call for name, call in last.items() if name]
+        return sorted(calls, key=lambda call: (call.start, -call.end, call.name.count(".")))
+
+    def _add(self, n: int) -> None:
+        flow = self.flow
+        same = [s for s in flow.sources[n] & self.maps if not flow.raises(s, n)]
+        convolution = flow.is_convolution(n)
+        raised = any(flow.raises(s, n) for s in flow.sources[n] & self.maps)
+        self.maps.add(n)
+        self.work[n] = max((self.work[s] for s in same), default=0)
+        self.work[n] += convolution and not raised
+        if convolution or any(s in self.learned for s in same):
+            self.learned.add(n)
+
+    def stage_names(self) -> list[str]:
+        ends = self._ends()
+        names: dict[str, None] = {}
+        coarser: set[int] = set()
+        for size in sorted(ends):
+            name = self._name(ends[size], coarser)
+            coarser.add(ends[size])
+            if name is not None and (size > self.lowest or len(ends) == 1):
+                names[name] = None
+        return list(names)
+
+    def _ends(self) -> dict[int, int]:
+        """Find the map at which the stage of each resolution ends."""
+        flow = self.flow
+        candidates: dict[int, set[int]] = defaultdict(set)
+        for n in self.maps:
+            for source in flow.sources[n] & self.maps & self.learned:
+                if flow.raises(source, n):
+                    candidates[flow.size[source]].add(self._before_exit(source, n))
+        ends = {
+            size: max(found, key=lambda n: (flow.channels(n), n))
+            for size, found in candidates.items()
+        }
+        ends[flow.size[self.feature]] = self._before_exit(self.feature, self.head)
+        return ends
+
+    def _before_exit(self, end: int, following: int) -> int:
+        """Step back over what belongs to the way up (or the head), not to the stage.
+
+        An upsampling block often begins with a convolution that narrows the map.
+        Where such a block gets a finished map of the same resolution, that map is the
+        stage's end.
+        """
+        flow = self.flow
+        for call in self.calls:
+            if not (call.contains(end) and call.contains(following)):
+                continue
+            inside = range(call.start + 1, end + 1)
+            if any(flow.size.get(n, flow.size[end]) != flow.size[end] for n in inside):
+                continue
+            for entry in call.inputs:
+                if (
+                    entry in self.maps
+                    and flow.size[entry] == flow.size[end]
+                    and self.work[entry]
+                    and entry in self.named
+                ):
+                    return entry
+        return end
+
+    def _name(self, end: int, coarser: set[int]) -> str | None:
+        """Name the outermost module that returns the map, or the nearest before it."""
+        flow = self.flow
+        current: int | None = end
+        while current is not None:
+            for call in self.calls:
+                if call.output == current and not any(map(call.contains, coarser)):
+                    return call.name
+            before = [
+                s
+                for s in flow.sources[current] & self.maps & self.learned
+                if flow.size[s] == flow.size[end]
+            ]
+            current = max(before, key=lambda n: (self.work[n], n), default=None)
+        return None

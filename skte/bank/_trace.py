@@ -1,0 +1,201 @@
+"""One recorded forward pass: which tensor came from which, and in which module."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from skte.exceptions import BankError
+
+__all__ = ["Call", "Node", "Trace", "main_tensor", "run_quietly", "trace_forward"]
+
+
+@dataclass(frozen=True)
+class Node:
+    """A tensor that descends from the input. Nodes are numbered as they are made."""
+
+    op: str
+    shape: tuple[int, ...]
+    parents: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a module that returned a tensor; it made nodes start+1 to end."""
+
+    name: str
+    start: int
+    end: int
+    inputs: tuple[int, ...]
+    output: int
+
+    def contains(self, node: int) -> bool:
+        """Whether the node was made within this call."""
+        return self.start < node <= self.end
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """Nodes (the input is number 0), module calls, and the node the network returned."""
+
+    nodes: list[Node]
+    calls: list[Call]
+    output: int | None
+
+
+@dataclass
+class _Ledger:
+    """Numbers tensors. Holds no tensor alive: a trace costs no memory."""
+
+    nodes: list[Node] = field(default_factory=list)
+    known: dict[int, tuple[weakref.ref[torch.Tensor], int]] = field(default_factory=dict)
+
+    def number(self, tensor: torch.Tensor) -> int | None:
+        reference, number = self.known.get(id(tensor), (None, 0))
+        return number if reference is not None and reference() is tensor else None
+
+    def numbers(self, value: Any) -> tuple[int, ...]:
+        found = (self.number(tensor) for tensor in _tensors(value))
+        return tuple(dict.fromkeys(n for n in found if n is not None))
+
+    def add(self, tensor: torch.Tensor, op: str, parents: tuple[int, ...]) -> None:
+        self.known[id(tensor)] = (weakref.ref(tensor), len(self.nodes))
+        self.nodes.append(Node(op, tuple(tensor.shape), parents))
+
+
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sees every tensor operation, functional ones included, which hooks do not."""
+
+    def __init__(self, ledger: _Ledger) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.ledger = ledger
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        parents = self.ledger.numbers((args, kwargs))
+        op = getattr(func, "__name__", str(func)).partition(".")[0]
+        for tensor in _tensors(result) if parents else ():
+            # dropout in eval mode hands its input on: the same tensor, no new node
+            if op.endswith("_") or self.ledger.number(tensor) is None:
+                self.ledger.add(tensor, op.rstrip("_"), parents)
+        return result
+
+
+def trace_forward(module: nn.Module, example: torch.Tensor) -> Trace:
+    """Record one forward pass, in eval mode and without gradients.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The network; mode and parameters are left as they were.
+    example : Tensor of shape (n_images, n_channels, *size)
+        An input it takes.
+
+    Returns
+    -------
+    Trace
+        Everything that descends from the input.
+
+    Raises
+    ------
+    BankError
+        If the network fails.
+    """
+    ledger, calls = _Ledger(), []
+    open_calls: list[tuple[str, int, tuple[int, ...]]] = []
+
+    def enter(name: str) -> Any:
+        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+            open_calls.append((name, len(ledger.nodes) - 1, ledger.numbers((args, kwargs))))
+
+        return hook
+
+    def leave(name: str) -> Any:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            # A block that caught an exception inside left calls open: drop them.
+            while open_calls and open_calls[-1][0] != name:
+                open_calls.pop()
+            _, start, inputs = open_calls.pop()
+            number = ledger.number(output) if isinstance(output, torch.Tensor) else None
+            if number is not None:
+                calls.append(Call(name, start, len(ledger.nodes) - 1, inputs, number))
+
+        return hook
+
+    handles = []
+    try:
+        for name, part in module.named_modules():
+            handles.append(part.register_forward_pre_hook(enter(name), with_kwargs=True))
+            handles.append(part.register_forward_hook(leave(name)))
+        output = main_tensor(run_quietly(module, example, ledger))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return Trace(ledger.nodes, calls, None if output is None else ledger.number(output))
+
+
+def run_quietly(
+    module: nn.Module, example: torch.Tensor, ledger: _Ledger | None = None
+) -> Any:
+    """Run a network in eval mode without gradients and put its mode back.
+
+    Raises
+    ------
+    BankError
+        If the network fails; the message names its own error.
+    """
+    try:
+        with _eval_mode(module), torch.inference_mode():
+            first = example.clone()  # a first layer may work in place
+            if ledger is None:
+                return module(first)
+            ledger.add(first, "input", ())
+            with _Recorder(ledger):
+                return module(first)
+    except Exception as error:
+        raise BankError(
+            f"The model failed on an example of shape {tuple(example.shape)}: "
+            f"{type(error).__name__}: {error}. Check the number of channels, the window "
+            "size (window_size=...) and spatial_dims=... of its entry."
+        ) from error
+
+
+def main_tensor(output: Any) -> torch.Tensor | None:
+    """Pick the main one of a network's outputs: deep supervision puts it first."""
+    while isinstance(output, Sequence) and output:
+        output = output[0]
+    if isinstance(output, Mapping):
+        named = [output[key] for key in ("out", "logits") if key in output]
+        return main_tensor((named or list(output.values()))[0]) if output else None
+    return output if isinstance(output, torch.Tensor) else None
+
+
+@contextmanager
+def _eval_mode(module: nn.Module) -> Iterator[None]:
+    modes = [(part, part.training) for part in module.modules()]
+    try:
+        module.eval()
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _tensors(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _tensors(item)

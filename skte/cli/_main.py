@@ -1,0 +1,108 @@
+"""Parsing, messages and exit codes of the ``skte`` command."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TextIO
+
+from skte import __version__
+from skte.cli import _demo, _inspect, _rank
+from skte.exceptions import SkteError
+
+__all__ = ["main"]
+
+_EPILOG = """\
+exit codes:
+  0  done, nothing to report
+  1  done, but something needs attention: a model failed, or a problem was found
+  2  not done: wrong usage or unusable input
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the ``skte`` command.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments; those of the process by default.
+
+    Returns
+    -------
+    int
+        The exit code: 0 done, 1 done but something needs attention, 2 not done.
+
+    Raises
+    ------
+    SystemExit
+        By argparse, with code 2 for wrong usage and 0 after ``--help``.
+    """
+    args = build_parser().parse_args(argv)
+    with _messages(args):
+        try:
+            code: int = args.run(args)
+        except (SkteError, OSError) as error:
+            if args.debug:
+                raise
+            print(f"skte: error: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("skte: interrupted", file=sys.stderr)
+            return 130
+    return code
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line, also for the documentation."""
+    parser = argparse.ArgumentParser(
+        prog="skte",
+        description="Rank pre-trained segmentation networks for a new dataset.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"skte {__version__}")
+    common = argparse.ArgumentParser(add_help=False)
+    talk = common.add_mutually_exclusive_group()
+    talk.add_argument("--quiet", "-q", action="store_true", help="no progress, no warnings")
+    talk.add_argument("--verbose", "-v", action="store_true", help="a line for every model")
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for command in (_rank, _inspect, _demo):
+        command.add_parser(commands, common)
+    return parser
+
+
+@contextmanager
+def _messages(args: argparse.Namespace) -> Iterator[None]:
+    """Warnings and log lines go to stderr, one clean line each."""
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        print(f"skte: warning: {message}", file=sys.stderr)
+
+    log = logging.getLogger("skte")
+    handler = logging.StreamHandler(sys.stderr)
+    level = log.level
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        if args.quiet:
+            warnings.simplefilter("ignore")
+        if args.verbose:
+            log.addHandler(handler)
+            log.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            log.removeHandler(handler)
+            log.setLevel(level)

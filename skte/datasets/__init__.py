@@ -1,0 +1,21 @@
+"""Datasets on disk or in memory as checked torchio subjects, and synthetic phantoms."""
+
+from skte.datasets._case import Case, read_case
+from skte.datasets._checks import check_dataset
+from skte.datasets._folder import load_folder
+from skte.datasets._load import load_dataset
+from skte.datasets._msd import load_msd
+from skte.datasets._nnunet import load_nnunet_raw
+from skte.datasets._phantoms import PHANTOM_TASKS, make_phantoms
+
+__all__ = [
+    "Case",
+    "PHANTOM_TASKS",
+    "check_dataset",
+    "load_dataset",
+    "load_folder",
+    "load_msd",
+    "load_nnunet_raw",
+    "make_phantoms",
+    "read_case",
+]

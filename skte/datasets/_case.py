@@ -1,0 +1,161 @@
+"""One case in memory, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torchio as tio
+from numpy.typing import NDArray
+
+from skte.datasets._checks import (
+    geometry_problems,
+    image_problems,
+    label_problems,
+    raise_problems,
+    structure_problems,
+)
+from skte.datasets._read import ImageHeader, read_array, read_headers
+from skte.datasets._subject import split_images, subject_case_id
+from skte.exceptions import DatasetError
+
+__all__ = ["Case", "read_case"]
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """Image and label of one case, loaded and checked.
+
+    Parameters
+    ----------
+    case_id : str
+        Name of the case.
+    image : Tensor of shape (n_channels, x, y, z), float32
+        Intensities as stored. A 2-D image has z = 1.
+    label : Tensor of shape (x, y, z), int64
+        Class ids, 0 for background; any others, {0, 2, 7} for instance.
+    affine : ndarray of shape (4, 4)
+        From voxel indices to world coordinates in mm (RAS+).
+    spacing : tuple of float
+        Size of a voxel along x, y and z in mm.
+    ignore_label : int or None
+        Voxels with this label belong to no class.
+    label_names : mapping of int to str
+        Names of the class ids, where known.
+
+    Examples
+    --------
+    >>> from skte.datasets import make_phantoms, read_case
+    >>> case = read_case(make_phantoms(1, size=(16, 16, 16))[0])
+    >>> case.case_id, case.image.shape, case.spacing
+    ('ellipsoids_000', torch.Size([1, 16, 16, 16]), (1.0, 1.0, 1.0))
+    """
+
+    case_id: str
+    image: torch.Tensor
+    label: torch.Tensor
+    affine: NDArray[np.float64]
+    spacing: tuple[float, float, float]
+    ignore_label: int | None = None
+    label_names: Mapping[int, str] = field(default_factory=dict)
+
+    def to_image(self) -> Any:
+        """Return the image as a torchio image, for preprocessing.
+
+        Returns
+        -------
+        ScalarImage
+            It has a copy of the values, so that transforms leave the case as it is.
+        """
+        return tio.ScalarImage(tensor=self.image.clone(), affine=self.affine.copy())
+
+
+def read_case(subject: Any) -> Case:
+    """Load and check one case.
+
+    Parameters
+    ----------
+    subject : Subject
+        A torchio subject with one label map and one or more images, which become
+        channels in order. It is left as it is: nothing stays loaded on it.
+
+    Returns
+    -------
+    Case
+        Float32 image and int64 label.
+
+    Raises
+    ------
+    DatasetError
+        If the case cannot be used. The message names the case and lists all its
+        problems with their remedies: files missing, truncated or corrupted; image and
+        label of different shape or affine; label missing, with channels, empty, with
+        one class only, float-valued or negative; NaN or Inf; a constant image. A case
+        that merely lacks some of the dataset's classes is fine.
+
+    Notes
+    -----
+    NIfTI files are read with nibabel: ITK, which torchio uses, fills truncated files
+    with zeros and turns NaN into zero silently.
+
+    Examples
+    --------
+    >>> from skte.datasets import make_phantoms, read_case
+    >>> case = read_case(make_phantoms(1, size=(32, 32, 1), labels=(0, 2, 7))[0])
+    >>> case.label.unique()
+    tensor([0, 2, 7])
+    """
+    if not isinstance(subject, tio.Subject):
+        raise DatasetError(
+            f"read_case takes a torchio Subject, got {type(subject).__name__}: "
+            "load_dataset turns other forms into subjects."
+        )
+    case_id = subject_case_id(subject)
+    title = f"Case {case_id!r} cannot be used"
+    raise_problems(title, structure_problems(case_id, subject))
+    images, labels = split_images(subject)
+    (label_name, label_image), *_ = labels.items()
+    arrays, headers, problems = _read_images(images)
+    label_arrays, label_headers, label_unread = _read_images({label_name: label_image})
+    problems = [f"Case {case_id!r}: {text}." for text in problems + label_unread]
+    label_header = label_headers[0] if label_headers else None
+    problems += geometry_problems(case_id, headers, label_header)
+    problems += image_problems(case_id, arrays)
+    ignore_label = subject.get("ignore_label")
+    for array in label_arrays:
+        problems += label_problems(case_id, array, ignore_label)
+    raise_problems(title, problems)
+    affine = headers[0].affines[0]
+    x, y, z = np.linalg.norm(affine[:3, :3], axis=0).tolist()
+    return Case(
+        case_id=case_id,
+        image=torch.from_numpy(np.concatenate([_own(a, np.float32) for a in arrays])),
+        label=torch.from_numpy(_own(label_arrays[0][0], np.int64)),
+        affine=affine,
+        spacing=(x, y, z),
+        ignore_label=None if ignore_label is None else int(ignore_label),
+        label_names={int(k): str(v) for k, v in (subject.get("label_names") or {}).items()},
+    )
+
+
+def _read_images(
+    images: Mapping[str, Any],
+) -> tuple[list[NDArray[Any]], list[ImageHeader], list[str]]:
+    arrays: list[NDArray[Any]] = []
+    headers: list[ImageHeader] = []
+    problems: list[str] = []
+    for name, image in images.items():
+        values, unread = read_array(image, name)
+        arrays += values
+        found, unopened = read_headers(image, name)
+        headers += found
+        problems += list(dict.fromkeys(unread + unopened))
+    return arrays, headers, problems
+
+
+def _own(array: NDArray[Any], dtype: Any) -> NDArray[Any]:
+    """Return a contiguous copy in native byte order, sharing nothing with the caller."""
+    return np.array(array, dtype=dtype, order="C")

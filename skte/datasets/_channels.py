@@ -1,0 +1,103 @@
+"""Pairing image files with label files by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+__all__ = ["match_files"]
+
+_CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
+
+
+def match_files(
+    images: Collection[tuple[str, Path]],
+    labels: Collection[tuple[str, Path]],
+    *,
+    n_channels: int | None = None,
+) -> tuple[dict[str, tuple[list[Path], Path]], list[str]]:
+    """Pair images with labels by stem.
+
+    An image belongs to the label of the same stem, or is a channel (``_0000``,
+    ``_0001``, ...) of the label whose stem it extends. The exact stem comes first, so
+    that ``patient_0007`` may be the name of a case.
+
+    Parameters
+    ----------
+    images, labels : collection of (stem, path)
+        The files of either folder.
+    n_channels : int, optional
+        Channels every case must have; None: as many as the first one.
+
+    Returns
+    -------
+    cases : dict of str to (list of Path, Path)
+        Channels in order and label of each case, sorted by name.
+    problems : list of str
+        Files that match nothing, and cases whose channels have gaps or differ in number.
+    """
+    label_of = dict(labels)
+    channels: dict[str, dict[int, Path]] = {stem: {} for stem in sorted(label_of)}
+    problems = [*_clashes(images), *_clashes(labels)]
+    for stem, path in images:
+        match = _CHANNEL.fullmatch(stem)
+        if stem in label_of:
+            case_id, channel = stem, 0
+        elif match and match["case"] in label_of:
+            case_id, channel = match["case"], int(match["channel"])
+        else:
+            problems.append(
+                f"image {path.name} has no label: add {stem} to the labels, or take the image away"
+            )
+            continue
+        if channel in channels[case_id] and channels[case_id][channel].name != path.name:
+            problems.append(
+                f"case {case_id!r} has channel {channel} twice: {path.name} and "
+                f"{channels[case_id][channel].name}; keep one"
+            )
+        channels[case_id].setdefault(channel, path)
+    problems += _channel_problems(channels, label_of, n_channels)
+    cases = {
+        case_id: ([files[i] for i in sorted(files)], label_of[case_id])
+        for case_id, files in channels.items()
+        if files
+    }
+    return cases, problems
+
+
+def _clashes(files: Collection[tuple[str, Path]]) -> list[str]:
+    by_stem: dict[str, list[str]] = {}
+    for stem, path in files:
+        by_stem.setdefault(stem, []).append(path.name)
+    return [
+        f"files {', '.join(names)} in {next(iter(files))[1].parent.name}/ share the case id "
+        f"{stem!r}; keep one"
+        for stem, names in by_stem.items()
+        if len(names) > 1
+    ]
+
+
+def _channel_problems(
+    channels: Mapping[str, Mapping[int, Path]],
+    label_of: Mapping[str, Path],
+    n_channels: int | None,
+) -> list[str]:
+    problems = []
+    for case_id, files in channels.items():
+        if not files:
+            problems.append(
+                f"label {label_of[case_id].name} has no image: add it, or take the label away"
+            )
+            continue
+        missing = sorted(set(range(max(files) + 1)) - set(files))
+        n_channels = n_channels or max(files) + 1
+        if missing:
+            gaps = ", ".join(f"_{i:04d}" for i in missing)
+            problems.append(f"case {case_id!r} lacks channel {gaps}; add the file")
+        elif len(files) != n_channels:
+            problems.append(
+                f"case {case_id!r} has {len(files)} channels where {n_channels} are "
+                "expected; give every case the same channels"
+            )
+    return problems

@@ -1,0 +1,43 @@
+"""File endings of images, and the stem that names a case."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+__all__ = ["IMAGE_ENDINGS", "image_stem", "list_images"]
+
+# What SimpleITK and nibabel read from one file; longer endings first.
+IMAGE_ENDINGS = (
+    ".nii.gz",
+    ".nii",
+    ".mgz",
+    ".mha",
+    ".mhd",
+    ".nrrd",
+    ".bmp",
+    ".jpeg",
+    ".jpg",
+    ".png",
+    ".tiff",
+    ".tif",
+)
+
+
+def image_stem(path: Path, endings: Iterable[str] = IMAGE_ENDINGS) -> str | None:
+    """File name without its image ending; None where it is no image."""
+    for ending in endings:
+        if path.name.lower().endswith(ending.lower()) and len(path.name) > len(ending):
+            return path.name[: -len(ending)]
+    return None
+
+
+def list_images(folder: Path, endings: Iterable[str] = IMAGE_ENDINGS) -> list[tuple[str, Path]]:
+    """Stem and path of every image in a folder, sorted by name; hidden files left out."""
+    found = []
+    for path in sorted(folder.iterdir()):
+        stem = image_stem(path, endings)
+        # Hidden files include the "._x.nii.gz" that macOS leaves in archives.
+        if stem is not None and path.is_file() and not path.name.startswith("."):
+            found.append((stem, path))
+    return found

@@ -1,0 +1,75 @@
+"""Two plain folders: images and labels of the same names."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from skte.datasets._channels import match_files
+from skte.datasets._checks import raise_problems
+from skte.datasets._description import check_folder
+from skte.datasets._filenames import IMAGE_ENDINGS, list_images
+from skte.datasets._subject import make_subject
+
+__all__ = ["load_folder"]
+
+
+def load_folder(
+    path: str | os.PathLike[str], *, images: str = "images", labels: str = "labels"
+) -> list[Any]:
+    """Load images and labels of the same file names from two folders.
+
+    ``images/a.nii.gz`` belongs to ``labels/a.nii.gz``; the endings may differ. Channels
+    of one case are ``images/a_0000.nii.gz``, ``images/a_0001.nii.gz``, ... Hidden files
+    and files that are no images are left out.
+
+    Parameters
+    ----------
+    path : path-like
+        The folder that holds both.
+    images, labels : str, default="images", "labels"
+        Their names.
+
+    Returns
+    -------
+    list of Subject
+        Sorted by name, lazy: no volume is read. Each has ``image``, ``label``,
+        ``case_id``, ``ignore_label`` (None) and ``label_names`` (empty).
+
+    Raises
+    ------
+    DatasetError
+        If a folder is missing or empty, or files match nothing; one message lists all
+        problems.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from skte.datasets import load_folder, make_phantoms
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for subject in make_phantoms(2, size=(16, 16, 16)):
+    ...     for kind in ("image", "label"):
+    ...         (folder / f"{kind}s").mkdir(exist_ok=True)
+    ...         subject[kind].save(folder / f"{kind}s" / f"{subject['case_id']}.nii.gz")
+    >>> [subject["case_id"] for subject in load_folder(folder)]
+    ['ellipsoids_000', 'ellipsoids_001']
+    """
+    folder = check_folder(path)
+    title = f"The dataset {folder} cannot be loaded"
+    problems = [
+        f"there is no folder {name!r} in it; name the folders with images=... and labels=..."
+        for name in (images, labels)
+        if not (folder / name).is_dir()
+    ]
+    raise_problems(title, problems)
+    image_files, label_files = list_images(folder / images), list_images(folder / labels)
+    problems = [
+        f"folder {name!r} holds no image file ({', '.join(IMAGE_ENDINGS)})"
+        for name, files in ((images, image_files), (labels, label_files))
+        if not files
+    ]
+    raise_problems(title, problems)
+    cases, problems = match_files(image_files, label_files)
+    raise_problems(title, problems)
+    return [make_subject(case_id, files, label) for case_id, (files, label) in cases.items()]

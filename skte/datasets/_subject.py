@@ -1,0 +1,68 @@
+"""Subjects as every door of this room hands them out."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torchio as tio
+
+from skte.datasets._filenames import image_stem
+
+__all__ = ["copy_subject", "make_subject", "split_images", "subject_case_id"]
+
+_ID_KEYS = ("case_id", "id", "name", "subject_id")
+
+
+def make_subject(
+    case_id: str,
+    images: Sequence[Path],
+    label: Path,
+    *,
+    ignore_label: int | None = None,
+    label_names: Mapping[int, str] | None = None,
+) -> Any:
+    """Return a lazy subject of files: one image (channels in order) and its label."""
+    return tio.Subject(
+        image=tio.ScalarImage(images[0] if len(images) == 1 else list(images)),
+        label=tio.LabelMap(label),
+        case_id=case_id,
+        ignore_label=ignore_label,
+        label_names=dict(label_names or {}),
+    )
+
+
+def copy_subject(subject: Any, case_id: str) -> Any:
+    """Return a subject of its own, with images of its own that share tensors.
+
+    ``copy.copy`` of a subject shares the image objects, so that loading the copy would
+    leave the volume on the caller's subject.
+    """
+    items = {k: copy.copy(v) if isinstance(v, tio.Image) else v for k, v in subject.items()}
+    items["case_id"] = case_id
+    items.setdefault("ignore_label", None)
+    items["label_names"] = dict(items.get("label_names") or {})
+    result = tio.Subject(items)
+    result.applied_transforms = list(subject.applied_transforms)
+    return result
+
+
+def split_images(subject: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Names and images of a subject: those with intensities, and label maps."""
+    images = subject.get_images_dict(intensity_only=False)
+    labels = {k: v for k, v in images.items() if isinstance(v, tio.LabelMap)}
+    return {k: v for k, v in images.items() if k not in labels}, labels
+
+
+def subject_case_id(subject: Any, index: int = 0) -> str:
+    """Name of a case: stated, or its image's file stem, or its position."""
+    for key in _ID_KEYS:
+        if subject.get(key) is not None:
+            return str(subject[key])
+    for image in split_images(subject)[0].values():
+        path = image.path[0] if isinstance(image.path, list) else image.path
+        if path:
+            return (image_stem(path) or path.name).removesuffix("_0000")
+    return f"case_{index:03d}"

@@ -1,0 +1,20 @@
+"""A small U-Net, its training, and the demo that shows the whole way of a ranking."""
+
+from skte.demo._train import (
+    TrainingCase,
+    load_body,
+    mean_foreground_dice,
+    prepare_cases,
+    train_network,
+)
+from skte.demo._unet import SmallUNet, small_unet
+
+__all__ = [
+    "SmallUNet",
+    "TrainingCase",
+    "load_body",
+    "mean_foreground_dice",
+    "prepare_cases",
+    "small_unet",
+    "train_network",
+]

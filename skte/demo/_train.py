@@ -1,0 +1,248 @@
+"""Training and judging small networks: one fixed schedule for every model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
+
+from skte.datasets import read_case
+
+__all__ = [
+    "TrainingCase",
+    "load_body",
+    "mean_foreground_dice",
+    "prepare_cases",
+    "train_network",
+]
+
+_IGNORED = -100  # torch's own mark for voxels without a class
+
+
+@dataclass(frozen=True)
+class TrainingCase:
+    """One case in memory, ready for training.
+
+    Attributes
+    ----------
+    image : Tensor of shape (n_channels, x, y, z)
+        The preprocessed image.
+    target : Tensor of shape (x, y, z)
+        Class indices 0, 1, ...; -100 where the voxel is to be ignored.
+    """
+
+    image: torch.Tensor
+    target: torch.Tensor
+
+
+def prepare_cases(subjects: Sequence[Any], class_ids: Sequence[int]) -> list[TrainingCase]:
+    """Load cases and normalise each image to zero mean and unit variance.
+
+    Parameters
+    ----------
+    subjects : sequence of Subject
+        As `skte.datasets.load_dataset` returns them.
+    class_ids : sequence of int
+        Label ids in the order of the network's output channels, background first.
+
+    Returns
+    -------
+    list of TrainingCase
+        In the order of `subjects`.
+
+    Raises
+    ------
+    DatasetError
+        If a case cannot be used.
+
+    Examples
+    --------
+    >>> from skte.datasets import make_phantoms
+    >>> from skte.demo import prepare_cases
+    >>> case = prepare_cases(make_phantoms(1, size=(16, 16, 16)), class_ids=(0, 1))[0]
+    >>> case.image.shape
+    torch.Size([1, 16, 16, 16])
+    """
+    cases = []
+    for subject in subjects:
+        case = read_case(subject)
+        target = torch.full_like(case.label, _IGNORED)
+        for index, class_id in enumerate(class_ids):
+            target[case.label == class_id] = index
+        mean = case.image.mean(dim=(1, 2, 3), keepdim=True)
+        scale = case.image.std(dim=(1, 2, 3), keepdim=True).clamp_min(1e-8)
+        cases.append(TrainingCase((case.image - mean) / scale, target))
+    return cases
+
+
+def train_network(
+    network: nn.Module,
+    cases: Sequence[TrainingCase],
+    *,
+    n_steps: int,
+    patch_size: int | Sequence[int] = 16,
+    batch_size: int = 2,
+    learning_rate: float = 3e-3,
+    random_state: int = 0,
+) -> list[float]:
+    """Train a network on random patches with Dice and cross-entropy, in place.
+
+    AdamW with a cosine schedule that ends at zero. Half of the patches are centred
+    on a foreground voxel. Given a seed, every network sees the same patches.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Maps (n, channels, *patch_size) to logits (n, n_classes, *patch_size).
+    cases : sequence of TrainingCase
+        The training cases.
+    n_steps : int
+        Optimiser steps.
+    patch_size : int or sequence of int, default=16
+        Edges of a patch in voxels; two edges for a 2-D network. Smaller volumes
+        are padded.
+    batch_size : int, default=2
+        Patches in a step.
+    learning_rate : float, default=3e-3
+        At the beginning.
+    random_state : int, default=0
+        Seed of the patches.
+
+    Returns
+    -------
+    list of float
+        Loss of every step.
+    """
+    edges = (patch_size,) * 3 if isinstance(patch_size, int) else tuple(patch_size)
+    rng = np.random.default_rng(random_state)
+    device = next(network.parameters()).device
+    optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=n_steps)
+    network.train()
+    losses = []
+    for _ in range(n_steps):
+        drawn = [_draw_patch(cases[rng.integers(len(cases))], edges, rng) for _ in range(batch_size)]
+        images = torch.stack([image for image, _ in drawn]).to(device)
+        targets = torch.stack([target for _, target in drawn]).to(device)
+        loss = _dice_and_cross_entropy(network(images), targets)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+    network.eval()
+    return losses
+
+
+def mean_foreground_dice(network: nn.Module, cases: Sequence[TrainingCase]) -> float:
+    """Dice averaged over the foreground classes of each case, then over cases.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Runs on whole volumes of any size; its class is the largest logit. A 2-D
+        network is run slice by slice along z.
+    cases : sequence of TrainingCase
+        The test cases. Classes that a case does not hold are left out of its mean.
+
+    Returns
+    -------
+    float
+        In [0, 1]; higher is better.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skte.demo import TrainingCase, mean_foreground_dice
+    >>> target = torch.tensor([0, 1, 1, 0]).reshape(4, 1, 1)
+    >>> logits = torch.nn.functional.one_hot(target, 2).movedim(-1, 0).float()
+    >>> mean_foreground_dice(torch.nn.Identity(), [TrainingCase(logits, target)])
+    1.0
+    """
+    parameter = next(network.parameters(), torch.empty(0))
+    network.eval()
+    per_case = []
+    with torch.inference_mode():
+        for case in cases:
+            logits = _whole_volume(network, case.image.to(parameter.device)).cpu()
+            per_case.append(_foreground_dice(logits.argmax(dim=0), case.target))
+    return float(np.nanmean(per_case))
+
+
+def load_body(network: nn.Module, weights: Mapping[str, torch.Tensor], head: str = "head") -> None:
+    """Load all weights but those of the head, which stays as it is.
+
+    Parameters
+    ----------
+    network : nn.Module
+        The target network.
+    weights : mapping of str to Tensor
+        A source network's state dict; its head may have another number of classes.
+    head : str, default="head"
+        Name of the final convolution.
+
+    Raises
+    ------
+    RuntimeError
+        If anything else does not fit.
+    """
+    own = {k: v for k, v in network.state_dict().items() if k.startswith(f"{head}.")}
+    body = {k: v for k, v in weights.items() if not k.startswith(f"{head}.")}
+    network.load_state_dict({**body, **own})
+
+
+def _draw_patch(
+    case: TrainingCase, edges: tuple[int, ...], rng: np.random.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    shape = np.array(case.target.shape)
+    size = np.minimum([*edges, 1][:3], shape)  # a 2-D patch is one slice
+    center = _draw_center(case.target, rng)
+    first = np.clip(center - size // 2, 0, shape - size)
+    window = tuple(slice(a, a + n) for a, n in zip(first, size, strict=True))
+    image, target = case.image[(slice(None), *window)], case.target[window]
+    if len(edges) == 2:
+        image, target = image[..., 0], target[..., 0]
+    padding = [p for have, want in zip(target.shape[::-1], edges[::-1], strict=True)
+               for p in (0, want - have)]
+    return functional.pad(image, padding), functional.pad(target, padding, value=_IGNORED)
+
+
+def _draw_center(target: torch.Tensor, rng: np.random.Generator) -> NDArray[np.int64]:
+    foreground = torch.nonzero(target > 0)
+    # Always two draws, so that patches do not depend on what the case holds.
+    on_foreground, position = rng.random(), rng.random(3)
+    if on_foreground < 0.5 and len(foreground):
+        return foreground[int(position[0] * len(foreground))].numpy()
+    return (position * target.shape).astype(np.int64)
+
+
+def _dice_and_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    known = (target != _IGNORED).unsqueeze(1)
+    truth = functional.one_hot(target.clamp_min(0), logits.shape[1]).movedim(-1, 1) * known
+    predicted = logits.softmax(dim=1) * known
+    axes = (0, *range(2, logits.ndim))
+    overlap = (predicted * truth).sum(axes)
+    dice = (2 * overlap + 1) / (predicted.sum(axes) + truth.sum(axes) + 1)
+    return functional.cross_entropy(logits, target, ignore_index=_IGNORED) + 1 - dice[1:].mean()
+
+
+def _whole_volume(network: nn.Module, image: torch.Tensor) -> torch.Tensor:
+    flat = any(isinstance(module, nn.Conv2d) for module in network.modules())
+    if flat:  # slices become the batch
+        return network(image.movedim(-1, 0)).movedim(0, -1)  # type: ignore[no-any-return]
+    return network(image[None])[0]  # type: ignore[no-any-return]
+
+
+def _foreground_dice(predicted: torch.Tensor, target: torch.Tensor) -> float:
+    known = target != _IGNORED
+    scores = []
+    for index in torch.unique(target[target > 0]):
+        a, b = (predicted == index) & known, target == index
+        scores.append(float(2 * (a & b).sum() / (a.sum() + b.sum())))
+    return float(np.mean(scores)) if scores else float("nan")

@@ -1,0 +1,43 @@
+"""Errors and warnings that skte raises, so that callers can catch them by kind.
+
+Every error is also a `ValueError`, so code that follows scikit-learn's habits
+keeps working. Messages name the case, entry, layer or parameter and the remedy.
+"""
+
+__all__ = [
+    "BankError",
+    "CollapsedFeaturesWarning",
+    "DatasetError",
+    "ExtractionError",
+    "SkteError",
+    "SkteWarning",
+    "UnusableClassWarning",
+]
+
+
+class SkteError(ValueError):
+    """Base class of all errors raised by skte."""
+
+
+class DatasetError(SkteError):
+    """A dataset, case or label map cannot be used; the message names it."""
+
+
+class BankError(SkteError):
+    """A model bank, manifest or entry cannot be used; the message names it."""
+
+
+class ExtractionError(SkteError):
+    """Features of one entry on one case could not be extracted."""
+
+
+class SkteWarning(UserWarning):
+    """Base class of all warnings raised by skte."""
+
+
+class CollapsedFeaturesWarning(SkteWarning):
+    """Features of a layer coincide, so its score says little or is ``-inf``."""
+
+
+class UnusableClassWarning(SkteWarning):
+    """A class or case has too few voxels and is left out of a score."""

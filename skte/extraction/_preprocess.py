@@ -1,0 +1,87 @@
+"""An entry's own view of a case, and where the sampled voxels lie in it."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from skte.bank import BankEntry
+from skte.datasets import Case
+from skte.exceptions import ExtractionError, SkteWarning
+
+__all__ = ["preprocess_case"]
+
+# Sampled voxels may lie this far (in voxels) outside the preprocessed image, and
+# this share of them farther, before a user is told.
+_SLACK, _SHARE_OUTSIDE = 0.51, 0.01
+
+
+def preprocess_case(
+    case: Case, entry: BankEntry, voxels: NDArray[np.intp]
+) -> tuple[torch.Tensor, NDArray[np.float64]]:
+    """Apply an entry's preprocessing to the image and carry the voxels along.
+
+    Labels are never resampled: a voxel keeps its label, and its *physical*
+    position is looked up in the preprocessed image.
+
+    Parameters
+    ----------
+    case : Case
+        The case as it lies on disk.
+    entry : BankEntry
+        The model whose preprocessing is wanted.
+    voxels : ndarray of shape (n_points, 3)
+        Indices into the case's label map.
+
+    Returns
+    -------
+    image : Tensor of shape (n_channels, x, y, z)
+        The preprocessed image.
+    points : ndarray of shape (n_points, 3)
+        Positions of the voxels in it, possibly fractional.
+
+    Raises
+    ------
+    ExtractionError
+        If the preprocessing fails or leaves NaN or Inf.
+    """
+    transform = entry.transform()
+    points = voxels.astype(np.float64)
+    if transform is None:
+        return case.image, points
+    where = f"entry {entry.name!r}, case {case.case_id!r}"
+    try:
+        image = transform(case.to_image())
+    except Exception as error:
+        raise ExtractionError(
+            f"Preprocessing failed ({where}): {type(error).__name__}: {error}"
+        ) from error
+    data = image.data.float()
+    if data.numel() == 0:
+        raise ExtractionError(f"Preprocessing leaves nothing of the image ({where}). Crop less.")
+    if not torch.isfinite(data).all():
+        raise ExtractionError(f"Preprocessing left NaN or Inf in the image ({where}).")
+    carried = np.linalg.solve(image.affine, case.affine @ _homogeneous(points).T)[:3].T
+    rounded = np.round(carried)  # undo the rounding of the affines where it can be
+    carried = np.where(np.abs(carried - rounded) < 1e-6, rounded, carried)
+    return data, _inside(carried, tuple(data.shape[1:]), where)
+
+
+def _homogeneous(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.column_stack([points, np.ones(len(points))])
+
+
+def _inside(points: NDArray[np.float64], shape: tuple[int, ...], where: str) -> NDArray[np.float64]:
+    last = np.array(shape) - 1
+    outside = ((points < -_SLACK) | (points > last + _SLACK)).any(axis=1).mean()
+    if outside > _SHARE_OUTSIDE:
+        warnings.warn(
+            f"The preprocessing cuts away {outside:.0%} of the sampled voxels ({where}); "
+            "the nearest voxel that is left stands for them. Crop less.",
+            SkteWarning,
+            stacklevel=2,
+        )
+    return np.clip(points, 0, last)

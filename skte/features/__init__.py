@@ -1,0 +1,7 @@
+"""The contract between extraction and estimators: labelled features by case."""
+
+from skte.features._block import FeatureBlock
+from skte.features._case import CaseFeatures, LayerSample
+from skte.features._set import FeatureSet
+
+__all__ = ["CaseFeatures", "FeatureBlock", "FeatureSet", "LayerSample"]

@@ -1,0 +1,109 @@
+"""The unit-level problem: the features of one layer with labels and cases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["FeatureBlock"]
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureBlock:
+    """Features of one layer: the problem ``(X, y, groups)`` an estimator scores.
+
+    A block is what a one-layer `FeatureSet` and the plain array call
+    ``fit(X, y, groups=groups)`` have in common.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_voxels, n_channels)
+        The class sample: features of voxels drawn class by class.
+    y : ndarray of shape (n_voxels,)
+        Target label of each row of `X` (or a regression target, for estimators
+        that take one).
+    groups : ndarray of shape (n_voxels,), optional
+        The case each row came from. Any values; rows with equal values belong
+        to one case. None: every row is a case of its own.
+    X_case : ndarray of shape (n_case_voxels, n_channels), optional
+        The whole-case sample: voxels drawn uniformly from each case, whatever
+        their label. Without it, all rows of a case in `X` serve as its
+        whole-case sample.
+    groups_case : ndarray of shape (n_case_voxels,), optional
+        The case each row of `X_case` came from. Required with `X_case`.
+    name : str, default=""
+        Name of the layer, used in messages.
+
+    Raises
+    ------
+    ValueError
+        If lengths or widths disagree; the message names the array.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skte import FeatureBlock
+    >>> block = FeatureBlock(np.eye(4), np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]))
+    >>> block.n_voxels, block.n_channels
+    (4, 4)
+    """
+
+    X: NDArray[np.floating]
+    y: NDArray[np.generic]
+    groups: NDArray[np.generic] | None = None
+    X_case: NDArray[np.floating] | None = None
+    groups_case: NDArray[np.generic] | None = None
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.X.ndim != 2:
+            problems.append(f"X must be 2-D (voxels, channels), got shape {self.X.shape}")
+        for field in ("y", "groups"):
+            rows = getattr(self, field)
+            if rows is not None and len(rows) != len(self.X):
+                problems.append(f"{field} has {len(rows)} rows, X has {len(self.X)}")
+        if (self.X_case is None) != (self.groups_case is None):
+            problems.append("X_case and groups_case must be given together")
+        elif self.X_case is not None and self.groups_case is not None:
+            if self.X_case.ndim != 2 or self.X_case.shape[1:] != self.X.shape[1:]:
+                problems.append(
+                    f"X_case has shape {self.X_case.shape}, X has {self.X.shape}: "
+                    "the channels must agree"
+                )
+            if len(self.groups_case) != len(self.X_case):
+                problems.append(
+                    f"groups_case has {len(self.groups_case)} rows, X_case has {len(self.X_case)}"
+                )
+        if problems:
+            raise ValueError(f"FeatureBlock ({self.label}): " + "; ".join(problems) + ".")
+
+    @property
+    def label(self) -> str:
+        """What messages call the block: its layer, where it has a name."""
+        return f"layer {self.name!r}" if self.name else "features"
+
+    @property
+    def n_voxels(self) -> int:
+        """Number of rows of the class sample."""
+        return int(self.X.shape[0])
+
+    @property
+    def n_channels(self) -> int:
+        """Number of feature channels."""
+        return int(self.X.shape[1])
+
+    @property
+    def case_sample(self) -> tuple[NDArray[np.floating], NDArray[np.generic]]:
+        """The whole-case sample and its groups.
+
+        Without one, all rows of a case serve as its sample; without groups, all
+        rows together are one sample.
+        """
+        if self.groups is None:
+            return self.X, np.zeros(len(self.X), dtype=np.intp)
+        if self.X_case is None or self.groups_case is None:
+            return self.X, self.groups
+        return self.X_case, self.groups_case

@@ -1,0 +1,206 @@
+"""The container that travels from the extractor to the estimators."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skte.features._block import FeatureBlock
+from skte.features._case import CaseFeatures, LayerSample
+
+__all__ = ["FeatureSet"]
+
+
+class FeatureSet(Sequence[CaseFeatures]):
+    """Features of one model on a dataset: a sequence of cases, labels inside.
+
+    ``len`` and indexing count *cases*, as scikit-learn expects of what a
+    transformer returns. An integer gives a `CaseFeatures`; a slice, a list or
+    array of integers, or a boolean mask gives a `FeatureSet`.
+
+    Parameters
+    ----------
+    cases : iterable of CaseFeatures
+        All with the same layers of the same widths, and distinct ``case_id``.
+    name : str, default=""
+        The model the features came from.
+
+    Attributes
+    ----------
+    layer_names : tuple of str
+        Layers in order from coarse to fine.
+    case_ids : tuple of str
+        One per case.
+    has_posterior : bool
+        Whether every case carries the source head's probabilities (for LEEP).
+
+    Raises
+    ------
+    ValueError
+        If there are no cases, case ids repeat, or layers differ between cases.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skte import FeatureBlock, FeatureSet
+    >>> rng = np.random.default_rng(0)
+    >>> block = FeatureBlock(
+    ...     rng.normal(size=(8, 3)), np.tile([0, 1], 4), np.repeat([0, 1], 4), name="up1"
+    ... )
+    >>> features = FeatureSet.from_blocks([block])
+    >>> len(features), features.layer_names
+    (2, ('up1',))
+    >>> len(features[:1])
+    1
+    """
+
+    def __init__(self, cases: Iterable[CaseFeatures], *, name: str = "") -> None:
+        self.cases: tuple[CaseFeatures, ...] = tuple(cases)
+        self.name = name
+        self._check()
+        self.layer_names: tuple[str, ...] = tuple(self.cases[0].layers)
+        self.case_ids: tuple[str, ...] = tuple(case.case_id for case in self.cases)
+        self.has_posterior: bool = all(c.posterior is not None for c in self.cases)
+
+    def _check(self) -> None:
+        if not self.cases:
+            raise ValueError("A FeatureSet needs at least one case, got none.")
+        for case in self.cases:
+            if not isinstance(case, CaseFeatures):
+                raise TypeError(f"A FeatureSet holds CaseFeatures, got {type(case).__name__}.")
+        ids = [case.case_id for case in self.cases]
+        repeated = sorted(i for i, n in Counter(ids).items() if n > 1)
+        if repeated:
+            raise ValueError(f"Case ids must be distinct; repeated: {repeated}.")
+        first = _widths(self.cases[0])
+        for case in self.cases[1:]:
+            if list(_widths(case).items()) != list(first.items()):
+                raise ValueError(
+                    f"Case {case.case_id!r} has layers {_widths(case)}, but case "
+                    f"{ids[0]!r} has {first}: all cases must share layers and widths."
+                )
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    @overload
+    def __getitem__(self, index: int) -> CaseFeatures: ...
+    @overload
+    def __getitem__(self, index: slice | Sequence[int] | NDArray[np.generic]) -> FeatureSet: ...
+    def __getitem__(
+        self, index: int | slice | Sequence[int] | NDArray[np.generic]
+    ) -> CaseFeatures | FeatureSet:
+        if isinstance(index, (int, np.integer)):
+            return self.cases[index]
+        if isinstance(index, slice):
+            return FeatureSet(self.cases[index], name=self.name)
+        chosen = np.arange(len(self))[np.asarray(index)]
+        return FeatureSet([self.cases[i] for i in chosen], name=self.name)
+
+    def __repr__(self) -> str:
+        layers = ", ".join(f"{k}: {w}" for k, w in _widths(self.cases[0]).items())
+        name = f"{self.name!r}, " if self.name else ""
+        return f"FeatureSet({name}{len(self)} cases, layers {{{layers}}})"
+
+    def blocks(self) -> list[FeatureBlock]:
+        """Return one `FeatureBlock` per layer, coarse to fine, cases concatenated.
+
+        Returns
+        -------
+        list of FeatureBlock
+            ``groups`` are positions of the cases in this set.
+        """
+        return [
+            _stack([case.layers[name] for case in self.cases], name) for name in self.layer_names
+        ]
+
+    def posterior_block(self) -> FeatureBlock:
+        """Return the source head's class probabilities at the class sample.
+
+        Returns
+        -------
+        FeatureBlock
+            Rows of ``X`` are probabilities that sum to one.
+
+        Raises
+        ------
+        ValueError
+            If a case carries no posterior: the model has no source head.
+        """
+        samples = [case.posterior for case in self.cases if case.posterior is not None]
+        if len(samples) < len(self):
+            of = f" of model {self.name!r}" if self.name else ""
+            raise ValueError(
+                f"The features{of} carry no source-head probabilities: the model has no "
+                "source head (its output is not a per-voxel class map). LEEP needs one; "
+                "NLEEP, which fits a Gaussian mixture to features, does without."
+            )
+        return _stack(samples, "source posterior")
+
+    @classmethod
+    def from_blocks(
+        cls,
+        blocks: Sequence[FeatureBlock],
+        *,
+        posterior: FeatureBlock | None = None,
+        name: str = "",
+    ) -> FeatureSet:
+        """Build a set from arrays, one `FeatureBlock` per layer, coarse to fine.
+
+        Parameters
+        ----------
+        blocks : sequence of FeatureBlock
+            Their ``groups`` name the cases; every block must hold the same ones.
+        posterior : FeatureBlock, optional
+            Source-head probabilities, for LEEP.
+        name : str, default=""
+            The model the features came from.
+
+        Returns
+        -------
+        FeatureSet
+            One case per distinct group, in sorted order.
+        """
+        if not blocks:
+            raise ValueError("from_blocks needs at least one FeatureBlock.")
+        given = [*blocks, posterior] if posterior is not None else blocks
+        for block in given:
+            if block.groups is None:
+                raise ValueError("from_blocks needs blocks with groups: they name the cases.")
+        groups = np.unique(np.asarray(blocks[0].groups))
+        for block in given:
+            if not np.array_equal(np.unique(np.asarray(block.groups)), groups):
+                raise ValueError("All blocks must hold the same groups (cases).")
+        names = [b.name or f"layer_{i}" for i, b in enumerate(blocks)]
+        cases = []
+        for group in groups:
+            layers = {n: _slice(b, group) for n, b in zip(names, blocks, strict=True)}
+            probabilities = None if posterior is None else _slice(posterior, group)
+            cases.append(CaseFeatures(str(group), layers, probabilities))
+        return cls(cases, name=name)
+
+
+def _widths(case: CaseFeatures) -> dict[str, int]:
+    return {name: int(sample.X.shape[1]) for name, sample in case.layers.items()}
+
+
+def _slice(block: FeatureBlock, group: object) -> LayerSample:
+    X_case, groups_case = block.case_sample
+    rows = np.asarray(block.groups) == group
+    return LayerSample(block.X[rows], block.y[rows], X_case[groups_case == group])
+
+
+def _stack(samples: Sequence[LayerSample], name: str) -> FeatureBlock:
+    index = np.arange(len(samples))
+    return FeatureBlock(
+        X=np.concatenate([s.X for s in samples]),
+        y=np.concatenate([s.y for s in samples]),
+        groups=np.repeat(index, [len(s.X) for s in samples]),
+        X_case=np.concatenate([s.X_case for s in samples]),
+        groups_case=np.repeat(index, [len(s.X_case) for s in samples]),
+        name=name,
+    )

@@ -1,0 +1,126 @@
+"""What one model's run yields: scores, errors and cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import clone
+
+from skte.bank import BankEntry
+from skte.estimators import TransferabilityEstimator
+from skte.exceptions import SkteError
+from skte.extraction import SegmentationFeatureExtractor
+from skte.features import FeatureSet
+
+__all__ = ["ModelRecord", "score_entry"]
+
+
+@dataclass
+class ModelRecord:
+    """Scores of one model, by estimator, with what they cost.
+
+    Attributes
+    ----------
+    name : str
+        The model.
+    scores : dict of str to float
+        By estimator; those that failed are in `errors`.
+    errors : dict of str to str
+        Reason of each failure, by estimator.
+    layers : tuple of str
+        Layers read, coarse to fine.
+    layer_scores : dict of str to ndarray
+        Score of each layer, by estimator.
+    n_windows : int
+        Forward windows run.
+    seconds_load, seconds_forward, seconds_score : float
+        Wall time for loading cases, forward passes, and all estimators.
+    """
+
+    name: str
+    scores: dict[str, float] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
+    layers: tuple[str, ...] = ()
+    layer_scores: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    n_windows: int = 0
+    seconds_load: float = 0.0
+    seconds_forward: float = 0.0
+    seconds_score: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Wall time in total."""
+        return self.seconds_load + self.seconds_forward + self.seconds_score
+
+    @staticmethod
+    def columns(records: Sequence[ModelRecord], key: str) -> dict[str, NDArray[Any]]:
+        """Equal-length arrays of everything but the scores, for ``results_``."""
+        objects = {
+            "layers": [r.layers for r in records],
+            "layer_scores": [r.layer_scores.get(key, np.array([])) for r in records],
+            "error": ["; ".join(dict.fromkeys(r.errors.values())) for r in records],
+        }
+        table: dict[str, NDArray[Any]] = {}
+        for name, values in objects.items():
+            column = np.empty(len(records), dtype=object)
+            for i, value in enumerate(values):  # assigning a list would broadcast tuples
+                column[i] = value
+            table[name] = column
+        for name in ("n_windows", "seconds_load", "seconds_forward", "seconds_score"):
+            table[name] = np.array([getattr(r, name) for r in records])
+        table["error"] = table.pop("error")  # the last column of a printed table
+        return table
+
+
+def score_entry(
+    entry: BankEntry,
+    template: SegmentationFeatureExtractor,
+    estimators: Mapping[str, TransferabilityEstimator],
+    subjects: Sequence[Any],
+    raises: bool,
+) -> ModelRecord:
+    """Extract one model's features once and let every estimator score them.
+
+    Runs in a worker process: it gets recipes and returns numbers. Unless `raises`,
+    a failure is recorded and costs only the scores that depend on it.
+    """
+    record = ModelRecord(entry.name)
+    try:
+        extractor = clone(template).set_params(entry=entry)
+        features = extractor.fit_transform(subjects)
+    except Exception as error:
+        if raises:
+            raise
+        record.errors = {key: _reason(error) for key in estimators}
+        return record
+    _note_cost(record, features)
+    begun = time.perf_counter()
+    for key, estimator in estimators.items():
+        try:
+            fitted = clone(estimator).fit(features)
+        except Exception as error:
+            if raises:
+                raise SkteError(f"Model {entry.name!r}: {_reason(error)}") from error
+            record.errors[key] = _reason(error)
+            continue
+        record.scores[key] = fitted.score_
+        record.layer_scores[key] = fitted.layer_scores_
+    record.seconds_score = time.perf_counter() - begun
+    return record
+
+
+def _note_cost(record: ModelRecord, features: FeatureSet) -> None:
+    record.layers = features.layer_names
+    record.n_windows = sum(case.info["n_windows"] for case in features)
+    record.seconds_load = sum(case.info["seconds_load"] for case in features)
+    record.seconds_forward = sum(case.info["seconds_forward"] for case in features)
+
+
+def _reason(error: Exception) -> str:
+    text = str(error)
+    return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"

@@ -1,0 +1,322 @@
+"""Rank a bank of models on a dataset."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from joblib import Parallel, delayed
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, clone
+from sklearn.callback import CallbackSupportMixin, with_callbacks
+from sklearn.exceptions import FitFailedWarning
+from sklearn.utils import Tags, check_random_state
+from sklearn.utils.validation import check_is_fitted
+from skte.selection._kendall import weighted_kendall_score
+from skte.selection._performance import align_performance
+from skte.selection._ranking import Ranking, rank_scores
+
+from skte._sklearn import UNUSED, Interval, StrOptions, fit_context
+from skte.bank import BankEntry, load_bank
+from skte.datasets import check_dataset, load_dataset
+from skte.estimators import TransferabilityEstimator
+from skte.exceptions import DatasetError, SkteError
+from skte.extraction import SegmentationFeatureExtractor
+from skte.selection._record import ModelRecord, score_entry
+
+__all__ = ["ModelBankSelector"]
+
+_log = logging.getLogger("skte")
+
+
+class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
+    """Rank the models of a bank by how well they should transfer to a dataset.
+
+    Each model is run over the cases once; no model is trained. The sampled voxels
+    are the same for all models, so that their scores are compared in the same
+    places.
+
+    Parameters
+    ----------
+    estimator : TransferabilityEstimator or mapping of str to TransferabilityEstimator
+        What scores a model. With a mapping, all estimators share one extraction
+        and the first one ranks.
+    extractor : SegmentationFeatureExtractor, optional
+        Settings of the extraction; its ``entry``, ``random_state`` and (where
+        given here) ``device`` are set for each model. Default: an extractor with
+        default settings.
+    n_jobs : int, optional
+        Models worked on in parallel processes, as in joblib. The result does not
+        depend on it.
+    device : str or torch.device, optional
+        Where the models run. Default: the extractor's, else CUDA where there is
+        one, else the CPU.
+    error_score : "raise" or float, default="raise"
+        Score of a model that fails (``numpy.nan`` ranks it last). "raise" raises
+        the error. Otherwise a `FitFailedWarning` names the model, and the reason
+        is in ``results_["error"]``.
+    random_state : int, RandomState instance or None, default=0
+        Seed of the sampled voxels.
+    verbose : int, default=0
+        Above 0, one line is printed for each model. For a progress bar use
+        ``set_callbacks(sklearn.callback.ProgressBar())``.
+
+    Attributes
+    ----------
+    ranking_ : Ranking
+        Model names, best first; its repr is a table.
+    ranks_ : ndarray of shape (n_models,)
+        Rank of each model in bank order, 1 for the best.
+    scores_ : ndarray of shape (n_models,)
+        Score of each model in bank order. Higher is better.
+    names_ : list of str
+        Names of the models in bank order.
+    best_name_ : str
+        The first of ``ranking_``.
+    results_ : dict of ndarray
+        One entry a model and key, for ``pandas.DataFrame(selector.results_)``:
+        ``name``, ``score``, ``rank``, ``layers``, ``layer_scores``, ``n_windows``,
+        ``seconds_load``, ``seconds_forward``, ``seconds_score``, ``error``; and with
+        a mapping of estimators also ``score_<key>``, ``rank_<key>`` for each.
+
+    See Also
+    --------
+    skte.selection.make_bank_scorer : Tune a pipeline's parameters on a bank.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from skte import CCFV, ModelBankSelector, SegmentationFeatureExtractor
+    >>> from skte.datasets import make_phantoms
+    >>> cases = make_phantoms(3, size=(16, 16, 16))
+    >>> bank = {
+    ...     name: nn.Sequential(nn.Conv3d(1, width, 3, padding=1), nn.Conv3d(width, 2, 1))
+    ...     for name, width in {"narrow": 4, "wide": 8}.items()
+    ... }
+    >>> selector = ModelBankSelector(CCFV()).fit(bank, cases)
+    >>> sorted(selector.ranking_)
+    ['narrow', 'wide']
+    """
+
+    # fit(bank, dataset) has no metadata to route; keep sklearn from inventing requests.
+    __metadata_request__fit: ClassVar[dict[str, Any]] = {"bank": UNUSED, "dataset": UNUSED}
+    __metadata_request__predict: ClassVar[dict[str, Any]] = {"bank": UNUSED}
+    __metadata_request__score: ClassVar[dict[str, Any]] = {
+        "bank": UNUSED,
+        "performance": UNUSED,
+    }
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "estimator": [TransferabilityEstimator, Mapping],
+        "extractor": [SegmentationFeatureExtractor, None],
+        "n_jobs": [Integral, None],
+        "device": [str, torch.device, None],
+        "error_score": [StrOptions({"raise"}), Interval(Real, None, None, closed="both"), np.nan],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        estimator: TransferabilityEstimator | Mapping[str, TransferabilityEstimator],
+        *,
+        extractor: SegmentationFeatureExtractor | None = None,
+        n_jobs: int | None = None,
+        device: str | torch.device | None = None,
+        error_score: str | float = "raise",
+        random_state: int | np.random.RandomState | None = 0,
+        verbose: int = 0,
+    ) -> None:
+        self.estimator = estimator
+        self.extractor = extractor
+        self.n_jobs = n_jobs
+        self.device = device
+        self.error_score = error_score
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @with_callbacks
+    @fit_context(prefer_skip_nested_validation=False)
+    def fit(self, bank: Any, dataset: Any) -> Self:
+        """Score every model of the bank on the dataset and rank them.
+
+        Parameters
+        ----------
+        bank : ModelBank, dict of str to nn.Module, list of BankEntry, or path
+            The models; a path is that of a manifest.
+        dataset : list of Subject, SubjectsDataset, list of dict, or path
+            The target cases with labels; a path is that of a dataset's folder.
+
+        Returns
+        -------
+        self : ModelBankSelector
+            The fitted selector.
+
+        Raises
+        ------
+        SkteError
+            If bank or dataset are unusable, or a model fails and ``error_score``
+            is "raise", or every model fails.
+        """
+        models = load_bank(bank)
+        subjects = load_dataset(dataset)
+        problems = check_dataset(subjects)
+        if problems:
+            raise DatasetError("The dataset cannot be used:\n- " + "\n- ".join(problems))
+        if isinstance(self.random_state, Integral):
+            seed = int(self.random_state)
+        else:
+            seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        records = self._run_with_callbacks(list(models), subjects, seed)
+        self._check_not_all_failed(records)
+        self.dataset_ = subjects
+        self.random_state_ = seed
+        self.bank_ = models
+        self._collect(records)
+        return self
+
+    def predict(self, bank: Any) -> NDArray[np.float64]:
+        """Scores of the models of a bank on the fitted dataset.
+
+        Parameters
+        ----------
+        bank : ModelBank, dict of str to nn.Module, list of BankEntry, or path
+            Models that were in the fitted bank are not run again.
+
+        Returns
+        -------
+        ndarray of shape (n_models,)
+            Scores in bank order. Higher is better.
+        """
+        check_is_fitted(self, "scores_")
+        known = dict(zip(self.bank_, self.scores_, strict=True))
+        entries = list(load_bank(bank))
+        new = [entry for entry in entries if entry not in known]
+        records = self._run(new, self.dataset_, self.random_state_)
+        for entry, record in zip(new, records, strict=True):
+            known[entry] = next(iter(record.scores.values()))
+        return np.array([known[entry] for entry in entries], dtype=np.float64)
+
+    def score(self, bank: Any, performance: ArrayLike | Mapping[str, float]) -> float:
+        """Weighted Kendall correlation of the scores with true performances.
+
+        Parameters
+        ----------
+        bank : ModelBank, dict of str to nn.Module, list of BankEntry, or path
+            The models.
+        performance : array-like of shape (n_models,) or mapping of name to float
+            What each model reached after fine-tuning (Dice, say), in bank order
+            or by name.
+
+        Returns
+        -------
+        float
+            In [-1, 1]; 1 where scores order the models as performances do.
+        """
+        models = load_bank(bank)
+        return weighted_kendall_score(
+            align_performance(performance, models.names), self.predict(models)
+        )
+
+    def _estimators(self) -> dict[str, TransferabilityEstimator]:
+        if not isinstance(self.estimator, Mapping):
+            return {"": self.estimator}
+        wrong = [
+            key
+            for key, value in self.estimator.items()
+            if not (isinstance(key, str) and isinstance(value, TransferabilityEstimator))
+        ]
+        if wrong or not self.estimator:
+            raise TypeError(
+                "estimator as a mapping must be non-empty and map names to "
+                f"TransferabilityEstimator instances; wrong: {wrong}."
+            )
+        return dict(self.estimator)
+
+    def _run(
+        self, entries: Sequence[BankEntry], subjects: Sequence[Any], seed: int
+    ) -> Iterator[ModelRecord]:
+        """Yield records in the order of `entries`, as they become ready."""
+        estimators = self._estimators()
+        template = (
+            SegmentationFeatureExtractor() if self.extractor is None else clone(self.extractor)
+        )
+        template.set_params(random_state=seed)
+        if self.device is not None:
+            template.set_params(device=self.device)
+        raises = self.error_score == "raise"
+        parallel = Parallel(n_jobs=self.n_jobs, return_as="generator")
+        records = parallel(
+            delayed(score_entry)(entry, template, estimators, subjects, raises) for entry in entries
+        )
+        for position, record in enumerate(records, start=1):
+            self._report(record, position, len(entries))
+            yield record
+
+    def _run_with_callbacks(
+        self, entries: Sequence[BankEntry], subjects: Sequence[Any], seed: int
+    ) -> list[ModelRecord]:
+        context = self._init_callback_context(max_subtasks=len(entries))
+        context.call_on_fit_task_begin(estimator=self)
+        records = []
+        for record in self._run(entries, subjects, seed):
+            step = context.subcontext(task_name=f"model {record.name}")
+            step.call_on_fit_task_begin(estimator=self)
+            records.append(record)
+            step.call_on_fit_task_end(estimator=self)
+        context.call_on_fit_task_end(estimator=self)
+        return records
+
+    def _report(self, record: ModelRecord, position: int, total: int) -> None:
+        for key, reason in record.errors.items():
+            for_what = f" ({key})" if key else ""
+            warnings.warn(
+                f"Model {record.name!r}{for_what} failed and scores {self.error_score}: {reason}",
+                FitFailedWarning,
+                stacklevel=2,
+            )
+            record.scores[key] = float(self.error_score)
+        shown = ", ".join(f"{k} {v:.4g}".strip() for k, v in record.scores.items())
+        line = f"[{position}/{total}] {record.name}: {shown} ({record.seconds:.1f} s)"
+        _log.info(line)
+        if self.verbose:
+            print(line, flush=True)
+
+    def _check_not_all_failed(self, records: Sequence[ModelRecord]) -> None:
+        first = next(iter(self._estimators()))
+        reasons = [record.errors.get(first) for record in records]
+        if all(reason is not None for reason in reasons):
+            listed = "\n".join(
+                f"- {record.name}: {reason}"
+                for record, reason in zip(records, reasons, strict=True)
+            )
+            raise SkteError(f"Every model of the bank failed:\n{listed}")
+
+    def _collect(self, records: Sequence[ModelRecord]) -> None:
+        keys = list(self._estimators())
+        self.names_: list[str] = [record.name for record in records]
+        columns = {key: np.array([r.scores[key] for r in records], dtype=float) for key in keys}
+        self.scores_: NDArray[np.float64] = columns[keys[0]]
+        self.ranks_: NDArray[np.intp] = rank_scores(self.scores_)
+        self.ranking_ = Ranking.from_scores(self.names_, self.scores_)
+        self.best_name_: str = self.ranking_[0]
+        self.results_: dict[str, NDArray[Any]] = {
+            "name": np.array(self.names_, dtype=object),
+            "score": self.scores_,
+            "rank": self.ranks_,
+        }
+        if isinstance(self.estimator, Mapping):
+            for key in keys:
+                self.results_[f"score_{key}"] = columns[key]
+                self.results_[f"rank_{key}"] = rank_scores(columns[key])
+        self.results_ |= ModelRecord.columns(records, keys[0])
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        return tags

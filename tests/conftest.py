@@ -1,0 +1,42 @@
+"""Fixtures of all rooms. Threads are pinned before anything imports numpy or torch."""
+
+import os
+
+# One thread each: results do not depend on the machine, and pytest-xdist's workers do
+# not fight for cores. Must stand before the first import of numpy or torch.
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[_variable] = "1"
+os.environ["MPLBACKEND"] = "Agg"
+
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# The same examples on every run, and no failure because a shared machine was slow.
+settings.register_profile("skte", deadline=None, derandomize=True)
+settings.load_profile("skte")
+
+# Filters that name classes, hence not in pyproject.toml (see there).
+WARNING_FILTERS = [
+    # Our warnings are results about the data; tests assert them where they matter.
+    "default::skte.exceptions.SkteWarning",
+    # scikit-learn's conformance suite says which of its checks do not apply.
+    "ignore::sklearn.exceptions.SkipTestWarning",
+]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for line in WARNING_FILTERS:
+        config.addinivalue_line("filterwarnings", line)
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Folder of real images; skips the test where there is none."""
+    folder = Path(
+        os.environ.get("SKTE_DATA", Path(__file__).parents[1] / ".." / "shared" / "data")
+    ).resolve()
+    if not folder.is_dir():
+        pytest.skip("no real images here: set SKTE_DATA to their folder")
+    return folder

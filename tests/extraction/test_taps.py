@@ -1,0 +1,104 @@
+"""Reading layers at points: equal to full-size upsampling, hooks always removed."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from skte.exceptions import ExtractionError
+from skte.extraction._posterior import source_posterior
+from skte.extraction._taps import capture_outputs, first_tensor, gather_points, inference_ready
+
+
+@pytest.mark.parametrize(
+    ("window", "feature"),
+    [
+        ((12, 10, 8), (12, 10, 8)),
+        ((12, 10, 8), (6, 5, 4)),
+        ((12, 10, 8), (3, 5, 2)),
+        ((13, 9, 7), (7, 5, 4)),
+        ((16, 16, 1), (2, 4, 1)),
+        ((6, 6, 6), (1, 1, 1)),
+        ((4, 4, 4), (8, 8, 8)),
+        ((12, 10), (6, 5)),
+        ((15, 7), (4, 4)),
+    ],
+)
+def test_gathering_equals_upsampling_then_indexing(window, feature):
+    torch.manual_seed(0)
+    values = torch.randn(5, *feature, dtype=torch.float64)
+    mode = "trilinear" if len(window) == 3 else "bilinear"
+    full = functional.interpolate(values[None], size=window, mode=mode, align_corners=False)[0]
+    points = np.argwhere(np.ones(window)).astype(float)
+    expected = full.reshape(5, -1).T
+    torch.testing.assert_close(gather_points(values, points, window), expected)
+
+
+def test_fractional_points_are_linear_between_voxels():
+    ramp = torch.arange(10.0)[None, :, None, None].expand(1, 10, 3, 3)
+    points = np.array([[2.25, 1.0, 1.0], [8.5, 0.3, 2.0], [-0.5, 0, 0]])
+    result = gather_points(ramp, points, (10, 3, 3))
+    torch.testing.assert_close(result[:, 0], torch.tensor([2.25, 8.5, 0.0]))
+
+
+def test_a_feature_of_the_wrong_dimension_is_an_error():
+    with pytest.raises(ExtractionError, match="3 spatial axes"):
+        gather_points(torch.zeros(4, 5, 5), np.zeros((1, 3)), (5, 5, 5))
+
+
+def test_hooks_are_removed_also_after_an_exception():
+    network = nn.Sequential(nn.Identity(), nn.ReLU())
+    with capture_outputs(network, ["0"]) as outputs:
+        network(torch.ones(1))
+        assert list(outputs) == ["0"]
+    with pytest.raises(RuntimeError), capture_outputs(network, ["0", "1"]):
+        raise RuntimeError
+    assert all(not m._forward_hooks for m in network.modules())
+
+
+def test_network_is_left_as_it_was():
+    network = nn.Sequential(nn.BatchNorm1d(2), nn.Dropout())
+    network[1].eval()
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    with inference_ready(network, torch.device("cpu")):
+        assert not network[0].training
+        network(torch.randn(8, 2))
+    assert network[0].training
+    assert not network[1].training
+    for key, value in network.state_dict().items():
+        torch.testing.assert_close(value, before[key])
+
+
+def test_first_tensor_of_what_networks_return():
+    x = torch.ones(2)
+    assert first_tensor(x) is x
+    assert first_tensor([x, None]) is x
+    assert first_tensor(((x,),)) is x
+    assert first_tensor({"out": x}) is x
+    assert first_tensor({"logits": x}) is x
+    assert first_tensor({"other": x}) is None
+    assert first_tensor([]) is None
+
+
+class TestPosterior:
+    logits = torch.tensor([[2.0, -1.0, 0.5], [0.0, 0.0, 80.0]], dtype=torch.float64)
+
+    def test_softmax(self):
+        expected = torch.softmax(self.logits, dim=1)
+        torch.testing.assert_close(source_posterior(self.logits, "softmax"), expected)
+
+    @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+    def test_single_channel_is_a_foreground_logit(self, activation):
+        p = torch.sigmoid(self.logits[:, :1])
+        expected = torch.cat([1 - p, p], dim=1)
+        torch.testing.assert_close(source_posterior(self.logits[:, :1], activation), expected)
+
+    def test_regions_gain_a_background_and_sum_to_one(self):
+        result = source_posterior(self.logits, "sigmoid")
+        assert result.shape == (2, 4)
+        torch.testing.assert_close(result.sum(dim=1), torch.ones(2, dtype=torch.float64))
+
+    def test_probabilities_pass_through(self):
+        p = torch.softmax(self.logits, dim=1)
+        torch.testing.assert_close(source_posterior(p, None), p)
