@@ -5,5 +5,24 @@ from skte.bank import BankEntry, ModelBank
 from skte.estimators import CCFV, GBC, LEEP, LogME, TransferabilityEstimator, TransRate
 from skte.extraction import SegmentationFeatureExtractor
 from skte.features import FeatureBlock, FeatureSet
+from skte.selection import ModelBankSelector, weighted_kendall_score
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "CCFV",
+    "GBC",
+    "LEEP",
+    "BankEntry",
+    "FeatureBlock",
+    "FeatureSet",
+    "LogME",
+    "ModelBank",
+    "ModelBankSelector",
+    "SegmentationFeatureExtractor",
+    "TransRate",
+    "TransferabilityEstimator",
+    "__version__",
+    "datasets",
+    "weighted_kendall_score",
+]

@@ -13,10 +13,11 @@ ROOMS = [
     "bank", "cli", "datasets", "demo", "estimators", "exceptions",
     "extraction", "features", "report", "selection",
 ]  # fmt: skip
-NAMES = """
-    CCFV LogME LEEP GBC TransRate TransferabilityEstimator SegmentationFeatureExtractor
-    ModelBankSelector ModelBank BankEntry FeatureSet FeatureBlock weighted_kendall_score
-""".split()
+NAMES = [
+    "BankEntry", "CCFV", "FeatureBlock", "FeatureSet", "GBC", "LEEP", "LogME", "ModelBank",
+    "ModelBankSelector", "SegmentationFeatureExtractor", "TransRate",
+    "TransferabilityEstimator", "weighted_kendall_score",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)

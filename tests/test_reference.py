@@ -201,7 +201,7 @@ class Row(NamedTuple):
 LITERAL = {"normalize": None, "min_distance": 1e-12}
 TALL = {"n_rows": 30}  # more voxels than channels in every class and case
 WIDE = {"n_channels": 150}  # more channels than voxels
-NOISE = {"n_channels": 150, "n_rows": 4, "separation": 0.0}  # optimum is not at beta -> inf
+NOISE = {"n_channels": 60, "n_rows": 4, "separation": 0.0}  # optimum is not at beta -> inf
 # A ridge of 1e-6 of the mean variance makes covariances invertible.
 RIDGE = 1e-4
 

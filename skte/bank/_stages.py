@@ -93,7 +93,9 @@ class _Decoder:
             size: max(found, key=lambda n: (flow.channels(n), n))
             for size, found in candidates.items()
         }
-        ends[flow.size[self.feature]] = self._before_exit(self.feature, self.head)
+        # Nothing but an upsampled copy of the stage before is no stage of its own.
+        if self.feature in self.learned or not ends:
+            ends[flow.size[self.feature]] = self._before_exit(self.feature, self.head)
         return ends
 
     def _before_exit(self, end: int, following: int) -> int:

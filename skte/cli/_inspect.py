@@ -143,9 +143,10 @@ def _example(entry: BankEntry, network: nn.Module) -> torch.Tensor:
     ]
     if missing or n_axes is None or n_channels is None:
         raise BankError(f"{' and '.join(missing)} cannot be told; name them in the entry.")
-    window = entry.window_size or (_EXAMPLE_EDGE,) * n_axes
+    window = entry.window_size or _EXAMPLE_EDGE
+    edges = (window,) * n_axes if isinstance(window, int) else tuple(window)[:n_axes]
     parameter = next(network.parameters(), torch.empty(0))
-    return torch.zeros(1, n_channels, *window[:n_axes], device=parameter.device)
+    return torch.zeros(1, n_channels, *edges, device=parameter.device)
 
 
 def _all_layers(network: nn.Module, example: torch.Tensor) -> list[LayerInfo]:

@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The whole command line, also for the documentation."""
+    """Build the whole command line; the documentation reads it, too."""
     parser = argparse.ArgumentParser(
         prog="skte",
         description="Rank pre-trained segmentation networks for a new dataset.",

@@ -239,7 +239,8 @@ def _modality(channel: int, n: int) -> NDArray[np.float64]:
     if channel == 0:
         return np.ones(n)
     rng = np.random.default_rng(channel)
-    return rng.uniform(0.4, 1.1, n) * rng.choice([-1.0, 1.0], n)
+    factors: NDArray[np.float64] = rng.uniform(0.4, 1.1, n) * rng.choice([-1.0, 1.0], n)
+    return factors
 
 
 def _stripes(rng: np.random.Generator, grid: Grid, masks: NDArray[np.float64]) -> Level:

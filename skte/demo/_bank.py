@@ -82,7 +82,7 @@ def write_bank(
                 "factory": "skte.demo:small_unet",
                 "arguments": {"widths": list(source.widths)},
                 "weights": f"{name}.pt",
-                "preprocessing": [{"ZNormalization": {}}],
+                "preprocessing": ["ZNormalization"],
                 "provenance": {"task": source.task or "none", "steps": n_steps},
             }
         )

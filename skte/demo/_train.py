@@ -127,7 +127,8 @@ def train_network(
     network.train()
     losses = []
     for _ in range(n_steps):
-        drawn = [_draw_patch(cases[rng.integers(len(cases))], edges, rng) for _ in range(batch_size)]
+        chosen = [cases[rng.integers(len(cases))] for _ in range(batch_size)]
+        drawn = [_draw_patch(case, edges, rng) for case in chosen]
         images = torch.stack([image for image, _ in drawn]).to(device)
         targets = torch.stack([target for _, target in drawn]).to(device)
         loss = _dice_and_cross_entropy(network(images), targets)
@@ -208,8 +209,11 @@ def _draw_patch(
     image, target = case.image[(slice(None), *window)], case.target[window]
     if len(edges) == 2:
         image, target = image[..., 0], target[..., 0]
-    padding = [p for have, want in zip(target.shape[::-1], edges[::-1], strict=True)
-               for p in (0, want - have)]
+    padding = [
+        p
+        for have, want in zip(target.shape[::-1], edges[::-1], strict=True)
+        for p in (0, want - have)
+    ]
     return functional.pad(image, padding), functional.pad(target, padding, value=_IGNORED)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -55,8 +56,7 @@ class SmallUNet(nn.Module):
         )
         coarse_to_fine = list(widths[::-1])
         self.decoder = nn.ModuleList(
-            _stage(a + b, b, spatial_dims)
-            for a, b in zip(coarse_to_fine[:-1], coarse_to_fine[1:], strict=True)
+            _stage(a + b, b, spatial_dims) for a, b in itertools.pairwise(coarse_to_fine)
         )
         self.head = _CONV[spatial_dims](widths[0], n_classes, kernel_size=1)
 

@@ -17,9 +17,6 @@ from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.exceptions import FitFailedWarning
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted
-from skte.selection._kendall import weighted_kendall_score
-from skte.selection._performance import align_performance
-from skte.selection._ranking import Ranking, rank_scores
 
 from skte._sklearn import UNUSED, Interval, StrOptions, fit_context
 from skte.bank import BankEntry, load_bank
@@ -27,6 +24,9 @@ from skte.datasets import check_dataset, load_dataset
 from skte.estimators import TransferabilityEstimator
 from skte.exceptions import DatasetError, SkteError
 from skte.extraction import SegmentationFeatureExtractor
+from skte.selection._kendall import weighted_kendall_score
+from skte.selection._performance import align_performance
+from skte.selection._ranking import Ranking, rank_scores
 from skte.selection._record import ModelRecord, score_entry
 
 __all__ = ["ModelBankSelector"]

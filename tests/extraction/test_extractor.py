@@ -157,7 +157,7 @@ def brute_force(network, layer, image, voxels, window, overlap):
     at = voxels + np.array([p[0] for p in pad])
     for start in itertools.product(*axes):
         crop = padded[
-            tuple([slice(None), *(slice(a, a + w) for a, w in zip(start, window, strict=True))])
+            (slice(None), *(slice(a, a + w) for a, w in zip(start, window, strict=True)))
         ]
         caught = []
         handle = layer.register_forward_hook(lambda m, a, out, caught=caught: caught.append(out))
@@ -388,7 +388,7 @@ class TestBadInput:
             def forward(self, x):
                 return self.pair(x)[0]
 
-        with pytest.raises(BankError, match="pair.*tuple"):
+        with pytest.raises(BankError, match=r"pair.*tuple"):
             self.extractor(Net(), layers=("pair",)).fit(self.cases)
 
     def test_layer_that_never_runs(self):

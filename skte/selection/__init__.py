@@ -1,0 +1,38 @@
+"""Ranking a bank, and judging a ranking."""
+
+from skte.selection._correlation import pearson_score, spearman_score
+from skte.selection._kendall import (
+    WeightedKendallResult,
+    weighted_kendall_score,
+    weighted_kendall_test,
+)
+from skte.selection._performance import align_performance
+from skte.selection._ranking import Ranking, rank_scores
+from skte.selection._regret import regret_at_k, relative_top1
+from skte.selection._scorers import (
+    BankScorer,
+    make_bank_scorer,
+    pearson_scorer,
+    spearman_scorer,
+    weighted_kendall_scorer,
+)
+from skte.selection._selector import ModelBankSelector
+
+__all__ = [
+    "BankScorer",
+    "ModelBankSelector",
+    "Ranking",
+    "WeightedKendallResult",
+    "align_performance",
+    "make_bank_scorer",
+    "pearson_score",
+    "pearson_scorer",
+    "rank_scores",
+    "regret_at_k",
+    "relative_top1",
+    "spearman_score",
+    "spearman_scorer",
+    "weighted_kendall_score",
+    "weighted_kendall_scorer",
+    "weighted_kendall_test",
+]

@@ -1,0 +1,148 @@
+"""The order of a bank: names, best first, that print as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any, Self, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from skte._table import format_table
+
+__all__ = ["Ranking", "rank_scores"]
+
+
+def rank_scores(scores: ArrayLike) -> NDArray[np.intp]:
+    """Ranks of scores: 1 for the highest, then in order; NaN comes last.
+
+    Parameters
+    ----------
+    scores : array-like of shape (n_models,)
+        Transferability scores, higher is better. ``-inf`` comes after all finite
+        scores, NaN (failed) after ``-inf``; equal scores keep the order of the list.
+
+    Returns
+    -------
+    ndarray of shape (n_models,)
+        Distinct integers from 1.
+
+    Examples
+    --------
+    >>> from skte.selection import rank_scores
+    >>> rank_scores([0.5, float("nan"), 2.0, float("-inf"), 0.5])
+    array([2, 5, 1, 4, 3])
+    """
+    values = np.asarray(scores, dtype=np.float64)
+    failed = np.isnan(values)
+    order = np.lexsort((-np.where(failed, 0.0, values), failed))
+    ranks = np.empty(len(values), dtype=np.intp)
+    ranks[order] = np.arange(1, len(values) + 1)
+    return ranks
+
+
+class Ranking(Sequence[str]):
+    """Model names, best first. Its repr is the table of ranks and scores.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Best first.
+    scores : array-like of shape (n_models,)
+        Score of each name.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Best first.
+    scores : ndarray of shape (n_models,)
+        Score of each name.
+
+    Examples
+    --------
+    >>> from skte.selection import Ranking
+    >>> ranking = Ranking.from_scores(["a", "b"], [-2.5, -1.5])
+    >>> ranking
+    rank  model    score
+       1  b         -1.5
+       2  a         -2.5
+    >>> ranking[0], list(ranking)
+    ('b', ['b', 'a'])
+    """
+
+    def __init__(self, names: Sequence[str], scores: ArrayLike) -> None:
+        self.names: tuple[str, ...] = tuple(names)
+        self.scores: NDArray[np.float64] = np.asarray(scores, dtype=np.float64)
+        if self.scores.shape != (len(self.names),):
+            raise ValueError(
+                f"A ranking needs one score a name: {len(self.names)} names, scores of "
+                f"shape {self.scores.shape}."
+            )
+
+    @classmethod
+    def from_scores(cls, names: Sequence[str], scores: ArrayLike) -> Self:
+        """Rank models given in any order.
+
+        Parameters
+        ----------
+        names : sequence of str
+            The models.
+        scores : array-like of shape (n_models,)
+            Score of each, higher is better.
+
+        Returns
+        -------
+        Ranking
+            Best first, by `rank_scores`.
+        """
+        order = np.argsort(rank_scores(scores))
+        return cls([names[i] for i in order], np.asarray(scores, dtype=np.float64)[order])
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[str, ...]: ...
+    def __getitem__(self, index: int | slice) -> str | tuple[str, ...]:
+        return self.names[index]
+
+    def __eq__(self, other: object) -> bool:
+        """Compare the order of names with another ranking's, a list's or a tuple's."""
+        if isinstance(other, (Ranking, list, tuple)):
+            return self.names == tuple(other)
+        return NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.names)
+
+    def __repr__(self) -> str:
+        return format_table(["rank", "model", "score"], self._rows())
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{rank}</td><td>{escape(name)}</td><td>{score:.4g}</td></tr>"
+            for rank, name, score in self._rows()
+        )
+        head = "<tr><th>rank</th><th>model</th><th>score</th></tr>"
+        return f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"
+
+    def _rows(self) -> list[tuple[int, str, float]]:
+        return [
+            (i + 1, name, float(score))
+            for i, (name, score) in enumerate(zip(self.names, self.scores, strict=True))
+        ]
+
+    def to_frame(self) -> Any:
+        """Convert to a pandas DataFrame with columns rank, model and score.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row a model, best first. Needs pandas.
+        """
+        import pandas as pd
+
+        return pd.DataFrame(self._rows(), columns=["rank", "model", "score"])

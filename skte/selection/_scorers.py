@@ -1,0 +1,129 @@
+"""scikit-learn scorers that judge rankings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import clone
+from sklearn.metrics import make_scorer
+
+from skte.bank import load_bank
+from skte.selection._correlation import pearson_score, spearman_score
+from skte.selection._kendall import weighted_kendall_score
+from skte.selection._performance import align_performance
+
+__all__ = [
+    "BankScorer",
+    "make_bank_scorer",
+    "pearson_scorer",
+    "spearman_scorer",
+    "weighted_kendall_scorer",
+]
+
+#: Scorers ``(estimator, X, y) -> float`` that compare ``estimator.predict(X)`` with y.
+weighted_kendall_scorer = make_scorer(weighted_kendall_score)
+pearson_scorer = make_scorer(pearson_score)
+spearman_scorer = make_scorer(spearman_score)
+
+
+class BankScorer:
+    """Scorer of a pipeline's parameters by how well it ranks a bank.
+
+    Made by `make_bank_scorer`, which tells what the parameters mean.
+
+    Parameters
+    ----------
+    bank : ModelBank
+        Models whose performance is known.
+    performance : ndarray of shape (n_models,)
+        In bank order.
+    metric : callable
+        ``metric(performance, scores) -> float``.
+    entry_parameter : str
+        The pipeline's parameter that takes a bank entry.
+    """
+
+    def __init__(
+        self,
+        bank: Any,
+        performance: ArrayLike,
+        metric: Callable[[ArrayLike, ArrayLike], float],
+        entry_parameter: str,
+    ) -> None:
+        self.bank = bank
+        self.performance = performance
+        self.metric = metric
+        self.entry_parameter = entry_parameter
+
+    def __call__(self, estimator: Any, X: Any, y: Any = None) -> float:
+        """Score every model of the bank on the cases `X`, and the order that results."""
+        scores = []
+        for entry in self.bank:
+            pipeline = clone(estimator).set_params(**{self.entry_parameter: entry})
+            scores.append(pipeline.fit(X)[-1].score_)
+        return self.metric(self.performance, np.array(scores))
+
+    def __repr__(self) -> str:
+        return f"make_bank_scorer({len(self.bank)} models, {self.metric.__name__})"
+
+
+def make_bank_scorer(
+    bank: Any,
+    performance: ArrayLike | Mapping[str, float],
+    *,
+    metric: Callable[[ArrayLike, ArrayLike], float] = weighted_kendall_score,
+    entry_parameter: str = "extract__entry",
+) -> BankScorer:
+    """Make a scorer for searching the parameters of an extract-and-score pipeline.
+
+    For each model of a bank whose true performances are known, the scorer fits the
+    pipeline on the cases it is given, and returns how well the scores order the
+    models. That makes the criterion of ``GridSearchCV`` the ranking itself.
+
+    Parameters
+    ----------
+    bank : ModelBank, dict of str to nn.Module, list of BankEntry, or path
+        Models whose performance is known.
+    performance : array-like of shape (n_models,) or mapping of name to float
+        What each model reached after fine-tuning, in bank order or by name.
+    metric : callable, default=weighted_kendall_score
+        ``metric(performance, scores) -> float``, higher is better.
+    entry_parameter : str, default="extract__entry"
+        The pipeline's parameter that takes a bank entry.
+
+    Returns
+    -------
+    callable
+        ``scorer(pipeline, X, y=None) -> float``; can be pickled.
+
+    Raises
+    ------
+    ValueError
+        If `performance` does not fit the bank.
+
+    Examples
+    --------
+    >>> from sklearn.model_selection import GridSearchCV
+    >>> from sklearn.pipeline import Pipeline
+    >>> from torch import nn
+    >>> from skte import CCFV, SegmentationFeatureExtractor
+    >>> from skte.bank import load_bank
+    >>> from skte.datasets import make_phantoms
+    >>> from skte.selection import make_bank_scorer
+    >>> cases = make_phantoms(4, size=(12, 12, 12))
+    >>> bank = load_bank({
+    ...     name: nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.Conv3d(4, 2, 1))
+    ...     for name in "abc"
+    ... })
+    >>> extract = SegmentationFeatureExtractor(bank["a"], n_class_samples=50)
+    >>> pipeline = Pipeline([("extract", extract), ("score", CCFV())])
+    >>> scorer = make_bank_scorer(bank, {"a": 0.6, "b": 0.7, "c": 0.8})
+    >>> search = GridSearchCV(pipeline, {"score__s": [0.5, 1.0]}, scoring=scorer, cv=2)
+    >>> sorted(search.fit(cases).best_params_)
+    ['score__s']
+    """
+    models = load_bank(bank)
+    return BankScorer(models, align_performance(performance, models.names), metric, entry_parameter)

@@ -1,0 +1,40 @@
+"""Ranks and the table they print as."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from skte.selection import Ranking, rank_scores
+
+
+def test_ranks_put_collapsed_and_failed_models_last_and_keep_ties_in_order():
+    scores = [np.nan, 1.0, -np.inf, 2.0, 1.0, np.nan, -np.inf, np.inf]
+    np.testing.assert_array_equal(rank_scores(scores), [7, 3, 5, 2, 4, 8, 6, 1])
+    assert rank_scores([3.0]).dtype.kind == "i"
+
+
+def test_ranking_is_a_sequence_of_names_best_first():
+    ranking = Ranking.from_scores(["a", "b", "c"], [1.0, np.nan, 2.0])
+    assert ranking == ["c", "a", "b"]
+    assert ranking != ["a", "b", "c"]
+    assert (ranking[0], ranking[:2], len(ranking)) == ("c", ("c", "a"), 3)
+    assert "a" in ranking
+    assert ranking.index("b") == 2
+    assert pickle.loads(pickle.dumps(ranking)) == ranking
+    assert hash(ranking) == hash(Ranking(["c", "a", "b"], [0, 0, 0]))
+    assert ranking != 3
+
+
+def test_repr_and_frame_are_the_table():
+    ranking = Ranking.from_scores(["a", "<b>"], [1.0, -np.inf])
+    lines = repr(ranking).splitlines()
+    assert lines[0].split() == ["rank", "model", "score"]
+    assert lines[2].split() == ["2", "<b>", "-inf"]
+    assert "&lt;b&gt;" in ranking._repr_html_()
+    assert ranking.to_frame()["model"].tolist() == ["a", "<b>"]
+
+
+def test_lengths_must_agree():
+    with pytest.raises(ValueError, match="one score a name"):
+        Ranking(["a"], [1.0, 2.0])

@@ -1,0 +1,322 @@
+"""The selector: one extraction a model, the same ranking whatever the route."""
+
+import logging
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.callback import ProgressBar
+from sklearn.exceptions import FitFailedWarning, NotFittedError
+from torch import nn
+
+from skte import (
+    CCFV,
+    GBC,
+    LEEP,
+    BankEntry,
+    LogME,
+    ModelBank,
+    ModelBankSelector,
+    SegmentationFeatureExtractor,
+)
+from skte.datasets import make_phantoms
+from skte.exceptions import BankError, DatasetError, ExtractionError, SkteError
+
+
+class Net(nn.Module):
+    def __init__(self, width=4, seed=0, n_classes=2):
+        super().__init__()
+        generator = torch.random.get_rng_state()
+        torch.manual_seed(seed)
+        self.down = nn.Conv3d(1, width, 3, stride=2, padding=1)
+        self.up = nn.Conv3d(width, width, 3, padding=1)
+        self.head = nn.Conv3d(width, n_classes, 1)
+        torch.random.set_rng_state(generator)
+
+    def forward(self, x):
+        y = torch.relu(self.up(torch.relu(self.down(x))))
+        return self.head(nn.functional.interpolate(y, scale_factor=2))
+
+
+class Angry(Net):
+    def forward(self, x):
+        raise RuntimeError("no thanks")
+
+
+def build_net(width=4, seed=0):
+    return Net(width, seed)
+
+
+@pytest.fixture(scope="module")
+def cases():
+    return make_phantoms(4, size=(16, 16, 16))
+
+
+@pytest.fixture
+def bank():
+    return {f"net{i}": Net(seed=i) for i in range(4)}
+
+
+@pytest.fixture
+def extractor():
+    return SegmentationFeatureExtractor(
+        layers=("up",), window_size=16, n_class_samples=60, n_case_samples=60
+    )
+
+
+def select(extractor, estimator=None, **kwargs):
+    return ModelBankSelector(
+        CCFV() if estimator is None else estimator, extractor=extractor, **kwargs
+    )
+
+
+def test_fitted_attributes_agree(cases, bank, extractor):
+    selector = select(extractor).fit(bank, cases)
+    assert selector.names_ == list(bank)
+    order = np.argsort(-selector.scores_, kind="stable")
+    assert list(selector.ranking_) == [selector.names_[i] for i in order]
+    np.testing.assert_array_equal(selector.ranks_[order], np.arange(1, 5))
+    assert selector.best_name_ == selector.ranking_[0]
+    frame = pd.DataFrame(selector.results_)
+    assert len(frame) == 4
+    assert {
+        "name",
+        "score",
+        "rank",
+        "layers",
+        "layer_scores",
+        "n_windows",
+        "seconds_load",
+        "seconds_forward",
+        "seconds_score",
+        "error",
+    } <= set(frame.columns)
+    assert (frame["error"] == "").all()
+    assert (frame["n_windows"] == 4).all()
+    for name in bank:
+        assert name in repr(selector.ranking_)
+
+
+def test_score_is_that_of_the_pipeline_by_hand(cases, bank, extractor):
+    selector = select(extractor).fit(bank, cases)
+    for name, score in zip(selector.names_, selector.scores_, strict=True):
+        entry = BankEntry.from_module(name, bank[name])
+        features = clone(extractor).set_params(entry=entry).fit_transform(cases)
+        assert score == pytest.approx(CCFV().fit(features).score_, rel=1e-9)
+
+
+def test_result_does_not_depend_on_order_jobs_or_batch_size(cases, extractor):
+    entries = [
+        BankEntry(f"net{i}", build_net, arguments={"seed": i}, layers=("up",)) for i in range(3)
+    ]
+    reference = select(extractor).fit(entries, cases)
+    backwards = select(extractor).fit(entries[::-1], cases)
+    np.testing.assert_allclose(backwards.scores_[::-1], reference.scores_, rtol=1e-9)
+    parallel = select(extractor, n_jobs=2).fit(entries, cases)
+    np.testing.assert_allclose(parallel.scores_, reference.scores_, rtol=1e-6)
+    shuffled = select(extractor).fit(entries, [cases[i] for i in (2, 0, 3, 1)])
+    np.testing.assert_allclose(shuffled.scores_, reference.scores_, rtol=1e-9)
+    batched = select(clone(extractor).set_params(batch_size=3)).fit(entries, cases)
+    np.testing.assert_allclose(batched.scores_, reference.scores_, rtol=1e-4)
+
+
+def test_seed_decides_the_voxels(cases, bank, extractor):
+    a, b = (select(extractor, random_state=s).fit(bank, cases).scores_ for s in (1, 1))
+    np.testing.assert_array_equal(a, b)
+    assert (select(extractor, random_state=2).fit(bank, cases).scores_ != a).any()
+    from_state = select(extractor, random_state=np.random.RandomState(0)).fit(bank, cases)
+    again = select(extractor, random_state=np.random.RandomState(0)).fit(bank, cases)
+    np.testing.assert_array_equal(from_state.scores_, again.scores_)
+
+
+def test_several_estimators_share_one_extraction(cases, bank, extractor, monkeypatch):
+    calls = []
+    original = SegmentationFeatureExtractor.fit_transform
+    monkeypatch.setattr(
+        SegmentationFeatureExtractor,
+        "fit_transform",
+        lambda self, X, y=None: calls.append(1) or original(self, X, y),
+    )
+    selector = select(extractor, {"logme": LogME(), "ccfv": CCFV(), "leep": LEEP()})
+    selector.fit(bank, cases)
+    assert len(calls) == len(bank)
+    np.testing.assert_array_equal(selector.scores_, selector.results_["score_logme"])
+    alone = select(extractor, CCFV()).fit(bank, cases)
+    np.testing.assert_allclose(selector.results_["score_ccfv"], alone.scores_)
+    np.testing.assert_array_equal(selector.results_["rank_ccfv"], alone.ranks_)
+
+
+def test_predict_and_score(cases, bank, extractor):
+    selector = select(extractor).fit(bank, cases)
+    np.testing.assert_allclose(selector.predict(bank), selector.scores_)
+    other = {"new": Net(seed=9), "net1": bank["net1"]}
+    scores = selector.predict(other)
+    assert scores[1] == pytest.approx(selector.scores_[1])
+    assert selector.score(bank, selector.scores_) == pytest.approx(1.0)
+    assert selector.score(bank, -selector.scores_) == pytest.approx(-1.0)
+    by_name = dict(zip(selector.names_[::-1], selector.scores_[::-1], strict=True))
+    assert selector.score(bank, by_name) == pytest.approx(1.0)
+    with pytest.raises(ValueError, match="net3"):
+        selector.score(bank, {"net0": 1, "net1": 2, "net2": 3})
+
+
+def test_fitted_models_are_not_run_again_by_predict(cases, bank, extractor, monkeypatch):
+    bank = ModelBank.from_modules(bank)
+    selector = select(extractor).fit(bank, cases)
+    monkeypatch.setattr(SegmentationFeatureExtractor, "fit_transform", None)
+    np.testing.assert_array_equal(selector.predict(bank), selector.scores_)
+
+
+def test_not_fitted(bank):
+    with pytest.raises(NotFittedError):
+        ModelBankSelector(CCFV()).predict(bank)
+
+
+class TestFailures:
+    def test_one_broken_entry_does_not_cost_the_rest(self, cases, bank, extractor):
+        bank = {"net0": bank["net0"], "broken": Angry(), "net1": bank["net1"]}
+        with pytest.warns(FitFailedWarning, match=r"'broken' failed.*no thanks"):
+            selector = select(extractor, error_score=np.nan).fit(bank, cases)
+        assert np.isnan(selector.scores_[1])
+        assert selector.ranking_[-1] == "broken"
+        assert "no thanks" in selector.results_["error"][1]
+        assert np.isfinite(selector.scores_[[0, 2]]).all()
+
+    def test_a_number_as_error_score(self, cases, bank, extractor):
+        bank = {"net0": bank["net0"], "broken": Angry(), "net1": bank["net1"]}
+        with pytest.warns(FitFailedWarning):
+            selector = select(extractor, error_score=-99.0).fit(bank, cases)
+        assert selector.scores_[1] == -99.0
+
+    def test_raise_names_the_entry(self, cases, bank, extractor):
+        with pytest.raises(SkteError, match=r"'broken'.*no thanks"):
+            select(extractor).fit({**bank, "broken": Angry()}, cases)
+
+    def test_missing_weights_are_a_broken_entry(self, cases, bank, extractor, tmp_path):
+        entries = [
+            BankEntry("ok", build_net),
+            BankEntry("gone", build_net, weights=tmp_path / "gone.pt"),
+        ]
+        with pytest.warns(FitFailedWarning, match=r"'gone'.*gone\.pt"):
+            selector = select(extractor, error_score=np.nan).fit(entries, cases)
+        assert list(selector.ranking_) == ["ok", "gone"]
+
+    def test_all_broken_is_an_error_with_all_reasons(self, cases, extractor):
+        with (
+            pytest.warns(FitFailedWarning, match="'a' failed"),
+            pytest.raises(SkteError, match=r"(?s)Every model.*- a: .*- b: "),
+        ):
+            select(extractor, error_score=np.nan).fit({"a": Angry(), "b": Angry()}, cases)
+
+    def test_leep_without_head_costs_leep_alone(self, cases, extractor):
+        entries = [BankEntry("with", build_net), BankEntry("without", build_net, source_head=False)]
+        with pytest.warns(FitFailedWarning, match=r"'without' \(leep\).*source head.*NLEEP"):
+            selector = select(extractor, {"ccfv": CCFV(), "leep": LEEP()}, error_score=np.nan).fit(
+                entries, cases
+            )
+        assert np.isfinite(selector.results_["score_ccfv"]).all()
+        assert np.isnan(selector.results_["score_leep"][1])
+        with pytest.raises(SkteError, match=r"'without'.*source head"):
+            select(extractor, LEEP()).fit(entries, cases)
+
+    def test_one_case_is_a_clear_error(self, cases, bank, extractor):
+        with pytest.raises(SkteError, match="at least two"):
+            select(extractor).fit(bank, cases[:1])
+
+    def test_empty_and_unknown_input(self, cases, bank, extractor, tmp_path):
+        with pytest.raises(BankError):
+            select(extractor).fit({}, cases)
+        with pytest.raises(DatasetError):
+            select(extractor).fit(bank, [])
+        with pytest.raises(DatasetError, match="nowhere"):
+            select(extractor).fit(bank, tmp_path / "nowhere")
+        with pytest.raises(BankError, match="nowhere"):
+            select(extractor).fit(tmp_path / "nowhere.json", cases)
+
+    def test_duplicate_case_ids(self, cases, bank, extractor):
+        with pytest.raises(DatasetError, match=r"phantom|case"):
+            select(extractor).fit(bank, [cases[0], cases[0]])
+
+    def test_wrong_channels_name_entry_and_case(self, bank, extractor):
+        two_channels = make_phantoms(2, size=(16, 16, 16), n_channels=2)
+        with pytest.raises(ExtractionError, match=r"'net0' takes 1 channels"):
+            select(extractor).fit(bank, two_channels)
+
+    @pytest.mark.parametrize("estimator", [{}, {"a": 1}, {1: CCFV()}])
+    def test_mapping_of_estimators_is_checked(self, cases, bank, estimator):
+        with pytest.raises(TypeError, match="mapping"):
+            ModelBankSelector(estimator).fit(bank, cases)
+
+    @pytest.mark.parametrize(
+        "params",
+        [{"estimator": "ccfv"}, {"extractor": 3}, {"error_score": "ignore"}, {"n_jobs": "two"}],
+    )
+    def test_parameters_are_named(self, cases, bank, params):
+        selector = ModelBankSelector(CCFV()).set_params(**params)
+        with pytest.raises(ValueError, match=f"'{next(iter(params))}' parameter"):
+            selector.fit(bank, cases)
+
+
+def test_collapsed_models_rank_last_but_before_failures(cases, bank, extractor):
+    dead = Net()
+    for parameter in dead.up.parameters():
+        parameter.data.zero_()
+    with pytest.warns(FitFailedWarning):
+        selector = select(extractor, error_score=np.nan).fit(
+            {"broken": Angry(), "dead": dead, "net0": bank["net0"]}, cases
+        )
+    assert list(selector.ranking_) == ["net0", "dead", "broken"]
+    assert selector.scores_[1] == -np.inf
+
+
+def test_clone_params_and_pickle(cases, bank, extractor):
+    selector = select(extractor, GBC(n_components=2))
+    again = clone(selector).set_params(estimator__n_components=3, extractor__overlap=0.25)
+    assert again.estimator.n_components == 3
+    assert again.get_params()["extractor__overlap"] == 0.25
+    assert selector.estimator.n_components == 2
+    fitted = selector.fit(bank, cases)
+    loaded = pickle.loads(pickle.dumps(fitted))
+    assert list(loaded.ranking_) == list(fitted.ranking_)
+    np.testing.assert_array_equal(loaded.scores_, fitted.scores_)
+
+
+def test_verbose_prints_and_logs_one_line_a_model(cases, bank, extractor, capsys, caplog):
+    with caplog.at_level(logging.INFO, logger="skte"):
+        select(extractor, verbose=1).fit(bank, cases)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["[1/4]", "[2/4]", "[3/4]", "[4/4]"]
+    assert len(caplog.records) == 4
+
+
+def test_sklearn_progress_callback_sees_every_model(cases, bank, extractor):
+    class Recorder:
+        def __init__(self):
+            self.ended = []
+            self.torn_down = False
+
+        def setup(self, estimator, context):
+            pass
+
+        def on_fit_task_begin(self, estimator, context):
+            pass
+
+        def on_fit_task_end(self, estimator, context):
+            self.ended.append(context.task_name)
+
+        def teardown(self, estimator, context):
+            self.torn_down = True
+
+    recorder = Recorder()
+    select(extractor).set_callbacks(recorder).fit(bank, cases)
+    assert recorder.ended == [*(f"model {name}" for name in bank), "fit"]
+    assert recorder.torn_down
+    select(extractor).set_callbacks(ProgressBar()).fit(bank, cases)
+
+
+def test_bank_of_entries_from_a_manifest_like_dict(cases, extractor):
+    bank = ModelBank([BankEntry("a", build_net), BankEntry("b", build_net, arguments={"seed": 1})])
+    assert set(select(extractor).fit(bank, cases).ranking_) == {"a", "b"}
