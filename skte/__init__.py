@@ -10,12 +10,12 @@ from skte.selection import ModelBankSelector, weighted_kendall_score
 __version__ = "0.1.0"
 
 __all__ = [
-    "CCFV",
-    "GBC",
-    "LEEP",
     "BankEntry",
+    "CCFV",
     "FeatureBlock",
     "FeatureSet",
+    "GBC",
+    "LEEP",
     "LogME",
     "ModelBank",
     "ModelBankSelector",

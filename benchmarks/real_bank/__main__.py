@@ -55,9 +55,9 @@ SOURCES = [
         "Spine_T1": 6,
         "Task04_Hippocampus": 3,
     }.items()
-    for widths, n_steps in (((8, 16, 32), 300), ((16, 32, 64), 300))
+    for widths, n_steps in (((8, 16, 32), 300), ((4, 8, 16), 300))
 ]
-UNTRAINED = [Source("none", 3, widths, 0) for widths in ((8, 16, 32), (16, 32, 64))]
+UNTRAINED = [Source("none", 3, widths, 0) for widths in ((8, 16, 32), (4, 8, 16))]
 TARGETS = ("Task04_Hippocampus", "Heart_ACDC")
 
 

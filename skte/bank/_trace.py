@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -143,9 +143,7 @@ def trace_forward(module: nn.Module, example: torch.Tensor) -> Trace:
     return Trace(ledger.nodes, calls, None if output is None else ledger.number(output))
 
 
-def run_quietly(
-    module: nn.Module, example: torch.Tensor, ledger: _Ledger | None = None
-) -> Any:
+def run_quietly(module: nn.Module, example: torch.Tensor, ledger: _Ledger | None = None) -> Any:
     """Run a network in eval mode without gradients and put its mode back.
 
     Raises
@@ -171,7 +169,7 @@ def run_quietly(
 
 def main_tensor(output: Any) -> torch.Tensor | None:
     """Pick the main one of a network's outputs: deep supervision puts it first."""
-    while isinstance(output, Sequence) and output:
+    while isinstance(output, (list, tuple)) and output:  # a str holds itself, for ever
         output = output[0]
     if isinstance(output, Mapping):
         named = [output[key] for key in ("out", "logits") if key in output]

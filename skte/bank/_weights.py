@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -161,17 +162,14 @@ def _refused_globals(path: Path, error: Exception) -> list[str]:
         with torch.serialization.safe_globals(_numpy_scalars()):
             return list(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     except Exception:  # the old format, or a pickle too broken to look into
-        message = str(error)
-        if "Unsupported" not in message:
-            return []
-        return [message.partition("GLOBAL ")[2].split(" ")[0] or "a forbidden operation"]
+        return re.findall(r"GLOBAL ([\w.]+)", str(error))[:1]
 
 
 def _refusal(refused: Sequence[str]) -> str:
     if any(name.startswith("torch.nn.modules.") for name in refused):
         what = "the file holds a whole pickled network, and unpickling one runs its code"
     else:
-        what = "the file asks to run code when it is read"
+        what = "the file holds more than tensors, and reading the rest would run code"
     return (
         f"{what} ({_some('needs', sorted(refused))}). It was refused. Where you trust its "
         "origin, load it yourself with torch.load(..., weights_only=False) and save "
@@ -180,7 +178,8 @@ def _refusal(refused: Sequence[str]) -> str:
 
 
 def _corrupt(error: Exception) -> str:
-    reason = (str(error).splitlines() or [""])[0][:200]
+    lines = str(error).splitlines() or [""]
+    reason = next((line for line in lines if line.startswith("Unsupported")), lines[0])[:200]
     return (
         "the file is truncated, corrupted, or no file of torch.save "
         f"({type(error).__name__}: {reason}); copy or download it again"

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
-import math
 import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +14,12 @@ import rich
 from sklearn.callback import ProgressBar
 from sklearn.exceptions import FitFailedWarning
 
-from skte import __version__, estimators
-from skte._files import write_text_atomically
+from skte import estimators
 from skte._table import format_table
 from skte.estimators import TransferabilityEstimator
 from skte.exceptions import SkteError
 from skte.extraction import SegmentationFeatureExtractor
+from skte.report import results_rows, write_results
 from skte.selection import ModelBankSelector
 
 __all__ = ["ESTIMATORS", "add_parser"]
@@ -75,26 +71,25 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    if args.out and not Path(args.out).absolute().parent.is_dir():
-        raise SkteError(f"--out {args.out}: its folder does not exist; create it first.")
-    selector = _fit(args)
-    models = list(_models(selector))
-    result = {
-        "skte": __version__,
-        "bank": args.bank,
-        "data": args.data,
-        "estimators": list(selector.estimator),
-        "seed": args.seed,
-        "models": models,
-    }
     if args.out:
-        as_json = Path(args.out).suffix == ".json"
-        write_text_atomically(args.out, _to_json(result) if as_json else _to_csv(models))
-    print(_to_json(result) if args.json else _to_table(models, list(selector.estimator)))
-    failed = [model for model in models if model["error"]]
-    for model in failed:
-        print(f"skte: failed: {model['name']}: {model['error']}", file=sys.stderr)
+        _check_out(Path(args.out))
+    selector = _fit(args)
+    rows = results_rows(selector.results_)
+    if args.out:
+        write_results(selector.results_, args.out)
+    print(_to_json(rows) if args.json else _to_table(rows, list(selector.estimator)))
+    failed = [row for row in rows if row["error"]]
+    for row in failed:
+        print(f"skte: failed: {row['name']}: {row['error']}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _check_out(path: Path) -> None:
+    """Refuse before the work what would fail after it."""
+    if not path.absolute().parent.is_dir():
+        raise SkteError(f"--out {path}: its folder does not exist; create it first.")
+    if path.suffix.lower() not in (".csv", ".json"):
+        raise SkteError(f"--out {path}: the name must end in .csv or .json.")
 
 
 def _fit(args: argparse.Namespace) -> ModelBankSelector:
@@ -116,49 +111,18 @@ def _fit(args: argparse.Namespace) -> ModelBankSelector:
     with warnings.catch_warnings():
         # Failures are listed after the table.
         warnings.simplefilter("ignore", FitFailedWarning)
-        return selector.fit(args.bank, args.data)
+        selector.fit(args.bank, args.data)
+    return selector
 
 
-def _models(selector: ModelBankSelector) -> Iterator[dict[str, Any]]:
-    """One flat record a model, best first."""
-    results = selector.results_
-    index = {name: i for i, name in enumerate(selector.names_)}
-    first = ["rank", "name", "score"]
-    keys = [*first, *(key for key in results if key not in first)]
-    for name in selector.ranking_:
-        yield {key: _plain(results[key][index[name]]) for key in keys}
+def _to_json(rows: list[dict[str, Any]]) -> str:
+    # As write_results has it: JSON has no NaN and no infinities.
+    finite = json.loads(json.dumps(rows), parse_constant=lambda text: str(float(text)))
+    return json.dumps(finite, indent=1)
 
 
-def _plain(value: Any) -> Any:
-    """Python's own types, with -inf and NaN as words that JSON can hold."""
-    if isinstance(value, (np.ndarray, tuple, list)):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _to_json(result: dict[str, Any]) -> str:
-    return json.dumps(result, indent=2, allow_nan=False) + "\n"
-
-
-def _to_csv(models: list[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(models[0]), lineterminator="\n")
-    writer.writeheader()
-    for model in models:
-        writer.writerow(
-            {k: " ".join(map(str, v)) if isinstance(v, list) else v for k, v in model.items()}
-        )
-    return text.getvalue()
-
-
-def _to_table(models: list[dict[str, Any]], names: list[str]) -> str:
-    rows = [
-        [m["rank"], m["name"], *(_number(m[f"score_{name}"]) for name in names)] for m in models
-    ]
-    return format_table(["rank", "model", *names], rows)
-
-
-def _number(value: Any) -> float:
-    return float(value)
+def _to_table(rows: list[dict[str, Any]], names: list[str]) -> str:
+    return format_table(
+        ["rank", "model", *names],
+        [[row["rank"], row["name"], *(row[f"score_{name}"] for name in names)] for row in rows],
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,82 +12,18 @@ import torch
 import torchio as tio
 from numpy.typing import NDArray
 
-from skte.datasets._shapes import (
-    Grid,
-    Level,
-    ellipsoid,
-    lobes,
-    make_grid,
-    sheet,
-    shells,
-    smooth_field,
-    tube,
-)
+from skte.datasets._shapes import Grid, Level, make_grid, smooth_field
+from skte.datasets._tissues import TISSUES, Tissue
 from skte.exceptions import DatasetError
 
 __all__ = ["PHANTOM_TASKS", "make_phantoms"]
 
-Shape = Callable[[np.random.Generator, Grid, int], list[Level]]
-
-
-@dataclass(frozen=True)
-class _Task:
-    """How the structures of a task look.
-
-    `shape` gives the level of each foreground class. Classes differ from background by
-    `contrast` times 0.7 to 1.4, first class to last. `distractor` has the contrast of a
-    class in another geometry. `texture` is the strength of a pattern, finer by class.
-    """
-
-    shape: Shape
-    distractor: Shape
-    contrast: float
-    texture: float = 0.0
-
-
-def _ellipsoids(rng: np.random.Generator, grid: Grid, n: int) -> list[Level]:
-    radius = 0.5 if n == 1 else 0.44
-    return [ellipsoid(rng, grid, radius) for _ in range(n)]
-
-
-def _pebbles(rng: np.random.Generator, grid: Grid, n: int) -> list[Level]:
-    return [ellipsoid(rng, grid, 0.2, reach=0.8) for _ in range(n)]
-
-
-def _lobes(rng: np.random.Generator, grid: Grid, n: int) -> list[Level]:
-    if n == 1:
-        return [np.max(lobes(rng, grid, 3), axis=0)]
-    return lobes(rng, grid, n)
-
-
-def _tubes(rng: np.random.Generator, grid: Grid, n: int) -> list[Level]:
-    radii = np.linspace(0.17, 0.26, n) if n > 1 else [0.22]
-    return [tube(rng, grid, radius) for radius in radii]
-
-
-def _threads(rng: np.random.Generator, grid: Grid, n: int) -> list[Level]:
-    return [tube(rng, grid, 0.09) for _ in range(n)]
-
-
-def _sheets(rng: np.random.Generator, grid: Grid, n: int) -> list[Level]:
-    return [sheet(rng, grid, 0.26) for _ in range(n)]
-
-
-_TASKS = {
-    "ellipsoids": _Task(_ellipsoids, _threads, contrast=1.0),
-    "lobes": _Task(_lobes, _pebbles, contrast=0.8),
-    "sheets": _Task(_sheets, _pebbles, contrast=-0.9),
-    "shells": _Task(shells, _pebbles, contrast=-1.0),
-    "texture": _Task(_ellipsoids, _pebbles, contrast=0.0, texture=0.9),
-    "tubes": _Task(_tubes, _pebbles, contrast=1.2),
-}
-
 #: Names of the tissue tasks that `make_phantoms` draws.
-PHANTOM_TASKS: tuple[str, ...] = tuple(_TASKS)
+PHANTOM_TASKS: tuple[str, ...] = tuple(TISSUES)
 
 # Redraws until every class is there, and the share of a case that a class must fill.
 _ATTEMPTS, _SHARE = 100, 0.004
-_N_DISTRACTORS = 3
+_N_DISTRACTORS = 4
 
 
 def make_phantoms(
@@ -113,10 +49,11 @@ def make_phantoms(
     n_cases : int, default=8
         Number of cases.
     task : str, default="ellipsoids"
-        One of `PHANTOM_TASKS`: "ellipsoids" (bright, beside thin threads), "lobes"
-        (touching blobs), "sheets" (dark waving sheets), "shells" (dark rings, nested
-        where there are several classes), "texture" (as bright as their surroundings,
-        told by their pattern, finer for each class) and "tubes" (bright curved vessels).
+        One of `PHANTOM_TASKS`: "ellipsoids" (bright, among thin threads), "lobes" (bright
+        blobs that touch, among pebbles), "sheets" (dark and waving), "shells" (dark rings, one
+        in another where there are several classes, beside solid bodies), "texture" (as
+        bright as their surroundings, told by a finer pattern) and "tubes" (bright curved
+        vessels).
     size : sequence of int, default=(48, 48, 48)
         Voxels along x, y and z, at least 8 each; z = 1 gives 2-D images.
     n_classes : int, default=2
@@ -164,7 +101,7 @@ def make_phantoms(
         rng = np.random.default_rng([random_state, zlib.crc32(task.encode()), index])
         anatomy = _draw_anatomy(rng, task, grid, len(ids) - 1)
         image = np.stack(
-            [_render(rng, _TASKS[task], grid, anatomy, c, noise) for c in range(n_channels)]
+            [_render(rng, TISSUES[task], grid, anatomy, c, noise) for c in range(n_channels)]
         )
         label = ids[anatomy.classes][None]
         subjects.append(
@@ -194,7 +131,7 @@ def _draw_anatomy(rng: np.random.Generator, task: str, grid: Grid, n: int) -> _A
     edge = 2 / (max(grid.shape[1:]) - 1)
     n_wanted = max(4, round(_SHARE * grid[0].size))
     for _ in range(_ATTEMPTS):
-        levels = _TASKS[task].shape(rng, grid, n)
+        levels = TISSUES[task].shape(rng, grid, n)
         # Where two structures overlap, the one that lies deeper is what is seen.
         classes = np.argmax([np.zeros_like(grid[0]), *levels], axis=0)
         if np.bincount(classes.ravel(), minlength=n + 1).min() >= n_wanted:
@@ -206,28 +143,33 @@ def _draw_anatomy(rng: np.random.Generator, task: str, grid: Grid, n: int) -> _A
         )
     masks = np.clip(0.5 + np.array(levels) / edge, 0, 1)
     masks *= np.argmax(levels, axis=0) == np.arange(n).reshape(-1, 1, 1, 1)
-    # Three distractors, cut away where the classes are: labels stay true.
-    others = _TASKS[task].distractor(rng, grid, _N_DISTRACTORS)
+    # Distractors, cut away where the classes are: labels stay true.
+    others = TISSUES[task].distractor(rng, grid, _N_DISTRACTORS)
     distractors = np.clip(0.5 + np.array(others) / edge, 0, 1) * (1 - masks.sum(axis=0))
     return _Anatomy(masks, distractors, classes)
 
 
 def _render(
-    rng: np.random.Generator, task: _Task, grid: Grid, anatomy: _Anatomy, channel: int, noise: float
+    rng: np.random.Generator,
+    tissue: Tissue,
+    grid: Grid,
+    anatomy: _Anatomy,
+    channel: int,
+    noise: float,
 ) -> NDArray[np.float32]:
     """One channel of the image."""
     n = len(anatomy.masks)
     spread = np.linspace(0.7, 1.4, n) if n > 1 else np.ones(1)
-    contrasts = task.contrast * spread * _modality(channel, n)
-    tissue = 1.5 + 0.25 * smooth_field(rng, grid, 1, 4)
-    if task.texture:
-        tissue += task.texture * _stripes(rng, grid, anatomy.masks)
+    contrasts = tissue.contrast * spread * _modality(channel, n)
+    values = 1.5 + 0.2 * smooth_field(rng, grid, 1, 4)
+    if tissue.texture:
+        values += tissue.texture * _stripes(rng, grid, anatomy.masks)
     for mask, contrast in zip(anatomy.masks, contrasts, strict=True):
-        tissue += contrast * mask
+        values += contrast * mask
     for mask in anatomy.distractors:
-        tissue += mask * (rng.choice(contrasts) if task.contrast else 1.0)
-    bias = np.exp(0.2 * smooth_field(rng, grid, 0.5, 1.5, n_waves=3))
-    noisy = bias * tissue + noise * rng.normal(size=tissue.shape)
+        values += mask * (rng.choice(contrasts) if tissue.contrast else 1.0)
+    bias = np.exp(0.15 * smooth_field(rng, grid, 0.5, 1.5, n_waves=3))
+    noisy = bias * values + noise * rng.normal(size=values.shape)
     image: NDArray[np.float32] = (rng.uniform(50, 200) * noisy + rng.uniform(-50, 50)).astype(
         np.float32
     )
@@ -248,7 +190,9 @@ def _stripes(rng: np.random.Generator, grid: Grid, masks: NDArray[np.float64]) -
     edge = 2 / (max(grid.shape[1:]) - 1)
     outside = 1 - masks.sum(axis=0)
     pattern: Level = np.zeros(outside.shape)
-    for mask, period in zip([outside, *masks], [14, *np.linspace(5.5, 3, len(masks))], strict=True):
+    for mask, period in zip(
+        [outside, *masks], [14, *np.linspace(4.5, 2.8, len(masks))], strict=True
+    ):
         wave_number = 2 * np.pi / (period * edge)
         pattern += mask * smooth_field(rng, grid, 0.9 * wave_number, 1.1 * wave_number)
     return pattern
@@ -264,7 +208,7 @@ def _check_parameters(
     random_state: int,
 ) -> None:
     problems = []
-    if task not in _TASKS:
+    if task not in TISSUES:
         problems.append(f"task={task!r} is not one of {PHANTOM_TASKS}")
     counts = {
         "n_cases": (n_cases, 1),

@@ -43,7 +43,7 @@ def shells(rng: np.random.Generator, grid: Grid, n_layers: int, outer: float = 0
 
 def lobes(rng: np.random.Generator, grid: Grid, n_lobes: int) -> list[Level]:
     """Blobs that touch, each divided from the others where theirs begins."""
-    radius = 0.46 if n_lobes < 3 else 0.4
+    radius = 0.36 if n_lobes < 3 else 0.32
     center = _point(rng, grid, 0.2)
     turn = rng.uniform(0, 2 * np.pi)
     bodies = []

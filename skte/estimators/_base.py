@@ -165,9 +165,7 @@ class TransferabilityEstimator(BaseEstimator):
             blocks = [X.posterior_block()] if self._uses_posterior else X.blocks()
         return [self._clean_block(block) for block in blocks]
 
-    def _block_from_arrays(
-        self, X: ArrayLike, y: ArrayLike | None, groups: ArrayLike | None, *, reset: bool
-    ) -> FeatureBlock:
+    def _block_from_arrays(self, X: Any, y: Any, groups: Any, *, reset: bool) -> FeatureBlock:
         checks = {"dtype": np.float64, "ensure_min_samples": 2}
         if reset or hasattr(self, "n_features_in_"):
             X, y = validate_data(

@@ -24,7 +24,8 @@ __all__ = ["CCFV"]
 
 _WARN_FLOORED = 0.01
 _COLLAPSED = 0.5
-_HUGE = 1e100
+# Distances between Gaussians form fourth powers of the features.
+_HUGE = 1e70
 
 
 class CCFV(TransferabilityEstimator):
@@ -173,6 +174,8 @@ class CCFV(TransferabilityEstimator):
         if details["floored"] > _COLLAPSED:
             what = f"closer than min_distance in {details['floored']:.0%} of the pairs of voxels"
             return _collapsed(block, what), details
+        if self.normalize == "l2" and _is_axis(block.case_sample[0], self.min_distance):
+            return _collapsed(block, "a single direction and its opposite"), details
         if self.feature_variety:
             with np.errstate(divide="ignore"):
                 score += float(np.log(details["variety"].mean()))
@@ -246,6 +249,15 @@ class CCFV(TransferabilityEstimator):
             distances[label] = np.full((len(cases), len(cases)), np.nan)
             distances[label][np.ix_(present, present)] = D
         return {"consistency": consistency, "distances": distances, "cases": cases.tolist()}
+
+
+def _is_axis(X: NDArray[np.float64], min_distance: float) -> bool:
+    """Tell whether unit vectors are one vector or its negative, up to the floor.
+
+    One-dimensional features end like this, and half of their pairs may be far apart.
+    """
+    X = X[(X != 0).any(axis=1)]
+    return len(X) > 1 and bool(np.abs(X @ X[0]).min() >= 1 - max(min_distance**2, 1e-12) / 2)
 
 
 def _collapsed(block: FeatureBlock, what: str) -> float:

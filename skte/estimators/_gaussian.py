@@ -83,7 +83,7 @@ def _bures(
     products = factors[i] @ factors[j].transpose(0, 2, 1)
     eigenvalues = _eigenvalues(products.transpose(0, 2, 1) @ products)
     eigenvalues[eigenvalues < eigenvalues[:, -1:] * np.finfo(float).eps] = 0.0
-    result = traces - 2.0 * np.sqrt(eigenvalues).sum(axis=1)
+    result: NDArray[np.float64] = traces - 2.0 * np.sqrt(eigenvalues).sum(axis=1)
     close = np.flatnonzero(result < _CANCELLATION * traces)
     if len(close):
         singular = np.linalg.svd(products[close], compute_uv=False)
@@ -98,7 +98,9 @@ def _eigenvalues(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
     cost as much as the arithmetic at these sizes.
     """
     n = matrices.shape[1]
-    result = np.empty(matrices.shape[:2])
+    result: NDArray[np.float64] = matrices[:, 0].copy()
+    if n == 1:  # dsterf takes no empty off-diagonal
+        return result
     for k, matrix in enumerate(matrices):
         _, diagonal, off, _, _ = dsytrd(matrix.T, lower=1, lwork=32 * n, overwrite_a=1)
         result[k], failed = dsterf(diagonal, off, overwrite_d=1, overwrite_e=1)

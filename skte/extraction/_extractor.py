@@ -37,7 +37,9 @@ from skte.features import CaseFeatures, FeatureSet, LayerSample
 __all__ = ["SegmentationFeatureExtractor"]
 
 
-class SegmentationFeatureExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
+class SegmentationFeatureExtractor(  # type: ignore[call-arg]
+    TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
+):
     """Sample decoder features of a segmentation network, case by case.
 
     A window slides over each case; the outputs of decoder layers are read at
@@ -178,7 +180,7 @@ class SegmentationFeatureExtractor(TransformerMixin, BaseEstimator, auto_wrap_ou
             One element a case, in order.
         """
         check_is_fitted(self, "layers_")
-        return self._transform(load_dataset(X), self.entry.load())
+        return self._transform(load_dataset(X), self._recipe.load())
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit_transform(self, X: Any, y: None = None) -> FeatureSet:
@@ -199,20 +201,26 @@ class SegmentationFeatureExtractor(TransformerMixin, BaseEstimator, auto_wrap_ou
         subjects = load_dataset(X)
         return self._transform(subjects, self._fit(subjects))
 
+    @property
+    def _recipe(self) -> BankEntry:
+        if self.entry is None:  # fit checks it; this is for readers and mypy
+            raise ValueError("The 'entry' parameter is None; pass a BankEntry.")
+        return self.entry
+
     def _fit(self, subjects: Sequence[Any]) -> nn.Module:
-        network = self.entry.load()
+        network = self._recipe.load()
         case = read_case(subjects[0])
         self.random_state_: int = _seed(self.random_state)
-        self.n_axes_: int = self.entry.spatial_dims or model_spatial_dims(network) or 3
-        size = self.window_size if self.window_size is not None else self.entry.window_size
+        self.n_axes_: int = self._recipe.spatial_dims or model_spatial_dims(network) or 3
+        size = self.window_size if self.window_size is not None else self._recipe.window_size
         self.window_size_: tuple[int, ...] | None = _window_3d(size, self.n_axes_)
-        image, _ = preprocess_case(case, self.entry, np.zeros((1, 3), dtype=np.intp))
+        image, _ = preprocess_case(case, self._recipe, np.zeros((1, 3), dtype=np.intp))
         self._check_channels(network, image, case.case_id)
         window = self._window(tuple(image.shape[1:]))[: self.n_axes_]
         device = self._device()
         with inference_ready(network, device):
             example = torch.zeros(1, image.shape[0], *window, device=device)
-            names = self.entry.layers if isinstance(self.layers, str) else self.layers
+            names = self._recipe.layers if isinstance(self.layers, str) else self.layers
             try:
                 self.layers_: list[LayerInfo] = (
                     find_decoder_layers(network, example)
@@ -220,7 +228,7 @@ class SegmentationFeatureExtractor(TransformerMixin, BaseEstimator, auto_wrap_ou
                     else describe_layers(network, list(names), example)
                 )
             except BankError as error:
-                raise BankError(f"Entry {self.entry.name!r}: {error}") from error
+                raise BankError(f"Entry {self._recipe.name!r}: {error}") from error
         return network
 
     def _transform(self, subjects: Sequence[Any], network: nn.Module) -> FeatureSet:
@@ -229,7 +237,7 @@ class SegmentationFeatureExtractor(TransformerMixin, BaseEstimator, auto_wrap_ou
             names = [layer.name for layer in self.layers_]
             reader = WindowReader(network, names, self.n_axes_, device, self.batch_size)
             cases = [self._extract(reader, subject) for subject in subjects]
-        return FeatureSet(cases, name=self.entry.name)
+        return FeatureSet(cases, name=self._recipe.name)
 
     def _extract(self, reader: WindowReader, subject: Any) -> CaseFeatures:
         begun = time.perf_counter()
@@ -240,15 +248,15 @@ class SegmentationFeatureExtractor(TransformerMixin, BaseEstimator, auto_wrap_ou
             n_case_samples=self.n_case_samples,
             random_state=self.random_state_,
         )
-        image, points = preprocess_case(case, self.entry, sample.voxels)
+        image, points = preprocess_case(case, self._recipe, sample.voxels)
         self._check_channels(reader.network, image, case.case_id)
         if self.n_axes_ == 2:  # a 2-D network sees one slice at a time
             points[:, 2] = np.round(points[:, 2])
         shape = tuple(image.shape[1:])
         plan = plan_windows(points, shape, self._window(shape), self.overlap)
         loaded = time.perf_counter()
-        n_output = len(sample.labels) if self.entry.source_head else 0
-        where = f"Entry {self.entry.name!r}, case {case.case_id!r}"
+        n_output = len(sample.labels) if self._recipe.source_head else 0
+        where = f"Entry {self._recipe.name!r}, case {case.case_id!r}"
         try:
             read = reader.read(image, plan, n_output)
         except SkteError as error:
@@ -262,7 +270,7 @@ class SegmentationFeatureExtractor(TransformerMixin, BaseEstimator, auto_wrap_ou
         try:
             return self._assemble(case.case_id, sample, read, info)
         except ValueError as error:
-            raise ExtractionError(f"Entry {self.entry.name!r}: {error}") from error
+            raise ExtractionError(f"Entry {self._recipe.name!r}: {error}") from error
 
     def _assemble(
         self, case_id: str, sample: VoxelSample, read: dict[str, Any], info: dict[str, Any]
@@ -277,7 +285,7 @@ class SegmentationFeatureExtractor(TransformerMixin, BaseEstimator, auto_wrap_ou
         posterior = None
         if OUTPUT in read:
             probabilities = source_posterior(
-                torch.from_numpy(read[OUTPUT]).double(), self.entry.activation
+                torch.from_numpy(read[OUTPUT]).double(), self._recipe.activation
             ).numpy()
             posterior = LayerSample(probabilities, sample.labels, probabilities[:0])
         return CaseFeatures(case_id, layers, posterior, info)
@@ -293,11 +301,11 @@ class SegmentationFeatureExtractor(TransformerMixin, BaseEstimator, auto_wrap_ou
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def _check_channels(self, network: nn.Module, image: torch.Tensor, case_id: str) -> None:
-        expected = self.entry.in_channels or model_in_channels(network)
+        expected = self._recipe.in_channels or model_in_channels(network)
         n_channels = image.shape[0]
         if expected is not None and expected != n_channels:
             raise ExtractionError(
-                f"Entry {self.entry.name!r} takes {expected} channels, but case "
+                f"Entry {self._recipe.name!r} takes {expected} channels, but case "
                 f"{case_id!r} has {n_channels}. Leave the entry out, or give cases "
                 "the channels it was trained on."
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,11 +51,11 @@ class FeatureBlock:
     (4, 4)
     """
 
-    X: NDArray[np.floating]
-    y: NDArray[np.generic]
-    groups: NDArray[np.generic] | None = None
-    X_case: NDArray[np.floating] | None = None
-    groups_case: NDArray[np.generic] | None = None
+    X: NDArray[Any]
+    y: NDArray[Any]
+    groups: NDArray[Any] | None = None
+    X_case: NDArray[Any] | None = None
+    groups_case: NDArray[Any] | None = None
     name: str = ""
 
     def __post_init__(self) -> None:
@@ -96,7 +97,7 @@ class FeatureBlock:
         return int(self.X.shape[1])
 
     @property
-    def case_sample(self) -> tuple[NDArray[np.floating], NDArray[np.generic]]:
+    def case_sample(self) -> tuple[NDArray[Any], NDArray[Any]]:
         """The whole-case sample and its groups.
 
         Without one, all rows of a case serve as its sample; without groups, all

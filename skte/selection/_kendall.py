@@ -176,4 +176,4 @@ class _Tau:
         agreement = (pair * signs * self.sign).sum(axis=1)
         norm_x = (pair * self.sign**2).sum(axis=1)
         norm_y = (pair * signs**2).sum(axis=1)
-        return agreement / np.sqrt(norm_x * norm_y)
+        return np.asarray(agreement / np.sqrt(norm_x * norm_y))

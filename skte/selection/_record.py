@@ -60,7 +60,7 @@ class ModelRecord:
     @staticmethod
     def columns(records: Sequence[ModelRecord], key: str) -> dict[str, NDArray[Any]]:
         """Equal-length arrays of everything but the scores, for ``results_``."""
-        objects = {
+        objects: dict[str, list[Any]] = {
             "layers": [r.layers for r in records],
             "layer_scores": [r.layer_scores.get(key, np.array([])) for r in records],
             "error": ["; ".join(dict.fromkeys(r.errors.values())) for r in records],

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from skte.bank import find_decoder_layers
 from skte.bank._registry import registered_decoder_stages
@@ -22,13 +22,13 @@ class FunctionalUNet(nn.Module):
         self.final = nn.Conv3d(5, 2, 1)
 
     def forward(self, x):
-        a = F.relu(self.conv1(x))
-        b = F.relu(self.conv2(F.max_pool3d(a, 2)))
-        c = F.relu(self.conv3(F.max_pool3d(b, 2)))
-        x = torch.cat([F.interpolate(c, scale_factor=2, mode="trilinear"), b], 1)
-        x = F.relu(self.conv4(x))
-        x = torch.cat([F.interpolate(x, scale_factor=2, mode="trilinear"), a], 1)
-        return torch.sigmoid(self.final(F.relu(self.conv5(x))))
+        a = functional.relu(self.conv1(x))
+        b = functional.relu(self.conv2(functional.max_pool3d(a, 2)))
+        c = functional.relu(self.conv3(functional.max_pool3d(b, 2)))
+        x = torch.cat([functional.interpolate(c, scale_factor=2, mode="trilinear"), b], 1)
+        x = functional.relu(self.conv4(x))
+        x = torch.cat([functional.interpolate(x, scale_factor=2, mode="trilinear"), a], 1)
+        return torch.sigmoid(self.final(functional.relu(self.conv5(x))))
 
 
 class AutoEncoder(nn.Module):
@@ -69,9 +69,9 @@ class PyramidNet(nn.Module):
         c1 = self.c1(x)
         c2 = self.c2(c1)
         p3 = self.lateral3(self.c3(c2))
-        p2 = self.smooth2(self.lateral2(c2) + F.interpolate(p3, scale_factor=2))
-        p1 = self.smooth1(self.lateral1(c1) + F.interpolate(p2, scale_factor=2))
-        return F.interpolate(self.head(p1), scale_factor=2, mode="bilinear")
+        p2 = self.smooth2(self.lateral2(c2) + functional.interpolate(p3, scale_factor=2))
+        p1 = self.smooth1(self.lateral1(c1) + functional.interpolate(p2, scale_factor=2))
+        return functional.interpolate(self.head(p1), scale_factor=2, mode="bilinear")
 
 
 class DilatedNet(nn.Module):
@@ -89,7 +89,7 @@ class DilatedNet(nn.Module):
 
     def forward(self, x):
         logits = self.classifier(self.backbone(x))
-        return F.interpolate(logits, size=x.shape[2:], mode="bilinear")
+        return functional.interpolate(logits, size=x.shape[2:], mode="bilinear")
 
 
 class PlainCNN(nn.Sequential):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from skte.bank import find_decoder_layers
 from skte.bank._registry import registered_decoder_stages
@@ -63,7 +63,7 @@ class Up(nn.Module):
     def forward(self, x, skip):
         x = self.up(x)
         dy, dx = skip.shape[2] - x.shape[2], skip.shape[3] - x.shape[3]
-        x = F.pad(x, [dx // 2, dx - dx // 2, dy // 2, dy - dy // 2])
+        x = functional.pad(x, [dx // 2, dx - dx // 2, dy // 2, dy - dy // 2])
         return self.conv(torch.cat([skip, x], 1))
 
 
@@ -122,8 +122,8 @@ class Gate(nn.Module):
         self.phi, self.psi = nn.Conv2d(n_gate, 4, 1), nn.Conv2d(4, 1, 1)
 
     def forward(self, skip, gate):
-        weights = torch.sigmoid(self.psi(F.relu(self.theta(skip) + self.phi(gate))))
-        return skip * F.interpolate(weights, scale_factor=2)
+        weights = torch.sigmoid(self.psi(functional.relu(self.theta(skip) + self.phi(gate))))
+        return skip * functional.interpolate(weights, scale_factor=2)
 
 
 class GatedUNet(PlainUNet):
@@ -159,7 +159,7 @@ class FusedUNet(SupervisedUNet):
 
     def forward(self, x):
         fine, coarse = super().forward(x)
-        return fine + F.interpolate(coarse, scale_factor=2, mode="bilinear")
+        return fine + functional.interpolate(coarse, scale_factor=2, mode="bilinear")
 
 
 class Wrapped(nn.Module):

@@ -136,7 +136,7 @@ def test_label_values(subject, label):
 
 
 def test_ignore_label(subject, label):
-    ignored = np.where(label == 2, -1, label).astype(np.int16)
+    ignored = np.where(label == 2, -1, label.astype(np.int16))
     assert read_case(subject(label=ignored, ignore_label=-1)).label.min() == -1
     refuse(subject(label=ignored), "negative")
     refuse(subject(label=0 * label + 255, ignore_label=255), "every voxel has the ignore label 255")

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-import SimpleITK as sitk
+import SimpleITK
 import torch
 
 from skte.datasets import check_dataset, load_dataset, load_folder, read_case
@@ -83,7 +83,7 @@ def test_png(tmp_path):
     mask = (pixels > 128).astype(np.uint8)
     for folder, array in (("images", pixels), ("labels", mask)):
         (tmp_path / folder).mkdir()
-        sitk.WriteImage(sitk.GetImageFromArray(array), tmp_path / folder / "a.png")
+        SimpleITK.WriteImage(SimpleITK.GetImageFromArray(array), tmp_path / folder / "a.png")
     case = read_case(load_dataset(tmp_path)[0])
     assert case.image.shape == (1, 9, 7, 1)
     np.testing.assert_array_equal(case.image[0, :, :, 0].numpy(), pixels.T)

@@ -1,0 +1,107 @@
+"""A selector's results as a file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skte._files import write_text_atomically
+
+__all__ = ["results_rows", "write_results"]
+
+
+def results_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Turn a table of equal-length columns into plain rows, best first.
+
+    Parameters
+    ----------
+    results : mapping of str to sequence
+        ``selector.results_``.
+
+    Returns
+    -------
+    list of dict
+        One a model, sorted by ``rank``; values are str, int, float or list.
+    """
+    rows = [
+        {key: _plain(column[i]) for key, column in results.items()}
+        for i in range(len(results["name"]))
+    ]
+    return sorted(rows, key=lambda row: row["rank"])
+
+
+def write_results(results: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Write results as CSV or JSON, by the ending of the file's name.
+
+    Parameters
+    ----------
+    results : mapping of str to sequence
+        ``selector.results_``.
+    path : path-like
+        Ends in ``.csv`` or ``.json``. An existing file is replaced in one step.
+
+    Raises
+    ------
+    ValueError
+        If the ending is another one.
+
+    Notes
+    -----
+    In CSV, lists are joined by semicolons. In JSON, ``-inf`` and NaN are the strings
+    "-inf" and "nan": JSON has no such numbers.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from skte.report import write_results
+    >>> with TemporaryDirectory() as folder:
+    ...     write_results({"name": ["a"], "rank": [1], "score": [-2.5]}, f"{folder}/r.csv")
+    ...     print(Path(folder, "r.csv").read_text())
+    name,rank,score
+    a,1,-2.5
+    <BLANKLINE>
+    """
+    suffix = Path(path).suffix.lower()
+    rows = results_rows(results)
+    if suffix == ".json":
+        text = json.dumps([_jsonable(row) for row in rows], indent=1, allow_nan=False) + "\n"
+    elif suffix == ".csv":
+        buffer = io.StringIO(newline="")
+        writer = csv.DictWriter(buffer, list(results), lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            joined = {
+                k: ";".join(map(str, v)) if isinstance(v, list) else v for k, v in row.items()
+            }
+            writer.writerow(joined)
+        text = buffer.getvalue()
+    else:
+        raise ValueError(f"{path}: results are written as .csv or .json, not {suffix!r}.")
+    write_text_atomically(path, text)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, (np.ndarray, tuple, list)):
+        return [_plain(v) for v in value]
+    return value
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {k: _jsonable(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_jsonable(v) for v in value]
+    return value

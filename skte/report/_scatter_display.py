@@ -1,0 +1,133 @@
+"""Scores against what models reached after fine-tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from skte.selection import WeightedKendallResult, align_performance, weighted_kendall_test
+
+__all__ = ["ScorePerformanceDisplay"]
+
+
+class ScorePerformanceDisplay:
+    """Scatter plot of performance against score, with the weighted Kendall.
+
+    Parameters
+    ----------
+    performance : ndarray of shape (n_models,)
+        What each model reached after fine-tuning.
+    scores : ndarray of shape (n_models,)
+        Transferability scores.
+    names : sequence of str, optional
+        Written beside the points.
+    result : WeightedKendallResult
+        Agreement of both.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        Set by `plot`.
+    figure_ : matplotlib Figure
+        Set by `plot`.
+
+    Examples
+    --------
+    >>> from skte.report import ScorePerformanceDisplay
+    >>> display = ScorePerformanceDisplay.from_scores([0.7, 0.8, 0.9], [-3, -2, -1])
+    >>> display.ax_.get_title()
+    'weighted Kendall 1.00, p = 0.17, 3 models'
+    """
+
+    def __init__(
+        self,
+        performance: NDArray[np.float64],
+        scores: NDArray[np.float64],
+        names: Sequence[str] | None,
+        result: WeightedKendallResult,
+    ) -> None:
+        self.performance = performance
+        self.scores = scores
+        self.names = names
+        self.result = result
+
+    @classmethod
+    def from_scores(
+        cls,
+        performance: ArrayLike | Mapping[str, float],
+        scores: ArrayLike,
+        names: Sequence[str] | None = None,
+        **plot_kwargs: Any,
+    ) -> Self:
+        """Compute the agreement and plot.
+
+        Parameters
+        ----------
+        performance : array-like of shape (n_models,) or mapping of name to float
+            What each model reached; a mapping needs `names`.
+        scores : array-like of shape (n_models,)
+            Transferability scores; models at ``-inf`` are drawn at the left edge.
+        names : sequence of str, optional
+            Names of the models.
+        **plot_kwargs
+            As for `plot`.
+
+        Returns
+        -------
+        ScorePerformanceDisplay
+            Plotted.
+        """
+        values = np.asarray(scores, dtype=np.float64)
+        labels = [str(i) for i in range(len(values))] if names is None else names
+        reached = align_performance(performance, labels)
+        result = weighted_kendall_test(reached, values)
+        return cls(reached, values, names, result).plot(**plot_kwargs)
+
+    def plot(
+        self,
+        ax: Any = None,
+        *,
+        performance_name: str = "performance after fine-tuning",
+        score_name: str = "score",
+        scatter_kw: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Draw the plot.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure by default.
+        performance_name, score_name : str
+            Labels of the axes.
+        scatter_kw : mapping, optional
+            Passed to ``Axes.scatter``.
+
+        Returns
+        -------
+        ScorePerformanceDisplay
+            This display, with ``ax_`` and ``figure_``.
+        """
+        if ax is None:
+            from matplotlib.figure import Figure
+
+            ax = Figure(figsize=(5.5, 4.5), layout="constrained").subplots()
+        finite = np.isfinite(self.scores)
+        span = np.ptp(self.scores[finite]) if finite.any() else 0.0
+        lowest = self.scores[finite].min() if finite.any() else 0.0
+        x = np.where(finite, self.scores, lowest - 0.1 * (span or 1.0))
+        ax.scatter(x[finite], self.performance[finite], **dict(scatter_kw or {}))
+        if not finite.all():
+            ax.scatter(x[~finite], self.performance[~finite], marker="<", label="collapsed")
+            ax.legend()
+        for i, name in enumerate(self.names or []):
+            at = (x[i], self.performance[i])
+            ax.annotate(name, at, xytext=(4, 4), textcoords="offset points", fontsize="small")
+        ax.set_xlabel(score_name)
+        ax.set_ylabel(performance_name)
+        r = self.result
+        ax.set_title(f"weighted Kendall {r.statistic:.2f}, p = {r.pvalue:.2g}, {r.n_models} models")
+        self.ax_, self.figure_ = ax, ax.figure
+        return self

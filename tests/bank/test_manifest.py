@@ -1,0 +1,224 @@
+"""Manifests: the whole of a good one, every problem of a bad one."""
+
+import builtins
+import json
+import os
+
+import pytest
+import torch
+
+from skte import ModelBank
+from skte.demo import small_unet
+from skte.exceptions import BankError
+
+FULL = """
+version: 1
+description: Small networks.
+defaults:
+  factory: skte.demo:small_unet
+  arguments: {widths: [4, 8]}
+  preprocessing:
+    - ToCanonical
+    - {name: Resample, target: [1.0, 1.0, 2.0]}
+    - name: ZNormalization
+      masking_method: mean
+models:
+  - name: heart
+    weights: weights/heart.pt
+    state_key: state_dict
+    prefix: net.
+    layers: [decoder.0]
+    window_size: [16, 16, 8]
+    spatial_dims: 3
+    in_channels: 1
+    source_head: false
+    activation: sigmoid
+    provenance: {dataset: hearts, licence: CC0}
+  - name: scratch
+    preprocessing: []
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "weights").mkdir()
+    state = {f"net.{k}": v for k, v in small_unet(widths=(4, 8)).state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "weights" / "heart.pt")
+    return tmp_path
+
+
+def read(folder, text, name="bank.yaml"):
+    path = folder / name
+    path.write_text(text if isinstance(text, str) else json.dumps(text))
+    return ModelBank.from_manifest(path)
+
+
+def problems(folder, text, **kwargs):
+    with pytest.raises(BankError) as caught:
+        read(folder, text, **kwargs)
+    return str(caught.value)
+
+
+def model(**fields):
+    return {"models": [{"name": "a", "factory": "skte.demo:small_unet", **fields}]}
+
+
+def as_json(content, folder, name="bank.json"):
+    return problems(folder, content, name=name)
+
+
+def test_a_full_manifest(folder, monkeypatch):
+    bank = read(folder, FULL)
+    assert bank.names == ("heart", "scratch")
+    heart = bank["heart"]
+    assert heart.weights == folder / "weights" / "heart.pt"
+    assert heart.window_size == (16, 16, 8)
+    assert heart.layers == ("decoder.0",)
+    assert (heart.spatial_dims, heart.in_channels) == (3, 1)
+    assert (heart.source_head, heart.activation) == (False, "sigmoid")
+    assert heart.provenance == {"dataset": "hearts", "licence": "CC0"}
+    assert [name for name, _ in heart.preprocessing] == [
+        "ToCanonical",
+        "Resample",
+        "ZNormalization",
+    ]
+    assert heart.transform()[1].target == (1.0, 1.0, 2.0)
+    assert bank["scratch"].transform() is None
+    state = torch.load(folder / "weights" / "heart.pt", weights_only=True)["state_dict"]
+    monkeypatch.chdir(os.sep)  # paths hold wherever a worker runs
+    assert torch.equal(heart.load().head.weight, state["net.head.weight"])
+
+
+def test_relative_manifests_give_absolute_paths(folder, monkeypatch):
+    (folder / "bank.yaml").write_text(FULL)
+    monkeypatch.chdir(folder)
+    assert ModelBank.from_manifest("bank.yaml")["heart"].weights.is_absolute()
+
+
+def test_json_says_the_same(folder):
+    yaml = pytest.importorskip("yaml")
+    content = yaml.safe_load(FULL)
+    assert read(folder, content, name="bank.json") == read(folder, FULL)
+    assert read(
+        folder,
+        content["defaults"] and [{**content["defaults"], **m} for m in content["models"]],
+        name="list.json",
+    ) == read(folder, FULL)
+
+
+def test_every_problem_is_listed_at_once(folder):
+    content = {
+        "version": 2,
+        "modles": [],
+        "defaults": {"name": "x"},
+        "models": [
+            {"factory": "skte.demo:small_unet", "weigths": "a.pt", "name": "a"},
+            {"name": "a", "weights": "weights/none.pt"},
+            {
+                "name": "b",
+                "factory": "skte.demo.small_unet",
+                "window_size": 0,
+                "preprocessing": [
+                    "ToCanonicl",
+                    {"name": "RandomFlip"},
+                    {"name": "Resample", "targt": 1},
+                    {"name": "Clamp", "out_min": 3, "out_max": 1},
+                ],
+            },
+            "c",
+            {"name": 4, "factory": "skte.demo:small_unet"},
+        ],
+    }
+    message = as_json(content, folder)
+    for part in (
+        "has 14 problems",
+        "version is 2; this release of skte reads version 1",
+        "unknown key 'modles'; did you mean 'models'?",
+        "defaults cannot set 'name'",
+        "model 1 ('a'): unknown key 'weigths'; did you mean 'weights'?",
+        "model 2 ('a'): 'factory' is missing",
+        "model 2 ('a'): weights 'weights/none.pt': there is no such file",
+        "model 3 ('b'): factory 'skte.demo.small_unet' must read 'package.module:function'",
+        "model 3 ('b'): window_size must be",
+        "unknown transform 'ToCanonicl'; did you mean 'ToCanonical'",
+        "'RandomFlip' is refused: it is a random augmentation",
+        "preprocessing Resample: unknown parameter 'targt'; did you mean 'target'?",
+        "preprocessing Clamp: ",
+        "model 4: must map fields to values, got 'c'",
+        "name must be text that is not empty, got 4",
+        "names must be distinct; repeated: ['a']",
+    ):
+        assert part in message
+    assert str(folder / "bank.json") in message
+
+
+@pytest.mark.parametrize(
+    "weights",
+    ["../secret.pt", "weights/../../x.pt", "/etc/passwd", "C:\\x.pt", "..\\x.pt", "\\\\host\\x"],
+)
+def test_paths_may_not_leave_the_folder(folder, weights):
+    message = as_json(model(weights=weights), folder)
+    assert "is refused: a path must stay inside the manifest's folder" in message
+    assert "BankEntry(..., weights=path)" in message
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        ({}, "models must be a list of at least one model, got None"),
+        ({"models": []}, "at least one model"),
+        ({"models": {"a": {}}}, "models must be a list"),
+        ([], "at least one model"),
+        (3, "under the key 'models'"),
+        ({"defaults": [1], **model()}, "defaults must map"),
+        (model(name=None), "name must be text"),
+        (model(factory="os:system"), "standard library"),
+        (model(preprocessing=5), "preprocessing must be a list"),
+        (model(preprocessing=[5]), "5 is no step"),
+        (model(layers="decoder.0"), r"write \['decoder.0'\]"),
+    ],
+)
+def test_single_problems(folder, content, match):
+    with pytest.raises(BankError, match=match):
+        read(folder, content, name="bank.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("bank.yaml", "models: [a: {"), ("bank.json", "{"), ("bank.yml", "when: 2001-99-99")],
+)
+def test_files_that_do_not_parse(folder, name, text):
+    assert "is not valid" in problems(folder, text, name=name)
+
+
+def test_files_that_are_no_text(tmp_path):
+    path = tmp_path / "bank.json"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(BankError, match="cannot be read"):
+        ModelBank.from_manifest(path)
+    with pytest.raises(BankError, match="name the file in this folder"):
+        ModelBank.from_manifest(tmp_path)
+
+
+def test_yaml_tags_run_nothing(folder):
+    text = "models: !!python/object/apply:os.mkdir [was_run]"
+    assert "is not valid YAML" in problems(folder, text)
+
+
+def test_without_pyyaml_the_extra_is_named(folder, monkeypatch):
+    original = builtins.__import__
+
+    def fake(name, *args, **kwargs):
+        if name == "yaml":
+            raise ImportError(name)
+        return original(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", fake)
+    assert r"pip install skte[cli]" in problems(folder, FULL)
+    assert read(folder, model(), name="bank.json").names == ("a",)
+
+
+def test_reading_imports_and_builds_nothing(folder):
+    entry = read(folder, model(factory="no.such.package:build"), name="bank.json")["a"]
+    with pytest.raises(BankError, match="Entry 'a': .*no module 'no'"):
+        entry.load()

@@ -1,0 +1,240 @@
+"""Weights files: found, refused, mended by a key or prefix; never executed."""
+
+import copy
+import os
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from skte import BankEntry
+from skte.bank._weights import read_checkpoint
+from skte.exceptions import BankError
+
+
+def build(width=4):
+    return nn.Sequential(nn.Conv2d(1, width, 3), nn.BatchNorm2d(width), nn.Conv2d(width, 2, 1))
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "weights.pt"
+
+
+@pytest.fixture
+def trained():
+    torch.manual_seed(1)
+    network = build()
+    network[1].running_mean += 3
+    return network
+
+
+def load(path, **fields):
+    return BankEntry("a", build, weights=path, **fields).load()
+
+
+def refused(path, **fields):
+    with pytest.raises(BankError) as caught:
+        load(path, **fields)
+    message = str(caught.value)
+    assert message.startswith(f"Entry 'a': Weights {path}")
+    return message
+
+
+def same(network, other):
+    states = network.state_dict(), other.state_dict()
+    return all(torch.equal(states[0][key], states[1][key]) for key in states[1])
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_state_dict_is_loaded(path, trained, zipped):
+    torch.save(trained.state_dict(), path, _use_new_zipfile_serialization=zipped)
+    network = load(path)
+    assert same(network, trained)
+    assert not network.training
+    assert not any(module.training for module in network.modules())
+
+
+def test_half_precision_becomes_float32(path, trained):
+    torch.save(copy.deepcopy(trained).half().state_dict(), path)
+    network = load(path)
+    assert {p.dtype for p in network.parameters()} == {torch.float32}
+    assert torch.equal(network[0].weight, trained[0].weight.half().float())
+
+
+@pytest.mark.parametrize(
+    ("wrap", "fields"),
+    [
+        (lambda s: {"network_weights": s, "epoch": 3}, {"state_key": "network_weights"}),
+        (lambda s: {"model": {"state_dict": s}}, {"state_key": "model.state_dict"}),
+        (lambda s: {"model.ema": {"best": s}}, {"state_key": "model.ema.best"}),
+        (lambda s: {f"module.{k}": v for k, v in s.items()}, {"prefix": "module."}),
+        (
+            lambda s: {
+                "state_dict": {f"net.{k}": v for k, v in s.items()} | {"loss.weight": torch.ones(2)}
+            },
+            {"state_key": "state_dict", "prefix": "net."},
+        ),
+    ],
+)
+def test_key_and_prefix_lead_to_the_state_dict(path, trained, wrap, fields):
+    torch.save(wrap(trained.state_dict()), path)
+    assert same(load(path, **fields), trained)
+
+
+@pytest.mark.parametrize(
+    ("wrap", "keys"),
+    [
+        (lambda s: {"state_dict": s, "epoch": 1}, ["'state_dict'"]),
+        (lambda s: {"model": {"net": s}, "ema": s}, ["'model.net'", "'ema'"]),
+    ],
+)
+def test_containers_are_suggested(path, trained, wrap, keys):
+    torch.save(wrap(trained.state_dict()), path)
+    message = refused(path)
+    assert "no state dict, but a dict with keys" in message
+    assert f"Pass state_key={' or '.join(keys)}" in message
+
+
+def test_a_wrong_key_gets_near_matches(path, trained):
+    torch.save({"network_weights": trained.state_dict()}, path)
+    message = refused(path, state_key="network_weight")
+    assert "leads nowhere; did you mean 'network_weights'?" in message
+    assert "Pass state_key='network_weights'" in message
+
+
+@pytest.mark.parametrize(
+    "content", [{}, [torch.ones(1)], torch.ones(2), {"epoch": 1}, {1: torch.ones(1)}]
+)
+def test_files_without_a_state_dict_say_how_to_write_one(path, content):
+    torch.save(content, path)
+    assert "Save network.state_dict() with torch.save" in refused(path)
+
+
+def test_a_wrong_prefix_lists_what_there_is(path, trained):
+    torch.save({f"net.{k}": v for k, v in trained.state_dict().items()}, path)
+    assert "no key starts with prefix='module.'; keys start with 'net.'" in refused(
+        path, prefix="module."
+    )
+
+
+def test_a_common_prefix_is_suggested(path, trained):
+    torch.save({f"module.net.{k}": v for k, v in trained.state_dict().items()}, path)
+    message = refused(path)
+    assert "missing in the file (9): 0.weight" in message
+    assert "unexpected in the file (9): module.net.0.weight" in message
+    assert "pass prefix='module.net.'" in message
+
+
+def test_a_misfit_names_keys_and_shapes(path, trained):
+    state = build(width=6).state_dict()
+    del state["2.bias"]
+    state["extra"] = torch.ones(1)
+    torch.save(state, path)
+    message = refused(path)
+    assert "do not fit the model Sequential" in message
+    assert "missing in the file (1): 2.bias" in message
+    assert "unexpected in the file (1): extra" in message
+    assert "of another shape (7): 0.weight is (6, 1, 3, 3) in the file, (4, 1, 3, 3)" in message
+    assert "..." in message
+    assert "factory's arguments" in message
+
+
+def test_training_numbers_beside_the_weights_do_no_harm(path, trained):
+    extras = {"loss": np.float64(0.5), "epoch": np.int64(3), "history": [np.float32(1)]}
+    torch.save({"network_weights": trained.state_dict(), **extras}, path)
+    assert same(load(path, state_key="network_weights"), trained)
+
+
+class Crafted:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_crafted_pickle_is_refused_and_not_run(path, trained, zipped):
+    marker = path.parent / "was_run"
+    content = {**trained.state_dict(), "x": Crafted(marker)}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    message = refused(path)
+    assert "would run code" in message
+    assert ".mkdir" in message
+    assert "weights_only=False" in message
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickled_network_is_refused(path, trained, zipped):
+    torch.save(trained, path, _use_new_zipfile_serialization=zipped)
+    assert "a whole pickled network" in refused(path)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_torchscript_is_refused_with_a_reason(path, trained):
+    script = torch.jit.trace(trained.eval(), torch.zeros(1, 1, 8, 8))
+    script.save(path)
+    assert "TorchScript, whose layers cannot be hooked" in refused(path)
+    for make in (
+        lambda: BankEntry.from_module("a", script),
+        lambda: BankEntry("a", lambda: script).load(),
+    ):
+        with pytest.raises(BankError, match="Entry 'a': a TorchScript module"):
+            make()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.95])
+def test_a_truncated_file_is_told(path, trained, zipped, share):
+    torch.save(trained.state_dict(), path, _use_new_zipfile_serialization=zipped)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    assert "truncated" in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (b"", "empty"),
+        (b"<html>404</html>", "no file of torch.save"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        (pickle.dumps([1, 2], protocol=2), "no file of torch.save"),
+    ],
+)
+def test_other_files_are_told(path, content, match):
+    path.write_bytes(content)
+    assert match in refused(path)
+
+
+def test_an_archive_that_unpacks_to_much_more_is_refused(path):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(2**24))
+    assert "unpacks to 16777216 bytes" in refused(path)
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2", ".safetensors"])
+def test_formats_without_a_reader_are_named(tmp_path, suffix):
+    path = tmp_path / f"weights{suffix}"
+    path.write_bytes(b"x")
+    assert "state_dict()" in refused(path)
+
+
+def test_a_missing_file_and_a_folder_are_told(tmp_path):
+    assert "no such file" in refused(tmp_path / "none.pt")
+    assert "this is a folder" in refused(tmp_path)
+
+
+def test_lazy_parameters_take_the_file_s_shape(path):
+    torch.save(nn.Sequential(nn.Conv2d(1, 2, 3)).state_dict(), path)
+    lazy = BankEntry("a", lambda: nn.Sequential(nn.LazyConv2d(2, 3)), weights=path)
+    assert lazy.load()[0].weight.shape == (2, 1, 3, 3)
+
+
+def test_checkpoints_land_on_the_cpu(path, trained):
+    torch.save(trained.state_dict(), path)
+    assert {t.device.type for t in read_checkpoint(path).values()} == {"cpu"}
