@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import torch
 import torchio as tio
@@ -126,21 +126,12 @@ def _named_problems(name: str, parameters: Mapping[str, Any]) -> list[str]:
         return [f"preprocessing: {_unknown(name)}"]
     allowed = _ALLOWED[name]
     problems = []
-    for key, value in parameters.items():
+    for key in parameters:
         if key not in allowed:
             near = difflib.get_close_matches(str(key), allowed, n=2)
             hint = f"did you mean {' or '.join(map(repr, near))}?" if near else _takes(allowed)
             problems.append(f"preprocessing {name}: unknown parameter {key!r}; {hint}")
-        elif name == "Resample" and key == "target" and isinstance(value, str):
-            problems.append(
-                f"preprocessing Resample: target={value!r} must be a spacing in millimetres, "
-                "one number or three; files are not read"
-            )
-        elif key == "masking_method" and value not in (None, "mean"):
-            problems.append(
-                f"preprocessing {name}: masking_method={value!r} must be 'mean' (voxels above "
-                "the mean) or left out"
-            )
+    problems += [f"preprocessing {name}: {text}" for text in _value_problems(name, parameters)]
     if not problems:
         try:
             _build((name, dict(parameters)))
@@ -149,17 +140,46 @@ def _named_problems(name: str, parameters: Mapping[str, Any]) -> list[str]:
     return problems
 
 
+def _value_problems(name: str, parameters: Mapping[str, Any]) -> list[str]:
+    """Values that torchio takes at first and trips over when a case comes."""
+    problems = []
+    target = parameters.get("target", 1)
+    edges = target if isinstance(target, (list, tuple)) and len(target) == 3 else [target]
+    if name == "Resample" and not all(_is_number(edge) and edge > 0 for edge in edges):
+        problems.append(
+            f"target={target!r} must be a spacing in millimetres, one positive number or three "
+            "(files are not read)"
+        )
+    low, high = parameters.get("out_min"), parameters.get("out_max")
+    if _is_number(low) and _is_number(high) and low > high:
+        problems.append(f"out_min={low!r} is above out_max={high!r}")
+    mask = parameters.get("masking_method")
+    if not (mask is None or callable(mask) or mask == "mean"):
+        problems.append(
+            f"masking_method={mask!r} must be 'mean' (voxels above the mean) or left out"
+        )
+    return problems
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def _unknown(name: str) -> str:
     if name in _REFUSED:
         return f"{name!r} is refused: {_REFUSED[name]}"
     if name.startswith("Random") or name == "OneOf":
-        return (
-            f"{name!r} is refused: it is a random augmentation, and a ranking must not depend "
-            "on chance; leave it out"
-        )
+        return _by_chance(name)
     near = difflib.get_close_matches(name, _ALLOWED, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else _takes(_ALLOWED)
     return f"unknown transform {name!r}; {hint}"
+
+
+def _by_chance(name: str) -> str:
+    return (
+        f"{name!r} is refused: it is a random augmentation, and a ranking must not depend on "
+        "chance; leave it out"
+    )
 
 
 def _takes(names: Any) -> str:
@@ -170,7 +190,7 @@ def _randomness(transform: tio.Transform) -> str | None:
     """Why a live transform is refused, looking into compositions."""
     name = type(transform).__name__
     if isinstance(transform, tio.transforms.augmentation.RandomTransform):
-        return _unknown(name if name.startswith("Random") else f"Random{name}")
+        return _by_chance(name)
     if getattr(transform, "probability", 1) < 1:
         return f"{name} with p < 1 is refused: a ranking must not depend on chance; set p=1"
     for part in getattr(transform, "transforms", None) or ():

@@ -52,10 +52,11 @@ def load_weights(
     own = module.state_dict()
     missing = [key for key in own if key not in state]
     unexpected = [key for key in state if key not in own]
+    shapes = {key: (_shape(state.get(key)), _shape(own[key])) for key in own}
     reshaped = [
-        f"{key} is {tuple(state[key].shape)} in the file, {tuple(own[key].shape)} in the model"
-        for key in own
-        if key in state and _shape(own[key]) != _shape(state[key])
+        f"{key} is {there} in the file, {here} in the model"
+        for key, (there, here) in shapes.items()
+        if None not in (there, here) and there != here
     ]
     if missing or unexpected or reshaped:
         listed = [

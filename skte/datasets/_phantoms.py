@@ -22,7 +22,7 @@ __all__ = ["PHANTOM_TASKS", "make_phantoms"]
 PHANTOM_TASKS: tuple[str, ...] = tuple(TISSUES)
 
 # Redraws until every class is there, and the share of a case that a class must fill.
-_ATTEMPTS, _SHARE = 100, 0.004
+_ATTEMPTS, _SHARE = 50, 0.004
 _N_DISTRACTORS = 4
 
 

@@ -41,10 +41,11 @@ def shells(rng: np.random.Generator, grid: Grid, n_layers: int, outer: float = 0
     return [np.minimum(body - a, b - body) for a, b in pairwise(depths)]
 
 
-def lobes(rng: np.random.Generator, grid: Grid, n_lobes: int) -> list[Level]:
+def lobes(
+    rng: np.random.Generator, grid: Grid, n_lobes: int, radius: float, reach: float = 0.2
+) -> list[Level]:
     """Blobs that touch, each divided from the others where theirs begins."""
-    radius = 0.36 if n_lobes < 3 else 0.32
-    center = _point(rng, grid, 0.2)
+    center = _point(rng, grid, reach)
     turn = rng.uniform(0, 2 * np.pi)
     bodies = []
     for i in range(n_lobes):

@@ -47,9 +47,9 @@ def _solids(rng: np.random.Generator, grid: Grid, n: int) -> list[Level]:
 
 
 def _lobes(rng: np.random.Generator, grid: Grid, n: int) -> list[Level]:
-    if n == 1:
-        return [np.max(lobes(rng, grid, 3), axis=0)]
-    return lobes(rng, grid, n)
+    if n == 1:  # two pairs, small enough to fit a training patch
+        return [np.max([lobes(rng, grid, 2, 0.28, reach=0.6) for _ in range(2)], axis=(0, 1))]
+    return lobes(rng, grid, n, 0.36 if n < 3 else 0.32)
 
 
 def _tubes(rng: np.random.Generator, grid: Grid, n: int) -> list[Level]:

@@ -1,5 +1,6 @@
 """A small U-Net, its training, and the demo that shows the whole way of a ranking."""
 
+from skte.demo._demo import DemoResult, run_demo
 from skte.demo._train import (
     TrainingCase,
     load_body,
@@ -10,11 +11,13 @@ from skte.demo._train import (
 from skte.demo._unet import SmallUNet, small_unet
 
 __all__ = [
+    "DemoResult",
     "SmallUNet",
     "TrainingCase",
     "load_body",
     "mean_foreground_dice",
     "prepare_cases",
+    "run_demo",
     "small_unet",
     "train_network",
 ]

@@ -28,7 +28,7 @@ __all__ = ["CLASS_IDS", "IMAGE_SIZE", "SOURCES", "Source", "fine_tune_bank", "wr
 
 CLASS_IDS = (0, 1)
 IMAGE_SIZE = (64, 64, 1)
-_PATCH = {"patch_size": (32, 32), "batch_size": 8}
+_PATCH_SIZE, _BATCH_SIZE = (32, 32), 8
 _N_SOURCE_CASES = 24
 _N_TUNING_STEPS, _TUNING_RATE = 40, 1e-3
 
@@ -183,7 +183,8 @@ def _pretrain(source: Source, n_steps: int, seed: int, weights: Path) -> None:
                 prepare_cases(phantoms, CLASS_IDS),
                 n_steps=n_steps,
                 random_state=seed,
-                **_PATCH,
+                patch_size=_PATCH_SIZE,
+                batch_size=_BATCH_SIZE,
             )
     write_atomically(weights, lambda path: torch.save(network.state_dict(), path))
 
@@ -205,7 +206,8 @@ def _fine_tune(
             n_steps=n_steps,
             learning_rate=_TUNING_RATE,
             random_state=seed,
-            **_PATCH,
+            patch_size=_PATCH_SIZE,
+            batch_size=_BATCH_SIZE,
         )
         return mean_foreground_dice(network, test)
 

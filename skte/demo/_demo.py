@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
+import json
 import os
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
+import joblib
 import numpy as np
 from numpy.typing import NDArray
 
+from skte._files import write_atomically, write_text_atomically
 from skte.datasets import make_phantoms
-from skte.demo._bank import SOURCES, TASK_SIZE, fine_tune_bank, write_bank
+from skte.demo._bank import CLASS_IDS, IMAGE_SIZE, SOURCES, fine_tune_bank, write_bank
+from skte.demo._findings import (
+    Agreement,
+    agreement_table,
+    agreements,
+    caveats,
+    model_table,
+)
 from skte.demo._target import write_msd
 from skte.demo._train import prepare_cases
 from skte.estimators import CCFV, GBC, LEEP, LogME, TransRate
-from skte.selection import (
-    ModelBankSelector,
-    WeightedKendallResult,
-)
+from skte.report import ScorePerformanceDisplay, write_results
+from skte.selection import ModelBankSelector
 
 __all__ = ["DemoResult", "run_demo"]
 
-TARGET = "texture"
-_CLASS_IDS = (0, 1)
+_TARGET = "texture"
+_ESTIMATORS = {"ccfv": CCFV, "logme": LogME, "leep": LEEP, "gbc": GBC, "transrate": TransRate}
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo found.
+    """What the demo found; models are in bank order.
 
     Attributes
     ----------
@@ -35,20 +47,13 @@ class DemoResult:
         Fitted on the target task with all estimators.
     dice : ndarray of shape (n_models, n_seeds)
         Mean foreground Dice on test cases after each fine-tuning.
-    agreement : dict of str to WeightedKendallResult or None
-        Of each estimator's scores, and each baseline's, with the mean Dice; None
-        where it is not defined (scores or Dice are constant).
-    regret : dict of str to float
-        Dice lost by taking the model that is ranked first.
-    text : str
-        All that was printed.
+    agreements : list of Agreement
+        Of each estimator and baseline with the Dice: ``name``, ``kendall``, ``regret``.
     """
 
     selector: ModelBankSelector
     dice: NDArray[np.float64]
-    agreement: dict[str, WeightedKendallResult | None]
-    regret: dict[str, float]
-    text: str
+    agreements: list[Agreement]
 
 
 def run_demo(
@@ -61,14 +66,14 @@ def run_demo(
     """Make phantoms, pre-train a small bank, rank it, and check the ranking.
 
     Each network of the bank is pre-trained on one tissue task, but for one that stays
-    untrained. The bank is ranked for another task by all five estimators, which share
-    one extraction. Then every network is fine-tuned on the same cases, and the order
-    of the scores is compared with the order of the Dice on test cases.
+    untrained. The bank is ranked for a new task by all five estimators, which share one
+    extraction. Then every network is fine-tuned on the same cases, and the order of the
+    scores is compared with the order of the Dice on test cases.
 
     Parameters
     ----------
     out : path-like, default="skte-demo"
-        Folder for the results: ``bank/bank.json`` with weights, ``target/`` (the
+        Folder for the results: ``bank/bank.json`` with the weights, ``target/`` (the
         labelled cases), ``ranking.csv``, ``results.json``, ``report.txt`` and, where
         matplotlib is installed, ``ranking.png``.
     random_state : int, default=0
@@ -85,38 +90,84 @@ def run_demo(
     """
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    lines: list[str] = []
-
-    def say(line: str) -> None:
-        lines.append(line)
-        if verbose:
-            print(line, flush=True)
-
-    n_target, n_test = (3, 3) if quick else (6, 30)
-    say(f"Target task: {TARGET}, {n_target} labelled cases to rank on, {n_test} to test on.")
+    log = _Log(verbose)
+    n_jobs = 1 if quick else min(4, joblib.cpu_count())
+    n_train, n_test = (3, 3) if quick else (4, 32)
+    log.say(f"Target task: {_TARGET}; {n_train} labelled cases, {n_test} more to test on.")
     phantoms = make_phantoms(
-        n_target + n_test, task=TARGET, size=TASK_SIZE, random_state=random_state
+        n_train + n_test, task=_TARGET, size=IMAGE_SIZE, random_state=random_state
     )
-    data = write_msd(folder / "target", phantoms[:n_target], name=TARGET)
-    with _timed(say, f"Pre-trained {len(SOURCES)} small networks on other tasks"):
-        manifest = write_bank(folder / "bank", random_state=random_state, quick=quick)
-    with _timed(say, "Ranked them with five estimators that share one extraction"):
+    data = write_msd(folder / "target", phantoms[:n_train], name=_TARGET)
+    with log.timed(f"Pre-training {len(SOURCES)} small networks on source tasks"):
+        bank = write_bank(folder / "bank", random_state=random_state, quick=quick, n_jobs=n_jobs)
+    with log.timed("Ranking them with five estimators that share one extraction"):
         selector = ModelBankSelector(
-            {
-                "ccfv": CCFV(),
-                "logme": LogME(),
-                "leep": LEEP(),
-                "gbc": GBC(),
-                "transrate": TransRate(),
-            },
+            {name: cls() for name, cls in _ESTIMATORS.items()},
+            n_jobs=n_jobs,
             random_state=random_state,
-        ).fit(manifest, data)
-    target = prepare_cases(phantoms, _CLASS_IDS)
-    with _timed(say, "Fine-tuned all of them to see"):
+        ).fit(bank, data)
+    cases = prepare_cases(phantoms, CLASS_IDS)
+    with log.timed("Fine-tuning every one of them, twice, to see"):
         outcome = fine_tune_bank(
             folder / "bank",
-            target[:n_target],
-            target[n_target:],
-            random_state=random_state,
+            cases[:n_train],
+            cases[n_train:],
+            seeds=(random_state, random_state + 1),
             quick=quick,
+            n_jobs=n_jobs,
         )
+    scores = {name: selector.results_[f"score_{name}"] for name in _ESTIMATORS}
+    baselines = {"size": outcome.size, "zero-shot": outcome.zero_shot}
+    mean_dice = outcome.dice.mean(axis=1)
+    found = agreements(mean_dice, {**scores, **baselines})
+    log.say("\nRanks by score, beside the Dice after fine-tuning (zero-shot: the source head's)\n")
+    log.say(model_table(selector.names_, mean_dice, {**scores, **baselines}))
+    log.say("\nAgreement with the order of the Dice\n\n" + agreement_table(found) + "\n")
+    log.say("\n".join(caveats(outcome.dice, found)))
+    result = DemoResult(selector, outcome.dice, found)
+    _write_files(folder, result, mean_dice, log)
+    return result
+
+
+class _Log:
+    """Prints, and keeps what was printed for the report."""
+
+    def __init__(self, verbose: bool) -> None:
+        self.verbose = verbose
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+        if self.verbose:
+            print(line, flush=True)
+
+    @contextmanager
+    def timed(self, what: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        yield
+        self.say(f"{what}: {time.perf_counter() - begun:.0f} s")
+
+
+def _write_files(
+    folder: Path, result: DemoResult, mean_dice: NDArray[np.float64], log: _Log
+) -> None:
+    selector = result.selector
+    write_results(selector.results_, folder / "ranking.csv")
+    content = {
+        "models": selector.names_,
+        "dice": result.dice.tolist(),
+        "agreements": [asdict(one) for one in result.agreements],
+    }
+    write_text_atomically(folder / "results.json", json.dumps(content, indent=1))
+    if find_spec("matplotlib") is not None:
+        display = ScorePerformanceDisplay.from_scores(
+            mean_dice,
+            selector.scores_,
+            selector.names_,
+            performance_name="mean Dice after fine-tuning",
+            score_name="CC-FV",
+        )
+        write_atomically(folder / "ranking.png", lambda path: display.figure_.savefig(path))
+    again = f"skte rank --bank {folder / 'bank' / 'bank.json'} --data {folder / 'target'}"
+    log.say(f"\nResults are in {folder}. To rank again:\n  {again}")
+    write_text_atomically(folder / "report.txt", "\n".join(log.lines) + "\n")

@@ -127,7 +127,7 @@ def train_network(
     network.train()
     losses = []
     for _ in range(n_steps):
-        chosen = [cases[rng.integers(len(cases))] for _ in range(batch_size)]
+        chosen = [cases[int(rng.integers(len(cases)))] for _ in range(batch_size)]
         drawn = [_draw_patch(case, edges, rng) for case in chosen]
         images = torch.stack([image for image, _ in drawn]).to(device)
         targets = torch.stack([target for _, target in drawn]).to(device)

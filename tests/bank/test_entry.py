@@ -153,7 +153,7 @@ def test_factories_that_fail_say_why(factory, arguments, match):
 def test_a_module_that_cannot_be_imported(tmp_path, monkeypatch, body):
     (tmp_path / "my_models.py").write_text(body)
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(BankError, match="missing_thing|ZeroDivisionError"):
+    with pytest.raises(BankError, match=r"missing_thing|ZeroDivisionError"):
         BankEntry("a", "my_models:build").load()
 
 
@@ -212,7 +212,7 @@ def test_a_live_module_takes_no_weights(field):
 
 
 def test_from_module_wants_a_module():
-    with pytest.raises(BankError, match="expected an nn.Module, got function"):
+    with pytest.raises(BankError, match=r"expected an nn\.Module, got function"):
         BankEntry.from_module("a", build)
 
 

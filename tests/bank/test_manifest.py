@@ -131,7 +131,7 @@ def test_every_problem_is_listed_at_once(folder):
     }
     message = as_json(content, folder)
     for part in (
-        "has 14 problems",
+        "has 15 problems",
         "version is 2; this release of skte reads version 1",
         "unknown key 'modles'; did you mean 'models'?",
         "defaults cannot set 'name'",
@@ -220,5 +220,5 @@ def test_without_pyyaml_the_extra_is_named(folder, monkeypatch):
 
 def test_reading_imports_and_builds_nothing(folder):
     entry = read(folder, model(factory="no.such.package:build"), name="bank.json")["a"]
-    with pytest.raises(BankError, match="Entry 'a': .*no module 'no'"):
+    with pytest.raises(BankError, match=r"Entry 'a': .*no module 'no'"):
         entry.load()
