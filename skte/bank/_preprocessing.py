@@ -151,7 +151,9 @@ def _value_problems(name: str, parameters: Mapping[str, Any]) -> list[str]:
             "(files are not read)"
         )
     low, high = parameters.get("out_min"), parameters.get("out_max")
-    if _is_number(low) and _is_number(high) and low > high:
+    if not all(bound is None or _is_number(bound) for bound in (low, high)):
+        problems.append(f"out_min={low!r} and out_max={high!r} must be numbers or left out")
+    elif _is_number(low) and _is_number(high) and low > high:
         problems.append(f"out_min={low!r} is above out_max={high!r}")
     mask = parameters.get("masking_method")
     if not (mask is None or callable(mask) or mask == "mean"):

@@ -104,6 +104,9 @@ def structure_problems(case_id: str, subject: Any) -> list[str]:
         problems.append("it has no label; add a LabelMap")
     if len(labels) > 1:
         problems.append(f"it has {len(labels)} label maps ({_few(labels)}); keep one")
+    for name, image in labels.items():
+        if isinstance(image.path, list) and len(image.path) > 1:
+            problems.append(f"label {name!r} has {len(image.path)} files; merge them into one")
     if not images:
         problems.append("it has no image; add a ScalarImage")
     ignore = subject.get("ignore_label")
@@ -119,29 +122,27 @@ def geometry_problems(
 ) -> list[str]:
     """Problems of shapes and affines within one case."""
     everything = [*images, *([label] if label else [])]
+    singular = [h.source for h in everything if not _is_regular(h.affines[0])]
     problems = [
-        f"{h.source} has an affine that is singular or not finite; mend its header"
-        for h in everything
-        if not _is_regular(h.affines[0])
+        f"{source} has an affine that is singular or not finite; mend its header"
+        for source in singular
     ]
     if label and label.shape[0] > 1:
         problems.append(
             f"the label ({label.source}) is 4-D with {label.shape[0]} channels; "
             "merge one-hot channels into one map of class ids"
         )
-    reference = images[0] if images else None
-    for header in everything[1:]:
+    # Without an image there is nothing to compare with, and it was told elsewhere.
+    for header in everything[1:] if images else []:
         what = "label" if header is label else "channel"
-        if reference is None:
-            break
-        if header.shape[1:] != reference.shape[1:]:
+        if header.shape[1:] != images[0].shape[1:]:
             problems.append(
                 f"the {what} ({header.source}) has shape {header.shape[1:]}, the image "
-                f"({reference.source}) {reference.shape[1:]}; resample one to the other's grid"
+                f"({images[0].source}) {images[0].shape[1:]}; resample one to the other's grid"
             )
-        elif not problems and (off := _displacement(header, reference)) > _AFFINE_TOLERANCE:
+        elif not singular and (off := _displacement(header, images[0])) > _AFFINE_TOLERANCE:
             problems.append(
-                f"the {what} ({header.source}) and the image ({reference.source}) have "
+                f"the {what} ({header.source}) and the image ({images[0].source}) have "
                 f"different affines, {off:.3g} voxels apart at the farthest corner; resample "
                 "one to the other's grid, or copy the affine if the voxels do match"
             )

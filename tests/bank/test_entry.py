@@ -197,6 +197,7 @@ def test_a_live_module_is_returned_as_it_is():
     before = copy.deepcopy(network.state_dict())
     entry = BankEntry.from_module("a", network, layers=["0"], window_size=8)
     assert entry.load() is network
+    assert entry.factory() is network
     assert network.training
     assert network[0].weight.dtype == torch.float64
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
@@ -244,6 +245,7 @@ def test_equality_and_hash():
     live = BankEntry.from_module("a", network)
     assert live == BankEntry.from_module("a", network)
     assert live != BankEntry.from_module("a", build())
+    assert len({live.factory, BankEntry.from_module("b", network).factory}) == 1
     assert len({live, BankEntry.from_module("a", network)}) == 1
     assert BankEntry("a", build) != BankEntry("a", build, window_size=8)
     named = BankEntry("a", FACTORY, preprocessing=["ToCanonical"])

@@ -136,6 +136,26 @@ class Describe(nn.Module):
         return "a text"
 
 
+class Catches(nn.Module):
+    """Tries a block that fails, then does without."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = nn.Sequential(nn.Conv2d(9, 9, 1))
+
+    def forward(self, x):
+        try:
+            return self.block(x)
+        except RuntimeError:
+            return x
+
+
+def test_an_exception_caught_inside_the_network_does_no_harm():
+    network = nn.Sequential(nn.Conv2d(1, 4, 1), Catches(), nn.Conv2d(4, 2, 1))
+    assert [layer.name for layer in find_decoder_layers(network, EXAMPLE)] == ["0"]
+    assert not hooks(network)
+
+
 def test_trace_holds_no_tensor_alive():
     kept = []
 

@@ -126,7 +126,7 @@ def test_a_function_must_keep_the_spatial_shape(function):
         (("Resample", {"target": -1}), "target=-1 must be a spacing in millimetres"),
         (("Resample", {"target": [1, 2]}), "one positive number or three"),
         (("Clamp", {"out_min": 2, "out_max": 1}), "out_min=2 is above out_max=1"),
-        (("Clamp", {"out_min": "a", "out_max": 1}), "preprocessing Clamp: "),
+        (("Clamp", {"out_min": "a", "out_max": 1}), "out_min='a' and out_max=1 must be numbers"),
         (("ZNormalization", {"masking_method": "label"}), "masking_method='label' must be"),
         ("Resize", "target_shape must be given"),
         ("CropOrPad", "target_shape must be given"),

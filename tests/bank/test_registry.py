@@ -8,6 +8,7 @@ from skte.bank import find_decoder_layers, model_in_channels, model_spatial_dims
 from skte.bank._registry import registered_decoder_stages
 from skte.bank._stages import traced_decoder_stages
 from skte.bank._trace import trace_forward
+from skte.exceptions import BankError
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +201,11 @@ class Bypassed(Rebuilt):
     def __init__(self) -> None:
         super().__init__()
         self.decoder = Decoder()
+
+
+def test_a_known_network_that_fails_is_reported():
+    with pytest.raises(BankError, match="number of channels"):
+        find_decoder_layers(PlainConvUNet(), torch.zeros(1, 2, 16, 16))
 
 
 @pytest.mark.parametrize(

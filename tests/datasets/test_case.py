@@ -238,6 +238,17 @@ def test_all_problems_of_a_case_at_once(subject, image, label):
     assert "NaN" in text
     assert "no labelled foreground" in text
     assert "has shape (5, 5, 4)" in text
+    shifted = np.eye(4)
+    shifted[0, 3] = 1
+    text = refuse(subject(label=np.stack([label] * 2, axis=-1), label_affine=shifted), "4-D")
+    assert "different affines" in text
+
+
+def test_header_problems_of_a_case_without_image(label):
+    one = tio.LabelMap(tensor=torch.from_numpy(np.stack([label] * 2)))
+    first, second = check_dataset([tio.Subject(label=one, case_id="me")])
+    assert "it has no image" in first
+    assert "4-D with 2 channels" in second
 
 
 def test_not_a_subject():

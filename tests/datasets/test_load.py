@@ -144,6 +144,7 @@ def test_all_broken_cases_are_listed_at_once(phantoms, image, tmp_path):
         tio.Subject(label=label_map, id="label only"),
         tio.Subject(image=image_map, a=label_map, b=label_map, id="two labels"),
         tio.Subject(image=image_map, a=label_map, id="ignore", ignore_label="2"),
+        {"id": "two files", "image": image, "label": [__file__, __file__]},
         phantoms[1],
         phantoms[1],
     ]
@@ -159,6 +160,7 @@ def test_all_broken_cases_are_listed_at_once(phantoms, image, tmp_path):
         "Case 'label only': it has no image",
         "Case 'two labels': it has 2 label maps (a, b)",
         "Case 'ignore': ignore_label must be an integer",
+        "Case 'two files': label 'label' has 2 files",
         "Case id 'ellipsoids_001' is used by 2 cases",
     ):
         assert expected in str(error.value)

@@ -111,7 +111,7 @@ def test_noise():
         ({"size": (1, 16, 16)}, "at least 8 voxels"),
         ({"spacing": (1, 1)}, "three positive sizes"),
         ({"spacing": (1, 1, 0)}, "three positive sizes"),
-        ({"size": (8, 8, 8), "n_classes": 15}, "too small for 15 classes"),
+        ({"task": "shells", "size": (8, 8, 8), "n_classes": 12}, "too small for 12 classes"),
     ],
 )
 def test_parameters_out_of_range(changes, message):

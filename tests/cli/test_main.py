@@ -1,0 +1,63 @@
+import subprocess
+import sys
+
+import pytest
+
+from skte import __version__
+from skte.cli import _rank, main
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"skte {__version__}\n"
+
+
+def test_help_documents_exit_codes(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    assert "exit codes" in shown
+    assert all(command in shown for command in ("rank", "inspect", "demo"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["rank"], ["rank", "--bank", "a", "--data", "b", "--estimator", "best"], ["guess"]],
+)
+def test_wrong_usage_exits_with_two(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert "usage: skte" in capsys.readouterr().err
+
+
+def test_errors_are_one_message_without_traceback(capsys, data):
+    assert main(["rank", "--bank", "nowhere.yaml", "--data", str(data)]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("skte: error: ")
+    assert "nowhere.yaml" in shown.err
+    assert "Traceback" not in shown.err
+
+
+def test_debug_shows_the_traceback(data):
+    with pytest.raises(ValueError, match=r"nowhere\.yaml"):
+        main(["rank", "--bank", "nowhere.yaml", "--data", str(data), "--debug"])
+
+
+def test_interrupted(monkeypatch, capsys, data):
+    def interrupted(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_rank, "_fit", interrupted)
+    assert main(["rank", "--bank", "b.json", "--data", str(data)]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_module_is_the_command():
+    command = [sys.executable, "-m", "skte", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"skte {__version__}\n"
