@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,12 @@ def split_images(subject: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def subject_case_id(subject: Any, index: int = 0) -> str:
-    """Name of a case: stated, or its image's file stem, or its position."""
+    """Name of a case: stated, or its image's file stem, or a digest of its content.
+
+    A digest, not the position: the sampled voxels depend on the id, and a case must
+    stay itself in a shuffled or sliced list. The position is left for what is neither
+    in memory nor in a file of its own.
+    """
     for key in _ID_KEYS:
         if subject.get(key) is not None:
             return str(subject[key])
@@ -65,4 +71,9 @@ def subject_case_id(subject: Any, index: int = 0) -> str:
         path = image.path[0] if isinstance(image.path, list) else image.path
         if path:
             return (image_stem(path) or path.name).removesuffix("_0000")
-    return f"case_{index:03d}"
+    digest = hashlib.sha256()
+    for image in subject.get_images(intensity_only=False):
+        if tio.DATA not in image:
+            return f"case_{index:03d}"
+        digest.update(image.data.detach().cpu().contiguous().numpy().tobytes())
+    return f"case_{digest.hexdigest()[:8]}"

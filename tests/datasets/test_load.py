@@ -39,8 +39,9 @@ def test_sequences_of_subjects(phantoms, form):
 def test_twice_is_as_good_as_once_and_slices_keep_their_names(phantoms):
     anonymous = [tio.Subject(image=p["image"], label=p["label"]) for p in phantoms]
     cases = load_dataset(anonymous)
-    assert [c["case_id"] for c in cases] == ["case_000", "case_001", "case_002"]
-    assert [c["case_id"] for c in load_dataset(cases[1:])] == ["case_001", "case_002"]
+    names = [c["case_id"] for c in cases]
+    assert [c["case_id"] for c in load_dataset(cases)] == names
+    assert [c["case_id"] for c in load_dataset(cases[1:])] == names[1:]
 
 
 def test_subjects_given_are_left_as_they_are(save_msd):
@@ -196,3 +197,18 @@ def test_unknown_layouts(tmp_path):
     (tmp_path / "dataset.json").rename(tmp_path / "other.json")
     with pytest.raises(DatasetError, match=r"(?s)layout of .* is unknown.*nnU-Net raw"):
         load_dataset(tmp_path)
+
+
+def test_unnamed_cases_in_memory_keep_their_name_in_any_order():
+    def unnamed(seed):
+        generator = torch.Generator().manual_seed(seed)
+        image = torch.rand(1, 4, 4, 4, generator=generator)
+        return tio.Subject(
+            image=tio.ScalarImage(tensor=image), label=tio.LabelMap(tensor=(image > 0.5).int())
+        )
+
+    subjects = [unnamed(seed) for seed in range(3)]
+    names = [s["case_id"] for s in load_dataset(subjects)]
+    assert len(set(names)) == 3
+    assert [s["case_id"] for s in load_dataset(subjects[::-1])] == names[::-1]
+    assert [s["case_id"] for s in load_dataset(subjects[1:2])] == names[1:2]
