@@ -103,8 +103,8 @@ def rank(manifest: Path, data: Path, out: Path) -> dict[str, Any]:
     subprocess.run([*command, "--out", str(out)], check=True, stdout=subprocess.DEVNULL)
     seconds = time.perf_counter() - begun
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    result = json.loads(out.read_text())
-    return {"seconds": round(seconds, 1), "peak_memory_mib": round(peak), **result}
+    models = json.loads(out.read_text())
+    return {"seconds": round(seconds, 1), "peak_memory_mib": round(peak), "models": models}
 
 
 def _table(result: dict[str, Any]) -> str:

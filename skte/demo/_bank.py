@@ -59,8 +59,8 @@ SOURCES: Mapping[str, Source] = {
     "ellipsoids-short": Source("ellipsoids", 40),
     "lobes": Source("lobes", 200),
     "shells": Source("shells", 200),
-    "sheets-narrow": Source("sheets", 200, widths=(4, 8, 16)),
-    "tubes": Source("tubes", 200),
+    "texture": Source("texture", 200),
+    "tubes-narrow": Source("tubes", 200, widths=(4, 8, 16)),
     "untrained": Source(None, 0),
 }
 

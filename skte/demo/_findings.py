@@ -72,15 +72,15 @@ def agreement_table(found: Sequence[Agreement]) -> str:
 def caveats(dice: NDArray[np.float64], found: Sequence[Agreement]) -> list[str]:
     """Say what the numbers cannot; `dice` has shape (n_models, n_seeds)."""
     spread = np.ptp(dice.mean(axis=1))
-    noise = np.ptp(dice, axis=1).mean()
+    noise = np.std(dice, axis=1, ddof=1).mean()
     stds = [one.kendall.null_std for one in found if one.kendall is not None]
     random = f"; in random order its spread is {np.mean(stds):.2f}" if stds else ""
     return [
         f"K = {len(dice)} models. p is the share of random orders that agree at least as well",
         f"as this one. The weighted Kendall goes from -1 to 1{random}:",
         "with so few models, only near-perfect agreement can be told from chance.",
-        f"The Dice of the models spans {spread:.3f}. Two fine-tunings of the same model differ",
-        f"by {noise:.3f} on average: models closer than that have no true order to be found.",
+        f"The mean Dice of the models spans {spread:.3f}; with another seed a model's Dice changes",
+        f"by {noise:.3f} (standard deviation): models closer than that have no sure order.",
         "One run on synthetic images shows that the steps work. It is no evidence for or",
         "against an estimator.",
     ]

@@ -48,7 +48,7 @@ def pairwise_wasserstein(samples: Samples) -> NDArray[np.float64]:
     means = np.stack([X.mean(axis=0) for X in samples])
     squared = squareform(pdist(means, "sqeuclidean"))
     if all(len(X) == 1 for X in samples):
-        return np.sqrt(squared)
+        return np.asarray(np.sqrt(squared))
     factors = _factors(samples, means)
     traces = np.einsum("ijk,ijk->i", factors, factors)
     n_cases, height, n_channels = factors.shape
@@ -62,7 +62,7 @@ def pairwise_wasserstein(samples: Samples) -> NDArray[np.float64]:
             products = (factors[i] @ block).reshape(height, -1, height).transpose(1, 0, 2)
             squared[i, others] += _bures(products, traces[i] + traces[others], squared[i, others])
             squared[others, i] = squared[i, others]
-    return np.sqrt(np.maximum(squared, 0.0))
+    return np.asarray(np.sqrt(np.maximum(squared, 0.0)))
 
 
 def _factors(samples: Samples, means: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -104,7 +104,7 @@ def _eigenvalues(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
     """
     n = matrices.shape[1]
     if n < _LAPACK_PAYS:
-        return np.linalg.eigvalsh(matrices)
+        return np.asarray(np.linalg.eigvalsh(matrices))
     result = np.empty(matrices.shape[:2])
     for k, matrix in enumerate(matrices):
         _, diagonal, off, _, _ = dsytrd(matrix.T, lower=1, lwork=32 * n, overwrite_a=1)

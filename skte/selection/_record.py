@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,14 @@ from skte.features import FeatureSet
 
 __all__ = ["ModelRecord", "score_entry"]
 
+# What Python itself hides by default: for programmers, not about a model's score.
+_NOT_OF_A_MODEL = (
+    DeprecationWarning,
+    ImportWarning,
+    PendingDeprecationWarning,
+    ResourceWarning,
+)
+
 
 @dataclass
 class ModelRecord:
@@ -32,6 +41,8 @@ class ModelRecord:
         By estimator; those that failed are in `errors`.
     errors : dict of str to str
         Reason of each failure, by estimator.
+    warned : list of (type, str)
+        Category and text of each warning, without repetition.
     layers : tuple of str
         Layers read, coarse to fine.
     layer_scores : dict of str to ndarray
@@ -45,6 +56,7 @@ class ModelRecord:
     name: str
     scores: dict[str, float] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
+    warned: list[tuple[type[Warning], str]] = field(default_factory=list)
     layers: tuple[str, ...] = ()
     layer_scores: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     n_windows: int = 0
@@ -63,6 +75,10 @@ class ModelRecord:
         objects: dict[str, list[Any]] = {
             "layers": [r.layers for r in records],
             "layer_scores": [r.layer_scores.get(key, np.array([])) for r in records],
+            "warnings": [
+                tuple(text for kind, text in r.warned if not issubclass(kind, _NOT_OF_A_MODEL))
+                for r in records
+            ],
             "error": ["; ".join(dict.fromkeys(r.errors.values())) for r in records],
         }
         table: dict[str, NDArray[Any]] = {}
@@ -73,7 +89,8 @@ class ModelRecord:
             table[name] = column
         for name in ("n_windows", "seconds_load", "seconds_forward", "seconds_score"):
             table[name] = np.array([getattr(r, name) for r in records])
-        table["error"] = table.pop("error")  # the last column of a printed table
+        for name in ("warnings", "error"):  # the last columns of a printed table
+            table[name] = table.pop(name)
         return table
 
 
@@ -87,9 +104,26 @@ def score_entry(
     """Extract one model's features once and let every estimator score them.
 
     Runs in a worker process: it gets recipes and returns numbers. Unless `raises`,
-    a failure is recorded and costs only the scores that depend on it.
+    a failure is recorded and costs only the scores that depend on it. Warnings are
+    recorded too: from a worker they would reach nobody, or without the model's name.
     """
     record = ModelRecord(entry.name)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        _fill(record, entry, template, estimators, subjects, raises)
+    texts = ((w.category, str(w.message)) for w in caught)
+    record.warned = list(dict.fromkeys(texts))
+    return record
+
+
+def _fill(
+    record: ModelRecord,
+    entry: BankEntry,
+    template: SegmentationFeatureExtractor,
+    estimators: Mapping[str, TransferabilityEstimator],
+    subjects: Sequence[Any],
+    raises: bool,
+) -> None:
     try:
         extractor = clone(template).set_params(entry=entry)
         features = extractor.fit_transform(subjects)
@@ -97,7 +131,7 @@ def score_entry(
         if raises:
             raise
         record.errors = {key: _reason(error) for key in estimators}
-        return record
+        return
     _note_cost(record, features)
     begun = time.perf_counter()
     for key, estimator in estimators.items():
@@ -111,7 +145,6 @@ def score_entry(
         record.scores[key] = fitted.score_
         record.layer_scores[key] = fitted.layer_scores_
     record.seconds_score = time.perf_counter() - begun
-    return record
 
 
 def _note_cost(record: ModelRecord, features: FeatureSet) -> None:

@@ -81,8 +81,8 @@ class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
     results_ : dict of ndarray
         One entry a model and key, for ``pandas.DataFrame(selector.results_)``:
         ``name``, ``score``, ``rank``, ``layers``, ``layer_scores``, ``n_windows``,
-        ``seconds_load``, ``seconds_forward``, ``seconds_score``, ``error``; and with
-        a mapping of estimators also ``score_<key>``, ``rank_<key>`` for each.
+        ``seconds_load``, ``seconds_forward``, ``seconds_score``, ``warnings``, ``error``;
+        and with a mapping of estimators also ``score_<key>``, ``rank_<key>`` for each.
 
     See Also
     --------
@@ -273,6 +273,8 @@ class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
         return records
 
     def _report(self, record: ModelRecord, position: int, total: int) -> None:
+        for category, text in record.warned:
+            warnings.warn(f"Model {record.name!r}: {text}", category, stacklevel=2)
         for key, reason in record.errors.items():
             for_what = f" ({key})" if key else ""
             warnings.warn(

@@ -156,9 +156,7 @@ def brute_force(network, layer, image, voxels, window, overlap):
     result = None
     at = voxels + np.array([p[0] for p in pad])
     for start in itertools.product(*axes):
-        crop = padded[
-            (slice(None), *(slice(a, a + w) for a, w in zip(start, window, strict=True)))
-        ]
+        crop = padded[(slice(None), *(slice(a, a + w) for a, w in zip(start, window, strict=True)))]
         caught = []
         handle = layer.register_forward_hook(lambda m, a, out, caught=caught: caught.append(out))
         with torch.no_grad():

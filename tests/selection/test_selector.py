@@ -23,7 +23,13 @@ from skte import (
     SegmentationFeatureExtractor,
 )
 from skte.datasets import make_phantoms
-from skte.exceptions import BankError, DatasetError, ExtractionError, SkteError
+from skte.exceptions import (
+    BankError,
+    CollapsedFeaturesWarning,
+    DatasetError,
+    ExtractionError,
+    SkteError,
+)
 
 
 class Net(nn.Module):
@@ -206,10 +212,11 @@ class TestFailures:
 
     def test_all_broken_is_an_error_with_all_reasons(self, cases, extractor):
         with (
-            pytest.warns(FitFailedWarning, match="'a' failed"),
+            pytest.warns(FitFailedWarning, match="failed") as caught,
             pytest.raises(SkteError, match=r"(?s)Every model.*- a: .*- b: "),
         ):
             select(extractor, error_score=np.nan).fit({"a": Angry(), "b": Angry()}, cases)
+        assert ["'a'" in str(w.message) for w in caught] == [True, False]
 
     def test_leep_without_head_costs_leep_alone(self, cases, extractor):
         entries = [BankEntry("with", build_net), BankEntry("without", build_net, source_head=False)]
@@ -261,15 +268,34 @@ class TestFailures:
 
 
 def test_collapsed_models_rank_last_but_before_failures(cases, bank, extractor):
-    dead = Net()
-    for parameter in dead.up.parameters():
-        parameter.data.zero_()
-    with pytest.warns(FitFailedWarning):
+    dead = build_dead()
+    with (
+        pytest.warns(FitFailedWarning, match="'broken'"),
+        pytest.warns(CollapsedFeaturesWarning, match="Model 'dead'"),
+    ):
         selector = select(extractor, error_score=np.nan).fit(
             {"broken": Angry(), "dead": dead, "net0": bank["net0"]}, cases
         )
     assert list(selector.ranking_) == ["net0", "dead", "broken"]
     assert selector.scores_[1] == -np.inf
+
+
+def build_dead():
+    network = Net()
+    for parameter in network.up.parameters():
+        parameter.data.zero_()
+    return network
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_warnings_name_the_model_also_from_workers(cases, extractor, n_jobs):
+    entries = [BankEntry("fine", build_net), BankEntry("dead", build_dead)]
+    with pytest.warns(CollapsedFeaturesWarning, match=r"Model 'dead': layer 'up'") as caught:
+        selector = select(extractor, n_jobs=n_jobs).fit(entries, cases)
+    assert not any("'fine'" in str(w.message) for w in caught)
+    fine, dead = selector.results_["warnings"]
+    assert fine == ()
+    assert "layer 'up'" in dead[0]
 
 
 def test_clone_params_and_pickle(cases, bank, extractor):

@@ -1,0 +1,1 @@
+"""Estimators against the forms they were published in, side by side."""
