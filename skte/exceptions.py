@@ -9,6 +9,7 @@ __all__ = [
     "CollapsedFeaturesWarning",
     "DatasetError",
     "ExtractionError",
+    "SaturatedScoreWarning",
     "SkteError",
     "SkteWarning",
     "UnusableClassWarning",
@@ -37,6 +38,10 @@ class SkteWarning(UserWarning):
 
 class CollapsedFeaturesWarning(SkteWarning):
     """Features of a layer coincide, so its score says little or is ``-inf``."""
+
+
+class SaturatedScoreWarning(SkteWarning):
+    """A score sits at the end of its range, where models can no longer be told apart."""
 
 
 class UnusableClassWarning(SkteWarning):

@@ -2,6 +2,7 @@
 
 from skte.estimators._base import TransferabilityEstimator
 from skte.estimators._ccfv import CCFV
+from skte.estimators._diagnosis import Diagnosis as Diagnosis
 from skte.estimators._evidence import logme_evidence as logme_evidence
 from skte.estimators._gbc import GBC
 from skte.estimators._gbc import bhattacharyya_distances as bhattacharyya_distances

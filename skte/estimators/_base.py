@@ -16,11 +16,14 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_X_y, column_or_1d, validate_data
 
 from skte._sklearn import StrOptions, fit_context
-from skte.features import CaseFeatures, FeatureBlock, FeatureSet
+from skte.estimators._diagnosis import Diagnosis
+from skte.features import CaseFeatures, ClassMoments, FeatureBlock, FeatureSet
 
 __all__ = ["TransferabilityEstimator"]
 
-Features = ArrayLike | FeatureSet | FeatureBlock | Sequence[CaseFeatures]
+Features = ArrayLike | FeatureSet | FeatureBlock | ClassMoments | Sequence[CaseFeatures]
+#: What ``combine`` needs to know of one model.
+Part = Mapping[str, Any]
 
 
 class TransferabilityEstimator(BaseEstimator):
@@ -58,6 +61,10 @@ class TransferabilityEstimator(BaseEstimator):
     _uses_posterior: ClassVar[bool] = False
     #: Whether continuous ``y`` (regression targets) make sense.
     _accepts_regression: ClassVar[bool] = False
+    #: Whether `ClassMoments` may stand for features.
+    _accepts_moments: ClassVar[bool] = False
+    #: False for scores that do not look at labels.
+    _needs_labels: ClassVar[bool] = True
 
     def __init__(self, *, layer_reduction: str = "mean") -> None:
         self.layer_reduction = layer_reduction
@@ -72,6 +79,7 @@ class TransferabilityEstimator(BaseEstimator):
         ----------
         X : array-like of shape (n_voxels, n_channels), FeatureSet or FeatureBlock
             Features; a `FeatureSet` (or a list of its cases) carries its own labels.
+            Scores made of means and covariances take `ClassMoments`, too.
         y : array-like of shape (n_voxels,), optional
             Target label of each row. Required with an array, refused otherwise.
         groups : array-like of shape (n_voxels,), optional
@@ -91,7 +99,12 @@ class TransferabilityEstimator(BaseEstimator):
         self.layer_names_: tuple[str, ...] = tuple(
             block.name or f"layer_{i}" for i, block in enumerate(blocks)
         )
-        explained = [self._explain_block(block) for block in blocks]
+        explained = [
+            (self._score_moments(block), {})
+            if isinstance(block, ClassMoments)
+            else self._explain_block(block)
+            for block in blocks
+        ]
         self.layer_scores_: NDArray[np.float64] = np.array([score for score, _ in explained])
         self.layer_details_: tuple[Mapping[str, Any], ...] = tuple(d for _, d in explained)
         self.score_: float = self._reduce_layers(self.layer_scores_)
@@ -131,11 +144,63 @@ class TransferabilityEstimator(BaseEstimator):
             return self.score_
         self._validate_params()
         blocks = self._check_blocks(X, y, groups, reset=False)
-        return self._reduce_layers(np.array([self._score_block(block) for block in blocks]))
+        scores = [
+            self._score_moments(block)
+            if isinstance(block, ClassMoments)
+            else self._score_block(block)
+            for block in blocks
+        ]
+        return self._reduce_layers(np.array(scores))
+
+    @property
+    def part_(self) -> Part:
+        """What `combine` needs to know of the model this was fitted on."""
+        return {"score": self.score()}
+
+    def combine(self, parts: Sequence[Part]) -> NDArray[np.float64]:
+        """Scores of the models of a bank, from what was learnt of each of them.
+
+        Most scores stand alone, and this returns them as they are. Those that are
+        defined relative to the other models (a mean rank, a min-max scaling over the
+        bank) are computed here.
+
+        Parameters
+        ----------
+        parts : sequence of mapping
+            ``part_`` of this estimator fitted on each model.
+
+        Returns
+        -------
+        ndarray of shape (n_models,)
+            Higher is better.
+        """
+        return np.array([part["score"] for part in parts], dtype=np.float64)
+
+    def diagnose(self) -> Diagnosis:
+        """Tell what drives the fitted score: layers, and classes and cases where known.
+
+        Returns
+        -------
+        Diagnosis
+            Prints as a text; its attributes hold the numbers.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        """
+        return Diagnosis(type(self).__name__, self.score(), self._layer_rows())
+
+    def _layer_rows(self) -> list[tuple[str, float]]:
+        return list(zip(self.layer_names_, self.layer_scores_.tolist(), strict=True))
 
     @abstractmethod
     def _score_block(self, block: FeatureBlock) -> float:
         """Score one layer; ``block.X`` is float64, finite and has at least two rows."""
+
+    def _score_moments(self, moments: ClassMoments) -> float:
+        """Score one layer known by its moments; for estimators that accept them."""
+        raise NotImplementedError
 
     def _explain_block(self, block: FeatureBlock) -> tuple[float, Mapping[str, Any]]:
         """Return the layer's score and what it is made of, for estimators that can tell."""
@@ -146,11 +211,11 @@ class TransferabilityEstimator(BaseEstimator):
 
     def _check_blocks(
         self, X: Features, y: ArrayLike | None, groups: ArrayLike | None, *, reset: bool
-    ) -> list[FeatureBlock]:
+    ) -> list[FeatureBlock | ClassMoments]:
         """Turn whatever came in into clean float64 blocks, one per layer."""
         if isinstance(X, (list, tuple)) and X and isinstance(X[0], CaseFeatures):
             X = FeatureSet(X)
-        if not isinstance(X, (FeatureSet, FeatureBlock)):
+        if not isinstance(X, (FeatureSet, FeatureBlock, ClassMoments)):
             return [self._block_from_arrays(X, y, groups, reset=reset)]
         if y is not None or groups is not None:
             raise ValueError(
@@ -159,6 +224,8 @@ class TransferabilityEstimator(BaseEstimator):
             )
         if reset and hasattr(self, "n_features_in_"):
             del self.n_features_in_
+        if isinstance(X, ClassMoments):
+            return [self._check_moments(X)]
         if isinstance(X, FeatureBlock):
             blocks = [X]
         else:
@@ -167,7 +234,10 @@ class TransferabilityEstimator(BaseEstimator):
 
     def _block_from_arrays(self, X: Any, y: Any, groups: Any, *, reset: bool) -> FeatureBlock:
         checks = {"dtype": np.float64, "ensure_min_samples": 2}
-        if reset or hasattr(self, "n_features_in_"):
+        if y is None and not self._needs_labels:
+            X = validate_data(self, X, reset=reset or not hasattr(self, "n_features_in_"), **checks)
+            y = np.zeros(len(X), dtype=np.intp)
+        elif reset or hasattr(self, "n_features_in_"):
             X, y = validate_data(
                 self, X, y, reset=reset, multi_output=self._accepts_regression, **checks
             )
@@ -195,10 +265,25 @@ class TransferabilityEstimator(BaseEstimator):
             block.X, dtype=np.float64, ensure_min_samples=2, input_name=name, estimator=self
         )
         self._check_targets(block.y)
-        if block.X_case is None:
-            return replace(block, X=X)
-        X_case = check_array(block.X_case, dtype=np.float64, ensure_min_samples=0, input_name=name)
+        X_case = block.X_case
+        if X_case is not None:
+            X_case = check_array(X_case, dtype=np.float64, ensure_min_samples=0, input_name=name)
+        if X is block.X and X_case is block.X_case:
+            return block  # and with it what other estimators computed of it
         return replace(block, X=X, X_case=X_case)
+
+    def _check_moments(self, moments: ClassMoments) -> ClassMoments:
+        if not self._accepts_moments:
+            raise ValueError(
+                f"{type(self).__name__} cannot be computed from moments: it looks at single "
+                "voxels. Pass features."
+            )
+        if len(moments.classes) < 2:
+            raise ValueError(
+                f"The moments of {moments.label} hold one class only ({moments.classes[0]!r}); "
+                "this score compares classes and needs at least two."
+            )
+        return moments
 
     def _check_targets(self, y: NDArray[np.generic]) -> None:
         if not self._accepts_regression:
@@ -206,5 +291,5 @@ class TransferabilityEstimator(BaseEstimator):
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
-        tags.target_tags.required = True
+        tags.target_tags.required = self._needs_labels
         return tags

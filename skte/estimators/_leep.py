@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any, ClassVar
+import warnings
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy.special import softmax
-from sklearn.utils import Tags
+from numpy.typing import NDArray
 
-from skte._sklearn import StrOptions
-from skte.estimators._base import TransferabilityEstimator
+from skte.estimators._head import SourceHeadEstimator
 from skte.estimators._labels import encode_labels
-from skte.features import CaseFeatures, FeatureBlock, FeatureSet
+from skte.exceptions import SaturatedScoreWarning
+from skte.features import FeatureBlock
 
 __all__ = ["LEEP", "leep_score"]
 
-# Softmax in float16 autocast sums to one within about this.
-_SUM_TOLERANCE = 1e-4
+# A score this close to its floor, relative to it, says nothing about the model.
+_AT_FLOOR = 0.01
+# Rows looked at together: they stay in the cache.
+_CHUNK = 8192
 
 
-class LEEP(TransferabilityEstimator):
+class LEEP(SourceHeadEstimator):
     r"""Log Expected Empirical Prediction (LEEP).
 
     With ``p(z | x)`` the source head's probability of source class ``z`` at a voxel,
@@ -88,41 +86,10 @@ class LEEP(TransferabilityEstimator):
     -0.6931
     """
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **TransferabilityEstimator._parameter_constraints,
-        "input": [StrOptions({"probabilities", "logits"})],
-    }
-    _uses_posterior: ClassVar[bool] = True
-
-    def __init__(self, *, input: str = "probabilities", layer_reduction: str = "mean") -> None:
-        super().__init__(layer_reduction=layer_reduction)
-        self.input = input
-
     def _score_block(self, block: FeatureBlock) -> float:
-        return leep_score(block.X, block.y)
-
-    def _check_blocks(
-        self,
-        X: ArrayLike | FeatureSet | FeatureBlock | Sequence[CaseFeatures],
-        y: ArrayLike | None,
-        groups: ArrayLike | None,
-        *,
-        reset: bool,
-    ) -> list[FeatureBlock]:
-        blocks = super()._check_blocks(X, y, groups, reset=reset)
-        cases = isinstance(X, FeatureSet) or (
-            isinstance(X, (list, tuple)) and len(X) > 0 and isinstance(X[0], CaseFeatures)
-        )
-        if self.input == "logits" and not cases:
-            blocks = [replace(block, X=softmax(block.X, axis=1)) for block in blocks]
-        for block in blocks:
-            _check_probabilities(block.X, block.name)
-        return blocks
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = self.input == "logits"
-        return tags
+        score = leep_score(block.X, block.y)
+        warn_at_floor("LEEP", score, block)
+        return score
 
 
 def leep_score(P: NDArray[np.floating], y: NDArray[np.generic]) -> float:
@@ -148,30 +115,47 @@ def leep_score(P: NDArray[np.floating], y: NDArray[np.generic]) -> float:
     -0.6931
     """
     classes, codes = encode_labels(y)
-    P = np.asarray(P, dtype=np.float64)
-    P = P / P.sum(axis=1, keepdims=True)
-    joint = np.eye(len(classes))[codes].T @ P
+    order = np.argsort(codes, kind="stable")
+    parts = np.split(order, np.cumsum(np.bincount(codes, minlength=len(classes)))[:-1])
+    chunks = [
+        (k, rows[start : start + _CHUNK])
+        for k, rows in enumerate(parts)
+        for start in range(0, len(rows), _CHUNK)
+    ]
+    joint = np.zeros((len(classes), P.shape[1]))
+    for k, rows in chunks:
+        joint[k] += (1.0 / P[rows].sum(axis=1, dtype=np.float64)) @ P[rows]
     marginal = joint.sum(axis=0)
     # A source class that is never predicted has no P(y | z), and needs none.
     conditional = joint / np.where(marginal > 0, marginal, 1.0)
-    likelihood = np.take_along_axis(P @ conditional.T, codes[:, None], axis=1)
-    return float(np.minimum(np.log(likelihood), 0.0).mean())
+    total = 0.0
+    for k, rows in chunks:
+        # The two sums of a row in one product: of P(y | z) p(z), and of p(z) alone.
+        sums = P[rows] @ np.stack([conditional[k], np.ones(P.shape[1])], axis=1)
+        total += float(np.minimum(np.log(sums[:, 0] / sums[:, 1]), 0.0).sum())
+    return total / len(P)
 
 
-def _check_probabilities(P: NDArray[np.floating], name: str) -> None:
-    where = f"X of layer {name!r}" if name else "X"
-    sums = P.sum(axis=1)
-    negative = np.asarray((P < 0).any(axis=1))
-    bad = np.flatnonzero(negative | (np.abs(sums - 1.0) > _SUM_TOLERANCE))
-    if len(bad):
-        row = int(bad[0])
-        reason = (
-            f"has the negative entry {P[row].min():.6g}"
-            if negative[row]
-            else f"sums to {sums[row]:.6g}"
-        )
-        raise ValueError(
-            f"LEEP needs the source head's probabilities, non-negative and summing to 1 "
-            f"in every row, but row {row} of {where} {reason} ({len(bad)} of {len(P)} rows "
-            "are unusable). Apply the head's softmax, or use LEEP(input='logits')."
+def warn_at_floor(name: str, score: float, block: FeatureBlock) -> None:
+    """Warn when a mean log likelihood is no better than that of the labels' shares.
+
+    Parameters
+    ----------
+    name : str
+        The estimator.
+    score : float
+        Its score in nats.
+    block : FeatureBlock
+        Where it comes from.
+    """
+    _, counts = np.unique(block.y, return_counts=True)
+    share = counts / len(block.y)
+    entropy = -float(share @ np.log(share))
+    if score < -(1 - _AT_FLOOR) * entropy:
+        warnings.warn(
+            f"{block.label}: {name} is {score:.4g}, its floor -H(y) = {-entropy:.4g}: it tells "
+            "nothing about the target classes, and models there cannot be told apart. Do not "
+            "rank by it.",
+            SaturatedScoreWarning,
+            stacklevel=2,
         )

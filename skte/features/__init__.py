@@ -2,6 +2,7 @@
 
 from skte.features._block import FeatureBlock
 from skte.features._case import CaseFeatures, LayerSample
+from skte.features._moments import ClassMoments
 from skte.features._set import FeatureSet
 
-__all__ = ["CaseFeatures", "FeatureBlock", "FeatureSet", "LayerSample"]
+__all__ = ["CaseFeatures", "ClassMoments", "FeatureBlock", "FeatureSet", "LayerSample"]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from skte.features._moments import ClassMoments
 
 __all__ = ["FeatureBlock"]
 
@@ -36,6 +40,8 @@ class FeatureBlock:
         The case each row of `X_case` came from. Required with `X_case`.
     name : str, default=""
         Name of the layer, used in messages.
+    case_names : sequence of str, optional
+        Where groups are 0, 1, ...: what messages and diagnoses call them.
 
     Raises
     ------
@@ -57,6 +63,7 @@ class FeatureBlock:
     X_case: NDArray[Any] | None = None
     groups_case: NDArray[Any] | None = None
     name: str = ""
+    case_names: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         problems = []
@@ -95,6 +102,15 @@ class FeatureBlock:
     def n_channels(self) -> int:
         """Number of feature channels."""
         return int(self.X.shape[1])
+
+    @cached_property
+    def moments(self) -> ClassMoments:
+        """Moments of the class sample by class; computed once for all who ask."""
+        return ClassMoments.from_arrays(self.X, self.y, name=self.name)
+
+    def case_name(self, group: Any) -> str:
+        """Return what to call the case of a group."""
+        return str(group if self.case_names is None else self.case_names[int(group)])
 
     @property
     def case_sample(self) -> tuple[NDArray[Any], NDArray[Any]]:

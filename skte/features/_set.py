@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +61,7 @@ class FeatureSet(Sequence[CaseFeatures]):
     def __init__(self, cases: Iterable[CaseFeatures], *, name: str = "") -> None:
         self.cases: tuple[CaseFeatures, ...] = tuple(cases)
         self.name = name
+        self._blocks: list[FeatureBlock] | None = None
         self._check()
         self.layer_names: tuple[str, ...] = tuple(self.cases[0].layers)
         self.case_ids: tuple[str, ...] = tuple(case.case_id for case in self.cases)
@@ -109,14 +110,23 @@ class FeatureSet(Sequence[CaseFeatures]):
     def blocks(self) -> list[FeatureBlock]:
         """Return one `FeatureBlock` per layer, coarse to fine, cases concatenated.
 
+        The blocks are made once and kept, with what estimators compute of them, so
+        that a second estimator finds it done.
+
         Returns
         -------
         list of FeatureBlock
-            ``groups`` are positions of the cases in this set.
+            Features are float64; ``groups`` are positions of the cases in this set.
         """
-        return [
-            _stack([case.layers[name] for case in self.cases], name) for name in self.layer_names
-        ]
+        if self._blocks is None:
+            self._blocks = [
+                _stack([case.layers[name] for case in self.cases], name, self.case_ids)
+                for name in self.layer_names
+            ]
+        return list(self._blocks)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_blocks": None}  # they can be made again
 
     def posterior_block(self) -> FeatureBlock:
         """Return the source head's class probabilities at the class sample.
@@ -139,7 +149,7 @@ class FeatureSet(Sequence[CaseFeatures]):
                 "source head (its output is not a per-voxel class map). LEEP needs one; "
                 "NLEEP, which fits a Gaussian mixture to features, does without."
             )
-        return _stack(samples, "source posterior")
+        return _stack(samples, "source posterior", self.case_ids)
 
     @classmethod
     def from_blocks(
@@ -194,13 +204,14 @@ def _slice(block: FeatureBlock, group: object) -> LayerSample:
     return LayerSample(block.X[rows], block.y[rows], X_case[groups_case == group])
 
 
-def _stack(samples: Sequence[LayerSample], name: str) -> FeatureBlock:
+def _stack(samples: Sequence[LayerSample], name: str, case_ids: Sequence[str]) -> FeatureBlock:
     index = np.arange(len(samples))
     return FeatureBlock(
-        X=np.concatenate([s.X for s in samples]),
+        X=np.concatenate([s.X for s in samples], dtype=np.float64),
         y=np.concatenate([s.y for s in samples]),
         groups=np.repeat(index, [len(s.X) for s in samples]),
-        X_case=np.concatenate([s.X_case for s in samples]),
+        X_case=np.concatenate([s.X_case for s in samples], dtype=np.float64),
         groups_case=np.repeat(index, [len(s.X_case) for s in samples]),
         name=name,
+        case_names=case_ids,
     )
