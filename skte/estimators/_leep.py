@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 from numpy.typing import NDArray
 
+from skte.estimators._floor import warn_at_floor
 from skte.estimators._head import SourceHeadEstimator
 from skte.estimators._labels import encode_labels
-from skte.exceptions import SaturatedScoreWarning
 from skte.features import FeatureBlock
 
 __all__ = ["LEEP", "leep_score"]
 
-# A score this close to its floor, relative to it, says nothing about the model.
-_AT_FLOOR = 0.01
 # Rows looked at together: they stay in the cache.
 _CHUNK = 8192
 
@@ -56,6 +52,8 @@ class LEEP(SourceHeadEstimator):
     See Also
     --------
     leep_score : The same for arrays.
+    NCE : Looks at the head's decisions alone.
+    NLEEP : Puts a Gaussian mixture of the features in place of the head.
     LogME : Looks at features, and needs no source head.
 
     Notes
@@ -134,28 +132,3 @@ def leep_score(P: NDArray[np.floating], y: NDArray[np.generic]) -> float:
         sums = P[rows] @ np.stack([conditional[k], np.ones(P.shape[1])], axis=1)
         total += float(np.minimum(np.log(sums[:, 0] / sums[:, 1]), 0.0).sum())
     return total / len(P)
-
-
-def warn_at_floor(name: str, score: float, block: FeatureBlock) -> None:
-    """Warn when a mean log likelihood is no better than that of the labels' shares.
-
-    Parameters
-    ----------
-    name : str
-        The estimator.
-    score : float
-        Its score in nats.
-    block : FeatureBlock
-        Where it comes from.
-    """
-    _, counts = np.unique(block.y, return_counts=True)
-    share = counts / len(block.y)
-    entropy = -float(share @ np.log(share))
-    if score < -(1 - _AT_FLOOR) * entropy:
-        warnings.warn(
-            f"{block.label}: {name} is {score:.4g}, its floor -H(y) = {-entropy:.4g}: it tells "
-            "nothing about the target classes, and models there cannot be told apart. Do not "
-            "rank by it.",
-            SaturatedScoreWarning,
-            stacklevel=2,
-        )
