@@ -1,0 +1,133 @@
+"""NCE: how well the source head's decisions predict the target's classes."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import xlogy
+
+from skte.estimators._floor import warn_at_floor
+from skte.estimators._head import SourceHeadEstimator
+from skte.estimators._labels import encode_labels
+from skte.features import FeatureBlock
+
+__all__ = ["NCE", "nce_score"]
+
+# Rows looked at together: they stay in the cache.
+_CHUNK = 8192
+
+
+class NCE(SourceHeadEstimator):
+    r"""Negative Conditional Entropy (NCE) of target classes given source classes.
+
+    With ``z`` the source head's most probable class at a voxel and ``P(y, z)`` the
+    share of voxels with target class ``y`` and source class ``z``::
+
+        NCE = -H(Y | Z) = sum over y, z of P(y, z) log P(y | z)
+        P(y | z) = P(y, z) / sum over y of P(y, z)
+
+    Parameters
+    ----------
+    input : {"probabilities", "logits"}, default="probabilities"
+        What the rows of an array or `FeatureBlock` are. Probabilities must be
+        non-negative and sum to one; logits go through a softmax first. A `FeatureSet`
+        always carries probabilities, whatever this parameter says.
+    layer_reduction : {"mean", "last"}, default="mean"
+        Without effect: there is one source head. Part of the common contract.
+
+    Attributes
+    ----------
+    score_ : float
+        Between ``-H(y)``, the negative entropy of the labels in nats (the head's
+        decisions say nothing about the target), and 0 (they tell every voxel's
+        class). Higher is better.
+    layer_scores_ : ndarray of shape (1,)
+        The same score.
+    layer_names_ : tuple of str
+        One name, that of the source posterior.
+    n_features_in_ : int
+        Number of source classes, when fitted on an array.
+
+    Warns
+    -----
+    SaturatedScoreWarning
+        When the score is at its floor ``-H(y)``.
+
+    See Also
+    --------
+    nce_score : The same for arrays.
+    LEEP : Looks at all of the head's probabilities, not at its decisions alone.
+
+    Notes
+    -----
+    NCE is LEEP of one-hot probabilities. A voxel whose largest probability is shared
+    by several source classes counts in equal parts for each of them, so that the
+    order of the source classes does not matter. The score is invariant to renaming
+    target classes, to permuting source classes, to source classes that never win, to
+    duplicating the sample and to everything that keeps each row's largest entries the
+    largest, such as a temperature.
+
+    It misleads where LEEP does (coarse source classes, much background), and more:
+    a head that never decides for anything but background sits at the floor, however
+    much its probabilities know. With a source class for every few voxels, the
+    conditional entropy of a sample is too low and the score too high.
+
+    References
+    ----------
+    .. [1] Tran, A. T., Nguyen, C. V., Hassner, T. "Transferability and Hardness of
+       Supervised Classification Tasks". ICCV 2019. arXiv:1908.08142.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skte import NCE
+    >>> labels = np.array([0, 0, 2, 2])
+    >>> decided = np.array([[0.4, 0.6], [0.3, 0.7], [0.9, 0.1], [0.6, 0.4]])
+    >>> NCE().fit(decided, labels).score()
+    0.0
+    >>> undecided = np.full((4, 2), 0.5)
+    >>> round(NCE().score(undecided, labels), 4)  # minus log 2
+    -0.6931
+    """
+
+    def _score_block(self, block: FeatureBlock) -> float:
+        score = nce_score(block.X, block.y)
+        warn_at_floor("NCE", score, block)
+        return score
+
+
+def nce_score(P: NDArray[np.floating], y: NDArray[np.generic]) -> float:
+    """Negative conditional entropy of labels given the most probable source class.
+
+    Parameters
+    ----------
+    P : ndarray of shape (n_samples, n_source_classes)
+        Probabilities, or anything whose largest entry in a row tells the class. Rows
+        with several largest entries are shared equally between them.
+    y : ndarray of shape (n_samples,)
+        Target labels, at least two distinct ones.
+
+    Returns
+    -------
+    float
+        Between ``-H(y)`` and 0. Higher is better.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skte.estimators import nce_score
+    >>> nce_score(np.array([[0.6, 0.4], [0.2, 0.8]]), np.array([3, 8]))
+    0.0
+    """
+    classes, codes = encode_labels(y)
+    joint = np.zeros((len(classes), P.shape[1]))
+    for start in range(0, len(P), _CHUNK):
+        rows, labels = P[start : start + _CHUNK], codes[start : start + _CHUNK]
+        largest = rows == rows.max(axis=1, keepdims=True)
+        shares = largest / largest.sum(axis=1, keepdims=True)
+        for k in np.unique(labels):
+            joint[k] += shares[labels == k].sum(axis=0)
+    marginal = joint.sum(axis=0)
+    # A source class that never wins has no P(y | z), and needs none.
+    conditional = joint / np.where(marginal > 0, marginal, 1.0)
+    return min(float(xlogy(joint, conditional).sum()) / len(P), 0.0)
