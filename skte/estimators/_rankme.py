@@ -1,0 +1,143 @@
+"""RankMe: how many directions the features of whole cases fill."""
+
+from __future__ import annotations
+
+import warnings
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import entr
+
+from skte.estimators._base import TransferabilityEstimator
+from skte.estimators._scaling import unit_range
+from skte.exceptions import CollapsedFeaturesWarning
+from skte.features import FeatureBlock
+
+__all__ = ["RankMe", "rankme_score"]
+
+_EPS = float(np.finfo(np.float64).eps)
+# An effective rank this close to 1 is 1 up to rounding.
+_RANK_ONE = 1e-6
+
+
+class RankMe(TransferabilityEstimator):
+    r"""RankMe: the effective rank of the features. Label-free.
+
+    With ``s_1, s_2, ...`` the singular values of the features of whole cases (not
+    centred)::
+
+        RankMe = exp(-sum_i p_i log p_i),  p_i = s_i / sum_j s_j
+
+    Parameters
+    ----------
+    layer_reduction : {"mean", "last"}, default="mean"
+        Mean over layers, or the last (finest) layer alone.
+
+    Attributes
+    ----------
+    score_ : float
+        Between 1 (all features are multiples of one vector) and the smaller number
+        of voxels and channels (all directions alike). Higher is better.
+    layer_scores_ : ndarray of shape (n_layers,)
+        Score of each layer.
+    layer_names_ : tuple of str
+        Names of the layers.
+    n_features_in_ : int
+        Number of channels, when fitted on an array.
+
+    Raises
+    ------
+    ValueError
+        If the whole-case sample is empty.
+
+    Warns
+    -----
+    CollapsedFeaturesWarning
+        When features of several channels have rank 1 or vanish: the score is 1.
+
+    See Also
+    --------
+    rankme_score : The same for arrays.
+    CCFV : Weighs the variety of whole cases against the consistency of classes.
+
+    Notes
+    -----
+    Labels are accepted and ignored; the sample is the whole-case one, all voxels of
+    all cases together. The paper adds 1e-7 to every ``p_i``; here singular values that
+    are rounding are left out instead, which keeps the score within its range and
+    independent of the scale. It is invariant to scale and rotation, to duplicating the
+    sample or every channel and to zero channels, but not to a shift.
+
+    RankMe compares networks of the same width: it misleads between models of different
+    width, since the range grows with it. Knowing no labels, it likes noise, which fills
+    all directions. A large mean shared by all voxels lowers it.
+
+    References
+    ----------
+    .. [1] Garrido, Q., Balestriero, R., Najman, L., LeCun, Y. "RankMe: Assessing the
+       Downstream Performance of Pretrained Self-Supervised Representations by Their
+       Rank". ICML 2023. arXiv:2210.02885.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skte import RankMe
+    >>> float(round(RankMe().fit(np.eye(4)).score_, 9))
+    4.0
+    >>> rng = np.random.default_rng(0)
+    >>> various = rng.normal(size=(300, 8))
+    >>> narrow = various * np.array([1.0] * 2 + [0.01] * 6)
+    >>> RankMe().score(various) > RankMe().score(narrow)
+    True
+    """
+
+    _needs_labels: ClassVar[bool] = False
+
+    def _score_block(self, block: FeatureBlock) -> float:
+        X, _ = block.case_sample
+        if not len(X):
+            raise ValueError(
+                f"{block.label}: the whole-case sample is empty, so RankMe has no features to "
+                "look at. Sample voxels of whole cases."
+            )
+        score = rankme_score(X)
+        if score < 1 + _RANK_ONE and block.n_channels > 1:
+            warnings.warn(
+                f"{block.label}: the features of all voxels are multiples of one vector, so "
+                f"RankMe is {score:.4g}, its minimum.",
+                CollapsedFeaturesWarning,
+                stacklevel=2,
+            )
+        return score
+
+
+def rankme_score(X: NDArray[np.floating]) -> float:
+    """Exponential of the entropy of the normalised singular values.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+        Features, at least one row.
+
+    Returns
+    -------
+    float
+        At least 1, which is also the score of zeros. Higher is better.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skte.estimators import rankme_score
+    >>> rankme_score(np.ones((5, 3)))
+    1.0
+    """
+    Z, _ = unit_range(X)  # squares neither overflow nor vanish
+    n, d = Z.shape
+    squares = np.linalg.eigvalsh(Z.T @ Z if d <= n else Z @ Z.T)
+    # What rounding leaves beyond the rank is 1e-8 each once the root is taken: not nothing.
+    squares = squares[squares > max(n, d) * _EPS * squares[-1]]
+    if not len(squares):
+        return 1.0
+    values = np.sqrt(squares)
+    return max(float(np.exp(entr(values / values.sum()).sum())), 1.0)
