@@ -1,0 +1,184 @@
+"""PARC: whether features are alike where labels are alike."""
+
+from __future__ import annotations
+
+import warnings
+from numbers import Integral
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from skte._sklearn import Interval
+from skte.estimators._base import TransferabilityEstimator
+from skte.estimators._labels import encode_labels
+from skte.estimators._scaling import unit_length
+from skte.estimators._subsample import canonical_subsample
+from skte.exceptions import CollapsedFeaturesWarning
+from skte.features import FeatureBlock
+
+__all__ = ["PARC", "parc_score"]
+
+# Distances that agree to this many decimals are ties: what differs is rounding.
+_DECIMALS = 12
+
+
+class PARC(TransferabilityEstimator):
+    r"""Pairwise Annotation Representation Comparison (PARC).
+
+    For every pair of voxels, take the distance of their features and that of their
+    labels, and correlate the two lists by ranks::
+
+        D_X(i, j) = 1 - Pearson(x_i, x_j), over the channels
+        D_y(i, j) = 1 - Pearson(onehot(y_i), onehot(y_j))
+        PARC = Spearman(D_X(i, j), D_y(i, j)), over all pairs i < j
+
+    Parameters
+    ----------
+    max_samples : int, default=1000
+        With more voxels, about this many are drawn, class by class in proportion: the
+        cost grows with the square of their number.
+    random_state : int, default=0
+        Seed of the draw.
+    layer_reduction : {"mean", "last"}, default="mean"
+        Mean over layers, or the last (finest) layer alone.
+
+    Attributes
+    ----------
+    score_ : float
+        Between -1 and 1; around 0 for features that know nothing of the labels.
+        Higher is better.
+    layer_scores_ : ndarray of shape (n_layers,)
+        Score of each layer.
+    layer_names_ : tuple of str
+        Names of the layers.
+    n_features_in_ : int
+        Number of channels, when fitted on an array.
+
+    Warns
+    -----
+    CollapsedFeaturesWarning
+        When all pairs of voxels are equally far apart, so that there is nothing to
+        correlate: the score is 0.
+
+    See Also
+    --------
+    parc_score : The same for arrays.
+    KNN : Looks at the nearest voxels alone.
+
+    Notes
+    -----
+    One-hot labels have two distances only, 0 and ``C / (C - 1)``, so PARC tells how
+    surely a pair of one class is closer than a pair of two: it is a Mann-Whitney
+    statistic of pairs. Since half of each list is tied, it reaches 1 only when features
+    take two distances as well.
+
+    Features whose channels are all equal have no correlation; their distance to any
+    other is set to 1, that of uncorrelated features. The score is invariant to
+    multiplying a voxel's features by a positive number, to adding a number to all its
+    channels and to duplicating every channel, but not to a shift of the features, to
+    rotation or to constant channels. The released code standardises channels first,
+    which the paper's definition does not; standardise `X` to get that.
+
+    It misleads when classes have several modes, since pairs within such a class lie far
+    apart, and under imbalance, where most pairs are of the largest class.
+
+    References
+    ----------
+    .. [1] Bolya, D., Mittapalli, R., Hoffman, J. "Scalable Diverse Model Selection for
+       Accessible Transfer Learning". NeurIPS 2021. arXiv:2111.06977.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skte import PARC
+    >>> rng = np.random.default_rng(0)
+    >>> labels = rng.integers(0, 3, 300)
+    >>> noise = rng.normal(size=(300, 8))
+    >>> informative = noise + 3 * np.eye(8)[labels]
+    >>> PARC().fit(informative, labels).score() > PARC().fit(noise, labels).score()
+    True
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **TransferabilityEstimator._parameter_constraints,
+        "max_samples": [Interval(Integral, 2, None, closed="left")],
+        "random_state": [Interval(Integral, 0, None, closed="left")],
+    }
+
+    def __init__(
+        self, *, max_samples: int = 1000, random_state: int = 0, layer_reduction: str = "mean"
+    ) -> None:
+        super().__init__(layer_reduction=layer_reduction)
+        self.max_samples = max_samples
+        self.random_state = random_state
+
+    def _score_block(self, block: FeatureBlock) -> float:
+        rows = canonical_subsample(
+            block.X, block.y, max_samples=self.max_samples, random_state=self.random_state
+        )
+        distances, alike = _pairs(block.X[rows], block.y[rows])
+        if distances.min() == distances.max():
+            warnings.warn(
+                f"{block.label}: all pairs of voxels are equally far apart, so PARC has nothing "
+                "to correlate with the labels; its score is 0.",
+                CollapsedFeaturesWarning,
+                stacklevel=2,
+            )
+        return _spearman(distances, alike)
+
+
+def parc_score(X: NDArray[np.floating], y: NDArray[np.generic]) -> float:
+    """Rank correlation of the distances of features and of labels, over all pairs.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+        Features. Memory grows with the square of the number of rows.
+    y : ndarray of shape (n_samples,)
+        Labels, at least two distinct ones.
+
+    Returns
+    -------
+    float
+        Between -1 and 1, and 0 where all pairs are equally far apart. Higher is better.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skte.estimators import parc_score
+    >>> X = np.array([[0.0, 1.0], [0.0, 2.0], [1.0, 0.0], [2.0, 0.0]])
+    >>> round(parc_score(X, np.array([0, 0, 1, 1])), 12)
+    1.0
+    """
+    return _spearman(*_pairs(X, y))
+
+
+def _pairs(
+    X: NDArray[np.floating], y: NDArray[np.generic]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Distance of features of all pairs i < j, and whether they share the class."""
+    _, codes = encode_labels(y)
+    # Row by row: neither the size of a row nor that of the others matters.
+    largest = np.abs(X).max(axis=1, keepdims=True)
+    Z = X / np.where(largest > 0, largest, 1.0)
+    varies = X.min(axis=1) < X.max(axis=1)
+    Z -= Z.mean(axis=1, keepdims=True)
+    Z -= Z.mean(axis=1, keepdims=True)  # removes what rounding left of a large mean
+    Z = unit_length(np.where(varies[:, None], Z, 0.0))
+    first, second = np.triu_indices(len(Z), 1)
+    distances = np.round(1.0 - (Z @ Z.T)[first, second], _DECIMALS)
+    return distances, codes[first] == codes[second]
+
+
+def _spearman(distances: NDArray[np.float64], alike: NDArray[np.bool_]) -> float:
+    """Rank correlation with the label distances, which take two values (or one)."""
+    share = float(alike.mean())
+    if share == 0.0 or distances.min() == distances.max():
+        return 0.0
+    ranks = rankdata(distances)
+    gap = float(ranks[~alike].mean() - ranks[alike].mean())
+    # Correlation with a two-valued variable: the gap of means over the spread.
+    score = gap * np.sqrt(share * (1.0 - share)) / float(ranks.std())
+    return float(np.clip(score, -1.0, 1.0))
