@@ -1,0 +1,219 @@
+"""NLEEP: LEEP of a Gaussian mixture fitted to the features."""
+
+from __future__ import annotations
+
+import warnings
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture
+
+from skte._sklearn import Interval, StrOptions
+from skte.estimators._base import TransferabilityEstimator
+from skte.estimators._floor import warn_at_floor
+from skte.estimators._labels import encode_labels
+from skte.estimators._leep import leep_score
+from skte.estimators._principal import principal_coordinates
+from skte.exceptions import SaturatedScoreWarning
+from skte.features import FeatureBlock
+
+__all__ = ["NLEEP", "nleep_score"]
+
+# Rows are put in order by coordinates of unit total variance rounded to this many
+# decimals, so that rounding does not decide the order of rows that coincide.
+_DECIMALS = 9
+
+
+class NLEEP(TransferabilityEstimator):
+    r"""LEEP with a Gaussian mixture in place of the source head (NLEEP).
+
+    With ``v`` a component of a Gaussian mixture fitted to the principal coordinates
+    ``s`` of the features, and ``p(v | s)`` its posterior at a voxel::
+
+        P(y, v) = 1/n sum over i with y_i = y of p(v | s_i)
+        P(y | v) = P(y, v) / sum over y of P(y, v)
+        NLEEP = 1/n sum_i log sum_v P(y_i | v) p(v | s_i)
+
+    Parameters
+    ----------
+    variance : float, default=0.8
+        Principal coordinates are kept up to this share of the variance.
+    n_components_per_class : int, default=5
+        Mixture components, as a multiple of the number of classes.
+    covariance : {"full", "diag"}, default="full"
+        Shape of a component's covariance in principal coordinates. "diag" is faster
+        and needs fewer voxels.
+    random_state : int, default=0
+        Seed of the mixture's first guess.
+    layer_reduction : {"mean", "last"}, default="mean"
+        Mean over layers, or the last (finest) layer alone.
+
+    Attributes
+    ----------
+    score_ : float
+        Between ``-H(y)``, the negative entropy of the labels in nats, and 0. Higher is
+        better.
+    layer_scores_ : ndarray of shape (n_layers,)
+        Score of each layer.
+    layer_names_ : tuple of str
+        Names of the layers.
+    n_features_in_ : int
+        Number of channels, when fitted on an array.
+
+    Warns
+    -----
+    SaturatedScoreWarning
+        When the score is at its floor ``-H(y)``, or when there are too few voxels for
+        the components (fewer are fitted then): a mixture that has a component for
+        every voxel scores 0 whatever the features.
+
+    See Also
+    --------
+    nleep_score : The same for arrays.
+    LEEP : Looks at the source head.
+
+    Notes
+    -----
+    Features are scaled to unit total variance, so that the ridge of 1e-6 that
+    scikit-learn adds to covariances means the same for all models. Principal axes
+    point to where their coordinates are skewed, and rows are put in an order that
+    depends on what they hold; the mixture's first guess then follows from the sample
+    alone. The score is invariant to scale, shift and rotation, to duplicating every
+    channel and to constant channels, as long as principal axes have distinct
+    variances and coordinates are not exactly symmetric. It is not invariant to
+    duplicating rows.
+
+    A mixture fit ends in one of many local optima, so small differences between models
+    mean little: compare seeds. It misleads when there are few voxels for each component
+    (it is optimistic then, most of all with full covariances in many dimensions), and
+    when classes differ in directions of little variance, which are cut off first.
+
+    References
+    ----------
+    .. [1] Li, Y., Jia, X., Sang, R., Zhu, Y., Green, B., Wang, L., Gong, B. "Ranking
+       Neural Checkpoints". CVPR 2021. arXiv:2011.11200.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skte import NLEEP
+    >>> rng = np.random.default_rng(0)
+    >>> labels = rng.integers(0, 3, 300)
+    >>> noise = rng.normal(size=(300, 4))
+    >>> informative = noise + 6 * np.eye(4)[labels]
+    >>> NLEEP().fit(informative, labels).score() > NLEEP().fit(noise, labels).score()
+    True
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **TransferabilityEstimator._parameter_constraints,
+        "variance": [Interval(Real, 0, 1, closed="right")],
+        "n_components_per_class": [Interval(Integral, 1, None, closed="left")],
+        "covariance": [StrOptions({"full", "diag"})],
+        "random_state": [Interval(Integral, 0, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        *,
+        variance: float = 0.8,
+        n_components_per_class: int = 5,
+        covariance: str = "full",
+        random_state: int = 0,
+        layer_reduction: str = "mean",
+    ) -> None:
+        super().__init__(layer_reduction=layer_reduction)
+        self.variance = variance
+        self.n_components_per_class = n_components_per_class
+        self.covariance = covariance
+        self.random_state = random_state
+
+    def _score_block(self, block: FeatureBlock) -> float:
+        score = nleep_score(
+            block.X,
+            block.y,
+            variance=self.variance,
+            n_components_per_class=self.n_components_per_class,
+            covariance=self.covariance,
+            random_state=self.random_state,
+            name=block.label,
+        )
+        warn_at_floor("NLEEP", score, block)
+        return score
+
+
+def nleep_score(
+    X: NDArray[np.floating],
+    y: NDArray[np.generic],
+    *,
+    variance: float = 0.8,
+    n_components_per_class: int = 5,
+    covariance: str = "full",
+    random_state: int = 0,
+    name: str = "features",
+) -> float:
+    """Log expected empirical prediction of labels by a mixture fitted to features.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+        Features.
+    y : ndarray of shape (n_samples,)
+        Labels, at least two distinct ones.
+    variance : float, default=0.8
+        Share of the variance kept.
+    n_components_per_class : int, default=5
+        Mixture components, as a multiple of the number of classes.
+    covariance : {"full", "diag"}, default="full"
+        Shape of the components.
+    random_state : int, default=0
+        Seed of the mixture's first guess.
+    name : str, default="features"
+        What a warning calls them.
+
+    Returns
+    -------
+    float
+        Between ``-H(y)`` and 0; ``-H(y)`` for constant features. Higher is better.
+
+    Warns
+    -----
+    SaturatedScoreWarning
+        When there are too few rows for the components.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skte.estimators import nleep_score
+    >>> rng = np.random.default_rng(0)
+    >>> y = np.repeat([0, 1], 50)
+    >>> X = rng.normal(size=(100, 2)) + 9 * y[:, None]
+    >>> nleep_score(X, y) > -0.1
+    True
+    """
+    classes, _ = encode_labels(y)
+    T = principal_coordinates(X, variance)
+    if not T.shape[1]:  # constant features: one component holds all
+        return leep_score(np.ones((len(X), 1)), y)
+    keys = np.round(T, _DECIMALS)
+    order = np.lexsort(keys.T[::-1])
+    n_distinct = 1 + int((np.diff(keys[order], axis=0) != 0).any(axis=1).sum())
+    wanted = n_components_per_class * len(classes)
+    n_components = min(wanted, max(1, n_distinct // 2))
+    if n_components < wanted:
+        warnings.warn(
+            f"{name}: {n_distinct} distinct voxels are too few for a mixture of {wanted} "
+            f"components; NLEEP fits {n_components}, and its score is optimistic. Sample more "
+            "voxels, or lower n_components_per_class.",
+            SaturatedScoreWarning,
+            stacklevel=2,
+        )
+    mixture = GaussianMixture(n_components, covariance_type=covariance, random_state=random_state)
+    with warnings.catch_warnings():
+        # A fit cut off after 100 steps has a posterior all the same; only its optimum differs.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        P = mixture.fit(T[order]).predict_proba(T[order])
+    return leep_score(P, y[order])
