@@ -13,7 +13,7 @@ from sklearn.metrics.pairwise import euclidean_distances
 from skte._sklearn import Interval, StrOptions
 from skte.estimators._base import TransferabilityEstimator
 from skte.estimators._labels import encode_labels
-from skte.estimators._scaling import centred, unit_length
+from skte.estimators._scaling import unit_length, unit_range
 from skte.estimators._subsample import canonical_subsample
 from skte.exceptions import CollapsedFeaturesWarning, SkteWarning, UnusableClassWarning
 from skte.features import FeatureBlock
@@ -228,7 +228,8 @@ def _hits(
     scikit-learn's neighbour search breaks ties by position. Whole matrices of
     distances, in chunks, let tied rows share, and leave out any case at once.
     """
-    Z = unit_length(X) if metric == "cosine" else centred(X)[0]
+    # Distances lose digits far from the origin; the median stays where most rows are.
+    Z = unit_length(X) if metric == "cosine" else unit_range(X - np.median(X, axis=0))[0]
     squares = np.einsum("ij,ij->i", Z, Z)[:, None]
     hits = np.empty(len(Z))
     step = max(1, _CHUNK // len(Z))
@@ -250,6 +251,4 @@ def _hits(
 def _distances(A: NDArray[np.float64], B: NDArray[np.float64], metric: str) -> NDArray[np.float64]:
     if metric == "cosine":  # a zero row is as far from all as a row at a right angle
         return np.asarray(1.0 - A @ B.T)
-    if not B.shape[1]:
-        return np.zeros((len(A), len(B)))
     return np.asarray(euclidean_distances(A, B, squared=True))
