@@ -118,10 +118,12 @@ def _generator(random_state: int, case_id: str, kind: int, label: int) -> np.ran
 
 
 def _count_labels(label: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
-    if label.max() < 65_536:  # much faster than sorting a large volume
-        counts = np.bincount(label)
+    lowest, highest = int(label.min()), int(label.max())
+    if highest - lowest < 65_536:  # much faster than sorting a large volume
+        # An ignore label may be negative, which bincount refuses.
+        counts = np.bincount(label - lowest if lowest < 0 else label)
         classes = np.flatnonzero(counts)
-        return classes.astype(np.int64), counts[classes]
+        return classes.astype(np.int64) + min(lowest, 0), counts[classes]
     return np.unique(label, return_counts=True)
 
 

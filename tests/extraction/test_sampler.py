@@ -87,6 +87,14 @@ def test_ignored_voxels_are_in_no_class(label):
     assert set(sample.labels.tolist()) == {0, 2, 9}
 
 
+@pytest.mark.parametrize("ignore", [-1, -100_000])
+def test_the_ignore_label_may_be_negative(label, ignore):
+    reference = draw(make_case(label, ignore_label=7))
+    sample = draw(make_case(np.where(label == 7, ignore, label), ignore_label=ignore))
+    np.testing.assert_array_equal(reference.labels, sample.labels)
+    np.testing.assert_array_equal(reference.voxels, sample.voxels)
+
+
 def test_whole_case_sample_leaves_constant_voxels_out():
     image = torch.zeros(1, 12, 12, 12)
     image[:, 4:8, 4:8, 4:8] = torch.rand(4, 4, 4)
