@@ -133,7 +133,7 @@ def build_network(
         torch.default_generator.manual_seed(zlib.crc32(seed.encode()))
         try:
             network = call(**arguments)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # sys.exit() would end the run, silently
             raise BankError(
                 f"factory {shown} failed with arguments {dict(arguments)!r}: "
                 f"{type(error).__name__}: {error}."
@@ -155,7 +155,7 @@ def _import(path: str, name: str) -> ModuleType:
         raise BankError(
             f"factory {name!r}: {remedy}. Install it, or put its folder on PYTHONPATH."
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script without a main guard
         raise BankError(
             f"factory {name!r}: importing {path!r} failed: {type(error).__name__}: {error}."
         ) from error

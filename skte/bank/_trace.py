@@ -159,7 +159,7 @@ def run_quietly(module: nn.Module, example: torch.Tensor, ledger: _Ledger | None
             ledger.add(first, "input", ())
             with _Recorder(ledger):
                 return module(first)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BankError(
             f"The model failed on an example of shape {tuple(example.shape)}: "
             f"{type(error).__name__}: {error}. Check the number of channels, the window "

@@ -157,6 +157,25 @@ def test_a_module_that_cannot_be_imported(tmp_path, monkeypatch, body):
         BankEntry("a", "my_models:build").load()
 
 
+@pytest.mark.parametrize("code", ["sys.exit(0)", "raise SystemExit"])
+def test_factories_that_exit_end_no_run(tmp_path, monkeypatch, code):
+    text = f"import sys\ndef build():\n    {code}\n"
+    (tmp_path / "exit_called.py").write_text(text)
+    (tmp_path / "exit_imported.py").write_text(text + "build()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for module in ("exit_called", "exit_imported"):
+        with pytest.raises(BankError, match=f"Entry 'a': factory .*{module}:build.* SystemExit"):
+            BankEntry("a", f"{module}:build").load()
+
+
+def test_an_interrupt_passes():
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        BankEntry("a", interrupted).load()
+
+
 @pytest.mark.parametrize("name", ["os:system", "subprocess:run", "builtins:exec", "posix:mkdir"])
 def test_the_standard_library_is_refused_unseen(name):
     with pytest.raises(BankError, match="standard library"):
