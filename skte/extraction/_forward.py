@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,17 +69,24 @@ class WindowReader:
         """
         pads = [edge for pair in reversed(plan.padding) for edge in pair]
         image = functional.pad(image, pads)
-        results: dict[str, NDArray[np.float32]] = {}
         n_points = len(plan.positions)
-        with capture_outputs(self.network, self.layers) as outputs:
+        results: dict[str, NDArray[np.float32]] = {}
+        batch = range(0)
+        with capture_outputs(
+            self.network, self.layers, lambda output: self._take(output, plan, batch, n_points)
+        ) as taken:
             for batch in plan.batches(self.batch_size):
-                outputs.clear()
+                taken.clear()
                 whole = first_tensor(self.network(self._windows(image, plan, batch)))
                 for name in self.layers:
-                    feature = self._checked(outputs, name)
-                    self._read_batch(results, name, feature, plan, batch, n_points)
-                if n_output and self._is_map(whole):
-                    self._read_batch(results, OUTPUT, whole, plan, batch, n_output)
+                    self._store(results, name, self._checked(taken, name), plan, batch, n_points)
+                if n_output:
+                    head = self._take(whole, plan, batch, n_output)
+                    if isinstance(head, str):  # no map over the windows: no class map
+                        n_output = 0
+                        results.pop(OUTPUT, None)
+                    else:
+                        self._store(results, OUTPUT, head, plan, batch, n_output)
         return results
 
     def _windows(self, image: torch.Tensor, plan: WindowPlan, batch: range) -> torch.Tensor:
@@ -89,43 +97,65 @@ class WindowReader:
             crops.append(crop[..., 0] if self.n_axes == 2 else crop)
         return torch.stack(crops).to(self.device)
 
-    def _checked(self, outputs: dict[str, object], name: str) -> torch.Tensor:
-        if name not in outputs:
+    def _take(
+        self, output: object, plan: WindowPlan, batch: range, n_points: int
+    ) -> list[torch.Tensor] | str:
+        """Features at the points of each window, or why there are none."""
+        if not isinstance(output, torch.Tensor):
+            return (
+                f"returns a {type(output).__name__}, not a tensor; choose a module inside it, or "
+                "the one after it"
+            )
+        if output.ndim != self.n_axes + 2:
+            return (
+                f"returns shape {tuple(output.shape)}, not a feature map of {self.n_axes} "
+                "spatial axes; choose a convolutional layer"
+            )
+        if len(output) != len(batch):
+            return (
+                f"returns shape {tuple(output.shape)} for a batch of {len(batch)} windows; "
+                "choose a layer that keeps them apart, or batch_size=1"
+            )
+        size = plan.window_size[: self.n_axes]
+        values = []
+        for window, one in zip(batch, output, strict=True):
+            points = _owned(plan, window, n_points)
+            at = (plan.positions[points] - plan.starts[window])[:, : self.n_axes]
+            values.append(gather_points(one, at, size))
+        return values
+
+    def _checked(self, taken: dict[str, Any], name: str) -> list[torch.Tensor]:
+        if name not in taken:
             raise ExtractionError(
                 f"layer {name!r} did not run in the forward pass; choose another layer"
             )
-        feature = outputs[name]
-        if not isinstance(feature, torch.Tensor):
-            raise ExtractionError(
-                f"layer {name!r} returns a {type(feature).__name__}, not a tensor; choose a "
-                "module inside it, or the one after it"
-            )
-        if feature.ndim != self.n_axes + 2:
-            raise ExtractionError(
-                f"layer {name!r} returns shape {tuple(feature.shape)}, not a feature map of "
-                f"{self.n_axes} spatial axes; choose a convolutional layer"
-            )
-        return feature
+        values: list[torch.Tensor] | str = taken[name]
+        if isinstance(values, str):
+            raise ExtractionError(f"layer {name!r} {values}")
+        return values
 
-    def _is_map(self, output: torch.Tensor | None) -> bool:
-        return output is not None and output.ndim == self.n_axes + 2
-
-    def _read_batch(
+    def _store(
         self,
         results: dict[str, NDArray[np.float32]],
         name: str,
-        feature: torch.Tensor | None,
+        values: Sequence[torch.Tensor],
         plan: WindowPlan,
         batch: range,
         n_points: int,
     ) -> None:
-        assert feature is not None
-        if name not in results:
-            results[name] = np.empty((n_points, feature.shape[1]), dtype=np.float32)
-        for window, one in zip(batch, feature, strict=True):
-            points = plan.owned[window]
-            points = points[points < n_points]
-            if len(points):
-                at = (plan.positions[points] - plan.starts[window])[:, : self.n_axes]
-                values = gather_points(one, at, plan.window_size[: self.n_axes])
-                results[name][points] = values.float().cpu().numpy()
+        for window, one in zip(batch, values, strict=True):
+            n_channels = one.shape[1]
+            if name not in results:
+                results[name] = np.empty((n_points, n_channels), dtype=np.float32)
+            rows = results[name]
+            if n_channels != rows.shape[1]:
+                raise ExtractionError(
+                    f"{f'layer {name!r}' if name else 'the output'} has {n_channels} channels in "
+                    f"one window and {rows.shape[1]} in another; choose another layer"
+                )
+            rows[_owned(plan, window, n_points)] = one.float().cpu().numpy()
+
+
+def _owned(plan: WindowPlan, window: int, n_points: int) -> NDArray[np.intp]:
+    points = plan.owned[window]
+    return points[points < n_points]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -37,24 +37,28 @@ def inference_ready(network: nn.Module, device: torch.device) -> Iterator[nn.Mod
 
 
 @contextmanager
-def capture_outputs(network: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Collect the outputs of named modules in each forward pass.
+def capture_outputs(
+    network: nn.Module, names: Sequence[str], take: Callable[[Any], Any]
+) -> Iterator[dict[str, Any]]:
+    """Collect what `take` makes of the outputs of named modules in each forward pass.
 
-    The dict that is yielded holds the outputs of the last pass; clear it between
-    passes. Hooks are removed on exit, also after an exception.
+    It is made while the module returns: an operation in place further on
+    (``ReLU(inplace=True)``, ``x += skip``) would change a kept output. Where a module
+    runs twice, the last call counts. The dict that is yielded holds the last pass;
+    clear it between passes. Hooks are removed on exit, also after an exception.
     """
-    outputs: dict[str, Any] = {}
-    modules = dict(network.named_modules())
+    taken: dict[str, Any] = {}
+    modules = dict(network.named_modules(remove_duplicate=False))  # a module of two names
 
     def hook(name: str) -> Any:
         def store(module: nn.Module, args: Any, output: Any) -> None:
-            outputs[name] = output
+            taken[name] = take(output)
 
         return store
 
     handles = [modules[name].register_forward_hook(hook(name)) for name in names]
     try:
-        yield outputs
+        yield taken
     finally:
         for handle in handles:
             handle.remove()

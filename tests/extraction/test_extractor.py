@@ -204,6 +204,50 @@ def test_strided_layers_equal_full_upsampling(window, overlap):
                 )
 
 
+class Changing(Coordinates):
+    """What its layers return is changed in place afterwards, as many networks do."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv3d(3, 4, 3, padding=1)
+        self.act = nn.ReLU()
+        self.alias = self.conv
+        self.head = nn.Conv3d(4, 3, 1)
+        self.in_place = False
+
+    def forward(self, x):
+        y = self.alias(self.full(x))
+        if self.in_place:
+            x.mul_(0)
+            return self.head(self.act(y).add_(1))
+        return self.head(self.act(y) + 1)
+
+
+@pytest.mark.parametrize("layer", ["full", "conv", "act", "alias"])
+def test_features_are_the_layers_output_whatever_happens_to_it_later(layer):
+    cases = coordinate_cases(ODD)
+    torch.manual_seed(0)
+    network = Changing()
+    extractor = SegmentationFeatureExtractor(
+        BankEntry.from_module("changing", network), layers=(layer,), window_size=8, batch_size=2
+    )
+    reference = extractor.fit_transform(cases)
+    network.in_place, network.act = True, nn.ReLU(inplace=True)
+    assert_same(reference, extractor.fit_transform(cases))
+
+
+def test_the_last_call_of_a_layer_counts():
+    class Twice(Coordinates):
+        def forward(self, x):
+            self.full(x.mean(dim=(2, 3, 4)))  # of a shape that could not be read
+            return super().forward(x)
+
+    cases = coordinate_cases(ODD)
+    entry = BankEntry.from_module("twice", Twice())
+    extractor = SegmentationFeatureExtractor(entry, layers=("full",), window_size=8)
+    assert_features_belong_to_labels(cases, extractor.fit_transform(cases))
+
+
 def test_posterior_is_the_heads_softmax_at_the_class_sample():
     cases = coordinate_cases(ODD)
     entry = make_entry()
@@ -402,6 +446,35 @@ class TestBadInput:
 
         with pytest.raises(ExtractionError, match=r"'m', case 'case0': layer 'full' did not run"):
             self.extractor(Moody(), layers=("full",)).fit_transform(self.cases)
+
+    @pytest.mark.parametrize(
+        ("forward", "match"),
+        [
+            (lambda x: x.mean(0, keepdim=True), r"layer 'full'.*for a batch of 3 windows"),
+            (lambda x: x[:, :, 0], r"layer 'full'.*not a feature map of 3 spatial axes"),
+            (lambda x: (x, x), r"layer 'full' returns a tuple"),
+            (
+                lambda x: x if x[0, 0, 0, 0, 0] == 1 else x[:, :2],
+                r"layer 'full' has 2 channels in one window and 3 in another",
+            ),
+        ],
+    )
+    def test_layer_whose_output_changes_its_form(self, forward, match):
+        network = Coordinates()
+        network.full.forward = lambda x: forward(x) if x.any() else x
+        network.head.forward = lambda x: torch.zeros(3)
+        extractor = self.extractor(network, layers=("full",), batch_size=3)
+        extractor.set_params(overlap=0.0)
+        with pytest.raises(ExtractionError, match=f"'m', case 'case0': {match}"):
+            extractor.fit_transform(coordinate_cases([(40, 8, 8)]))  # two batches
+
+    def test_a_head_that_merges_the_batch_is_no_head(self):
+        network = Coordinates()
+        head = network.head.forward
+        network.head.forward = lambda x: head(x).mean(0, keepdim=True)
+        extractor = self.extractor(network, layers=("full",), batch_size=2, overlap=0.0)
+        features = extractor.fit_transform(coordinate_cases([(24, 8, 8)]))
+        assert not features.has_posterior
 
     def test_model_that_raises_on_a_case(self):
         class Angry(Coordinates):

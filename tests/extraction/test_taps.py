@@ -49,10 +49,10 @@ def test_a_feature_of_the_wrong_dimension_is_an_error():
 
 def test_hooks_are_removed_also_after_an_exception():
     network = nn.Sequential(nn.Identity(), nn.ReLU())
-    with capture_outputs(network, ["0"]) as outputs:
-        network(torch.ones(1))
-        assert list(outputs) == ["0"]
-    with pytest.raises(RuntimeError), capture_outputs(network, ["0", "1"]):
+    with capture_outputs(network, ["0"], torch.sum) as taken:
+        network(torch.ones(2))
+        assert taken == {"0": 2}
+    with pytest.raises(RuntimeError), capture_outputs(network, ["0", "1"], torch.sum):
         raise RuntimeError
     assert all(not m._forward_hooks for m in network.modules())
 
