@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from skte._sklearn import Interval, StrOptions
 from skte.estimators._base import TransferabilityEstimator
 from skte.estimators._consistency import case_codes, class_distances
+from skte.estimators._consistency_report import diagnose_consistency, pair_standard_error
+from skte.estimators._diagnosis import Diagnosis
 from skte.estimators._energy import PairEnergy, case_energies
 from skte.estimators._gaussian import PAIRWISE_DISTANCES
 from skte.estimators._scaling import unit_length
@@ -62,6 +64,17 @@ class CCFV(TransferabilityEstimator):
     min_distance : float, default=0.01
         Distances in the energy are floored here: on the unit sphere as it is,
         with ``normalize=None`` times the root-mean-square norm of the features.
+    n_pairs : int, optional
+        Pairs of cases compared for each class, drawn at random; ``standard_error_``
+        tells what that costs. Default: all pairs, whose number grows with the square
+        of the cases.
+    trace_share : float, default=1.0
+        Below 1, the cross term of the Wasserstein distance sees each covariance in
+        the fewest principal directions that hold this share of its trace. Traces
+        stay exact, so distances come out somewhat too high; ``layer_details_`` bounds by
+        how much. Faster for wide layers: 0.99 is a common choice.
+    random_state : int, default=0
+        Seed of the pairs, for `n_pairs`.
     layer_reduction : {"mean", "last"}, default="mean"
         Mean over layers, or the last (finest) layer alone.
 
@@ -69,6 +82,9 @@ class CCFV(TransferabilityEstimator):
     ----------
     score_ : float
         Higher is better. ``-inf`` where a layer collapsed.
+    standard_error_ : float
+        Of the score, from comparing `n_pairs` instead of all pairs of cases; 0 when
+        all were compared. It says nothing about which *cases* were labelled.
     layer_scores_ : ndarray of shape (n_layers,)
         Score of each layer.
     layer_names_ : tuple of str
@@ -76,9 +92,12 @@ class CCFV(TransferabilityEstimator):
     layer_details_ : tuple of dict
         For each layer: ``consistency`` (mapping of label to mean distance),
         ``distances`` (mapping of label to the matrix of distances between cases,
-        NaN where a case lacks the class), ``cases`` (the case of each row of the
-        matrices), ``variety`` (inverse energies, for the cases in
-        ``variety_cases``), ``floored`` (share of pairs on the energy's floor).
+        NaN where a case lacks the class or a pair was not compared; left out where
+        more than 512 rows are cases of their own), ``cases`` (the case of each row of
+        the matrices), ``n_pairs`` (mapping of label to the pairs there are),
+        ``truncation`` (how much too high the sum of ``consistency`` is at most),
+        ``variety`` (inverse energies, for the cases in ``variety_cases``),
+        ``floored`` (share of pairs of voxels on the energy's floor).
     n_features_in_ : int
         Number of channels, when fitted on an array.
 
@@ -131,6 +150,9 @@ class CCFV(TransferabilityEstimator):
         "feature_variety": ["boolean"],
         "background": [Real, str, None],
         "min_distance": [Interval(Real, 0, None, closed="left")],
+        "n_pairs": [Interval(Integral, 2, None, closed="left"), None],
+        "trace_share": [Interval(Real, 0, 1, closed="right")],
+        "random_state": [Interval(Integral, 0, None, closed="left")],
     }
 
     def __init__(
@@ -143,6 +165,9 @@ class CCFV(TransferabilityEstimator):
         feature_variety: bool = True,
         background: int | None = 0,
         min_distance: float = 0.01,
+        n_pairs: int | None = None,
+        trace_share: float = 1.0,
+        random_state: int = 0,
         layer_reduction: str = "mean",
     ) -> None:
         super().__init__(layer_reduction=layer_reduction)
@@ -153,6 +178,30 @@ class CCFV(TransferabilityEstimator):
         self.feature_variety = feature_variety
         self.background = background
         self.min_distance = min_distance
+        self.n_pairs = n_pairs
+        self.trace_share = trace_share
+        self.random_state = random_state
+
+    def diagnose(self) -> Diagnosis:
+        """Tell which layers, classes and cases drive the score.
+
+        Returns
+        -------
+        Diagnosis
+            Its ``cases`` name what lies farthest from the rest first: wrong labels
+            and cases from another domain end up there.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        """
+        plain = super().diagnose()
+        return replace(plain, **diagnose_consistency(self.layer_names_, self.layer_details_))
+
+    def _summarise(self) -> None:
+        used = self.layer_details_[-1:] if self.layer_reduction == "last" else self.layer_details_
+        self.standard_error_: float = pair_standard_error(used)
 
     def _score_block(self, block: FeatureBlock) -> float:
         return self._explain_block(block)[0]
@@ -213,7 +262,11 @@ class CCFV(TransferabilityEstimator):
             )
         with np.errstate(divide="ignore"):
             variety = 1.0 / np.array([e.energy for e in energies.values()])
-        return {"variety": variety, "variety_cases": list(energies), "floored": floored}
+        return {
+            "variety": variety,
+            "variety_cases": _names(block, list(energies)),
+            "floored": floored,
+        }
 
     def _check_energies(self, energies: Mapping[Any, PairEnergy], n_cases: int, where: str) -> None:
         for case, energy in energies.items():
@@ -239,16 +292,28 @@ class CCFV(TransferabilityEstimator):
     def _consistency(self, block: FeatureBlock) -> dict[str, Any]:
         """Mean distance between cases, for each class, eq. (1) and (2)."""
         cases, codes = case_codes(block)
-        pairs = class_distances(
-            block.X, block, codes, distance=self.distance, background=self.background
+        found = class_distances(
+            block,
+            codes,
+            distance=self.distance,
+            background=self.background,
+            n_pairs=self.n_pairs,
+            random_state=self.random_state,
+            trace_share=self.trace_share,
         )
-        consistency: dict[Any, float] = {}
-        distances: dict[Any, NDArray[np.float64]] = {}
-        for label, (present, D) in pairs.items():
-            consistency[label] = float(D.sum() / (len(D) * (len(D) - 1)))
-            distances[label] = np.full((len(cases), len(cases)), np.nan)
-            distances[label][np.ix_(present, present)] = D
-        return {"consistency": consistency, "distances": distances, "cases": cases.tolist()}
+        return {
+            "consistency": {label: one.mean for label, one in found.items()},
+            "distances": {
+                label: one.matrix(len(cases)) for label, one in found.items() if len(one.values)
+            },
+            "n_pairs": {label: one.n_pairs for label, one in found.items()},
+            "truncation": sum(one.error for one in found.values()),
+            "cases": _names(block, cases.tolist()),
+        }
+
+
+def _names(block: FeatureBlock, cases: list[Any]) -> list[Any]:
+    return cases if block.case_names is None else [block.case_name(case) for case in cases]
 
 
 def _is_axis(X: NDArray[np.float64], min_distance: float) -> bool:

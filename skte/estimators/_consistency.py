@@ -3,19 +3,56 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 
 from skte.estimators._gaussian import PAIRWISE_DISTANCES
 from skte.exceptions import UnusableClassWarning
 from skte.features import FeatureBlock
 
-__all__ = ["case_codes", "class_distances"]
+__all__ = ["CaseDistances", "case_codes", "class_distances"]
 
-# Without groups every row is a case; beyond this the pairs would not fit in memory.
+# Without groups every row is a case; beyond this the pairs take too long.
 _MAX_CASES = 10_000
+_ROWS = 512
+
+
+@dataclass(frozen=True, eq=False)
+class CaseDistances:
+    """Distances between the cases that hold one class.
+
+    Attributes
+    ----------
+    mean : float
+        Over the pairs compared.
+    pairs : ndarray of shape (n_compared, 2)
+        Positions of the cases compared; empty where every row is a case of its own.
+    values : ndarray of shape (n_compared,)
+        Distance of each pair.
+    error : float
+        How much too high the mean is at most, from truncation.
+    n_pairs : int
+        Pairs of cases that hold the class.
+    """
+
+    mean: float
+    pairs: NDArray[np.intp]
+    values: NDArray[np.float64]
+    error: float
+    n_pairs: int
+
+    def matrix(self, n_cases: int) -> NDArray[np.float64]:
+        """Symmetric matrix of shape (n_cases, n_cases); NaN where nothing was compared."""
+        D = np.full((n_cases, n_cases), np.nan)
+        i, j = self.pairs.T
+        D[i, j] = D[j, i] = self.values
+        present = np.unique(self.pairs)
+        D[present, present] = 0.0
+        return D
 
 
 def case_codes(block: FeatureBlock) -> tuple[NDArray[np.generic], NDArray[np.intp]]:
@@ -56,51 +93,71 @@ def case_codes(block: FeatureBlock) -> tuple[NDArray[np.generic], NDArray[np.int
 
 
 def class_distances(
-    X: NDArray[np.float64],
     block: FeatureBlock,
     codes: NDArray[np.intp],
     *,
     distance: str,
     background: Any,
-) -> dict[Any, tuple[NDArray[np.intp], NDArray[np.float64]]]:
-    """Distances between all pairs of cases, for each class two cases hold.
+    n_pairs: int | None,
+    random_state: int,
+    trace_share: float,
+) -> dict[Any, CaseDistances]:
+    """Distances between pairs of cases, for each class that two cases hold.
 
     Parameters
     ----------
-    X : ndarray of shape (n_voxels, n_channels)
-        The block's features, normalised or not.
     block : FeatureBlock
-        Labels, and the name used in messages.
+        Features, normalised or not, and labels.
     codes : ndarray of shape (n_voxels,)
         Case of each row.
     distance : {"wasserstein", "kl", "bhattacharyya"}
         Distance between the Gaussians fitted to a class in two cases.
     background : label or None
         Left out.
+    n_pairs : int or None
+        Pairs compared for each class; None for all. They are the first ones, in an
+        order of all pairs that depends on `random_state` alone, in which both cases
+        hold the class: layers share them, and classes as far as can be.
+    random_state : int
+        Seed of that order.
+    trace_share : float
+        Of each covariance, see `pairwise_wasserstein`.
 
     Returns
     -------
-    dict of label to (ndarray of shape (n,), ndarray of shape (n, n))
-        Cases that hold the class (codes), and the distances between them.
+    dict of label to CaseDistances
+        Classes in sorted order.
 
     Raises
     ------
     ValueError
         If no class is present in two cases.
     """
-    result: dict[Any, tuple[NDArray[np.intp], NDArray[np.float64]]] = {}
+    result: dict[Any, CaseDistances] = {}
     unusable = []
+    order = None if n_pairs is None else _pair_order(int(codes.max()) + 1, random_state)
     for label in np.unique(block.y):
         if background is not None and label == background:
             continue
         rows = np.flatnonzero(block.y == label)
-        order = rows[np.argsort(codes[rows], kind="stable")]
-        present, starts = np.unique(codes[order], return_index=True)
+        rows = rows[np.argsort(codes[rows], kind="stable")]
+        present, starts = np.unique(codes[rows], return_index=True)
         if len(present) < 2:
             unusable.append(label.item())
             continue
-        samples = np.split(X[order], starts[1:])
-        result[label.item()] = (present, PAIRWISE_DISTANCES[distance](samples))
+        if len(present) == len(rows) and n_pairs is None and distance == "wasserstein":
+            result[label.item()] = _between_points(block.X[rows], present)
+            continue
+        pairs = _choose_pairs(len(present), present, order, n_pairs)
+        samples = np.split(block.X[rows], starts[1:])
+        values, errors = PAIRWISE_DISTANCES[distance](samples, pairs, trace_share)
+        result[label.item()] = CaseDistances(
+            mean=float(values.mean()),
+            pairs=present[pairs],
+            values=values,
+            error=float(errors.mean()),
+            n_pairs=len(present) * (len(present) - 1) // 2,
+        )
     if not result:
         raise ValueError(
             f"{block.label}: no class is present in two cases, so class consistency is "
@@ -115,3 +172,39 @@ def class_distances(
             stacklevel=2,
         )
     return result
+
+
+def _pair_order(n_cases: int, random_state: int) -> NDArray[np.intp]:
+    """All pairs of cases in random order, shape (n_pairs, 2)."""
+    pairs = np.stack(np.triu_indices(n_cases, k=1), axis=1)
+    return np.asarray(np.random.default_rng(random_state).permutation(pairs))
+
+
+def _choose_pairs(
+    n_present: int,
+    present: NDArray[np.intp],
+    order: NDArray[np.intp] | None,
+    n_pairs: int | None,
+) -> NDArray[np.intp]:
+    """Pairs to compare, as positions in `present`, ordered by the first."""
+    if order is None:
+        return np.stack(np.triu_indices(n_present, k=1), axis=1)
+    usable = order[np.isin(order, present).all(axis=1)][:n_pairs]
+    positions = np.searchsorted(present, usable)
+    return np.asarray(positions[np.lexsort(positions.T[::-1])])
+
+
+def _between_points(X: NDArray[np.float64], present: NDArray[np.intp]) -> CaseDistances:
+    """Point masses: W2 is the Euclidean distance, and all pairs need not be kept."""
+    n = len(X)
+    n_pairs = n * (n - 1) // 2
+    if n <= _ROWS:
+        i, j = np.triu_indices(n, k=1)
+        values = cdist(X, X)[i, j]
+        pairs = np.stack([present[i], present[j]], axis=1)
+        return CaseDistances(float(values.mean()), pairs, values, 0.0, n_pairs)
+    total = 0.0
+    for start in range(0, n, _ROWS):
+        total += float(cdist(X[start : start + _ROWS], X).sum())
+    none = np.zeros((0, 2), dtype=np.intp)
+    return CaseDistances(total / (2 * n_pairs), none, np.zeros(0), 0.0, n_pairs)

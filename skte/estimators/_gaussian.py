@@ -6,37 +6,42 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg.lapack import dsterf, dsytrd
-from scipy.spatial.distance import pdist, squareform
+
+from skte.estimators._nuclear import nuclear_norms
 
 __all__ = ["PAIRWISE_DISTANCES", "pairwise_wasserstein"]
 
 Samples = Sequence[NDArray[np.float64]]
+Pairs = NDArray[np.intp]
+#: One value a pair, and how much too high each is at most.
+Distances = tuple[NDArray[np.float64], NDArray[np.float64]]
 
-# Batches of r x r products of at most this many float64 stay in the cache (512 kB).
-_CHUNK = 64_000
-# Where W2^2 is below this share of the traces, squaring singular values (the fast
-# way) could cost more than the seventh digit, so those pairs get a true SVD.
+# Where W2^2 is below this share of the traces, the cross term gets a true SVD.
 _CANCELLATION = 0.01
-# Below this size a call costs more than what it saves.
-_LAPACK_PAYS = 24
 # Ridge of the covariances for the distances that invert them, relative to the mean
 # variance. It decides the result where a case has fewer voxels than channels.
 _RIDGE = 1e-6
 
 
-def pairwise_wasserstein(samples: Samples) -> NDArray[np.float64]:
+def pairwise_wasserstein(samples: Samples, pairs: Pairs, trace_share: float = 1.0) -> Distances:
     """2-Wasserstein distances between the Gaussians fitted to each sample.
 
     Parameters
     ----------
     samples : sequence of ndarray of shape (n_i, n_channels)
         One array a case. Covariances have ddof 1; a single row is a point mass.
+    pairs : ndarray of shape (n_pairs, 2)
+        Positions of the samples to compare, ordered by the first.
+    trace_share : float, default=1.0
+        Each covariance is reduced to the fewest principal directions that hold this
+        share of its trace, in the cross term alone; its trace stays exact.
 
     Returns
     -------
-    ndarray of shape (n_cases, n_cases)
-        W2 (not its square), symmetric with a zero diagonal.
+    values : ndarray of shape (n_pairs,)
+        W2 (not its square).
+    errors : ndarray of shape (n_pairs,)
+        How much too high each value is at most; zero for ``trace_share=1``.
 
     Notes
     -----
@@ -44,25 +49,32 @@ def pairwise_wasserstein(samples: Samples) -> NDArray[np.float64]:
     ``(S_i S_j)^(1/2)`` is the nuclear norm of ``A_i A_j^T``, a matrix no larger
     than the rank of the covariances. In float32 the difference of the traces
     cancels every digit on wide layers; everything here is float64.
+
+    A truncated ``A`` is ``A - E`` with ``E`` orthogonal to it, so the nuclear norm drops, and
+    by no more than ``|E_i| |A_j| + |A_i| |E_j|`` in Frobenius norms (Hoelder).
     """
     means = np.stack([X.mean(axis=0) for X in samples])
-    squared = squareform(pdist(means, "sqeuclidean"))
+    gaps = means[pairs[:, 0]] - means[pairs[:, 1]]
+    squared = np.einsum("ij,ij->i", gaps, gaps)
     if all(len(X) == 1 for X in samples):
-        return np.asarray(np.sqrt(squared))
+        return np.sqrt(squared), np.zeros_like(squared)
     factors = _factors(samples, means)
     traces = np.einsum("ijk,ijk->i", factors, factors)
-    n_cases, height, n_channels = factors.shape
-    # All factors side by side: one product serves a case and all that follow it.
-    side_by_side = np.ascontiguousarray(factors.reshape(-1, n_channels).T)
-    step = max(1, _CHUNK // height**2)
-    for i in range(n_cases):
-        for start in range(i + 1, n_cases, step):
-            others = slice(start, min(start + step, n_cases))
-            block = side_by_side[:, others.start * height : others.stop * height]
-            products = (factors[i] @ block).reshape(height, -1, height).transpose(1, 0, 2)
-            squared[i, others] += _bures(products, traces[i] + traces[others], squared[i, others])
-            squared[others, i] = squared[i, others]
-    return np.asarray(np.sqrt(np.maximum(squared, 0.0)))
+    slack = np.zeros(len(pairs))
+    if trace_share < 1.0:
+        factors, dropped = _truncated(factors, traces, trace_share)
+        i, j = pairs.T
+        slack = 2.0 * (np.sqrt(dropped[i] * traces[j]) + np.sqrt(traces[i] * dropped[j]))
+    both = traces[pairs[:, 0]] + traces[pairs[:, 1]]
+    squared += both - 2.0 * nuclear_norms(factors, pairs)
+    # There the difference of the traces cancels, and squaring the singular values (the
+    # fast way) would cost the seventh digit.
+    for k in np.flatnonzero(squared < _CANCELLATION * both):
+        i, j = pairs[k]
+        norm = float(np.linalg.svd(factors[i] @ factors[j].T, compute_uv=False).sum())
+        squared[k] = gaps[k] @ gaps[k] + both[k] - 2.0 * norm
+    values = np.sqrt(np.maximum(squared, 0.0))
+    return values, values - np.sqrt(np.maximum(squared - slack, 0.0))
 
 
 def _factors(samples: Samples, means: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -79,68 +91,49 @@ def _factors(samples: Samples, means: NDArray[np.float64]) -> NDArray[np.float64
     return factors
 
 
-def _bures(
-    products: NDArray[np.float64], traces: NDArray[np.float64], gaps: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Traces less twice the nuclear norms of the products.
-
-    `gaps`, the squared distances of the means, tell how much cancellation matters.
-    """
-    eigenvalues = _eigenvalues(products.transpose(0, 2, 1) @ products)
-    eigenvalues[eigenvalues < eigenvalues[:, -1:] * np.finfo(float).eps] = 0.0
-    result: NDArray[np.float64] = traces - 2.0 * np.sqrt(eigenvalues).sum(axis=1)
-    close = np.flatnonzero(result + gaps < _CANCELLATION * traces)
-    if len(close):
-        singular = np.linalg.svd(products[close], compute_uv=False)
-        result[close] = traces[close] - 2.0 * singular.sum(axis=1)
-    return result
-
-
-def _eigenvalues(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Eigenvalues of symmetric matrices, ascending; overwrites the matrices.
-
-    Large ones by the two LAPACK steps behind ``eigvalsh``, without the scaling and
-    copies that cost as much as the arithmetic.
-    """
-    n = matrices.shape[1]
-    if n < _LAPACK_PAYS:
-        return np.asarray(np.linalg.eigvalsh(matrices))
-    result = np.empty(matrices.shape[:2])
-    for k, matrix in enumerate(matrices):
-        _, diagonal, off, _, _ = dsytrd(matrix.T, lower=1, lwork=32 * n, overwrite_a=1)
-        result[k], failed = dsterf(diagonal, off, overwrite_d=1, overwrite_e=1)
-        if failed:  # never seen; a lost pair would be a wrong score
-            raise np.linalg.LinAlgError("Eigenvalues of a product of covariances did not converge.")
-    return result
+def _truncated(
+    factors: NDArray[np.float64], traces: NDArray[np.float64], trace_share: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Factors in the fewest rows that hold a share of each trace, and what that drops."""
+    height = 1
+    dropped = np.zeros(len(factors))
+    for k, A in enumerate(factors):
+        # Rotating the rows leaves A^T A; the rotated rows are orthogonal, longest first.
+        values, U = np.linalg.eigh(A @ A.T)
+        values, U = np.maximum(values[::-1], 0.0), U[:, ::-1]
+        kept = 1 + int(np.searchsorted(np.cumsum(values), trace_share * traces[k]))
+        A[:] = U.T @ A
+        dropped[k] = values[kept:].sum()
+        A[kept:] = 0.0
+        height = max(height, min(kept, len(values)))
+    return np.ascontiguousarray(factors[:, :height]), dropped
 
 
-def pairwise_kl(samples: Samples) -> NDArray[np.float64]:
-    """Symmetrised Kullback-Leibler divergence, ``(KL(i|j) + KL(j|i)) / 2``."""
+def pairwise_kl(samples: Samples, pairs: Pairs, trace_share: float = 1.0) -> Distances:
+    """Symmetrised Kullback-Leibler divergence, ``(KL(i|j) + KL(j|i)) / 2``; exact."""
     means, covariances = _moments(samples)
     inverses = np.linalg.inv(covariances)
     n_channels = means.shape[1]
-    D = np.zeros((len(samples), len(samples)))
-    for i in range(len(samples)):
-        for j in range(i + 1, len(samples)):
-            gap = means[i] - means[j]
-            both = inverses[i] + inverses[j]
-            spread = np.vdot(inverses[i], covariances[j]) + np.vdot(inverses[j], covariances[i])
-            D[i, j] = D[j, i] = 0.25 * (spread - 2 * n_channels + gap @ both @ gap)
-    return D
+    values = np.empty(len(pairs))
+    for pair, (i, j) in enumerate(pairs):
+        gap = means[i] - means[j]
+        both = inverses[i] + inverses[j]
+        spread = np.vdot(inverses[i], covariances[j]) + np.vdot(inverses[j], covariances[i])
+        values[pair] = 0.25 * (spread - 2 * n_channels + gap @ both @ gap)
+    return values, np.zeros_like(values)
 
 
-def pairwise_bhattacharyya(samples: Samples) -> NDArray[np.float64]:
-    """Bhattacharyya distance between the Gaussians."""
+def pairwise_bhattacharyya(samples: Samples, pairs: Pairs, trace_share: float = 1.0) -> Distances:
+    """Bhattacharyya distance between the Gaussians; exact."""
     means, covariances = _moments(samples)
     logdets = np.linalg.slogdet(covariances).logabsdet
-    D = np.zeros((len(samples), len(samples)))
-    for i in range(len(samples)):
-        for j in range(i + 1, len(samples)):
-            gap = means[i] - means[j]
-            middle = (covariances[i] + covariances[j]) / 2
-            volume = np.linalg.slogdet(middle).logabsdet - (logdets[i] + logdets[j]) / 2
-            D[i, j] = D[j, i] = gap @ np.linalg.solve(middle, gap) / 8 + volume / 2
-    return D
+    values = np.empty(len(pairs))
+    for pair, (i, j) in enumerate(pairs):
+        gap = means[i] - means[j]
+        middle = (covariances[i] + covariances[j]) / 2
+        volume = np.linalg.slogdet(middle).logabsdet - (logdets[i] + logdets[j]) / 2
+        values[pair] = gap @ np.linalg.solve(middle, gap) / 8 + volume / 2
+    return values, np.zeros_like(values)
 
 
 def _moments(samples: Samples) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -160,7 +153,7 @@ def _moments(samples: Samples) -> tuple[NDArray[np.float64], NDArray[np.float64]
     return means, covariances
 
 
-PAIRWISE_DISTANCES: dict[str, Callable[[Samples], NDArray[np.float64]]] = {
+PAIRWISE_DISTANCES: dict[str, Callable[[Samples, Pairs, float], Distances]] = {
     "bhattacharyya": pairwise_bhattacharyya,
     "kl": pairwise_kl,
     "wasserstein": pairwise_wasserstein,
