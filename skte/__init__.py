@@ -2,7 +2,22 @@
 
 from skte import datasets
 from skte.bank import BankEntry, ModelBank
-from skte.estimators import CCFV, GBC, LEEP, LogME, TransferabilityEstimator, TransRate
+from skte.estimators import (
+    CCFV,
+    GBC,
+    KNN,
+    LEEP,
+    NCE,
+    NLEEP,
+    PARC,
+    SFDA,
+    Ensemble,
+    HScore,
+    LogME,
+    RankMe,
+    TransferabilityEstimator,
+    TransRate,
+)
 from skte.extraction import SegmentationFeatureExtractor
 from skte.features import FeatureBlock, FeatureSet
 from skte.selection import ModelBankSelector, weighted_kendall_score
@@ -12,13 +27,21 @@ __version__ = "0.1.0"
 __all__ = [
     "BankEntry",
     "CCFV",
+    "Ensemble",
     "FeatureBlock",
     "FeatureSet",
     "GBC",
+    "HScore",
+    "KNN",
     "LEEP",
     "LogME",
     "ModelBank",
     "ModelBankSelector",
+    "NCE",
+    "NLEEP",
+    "PARC",
+    "RankMe",
+    "SFDA",
     "SegmentationFeatureExtractor",
     "TransRate",
     "TransferabilityEstimator",

@@ -108,6 +108,7 @@ class TransferabilityEstimator(BaseEstimator):
         self.layer_scores_: NDArray[np.float64] = np.array([score for score, _ in explained])
         self.layer_details_: tuple[Mapping[str, Any], ...] = tuple(d for _, d in explained)
         self.score_: float = self._reduce_layers(self.layer_scores_)
+        self._summarise()
         return self
 
     def score(
@@ -197,6 +198,9 @@ class TransferabilityEstimator(BaseEstimator):
     @abstractmethod
     def _score_block(self, block: FeatureBlock) -> float:
         """Score one layer; ``block.X`` is float64, finite and has at least two rows."""
+
+    def _summarise(self) -> None:
+        """Set further attributes from those of the layers, at the end of ``fit``."""
 
     def _score_moments(self, moments: ClassMoments) -> float:
         """Score one layer known by its moments; for estimators that accept them."""

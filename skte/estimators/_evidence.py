@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
 from skte.estimators._scaling import unit_range
+from skte.features import ClassMoments
 
-__all__ = ["logme_evidence"]
+__all__ = ["class_evidence", "logme_evidence"]
 
 _EPS = float(np.finfo(np.float64).eps)
 # Squaring the features halves their digits. Below these ratios (of eigenvalues, of
@@ -75,6 +76,36 @@ def logme_evidence(
     return np.asarray(evidence - np.log(2.0) * np.array(exponents))
 
 
+def class_evidence(
+    moments: ClassMoments, *, tol: float, max_iter: int, exact: bool = False
+) -> NDArray[np.float64] | None:
+    """Maximum log evidence per voxel of each class's indicator, from moments alone.
+
+    Parameters
+    ----------
+    moments : ClassMoments
+        Of the features by class.
+    tol : float
+        Tolerance on ``log(alpha / beta)`` at the maximum.
+    max_iter : int
+        Largest number of halvings of the bracket around the maximum.
+    exact : bool, default=False
+        Return None where squared features do not hold the digits that a
+        decomposition of the features themselves would give.
+
+    Returns
+    -------
+    ndarray of shape (n_classes,) or None
+        Higher is better.
+    """
+    mean = moments.pivot + moments.mean_offset
+    n = moments.n_voxels
+    gram = moments.total + n * np.outer(mean, mean)
+    cross = (moments.pivot + moments.offsets).T * moments.counts
+    spectrum = _decompose_gram(gram, cross, moments.counts.astype(np.float64), n, exact=exact)
+    return None if spectrum is None else _maximise(spectrum, tol, max_iter)
+
+
 class _Spectrum(NamedTuple):
     """What the evidence depends on: r eigenvalues and the targets along them."""
 
@@ -91,28 +122,46 @@ def _decompose(X: NDArray[np.float64], Y: NDArray[np.float64]) -> _Spectrum:
     squares = np.einsum("ij,ij->j", Y, Y)
     spectrum = None
     if n_features <= n_samples:
-        spectrum = _decompose_gram(X, Y, squares)
-    if spectrum is None:
-        spectrum = _decompose_factor(X, Y)
-    if len(spectrum.eigenvalues) == n_samples:  # the features span every target
-        return spectrum._replace(residuals=np.zeros_like(squares))
-    return spectrum._replace(residuals=np.maximum(spectrum.residuals, _EPS * squares))
+        spectrum = _decompose_gram(X.T @ X, X.T @ Y, squares, n_samples, exact=True)
+    return _decompose_factor(X, Y) if spectrum is None else spectrum
 
 
 def _decompose_gram(
-    X: NDArray[np.float64], Y: NDArray[np.float64], squares: NDArray[np.float64]
+    gram: NDArray[np.float64],
+    cross: NDArray[np.float64],
+    squares: NDArray[np.float64],
+    n_samples: int,
+    *,
+    exact: bool,
 ) -> _Spectrum | None:
-    """From ``X^T X`` and ``X^T Y`` alone; None where that would cost digits."""
-    if X.shape[1] == 0:
-        return _Spectrum(np.zeros(0), np.zeros((0, Y.shape[1])), squares, len(X))
-    eigenvalues, V = np.linalg.eigh(X.T @ X)
-    if eigenvalues[0] <= _GRAM_CONDITION * eigenvalues[-1]:
+    """From ``X^T X`` and ``X^T Y`` alone; with `exact`, None where that costs digits."""
+    kept = np.flatnonzero(np.diag(gram) > 0)
+    if len(kept) == 0:
+        return _Spectrum(np.zeros(0), np.zeros((0, len(squares))), squares, n_samples)
+    eigenvalues, V = np.linalg.eigh(gram[np.ix_(kept, kept)])
+    if exact and eigenvalues[0] <= _GRAM_CONDITION * eigenvalues[-1]:
         return None
-    energies = (V.T @ (X.T @ Y)) ** 2 / eigenvalues[:, None]
+    rank = eigenvalues > max(n_samples, len(kept)) * _EPS * eigenvalues[-1]
+    eigenvalues, V = eigenvalues[rank], V[:, rank]
+    energies = (V.T @ cross[kept]) ** 2 / eigenvalues[:, None]
     residuals = squares - energies.sum(axis=0)
-    if (residuals < _GRAM_RESIDUAL * squares).any():
+    if exact and (residuals < _GRAM_RESIDUAL * squares).any():
         return None
-    return _Spectrum(eigenvalues, energies, residuals, len(X))
+    return _spectrum(eigenvalues, energies, residuals, squares, n_samples)
+
+
+def _spectrum(
+    eigenvalues: NDArray[np.float64],
+    energies: NDArray[np.float64],
+    residuals: NDArray[np.float64],
+    squares: NDArray[np.float64],
+    n_samples: int,
+) -> _Spectrum:
+    if len(eigenvalues) == n_samples:  # the features span every target
+        residuals = np.zeros_like(squares)
+    else:
+        residuals = np.maximum(residuals, _EPS * squares)
+    return _Spectrum(eigenvalues, energies, residuals, n_samples)
 
 
 def _decompose_factor(X: NDArray[np.float64], Y: NDArray[np.float64]) -> _Spectrum:
@@ -129,7 +178,8 @@ def _decompose_factor(X: NDArray[np.float64], Y: NDArray[np.float64]) -> _Spectr
     energies = (U.T @ projected) ** 2
     rank = int(np.sum(singular > max(X.shape) * _EPS * singular[0]))
     residuals = residuals + energies[rank:].sum(axis=0)
-    return _Spectrum(singular[:rank] ** 2, energies[:rank], residuals, n_samples)
+    squares = np.einsum("ij,ij->j", Y, Y)
+    return _spectrum(singular[:rank] ** 2, energies[:rank], residuals, squares, n_samples)
 
 
 def _maximise(spectrum: _Spectrum, tol: float, max_iter: int) -> NDArray[np.float64]:

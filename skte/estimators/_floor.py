@@ -13,7 +13,7 @@ from skte.features import FeatureBlock
 __all__ = ["label_entropy", "warn_at_floor"]
 
 # A score this close to its floor, relative to it, says nothing about the model.
-_AT_FLOOR = 0.01
+_AT_FLOOR = 0.002
 
 
 def label_entropy(y: NDArray[np.generic]) -> float:

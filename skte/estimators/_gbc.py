@@ -15,12 +15,14 @@ from skte._sklearn import Interval, StrOptions
 from skte.estimators._base import TransferabilityEstimator
 from skte.estimators._labels import encode_labels
 from skte.estimators._scaling import centred
-from skte.exceptions import UnusableClassWarning
-from skte.features import FeatureBlock
+from skte.exceptions import SaturatedScoreWarning, UnusableClassWarning
+from skte.features import ClassMoments, FeatureBlock
 
 __all__ = ["GBC", "bhattacharyya_distances"]
 
 _EPS = float(np.finfo(np.float64).eps)
+# Logarithm of an overlap at which scores no longer differ in print.
+_UNDERFLOW = float(np.log(1e-12))
 
 
 class GBC(TransferabilityEstimator):
@@ -102,6 +104,7 @@ class GBC(TransferabilityEstimator):
     -6
     """
 
+    _accepts_moments: ClassVar[bool] = True
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **TransferabilityEstimator._parameter_constraints,
         "n_components": [Interval(Integral, 1, None, closed="left"), None],
@@ -127,6 +130,9 @@ class GBC(TransferabilityEstimator):
 
     def _score_block(self, block: FeatureBlock) -> float:
         _warn_single_rows(block)
+        encode_labels(block.y)  # refuses a single class
+        if block.n_channels <= block.n_voxels:
+            return self._score_moments(block.moments)
         # Differences of features are all that counts, and their scale cancels.
         Z, _ = centred(block.X)
         if self.n_components is not None:
@@ -134,9 +140,36 @@ class GBC(TransferabilityEstimator):
         D = bhattacharyya_distances(
             Z, block.y, covariance=self.covariance, min_variance=self.min_variance
         )
+        return self._overlap(D, block.label)
+
+    def _score_moments(self, moments: ClassMoments) -> float:
+        covariances = moments.scatters / moments.counts[:, None, None]
+        centres, total = moments.centres, moments.total
+        if self.n_components is not None:
+            V = _principal_axes(total, moments.n_voxels, self.n_components)
+            centres, covariances = centres @ V, V.T @ covariances @ V
+            total = V.T @ total @ V
+        floor = self.min_variance * float(np.trace(total)) / moments.n_voxels
+        if self.covariance == "full":
+            D = _full_distances(centres, covariances, floor)
+        else:
+            variances = np.diagonal(covariances, axis1=1, axis2=2)
+            D = _axis_distances(centres, variances, floor, self.covariance)
+        return self._overlap(D, moments.label)
+
+    def _overlap(self, D: NDArray[np.float64], where: str) -> float:
         between = D[np.triu_indices(len(D), k=1)]
         log_overlap = float(logsumexp(-between) + np.log(2.0))  # ordered pairs
-        return -log_overlap if self.log else -float(np.exp(log_overlap))
+        if self.log:
+            return -log_overlap
+        if log_overlap < _UNDERFLOW:
+            warnings.warn(
+                f"{where}: the classes overlap by {np.exp(log_overlap):.1g} in all, so models "
+                "tie near the ceiling of GBC, zero. Use GBC(log=True).",
+                SaturatedScoreWarning,
+                stacklevel=2,
+            )
+        return -float(np.exp(log_overlap))
 
 
 def bhattacharyya_distances(
@@ -175,65 +208,73 @@ def bhattacharyya_distances(
     """
     classes, codes = encode_labels(y)
     Z, _ = centred(X)
-    n_classes = len(classes)
-    distances = np.zeros((n_classes, n_classes))
-    if not Z.size:
-        return distances  # all features are constant: the classes are alike
-    samples = [Z[codes == k] for k in range(n_classes)]
+    samples = [Z[codes == k] for k in range(len(classes))]
     means = np.stack([sample.mean(axis=0) for sample in samples])
     spread = [sample - mean for sample, mean in zip(samples, means, strict=True)]
     floor = min_variance * float(np.einsum("ij,ij->", Z, Z)) / len(Z)
-    i, j = np.triu_indices(n_classes, k=1)
-    gaps = means[i] - means[j]
     if covariance == "full":
-        covariances = np.stack([_floored_covariance(A, floor) for A in spread])
-        distances[i, j] = _distances_full(gaps, covariances, i, j)
-    else:
-        variances = np.stack([np.einsum("ij,ij->j", A, A) / len(A) for A in spread])
-        if covariance == "spherical":
-            variances[:] = variances.mean(axis=1, keepdims=True)
-        variances = np.maximum(variances, floor)
-        middle = (variances[i] + variances[j]) / 2
-        logs = np.log(variances)
-        volume = np.log(middle) - (logs[i] + logs[j]) / 2
-        distances[i, j] = (gaps**2 / middle).sum(axis=1) / 8 + volume.sum(axis=1) / 2
+        return _full_distances(means, np.stack([A.T @ A / len(A) for A in spread]), floor)
+    variances = np.stack([np.einsum("ij,ij->j", A, A) / len(A) for A in spread])
+    return _axis_distances(means, variances, floor, covariance)
+
+
+def _axis_distances(
+    means: NDArray[np.float64], variances: NDArray[np.float64], floor: float, covariance: str
+) -> NDArray[np.float64]:
+    """Distances between Gaussians of diagonal or spherical covariance."""
+    distances = np.zeros((len(means), len(means)))
+    if floor == 0.0:
+        return distances  # all features are constant: the classes are alike
+    if covariance == "spherical":
+        variances = np.broadcast_to(variances.mean(axis=1, keepdims=True), variances.shape)
+    variances = np.maximum(variances, floor)
+    i, j = np.triu_indices(len(means), k=1)
+    middle = (variances[i] + variances[j]) / 2
+    logs = np.log(variances)
+    volume = np.log(middle) - (logs[i] + logs[j]) / 2
+    gaps = means[i] - means[j]
+    distances[i, j] = (gaps**2 / middle).sum(axis=1) / 8 + volume.sum(axis=1) / 2
     # The volumes differ from zero by rounding where two covariances agree.
     return np.maximum(distances + distances.T, 0.0)
 
 
-def _distances_full(
-    gaps: NDArray[np.float64],
-    covariances: NDArray[np.float64],
-    i: NDArray[np.intp],
-    j: NDArray[np.intp],
+def _full_distances(
+    means: NDArray[np.float64], covariances: NDArray[np.float64], floor: float
 ) -> NDArray[np.float64]:
+    """Distances between Gaussians of any covariance."""
+    distances = np.zeros((len(means), len(means)))
+    if floor == 0.0:
+        return distances
+    covariances = np.stack([_floored(S, floor) for S in covariances])
     logdets = np.linalg.slogdet(covariances).logabsdet
-    result = np.empty(len(gaps))
-    for pair, gap in enumerate(gaps):
-        both = logdets[i[pair]] + logdets[j[pair]]
-        factor = np.linalg.cholesky((covariances[i[pair]] + covariances[j[pair]]) / 2)
-        whitened = solve_triangular(factor, gap, lower=True)
+    for i, j in zip(*np.triu_indices(len(means), k=1), strict=True):
+        factor = np.linalg.cholesky((covariances[i] + covariances[j]) / 2)
+        whitened = solve_triangular(factor, means[i] - means[j], lower=True)
         logdet = 2.0 * np.log(np.diag(factor)).sum()
-        result[pair] = whitened @ whitened / 8 + (logdet - both / 2) / 2
-    return result
+        volume = logdet - (logdets[i] + logdets[j]) / 2
+        distances[i, j] = whitened @ whitened / 8 + volume / 2
+    return np.maximum(distances + distances.T, 0.0)
 
 
-def _floored_covariance(A: NDArray[np.float64], floor: float) -> NDArray[np.float64]:
-    """Covariance of centred rows with eigenvalues of at least `floor`."""
-    eigenvalues, V = np.linalg.eigh(A.T @ A / len(A))
+def _floored(S: NDArray[np.float64], floor: float) -> NDArray[np.float64]:
+    """Covariance with eigenvalues of at least `floor`."""
+    eigenvalues, V = np.linalg.eigh(S)
     return np.asarray((V * np.maximum(eigenvalues, floor)) @ V.T)
 
 
+def _principal_axes(total: NDArray[np.float64], n: int, n_components: int) -> NDArray[np.float64]:
+    """Leading eigenvectors of a scatter matrix, those of zero spread left out."""
+    eigenvalues, vectors = np.linalg.eigh(total)
+    rank = int(np.sum(eigenvalues > max(n, len(total)) * _EPS * max(eigenvalues[-1], 0.0)))
+    return np.asarray(vectors[:, len(eigenvalues) - min(rank, n_components) :])
+
+
 def _principal_components(Z: NDArray[np.float64], n_components: int) -> NDArray[np.float64]:
-    """Scores on the leading principal axes of centred rows, those of zero spread left out."""
-    n, d = Z.shape
-    if d == 0:
-        return Z
-    eigenvalues, vectors = np.linalg.eigh(Z.T @ Z if d <= n else Z @ Z.T)
-    rank = int(np.sum(eigenvalues > max(n, d) * _EPS * eigenvalues[-1]))
-    kept = slice(len(eigenvalues) - min(rank, n_components), None)
-    if d <= n:
-        return np.asarray(Z @ vectors[:, kept])
+    """Scores on the leading principal axes of centred rows, fewer than channels."""
+    n = len(Z)
+    eigenvalues, vectors = np.linalg.eigh(Z @ Z.T)
+    rank = int(np.sum(eigenvalues > max(Z.shape) * _EPS * eigenvalues[-1]))
+    kept = slice(n - min(rank, n_components), None)
     return np.asarray(vectors[:, kept] * np.sqrt(eigenvalues[kept]))
 
 

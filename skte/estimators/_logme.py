@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -12,9 +13,9 @@ from sklearn.utils.validation import column_or_1d
 
 from skte._sklearn import Interval
 from skte.estimators._base import TransferabilityEstimator
-from skte.estimators._evidence import logme_evidence
+from skte.estimators._evidence import class_evidence, logme_evidence
 from skte.estimators._labels import encode_labels
-from skte.features import FeatureBlock
+from skte.features import ClassMoments, FeatureBlock
 
 __all__ = ["LogME"]
 
@@ -104,6 +105,7 @@ class LogME(TransferabilityEstimator):
         "max_iter": [Interval(Integral, 1, None, closed="left")],
     }
     _accepts_regression: ClassVar[bool] = True
+    _accepts_moments: ClassVar[bool] = True
 
     def __init__(
         self, *, tol: float = 1e-8, max_iter: int = 100, layer_reduction: str = "mean"
@@ -113,14 +115,27 @@ class LogME(TransferabilityEstimator):
         self.max_iter = max_iter
 
     def _score_block(self, block: FeatureBlock) -> float:
+        if block.y.ndim == 2 and block.y.shape[1] == 1:
+            block = replace(block, y=column_or_1d(block.y, warn=True))
+        classes = type_of_target(block.y) in ("binary", "multiclass")
+        if classes and block.n_channels <= block.n_voxels:
+            encode_labels(block.y)  # refuses a single class
+            evidence = class_evidence(
+                block.moments, tol=self.tol, max_iter=self.max_iter, exact=True
+            )
+            if evidence is not None:
+                return float(evidence.mean())
         Y = _as_targets(block.y)
         return float(logme_evidence(block.X, Y, tol=self.tol, max_iter=self.max_iter).mean())
+
+    def _score_moments(self, moments: ClassMoments) -> float:
+        evidence = class_evidence(moments, tol=self.tol, max_iter=self.max_iter)
+        assert evidence is not None  # None means: ask the features, and there are none
+        return float(evidence.mean())
 
 
 def _as_targets(y: NDArray[np.generic]) -> NDArray[np.float64]:
     """One target column per class, or the columns of a continuous `y`."""
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = column_or_1d(y, warn=True)
     kind = type_of_target(y)
     if kind.startswith("continuous") or kind == "multilabel-indicator":
         return np.asarray(y, dtype=np.float64).reshape(len(y), -1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from numbers import Real
 from typing import Any, ClassVar
 
@@ -12,7 +13,7 @@ from skte._sklearn import Interval, StrOptions
 from skte.estimators._base import TransferabilityEstimator
 from skte.estimators._labels import encode_labels
 from skte.estimators._scaling import centred
-from skte.features import FeatureBlock
+from skte.features import ClassMoments, FeatureBlock
 
 __all__ = ["TransRate", "transrate_score"]
 
@@ -81,6 +82,7 @@ class TransRate(TransferabilityEstimator):
     True
     """
 
+    _accepts_moments: ClassVar[bool] = True
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **TransferabilityEstimator._parameter_constraints,
         "eps": [Interval(Real, 0, None, closed="neither")],
@@ -95,7 +97,13 @@ class TransRate(TransferabilityEstimator):
         self.normalize = normalize
 
     def _score_block(self, block: FeatureBlock) -> float:
+        if block.n_channels <= block.n_voxels:
+            encode_labels(block.y)  # refuses a single class
+            return self._score_moments(block.moments)
         return transrate_score(block.X, block.y, eps=self.eps, normalize=self.normalize)
+
+    def _score_moments(self, moments: ClassMoments) -> float:
+        return _from_moments(moments, self.eps, self.normalize)
 
 
 def transrate_score(
@@ -133,22 +141,44 @@ def transrate_score(
     """
     classes, codes = encode_labels(y)
     n = len(X)
+    if np.ndim(X) == 2 and X.shape[1] <= n:
+        return _from_moments(ClassMoments.from_arrays(X, codes), eps, normalize)
     Z, exponent = centred(X)
     if not Z.size:
         return 0.0
-    log_scale = 2.0 * exponent * np.log(2.0)
-    if normalize == "trace":
-        log_scale = -np.log(np.einsum("ij,ij->", Z, Z) / n)
-    log_scale -= np.log(eps)
+    total = Z @ Z.T  # the same non-zero eigenvalues in a smaller matrix
     rows = [np.flatnonzero(codes == k) for k in range(len(classes))]
-    if Z.shape[1] <= n:
-        grams = [Z[r].T @ Z[r] for r in rows]
-        total = np.sum(grams, axis=0)
-    else:  # the same non-zero eigenvalues in a smaller matrix
-        total = Z @ Z.T
-        grams = [total[np.ix_(r, r)] for r in rows]
+    grams = [total[np.ix_(r, r)] for r in rows]
+    log_scale = _log_scale(float(np.trace(total)) / n, exponent, eps, normalize)
+    return _gain(total, grams, [len(r) for r in rows], log_scale)
+
+
+def _from_moments(moments: ClassMoments, eps: float, normalize: str | None) -> float:
+    spread = float(np.trace(moments.total)) / moments.n_voxels
+    if spread == 0.0:
+        return 0.0
+    outer = moments.centres[:, :, None] * moments.centres[:, None, :]
+    grams = moments.scatters + moments.counts[:, None, None] * outer
+    log_scale = _log_scale(spread, moments.exponent, eps, normalize)
+    return _gain(grams.sum(axis=0), list(grams), moments.counts.tolist(), log_scale)
+
+
+def _log_scale(spread: float, exponent: int, eps: float, normalize: str | None) -> float:
+    """Logarithm of what Gram matrices are multiplied by: the scale, over `eps`."""
+    scale = -np.log(spread) if normalize == "trace" else 2.0 * exponent * np.log(2.0)
+    return float(scale - np.log(eps))
+
+
+def _gain(
+    total: NDArray[np.float64],
+    grams: Sequence[NDArray[np.float64]],
+    counts: Sequence[int],
+    log_scale: float,
+) -> float:
+    n = sum(counts)
     within = sum(
-        len(r) / n * _coding_rate(G, len(r), log_scale) for r, G in zip(rows, grams, strict=True)
+        count / n * _coding_rate(gram, count, log_scale)
+        for gram, count in zip(grams, counts, strict=True)
     )
     # The log determinant is concave, so a negative value is rounding.
     return max(float(_coding_rate(total, n, log_scale) - within), 0.0)

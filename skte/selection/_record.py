@@ -37,8 +37,8 @@ class ModelRecord:
     ----------
     name : str
         The model.
-    scores : dict of str to float
-        By estimator; those that failed are in `errors`.
+    parts : dict of str to mapping
+        ``part_`` of each estimator; those that failed are in `errors`.
     errors : dict of str to str
         Reason of each failure, by estimator.
     warned : list of (type, str)
@@ -47,6 +47,8 @@ class ModelRecord:
         Layers read, coarse to fine.
     layer_scores : dict of str to ndarray
         Score of each layer, by estimator.
+    standard_errors : dict of str to float
+        Of the scores, by estimator, where it has any.
     n_windows : int
         Forward windows run.
     seconds_load, seconds_forward, seconds_score : float
@@ -54,11 +56,12 @@ class ModelRecord:
     """
 
     name: str
-    scores: dict[str, float] = field(default_factory=dict)
+    parts: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
     warned: list[tuple[type[Warning], str]] = field(default_factory=list)
     layers: tuple[str, ...] = ()
     layer_scores: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    standard_errors: dict[str, float] = field(default_factory=dict)
     n_windows: int = 0
     seconds_load: float = 0.0
     seconds_forward: float = 0.0
@@ -142,8 +145,11 @@ def _fill(
                 raise SkteError(f"Model {entry.name!r}: {_reason(error)}") from error
             record.errors[key] = _reason(error)
             continue
-        record.scores[key] = fitted.score_
-        record.layer_scores[key] = fitted.layer_scores_
+        record.parts[key] = fitted.part_
+        # An ensemble has neither: its members do.
+        record.layer_scores[key] = getattr(fitted, "layer_scores_", np.array([]))
+        if hasattr(fitted, "standard_error_"):
+            record.standard_errors[key] = fitted.standard_error_
     record.seconds_score = time.perf_counter() - begun
 
 

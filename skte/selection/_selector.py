@@ -78,11 +78,16 @@ class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
         Names of the models in bank order.
     best_name_ : str
         The first of ``ranking_``.
+    parts_ : list of mapping
+        What the (first) estimator learnt of each model, for its ``combine``; None
+        where the model failed.
     results_ : dict of ndarray
         One entry a model and key, for ``pandas.DataFrame(selector.results_)``:
         ``name``, ``score``, ``rank``, ``layers``, ``layer_scores``, ``n_windows``,
         ``seconds_load``, ``seconds_forward``, ``seconds_score``, ``warnings``, ``error``;
         and with a mapping of estimators also ``score_<key>``, ``rank_<key>`` for each.
+        ``standard_error`` (``standard_error_<key>``) where an estimator compares a
+        sample of the pairs of cases, see `CCFV`.
 
     See Also
     --------
@@ -186,7 +191,8 @@ class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
         Parameters
         ----------
         bank : ModelBank, dict of str to nn.Module, list of BankEntry, or path
-            Models that were in the fitted bank are not run again.
+            Models that were in the fitted bank are not run again. Scores that are
+            relative to the bank (`Ensemble`) are relative to this one.
 
         Returns
         -------
@@ -194,13 +200,14 @@ class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
             Scores in bank order. Higher is better.
         """
         check_is_fitted(self, "scores_")
-        known = dict(zip(self.bank_, self.scores_, strict=True))
+        key, estimator = next(iter(self._estimators().items()))
+        known = dict(zip(self.bank_, self.parts_, strict=True))
         entries = list(load_bank(bank))
         new = [entry for entry in entries if entry not in known]
         records = self._run(new, self.dataset_, self.random_state_)
         for entry, record in zip(new, records, strict=True):
-            known[entry] = next(iter(record.scores.values()))
-        return np.array([known[entry] for entry in entries], dtype=np.float64)
+            known[entry] = record.parts.get(key)
+        return self._combine(estimator, [known[entry] for entry in entries])
 
     def score(self, bank: Any, performance: ArrayLike | Mapping[str, float]) -> float:
         """Weighted Kendall correlation of the scores with true performances.
@@ -282,12 +289,27 @@ class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
                 FitFailedWarning,
                 stacklevel=2,
             )
-            record.scores[key] = float(self.error_score)
-        shown = ", ".join(f"{k} {v:.4g}".strip() for k, v in record.scores.items())
+        shown = ", ".join(
+            f"{key} {part['score']:.4g}".strip()
+            for key, part in record.parts.items()
+            if "score" in part  # else it takes the whole bank to have one
+        )
+        shown = shown or ("failed" if record.errors else "done")
         line = f"[{position}/{total}] {record.name}: {shown} ({record.seconds:.1f} s)"
         _log.info(line)
         if self.verbose:
             print(line, flush=True)
+
+    def _combine(
+        self, estimator: TransferabilityEstimator, parts: Sequence[Mapping[str, Any] | None]
+    ) -> NDArray[np.float64]:
+        """Scores of a bank; models without a part failed and get ``error_score``."""
+        ran = np.array([part is not None for part in parts])
+        failed = np.nan if self.error_score == "raise" else float(self.error_score)
+        scores = np.full(len(parts), failed)
+        if ran.any():
+            scores[ran] = estimator.combine([part for part in parts if part is not None])
+        return scores
 
     def _check_not_all_failed(self, records: Sequence[ModelRecord]) -> None:
         first = next(iter(self._estimators()))
@@ -300,9 +322,14 @@ class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
             raise SkteError(f"Every model of the bank failed:\n{listed}")
 
     def _collect(self, records: Sequence[ModelRecord]) -> None:
-        keys = list(self._estimators())
+        estimators = self._estimators()
+        keys = list(estimators)
         self.names_: list[str] = [record.name for record in records]
-        columns = {key: np.array([r.scores[key] for r in records], dtype=float) for key in keys}
+        columns = {
+            key: self._combine(estimator, [record.parts.get(key) for record in records])
+            for key, estimator in estimators.items()
+        }
+        self.parts_ = [record.parts.get(keys[0]) for record in records]
         self.scores_: NDArray[np.float64] = columns[keys[0]]
         self.ranks_: NDArray[np.intp] = rank_scores(self.scores_)
         self.ranking_ = Ranking.from_scores(self.names_, self.scores_)
@@ -316,6 +343,11 @@ class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
             for key in keys:
                 self.results_[f"score_{key}"] = columns[key]
                 self.results_[f"rank_{key}"] = rank_scores(columns[key])
+        for key in keys:
+            if any(record.standard_errors.get(key, 0.0) > 0.0 for record in records):
+                name = f"standard_error_{key}" if key else "standard_error"
+                errors = [record.standard_errors.get(key, np.nan) for record in records]
+                self.results_[name] = np.array(errors)
         self.results_ |= ModelRecord.columns(records, keys[0])
 
     def __sklearn_tags__(self) -> Tags:

@@ -1,0 +1,256 @@
+"""Several estimators as one: their rankings of a bank, aggregated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import rankdata
+from sklearn.base import clone
+from sklearn.utils import Tags
+from sklearn.utils.metaestimators import available_if
+
+from skte._sklearn import StrOptions, fit_context
+from skte.estimators._base import Features, Part, TransferabilityEstimator
+from skte.estimators._ccfv import CCFV
+from skte.estimators._diagnosis import Diagnosis
+from skte.estimators._gbc import GBC
+from skte.estimators._logme import LogME
+from skte.estimators._transrate import TransRate
+
+__all__ = ["Ensemble"]
+
+
+def _has_score(estimator: object) -> bool:
+    raise AttributeError(
+        "An Ensemble has no score for a model alone: it ranks the models of a bank. Use "
+        "ModelBankSelector(Ensemble(...)), or combine the part_ of each model."
+    )
+
+
+class Ensemble(TransferabilityEstimator):
+    r"""Rank aggregation of several estimators over a bank. Higher is better.
+
+    Each member scores every model; the members' scores have different scales, so they
+    are brought to a common one over the models of the bank::
+
+        mean_rank: - 1/M sum_m r_m           r_m the rank by member m, 1 for the best
+        borda:       1/M sum_m (K - r_m)     the models that it beats, ties counted half
+        z_mean:      1/M sum_m (s_m - mean) / std
+
+    Parameters
+    ----------
+    estimators : mapping of str to TransferabilityEstimator, optional
+        The members by name. Default: `CCFV`, `LogME`, `GBC` with ``log=True`` and
+        `TransRate`, which every model with a decoder allows.
+    method : {"mean_rank", "borda", "z_mean"}, default="mean_rank"
+        How scores are put on a common scale. Ranks do not care how far models are
+        apart; "z_mean" does, and one far outlier squeezes the others together.
+    weights : mapping of str to float, optional
+        Weight of each member, positive. Default: equal.
+    layer_reduction : {"mean", "last"}, default="mean"
+        Without effect: every member has its own. Part of the common contract.
+
+    Attributes
+    ----------
+    estimators_ : dict of str to TransferabilityEstimator
+        The members, fitted.
+    part_ : dict of str to dict
+        What `combine` needs of the model.
+    n_features_in_ : int
+        Number of channels, when fitted on an array.
+
+    See Also
+    --------
+    ModelBankSelector : Fits an estimator on every model and combines.
+
+    Notes
+    -----
+    There is no ``score_`` and no ``score()``: a rank exists among other models alone,
+    and a number made up for a single model would look like a score. `combine` gives
+    the scores of the models of a bank. They depend on which models are in it.
+
+    A collapsed model (``-inf``) is an ordinary last place for ranks, and stays
+    ``-inf`` in "z_mean", where the others are scaled among themselves. A member that
+    scores all models alike has no order and adds the same to each. "mean_rank" and
+    "borda" give tied models the average of their ranks and always agree on the order.
+    It misleads when several members share a weakness: they outvote the others.
+
+    References
+    ----------
+    .. [1] de Borda, J.-C. "Mémoire sur les élections au scrutin". Histoire de
+       l'Académie Royale des Sciences (1781).
+    .. [2] Agostinelli, A., Pandy, M., Uijlings, J., Mensink, T., Ferrari, V. "How Stable
+       are Transferability Metrics Evaluations?". ECCV 2022. arXiv:2204.01403.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skte import CCFV, Ensemble, LogME
+    >>> rng = np.random.default_rng(0)
+    >>> y, cases = rng.integers(0, 2, 200), np.repeat(np.arange(4), 50)
+    >>> bank = [rng.normal(size=(200, 4)) + a * np.eye(4)[y] for a in (0.0, 1.0, 3.0)]
+    >>> ensemble = Ensemble(estimators={"ccfv": CCFV(), "logme": LogME()})
+    >>> parts = [ensemble.fit(X, y, groups=cases).part_ for X in bank]
+    >>> ensemble.combine(parts).tolist()
+    [-3.0, -2.0, -1.0]
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **TransferabilityEstimator._parameter_constraints,
+        "estimators": [Mapping, None],
+        "method": [StrOptions({"mean_rank", "borda", "z_mean"})],
+        "weights": [Mapping, None],
+    }
+
+    def __init__(
+        self,
+        *,
+        estimators: Mapping[str, TransferabilityEstimator] | None = None,
+        method: str = "mean_rank",
+        weights: Mapping[str, float] | None = None,
+        layer_reduction: str = "mean",
+    ) -> None:
+        super().__init__(layer_reduction=layer_reduction)
+        self.estimators = estimators
+        self.method = method
+        self.weights = weights
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self, X: Features, y: ArrayLike | None = None, *, groups: ArrayLike | None = None
+    ) -> Self:
+        """Fit every member on the features of one model.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_voxels, n_channels), FeatureSet or FeatureBlock
+            As for the members.
+        y : array-like of shape (n_voxels,), optional
+            As for the members.
+        groups : array-like of shape (n_voxels,), optional
+            As for the members.
+
+        Returns
+        -------
+        self : Ensemble
+            Fitted; ``part_`` is what `combine` needs.
+        """
+        members = self._members()
+        self._weights(members)
+        self.estimators_: dict[str, TransferabilityEstimator] = {}
+        for name, member in members.items():
+            try:
+                self.estimators_[name] = clone(member).fit(X, y, groups=groups)
+            except ValueError as error:
+                raise ValueError(f"Member {name!r} of the Ensemble: {error}") from error
+        first = next(iter(self.estimators_.values()))
+        if hasattr(first, "n_features_in_"):
+            self.n_features_in_ = first.n_features_in_
+        elif hasattr(self, "n_features_in_"):
+            del self.n_features_in_
+        return self
+
+    score = available_if(_has_score)(TransferabilityEstimator.score)
+
+    @property
+    def part_(self) -> Part:
+        """What `combine` needs to know of the model this was fitted on."""
+        if not hasattr(self, "estimators_"):
+            raise AttributeError("This Ensemble is not fitted: call fit first.")
+        return {name: member.part_ for name, member in self.estimators_.items()}
+
+    def combine(self, parts: Sequence[Part]) -> NDArray[np.float64]:
+        """Aggregate the members' scores of the models of a bank.
+
+        Parameters
+        ----------
+        parts : sequence of mapping
+            ``part_`` of this ensemble fitted on each model.
+
+        Returns
+        -------
+        ndarray of shape (n_models,)
+            Higher is better.
+        """
+        members = self._members()
+        weights = self._weights(members)
+        result = np.zeros(len(parts))
+        for name, member in members.items():
+            scores = member.combine([part[name] for part in parts])
+            result += weights[name] * _on_common_scale(scores, self.method)
+        return result
+
+    def diagnose(self) -> Diagnosis:
+        """Tell the members' scores of the model this was fitted on.
+
+        Returns
+        -------
+        Diagnosis
+            Its ``layers`` are the members; its ``score`` is NaN, for there is none.
+        """
+        rows = [(name, float(member.score_)) for name, member in self.estimators_.items()]
+        return Diagnosis(type(self).__name__, float("nan"), rows)
+
+    def _members(self) -> dict[str, TransferabilityEstimator]:
+        if self.estimators is None:
+            return {
+                "ccfv": CCFV(),
+                "logme": LogME(),
+                "gbc": GBC(log=True),
+                "transrate": TransRate(),
+            }
+        wrong = [k for k, v in self.estimators.items() if not _is_member(k, v)]
+        if wrong or not self.estimators:
+            raise TypeError(
+                "Ensemble(estimators=...) must be a non-empty mapping of names to "
+                f"TransferabilityEstimator instances; wrong: {wrong}."
+            )
+        return dict(self.estimators)
+
+    def _weights(self, members: Mapping[str, object]) -> dict[str, float]:
+        if self.weights is None:
+            return dict.fromkeys(members, 1.0 / len(members))
+        if set(self.weights) != set(members) or not all(w > 0 for w in self.weights.values()):
+            raise ValueError(
+                f"Ensemble(weights={dict(self.weights)!r}) must give every member a positive "
+                f"weight; the members are {list(members)}."
+            )
+        total = sum(self.weights.values())
+        return {name: weight / total for name, weight in self.weights.items()}
+
+    def _score_block(self, block: Any) -> float:
+        raise NotImplementedError  # members score, never the ensemble
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        members = self._members()
+        tags.target_tags.required = any(
+            member.__sklearn_tags__().target_tags.required for member in members.values()
+        )
+        tags.input_tags.two_d_array = all(
+            member.__sklearn_tags__().input_tags.two_d_array for member in members.values()
+        )
+        return tags
+
+
+def _is_member(name: object, estimator: object) -> bool:
+    return isinstance(name, str) and isinstance(estimator, TransferabilityEstimator)
+
+
+def _on_common_scale(scores: NDArray[np.float64], method: str) -> NDArray[np.float64]:
+    if method == "mean_rank":
+        return np.asarray(-rankdata(-scores))
+    if method == "borda":
+        return np.asarray(len(scores) - rankdata(-scores))
+    finite = np.isfinite(scores)
+    result = np.where(finite, 0.0, scores)
+    if finite.any():
+        deviations = scores[finite] - scores[finite].mean()
+        spread = float(np.sqrt(np.mean(deviations**2)))
+        # Equal scores have no order; what they differ by is rounding of their mean.
+        if spread > 1e-12 * np.abs(scores[finite]).max():
+            result[finite] = deviations / spread
+    return result
