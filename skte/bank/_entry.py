@@ -57,7 +57,8 @@ class BankEntry:
         (``"ToCanonical"``), a name with parameters (``("Resample", {"target": 1})`` or
         ``{"name": "Resample", "target": 1}``), a ``tio.Transform``, or a function of
         the image tensor (C, x, y, z) that keeps the spatial shape. Random
-        augmentations are refused. Labels are never resampled.
+        augmentations are refused, and so is what moves voxels without telling the
+        affine (``Flip``). Labels are never resampled.
     source_head : bool, default=True
         Whether the network's output are the classes it was trained on (for LEEP).
     activation : {"softmax", "sigmoid"} or None, default="softmax"

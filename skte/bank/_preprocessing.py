@@ -38,7 +38,9 @@ _REFUSED = {
     "HistogramStandardization": "it reads a file of landmarks; give the transform itself to a "
     "BankEntry in Python",
     "CopyAffine": "it moves the image but not its label",
+    "Swap": "it moves patches of the image, so voxels would be looked up in the wrong place",
 }
+_MOVES = "it does not keep the affine true, so voxels would be looked up in the wrong place"
 
 
 def normalize_steps(steps: Sequence[Any]) -> tuple[Any, ...]:
@@ -111,8 +113,8 @@ def _step_problems(step: Any) -> list[str]:
     if isinstance(step, tuple) and len(step) == 2 and isinstance(step[0], str):
         return _named_problems(step[0], step[1])
     if isinstance(step, tio.Transform):
-        random = _randomness(step)
-        return [f"preprocessing: {random}"] if random else []
+        refusal = _refusal(step)
+        return [f"preprocessing: {refusal}"] if refusal else []
     if callable(step) and not isinstance(step, type):
         return []
     return [
@@ -188,18 +190,31 @@ def _takes(names: Any) -> str:
     return f"known: {', '.join(names)}" if names else "it takes none"
 
 
-def _randomness(transform: tio.Transform) -> str | None:
+def _refusal(transform: tio.Transform) -> str | None:
     """Why a live transform is refused, looking into compositions."""
     name = type(transform).__name__
     if isinstance(transform, tio.transforms.augmentation.RandomTransform):
         return _by_chance(name)
     if getattr(transform, "probability", 1) < 1:
         return f"{name} with p < 1 is refused: a ranking must not depend on chance; set p=1"
+    reason = _moves_voxels(transform)
+    if reason:
+        return f"{name!r} is refused: {reason}; use one of {', '.join(_ALLOWED)}"
     for part in getattr(transform, "transforms", None) or ():
-        reason = _randomness(part) if isinstance(part, tio.Transform) else None
-        if reason:
-            return reason
+        refusal = _refusal(part) if isinstance(part, tio.Transform) else None
+        if refusal:
+            return refusal
     return None
+
+
+def _moves_voxels(transform: tio.Transform) -> str | None:
+    """Why voxels cannot be followed through it; of classes from elsewhere their own base says."""
+    own = [cls for cls in type(transform).__mro__ if cls.__module__.startswith("torchio.")]
+    if isinstance(transform, tio.SpatialTransform):
+        if any(cls.__name__ in _ALLOWED for cls in own) or own[0] is tio.SpatialTransform:
+            return None
+        return _REFUSED.get(own[0].__name__, _MOVES)
+    return _REFUSED["Swap"] if isinstance(transform, tio.Swap) else None
 
 
 def _build(step: Step) -> tio.Transform:

@@ -86,6 +86,17 @@ def test_forms_of_a_step_are_the_same():
     }
 
 
+class Mirror(tio.Flip):
+    pass
+
+
+class Own(tio.SpatialTransform):
+    """A transform of the user's own, who answers for its affine."""
+
+    def apply_transform(self, subject):
+        return subject
+
+
 def halve(tensor):
     return tensor / 2
 
@@ -97,6 +108,22 @@ def test_live_transforms_and_functions():
     assert result.shape == (2, 6, 6, 6)
     assert result.data.max() == 0.5
     assert image.data.max() == 1  # the caller's image is untouched
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        tio.Compose([tio.ToCanonical(), tio.Resample(1), tio.ZNormalization()]),
+        tio.Transpose(),
+        tio.HistogramStandardization({"image": np.arange(13)}),
+        tio.Lambda(lambda t: t),
+        tio.Blur(1),
+        Own(),
+    ],
+    ids=lambda step: type(step).__name__,
+)
+def test_live_transforms_that_keep_the_affine_true(step):
+    assert entry(step).transform()[0] is step
 
 
 @pytest.mark.parametrize("function", [lambda t: t[:, :2], lambda t: t[0], lambda t: "text"])
@@ -115,6 +142,13 @@ def test_a_function_must_keep_the_spatial_shape(function):
         (tio.Compose([tio.ToCanonical(), tio.RandomBlur()]), "'RandomBlur' is refused"),
         (tio.OneOf([tio.Clamp(0, 1)]), "'OneOf' is refused"),
         (tio.Clamp(0, 1, p=0.5), "Clamp with p < 1 is refused"),
+        (tio.Flip(0), "'Flip' is refused: it leaves the affine as it was"),
+        (tio.Affine(1, (0, 0, 30), 0), "'Affine' is refused: .*keep the affine true.*Resample"),
+        (tio.Compose([tio.Compose([tio.Flip(0)])]), "'Flip' is refused"),
+        (tio.Compose({"a": tio.Clamp(0, 1), "b": tio.Flip(0)}), "'Flip' is refused"),
+        (tio.CopyAffine("image"), "'CopyAffine' is refused: .*not its label"),
+        (Mirror(0), "'Mirror' is refused: it leaves the affine"),
+        (tio.Swap(5, [((0, 0, 0), (6, 6, 6))]), "'Swap' is refused: it moves patches"),
         ("Flip", "leaves the affine as it was"),
         ("HistogramStandardization", "file of landmarks"),
         ("CopyAffine", "not its label"),
