@@ -22,9 +22,10 @@ from skte.features import FeatureBlock
 
 __all__ = ["NLEEP", "nleep_score"]
 
-# Rows are put in order by coordinates of unit total variance rounded to this many
-# decimals, so that rounding does not decide the order of rows that coincide.
-_DECIMALS = 9
+# The mixture sees coordinates (of unit total variance) rounded to this many decimals:
+# the order of rows that coincide, and the k-means that starts it, can depend on the
+# last bit, and that on the order of rows and channels.
+_DECIMALS = 8
 
 
 class NLEEP(TransferabilityEstimator):
@@ -198,9 +199,10 @@ def nleep_score(
     T = principal_coordinates(X, variance)
     if not T.shape[1]:  # constant features: one component holds all
         return leep_score(np.ones((len(X), 1)), y)
-    keys = np.round(T, _DECIMALS)
-    order = np.lexsort(keys.T[::-1])
-    n_distinct = 1 + int((np.diff(keys[order], axis=0) != 0).any(axis=1).sum())
+    T = np.round(T, _DECIMALS)
+    order = np.lexsort(T.T[::-1])
+    T, y = T[order], y[order]
+    n_distinct = 1 + int((np.diff(T, axis=0) != 0).any(axis=1).sum())
     wanted = n_components_per_class * len(classes)
     n_components = min(wanted, max(1, n_distinct // 2))
     if n_components < wanted:
@@ -215,5 +217,5 @@ def nleep_score(
     with warnings.catch_warnings():
         # A fit cut off after 100 steps has a posterior all the same; only its optimum differs.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        P = mixture.fit(T[order]).predict_proba(T[order])
-    return leep_score(P, y[order])
+        P = mixture.fit(T).predict_proba(T)
+    return leep_score(P, y)
