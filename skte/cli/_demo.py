@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from skte.cli._numbers import seed
 from skte.demo import run_demo
 
 __all__ = ["add_parser"]
@@ -21,7 +22,9 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", default="skte-demo", metavar="DIR", help="where results go (default: skte-demo)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of images, networks and voxels")
+    parser.add_argument(
+        "--seed", type=seed, default=0, metavar="N", help="seed of images, networks and voxels"
+    )
     parser.add_argument(
         "--quick", action="store_true", help="hardly any training: shows the steps, proves nothing"
     )

@@ -46,14 +46,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     with _messages(args):
         try:
             code: int = args.run(args)
-        except (SkteError, OSError) as error:
-            if args.debug:
-                raise
-            print(f"skte: error: {error}", file=sys.stderr)
-            return 2
         except KeyboardInterrupt:
             print("skte: interrupted", file=sys.stderr)
             return 130
+        except (Exception, SystemExit) as error:  # a model's code may call sys.exit()
+            if args.debug:
+                raise
+            print(f"skte: error: {_spoken(error)}", file=sys.stderr)
+            return 2
     return code
 
 
@@ -75,6 +75,14 @@ def build_parser() -> argparse.ArgumentParser:
     for command in (_rank, _inspect, _demo):
         command.add_parser(commands, common)
     return parser
+
+
+def _spoken(error: BaseException) -> str:
+    """Our own messages whole; of any other error its kind and first line."""
+    if isinstance(error, (SkteError, OSError)):
+        return str(error)
+    first = next(iter(str(error).splitlines()), "")
+    return f"{type(error).__name__}: {first} (--debug shows where)"
 
 
 @contextmanager

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import warnings
+from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import numpy as np
@@ -16,6 +21,7 @@ from sklearn.exceptions import FitFailedWarning
 
 from skte import estimators
 from skte._table import format_table
+from skte.cli._numbers import count, jobs, seed
 from skte.estimators import TransferabilityEstimator
 from skte.exceptions import SkteError
 from skte.extraction import SegmentationFeatureExtractor
@@ -50,9 +56,13 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         "--out", metavar="FILE", help="write the table as CSV, or as JSON if FILE ends in .json"
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
-    parser.add_argument("--n-jobs", type=int, metavar="N", help="models at a time (default: 1)")
+    parser.add_argument(
+        "--n-jobs", type=jobs, metavar="N", help="models at a time; -1: one a core (default: 1)"
+    )
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the sampled voxels")
+    parser.add_argument(
+        "--seed", type=seed, default=0, metavar="N", help="seed of the sampled voxels"
+    )
     parser.add_argument(
         "--error-score",
         choices=["nan", "raise"],
@@ -60,24 +70,27 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         help="a model that fails is listed last (nan, the default) or ends the run (raise)",
     )
     parser.add_argument(
-        "--window", type=int, nargs="+", metavar="N", help="edges of the window in voxels"
+        "--window", type=count, nargs="+", metavar="N", help="edges of the window in voxels"
     )
     parser.add_argument(
         "--layers", nargs="+", metavar="NAME", help="modules to read, coarse to fine"
     )
     parser.add_argument(
-        "--batch-size", type=int, default=1, metavar="N", help="windows in a forward pass"
+        "--batch-size", type=count, default=1, metavar="N", help="windows in a forward pass"
     )
 
 
 def _run(args: argparse.Namespace) -> int:
     if args.out:
         _check_out(Path(args.out))
-    selector = _fit(args)
+    with _stdout_for_results():
+        selector = _fit(args)
     rows = results_rows(selector.results_)
-    if args.out:
-        write_results(selector.results_, args.out)
-    print(_to_json(rows) if args.json else _to_table(rows, list(selector.estimator)))
+    try:
+        print(_to_json(rows) if args.json else _to_table(rows, list(selector.estimator)))
+    finally:  # neither a closed pipe nor a full disk costs both
+        if args.out:
+            write_results(selector.results_, args.out)
     failed = [row for row in rows if row["error"]]
     for row in failed:
         print(f"skte: failed: {row['name']}: {row['error']}", file=sys.stderr)
@@ -90,6 +103,27 @@ def _check_out(path: Path) -> None:
         raise SkteError(f"--out {path}: its folder does not exist; create it first.")
     if path.suffix.lower() not in (".csv", ".json"):
         raise SkteError(f"--out {path}: the name must end in .csv or .json.")
+    if path.is_dir():
+        raise SkteError(f"--out {path} is a folder; name a file in it.")
+    try:  # the way it will be written
+        with NamedTemporaryFile(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix):
+            pass
+    except OSError as error:
+        raise SkteError(f"--out {path} cannot be written: {error}.") from error
+
+
+@contextmanager
+def _stdout_for_results() -> Iterator[None]:
+    """Send to stderr what models print meanwhile, from worker processes and C code as well."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        os.dup2(2, 1)  # workers inherit it
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _fit(args: argparse.Namespace) -> ModelBankSelector:
@@ -111,7 +145,13 @@ def _fit(args: argparse.Namespace) -> ModelBankSelector:
     with warnings.catch_warnings():
         # Failures are listed after the table.
         warnings.simplefilter("ignore", FitFailedWarning)
-        selector.fit(args.bank, args.data)
+        try:
+            selector.fit(args.bank, args.data)
+        except BrokenProcessPool as error:
+            raise SkteError(
+                "A worker process died: a model crashed it, or memory ran out. Run with "
+                "--n-jobs 1 --verbose to see where."
+            ) from error
     return selector
 
 

@@ -48,6 +48,20 @@ def test_debug_shows_the_traceback(data):
         main(["rank", "--bank", "nowhere.yaml", "--data", str(data), "--debug"])
 
 
+@pytest.mark.parametrize("error", [TypeError("no\nthanks"), SystemExit(0)])
+def test_no_other_error_is_a_traceback_or_a_success(error, monkeypatch, capsys, data):
+    def fail(args):
+        raise error
+
+    monkeypatch.setattr(_rank, "_fit", fail)
+    command = ["rank", "--bank", "b.json", "--data", str(data)]
+    assert main(command) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"skte: error: {type(error).__name__}: ")
+    with pytest.raises(type(error)):
+        main([*command, "--debug"])
+
+
 def test_interrupted(monkeypatch, capsys, data):
     def interrupted(args):
         raise KeyboardInterrupt

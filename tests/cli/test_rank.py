@@ -1,5 +1,7 @@
 import csv
 import json
+import os
+import subprocess
 import sys
 import warnings
 
@@ -93,11 +95,85 @@ def test_leep_without_source_head_is_listed(write_bank, data, capsys):
     assert "nan" in shown.out
 
 
-@pytest.mark.parametrize("out", ["missing/ranking.csv", "ranking.txt"])
+@pytest.mark.parametrize(
+    "out", ["missing/ranking.csv", "ranking.txt", "folder.csv", f"{'a' * 250}.csv", "/proc/a.csv"]
+)
 def test_an_unwritable_out_is_refused_before_the_work(out, data, tmp_path, monkeypatch, capsys):
+    (tmp_path / "folder.csv").mkdir()
     monkeypatch.setattr(_rank, "_fit", lambda args: pytest.fail("worked before checking --out"))
     assert run("bank.json", data, "--out", tmp_path / out) == 2
     assert "--out" in capsys.readouterr().err
+
+
+def test_the_table_is_printed_though_the_file_cannot_be_written(
+    write_bank, data, tmp_path, monkeypatch, capsys
+):
+    def full(results, path):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(_rank, "write_results", full)
+    assert run(write_bank("a"), data, "--out", tmp_path / "ranking.csv") == 2
+    shown = capsys.readouterr()
+    assert shown.out.startswith("rank")
+    assert shown.err == "skte: error: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--seed", "-1"),
+        ("--seed", str(2**32)),
+        ("--n-jobs", "0"),
+        ("--n-jobs", "two"),
+        ("--batch-size", "0"),
+        ("--window", "0"),
+    ],
+)
+def test_numbers_are_checked_as_they_are_parsed(option, value, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run("bank.json", "data", option, value)
+    assert stop.value.code == 2
+    assert f"argument {option}: must " in capsys.readouterr().err
+
+
+NOISY = """
+import os, signal
+from skte.demo import small_unet
+def noisy(**arguments):
+    print("loading")
+    os.system("echo from a child process")
+    return small_unet(**arguments)
+def deadly(**arguments):
+    network = small_unet(**arguments)
+    network.register_forward_pre_hook(lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    return network
+"""
+
+
+def run_in_process(tmp_path, bank, data, *more):
+    (tmp_path / "noisy_factories.py").write_text(NOISY)
+    command = [sys.executable, "-m", "skte", "rank", "--bank", bank, "--data", data, *more]
+    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", ""), os.getcwd()])
+    environment = {**os.environ, "PYTHONPATH": paths}
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_what_a_model_prints_goes_to_stderr(jobs, write_bank, data, tmp_path):
+    bank = write_bank("a", "b", factory="noisy_factories:noisy")
+    done = run_in_process(tmp_path, bank, data, "--json", "--n-jobs", jobs)
+    assert [row["name"] for row in json.loads(done.stdout)]
+    assert done.stderr.count("loading") == 2
+    assert done.stderr.count("from a child process") == 2
+
+
+def test_a_worker_that_dies_is_one_clean_line(write_bank, data, tmp_path):
+    bank = write_bank("a", "b", factory="noisy_factories:deadly")
+    done = run_in_process(tmp_path, bank, data, "--n-jobs", "2")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "skte: error: A worker process died" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_layers_and_window_reach_the_extractor(write_bank, data, capsys):
