@@ -56,6 +56,10 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
 def _name(value: Any) -> str | None:
     if not isinstance(value, str) or not value.strip():
         return f"must be text that is not empty, got {value!r}"
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return f"must be text that UTF-8 can write, got {value!r}; replace the odd characters"
     return None
 
 

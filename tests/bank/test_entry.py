@@ -76,6 +76,7 @@ def test_every_wrong_field_is_listed_at_once():
     [
         ({"name": ""}, "name must be text that is not empty"),
         ({"name": 3}, "name must be text"),
+        ({"name": "\ud800"}, r"name must be text that UTF-8 can write, got '\\ud800'"),
         ({"factory": nn.Identity()}, r"BankEntry\.from_module"),
         ({"factory": 3}, "must be a callable"),
         ({"layers": []}, "layers must be"),
