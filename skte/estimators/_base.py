@@ -238,23 +238,28 @@ class TransferabilityEstimator(BaseEstimator):
 
     def _block_from_arrays(self, X: Any, y: Any, groups: Any, *, reset: bool) -> FeatureBlock:
         checks = {"dtype": np.float64, "ensure_min_samples": 2}
+        with_y = {**checks, "multi_output": self._accepts_regression}
+        known = reset or hasattr(self, "n_features_in_")  # scoring alone must set nothing
         if y is None and not self._needs_labels:
-            X = validate_data(self, X, reset=reset or not hasattr(self, "n_features_in_"), **checks)
+            X = validate_data(self, X, reset=reset, **checks) if known else check_array(X, **checks)
             y = np.zeros(len(X), dtype=np.intp)
-        elif reset or hasattr(self, "n_features_in_"):
-            X, y = validate_data(
-                self, X, y, reset=reset, multi_output=self._accepts_regression, **checks
-            )
+        elif known:
+            X, y = validate_data(self, X, y, reset=reset, **with_y)
         elif y is None:
             raise ValueError(
                 f"This {type(self).__name__} estimator requires y to be passed, "
                 "but the target y is None."
             )
         else:
-            X, y = check_X_y(X, y, multi_output=self._accepts_regression, **checks)
+            X, y = check_X_y(X, y, **with_y)
         self._check_targets(y)
         if groups is not None:
             groups = column_or_1d(groups)
+            if groups.dtype == object and len({type(group) for group in groups}) > 1:
+                raise ValueError(
+                    "groups of different types cannot be sorted: give one name, or one number, "
+                    "a case."
+                )
             if len(groups) != len(X):
                 raise ValueError(
                     f"groups has {len(groups)} entries but X has {len(X)} rows: "
