@@ -9,10 +9,28 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from skte import estimators
-from skte.estimators import CCFV, GBC, LEEP, LogME, TransferabilityEstimator, TransRate
+from skte.estimators import (
+    CCFV,
+    GBC,
+    KNN,
+    LEEP,
+    NCE,
+    NLEEP,
+    PARC,
+    SFDA,
+    HScore,
+    LogME,
+    TransferabilityEstimator,
+    TransRate,
+)
+from skte.estimators._head import SourceHeadEstimator
 from skte.features import FeatureBlock, FeatureSet
 
-ESTIMATOR_NAMES = [name for name in estimators.__all__ if name != "TransferabilityEstimator"]
+#: Scored relative to a bank, so not by the suites that score a model alone.
+RELATIVE_NAMES = ["Ensemble"]
+ESTIMATOR_NAMES = [
+    name for name in estimators.__all__ if name not in ("TransferabilityEstimator", *RELATIVE_NAMES)
+]
 
 #: Every exported estimator as it comes, and the parameters that change its mathematics.
 VARIANTS: dict[str, TransferabilityEstimator] = {
@@ -20,12 +38,20 @@ VARIANTS: dict[str, TransferabilityEstimator] = {
     "CCFV-literal": CCFV(normalize=None, min_distance=1e-9),
     "CCFV-kl": CCFV(distance="kl"),
     "CCFV-bhattacharyya": CCFV(distance="bhattacharyya"),
+    "CCFV-truncated": CCFV(trace_share=0.9),
     "CCFV-all-classes": CCFV(background=None, s=2.0),
     "GBC-full": GBC(covariance="full", log=True),
     "GBC-spherical": GBC(covariance="spherical", n_components=3),
     "GBC-axes": GBC(n_components=None),
+    "HScore-shrunk": HScore(shrinkage="ledoit-wolf"),
+    "KNN-cosine": KNN(metric="cosine", n_neighbors=3),
+    "KNN-by-voxel": KNN(balanced=False),
     "LEEP-logits": LEEP(input="logits"),
     "LogME-loose": LogME(tol=1e-4, max_iter=200),
+    "NCE-logits": NCE(input="logits"),
+    "NLEEP-diag": NLEEP(covariance="diag", variance=0.95, n_components_per_class=2),
+    "PARC-part": PARC(max_samples=60, random_state=1),
+    "SFDA-trace": SFDA(normalize="trace"),
     "TransRate-trace": TransRate(normalize="trace"),
 }
 
@@ -60,8 +86,8 @@ def make_problem(
 ) -> Problem:
     """Class- and case-dependent Gaussian features, each class `n_rows` times in each case.
 
-    Channels have distinct spreads, so that principal axes are well defined. For LEEP
-    on probabilities, rows are the softmax of these.
+    Channels have distinct spreads, so that principal axes are well defined. For
+    scores of probabilities, rows are the softmax of these.
     """
     rng = np.random.default_rng(seed)
     y = np.tile(np.repeat(np.arange(n_classes), n_rows), n_cases)
@@ -76,12 +102,12 @@ def make_problem(
 
 
 def wants_probabilities(estimator: TransferabilityEstimator) -> bool:
-    return isinstance(estimator, LEEP) and estimator.input == "probabilities"
+    return isinstance(estimator, SourceHeadEstimator) and estimator.input == "probabilities"
 
 
 def as_feature_set(estimator: TransferabilityEstimator, *problems: Problem) -> FeatureSet:
-    """One layer per problem; for LEEP the (last) problem is the source posterior."""
+    """One layer per problem; for a source head the (last) problem is its posterior."""
     blocks = [problem.block(f"up{i}") for i, problem in enumerate(problems)]
-    if isinstance(estimator, LEEP):
+    if isinstance(estimator, SourceHeadEstimator):
         return FeatureSet.from_blocks(blocks, posterior=blocks[-1])
     return FeatureSet.from_blocks(blocks)

@@ -14,10 +14,12 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skte import estimators
-from skte.estimators import CCFV, LEEP, TransferabilityEstimator
+from skte.estimators import CCFV, LEEP, NCE, TransferabilityEstimator
+from skte.estimators._head import SourceHeadEstimator
 from skte.features import FeatureSet
 from tests.estimator_problems import (
     ESTIMATOR_NAMES,
+    RELATIVE_NAMES,
     VARIANTS,
     as_feature_set,
     make_problem,
@@ -27,12 +29,16 @@ from tests.estimator_problems import (
 Estimator = TransferabilityEstimator
 Check = Callable[[Estimator], None]
 
-# The default LEEP takes probabilities only, so its tags keep sklearn's random arrays
-# away; with logits the same class goes through all of them.
-SKLEARN_CHECKED = [*(getattr(estimators, name)() for name in ESTIMATOR_NAMES), LEEP(input="logits")]
+# By default LEEP and NCE take probabilities only, so their tags keep sklearn's random
+# arrays away; with logits the same classes go through all of them.
+SKLEARN_CHECKED = [
+    *(getattr(estimators, name)() for name in [*ESTIMATOR_NAMES, *RELATIVE_NAMES]),
+    LEEP(input="logits"),
+    NCE(input="logits"),
+]
 
 with warnings.catch_warnings():
-    # sklearn says at collection that it has next to nothing to check for LEEP().
+    # sklearn says at collection that it has next to nothing to check for LEEP() and NCE().
     warnings.simplefilter("ignore")
     sklearn_checks = parametrize_with_checks(SKLEARN_CHECKED)
 
@@ -75,6 +81,8 @@ def check_score_needs_a_fit_or_features(estimator: Estimator) -> None:
         clone(estimator).score()
     with pytest.raises(ValueError, match="without X"):
         clone(estimator).score(None, problem.y)
+    if not estimator._needs_labels:
+        return
     with pytest.raises(ValueError, match="requires y"):
         clone(estimator).score(problem.X)
 
@@ -83,7 +91,7 @@ def check_feature_doors_agree(estimator: Estimator) -> None:
     problem = make_problem(estimator)
     expected = problem.score(estimator)
     assert estimator.score(problem.block()) == expected
-    if isinstance(estimator, LEEP) and not wants_probabilities(estimator):
+    if isinstance(estimator, SourceHeadEstimator) and not wants_probabilities(estimator):
         return  # a FeatureSet holds probabilities, the array logits
     features = as_feature_set(estimator, problem)
     assert estimator.score(features) == pytest.approx(expected, rel=1e-12)
@@ -94,7 +102,7 @@ def check_feature_doors_agree(estimator: Estimator) -> None:
 
 
 def check_layers_are_reduced(estimator: Estimator) -> None:
-    if isinstance(estimator, LEEP):
+    if isinstance(estimator, SourceHeadEstimator):
         problems = [make_problem(LEEP())]
     else:
         problems = [make_problem(estimator, seed=s, n_channels=4 + s) for s in range(2)]
@@ -105,12 +113,12 @@ def check_layers_are_reduced(estimator: Estimator) -> None:
     assert mean.layer_scores_.tolist() == alone
     assert mean.score_ == pytest.approx(np.mean(alone), rel=1e-15)
     assert last.score_ == alone[-1]
-    if not isinstance(estimator, LEEP):
+    if not isinstance(estimator, SourceHeadEstimator):
         assert mean.layer_names_ == features.layer_names == ("up0", "up1")
 
 
 def check_feature_set_carries_its_labels(estimator: Estimator) -> None:
-    problem = make_problem(LEEP() if isinstance(estimator, LEEP) else estimator)
+    problem = make_problem(LEEP() if isinstance(estimator, SourceHeadEstimator) else estimator)
     features = as_feature_set(estimator, problem)
     with pytest.raises(ValueError, match="carries its own labels"):
         clone(estimator).fit(features, problem.y)
@@ -135,6 +143,8 @@ def check_bad_arrays_are_refused(estimator: Estimator) -> None:
 def check_labels_without_classes_are_refused(estimator: Estimator) -> None:
     if isinstance(estimator, CCFV) and estimator.background is None:
         return  # every label counts, so label 0 alone is a class like any other
+    if not estimator._needs_labels:
+        return
     problem = make_problem(estimator)
     with pytest.raises(ValueError, match="class"):
         clone(estimator).fit(problem.X, np.zeros_like(problem.y), groups=problem.groups)
@@ -160,6 +170,18 @@ def check_input_is_left_alone(estimator: Estimator) -> None:
     copy = problem.X.copy()
     problem.score(estimator)
     np.testing.assert_array_equal(problem.X, copy)
+
+
+def check_labels_are_ignored_where_not_needed(estimator: Estimator) -> None:
+    if estimator._needs_labels:
+        return
+    problem = make_problem(estimator)
+    expected = problem.score(estimator)
+    unfitted = clone(estimator)
+    assert unfitted.score(problem.X) == clone(estimator).fit(problem.X).score_ == expected
+    assert vars(unfitted) == vars(clone(estimator))
+    assert problem.of(y=np.zeros_like(problem.y)).score(estimator) == expected
+    assert problem.of(y=problem.y[::-1]).score(estimator) == expected
 
 
 def check_pickle(estimator: Estimator) -> None:
@@ -221,6 +243,7 @@ def skte_checks(estimator: Estimator) -> Iterator[Check]:
     yield check_feature_set_carries_its_labels
     yield check_bad_arrays_are_refused
     yield check_labels_without_classes_are_refused
+    yield check_labels_are_ignored_where_not_needed
     yield check_parameters
     yield check_input_is_left_alone
     yield check_pickle
@@ -248,7 +271,7 @@ def test_sklearn_runs_its_full_suite() -> None:
     checked = {type(e).__name__: 0 for e in SKLEARN_CHECKED}
     for estimator, _ in sklearn_checks.args[1]:
         checked[type(estimator).__name__] += 1
-    assert set(checked) == set(ESTIMATOR_NAMES)
+    assert set(checked) == {*ESTIMATOR_NAMES, *RELATIVE_NAMES}
     assert min(checked.values()) >= 40
 
 
@@ -257,7 +280,8 @@ def test_exported_estimators_are_of_the_family(name: str) -> None:
     assert issubclass(getattr(estimators, name), TransferabilityEstimator)
 
 
-def test_feature_set_without_posterior_has_no_leep() -> None:
+@pytest.mark.parametrize("estimator", [LEEP(), NCE()])
+def test_source_head_scores_need_a_posterior(estimator: Estimator) -> None:
     features = FeatureSet.from_blocks([make_problem().block("up1")], name="unet")
     with pytest.raises(ValueError, match=r"'unet'.*no source head.*NLEEP"):
-        LEEP().fit(features)
+        estimator.fit(features)

@@ -15,7 +15,19 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 from scipy.stats import ortho_group
 
-from skte.estimators import CCFV, GBC, LEEP, LogME, TransRate
+from skte.estimators import (
+    CCFV,
+    GBC,
+    KNN,
+    LEEP,
+    NCE,
+    PARC,
+    SFDA,
+    LogME,
+    RankMe,
+    TransRate,
+    leep_score,
+)
 from tests.estimator_problems import (
     ESTIMATOR_NAMES,
     VARIANTS,
@@ -74,6 +86,10 @@ def scale_hugely(problem: Problem, rng: Generator) -> Problem:
     return problem.of(X=problem.X * 10.0 ** rng.choice([-150, 150]))
 
 
+def scale_rows(problem: Problem, rng: Generator) -> Problem:
+    return problem.of(X=problem.X * 10 ** rng.uniform(-3, 3, size=(len(problem.X), 1)))
+
+
 def append_zero_channels(problem: Problem, rng: Generator) -> Problem:
     return problem.of(X=np.hstack([problem.X, np.zeros((len(problem.X), 3))]))
 
@@ -84,6 +100,11 @@ def append_constant_channel(problem: Problem, rng: Generator) -> Problem:
 
 def duplicate_channels(problem: Problem, rng: Generator) -> Problem:
     return problem.of(X=np.hstack([problem.X, problem.X]))
+
+
+def append_linear_channel(problem: Problem, rng: Generator) -> Problem:
+    weights = rng.normal(size=problem.X.shape[1])
+    return problem.of(X=np.column_stack([problem.X, problem.X @ weights]))
 
 
 def split_channels(problem: Problem, rng: Generator) -> Problem:
@@ -108,6 +129,26 @@ MOMENTS: list[Transformation] = [
 ]
 PRINCIPAL: list[Transformation] = [*MOMENTS, rotate, scale, scale_hugely, duplicate_channels]
 CONSISTENCY: list[Transformation] = [*EVERYWHERE, rotate, append_zero_channels]
+DISTANCES: list[Transformation] = [
+    *EVERYWHERE,
+    shuffle_class_names,
+    shift,
+    rotate,
+    scale,
+    scale_hugely,
+    append_zero_channels,
+    append_constant_channel,
+    duplicate_channels,
+]
+CORRELATION: list[Transformation] = [
+    *EVERYWHERE,
+    shuffle_class_names,
+    shift_rows,
+    scale,
+    scale_hugely,
+    scale_rows,
+    duplicate_channels,
+]
 
 #: Which transformations leave which score as it is.
 LAWS: dict[str, list[Transformation]] = {
@@ -115,11 +156,25 @@ LAWS: dict[str, list[Transformation]] = {
     "CCFV-literal": [*CONSISTENCY, shift, scale, duplicate_channels, append_constant_channel],
     "CCFV-kl": [*EVERYWHERE, rotate, scale],
     "CCFV-bhattacharyya": [*EVERYWHERE, rotate, scale],
+    "CCFV-truncated": [*CONSISTENCY, scale, duplicate_channels],
     "CCFV-all-classes": [*CONSISTENCY, shuffle_class_names, scale, duplicate_channels],
     "GBC": PRINCIPAL,
     "GBC-full": PRINCIPAL,
     "GBC-spherical": PRINCIPAL,
     "GBC-axes": [*MOMENTS, scale, scale_hugely],
+    "HScore": [*PRINCIPAL, append_linear_channel],
+    "HScore-shrunk": [*EVERYWHERE, shuffle_class_names, shift, rotate, scale, scale_hugely],
+    "KNN": DISTANCES,
+    "KNN-by-voxel": DISTANCES,
+    "KNN-cosine": [
+        *EVERYWHERE,
+        shuffle_class_names,
+        rotate,
+        scale,
+        scale_rows,
+        append_zero_channels,
+        duplicate_channels,
+    ],
     "LEEP": [
         *EVERYWHERE,
         shuffle_class_names,
@@ -138,6 +193,30 @@ LAWS: dict[str, list[Transformation]] = {
         duplicate_channels,
     ],
     "LogME-loose": EVERYWHERE,
+    "NCE": [
+        *EVERYWHERE,
+        shuffle_class_names,
+        duplicate_rows,
+        append_zero_channels,
+        split_channels,
+    ],
+    "NCE-logits": [*EVERYWHERE, shuffle_class_names, duplicate_rows, shift_rows, scale, scale_rows],
+    "NLEEP": DISTANCES,
+    "NLEEP-diag": DISTANCES,
+    "PARC": CORRELATION,
+    "PARC-part": [*EVERYWHERE, shuffle_class_names, scale, duplicate_channels],
+    "RankMe": [
+        *EVERYWHERE,
+        shuffle_class_names,
+        duplicate_rows,
+        rotate,
+        scale,
+        scale_hugely,
+        append_zero_channels,
+        duplicate_channels,
+    ],
+    "SFDA": [*MOMENTS, rotate],
+    "SFDA-trace": [*MOMENTS, rotate, scale, scale_hugely],
     "TransRate": [*MOMENTS, rotate],
     "TransRate-trace": PRINCIPAL,
 }
@@ -321,13 +400,43 @@ def test_transrate_is_not_negative(arguments: dict[str, float]) -> None:
     assert make_problem(**arguments).score(TransRate()) >= 0.0
 
 
+@few
+@given(arguments=problems)
+def test_nce_is_leep_of_decisions(arguments: dict[str, float]) -> None:
+    problem = make_problem(NCE(), **arguments)
+    decisions = np.eye(problem.X.shape[1])[problem.X.argmax(axis=1)]
+    assert problem.score(NCE()) == pytest.approx(leep_score(decisions, problem.y), abs=1e-12)
+
+
+@few
+@given(arguments=problems, factor=st.floats(1e-2, 1e2))
+def test_sfda_sees_scale_through_shrinkage_alone(
+    arguments: dict[str, float], factor: float
+) -> None:
+    problem = make_problem(**arguments)
+    scaled = problem.of(X=factor * problem.X)
+    expected = problem.score(SFDA(a=5.0 * factor**2))
+    assert scaled.score(SFDA(a=5.0)) == pytest.approx(expected, rel=1e-7, abs=1e-9)
+
+
+@few
+@given(arguments=problems)
+def test_ranges_of_pairs_neighbours_and_ranks(arguments: dict[str, float]) -> None:
+    problem = make_problem(**arguments)
+    assert -1.0 <= problem.score(PARC()) <= 1.0
+    assert 0.0 <= problem.score(KNN()) <= 1.0
+    assert 1.0 <= problem.score(RankMe()) <= min(problem.X.shape) * (1 + 1e-12)
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 def test_scores_respond_to_the_labels(name: str) -> None:
     """Laws of invariance alone would be met by a constant."""
     problem = make_problem(VARIANTS[name], n_rows=20)
     order = np.random.default_rng(0).permutation(len(problem.y))
     shuffled = problem.of(y=problem.y[order]).score(VARIANTS[name])
-    if name in ("CCFV-kl", "CCFV-bhattacharyya"):  # wider Gaussians are closer by these
+    if not VARIANTS[name]._needs_labels:
+        assert shuffled == problem.score(VARIANTS[name])
+    elif name in ("CCFV-kl", "CCFV-bhattacharyya"):  # wider Gaussians are closer by these
         assert shuffled != problem.score(VARIANTS[name])
     else:
         assert shuffled < problem.score(VARIANTS[name])

@@ -6,20 +6,39 @@ estimator needs a row in `ORACLES`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.linalg import sqrtm
+from scipy.linalg import eigh, sqrtm
 from scipy.optimize import minimize
 from scipy.special import softmax
+from scipy.stats import spearmanr
+from sklearn.covariance import ledoit_wolf
 from sklearn.decomposition import PCA
 from sklearn.linear_model import BayesianRidge
+from sklearn.mixture import GaussianMixture
+from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
-from skte.estimators import CCFV, GBC, LEEP, LogME, TransferabilityEstimator, TransRate
+from skte.estimators import (
+    CCFV,
+    GBC,
+    KNN,
+    LEEP,
+    NCE,
+    NLEEP,
+    PARC,
+    SFDA,
+    HScore,
+    LogME,
+    RankMe,
+    TransferabilityEstimator,
+    TransRate,
+)
 from tests.estimator_problems import ESTIMATOR_NAMES, Problem, make_problem
 
 Array = NDArray[np.float64]
@@ -174,6 +193,20 @@ def spherical(S: Array) -> Array:
     return np.eye(len(S)) * np.trace(S) / len(S)
 
 
+def h_score(shrunk: bool = False) -> Oracle:
+    """A trace of matrices as printed, with scikit-learn's shrinkage."""
+
+    def score(X: Array, y: NDArray[np.generic], groups: object) -> float:
+        expected = np.stack([X[y == label].mean(axis=0) for label in y])
+        S, between = gaussian(X, ddof=0)[1], gaussian(expected, ddof=0)[1]
+        if not shrunk:
+            return float(np.trace(np.linalg.pinv(S, rcond=1e-12) @ between))
+        S, amount = ledoit_wolf(X)
+        return float((1 - amount) * np.trace(np.linalg.inv(S) @ between))
+
+    return score
+
+
 def transrate(*, eps: float = 1e-4, trace: bool = False) -> Oracle:
     def rate(Z: Array) -> float:
         return float(np.linalg.slogdet(np.eye(Z.shape[1]) + Z.T @ Z / (len(Z) * eps))[1] / 2)
@@ -184,6 +217,101 @@ def transrate(*, eps: float = 1e-4, trace: bool = False) -> Oracle:
             Z = Z / np.sqrt(np.trace(Z @ Z.T) / len(Z))
         within = sum(np.mean(y == k) * rate(Z[y == k]) for k in np.unique(y))
         return float(rate(Z) - within)
+
+    return score
+
+
+def nce(X: Array, y: NDArray[np.generic], groups: object) -> float:
+    """Voxel by voxel, with dictionaries."""
+    decided = [max(range(X.shape[1]), key=row.__getitem__) for row in X]
+    pairs = list(zip(y.tolist(), decided, strict=True))
+    joint, marginal = Counter(pairs), Counter(decided)
+    return sum(m * np.log(m / marginal[z]) for (_, z), m in joint.items()) / len(y)
+
+
+def nce_of_logits(X: Array, y: NDArray[np.generic], groups: object) -> float:
+    return nce(softmax(X, axis=1), y, groups)
+
+
+def nleep(*, variance: float = 0.8, per_class: int = 5, covariance: str = "full") -> Oracle:
+    """PCA, mixture and LEEP one after the other; signs and order by content, 8 decimals."""
+
+    def score(X: Array, y: NDArray[np.generic], groups: object) -> float:
+        T = X / np.sqrt(X.var(axis=0).sum())
+        T = PCA(variance, svd_solver="full").fit_transform(T)
+        for axis in T.T:
+            axis *= np.sign(np.mean(axis**3))
+        T = np.round(T, 8)
+        order = sorted(range(len(T)), key=lambda i: tuple(T[i]))
+        mixture = GaussianMixture(
+            per_class * len(np.unique(y)), covariance_type=covariance, random_state=0
+        )
+        return leep(mixture.fit(T[order]).predict_proba(T[order]), y[order], groups)
+
+    return score
+
+
+def parc(X: Array, y: NDArray[np.generic], groups: object) -> float:
+    """Label distances take two values; corrcoef's rounding would make more of them."""
+    onehot = (y[:, None] == np.unique(y)).astype(float)
+    pairs = np.triu_indices(len(X), 1)
+    labels = np.round(1 - np.corrcoef(onehot), 9)[pairs]
+    return float(spearmanr((1 - np.corrcoef(X))[pairs], labels)[0])
+
+
+def knn(*, k: int = 5, metric: str = "euclidean", balanced: bool = True) -> Oracle:
+    """A search of its own for each left-out case."""
+
+    def score(X: Array, y: NDArray[np.generic], groups: NDArray[np.generic]) -> float:
+        hits = np.zeros(len(X))
+        for case in np.unique(groups):
+            own = groups == case
+            search = NearestNeighbors(n_neighbors=k, metric=metric, algorithm="brute")
+            found = search.fit(X[~own]).kneighbors(X[own], return_distance=False)
+            hits[own] = (y[~own][found] == y[own, None]).mean(axis=1)
+        parts = [hits[y == c] for c in np.unique(y)] if balanced else [hits]
+        return float(np.mean([part.mean() for part in parts]))
+
+    return score
+
+
+def rankme(X: Array, y: object, groups: object) -> float:
+    values = np.linalg.svd(X, compute_uv=False)
+    p = values / values.sum()
+    return float(np.exp(-(p * np.log(p)).sum()))
+
+
+def sfda(*, a: float = 5.0, trace: bool = False) -> Oracle:
+    """Both discriminant analyses by a generalised eigenproblem, equations as printed."""
+
+    def scatters(X: Array, y: NDArray[np.generic]) -> tuple[Array, Array]:
+        within, between = np.zeros((2, X.shape[1], X.shape[1]))
+        for k in np.unique(y):
+            within += np.mean(y == k) * np.cov(X[y == k], rowvar=False, ddof=0)
+            gap = X[y == k].mean(axis=0) - X.mean(axis=0)
+            between += np.mean(y == k) * np.outer(gap, gap)
+        return within, between
+
+    def posterior(X: Array, y: NDArray[np.generic], shrinkage: float) -> Array:
+        classes, d = np.unique(y), X.shape[1]
+        within, between = scatters(X, y)
+        S = (1 - shrinkage) * within + shrinkage * np.trace(within) / d * np.eye(d)
+        U = eigh(between, S)[1][:, ::-1][:, : min(d, len(classes) - 1)]
+        delta = []
+        for k in classes:
+            mu = X[y == k].mean(axis=0) @ U
+            delta.append(X @ U @ mu - mu @ mu / 2 + np.log(np.mean(y == k)))
+        return softmax(np.stack(delta, axis=1), axis=1)[
+            np.arange(len(y)), np.searchsorted(classes, y)
+        ]
+
+    def score(X: Array, y: NDArray[np.generic], groups: object) -> float:
+        if trace:
+            X = X / np.sqrt(X.var(axis=0).sum())
+        shrinkage = max(np.exp(-a * np.linalg.eigvalsh(scatters(X, y)[0])[-1]), 1e-10)
+        p = posterior(X, y, shrinkage)[:, None]
+        others = np.stack([X[y != k].mean(axis=0) for k in y])
+        return float(np.log(posterior(p * X + (1 - p) * others, y, shrinkage)).mean())
 
     return score
 
@@ -236,6 +364,19 @@ ORACLES: dict[str, dict[str, Row]] = {
             GBC(n_components=4), gbc(lambda S: np.diag(np.diag(S)), 4), 1e-8, WIDE
         ),
     },
+    "KNN": {
+        "default": Row(KNN(), knn()),
+        "one-neighbour": Row(KNN(n_neighbors=1), knn(k=1)),
+        "cosine": Row(KNN(metric="cosine", n_neighbors=3), knn(metric="cosine", k=3)),
+        "by-voxel": Row(KNN(balanced=False, n_neighbors=20), knn(balanced=False, k=20)),
+        "more-channels-than-voxels": Row(KNN(), knn(), 1e-9, {**WIDE, "separation": 0.3}),
+    },
+    "HScore": {
+        "pinv": Row(HScore(), h_score()),
+        "pinv-rank-deficient": Row(HScore(), h_score(), 1e-7, {"n_channels": 30, "n_rows": 2}),
+        "ledoit-wolf": Row(HScore(shrinkage="ledoit-wolf"), h_score(shrunk=True)),
+        "ledoit-wolf-wide": Row(HScore(shrinkage="ledoit-wolf"), h_score(shrunk=True), 1e-9, WIDE),
+    },
     "LEEP": {
         "probabilities": Row(LEEP(), leep, 1e-12),
         "logits": Row(LEEP(input="logits"), leep_of_logits, 1e-12),
@@ -246,6 +387,48 @@ ORACLES: dict[str, dict[str, Row]] = {
         "bayesian-ridge": Row(LogME(), logme_bayesian_ridge, 1e-9),
         "bayesian-ridge-wide": Row(LogME(), logme_bayesian_ridge, 1e-9, WIDE),
         "bayesian-ridge-square": Row(LogME(), logme_bayesian_ridge, 1e-9, {"n_channels": 96}),
+    },
+    "NCE": {
+        "probabilities": Row(NCE(), nce, 1e-12),
+        "logits": Row(NCE(input="logits"), nce_of_logits, 1e-12),
+    },
+    "NLEEP": {
+        "default": Row(NLEEP(), nleep(), 1e-7),
+        "diagonal": Row(NLEEP(covariance="diag"), nleep(covariance="diag"), 1e-7),
+        "two-components-a-class": Row(
+            NLEEP(variance=0.95, n_components_per_class=2), nleep(variance=0.95, per_class=2), 1e-7
+        ),
+        "more-channels-than-voxels": Row(
+            NLEEP(covariance="diag", n_components_per_class=1),
+            nleep(covariance="diag", per_class=1),
+            1e-7,
+            {**WIDE, "separation": 0.3},
+        ),
+    },
+    "PARC": {
+        "default": Row(PARC(), parc),
+        "one-channel-more-than-two": Row(PARC(), parc, 1e-9, {"n_channels": 3}),
+        "more-channels-than-voxels": Row(PARC(), parc, 1e-9, WIDE),
+        "noise": Row(PARC(), parc, 1e-9, NOISE),
+    },
+    "RankMe": {
+        "singular-values": Row(RankMe(), rankme),
+        "more-channels-than-voxels": Row(RankMe(), rankme, 1e-9, WIDE),
+    },
+    "SFDA": {
+        "default": Row(SFDA(), sfda()),
+        "loose": Row(SFDA(a=0.2), sfda(a=0.2)),
+        "trace": Row(SFDA(normalize="trace"), sfda(trace=True)),
+        "noise": Row(SFDA(a=0.1), sfda(a=0.1), 1e-8, NOISE),
+        "more-channels-than-voxels": Row(
+            SFDA(a=0.1), sfda(a=0.1), 1e-8, {**WIDE, "separation": 0.3}
+        ),
+        "more-channels-than-voxels-trace": Row(
+            SFDA(a=0.1, normalize="trace"),
+            sfda(a=0.1, trace=True),
+            1e-8,
+            {**WIDE, "separation": 0.3},
+        ),
     },
     "TransRate": {
         "slogdet": Row(TransRate(), transrate()),
