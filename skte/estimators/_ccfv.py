@@ -53,8 +53,9 @@ class CCFV(TransferabilityEstimator):
         makes the score invariant to the features' scale. None takes them as they
         come.
     s : float, default=1.0
-        Power of the energy, ``|v_a - v_b|**-s``; 0 is the logarithmic energy,
-        which must be positive (features closer than 1 on average) to be inverted.
+        Power of the energy, ``|v_a - v_b|**-s``; 0 is the logarithmic energy, which
+        must be positive (features closer than 1 on average) to be inverted: on the
+        unit sphere various features rarely are, and an error says so.
     class_consistency : bool, default=True
         Whether the score contains ``C_cons``.
     feature_variety : bool, default=True
@@ -74,7 +75,8 @@ class CCFV(TransferabilityEstimator):
         stay exact, so distances come out somewhat too high; ``layer_details_`` bounds by
         how much. Faster for wide layers: 0.99 is a common choice.
     random_state : int, default=0
-        Seed of the pairs, for `n_pairs`.
+        Seed of the pairs, for `n_pairs`. They are drawn by the names of the cases, so
+        that all models and layers are compared on the same ones.
     layer_reduction : {"mean", "last"}, default="mean"
         Mean over layers, or the last (finest) layer alone.
 
@@ -226,8 +228,10 @@ class CCFV(TransferabilityEstimator):
         if self.normalize == "l2" and _is_axis(block.case_sample[0], self.min_distance):
             return _collapsed(block, "a single direction and its opposite"), details
         if self.feature_variety:
-            with np.errstate(divide="ignore"):
-                score += float(np.log(details["variety"].mean()))
+            variety = float(details["variety"].mean())
+            if variety == 0.0:
+                return _collapsed(block, "of infinite energy in every case"), details
+            score += float(np.log(variety))
         return score, details
 
     def _normalized(self, block: FeatureBlock) -> tuple[FeatureBlock, float]:
@@ -292,9 +296,11 @@ class CCFV(TransferabilityEstimator):
     def _consistency(self, block: FeatureBlock) -> dict[str, Any]:
         """Mean distance between cases, for each class, eq. (1) and (2)."""
         cases, codes = case_codes(block)
+        names = _names(block, cases.tolist())
         found = class_distances(
             block,
             codes,
+            names,
             distance=self.distance,
             background=self.background,
             n_pairs=self.n_pairs,
@@ -308,7 +314,7 @@ class CCFV(TransferabilityEstimator):
             },
             "n_pairs": {label: one.n_pairs for label, one in found.items()},
             "truncation": sum(one.error for one in found.values()),
-            "cases": _names(block, cases.tolist()),
+            "cases": names,
         }
 
 

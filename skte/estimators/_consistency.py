@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,8 @@ __all__ = ["CaseDistances", "case_codes", "class_distances"]
 # Without groups every row is a case; beyond this the pairs take too long.
 _MAX_CASES = 10_000
 _ROWS = 512
+# The finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
+_MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +99,7 @@ def case_codes(block: FeatureBlock) -> tuple[NDArray[np.generic], NDArray[np.int
 def class_distances(
     block: FeatureBlock,
     codes: NDArray[np.intp],
+    names: Sequence[object],
     *,
     distance: str,
     background: Any,
@@ -110,14 +115,17 @@ def class_distances(
         Features, normalised or not, and labels.
     codes : ndarray of shape (n_voxels,)
         Case of each row.
+    names : sequence
+        What each case is called; pairs are drawn by name.
     distance : {"wasserstein", "kl", "bhattacharyya"}
         Distance between the Gaussians fitted to a class in two cases.
     background : label or None
         Left out.
     n_pairs : int or None
-        Pairs compared for each class; None for all. They are the first ones, in an
-        order of all pairs that depends on `random_state` alone, in which both cases
-        hold the class: layers share them, and classes as far as can be.
+        Pairs compared for each class; None for all. They are the first ones, in a
+        random order of all pairs, in which both cases hold the class. The order
+        depends on `random_state` and the cases' names alone: models and layers
+        share the pairs, and classes as far as can be.
     random_state : int
         Seed of that order.
     trace_share : float
@@ -135,7 +143,7 @@ def class_distances(
     """
     result: dict[Any, CaseDistances] = {}
     unusable = []
-    order = None if n_pairs is None else _pair_order(int(codes.max()) + 1, random_state)
+    order = None if n_pairs is None else _pair_order(names, random_state)
     for label in np.unique(block.y):
         if background is not None and label == background:
             continue
@@ -158,6 +166,11 @@ def class_distances(
             error=float(errors.mean()),
             n_pairs=len(present) * (len(present) - 1) // 2,
         )
+    if not result and not unusable:
+        raise ValueError(
+            f"{block.label}: every label is background={background!r}, and that is left out. "
+            "Label a class, or set background=None if every label counts."
+        )
     if not result:
         raise ValueError(
             f"{block.label}: no class is present in two cases, so class consistency is "
@@ -174,10 +187,16 @@ def class_distances(
     return result
 
 
-def _pair_order(n_cases: int, random_state: int) -> NDArray[np.intp]:
+def _pair_order(names: Sequence[object], random_state: int) -> NDArray[np.intp]:
     """All pairs of cases in random order, shape (n_pairs, 2)."""
-    pairs = np.stack(np.triu_indices(n_cases, k=1), axis=1)
-    return np.asarray(np.random.default_rng(random_state).permutation(pairs))
+    digests = [sha256(f"{random_state} {name}".encode()).digest()[:8] for name in names]
+    keys = np.frombuffer(b"".join(digests), dtype=np.uint64)
+    i, j = np.triu_indices(len(names), k=1)
+    mixed = keys[i] ^ keys[j]
+    for shift, factor in _MIX:  # else a case with small keys would come first in all pairs
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    order = np.argsort(mixed ^ (mixed >> np.uint64(31)), kind="stable")
+    return np.stack([i[order], j[order]], axis=1)
 
 
 def _choose_pairs(

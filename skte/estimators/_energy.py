@@ -18,7 +18,7 @@ _GRAM_RESOLUTION = 1e-4
 
 
 class PairEnergy(NamedTuple):
-    """Mean energy of the pairs of one sample, and how many sit on the floor."""
+    """Mean energy of the pairs of one sample, and how many sit on the floor or below."""
 
     energy: float
     n_floored: int
@@ -64,7 +64,7 @@ def mean_pair_energy(X: NDArray[np.float64], *, s: float, min_distance: float) -
                 D += squares[None, columns]
             if i == j:
                 D = D[np.triu_indices(len(D), k=1)]
-            n_floored += int(np.count_nonzero(floor > D))
+            n_floored += int(np.count_nonzero(floor >= D))
             np.maximum(D, floor, out=D)
             total += _sum_of_energies(D, s)
     n_pairs = n * (n - 1) // 2
@@ -102,7 +102,7 @@ def case_energies(
 
 def _sum_of_energies(D: NDArray[np.float64], s: float) -> float:
     """Sum over squared distances `D`, which it may overwrite."""
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", over="ignore"):
         if s == 0:
             return float(-0.5 * np.log(D, out=D).sum())
         if s == 1:

@@ -139,7 +139,7 @@ def test_unusable_cases_and_classes():
     problem = make_problem()
     with pytest.raises(ValueError, match=r"one case.*at least two"):
         problem.of(groups=np.zeros_like(problem.groups)).score(CCFV())
-    with pytest.raises(ValueError, match=r"no class is present in two cases.*background=None"):
+    with pytest.raises(ValueError, match=r"every label is background=0.*background=None"):
         problem.of(y=np.zeros_like(problem.y)).score(CCFV())
     with pytest.raises(ValueError, match=r"in fewer than two cases: \[1, 2, 3, 4\]"):
         problem.of(y=problem.groups + 1).score(CCFV())

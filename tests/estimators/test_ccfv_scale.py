@@ -1,0 +1,224 @@
+"""CC-FV with many cases: some of the pairs, truncated factors, memory, diagnosis."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from skte import CCFV, FeatureBlock, FeatureSet
+from skte.estimators import Diagnosis
+from skte.estimators._energy import mean_pair_energy
+from skte.features import CaseFeatures, LayerSample
+from tests.estimator_problems import make_problem
+
+
+def many_cases(n_cases=30, seed=0, **kwargs):
+    return make_problem(n_cases=n_cases, n_rows=6, seed=seed, **kwargs)
+
+
+def consistency(problem, **params):
+    return CCFV(feature_variety=False, **params).fit(problem.X, problem.y, groups=problem.groups)
+
+
+class TestPairs:
+    def test_more_pairs_than_there_are_is_all_of_them(self):
+        problem = many_cases(6)
+        every = consistency(problem)
+        assert consistency(problem, n_pairs=1000).score_ == pytest.approx(every.score_, rel=1e-12)
+        assert consistency(problem, n_pairs=1000).standard_error_ == 0.0
+        assert every.standard_error_ == 0.0
+
+    def test_score_is_that_of_the_pairs_compared(self):
+        fitted = consistency(many_cases(), n_pairs=20)
+        details = fitted.layer_details_[0]
+        total = 0.0
+        for D in details["distances"].values():
+            values = D[np.triu_indices(len(D), 1)]
+            values = values[np.isfinite(values)]
+            assert len(values) == 20
+            total += values.mean()
+        assert fitted.score_ == pytest.approx(-np.log(total))
+        assert details["n_pairs"] == {1: 435, 2: 435}
+
+    def test_order_of_cases_and_rows_does_not_matter(self):
+        problem = many_cases()
+        order = np.random.default_rng(0).permutation(len(problem.y))
+        names = np.array([f"case{i}" for i in range(30)])[problem.groups]
+        forward = CCFV(n_pairs=20).score(problem.X, problem.y, groups=names)
+        shuffled = CCFV(n_pairs=20).score(problem.X[order], problem.y[order], groups=names[order])
+        assert shuffled == pytest.approx(forward, rel=1e-9)
+
+    def test_layers_and_models_are_compared_on_the_same_pairs(self):
+        a, b = many_cases(seed=0), many_cases(seed=1)
+        layers = FeatureSet.from_blocks([a.block("up0"), b.block("up1")])
+        first, second = CCFV(n_pairs=20).fit(layers).layer_details_
+        for label in (1, 2):
+            np.testing.assert_array_equal(
+                np.isfinite(first["distances"][label]), np.isfinite(second["distances"][label])
+            )
+
+    def test_seed_draws_other_pairs(self):
+        problem = many_cases()
+        scores = {consistency(problem, n_pairs=20, random_state=s).score_ for s in range(5)}
+        assert len(scores) == 5
+
+    def test_pairs_are_drawn_evenly(self):
+        """Over seeds each pair comes up as often as any other, up to chance."""
+        problem = many_cases(8)
+        counts = np.zeros((8, 8))
+        for seed in range(400):
+            D = consistency(problem, n_pairs=7, random_state=seed).layer_details_[0]["distances"][1]
+            counts += np.isfinite(D)
+        off = counts[np.triu_indices(8, 1)]  # binomial: mean 100, deviation 8.7
+        assert off.mean() == pytest.approx(100)
+        assert off.min() > 65
+        assert off.max() < 135
+
+    @pytest.mark.parametrize("reduction", ["mean", "last"])
+    def test_standard_error_is_the_spread_over_seeds(self, reduction):
+        layers = FeatureSet.from_blocks(
+            [many_cases(20, seed=s, n_channels=3 + s).block(f"up{s}") for s in range(2)]
+        )
+        fits = [
+            CCFV(n_pairs=40, random_state=s, feature_variety=False, layer_reduction=reduction).fit(
+                layers
+            )
+            for s in range(150)
+        ]
+        spread = np.std([fit.score_ for fit in fits], ddof=1)
+        assert np.mean([fit.standard_error_ for fit in fits]) == pytest.approx(spread, rel=0.2)
+
+    def test_a_class_that_few_cases_hold_keeps_its_pairs(self):
+        problem = many_cases()
+        kept = (problem.y != 2) | (problem.groups < 3)
+        problem = problem.of(X=problem.X[kept], y=problem.y[kept], groups=problem.groups[kept])
+        details = consistency(problem, n_pairs=10).layer_details_[0]
+        assert np.isfinite(details["distances"][2]).sum() == 3 + 2 * 3
+        assert details["n_pairs"] == {1: 435, 2: 3}
+
+
+class TestTruncation:
+    @pytest.mark.parametrize("share", [0.5, 0.9, 0.99, 0.9999])
+    @pytest.mark.parametrize("n_channels", [5, 40])
+    def test_truncated_distances_are_too_high_by_no_more_than_the_bound(self, share, n_channels):
+        problem = many_cases(6, n_channels=n_channels, separation=0.1)
+        exact = consistency(problem).layer_details_[0]
+        loose = consistency(problem, trace_share=share).layer_details_[0]
+        excess = sum(loose["consistency"].values()) - sum(exact["consistency"].values())
+        assert -1e-9 <= excess <= loose["truncation"] + 1e-9
+        assert exact["truncation"] == 0.0
+
+    def test_a_lower_share_truncates_more(self):
+        problem = make_problem(n_cases=6, n_rows=60, n_channels=40)
+        scores = [consistency(problem, trace_share=s).score_ for s in (1.0, 0.99, 0.9, 0.5)]
+        assert scores == sorted(scores, reverse=True)
+        assert len(set(scores)) == 4
+
+
+def test_energy_needs_memory_for_a_block_of_distances_alone():
+    X = np.random.default_rng(0).normal(size=(4000, 8))
+    tracemalloc.start()
+    mean_pair_energy(X, s=1.0, min_distance=1e-2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.1 * 8 * len(X) ** 2
+
+
+def test_rows_as_cases_need_no_matrix_of_all_pairs():
+    X = np.random.default_rng(0).normal(size=(3000, 4))
+    tracemalloc.start()
+    CCFV(feature_variety=False, background=None).fit(X, np.repeat([0, 1], 1500))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.5 * 8 * len(X) ** 2
+
+
+class TestExtremes:
+    def test_coincident_vectors_without_a_floor(self):
+        problem = make_problem()
+        doubled = problem.of(
+            X=np.tile(problem.X, (2, 1)),
+            y=np.tile(problem.y, 2),
+            groups=np.tile(problem.groups, 2),
+        )
+        with pytest.warns(UserWarning, match="infinite energy"):
+            assert doubled.score(CCFV(min_distance=0.0)) == -np.inf
+
+    def test_a_power_that_overflows(self):
+        with pytest.warns(UserWarning, match="infinite energy"):
+            assert make_problem().score(CCFV(s=1000.0)) == -np.inf
+
+    def test_only_background(self):
+        problem = make_problem()
+        with pytest.raises(ValueError, match="every label is background=0"):
+            problem.of(y=np.zeros_like(problem.y)).score(CCFV())
+
+    def test_groups_of_mixed_types(self):
+        problem = make_problem()
+        groups = problem.groups.astype(object)
+        groups[:10] = "a"
+        with pytest.raises(ValueError, match="groups of different types"):
+            problem.of(groups=groups).score(CCFV())
+
+
+class TestDiagnosis:
+    def features(self, broken):
+        """Ten cases, one of them broken by `broken(X, y)`."""
+        rng = np.random.default_rng(0)
+        cases = []
+        for i in range(10):
+            y = np.repeat([0, 1, 2], 30)
+            X = rng.normal(size=(90, 6)) + 4 * np.eye(6)[y]
+            if i == 7:
+                X, y = broken(X, y)
+            cases.append(CaseFeatures(f"pat{i}", {"up": LayerSample(X, y, X)}))
+        return FeatureSet(cases)
+
+    @pytest.mark.parametrize(
+        "broken",
+        [
+            lambda X, y: (X, np.array([0, 2, 1])[y]),  # labels swapped
+            lambda X, y: (X + 6 * np.eye(6)[5], y),  # another scanner
+        ],
+    )
+    def test_outlying_case_is_named_first(self, broken):
+        diagnosis = CCFV().fit(self.features(broken)).diagnose()
+        assert diagnosis.cases[0].case == "pat7"
+        assert diagnosis.cases[0].ratio > 1.5
+        others = [one.ratio for one in diagnosis.cases if one.case != "pat7"]
+        assert max(others) < 1.3
+        assert all("pat7" in pair.cases for pair in diagnosis.pairs)
+        assert "pat7" in str(diagnosis)
+
+    def test_class_shares_add_up_and_the_worst_comes_first(self):
+        def wide(X, y):
+            return X, y
+
+        features = self.features(wide)
+        rng = np.random.default_rng(1)
+        for case in features:  # class 2 is displaced in every case
+            sample = case.layers["up"]
+            sample.X[sample.y == 2] += rng.normal(size=6)
+        diagnosis = CCFV(normalize=None).fit(features).diagnose()
+        assert isinstance(diagnosis, Diagnosis)
+        assert [one.label for one in diagnosis.classes] == [2, 1]
+        assert sum(one.share for one in diagnosis.classes) == pytest.approx(1.0)
+
+    def test_details_name_the_cases(self):
+        details = CCFV().fit(self.features(lambda X, y: (X, y))).layer_details_[0]
+        assert details["cases"] == details["variety_cases"] == [f"pat{i}" for i in range(10)]
+
+    def test_without_consistency_there_are_layers_alone(self):
+        block = FeatureBlock(*vars(make_problem()).values(), name="up")
+        diagnosis = CCFV(class_consistency=False).fit(block).diagnose()
+        assert diagnosis.layers[0][0] == "up"
+        assert not diagnosis.classes
+        assert "up" in str(diagnosis)
+
+    def test_collapsed_and_identical_cases(self):
+        X = np.tile(np.eye(4), (3, 1))
+        y, groups = np.tile([0, 0, 1, 1], 3), np.repeat([0, 1, 2], 4)
+        with pytest.warns(UserWarning, match="collapsed"):
+            fitted = CCFV().fit(X, y, groups=groups)
+        assert fitted.score_ == -np.inf
+        assert all(one.ratio == 1.0 for one in fitted.diagnose().cases)
