@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from skte.datasets._filenames import is_file
 from skte.exceptions import DatasetError
 
-__all__ = ["check_folder", "parse_labels", "read_description", "resolve_inside"]
+__all__ = ["check_folder", "read_description", "resolve_inside"]
 
 
 def check_folder(path: str | os.PathLike[str]) -> Path:
@@ -55,42 +55,6 @@ def resolve_inside(folder: Path, relative: object) -> tuple[Path, str | None]:
     path = Path(os.path.normpath(folder / relative))
     if not path.is_relative_to(os.path.normpath(folder)):
         return path, f"{relative!r} leads out of the dataset folder; paths must stay inside"
-    if not path.is_file():
-        return path, f"the file {relative!r} does not exist"
+    if not is_file(path):
+        return path, f"the file {relative!r:.200} does not exist"
     return path, None
-
-
-def parse_labels(labels: object) -> tuple[dict[int, str], int | None, list[str]]:
-    """Names of label ids, the ignore label, and problems, from either way of writing.
-
-    Both ``{"0": "background"}`` (MSD, nnU-Net v1) and ``{"background": 0}`` (nnU-Net
-    v2, where a region lists several ids) are read. An id in several regions takes the
-    name of the smallest.
-    """
-    if not isinstance(labels, Mapping) or not labels:
-        return {}, None, ["key 'labels' must be an object such as {\"background\": 0, ...}"]
-    members: dict[str, list[int]] = {}
-    problems = []
-    for key, value in labels.items():
-        # MSD writes id -> name, nnU-Net v2 name -> id.
-        name, ids = (value, key) if isinstance(value, str) and _is_integer(key) else (key, value)
-        ids = ids if isinstance(ids, list) else [ids]
-        if ids and all(_is_integer(i) for i in ids):
-            members[str(name)] = [int(i) for i in ids]
-        else:
-            problems.append(
-                f"label {key!r} must map to an integer or a list of them, not {value!r}"
-            )
-    ignore = members.pop("ignore", None)
-    names: dict[int, str] = {}
-    for name, ids in sorted(members.items(), key=lambda item: -len(item[1])):
-        names.update(dict.fromkeys(ids, name))  # smaller regions come later and win
-    if ignore and len(ignore) > 1:
-        problems.append(f"label 'ignore' must be one integer, not {ignore}")
-    return dict(sorted(names.items())), ignore[0] if ignore else None, problems
-
-
-def _is_integer(value: object) -> bool:
-    if isinstance(value, str):
-        return value.strip().lstrip("+-").isdigit()
-    return isinstance(value, int) and not isinstance(value, bool)

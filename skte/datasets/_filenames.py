@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["IMAGE_ENDINGS", "image_stem", "list_images"]
+__all__ = ["IMAGE_ENDINGS", "image_stem", "is_file", "list_images"]
 
 # What SimpleITK and nibabel read from one file; longer endings first.
 IMAGE_ENDINGS = (
@@ -30,6 +30,14 @@ def image_stem(path: Path, endings: Iterable[str] = IMAGE_ENDINGS) -> str | None
         if path.name.lower().endswith(ending.lower()) and len(path.name) > len(ending):
             return path.name[: -len(ending)]
     return None
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; there is none of a name that no file can have."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, for instance
+        return False
 
 
 def list_images(folder: Path, endings: Iterable[str] = IMAGE_ENDINGS) -> list[tuple[str, Path]]:

@@ -7,13 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from skte.datasets._checks import raise_problems, repeated_ids
-from skte.datasets._description import (
-    check_folder,
-    parse_labels,
-    read_description,
-    resolve_inside,
-)
+from skte.datasets._description import check_folder, read_description, resolve_inside
 from skte.datasets._filenames import image_stem
+from skte.datasets._label_names import parse_labels
 from skte.datasets._subject import make_subject
 
 __all__ = ["load_msd"]

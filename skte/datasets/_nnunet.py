@@ -8,8 +8,9 @@ from typing import Any
 
 from skte.datasets._channels import match_files
 from skte.datasets._checks import raise_problems
-from skte.datasets._description import check_folder, parse_labels, read_description
-from skte.datasets._filenames import image_stem, list_images
+from skte.datasets._description import check_folder, read_description
+from skte.datasets._filenames import image_stem, is_file, list_images
+from skte.datasets._label_names import parse_labels
 from skte.datasets._subject import make_subject
 
 __all__ = ["load_nnunet_raw"]
@@ -94,9 +95,9 @@ def _explicit_cases(folder: Path, listed: object, n_channels: int) -> tuple[_Cas
             continue
         files = [Path(os.path.normpath(folder / str(text))) for text in [*images, label]]
         problems += [
-            f"case {case_id!r}: the file {file} does not exist"
+            f"case {case_id!r}: the file {file!s:.400} does not exist"
             for file in files
-            if not file.is_file()
+            if not is_file(file)
         ]
         if n_channels and len(images) != n_channels:
             problems.append(

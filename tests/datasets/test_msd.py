@@ -78,6 +78,21 @@ def test_broken_description(save_msd, changes, message):
         load_msd(save_msd(**changes))
 
 
+@pytest.mark.parametrize("text", ["--5", "\u00b2", "9" * 5000, "5.0", str(2**63)])
+@pytest.mark.parametrize("is_id_first", [True, False])
+def test_ids_that_are_no_integers(save_msd, text, is_id_first):
+    labels = {text: "a"} if is_id_first else {"a": text}
+    with pytest.raises(DatasetError, match=r"dataset\.json: label .* must map to an integer") as e:
+        load_msd(save_msd(labels=labels))
+    assert len(str(e.value)) < 500
+
+
+def test_a_path_too_long_for_a_file_is_a_problem(save_msd):
+    item = {"image": "a" * 5000, "label": "labelsTr/c_000.nii.gz"}
+    with pytest.raises(DatasetError, match=r"training\[0\]: image: the file 'a+ does not exist"):
+        load_dataset(save_msd(training=[item]))
+
+
 def test_problems_of_description_and_files_come_together(save_msd):
     folder = save_msd(1, labels=None)
     (folder / "imagesTr" / "c_000.nii.gz").unlink()
