@@ -18,6 +18,7 @@ from skte.datasets._checks import (
     raise_problems,
     structure_problems,
 )
+from skte.datasets._label_names import parse_label_names
 from skte.datasets._read import ImageHeader, read_array, read_headers
 from skte.datasets._subject import split_images, subject_case_id
 from skte.exceptions import DatasetError
@@ -137,7 +138,7 @@ def read_case(subject: Any) -> Case:
         affine=affine,
         spacing=(x, y, z),
         ignore_label=None if ignore_label is None else int(ignore_label),
-        label_names={int(k): str(v) for k, v in (subject.get("label_names") or {}).items()},
+        label_names=parse_label_names(subject.get("label_names"))[0],
     )
 
 

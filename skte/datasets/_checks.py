@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skte.datasets._label_names import parse_label_names
 from skte.datasets._read import ImageHeader, read_headers
 from skte.datasets._subject import split_images, subject_case_id
 from skte.exceptions import DatasetError
@@ -114,6 +115,7 @@ def structure_problems(case_id: str, subject: Any) -> list[str]:
         isinstance(ignore, (int, np.integer)) and not isinstance(ignore, bool)
     ):
         problems.append(f"ignore_label must be an integer or None, got {ignore!r}")
+    problems += parse_label_names(subject.get("label_names"))[1]
     return [f"Case {case_id!r}: {problem}." for problem in problems]
 
 
@@ -126,6 +128,11 @@ def geometry_problems(
     problems = [
         f"{source} has an affine that is singular or not finite; mend its header"
         for source in singular
+    ]
+    problems += [
+        f"{h.source} has no voxels (shape {h.shape}); get it again or leave the case out"
+        for h in everything
+        if 0 in h.shape
     ]
     if label and label.shape[0] > 1:
         problems.append(
@@ -152,7 +159,13 @@ def geometry_problems(
 def image_problems(case_id: str, channels: Sequence[NDArray[Any]]) -> list[str]:
     """Problems of the values of an image, given as arrays of any number of channels."""
     problems = []
-    if any(np.iscomplexobj(array) for array in channels):
+    channels = [array for array in channels if array.size]  # the geometry tells of empty ones
+    if odd := sorted({str(a.dtype) for a in channels if a.dtype.kind not in "iufbc"}):
+        problems.append(
+            f"the image holds {', '.join(odd)} values; store colours or other fields as "
+            "channels of plain numbers"
+        )
+    elif any(np.iscomplexobj(array) for array in channels):
         problems.append("the image is complex-valued; store its magnitude")
     # What float32 cannot hold would become Inf; NaN fails the comparison too.
     elif n_bad := sum(
@@ -175,6 +188,8 @@ def label_problems(case_id: str, label: NDArray[Any], ignore_label: int | None) 
 
 
 def _label_value_problems(label: NDArray[Any], ignore_label: int | None) -> list[str]:
+    if not label.size:
+        return []  # the geometry tells of it
     if label.dtype.kind not in "iufb":
         return [f"the label holds {label.dtype} values; store integer class ids"]
     if label.dtype.kind == "f":
@@ -185,6 +200,10 @@ def _label_value_problems(label: NDArray[Any], ignore_label: int | None) -> list
                 f"the label is float-valued ({_few(np.unique(broken).tolist())}); store integer "
                 "class ids (a label must be resampled with nearest neighbours)"
             ]
+    extremes = int(label.min()), int(label.max())
+    if not -(2**63) <= min(extremes) <= max(extremes) < 2**63:
+        beyond = max(extremes, key=abs)
+        return [f"the label has values beyond 64-bit integers ({beyond:.3g}); renumber its classes"]
     values = _distinct(label.astype(np.int64).ravel())
     if ignore_label is not None:
         values = values[values != ignore_label]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from skte.datasets._checks import raise_problems, repeated_ids, structure_problems
 from skte.datasets._description import check_folder, read_description
+from skte.datasets._filenames import is_file
 from skte.datasets._folder import load_folder
 from skte.datasets._msd import load_msd
 from skte.datasets._nnunet import load_nnunet_raw
@@ -119,10 +120,10 @@ def _lists_channels(folder: Path, training: object) -> bool:
     """Whether images are listed as in nnU-Net v1: without the ``_0000`` of their files."""
     first = training[0] if isinstance(training, list) and training else None
     text = first.get("image") if isinstance(first, dict) else None
-    if not isinstance(text, str) or (folder / text).exists():
+    if not isinstance(text, str) or not Path(text).name or is_file(folder / text):
         return False
     name = Path(text).name
-    return (folder / text).with_name(name.replace(".", "_0000.", 1)).exists()
+    return is_file((folder / text).with_name(name.replace(".", "_0000.", 1)))
 
 
 def _items(dataset: Any) -> list[Any]:
@@ -160,6 +161,8 @@ def _from_dict(item: Any) -> Any:
             "a case is a torchio Subject or a dict with 'image' and 'label', got "
             f"{type(item).__name__}"
         )
+    if odd := [key for key in item if not isinstance(key, str)]:
+        raise DatasetError(f"keys of a case must be text, got {', '.join(map(repr, odd))}")
     missing = [key for key in ("image", "label") if item.get(key) is None]
     if missing:
         raise DatasetError(f"key {' and '.join(map(repr, missing))} missing")
@@ -197,7 +200,21 @@ def _four_axes(array: NDArray[Any], channels_first_2d: bool) -> NDArray[Any]:
         raise DatasetError(f"an array of shape {array.shape} is neither 2-D nor 3-D")
     if array.dtype.kind not in "iufbc":
         raise DatasetError(f"an array of type {array.dtype} holds no numbers")
-    return np.array(array, dtype=np.int64 if array.dtype.kind in "u" else array.dtype, order="C")
+    return np.array(array, dtype=_torch_type(array), order="C")
+
+
+def _torch_type(array: NDArray[Any]) -> np.dtype[Any]:
+    """Return the nearest type that torch has: native byte order, at most 64 bits a number."""
+    kind, size = array.dtype.kind, array.dtype.itemsize
+    if kind == "u":
+        # Beyond int64 as floats, so that they stay large instead of turning negative.
+        beyond = size == 8 and array.size and int(array.max()) >= 2**63
+        return np.dtype(np.float64 if beyond else np.int64)
+    if kind == "f" and size > 8:
+        return np.dtype(np.float64)
+    if kind == "c" and size > 16:
+        return np.dtype(np.complex128)
+    return array.dtype.newbyteorder("=")
 
 
 def _name(item: Any, index: int) -> str:

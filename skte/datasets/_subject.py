@@ -11,6 +11,7 @@ from typing import Any
 import torchio as tio
 
 from skte.datasets._filenames import image_stem
+from skte.datasets._label_names import parse_label_names
 
 __all__ = ["copy_subject", "make_subject", "split_images", "subject_case_id"]
 
@@ -44,7 +45,7 @@ def copy_subject(subject: Any, case_id: str) -> Any:
     items = {k: copy.copy(v) if isinstance(v, tio.Image) else v for k, v in subject.items()}
     items["case_id"] = case_id
     items.setdefault("ignore_label", None)
-    items["label_names"] = dict(items.get("label_names") or {})
+    items["label_names"], _ = parse_label_names(items.get("label_names"))
     result = tio.Subject(items)
     result.applied_transforms = list(subject.applied_transforms)
     return result

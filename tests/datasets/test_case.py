@@ -161,6 +161,30 @@ def test_image_constant_or_complex(subject, image):
     refuse(subject(image.astype(np.complex64)), "complex-valued")
 
 
+def test_colours_are_no_intensities(subject, image):
+    colours = np.zeros(image.shape, dtype=[(name, "u1") for name in "RGB"])
+    colours["R"].flat = np.arange(image.size)
+    refuse(subject(colours), "the image holds .*'R'.* channels of plain numbers")
+    refuse(subject(label=colours), "the label holds .*'R'")
+
+
+def test_nothing_at_all(image, label):
+    (empty,) = load_dataset([{"id": "me", "image": image[:0], "label": label[:0]}])
+    text = refuse(empty, r"image 'image' has no voxels \(shape \(1, 0, 5, 4\)\)")
+    assert "image 'label' has no voxels" in text
+    assert len(check_dataset([empty])) == 2
+
+
+def test_ids_beyond_64_bits(label):
+    for huge in (np.where(label, 2.0**63, 0), np.where(label, -1e30, 0)):
+        subject = tio.Subject(
+            image=tio.ScalarImage(tensor=torch.rand(1, *label.shape)),
+            label=tio.LabelMap(tensor=torch.from_numpy(huge[None])),
+            case_id="me",
+        )
+        refuse(subject, r"values beyond 64-bit integers \((9.22e\+18|-1e\+30)\); renumber")
+
+
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
 @pytest.mark.parametrize("name", ["i0", "l"])
 @pytest.mark.parametrize("damage", ["truncated", "empty", "junk", "gone"])

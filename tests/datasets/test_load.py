@@ -94,6 +94,47 @@ def test_dicts_of_paths(save_msd):
 
 
 @pytest.mark.parametrize(
+    "names",
+    [{1: "a", 7: "b"}, {"1": "a", "7": "b"}, {"a": 1, "b": np.int16(7)}, {"a": [1], "b": 7}],
+    ids=str,
+)
+def test_label_names_in_either_direction(names, image, label):
+    (subject,) = load_dataset([{"image": image, "label": label, "label_names": names}])
+    assert subject["label_names"] == {1: "a", 7: "b"}
+    subject["label_names"] = names
+    assert read_case(subject).label_names == {1: "a", 7: "b"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"label_names": ["a"]}, r"label_names must map ids to names.*got \['a'\]"),
+        ({"label_names": {"a": 0.5}}, "label_names: label 'a' must map to an integer"),
+        ({3: 4}, "keys of a case must be text, got 3"),
+    ],
+)
+def test_dicts_with_odd_values(change, message, image, label):
+    with pytest.raises(DatasetError, match=f"Case 'c1': {message}"):
+        load_dataset([{"id": "c1", "image": image, "label": label} | change])
+
+
+@pytest.mark.parametrize("dtype", [">f4", "<f8", ">i2", np.longdouble, np.float16, np.uint64])
+def test_arrays_of_types_that_torch_lacks(dtype, label):
+    array = label.astype(dtype)
+    (subject,) = load_dataset([{"image": array, "label": array}])
+    case = read_case(subject)
+    np.testing.assert_array_equal(case.image[0], label)
+    np.testing.assert_array_equal(case.label, label)
+
+
+def test_large_unsigned_ids_are_not_called_negative(image, label):
+    array = np.where(label == 1, 2**63 + 5, label.astype(np.uint64))
+    (subject,) = load_dataset([{"id": "c1", "image": image, "label": array}])
+    with pytest.raises(DatasetError, match="Case 'c1': the label has values beyond 64-bit"):
+        read_case(subject)
+
+
+@pytest.mark.parametrize(
     ("image_shape", "label_shape", "expected"),
     [
         ((6, 5, 4), (6, 5, 4), (1, 6, 5, 4)),
