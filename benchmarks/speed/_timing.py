@@ -1,11 +1,15 @@
-"""Side-by-side timing: rounds alternate, and the ratio is taken round by round."""
+"""Side-by-side timing: rounds alternate, and the ratio is taken round by round.
+
+Processor time, not wall time: everything here runs on one thread, and other work on a
+shared machine would otherwise decide the ratio.
+"""
 
 from __future__ import annotations
 
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 __all__ = ["Ratio", "compare"]
@@ -22,6 +26,10 @@ class Ratio:
     ratio_min: float
     ratio_max: float
     difference: float
+
+    def named(self, case: str) -> Ratio:
+        """Return the same figures under another name."""
+        return replace(self, case=case)
 
     def row(self) -> dict[str, Any]:
         """Return a row of the result file."""
@@ -42,12 +50,12 @@ def compare(
     """Time both, in turn; `share` says what part of the work `theirs` does."""
     a, b, results = [], [], (None, None)
     for _ in range(rounds):
-        begun = time.perf_counter()
+        begun = time.process_time()
         mine = ours()
-        middle = time.perf_counter()
+        middle = time.process_time()
         other = theirs()
         a.append(middle - begun)
-        b.append((time.perf_counter() - middle) / share)
+        b.append((time.process_time() - middle) / share)
         results = (mine, other)
     ratios = [y / x for x, y in zip(a, b, strict=True)]
     return Ratio(

@@ -1,0 +1,60 @@
+"""Time the estimators against the forms they were published in, side by side.
+
+    python -m benchmarks.speed            # all, about ten minutes
+    python -m benchmarks.speed --smoke    # small sizes, seconds
+
+One thread each, processor time, rounds in turn; the ratio is the median over rounds.
+``pip install POT`` adds the comparison with POT.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks._provenance import provenance, write_json
+from benchmarks.speed import _bank, _growth, _labelled, _pairs
+from benchmarks.speed._timing import Ratio
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def ratios(smoke: bool) -> Iterator[Ratio]:
+    """All comparisons, one after the other."""
+    yield from _pairs.ratios(smoke)
+    yield from _labelled.ratios(smoke)
+
+
+def main() -> None:
+    """Run everything and write the result file."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--smoke", action="store_true", help="small sizes, no result file")
+    args = parser.parse_args()
+    print(f"{'case':58s} {'ours':>9s} {'theirs':>9s} {'ratio':>16s} {'difference':>10s}")
+    rows = []
+    for ratio in ratios(args.smoke):
+        rows.append(ratio.row())
+        span = f"{ratio.ratio_median:.1f} ({ratio.ratio_min:.1f}-{ratio.ratio_max:.1f})"
+        print(
+            f"{ratio.case:58s} {ratio.ours_seconds:8.4f}s {ratio.theirs_seconds:8.3f}s "
+            f"{span:>16s} {ratio.difference:10.1e}",
+            flush=True,
+        )
+    content: dict[str, Any] = {"ratios": rows}
+    for name, measure in {
+        "memory": _labelled.memory,
+        "growth": _growth.exponents,
+        "bank": _bank.shares,
+    }.items():
+        content[name] = measure(args.smoke)
+        print(f"\n{name}")
+        for row in content[name]:
+            print("  " + "  ".join(f"{k}: {v}" for k, v in row.items()), flush=True)
+    if not args.smoke:
+        write_json(RESULTS / "estimators.json", {**provenance(seed=0, threads=1), **content})
+
+
+if __name__ == "__main__":
+    main()
