@@ -1,0 +1,63 @@
+"""Every estimator has a page that says what it is, when it misleads and what it costs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import skte
+from skte import estimators
+
+PAGES = Path(skte.__file__).parents[1] / "docs" / "estimators"
+NAMES = [name for name in estimators.__all__ if name != "TransferabilityEstimator"]
+HEADINGS = [
+    "Formula",
+    "Sign and range",
+    "Parameters that matter",
+    "Laws",
+    "When it misleads",
+    "Cost",
+    "Reference",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_estimator_has_a_complete_page(name: str) -> None:
+    text = (PAGES / f"{name.lower()}.md").read_text(encoding="utf-8")
+    assert f"`{name}`" in text
+    assert re.findall(r"^## (.*)$", text, re.M) == HEADINGS
+    sections = re.split(r"^## .*$", text, flags=re.M)
+    assert all(section.strip() for section in sections)
+    assert re.search(r"^\$\$\n.+?\n\$\$$", text, re.M | re.S)
+    assert text.count("$$") % 2 == 0
+    assert re.sub(r"\$\$.*?\$\$", "", text, flags=re.S).count("$") % 2 == 0
+    assert re.search(r"[Hh]igher\s+is\s+better", text)
+    assert len(text.splitlines()) < 100
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pages_name_parameters_that_exist(name: str) -> None:
+    text = (PAGES / f"{name.lower()}.md").read_text(encoding="utf-8")
+    section = text.split("## Parameters that matter")[1].split("\n## ")[0]
+    parameters = getattr(estimators, name)().get_params(deep=False)
+    named = [
+        match
+        for line in re.findall(r"^- (.*?):? ", section, re.M)
+        for match in re.findall(r"`([a-z_]+)", line)
+    ]
+    assert set(named) <= set(parameters)
+
+
+def test_index_links_every_page() -> None:
+    index = (PAGES / "index.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[(\w+)\]\((\w+\.md)\)", index, re.M)
+    assert dict(rows) == {name: f"{name.lower()}.md" for name in NAMES}
+    assert len(rows) == len(NAMES)
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in PAGES.glob("*.md"):
+        for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).is_file(), f"{page.name}: {target}"
