@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skte.features._moments import ClassMoments
+
 __all__ = ["CaseFeatures", "LayerSample"]
 
 
@@ -24,11 +26,14 @@ class LayerSample:
         Label of each row of `X`.
     X_case : ndarray of shape (n_case_voxels, n_channels)
         Features at the whole-case sample.
+    moments : ClassMoments, optional
+        Of *all* labelled voxels of the case, where the extraction computed them.
     """
 
     X: NDArray[np.floating]
     y: NDArray[np.integer]
     X_case: NDArray[np.floating]
+    moments: ClassMoments | None = None
 
 
 @dataclass(frozen=True, eq=False)
