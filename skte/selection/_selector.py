@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skte._sklearn import UNUSED, Interval, StrOptions, fit_context
 from skte.bank import BankEntry, load_bank
-from skte.datasets import check_dataset, load_dataset
+from skte.datasets import check_dataset, load_dataset, read_case
 from skte.estimators import TransferabilityEstimator
 from skte.exceptions import DatasetError, SkteError
 from skte.extraction import SegmentationFeatureExtractor
@@ -165,12 +165,17 @@ class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
         Raises
         ------
         SkteError
-            If bank or dataset are unusable, or a model fails and ``error_score``
-            is "raise", or every model fails.
+            If bank or dataset are unusable (whatever ``error_score`` is), or a model
+            fails and ``error_score`` is "raise", or every model fails.
         """
         models = load_bank(bank)
         subjects = load_dataset(dataset)
         problems = check_dataset(subjects)
+        if len(subjects) == 1:
+            problems.append(
+                "There is one case only: a ranking needs at least two labelled cases, or it is "
+                "about that case alone."
+            )
         if problems:
             raise DatasetError("The dataset cannot be used:\n- " + "\n- ".join(problems))
         if isinstance(self.random_state, Integral):
@@ -262,6 +267,7 @@ class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
             delayed(score_entry)(entry, template, estimators, subjects, raises) for entry in entries
         )
         for position, record in enumerate(records, start=1):
+            _raise_fault_of_cases(record, subjects)
             self._report(record, position, len(entries))
             yield record
 
@@ -354,3 +360,13 @@ class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array = False
         return tags
+
+
+def _raise_fault_of_cases(record: ModelRecord, subjects: Sequence[Any]) -> None:
+    """Raise what is wrong with a case that failures name: it is no model's fault.
+
+    Otherwise it would be told once a model, and end as "every model failed".
+    """
+    for subject in subjects:
+        if any(repr(subject["case_id"]) in reason for reason in record.errors.values()):
+            read_case(subject)

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torchio as tio
 from sklearn.base import clone
 from sklearn.callback import ProgressBar
 from sklearn.exceptions import FitFailedWarning, NotFittedError
@@ -229,9 +230,23 @@ class TestFailures:
         with pytest.raises(SkteError, match=r"'without'.*source head"):
             select(extractor, LEEP()).fit(entries, cases)
 
-    def test_one_case_is_a_clear_error(self, cases, bank, extractor):
-        with pytest.raises(SkteError, match="at least two"):
-            select(extractor).fit(bank, cases[:1])
+    @pytest.mark.parametrize("estimator", [CCFV(), LogME(), GBC(), LEEP()], ids=str)
+    @pytest.mark.parametrize("error_score", ["raise", np.nan])
+    def test_one_case_is_a_clear_error(self, cases, bank, extractor, estimator, error_score):
+        selector = select(extractor, estimator, error_score=error_score)
+        with pytest.raises(DatasetError, match="needs at least two labelled cases"):
+            selector.fit(bank, cases[:1])
+
+    @pytest.mark.parametrize("n_jobs", [1, 2])
+    @pytest.mark.parametrize("error_score", ["raise", np.nan])
+    def test_a_broken_case_is_told_once_and_blames_no_model(self, cases, error_score, n_jobs):
+        image = tio.ScalarImage(tensor=torch.full((1, 16, 16, 16), torch.nan))
+        broken = tio.Subject(image=image, label=cases[1]["label"], case_id="broken")
+        selector = ModelBankSelector(CCFV(), error_score=error_score, n_jobs=n_jobs)
+        entries = [BankEntry(name, build_net) for name in ("a", "b")]
+        with pytest.raises(DatasetError, match=r"^Case 'broken' cannot be used") as caught:
+            selector.fit(entries, [cases[0], broken])
+        assert "NaN" in str(caught.value)
 
     def test_empty_and_unknown_input(self, cases, bank, extractor, tmp_path):
         with pytest.raises(BankError):
