@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
@@ -25,7 +26,7 @@ from skte.bank import (
     model_spatial_dims,
 )
 from skte.datasets import load_dataset, read_case
-from skte.exceptions import BankError, ExtractionError, SkteError
+from skte.exceptions import BankError, ExtractionError, SkteError, SkteWarning
 from skte.extraction._forward import OUTPUT, WindowReader
 from skte.extraction._posterior import source_posterior
 from skte.extraction._preprocess import preprocess_case
@@ -214,7 +215,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         self.n_axes_: int = self._recipe.spatial_dims or model_spatial_dims(network) or 3
         size = self.window_size if self.window_size is not None else self._recipe.window_size
         self.window_size_: tuple[int, ...] | None = _window_3d(size, self.n_axes_)
-        image, _ = preprocess_case(case, self._recipe, np.zeros((1, 3), dtype=np.intp))
+        image, _ = preprocess_case(case, self._recipe, np.empty((0, 3), dtype=np.intp))
         self._check_channels(network, image, case.case_id)
         window = self._window(tuple(image.shape[1:]))[: self.n_axes_]
         device = self._device()
@@ -237,6 +238,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
             names = [layer.name for layer in self.layers_]
             reader = WindowReader(network, names, self.n_axes_, device, self.batch_size)
             cases = [self._extract(reader, subject) for subject in subjects]
+        self._warn_of_no_posterior(cases)
         return FeatureSet(cases, name=self._recipe.name)
 
     def _extract(self, reader: WindowReader, subject: Any) -> CaseFeatures:
@@ -282,13 +284,26 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
             rows, case_rows = sample.rows(share)
             X = read[layer.name]
             layers[layer.name] = LayerSample(X[rows], sample.labels[rows], X[case_rows])
-        posterior = None
+        posterior, reason = None, ""
         if OUTPUT in read:
-            probabilities = source_posterior(
-                torch.from_numpy(read[OUTPUT]).double(), self._recipe.activation
-            ).numpy()
-            posterior = LayerSample(probabilities, sample.labels, probabilities[:0])
-        return CaseFeatures(case_id, layers, posterior, info)
+            output = torch.from_numpy(read[OUTPUT]).double()
+            try:
+                probabilities = source_posterior(output, self._recipe.activation).numpy()
+                posterior = LayerSample(probabilities, sample.labels, probabilities[:0])
+            except ValueError as error:  # costs the scores of the head, no others
+                reason = str(error)
+        return CaseFeatures(case_id, layers, posterior, info, reason)
+
+    def _warn_of_no_posterior(self, cases: Sequence[CaseFeatures]) -> None:
+        without = [case for case in cases if case.no_posterior]
+        if without:
+            warnings.warn(
+                f"Entry {self._recipe.name!r}: the source head gives no probabilities in "
+                f"{len(without)} of {len(cases)} cases, so scores of it (LEEP, NCE) fail. In case "
+                f"{without[0].case_id!r}, {without[0].no_posterior}.",
+                SkteWarning,
+                stacklevel=3,
+            )
 
     def _window(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         if self.window_size_ is not None:

@@ -6,6 +6,9 @@ import torch
 
 __all__ = ["source_posterior"]
 
+# Without an activation, how far from one a row may sum: half precision rounds.
+_SUM_TOLERANCE = 1e-2
+
 
 def source_posterior(logits: torch.Tensor, activation: str | None) -> torch.Tensor:
     """Turn a source head's output into probabilities that sum to one.
@@ -24,7 +27,22 @@ def source_posterior(logits: torch.Tensor, activation: str | None) -> torch.Tens
     -------
     Tensor of shape (n_points, n_classes)
         Rows sum to one.
+
+    Raises
+    ------
+    ValueError
+        If they cannot: the output is not finite, or without an activation it is no
+        probabilities. The message names the entry's parameter.
     """
+    if activation is None:
+        _check_probabilities(logits)
+    probabilities = _activated(logits, activation)
+    if not torch.isfinite(probabilities).all():  # a logit of -inf is fine: a class ruled out
+        raise ValueError("its output contains NaN or Inf; check the weights of the head")
+    return probabilities
+
+
+def _activated(logits: torch.Tensor, activation: str | None) -> torch.Tensor:
     if activation == "softmax" and logits.shape[1] > 1:
         return torch.softmax(logits, dim=1)
     regions = logits if activation is None else torch.sigmoid(logits)
@@ -35,3 +53,16 @@ def source_posterior(logits: torch.Tensor, activation: str | None) -> torch.Tens
         probabilities = torch.cat([background, regions], dim=1)
     total = probabilities.sum(dim=1, keepdim=True)
     return probabilities / total.clamp_min(torch.finfo(probabilities.dtype).tiny)
+
+
+def _check_probabilities(output: torch.Tensor) -> None:
+    low, high = float(output.min()), float(output.max())
+    sums = output.sum(dim=1)
+    apart = 0.0 if output.shape[1] == 1 else float((sums - 1).abs().max())
+    if low < -_SUM_TOLERANCE or high > 1 + _SUM_TOLERANCE or apart > _SUM_TOLERANCE:
+        raise ValueError(
+            f"with activation=None its output must be probabilities that sum to one, but values "
+            f"go from {low:.4g} to {high:.4g} and sums from {float(sums.min()):.4g} to "
+            f"{float(sums.max()):.4g}; set activation='softmax' (or 'sigmoid') of the entry for "
+            "logits, or let the network divide by the sum"
+        )

@@ -48,9 +48,12 @@ class CaseFeatures:
         Layers in order from coarse to fine.
     posterior : LayerSample, optional
         The source head's class probabilities at the class sample (``X``, whose
-        rows sum to one). None where the model has no source head.
+        rows sum to one). None where the model has no source head, or one whose
+        output is unusable.
     info : mapping, optional
         What the extraction cost: windows run, seconds.
+    no_posterior : str, default=""
+        Why there is no posterior, where the model does have a source head.
 
     Raises
     ------
@@ -63,6 +66,7 @@ class CaseFeatures:
     layers: Mapping[str, LayerSample]
     posterior: LayerSample | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
+    no_posterior: str = ""
 
     def __post_init__(self) -> None:
         if not self.layers:

@@ -139,11 +139,18 @@ class FeatureSet(Sequence[CaseFeatures]):
         Raises
         ------
         ValueError
-            If a case carries no posterior: the model has no source head.
+            If a case carries no posterior: the model has no source head, or its
+            output is unusable.
         """
         samples = [case.posterior for case in self.cases if case.posterior is not None]
         if len(samples) < len(self):
             of = f" of model {self.name!r}" if self.name else ""
+            for case in self.cases:
+                if case.no_posterior:
+                    raise ValueError(
+                        f"The features{of} carry no source-head probabilities: in case "
+                        f"{case.case_id!r}, {case.no_posterior}. NLEEP does without a head."
+                    )
             raise ValueError(
                 f"The features{of} carry no source-head probabilities: the model has no "
                 "source head (its output is not a per-voxel class map). LEEP needs one; "

@@ -11,7 +11,7 @@ from sklearn.base import clone
 from torch import nn
 from torch.nn import functional
 
-from skte import BankEntry, FeatureSet, SegmentationFeatureExtractor
+from skte import LEEP, BankEntry, FeatureSet, LogME, SegmentationFeatureExtractor
 from skte.exceptions import BankError, DatasetError, ExtractionError, SkteWarning
 
 
@@ -511,7 +511,51 @@ class TestBadInput:
         with pytest.raises(ExtractionError, match=r"entry 'coordinates', case 'case0'"):
             self.extractor(entry, layers=("full",)).fit(self.cases)
 
-    def test_preprocessing_that_cuts_voxels_away_warns(self):
-        entry = make_entry(preprocessing=(tio.Crop((0, 4, 0, 0, 0, 0)),))
-        with pytest.warns(SkteWarning, match="cuts away"):
-            self.extractor(entry, layers=("full",)).fit_transform(self.cases)
+    def test_preprocessing_that_cuts_a_few_voxels_away_warns(self):
+        cases = coordinate_cases([(24, 8, 8)])
+        entry = make_entry(preprocessing=(tio.Crop((0, 1, 0, 0, 0, 0)),))
+        with pytest.warns(SkteWarning, match=r"cuts away \d% .*'coordinates', case 'case0'"):
+            self.extractor(entry, layers=("full",)).fit_transform(cases)
+
+    @pytest.mark.parametrize("kept", [4, 1])
+    def test_preprocessing_that_cuts_many_voxels_away_is_refused(self, kept):
+        entry = make_entry(preprocessing=(tio.Crop((0, 8 - kept, 0, 0, 0, 0)),))
+        extractor = self.extractor(entry, layers=("full",)).fit(self.cases)
+        message = r"cuts away \d\d% .*\(entry 'coordinates', case 'case0'\).*Crop less"
+        with pytest.raises(ExtractionError, match=message):
+            extractor.transform(self.cases)
+
+
+class TestUnusableHead:
+    """It costs the scores that look at the head, with the reason, and no others."""
+
+    cases = coordinate_cases([(8, 8, 8), (8, 9, 8)])
+
+    @pytest.mark.parametrize(
+        ("change", "activation", "reason"),
+        [
+            (lambda x: x * torch.nan, "softmax", "contains NaN or Inf; check the weights"),
+            (lambda x: x, None, r"activation=None.*set activation='softmax'"),
+            (torch.sigmoid, None, r"activation=None.*sums from .*activation='softmax'"),
+        ],
+    )
+    def test_reason_is_told(self, change, activation, reason):
+        network = Coordinates()
+        network.head = nn.Sequential(network.head, nn.Tanh())
+        network.head.register_forward_hook(lambda module, args, output: change(output))
+        entry = BankEntry.from_module("m", network, layers=("full",), activation=activation)
+        extractor = SegmentationFeatureExtractor(entry, window_size=8)
+        where = "Entry 'm': .*in 2 of 2 cases.*LEEP.*In case 'case0', its output|with activation"
+        with pytest.warns(SkteWarning, match=where) as caught:
+            features = extractor.fit_transform(self.cases)
+        assert len([w for w in caught if "source head" in str(w.message)]) == 1
+        assert np.isfinite(LogME().fit(features).score_)
+        with pytest.raises(ValueError, match=f"(?s)model 'm' .*case 'case0', .*{reason}"):
+            LEEP().fit(features)
+
+    def test_probabilities_need_no_activation(self):
+        network = Coordinates()
+        network.head = nn.Sequential(network.head, nn.Softmax(dim=1))
+        entry = BankEntry.from_module("m", network, layers=("full",), activation=None)
+        features = SegmentationFeatureExtractor(entry, window_size=8).fit_transform(self.cases)
+        assert features.has_posterior

@@ -102,3 +102,17 @@ class TestPosterior:
     def test_probabilities_pass_through(self):
         p = torch.softmax(self.logits, dim=1)
         torch.testing.assert_close(source_posterior(p, None), p)
+
+    @pytest.mark.parametrize("bad", [[[0.4, 0.4]], [[1.5, -0.5]], [[1.2]], [[-0.1]]])
+    def test_without_activation_rows_must_be_probabilities(self, bad):
+        with pytest.raises(ValueError, match=r"activation=None .* set activation='softmax'"):
+            source_posterior(torch.tensor(bad), None)
+
+    def test_one_region_is_a_probability_without_activation(self):
+        p = torch.tensor([[0.25]])
+        torch.testing.assert_close(source_posterior(p, None), torch.tensor([[0.75, 0.25]]))
+
+    @pytest.mark.parametrize("activation", ["softmax", "sigmoid", None])
+    def test_not_finite(self, activation):
+        with pytest.raises(ValueError, match="NaN or Inf"):
+            source_posterior(torch.tensor([[0.5, torch.nan]]), activation)
