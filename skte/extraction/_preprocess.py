@@ -15,8 +15,10 @@ from skte.exceptions import ExtractionError, SkteWarning
 __all__ = ["preprocess_case"]
 
 # Sampled voxels may lie this far (in voxels) outside the preprocessed image, and
-# this share of them farther, before a user is told.
-_SLACK, _SHARE_OUTSIDE = 0.51, 0.01
+# this share of them farther, before a user is told. A larger share would carry a
+# neighbour's features under another label; dropping those voxels instead would leave
+# each model with voxels of its own.
+_SLACK, _SHARE_TOLD, _SHARE_REFUSED = 0.51, 0.01, 0.10
 
 
 def preprocess_case(
@@ -46,7 +48,8 @@ def preprocess_case(
     Raises
     ------
     ExtractionError
-        If the preprocessing fails or leaves NaN or Inf.
+        If the preprocessing fails, leaves NaN or Inf, or cuts away more than a tenth
+        of the voxels.
     """
     transform = entry.transform()
     points = voxels.astype(np.float64)
@@ -76,11 +79,17 @@ def _homogeneous(points: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _inside(points: NDArray[np.float64], shape: tuple[int, ...], where: str) -> NDArray[np.float64]:
     last = np.array(shape) - 1
-    outside = ((points < -_SLACK) | (points > last + _SLACK)).any(axis=1).mean()
-    if outside > _SHARE_OUTSIDE:
+    n_outside = int(((points < -_SLACK) | (points > last + _SLACK)).any(axis=1).sum())
+    share = n_outside / max(1, len(points))
+    told = f"The preprocessing cuts away {share:.0%} of the sampled voxels ({where})"
+    if share > _SHARE_REFUSED:
+        raise ExtractionError(
+            f"{told}, more than the {_SHARE_REFUSED:.0%} that the nearest voxel left may stand "
+            "for. Crop less (Crop, CropOrPad), and use transforms that keep the affine true."
+        )
+    if share > _SHARE_TOLD:
         warnings.warn(
-            f"The preprocessing cuts away {outside:.0%} of the sampled voxels ({where}); "
-            "the nearest voxel that is left stands for them. Crop less.",
+            f"{told}; the nearest voxel that is left stands for them. Crop less.",
             SkteWarning,
             stacklevel=2,
         )
