@@ -88,12 +88,12 @@ class Ensemble(TransferabilityEstimator):
     Examples
     --------
     >>> import numpy as np
-    >>> from skte import CCFV, Ensemble, LogME
+    >>> from skte import Ensemble, HScore, LogME
     >>> rng = np.random.default_rng(0)
-    >>> y, cases = rng.integers(0, 2, 200), np.repeat(np.arange(4), 50)
+    >>> y = rng.integers(0, 2, 200)
     >>> bank = [rng.normal(size=(200, 4)) + a * np.eye(4)[y] for a in (0.0, 1.0, 3.0)]
-    >>> ensemble = Ensemble(estimators={"ccfv": CCFV(), "logme": LogME()})
-    >>> parts = [ensemble.fit(X, y, groups=cases).part_ for X in bank]
+    >>> ensemble = Ensemble(estimators={"h_score": HScore(), "logme": LogME()})
+    >>> parts = [ensemble.fit(X, y).part_ for X in bank]
     >>> ensemble.combine(parts).tolist()
     [-3.0, -2.0, -1.0]
     """

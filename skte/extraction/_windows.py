@@ -9,7 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["WindowPlan", "default_window_size", "plan_windows"]
+from skte.extraction._cover import cover_points
+
+__all__ = [
+    "WindowPlan",
+    "axis_starts",
+    "deepest_on_axis",
+    "default_window_size",
+    "plan_windows",
+]
 
 # Without any word on the window: at most this edge, and a multiple that five
 # halvings divide, so that common encoders run.
@@ -34,7 +42,7 @@ class WindowPlan:
     positions : ndarray of shape (n_points, n_axes)
         Points in voxels of the padded volume.
     n_planned : int
-        Windows of the whole grid, those that own no point included.
+        Windows of the whole grid with this overlap, those that own no point included.
     """
 
     window_size: tuple[int, ...]
@@ -83,8 +91,9 @@ def plan_windows(
     shape: Sequence[int],
     window_size: Sequence[int],
     overlap: float,
+    windows: str = "grid",
 ) -> WindowPlan:
-    """Lay a grid of windows and give each point to the one it lies deepest inside.
+    """Choose windows for points, and give each to the one it lies deepest inside.
 
     Parameters
     ----------
@@ -96,51 +105,87 @@ def plan_windows(
     window_size : sequence of int
         Edges of the window in voxels.
     overlap : float
-        Share of a window's edge that neighbours share, in [0, 1).
+        In [0, 1). Share of a window's edge that neighbours of a grid share; with
+        "cover" half of it is the margin that points keep from a window's faces.
+    windows : {"grid", "cover"}, default="grid"
+        An evenly spaced grid, or few windows anywhere that contain the points.
 
     Returns
     -------
     WindowPlan
         Only windows that own a point, in scan order.
     """
-    padding, index, axis_starts = [], [], []
-    positions = points.astype(np.float64, copy=True)
-    for axis, (size, window) in enumerate(zip(shape, window_size, strict=True)):
-        missing = max(0, window - size)
-        padding.append((missing // 2, missing - missing // 2))
-        positions[:, axis] += missing // 2
-        starts = _axis_starts(size + missing, window, overlap)
-        axis_starts.append(starts)
-        index.append(_deepest(positions[:, axis], starts, window))
-    grid = tuple(len(starts) for starts in axis_starts)
-    flat = np.ravel_multi_index(tuple(index), grid)
-    order = np.argsort(flat, kind="stable")
-    used, first = np.unique(flat[order], return_index=True)
-    chosen = np.unravel_index(used, grid)
+    padding, positions = _pad(points, shape, window_size)
+    padded = [size + sum(pad) for size, pad in zip(shape, padding, strict=True)]
+    grid = [
+        axis_starts(size, window, overlap) for size, window in zip(padded, window_size, strict=True)
+    ]
+    starts = np.stack([a.ravel() for a in np.meshgrid(*grid, indexing="ij")], axis=1)
+    n_planned = len(starts)
+    if windows == "cover":
+        starts = cover_points(positions, padded, window_size, overlap, starts)
+        owner = _deepest_of(positions, starts, window_size)
+    else:
+        index = [
+            deepest_on_axis(positions[:, axis], starts, window)
+            for axis, (starts, window) in enumerate(zip(grid, window_size, strict=True))
+        ]
+        owner = np.ravel_multi_index(tuple(index), tuple(len(starts) for starts in grid))
+    order = np.argsort(owner, kind="stable")
+    used, first = np.unique(owner[order], return_index=True)
     return WindowPlan(
         window_size=tuple(window_size),
-        padding=tuple(padding),
-        starts=np.stack([s[i] for s, i in zip(axis_starts, chosen, strict=True)], axis=1),
+        padding=padding,
+        starts=starts[used],
         owned=np.split(order, first[1:]),
         positions=positions,
-        n_planned=math.prod(grid),
+        n_planned=n_planned,
     )
 
 
-def _axis_starts(size: int, window: int, overlap: float) -> NDArray[np.intp]:
-    """Evenly spaced starts, the last flush with the end."""
+def axis_starts(size: int, window: int, overlap: float) -> NDArray[np.intp]:
+    """Evenly spaced starts of windows along an axis, the last flush with the end.
+
+    Parameters
+    ----------
+    size : int
+        Length of the axis, at least `window`.
+    window : int
+        Edge of a window.
+    overlap : float
+        Share of the edge that neighbours share at least.
+
+    Returns
+    -------
+    ndarray of shape (n_windows,)
+        Increasing.
+    """
     step = max(1.0, window * (1.0 - overlap))
     n_windows = math.ceil((size - window) / step) + 1
     return np.round(np.linspace(0, size - window, n_windows)).astype(np.intp)
 
 
-def _deepest(
+def deepest_on_axis(
     positions: NDArray[np.float64], starts: NDArray[np.intp], window: int
 ) -> NDArray[np.intp]:
     """Index of the window whose centre is nearest; the first of two at equal distance.
 
-    The grid is a product of axes, so the nearest centre on each axis is the window
-    in which the point is farthest from every face.
+    A grid is a product of axes, so the nearest centre on each axis is the window in
+    which the point is farthest from every face.
+
+    Parameters
+    ----------
+    positions : ndarray of shape (n_points,)
+        Along the axis, in voxels.
+    starts : ndarray of shape (n_windows,)
+        As `axis_starts` returns them.
+    window : int
+        Edge of a window.
+
+    Returns
+    -------
+    ndarray of shape (n_points,)
+        Positions in `starts`.
     """
     centres = starts + (window - 1) / 2
     right = np.clip(np.searchsorted(centres, positions), 1, max(1, len(centres) - 1))
@@ -148,3 +193,29 @@ def _deepest(
         return np.zeros(len(positions), dtype=np.intp)
     nearer_left = positions - centres[right - 1] <= centres[right] - positions
     return np.where(nearer_left, right - 1, right)
+
+
+def _pad(
+    points: NDArray[np.float64], shape: Sequence[int], window_size: Sequence[int]
+) -> tuple[tuple[tuple[int, int], ...], NDArray[np.float64]]:
+    """Voxels to add so that a window fits, and the points in the padded volume."""
+    missing = [max(0, window - size) for size, window in zip(shape, window_size, strict=True)]
+    padding = tuple((n // 2, n - n // 2) for n in missing)
+    return padding, points.astype(np.float64) + np.array([before for before, _ in padding])
+
+
+def _deepest_of(
+    positions: NDArray[np.float64], starts: NDArray[np.intp], window_size: Sequence[int]
+) -> NDArray[np.intp]:
+    """Index of the window in which each point is farthest from every face."""
+    last = np.array(window_size) - 1
+    best = np.full(len(positions), -np.inf)
+    owner = np.zeros(len(positions), dtype=np.intp)
+    for k, start in enumerate(starts):
+        # Relative to the edge, so that thin axes do not decide; sums break ties.
+        depths = np.minimum(positions - start, start + last - positions) / (last + 1)
+        depth = np.where(depths.min(axis=1) >= 0, depths.min(axis=1), -np.inf)
+        depth += 1e-9 * depths.sum(axis=1)
+        deeper = depth > best
+        best[deeper], owner[deeper] = depth[deeper], k
+    return owner
