@@ -4,5 +4,14 @@ from skte.features._block import FeatureBlock
 from skte.features._case import CaseFeatures, LayerSample
 from skte.features._moments import ClassMoments
 from skte.features._set import FeatureSet
+from skte.features._storage import pack_case, unpack_case
 
-__all__ = ["CaseFeatures", "ClassMoments", "FeatureBlock", "FeatureSet", "LayerSample"]
+__all__ = [
+    "CaseFeatures",
+    "ClassMoments",
+    "FeatureBlock",
+    "FeatureSet",
+    "LayerSample",
+    "pack_case",
+    "unpack_case",
+]

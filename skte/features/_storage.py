@@ -1,0 +1,285 @@
+"""Features of one case as bytes, for files: plain arrays behind a checked header.
+
+Layout: magic, version and length of the header (little-endian), a JSON header, the
+arrays one after the other, and the SHA-256 of all that stands before it. Arrays lie in
+the order in which samples are walked, so the header states types and shapes but no
+offsets, and there is nothing in it that could point elsewhere. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import struct
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skte.features._case import CaseFeatures, LayerSample
+from skte.features._moments import ClassMoments
+
+__all__ = ["pack_case", "unpack_case"]
+
+_T = TypeVar("_T")
+
+_MAGIC = b"SKTEFEAT"
+_VERSION = 1
+_PREFIX = struct.Struct("<8sIQ")
+_DIGEST_SIZE = hashlib.sha256().digest_size
+# Parsed JSON takes some fifty times the memory of its text: this bounds a hostile one.
+_MOST_HEADER = 2**20
+_MOST_EDGE = 2**40
+_MOST_EXPONENT = 2**12
+_DTYPES = {
+    dtype.str
+    for kind in ("?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
+    for dtype in (np.dtype(kind), np.dtype(kind).newbyteorder())
+}
+_SAMPLE = {"X": 2, "y": 1, "X_case": 2}  # axes of each array, in the order of the file
+_MOMENTS = {"classes": 1, "counts": 1, "pivot": 1, "offsets": 2, "scatters": 3}
+
+
+def pack_case(case: CaseFeatures) -> bytes:
+    """Turn the features of a case into bytes.
+
+    Parameters
+    ----------
+    case : CaseFeatures
+        With arrays of booleans, integers or floats. ``info`` may hold numbers, text,
+        None, and lists, tuples and text-keyed dicts of them; numpy's numbers come back
+        as Python's.
+
+    Returns
+    -------
+    bytes
+        The same for equal features, on every machine.
+
+    Raises
+    ------
+    ValueError
+        If an array or a value of ``info`` is of another kind; the message names it.
+
+    See Also
+    --------
+    unpack_case : The way back.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skte.features import CaseFeatures, LayerSample, pack_case, unpack_case
+    >>> sample = LayerSample(np.eye(3), np.array([0, 1, 1]), np.ones((2, 3)))
+    >>> case = CaseFeatures("a", {"up1": sample}, info={"n_windows": 4})
+    >>> again = unpack_case(pack_case(case))
+    >>> again.case_id, dict(again.info), again.layers["up1"].y
+    ('a', {'n_windows': 4}, array([0, 1, 1]))
+    """
+    arrays: list[NDArray[Any]] = []
+    where = f"case {case.case_id!r}"
+    header = {
+        "case_id": _checked(case.case_id, str, "case_id"),
+        "layers": [
+            [
+                _checked(name, str, "a layer's name"),
+                _pack_sample(sample, f"{where}, {name}", arrays),
+            ]
+            for name, sample in case.layers.items()
+        ],
+        "posterior": None
+        if case.posterior is None
+        else _pack_sample(case.posterior, f"{where}, source posterior", arrays),
+    }
+    try:
+        header["info"] = _encode(dict(case.info), "info")
+    except RecursionError as error:
+        raise ValueError(f"info of {where} is nested too deeply to be stored.") from error
+    header["arrays"] = [[array.dtype.str, list(array.shape)] for array in arrays]
+    text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+    if len(text) > _MOST_HEADER:
+        raise ValueError(f"info and names of {where} take {len(text)} bytes: too many to store.")
+    parts = [_PREFIX.pack(_MAGIC, _VERSION, len(text)), text, *(a.tobytes() for a in arrays)]
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return b"".join([*parts, digest.digest()])
+
+
+def unpack_case(data: bytes) -> CaseFeatures:
+    """Turn bytes of `pack_case` back into the features of a case.
+
+    Parameters
+    ----------
+    data : bytes
+        May come from anywhere: nothing in it runs, and no more memory is taken than it
+        has bytes, plus some 50 MB at most for a hostile header.
+
+    Returns
+    -------
+    CaseFeatures
+        With arrays of its own, of the types that were packed.
+
+    Raises
+    ------
+    ValueError
+        If the bytes are truncated, changed, of another version or no features at all.
+
+    Examples
+    --------
+    >>> from skte.features import unpack_case
+    >>> unpack_case(b"something else entirely")
+    Traceback (most recent call last):
+        ...
+    ValueError: Stored features cannot be read: they are truncated. Extract them again.
+    """
+    try:
+        return _unpack(memoryview(data))
+    except (ValueError, RecursionError, OverflowError) as error:
+        reason = str(error).rstrip(".") or "the header is nested too deeply"
+        raise ValueError(
+            f"Stored features cannot be read: {reason}. Extract them again."
+        ) from error
+
+
+def _pack_sample(sample: LayerSample, where: str, arrays: list[NDArray[Any]]) -> dict[str, Any]:
+    """Append a sample's arrays to `arrays`; return what the header says of it."""
+    arrays += _arrays(sample, _SAMPLE, where)
+    if sample.moments is None:
+        return {"moments": None}
+    arrays += _arrays(sample.moments, _MOMENTS, f"moments of {where}")
+    return {"moments": {"exponent": int(sample.moments.exponent), "name": sample.moments.name}}
+
+
+def _arrays(holder: object, axes: Mapping[str, int], where: str) -> Iterator[NDArray[Any]]:
+    for name, n_axes in axes.items():
+        array = np.asarray(getattr(holder, name))
+        if array.dtype.str not in _DTYPES or array.ndim != n_axes:
+            raise ValueError(
+                f"{name} of {where} cannot be stored: it must have {n_axes} axes and hold "
+                f"booleans, integers or floats, got {array.ndim} axes of {array.dtype}."
+            )
+        yield array
+
+
+def _encode(value: Any, where: str) -> Any:
+    """JSON for a value of ``info``; tags tell tuples and dicts from lists and from each other."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (list, tuple)):
+        items = [_encode(item, f"{where}[{i}]") for i, item in enumerate(value)]
+        return {"tuple": items} if isinstance(value, tuple) else items
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {"dict": {str(k): _encode(v, f"{where}[{k!r}]") for k, v in value.items()}}
+    raise ValueError(
+        f"{where} cannot be stored: it is a {type(value).__name__}; use numbers, text, None, "
+        "or lists, tuples and text-keyed dicts of them."
+    )
+
+
+def _decode(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_decode(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if list(value) == ["tuple"]:
+        return tuple(_decode(item) for item in _checked(value["tuple"], list, "a tuple"))
+    if list(value) == ["dict"]:
+        return {k: _decode(v) for k, v in _checked(value["dict"], dict, "a dict").items()}
+    raise ValueError("info in the header is malformed")
+
+
+def _unpack(data: memoryview) -> CaseFeatures:
+    header, body = _split(data)
+    arrays = iter(_read_arrays(_field(header, "arrays", list), body))
+    layers: dict[str, LayerSample] = {}
+    for layer in _field(header, "layers", list):
+        if len(_checked(layer, list, "a layer")) != 2:
+            raise ValueError("a layer in the header is malformed")
+        name = _checked(layer[0], str, "a layer's name")
+        if name in layers:
+            raise ValueError(f"the header lists layer {name!r} twice")
+        layers[name] = _unpack_sample(layer[1], arrays)
+    posterior = header.get("posterior")
+    head = None if posterior is None else _unpack_sample(posterior, arrays)
+    if next(arrays, None) is not None:
+        raise ValueError("the header lists arrays that belong to no layer")
+    info = _checked(_decode(header.get("info")), dict, "info")
+    return CaseFeatures(_field(header, "case_id", str), layers, head, info)
+
+
+def _split(data: memoryview) -> tuple[dict[str, Any], memoryview]:
+    """Header and arrays of data whose checksum holds."""
+    if len(data) < _PREFIX.size + _DIGEST_SIZE:
+        raise ValueError("they are truncated")
+    magic, version, length = _PREFIX.unpack_from(data)
+    if magic != _MAGIC:
+        raise ValueError("they do not start as stored features do")
+    if version != _VERSION:  # before the checksum, whose place another version may change
+        raise ValueError(f"they have format version {version}, this skte reads {_VERSION}")
+    content = data[:-_DIGEST_SIZE]
+    if hashlib.sha256(content).digest() != bytes(data[-_DIGEST_SIZE:]):
+        raise ValueError("they are truncated or were changed (the checksum does not fit)")
+    start = _PREFIX.size
+    if length > min(_MOST_HEADER, len(content) - start):
+        raise ValueError(f"a header of {length} bytes is too long")
+    header = json.loads(bytes(content[start : start + length]))
+    return _checked(header, dict, "the header"), content[start + length :]
+
+
+def _read_arrays(specifications: list[Any], body: memoryview) -> list[NDArray[Any]]:
+    arrays = []
+    start = 0
+    for specification in specifications:
+        if len(_checked(specification, list, "an array")) != 2:
+            raise ValueError("an array in the header is malformed")
+        kind, shape = specification
+        if _checked(kind, str, "a type") not in _DTYPES:
+            raise ValueError(f"an array has the unknown type {kind[:40]!r}")
+        edges = [_checked(edge, int, "a shape") for edge in _checked(shape, list, "a shape")]
+        if len(edges) > 3 or not all(0 <= edge <= _MOST_EDGE for edge in edges):
+            raise ValueError("an array has an impossible shape")
+        dtype = np.dtype(kind)
+        stop = start + math.prod(edges) * dtype.itemsize
+        if stop > len(body):  # before anything is allocated
+            raise ValueError(f"arrays of shape {tuple(edges)} are larger than the data")
+        # A copy: writable, aligned, and not holding on to the whole file.
+        arrays.append(np.frombuffer(body[start:stop], dtype).reshape(edges).copy())
+        start = stop
+    if start != len(body):
+        raise ValueError("there are bytes that belong to no array")
+    return arrays
+
+
+def _unpack_sample(specification: Any, arrays: Iterator[NDArray[Any]]) -> LayerSample:
+    stated = _checked(specification, dict, "a layer").get("moments")
+    sample = _next_arrays(_SAMPLE, arrays)
+    if stated is None:
+        return LayerSample(**sample)
+    exponent = _field(_checked(stated, dict, "moments"), "exponent", int)
+    if abs(exponent) > _MOST_EXPONENT:
+        raise ValueError("moments have an impossible exponent")
+    moments = ClassMoments(
+        **_next_arrays(_MOMENTS, arrays), exponent=exponent, name=_field(stated, "name", str)
+    )
+    return LayerSample(**sample, moments=moments)
+
+
+def _next_arrays(axes: Mapping[str, int], arrays: Iterator[NDArray[Any]]) -> dict[str, Any]:
+    found = dict(zip(axes, arrays, strict=False))
+    for name, n_axes in axes.items():
+        if name not in found or found[name].ndim != n_axes:
+            raise ValueError(f"array {name} is missing or has another number of axes")
+    return found
+
+
+def _field(mapping: dict[str, Any], key: str, kind: type[_T]) -> _T:
+    return _checked(mapping.get(key), kind, key)
+
+
+def _checked(value: Any, kind: type[_T], what: str) -> _T:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ValueError(f"{what} must be a {kind.__name__}, got a {type(value).__name__}")
+    return value
