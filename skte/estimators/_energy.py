@@ -11,7 +11,7 @@ from scipy.spatial.distance import cdist
 __all__ = ["PairEnergy", "case_energies", "mean_pair_energy"]
 
 # A block of distances of this many rows and columns stays in the processor's cache.
-_BLOCK = 512
+_BLOCK = 256
 # Below this distance, relative to the vectors' size, the Gram form has lost the
 # digits that matter, even in float64, and differences are taken one by one.
 _GRAM_RESOLUTION = 1e-4
@@ -44,13 +44,17 @@ def mean_pair_energy(X: NDArray[np.float64], *, s: float, min_distance: float) -
 
     Notes
     -----
-    Memory is that of one block of 512 x 512 distances, whatever ``n_voxels``.
+    Memory is that of one block of 256 x 256 distances, whatever ``n_voxels``.
     """
     X = X - X.mean(axis=0)
     squares = np.einsum("ij,ij->i", X, X)
     scale = float(np.sqrt(squares.max(initial=0.0)))
     exact = min_distance < _GRAM_RESOLUTION * scale
     floor = min_distance**2
+    # One product gives |x|^2 - 2 x.y + |y|^2: the squares are two more columns.
+    ones = np.ones((len(X), 1))
+    left = np.hstack([-2.0 * X, squares[:, None], ones])
+    right = np.hstack([X, ones, squares[:, None]])
     total, n_floored, n = 0.0, 0, len(X)
     for i in range(0, n, _BLOCK):
         for j in range(i, n, _BLOCK):
@@ -58,14 +62,12 @@ def mean_pair_energy(X: NDArray[np.float64], *, s: float, min_distance: float) -
             if exact:
                 D = cdist(X[rows], X[columns], "sqeuclidean")
             else:
-                D = X[rows] @ X[columns].T
-                D *= -2.0
-                D += squares[rows, None]
-                D += squares[None, columns]
+                D = left[rows] @ right[columns].T
             if i == j:
                 D = D[np.triu_indices(len(D), k=1)]
-            n_floored += int(np.count_nonzero(floor >= D))
-            np.maximum(D, floor, out=D)
+            if D.size and D.min() <= floor:  # rarely, and it saves two passes over D
+                n_floored += int(np.count_nonzero(floor >= D))
+                np.maximum(D, floor, out=D)
             total += _sum_of_energies(D, s)
     n_pairs = n * (n - 1) // 2
     return PairEnergy(total / n_pairs, n_floored, n_pairs)

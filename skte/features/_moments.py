@@ -145,14 +145,21 @@ class ClassMoments:
         parts = np.split(order, np.cumsum(np.bincount(codes, minlength=k))[:-1])
         for c, rows in enumerate(parts):
             for start in range(0, len(rows), _CHUNK):
-                A = X[rows[start : start + _CHUNK]].astype(np.float64) - pivot
-                mean = A.mean(axis=0)
-                A -= mean
-                gap = mean - offsets[c]
+                # Near the class's mean from its second chunk on, so that one correction
+                # of the mean costs no digits.
+                base = pivot + offsets[c]
+                A = X.take(rows[start : start + _CHUNK], axis=0).astype(np.float64, copy=False)
+                A -= base
+                if counts[c] == 0:
+                    offsets[c] = A.mean(axis=0)
+                    A -= offsets[c]
+                    gap = np.zeros(d)
+                else:
+                    gap = np.ones(len(A)) @ A / len(A)
                 total = counts[c] + len(A)
+                # About the old mean, then about the new one (Chan et al.).
                 scatters[c] += A.T @ A
-                if counts[c]:
-                    scatters[c] += np.outer(gap, gap * (counts[c] * len(A) / total))
+                scatters[c] -= np.outer(gap, gap * (len(A) ** 2 / total))
                 offsets[c] += gap * (len(A) / total)
                 counts[c] = total
         return cls(classes, counts, pivot, offsets, scatters, name=name)
