@@ -24,7 +24,7 @@ from skte._table import format_table
 from skte.cli._numbers import count, jobs, seed
 from skte.estimators import TransferabilityEstimator
 from skte.exceptions import SkteError
-from skte.extraction import SegmentationFeatureExtractor
+from skte.extraction import SegmentationFeatureExtractor, resolve_device
 from skte.report import results_rows, write_results
 from skte.selection import ModelBankSelector
 
@@ -83,6 +83,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     if args.out:
         _check_out(Path(args.out))
+    resolve_device(args.device)  # once, not as the failure of every model
     with _stdout_for_results():
         selector = _fit(args)
     rows = results_rows(selector.results_)

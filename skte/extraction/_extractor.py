@@ -31,6 +31,7 @@ from skte.extraction._forward import OUTPUT, WindowReader
 from skte.extraction._posterior import source_posterior
 from skte.extraction._preprocess import preprocess_case
 from skte.extraction._sampler import VoxelSample, sample_case
+from skte.extraction._settings import resolve_device, window_edges
 from skte.extraction._taps import inference_ready
 from skte.extraction._windows import WindowPlan, default_window_size, plan_windows
 from skte.features import CaseFeatures, FeatureSet, LayerSample
@@ -209,16 +210,19 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         return self.entry
 
     def _fit(self, subjects: Sequence[Any]) -> nn.Module:
+        device = resolve_device(self.device)
         network = self._recipe.load()
         case = read_case(subjects[0])
         self.random_state_: int = _seed(self.random_state)
         self.n_axes_: int = self._recipe.spatial_dims or model_spatial_dims(network) or 3
         size = self.window_size if self.window_size is not None else self._recipe.window_size
-        self.window_size_: tuple[int, ...] | None = _window_3d(size, self.n_axes_)
+        try:
+            self.window_size_: tuple[int, ...] | None = window_edges(size, self.n_axes_)
+        except ExtractionError as error:
+            raise ExtractionError(f"Entry {self._recipe.name!r}: {error}.") from error
         image, _ = preprocess_case(case, self._recipe, np.empty((0, 3), dtype=np.intp))
         self._check_channels(network, image, case.case_id)
         window = self._window(tuple(image.shape[1:]))[: self.n_axes_]
-        device = self._device()
         with inference_ready(network, device):
             example = torch.zeros(1, image.shape[0], *window, device=device)
             names = self._recipe.layers if isinstance(self.layers, str) else self.layers
@@ -233,7 +237,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         return network
 
     def _transform(self, subjects: Sequence[Any], network: nn.Module) -> FeatureSet:
-        device = self._device()
+        device = resolve_device(self.device)
         with inference_ready(network, device):
             names = [layer.name for layer in self.layers_]
             reader = WindowReader(network, names, self.n_axes_, device, self.batch_size)
@@ -263,7 +267,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
             read = reader.read(image, plan, n_output)
         except SkteError as error:
             raise ExtractionError(f"{where}: {error}.") from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ExtractionError(
                 f"{where}: the model failed on windows of {plan.window_size} with "
                 f"{image.shape[0]} channels: {type(error).__name__}: {error}"
@@ -310,11 +314,6 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
             return self.window_size_
         return (*default_window_size(shape[: self.n_axes_]), 1)[:3]
 
-    def _device(self) -> torch.device:
-        if self.device is not None:
-            return torch.device(self.device)
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
     def _check_channels(self, network: nn.Module, image: torch.Tensor, case_id: str) -> None:
         expected = self._recipe.in_channels or model_in_channels(network)
         n_channels = image.shape[0]
@@ -335,20 +334,6 @@ def _seed(random_state: Any) -> int:
     if isinstance(random_state, Integral):
         return int(random_state)
     return int(check_random_state(random_state).randint(2**31 - 1))
-
-
-def _window_3d(size: Any, n_axes: int) -> tuple[int, ...] | None:
-    if size is None:
-        return None
-    edges = (int(size),) * n_axes if isinstance(size, Integral) else tuple(map(int, size))
-    if n_axes == 2 and len(edges) == 3 and edges[2] == 1:
-        return edges
-    if len(edges) != n_axes or min(edges) < 1:
-        raise ValueError(
-            f"window_size={size!r} must be a positive integer or {n_axes} of them: the "
-            f"network is {n_axes}-D."
-        )
-    return (*edges, 1)[:3]
 
 
 def _info(plan: WindowPlan, load: float, forward: float) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def source_posterior(logits: torch.Tensor, activation: str | None) -> torch.Tens
 def _activated(logits: torch.Tensor, activation: str | None) -> torch.Tensor:
     if activation == "softmax" and logits.shape[1] > 1:
         return torch.softmax(logits, dim=1)
-    regions = logits if activation is None else torch.sigmoid(logits)
+    regions = logits.clamp(0, 1) if activation is None else torch.sigmoid(logits)
     if activation is None and logits.shape[1] > 1:
         probabilities = regions
     else:

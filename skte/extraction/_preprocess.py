@@ -58,7 +58,7 @@ def preprocess_case(
     where = f"entry {entry.name!r}, case {case.case_id!r}"
     try:
         image = transform(case.to_image())
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ExtractionError(
             f"Preprocessing failed ({where}): {type(error).__name__}: {error}"
         ) from error

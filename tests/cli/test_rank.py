@@ -136,6 +136,11 @@ def test_numbers_are_checked_as_they_are_parsed(option, value, capsys):
     assert f"argument {option}: must " in capsys.readouterr().err
 
 
+def test_a_device_that_is_none_is_told_once(write_bank, data, capsys):
+    assert run(write_bank("a", "b"), data, "--device", "foo") == 2
+    assert capsys.readouterr().err.count("device='foo' cannot be used here") == 1
+
+
 NOISY = """
 import os, signal
 from skte.demo import small_unet
