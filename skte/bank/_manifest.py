@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import Any
 
 from skte.bank._checks import did_you_mean, field_problems
 from skte.bank._entry import BankEntry
+from skte.bank._parse import holds_itself, parse_file
 from skte.exceptions import BankError
 
 __all__ = ["read_manifest"]
@@ -42,7 +42,7 @@ def read_manifest(path: str | os.PathLike[str]) -> list[BankEntry]:
         If the file cannot be read, or with every problem there is in it.
     """
     path = Path(path)
-    content = _parse(path)
+    content = parse_file(path)
     models, defaults, problems = _top_level(content)
     names: Counter[str] = Counter()
     recipes = []
@@ -50,6 +50,9 @@ def read_manifest(path: str | os.PathLike[str]) -> list[BankEntry]:
         label = f"model {number}"
         if not isinstance(model, Mapping):
             problems.append(f"{label}: must map fields to values, got {model!r}")
+            continue
+        if holds_itself(model):
+            problems.append(f"{label}: holds itself: an alias (*) stands within its own anchor (&)")
             continue
         recipe = {**defaults, **model}
         if isinstance(recipe.get("name"), str):
@@ -67,39 +70,6 @@ def read_manifest(path: str | os.PathLike[str]) -> list[BankEntry]:
     return [_entry(recipe, path.parent) for recipe in recipes]
 
 
-def _parse(path: Path) -> Any:
-    if path.suffix.lower() not in (".yaml", ".yml", ".json"):
-        raise BankError(
-            f"Manifest {path} must be a .yaml, .yml or .json file"
-            + ("; name the file in this folder." if path.is_dir() else ".")
-        )
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise BankError(f"There is no manifest {path}.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise BankError(f"Manifest {path} cannot be read: {error}.") from error
-    if path.suffix.lower() == ".json":
-        try:
-            return json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise BankError(f"Manifest {path} is not valid JSON: {error}.") from error
-    return _parse_yaml(text, path)
-
-
-def _parse_yaml(text: str, path: Path) -> Any:
-    try:
-        import yaml
-    except ImportError as error:
-        raise BankError(
-            f"Reading {path} needs PyYAML: pip install skte[cli], or write the manifest as JSON."
-        ) from error
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise BankError(f"Manifest {path} is not valid YAML: {error}.") from error
-
-
 def _top_level(content: Any) -> tuple[list[Any], dict[str, Any], list[str]]:
     """Models, defaults, and what is wrong around them."""
     if isinstance(content, list):  # a bare list of models
@@ -114,6 +84,9 @@ def _top_level(content: Any) -> tuple[list[Any], dict[str, Any], list[str]]:
             f"version is {content['version']!r}; this release of skte reads version {_VERSION}"
         )
     defaults = content.get("defaults") or {}
+    if holds_itself(defaults):
+        problems.append("defaults holds itself: an alias (*) stands within its own anchor (&)")
+        defaults = {}
     if not isinstance(defaults, Mapping):
         problems.append(f"defaults must map fields to values, got {defaults!r}")
         defaults = {}
@@ -149,8 +122,12 @@ def _path_problems(weights: str, folder: Path) -> list[str]:
             "so that a manifest from elsewhere cannot reach your other files; move the file "
             "there, or name it in Python: BankEntry(..., weights=path)"
         ]
-    if not (folder / weights).is_file():
-        return [f"weights {weights!r}: there is no such file in the manifest's folder"]
+    try:
+        found = (folder / weights).is_file()
+    except (OSError, ValueError):  # a name that no file can have, too long for instance
+        found = False
+    if not found:
+        return [f"weights {weights!r:.200}: there is no such file in the manifest's folder"]
     return []
 
 

@@ -191,6 +191,62 @@ def test_files_that_do_not_parse(folder, name, text):
     assert "is not valid" in problems(folder, text, name=name)
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "key"),
+    [
+        ("bank.yaml", "models:\n- {name: a, factory: 'x:y', name: b}", "name"),
+        ("bank.yaml", "models: []\nmodels: []", "models"),
+        ("bank.json", '{"models": [{"name": "a", "factory": "x:y", "name": "b"}]}', "name"),
+    ],
+)
+def test_a_key_may_not_stand_twice(folder, name, text, key):
+    assert f"the key '{key}' stands twice" in problems(folder, text, name=name)
+
+
+def test_yaml_merge_keys_may_be_overridden(folder):
+    text = """
+base: &base {factory: skte.demo:small_unet, layers: [a]}
+models: [{<<: *base, name: x, layers: [b]}]
+"""
+    assert "unknown key 'base'" in problems(folder, text)
+    entry = read(folder, text.replace("base: &base", "defaults: &base"))["x"]
+    assert entry.layers == ("b",)
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["preprocessing: [{name: Resample, target: &a [*a]}]", "arguments: &a {widths: *a}"],
+)
+def test_yaml_that_holds_itself_is_a_listed_problem(folder, field):
+    model = f"- {{name: a, factory: skte.demo:small_unet, {field}}}"
+    message = problems(folder, f"models:\n{model}\n- c\n")
+    assert "has 2 problems" in message
+    assert "model 1: holds itself: an alias" in message
+    assert "defaults holds itself" in problems(folder, "defaults: &d {arguments: *d}\nmodels: [c]")
+
+
+def test_aliases_of_one_value_are_fine(folder):
+    text = """
+models:
+- {name: a, factory: skte.demo:small_unet, arguments: &x {widths: &w [2, 4]}}
+- {name: b, factory: skte.demo:small_unet, arguments: {widths: *w}}
+- {name: c, factory: skte.demo:small_unet, arguments: *x}
+"""
+    assert read(folder, text)["c"].arguments == {"widths": [2, 4]}
+
+
+@pytest.mark.parametrize("name", ["bank.json", "bank.yaml"])
+def test_a_byte_order_mark_is_skipped(folder, name):
+    assert read(folder, "\ufeff" + json.dumps(model()), name=name).names == ("a",)
+
+
+@pytest.mark.parametrize("weights", ["a" * 5000, "a\0b", "\ud800"])
+def test_weights_of_a_name_that_no_file_can_have(folder, weights):
+    message = as_json(model(weights=weights), folder)
+    assert "there is no such file in the manifest's folder" in message
+    assert len(message) < 600
+
+
 def test_files_that_are_no_text(tmp_path):
     path = tmp_path / "bank.json"
     path.write_bytes(b"\xff\xfe\x00")
