@@ -14,6 +14,8 @@ from skte.bank._preprocessing import normalize_steps, step_problems
 
 __all__ = ["did_you_mean", "field_problems"]
 
+_LARGEST_EDGE = 65_536  # no volume is as long, and a slip of the pen would fill the memory
+
 
 def field_problems(values: Mapping[str, Any]) -> list[str]:
     """List everything wrong with the fields of an entry; empty if nothing is.
@@ -120,6 +122,8 @@ def _window(value: Any) -> str | None:
         or not all(_is_count(edge) for edge in edges)
     ):
         return f"must be one, two or three positive integers (voxels), got {value!r}"
+    if max(edges) > _LARGEST_EDGE:
+        return f"must be edges in voxels, at most {_LARGEST_EDGE}, got {value!r}"
     return None
 
 
@@ -134,7 +138,7 @@ def _channels(value: Any) -> str | None:
 
 
 def _dims(value: Any) -> str | None:
-    if value is not None and (isinstance(value, bool) or value not in (2, 3)):
+    if value is not None and not (_is_count(value) and value in (2, 3)):
         return f"must be 2, 3 or left out, got {value!r}"
     return None
 

@@ -12,8 +12,10 @@ import torchio as tio
 from torch import nn
 
 from skte.bank._checks import field_problems
+from skte.bank._equality import equal
 from skte.bank._factory import LiveModule, build_network
 from skte.bank._preprocessing import build_chain, normalize_steps
+from skte.bank._usable import unusable
 from skte.bank._weights import load_weights
 from skte.exceptions import BankError
 
@@ -160,7 +162,7 @@ class BankEntry:
                 f"Entry {name!r}: expected an nn.Module, got {type(module).__name__}. Use "
                 "BankEntry(name, factory, ...) for a factory."
             )
-        reason = _unhookable(module)
+        reason = unusable(module)
         if reason:
             raise BankError(f"Entry {name!r}: {reason}.")
         return cls(name, LiveModule(module), **fields)
@@ -192,7 +194,7 @@ class BankEntry:
                 )
         except BankError as error:
             raise BankError(f"Entry {self.name!r}: {error}") from error
-        reason = _unhookable(network)
+        reason = unusable(network)
         if reason:
             raise BankError(f"Entry {self.name!r}: {reason}.")
         return network
@@ -207,6 +209,11 @@ class BankEntry:
         """
         return build_chain(self.preprocessing)
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, BankEntry):
+            return NotImplemented
+        return all(equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+
     def __hash__(self) -> int:
         return hash(self.name)
 
@@ -219,13 +226,3 @@ class BankEntry:
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
-
-
-def _unhookable(module: nn.Module) -> str | None:
-    # By name: importing torch.jit's class for isinstance warns on recent versions.
-    if any(cls.__name__ == "ScriptModule" for cls in type(module).__mro__):
-        return (
-            "a TorchScript module, whose layers cannot be hooked, so no features can be read; "
-            "give the original nn.Module"
-        )
-    return None

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from skte.bank._usable import weightless
 from skte.exceptions import BankError
 
 __all__ = ["LiveModule", "build_network", "factory_name_problem", "resolve_factory"]
@@ -140,6 +141,9 @@ def build_network(
             ) from error
     if not isinstance(network, nn.Module):
         raise BankError(f"factory {shown} returned a {type(network).__name__}, not an nn.Module.")
+    reason = weightless(network)
+    if reason:
+        raise BankError(f"factory {shown} returned {reason}.")
     return network.cpu().float().eval()
 
 

@@ -162,9 +162,19 @@ def run_quietly(module: nn.Module, example: torch.Tensor, ledger: _Ledger | None
     except (Exception, SystemExit) as error:
         raise BankError(
             f"The model failed on an example of shape {tuple(example.shape)}: "
-            f"{type(error).__name__}: {error}. Check the number of channels, the window "
-            "size (window_size=...) and spatial_dims=... of its entry."
+            f"{type(error).__name__}: {error}. {_remedy(module)}"
         ) from error
+
+
+def _remedy(module: nn.Module) -> str:
+    kinds = {p.dtype for p in module.parameters() if p.is_floating_point()} - {torch.float32}
+    if kinds:
+        found = ", ".join(sorted(str(kind) for kind in kinds))
+        return f"Its parameters are {found}, but images are torch.float32: give network.float()."
+    return (
+        "Check the number of channels, the window size (window_size=...) and spatial_dims=... "
+        "of its entry."
+    )
 
 
 def main_tensor(output: Any) -> torch.Tensor | None:

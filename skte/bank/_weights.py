@@ -46,7 +46,7 @@ def load_weights(
     Raises
     ------
     BankError
-        If the file cannot be read or its keys or shapes do not fit.
+        If the file cannot be read or its keys, shapes or types do not fit.
     """
     state = pick_state_dict(read_checkpoint(path), path, state_key, prefix)
     own = module.state_dict()
@@ -58,11 +58,14 @@ def load_weights(
         for key, (there, here) in shapes.items()
         if None not in (there, here) and there != here
     ]
-    if missing or unexpected or reshaped:
+    # load_state_dict would drop the imaginary part with no more than a warning.
+    complex_ones = [key for key in own if _is_complex(state.get(key)) and not _is_complex(own[key])]
+    if missing or unexpected or reshaped or complex_ones:
         listed = [
             _some(f"missing in the file ({len(missing)})", missing),
             _some(f"unexpected in the file ({len(unexpected)})", unexpected),
             _some(f"of another shape ({len(reshaped)})", reshaped),
+            _some(f"complex in the file, real in the model ({len(complex_ones)})", complex_ones),
         ]
         raise BankError(
             f"Weights {path} do not fit the model {type(module).__name__}. Keys "
@@ -192,6 +195,10 @@ def _shape(tensor: Any) -> tuple[int, ...] | None:
     if not isinstance(tensor, torch.Tensor) or torch.nn.parameter.is_lazy(tensor):
         return None
     return tuple(tensor.shape)
+
+
+def _is_complex(tensor: Any) -> bool:
+    return isinstance(tensor, torch.Tensor) and tensor.is_complex()
 
 
 def _remedy(missing: Sequence[str], unexpected: Sequence[str]) -> str:

@@ -86,6 +86,9 @@ def test_every_wrong_field_is_listed_at_once():
         ({"window_size": 0}, "window_size"),
         ({"window_size": "8"}, "window_size"),
         ({"spatial_dims": True}, "spatial_dims"),
+        ({"spatial_dims": 3.0}, "spatial_dims must be 2, 3 or left out, got 3.0"),
+        ({"window_size": 10**9}, "window_size must be edges in voxels, at most 65536"),
+        ({"window_size": (8.7, 8, 8)}, "window_size must be one, two or three positive"),
         ({"state_key": "model"}, "set weights"),
         ({"prefix": "module."}, "set weights"),
         ({"arguments": {1: 2}}, "arguments"),
@@ -232,6 +235,21 @@ def test_a_live_module_takes_no_weights(field):
         BankEntry.from_module("a", build(), **{field: value})
 
 
+@pytest.mark.parametrize(
+    ("network", "match"),
+    [
+        (nn.Sequential(nn.LazyConv2d(2, 1)), "lazy modules.*run the network once"),
+        (nn.Conv2d(1, 2, 1, device="meta"), "meta device"),
+    ],
+    ids=["lazy", "meta"],
+)
+def test_networks_without_weights_are_refused(network, match):
+    with pytest.raises(BankError, match=f"Entry 'a': .*{match}"):
+        BankEntry.from_module("a", network)
+    with pytest.raises(BankError, match=f"Entry 'a': .*{match}"):
+        BankEntry("a", lambda: network).load()
+
+
 def test_from_module_wants_a_module():
     with pytest.raises(BankError, match=r"expected an nn\.Module, got function"):
         BankEntry.from_module("a", build)
@@ -271,3 +289,21 @@ def test_equality_and_hash():
     named = BankEntry("a", FACTORY, preprocessing=["ToCanonical"])
     assert named == pickle.loads(pickle.dumps(named))
     assert named == BankEntry("a", FACTORY, preprocessing=[{"name": "ToCanonical"}])
+
+
+def test_arrays_among_the_arguments_are_compared_as_wholes():
+    def make(widths, more=()):
+        return BankEntry("a", FACTORY, arguments={"widths": widths, "more": [*more]})
+
+    entry = make(np.array([4, 8]), [torch.ones(2), {"x": np.eye(2)}])
+    assert entry == make(np.array([4, 8]), [torch.ones(2), {"x": np.eye(2)}])
+    assert entry in [make(np.array([4, 8])), entry]
+    for other in (
+        make(np.array([4, 9]), [torch.ones(2), {"x": np.eye(2)}]),
+        make(np.array([4.0, 8]), [torch.ones(2), {"x": np.eye(2)}]),
+        make(np.array([4, 8]), [torch.ones(2), {"x": np.eye(3)}]),
+        make([4, 8], [torch.ones(2), {"x": np.eye(2)}]),
+        make(np.array([4, 8])),
+        "a",
+    ):
+        assert entry != other

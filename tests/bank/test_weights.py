@@ -65,6 +65,12 @@ def test_half_precision_becomes_float32(path, trained):
     assert torch.equal(network[0].weight, trained[0].weight.half().float())
 
 
+def test_complex_weights_do_not_fit_a_real_network(path, trained):
+    state = {k: v.to(torch.complex64) if "0." in k else v for k, v in trained.state_dict().items()}
+    torch.save(state, path)
+    assert "complex in the file, real in the model (2): 0.weight, 0.bias" in refused(path)
+
+
 @pytest.mark.parametrize(
     ("wrap", "fields"),
     [

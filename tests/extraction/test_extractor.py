@@ -409,6 +409,53 @@ class TestBadInput:
         with pytest.raises(ValueError, match=r"window_size=\(8, 8\).*3-D"):
             SegmentationFeatureExtractor(make_entry(), window_size=(8, 8)).fit(self.cases)
 
+    @pytest.mark.parametrize(
+        "size", [(8.7, 8, 8), ("a", 8, 8), [[8, 8, 8]], [], np.array([8.0, 8, 8]), (8, 8, -1)]
+    )
+    def test_window_of_odd_edges(self, size):
+        extractor = SegmentationFeatureExtractor(make_entry(), window_size=size)
+        match = "Entry 'coordinates': window_size=.* must be a positive integer or 3 of them"
+        with pytest.raises(ExtractionError, match=match):
+            extractor.fit(self.cases)
+
+    def test_window_that_no_memory_holds(self):
+        extractor = SegmentationFeatureExtractor(make_entry(), window_size=10**9)
+        match = r"Entry 'coordinates': window_size=1000000000 .*1e\+27 voxels"
+        with pytest.raises(ExtractionError, match=match):
+            extractor.fit(self.cases)
+
+    @pytest.mark.parametrize("device", ["foo", "meta", "cpu:x", torch.device("meta")])
+    def test_device_that_is_none(self, device):
+        extractor = SegmentationFeatureExtractor(make_entry(), device=device)
+        with pytest.raises(
+            ExtractionError, match=f"device='{device}' cannot be used here: .*'cpu'"
+        ):
+            extractor.fit(self.cases)
+
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+    def test_no_gpu(self):
+        extractor = SegmentationFeatureExtractor(make_entry(), device="cuda")
+        with pytest.raises(ExtractionError, match="device='cuda' cannot be used here"):
+            extractor.fit(self.cases)
+
+    @pytest.mark.parametrize("layers", ["auto", ("full",)])
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+    def test_network_of_another_precision(self, layers, dtype):
+        extractor = self.extractor(Coordinates().to(dtype), layers=layers)
+        with pytest.raises(BankError, match=rf"'m': .*{dtype}, but .* give network\.float\(\)"):
+            extractor.fit(self.cases)
+
+    def test_model_that_exits(self):
+        network = Coordinates()
+
+        def leave(module, args):
+            if args[0].any():
+                raise SystemExit(0)
+
+        network.register_forward_pre_hook(leave)
+        with pytest.raises(ExtractionError, match=r"'m', case 'case0'.*SystemExit"):
+            self.extractor(network, layers=("full",)).fit_transform(self.cases)
+
     def test_wrong_number_of_channels(self):
         with pytest.raises(ExtractionError, match=r"'m' takes 4 channels.*'case0' has 3"):
             self.extractor(nn.Conv3d(4, 2, 1), layers=("",)).fit(self.cases)
