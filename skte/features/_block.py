@@ -24,20 +24,20 @@ class FeatureBlock:
 
     Parameters
     ----------
-    X : ndarray of shape (n_voxels, n_channels)
+    X : array-like of shape (n_voxels, n_channels)
         The class sample: features of voxels drawn class by class.
-    y : ndarray of shape (n_voxels,)
+    y : array-like of shape (n_voxels,)
         Target label of each row of `X` (or a regression target, for estimators
         that take one).
-    groups : ndarray of shape (n_voxels,), optional
+    groups : array-like of shape (n_voxels,), optional
         The case each row came from. Any values; rows with equal values belong
         to one case. None: every row is a case of its own.
-    X_case : ndarray of shape (n_case_voxels, n_channels), optional
+    X_case : array-like of shape (n_case_voxels, n_channels), optional
         The whole-case sample: voxels drawn uniformly from each case, whatever
         their label. Without it, all rows of a case in `X` serve as its
         whole-case sample.
-    groups_case : ndarray of shape (n_case_voxels,), optional
-        The case each row of `X_case` came from. Required with `X_case`.
+    groups_case : array-like of shape (n_case_voxels,), optional
+        The case each row of `X_case` came from. Required with `X_case`, as `groups` is.
     name : str, default=""
         Name of the layer, used in messages.
     case_names : sequence of str, optional
@@ -66,27 +66,34 @@ class FeatureBlock:
     case_names: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
+        for field in ("X", "y", "groups", "X_case", "groups_case"):
+            value = getattr(self, field)
+            if value is not None and not isinstance(value, np.ndarray):
+                object.__setattr__(self, field, np.asarray(value))
         problems = []
         if self.X.ndim != 2:
             problems.append(f"X must be 2-D (voxels, channels), got shape {self.X.shape}")
         for field in ("y", "groups"):
-            rows = getattr(self, field)
-            if rows is not None and len(rows) != len(self.X):
-                problems.append(f"{field} has {len(rows)} rows, X has {len(self.X)}")
+            problems += _row_problems(field, getattr(self, field), "X", self.X)
         if (self.X_case is None) != (self.groups_case is None):
             problems.append("X_case and groups_case must be given together")
         elif self.X_case is not None and self.groups_case is not None:
-            if self.X_case.ndim != 2 or self.X_case.shape[1:] != self.X.shape[1:]:
-                problems.append(
-                    f"X_case has shape {self.X_case.shape}, X has {self.X.shape}: "
-                    "the channels must agree"
-                )
-            if len(self.groups_case) != len(self.X_case):
-                problems.append(
-                    f"groups_case has {len(self.groups_case)} rows, X_case has {len(self.X_case)}"
-                )
+            problems += self._case_problems(self.X_case, self.groups_case)
         if problems:
             raise ValueError(f"FeatureBlock ({self.label}): " + "; ".join(problems) + ".")
+
+    def _case_problems(self, X_case: NDArray[Any], groups_case: NDArray[Any]) -> list[str]:
+        problems = []
+        if X_case.ndim != 2 or X_case.shape[1:] != self.X.shape[1:]:
+            problems.append(
+                f"X_case has shape {X_case.shape}, X has {self.X.shape}: the channels must agree"
+            )
+        problems += _row_problems("groups_case", groups_case, "X_case", X_case)
+        if self.groups is None:
+            problems.append("X_case needs groups: they say which rows of X are of the same cases")
+        elif groups_case.size and not np.isin(groups_case, self.groups).any():
+            problems.append("groups_case shares no case with groups; name cases alike in both")
+        return problems
 
     @property
     def label(self) -> str:
@@ -124,3 +131,13 @@ class FeatureBlock:
         if self.X_case is None or self.groups_case is None:
             return self.X, self.groups
         return self.X_case, self.groups_case
+
+
+def _row_problems(name: str, rows: NDArray[Any] | None, of: str, X: NDArray[Any]) -> list[str]:
+    if rows is None:
+        return []
+    if rows.ndim == 0:
+        return [f"{name} must be a list with one value a row of {of}, got {rows!r}"]
+    if X.ndim and len(rows) != len(X):
+        return [f"{name} has {len(rows)} rows, {of} has {len(X)}"]
+    return []

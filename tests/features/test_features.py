@@ -1,6 +1,7 @@
 """The container: it counts cases, keeps labels inside and refuses what is broken."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -71,6 +72,13 @@ def test_missing_posterior_says_what_to_use_instead():
         features.posterior_block()
 
 
+def test_an_unusable_head_says_why():
+    cases = list(make_set(posterior=False))
+    cases[1] = replace(cases[1], no_posterior="its output is odd")
+    with pytest.raises(ValueError, match=r"model 'net' .*in case 'c1', its output is odd.*NLEEP"):
+        FeatureSet(cases, name="net").posterior_block()
+
+
 def test_no_cases_and_repeated_ids_are_refused():
     with pytest.raises(ValueError, match="at least one case"):
         FeatureSet([])
@@ -111,6 +119,22 @@ def test_block_lists_every_problem():
         FeatureBlock(np.zeros((3, 2)), np.zeros(2), np.zeros(1), X_case=np.zeros((3, 2)), name="up")
     with pytest.raises(ValueError, match=r"X_case has shape \(3, 1\).*groups_case has 2"):
         FeatureBlock(np.zeros((3, 2)), np.zeros(3), np.zeros(3), np.zeros((3, 1)), np.zeros(2))
+
+
+def test_block_takes_lists():
+    block = FeatureBlock([[1, 2], [3, 4]], [0, 1], ["a", "b"], [[5, 6]], ["a"])
+    np.testing.assert_array_equal(block.X, [[1, 2], [3, 4]])
+    assert block.case_sample[1].tolist() == ["a"]
+    with pytest.raises(ValueError, match=r"X must be 2-D.*shape \(2,\).*y must be a list"):
+        FeatureBlock([1, 2], 3)
+
+
+def test_whole_case_sample_needs_cases_that_are_known():
+    X, y, groups = np.eye(4), np.zeros(4), np.array([0, 0, 1, 1])
+    with pytest.raises(ValueError, match="X_case needs groups"):
+        FeatureBlock(X, y, None, X, groups)
+    with pytest.raises(ValueError, match="shares no case with groups"):
+        FeatureBlock(X, y, groups, X, groups + 10)
 
 
 def test_case_sample_falls_back_to_the_rows():
