@@ -69,7 +69,15 @@ def check_pair(
     ------
     ValueError
         If they are unusable; the message says which models.
+    TypeError
+        If one is a mapping.
     """
+    for name, given in {"performance": performance, "scores": scores}.items():
+        if isinstance(given, Mapping):
+            raise TypeError(
+                f"{name} is a mapping, which has no order: give one number a model, in the same "
+                "order in both lists (align_performance(mapping, names) makes such a list)."
+            )
     arrays = {
         "performance": np.asarray(performance, dtype=np.float64),
         "scores": np.asarray(scores, dtype=np.float64),

@@ -153,3 +153,12 @@ def test_align_performance():
         align_performance({"a": 1}, ["a", "b"])
     with pytest.raises(ValueError, match="bank has 2 models"):
         align_performance([1], ["a", "b"])
+
+
+@pytest.mark.parametrize("position", [0, 1])
+def test_mappings_are_refused_by_name(position):
+    lists = [[0.1, 0.2], [0.3, 0.4]]
+    lists[position] = {"a": 1, "b": 2}
+    name = ["performance", "scores"][position]
+    with pytest.raises(TypeError, match=f"^{name} is a mapping.*align_performance"):
+        weighted_kendall_score(*lists)
