@@ -1,6 +1,8 @@
 """From a model and cases to features: windows, voxels, hooks."""
 
+from skte.extraction._cache import FeatureCache
+from skte.extraction._cache_entries import make_key
 from skte.extraction._extractor import SegmentationFeatureExtractor
 from skte.extraction._settings import resolve_device
 
-__all__ = ["SegmentationFeatureExtractor", "resolve_device"]
+__all__ = ["FeatureCache", "SegmentationFeatureExtractor", "make_key", "resolve_device"]

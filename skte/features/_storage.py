@@ -106,12 +106,12 @@ def pack_case(case: CaseFeatures) -> bytes:
     return b"".join([*parts, digest.digest()])
 
 
-def unpack_case(data: bytes) -> CaseFeatures:
+def unpack_case(data: bytes | memoryview) -> CaseFeatures:
     """Turn bytes of `pack_case` back into the features of a case.
 
     Parameters
     ----------
-    data : bytes
+    data : bytes or memoryview of bytes
         May come from anywhere: nothing in it runs, and no more memory is taken than it
         has bytes, plus some 50 MB at most for a hostile header.
 
