@@ -177,6 +177,11 @@ class TransferabilityEstimator(BaseEstimator):
         """
         return np.array([part["score"] for part in parts], dtype=np.float64)
 
+    @property
+    def needs_source_head(self) -> bool:
+        """Whether the score is one of the source head's probabilities."""
+        return self._uses_posterior
+
     def diagnose(self) -> Diagnosis:
         """Tell what drives the fitted score: layers, and classes and cases where known.
 

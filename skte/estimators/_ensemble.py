@@ -162,6 +162,11 @@ class Ensemble(TransferabilityEstimator):
             raise AttributeError("This Ensemble is not fitted: call fit first.")
         return {name: member.part_ for name, member in self.estimators_.items()}
 
+    @property
+    def needs_source_head(self) -> bool:
+        """Whether any member's score is one of the source head's probabilities."""
+        return any(member.needs_source_head for member in self._members().values())
+
     def combine(self, parts: Sequence[Part]) -> NDArray[np.float64]:
         """Aggregate the members' scores of the models of a bank.
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-import time
+import os
 import warnings
 from collections.abc import Sequence
 from numbers import Integral, Real
@@ -22,19 +21,18 @@ from skte.bank import (
     LayerInfo,
     describe_layers,
     find_decoder_layers,
-    model_in_channels,
     model_spatial_dims,
 )
 from skte.datasets import load_dataset, read_case
-from skte.exceptions import BankError, ExtractionError, SkteError, SkteWarning
-from skte.extraction._forward import OUTPUT, WindowReader
-from skte.extraction._posterior import source_posterior
+from skte.exceptions import BankError, ExtractionError, SkteWarning
+from skte.extraction._cache import FeatureCache
+from skte.extraction._prepare import CasePreparer, CaseStore, SamplePlan, ahead
 from skte.extraction._preprocess import preprocess_case
-from skte.extraction._sampler import VoxelSample, sample_case
-from skte.extraction._settings import resolve_device, window_edges
+from skte.extraction._run import CaseRunner, check_channels
+from skte.extraction._settings import cell_edges, resolve_device, window_edges
 from skte.extraction._taps import inference_ready
-from skte.extraction._windows import WindowPlan, default_window_size, plan_windows
-from skte.features import CaseFeatures, FeatureSet, LayerSample
+from skte.extraction._windows import default_window_size
+from skte.features import CaseFeatures, FeatureSet
 
 __all__ = ["SegmentationFeatureExtractor"]
 
@@ -64,6 +62,20 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         Share of a window's edge that neighbours share, in [0, 1). Each voxel
         belongs to the window in which it lies deepest; windows that own no
         sampled voxel are not run.
+    windows : {"grid", "cover"}, default="grid"
+        "grid": evenly spaced windows. "cover": few windows, anywhere, in which every
+        sampled voxel keeps ``overlap / 2`` of the edge from the window's faces; fewer
+        than the grid's where the sample is clustered or the volume large.
+    max_windows : int, optional
+        Bounds the cost of a case, whatever its size: so many parts of the volume are
+        drawn first, then the voxels in them. Windows are placed by "cover".
+    cell_size : int or tuple of int, optional
+        Edges, in voxels of the label map, of the window that `max_windows` has in mind.
+        Default: `window_size`, or one fitted to the volume. All models of a ranking
+        share it; a model whose windows are smaller runs more of them.
+    source_head : bool, default=True
+        Whether to read the source head's probabilities, which `LEEP` and `NCE` need.
+        Without, passes end after the last layer.
     n_class_samples : int, default=500
         Most voxels of one class in one case. A class gives a quarter of its
         voxels, but no fewer than 50 (or all it has) and no more than this.
@@ -73,6 +85,9 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         Windows in one forward pass. It changes the time only.
     device : str or torch.device, optional
         Default: CUDA where there is one, else the CPU.
+    cache : path-like or FeatureCache, optional
+        Folder where features are kept, case by case, by the content of the model, the
+        case and the settings. What is there is not extracted again.
     random_state : int, RandomState instance or None, default=0
         Seed of the voxels.
 
@@ -114,10 +129,15 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         "layers": [StrOptions({"auto"}), "array-like"],
         "window_size": [Interval(Integral, 1, None, closed="left"), "array-like", None],
         "overlap": [Interval(Real, 0, 1, closed="left")],
+        "windows": [StrOptions({"grid", "cover"})],
+        "max_windows": [Interval(Integral, 1, None, closed="left"), None],
+        "cell_size": [Interval(Integral, 1, None, closed="left"), "array-like", None],
+        "source_head": ["boolean"],
         "n_class_samples": [Interval(Integral, 1, None, closed="left")],
         "n_case_samples": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "device": [str, torch.device, None],
+        "cache": [str, os.PathLike, FeatureCache, None],
         "random_state": ["random_state"],
     }
 
@@ -128,20 +148,30 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         layers: str | Sequence[str] = "auto",
         window_size: int | Sequence[int] | None = None,
         overlap: float = 0.5,
+        windows: str = "grid",
+        max_windows: int | None = None,
+        cell_size: int | Sequence[int] | None = None,
+        source_head: bool = True,
         n_class_samples: int = 500,
         n_case_samples: int = 500,
         batch_size: int = 1,
         device: str | torch.device | None = None,
+        cache: str | os.PathLike[str] | FeatureCache | None = None,
         random_state: int | np.random.RandomState | None = 0,
     ) -> None:
         self.entry = entry
         self.layers = layers
         self.window_size = window_size
         self.overlap = overlap
+        self.windows = windows
+        self.max_windows = max_windows
+        self.cell_size = cell_size
+        self.source_head = source_head
         self.n_class_samples = n_class_samples
         self.n_case_samples = n_case_samples
         self.batch_size = batch_size
         self.device = device
+        self.cache = cache
         self.random_state = random_state
 
     @fit_context(prefer_skip_nested_validation=True)
@@ -182,7 +212,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
             One element a case, in order.
         """
         check_is_fitted(self, "layers_")
-        return self._transform(load_dataset(X), self._recipe.load())
+        return self._transform(load_dataset(X), self._recipe.load(), CaseStore(0))
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit_transform(self, X: Any, y: None = None) -> FeatureSet:
@@ -200,8 +230,25 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         FeatureSet
             One element a case, in order.
         """
+        return self.extract(X, CaseStore(0))
+
+    def extract(self, X: Any, store: CaseStore) -> FeatureSet:
+        """Fit and extract, with cases that an extractor of another model prepared.
+
+        Parameters
+        ----------
+        X : list of Subject, SubjectsDataset, list of dict, or path
+            The cases.
+        store : CaseStore
+            Prepared cases of this dataset; filled and read.
+
+        Returns
+        -------
+        FeatureSet
+            As `fit_transform` returns it.
+        """
         subjects = load_dataset(X)
-        return self._transform(subjects, self._fit(subjects))
+        return self._transform(subjects, self._fit(subjects), store)
 
     @property
     def _recipe(self) -> BankEntry:
@@ -220,9 +267,10 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
             self.window_size_: tuple[int, ...] | None = window_edges(size, self.n_axes_)
         except ExtractionError as error:
             raise ExtractionError(f"Entry {self._recipe.name!r}: {error}.") from error
-        image, _ = preprocess_case(case, self._recipe, np.empty((0, 3), dtype=np.intp))
-        self._check_channels(network, image, case.case_id)
-        window = self._window(tuple(image.shape[1:]))[: self.n_axes_]
+        image, _ = preprocess_case(case, self._recipe)
+        check_channels(self._recipe, network, image, case.case_id)
+        shape = tuple(image.shape[1:])
+        window = (self.window_size_ or default_window_size(shape))[: self.n_axes_]
         with inference_ready(network, device):
             example = torch.zeros(1, image.shape[0], *window, device=device)
             names = self._recipe.layers if isinstance(self.layers, str) else self.layers
@@ -236,67 +284,39 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
                 raise BankError(f"Entry {self._recipe.name!r}: {error}") from error
         return network
 
-    def _transform(self, subjects: Sequence[Any], network: nn.Module) -> FeatureSet:
+    def _transform(
+        self, subjects: Sequence[Any], network: nn.Module, store: CaseStore
+    ) -> FeatureSet:
         device = resolve_device(self.device)
+        preparer = CasePreparer(self._recipe, self._sample_plan(), store=store)
         with inference_ready(network, device):
-            names = [layer.name for layer in self.layers_]
-            reader = WindowReader(network, names, self.n_axes_, device, self.batch_size)
-            cases = [self._extract(reader, subject) for subject in subjects]
+            runner = CaseRunner(
+                entry=self._recipe,
+                network=network,
+                layers=self.layers_,
+                n_axes=self.n_axes_,
+                device=device,
+                batch_size=self.batch_size,
+                window_size=self.window_size_,
+                overlap=self.overlap,
+                windows="cover" if self.max_windows is not None else self.windows,
+                source_head=self.source_head and self._recipe.source_head,
+            )
+            prepared = ahead(lambda item: preparer.prepare(*item), list(enumerate(subjects)))
+            cases = [runner.run(case, waited) for case, waited in prepared]
         self._warn_of_no_posterior(cases)
         return FeatureSet(cases, name=self._recipe.name)
 
-    def _extract(self, reader: WindowReader, subject: Any) -> CaseFeatures:
-        begun = time.perf_counter()
-        case = read_case(subject)
-        sample = sample_case(
-            case,
+    def _sample_plan(self) -> SamplePlan:
+        cell_size = self.cell_size if self.cell_size is not None else self.window_size
+        return SamplePlan(
             n_class_samples=self.n_class_samples,
             n_case_samples=self.n_case_samples,
             random_state=self.random_state_,
+            overlap=self.overlap,
+            max_windows=self.max_windows,
+            cell_size=cell_edges(cell_size),
         )
-        image, points = preprocess_case(case, self._recipe, sample.voxels)
-        self._check_channels(reader.network, image, case.case_id)
-        if self.n_axes_ == 2:  # a 2-D network sees one slice at a time
-            points[:, 2] = np.round(points[:, 2])
-        shape = tuple(image.shape[1:])
-        plan = plan_windows(points, shape, self._window(shape), self.overlap)
-        loaded = time.perf_counter()
-        n_output = len(sample.labels) if self._recipe.source_head else 0
-        where = f"Entry {self._recipe.name!r}, case {case.case_id!r}"
-        try:
-            read = reader.read(image, plan, n_output)
-        except SkteError as error:
-            raise ExtractionError(f"{where}: {error}.") from error
-        except (Exception, SystemExit) as error:
-            raise ExtractionError(
-                f"{where}: the model failed on windows of {plan.window_size} with "
-                f"{image.shape[0]} channels: {type(error).__name__}: {error}"
-            ) from error
-        info = _info(plan, loaded - begun, time.perf_counter() - loaded)
-        try:
-            return self._assemble(case.case_id, sample, read, info)
-        except ValueError as error:
-            raise ExtractionError(f"Entry {self._recipe.name!r}: {error}") from error
-
-    def _assemble(
-        self, case_id: str, sample: VoxelSample, read: dict[str, Any], info: dict[str, Any]
-    ) -> CaseFeatures:
-        strides = [math.prod(layer.stride) ** (1 / self.n_axes_) for layer in self.layers_]
-        layers = {}
-        for layer, stride in zip(self.layers_, strides, strict=True):
-            share = 0.5 ** round(math.log2(stride / min(strides)))
-            rows, case_rows = sample.rows(share)
-            X = read[layer.name]
-            layers[layer.name] = LayerSample(X[rows], sample.labels[rows], X[case_rows])
-        posterior, reason = None, ""
-        if OUTPUT in read:
-            output = torch.from_numpy(read[OUTPUT]).double()
-            try:
-                probabilities = source_posterior(output, self._recipe.activation).numpy()
-                posterior = LayerSample(probabilities, sample.labels, probabilities[:0])
-            except ValueError as error:  # costs the scores of the head, no others
-                reason = str(error)
-        return CaseFeatures(case_id, layers, posterior, info, reason)
 
     def _warn_of_no_posterior(self, cases: Sequence[CaseFeatures]) -> None:
         without = [case for case in cases if case.no_posterior]
@@ -309,21 +329,6 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
                 stacklevel=3,
             )
 
-    def _window(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        if self.window_size_ is not None:
-            return self.window_size_
-        return (*default_window_size(shape[: self.n_axes_]), 1)[:3]
-
-    def _check_channels(self, network: nn.Module, image: torch.Tensor, case_id: str) -> None:
-        expected = self._recipe.in_channels or model_in_channels(network)
-        n_channels = image.shape[0]
-        if expected is not None and expected != n_channels:
-            raise ExtractionError(
-                f"Entry {self._recipe.name!r} takes {expected} channels, but case "
-                f"{case_id!r} has {n_channels}. Leave the entry out, or give cases "
-                "the channels it was trained on."
-            )
-
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array = False
@@ -334,12 +339,3 @@ def _seed(random_state: Any) -> int:
     if isinstance(random_state, Integral):
         return int(random_state)
     return int(check_random_state(random_state).randint(2**31 - 1))
-
-
-def _info(plan: WindowPlan, load: float, forward: float) -> dict[str, Any]:
-    return {
-        "n_windows": len(plan.starts),
-        "n_windows_planned": plan.n_planned,
-        "seconds_load": load,
-        "seconds_forward": forward,
-    }

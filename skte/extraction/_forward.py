@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from skte.exceptions import ExtractionError
-from skte.extraction._taps import capture_outputs, first_tensor, gather_points
+from skte.extraction._taps import Taps, first_tensor, gather_points
 from skte.extraction._windows import WindowPlan
 
 __all__ = ["OUTPUT", "WindowReader"]
@@ -68,18 +68,21 @@ class WindowReader:
             One array a layer, rows in the order of the points.
         """
         pads = [edge for pair in reversed(plan.padding) for edge in pair]
-        image = functional.pad(image, pads)
+        if any(pads):
+            image = functional.pad(image, pads)
         n_points = len(plan.positions)
         results: dict[str, NDArray[np.float32]] = {}
         batch = range(0)
-        with capture_outputs(
-            self.network, self.layers, lambda output: self._take(output, plan, batch, n_points)
-        ) as taken:
+
+        def take(name: str, output: object) -> list[torch.Tensor] | str:
+            return self._take(output, plan, batch, n_points)
+
+        with Taps(self.network, self.layers, take, stop=not n_output) as taps:
             for batch in plan.batches(self.batch_size):
-                taken.clear()
-                whole = first_tensor(self.network(self._windows(image, plan, batch)))
+                whole = first_tensor(taps.run(self._windows(image, plan, batch)))
                 for name in self.layers:
-                    self._store(results, name, self._checked(taken, name), plan, batch, n_points)
+                    values = self._checked(taps.taken, name)
+                    self._store(results, name, values, plan, batch, n_points)
                 if n_output:
                     head = self._take(whole, plan, batch, n_output)
                     if isinstance(head, str):  # no map over the windows: no class map

@@ -12,7 +12,7 @@ from skte.bank import BankEntry
 from skte.datasets import Case
 from skte.exceptions import ExtractionError, SkteWarning
 
-__all__ = ["preprocess_case"]
+__all__ = ["carry_voxels", "preprocess_case"]
 
 # Sampled voxels may lie this far (in voxels) outside the preprocessed image, and
 # this share of them farther, before a user is told. A larger share would carry a
@@ -21,10 +21,8 @@ __all__ = ["preprocess_case"]
 _SLACK, _SHARE_TOLD, _SHARE_REFUSED = 0.51, 0.01, 0.10
 
 
-def preprocess_case(
-    case: Case, entry: BankEntry, voxels: NDArray[np.intp]
-) -> tuple[torch.Tensor, NDArray[np.float64]]:
-    """Apply an entry's preprocessing to the image and carry the voxels along.
+def preprocess_case(case: Case, entry: BankEntry) -> tuple[torch.Tensor, NDArray[np.float64]]:
+    """Apply an entry's preprocessing to the image.
 
     Labels are never resampled: a voxel keeps its label, and its *physical*
     position is looked up in the preprocessed image.
@@ -35,30 +33,26 @@ def preprocess_case(
         The case as it lies on disk.
     entry : BankEntry
         The model whose preprocessing is wanted.
-    voxels : ndarray of shape (n_points, 3)
-        Indices into the case's label map.
 
     Returns
     -------
     image : Tensor of shape (n_channels, x, y, z)
         The preprocessed image.
-    points : ndarray of shape (n_points, 3)
-        Positions of the voxels in it, possibly fractional.
+    to_image : ndarray of shape (4, 4)
+        From indices into the label map to indices into the image.
 
     Raises
     ------
     ExtractionError
-        If the preprocessing fails, leaves NaN or Inf, or cuts away more than a tenth
-        of the voxels.
+        If the preprocessing fails or leaves NaN or Inf.
     """
     transform = entry.transform()
-    points = voxels.astype(np.float64)
     if transform is None:
-        return case.image, points
+        return case.image, np.eye(4)
     where = f"entry {entry.name!r}, case {case.case_id!r}"
     try:
         image = transform(case.to_image())
-    except (Exception, SystemExit) as error:
+    except Exception as error:
         raise ExtractionError(
             f"Preprocessing failed ({where}): {type(error).__name__}: {error}"
         ) from error
@@ -67,14 +61,39 @@ def preprocess_case(
         raise ExtractionError(f"Preprocessing leaves nothing of the image ({where}). Crop less.")
     if not torch.isfinite(data).all():
         raise ExtractionError(f"Preprocessing left NaN or Inf in the image ({where}).")
-    carried = np.linalg.solve(image.affine, case.affine @ _homogeneous(points).T)[:3].T
+    return data, np.linalg.solve(image.affine, case.affine)
+
+
+def carry_voxels(
+    voxels: NDArray[np.intp], to_image: NDArray[np.float64], shape: tuple[int, ...], where: str
+) -> NDArray[np.float64]:
+    """Positions of voxels of the label map in the preprocessed image.
+
+    Parameters
+    ----------
+    voxels : ndarray of shape (n_points, 3)
+        Indices into the label map.
+    to_image : ndarray of shape (4, 4)
+        As `preprocess_case` returns it.
+    shape : tuple of int
+        Size of the preprocessed image.
+    where : str
+        What messages call entry and case.
+
+    Returns
+    -------
+    ndarray of shape (n_points, 3)
+        Possibly fractional, inside the image.
+
+    Raises
+    ------
+    ExtractionError
+        If the preprocessing cuts away more than a tenth of the voxels.
+    """
+    carried = voxels @ to_image[:3, :3].T + to_image[:3, 3]
     rounded = np.round(carried)  # undo the rounding of the affines where it can be
     carried = np.where(np.abs(carried - rounded) < 1e-6, rounded, carried)
-    return data, _inside(carried, tuple(data.shape[1:]), where)
-
-
-def _homogeneous(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.column_stack([points, np.ones(len(points))])
+    return _inside(carried, shape, where)
 
 
 def _inside(points: NDArray[np.float64], shape: tuple[int, ...], where: str) -> NDArray[np.float64]:

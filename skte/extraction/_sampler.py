@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
 from skte.datasets import Case
 from skte.exceptions import DatasetError
+from skte.extraction._cells import Lattice, choose_cells
+from skte.extraction._draw import (
+    CLASS,
+    WHOLE_CASE,
+    WINDOWS,
+    Region,
+    count_labels,
+    draw,
+    draw_informative,
+    generator,
+)
 
 __all__ = ["VoxelSample", "sample_case"]
 
 # Share of a class's voxels in its sample, between floor and cap.
 _CLASS_SHARE = 0.25
 _CLASS_FLOOR = 50
-# Voxels looked at together when the n-th voxel of a mask is searched.
-_SLAB = 4_000_000
-_WHOLE_CASE, _CLASS = 0, 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +69,14 @@ class VoxelSample:
 
 
 def sample_case(
-    case: Case, *, n_class_samples: int, n_case_samples: int, random_state: int
+    case: Case,
+    *,
+    n_class_samples: int,
+    n_case_samples: int,
+    random_state: int,
+    max_windows: int | None = None,
+    window_size: Sequence[int] | None = None,
+    overlap: float = 0.5,
 ) -> VoxelSample:
     """Draw the class sample and the whole-case sample of a case.
 
@@ -78,79 +91,104 @@ def sample_case(
         Voxels of the whole-case sample, drawn uniformly from those where the
         image is not constant (air and padding say nothing about a model).
     random_state : int
-        Seed. The draw depends on it, on the case's id and on the label alone.
+        Seed. The draw depends on it, on the case's id and on image and label alone.
+    max_windows : int, optional
+        Draw in two stages: first so many cells of a lattice (what one window of a
+        grid owns), then voxels in them.
+    window_size : sequence of int, optional
+        Edges of the window that the lattice is made for, in voxels of the label map.
+        Default: as for a model that names none.
+    overlap : float, default=0.5
+        Of that grid.
 
     Returns
     -------
     VoxelSample
         Voxels without repetition within each class and within the whole case.
+
+    Notes
+    -----
+    In two stages, the cells of the whole-case sample are drawn with probabilities
+    proportional to the voxels in them and give equally many voxels each, so that every
+    voxel is still equally likely; but voxels come in clusters, and their statistics
+    vary more than those of as many scattered ones.
     """
-    label = case.label.numpy().reshape(-1)
-    classes, counts = _count_labels(label)
-    flat, labels = [], []
-    for value, count in zip(classes, counts, strict=True):
-        if value == case.ignore_label:
-            continue
-        wanted = np.clip(math.ceil(_CLASS_SHARE * count), _CLASS_FLOOR, n_class_samples)
-        rng = _generator(random_state, case.case_id, _CLASS, int(value))
-        flat.append(_draw(label == value, int(count), int(wanted), rng))
-        labels.append(np.full(len(flat[-1]), value, dtype=np.int64))
-    informative = _informative(case.image)
-    n_informative = int(np.count_nonzero(informative))
-    if n_informative == 0:
+    label = case.label.numpy()
+    counts = {
+        int(value): int(count)
+        for value, count in zip(*count_labels(label.reshape(-1)), strict=True)
+        if value != case.ignore_label
+    }
+    whole: list[Region] = [tuple(slice(0, n) for n in label.shape)]  # type: ignore[list-item]
+    random = seen = whole
+    if max_windows is not None:
+        lattice = Lattice(label.shape, window_size, overlap)
+        rng = generator(random_state, case.case_id, WINDOWS)
+        first, others = choose_cells(lattice, case.image, label, counts, max_windows, rng)
+        random = [lattice.cell(i) for i in first]
+        seen = [lattice.cell(i) for i in sorted({*first, *others})]
+        counts = _count_in(label, seen, counts)
+    voxels, labels = [], []
+    for value, count in counts.items():
+        wanted = int(np.clip(math.ceil(_CLASS_SHARE * count), _CLASS_FLOOR, n_class_samples))
+        rng = generator(random_state, case.case_id, CLASS, value)
+        voxels.append(_draw_class(label, value, count, seen, wanted, rng))
+        labels.append(np.full(len(voxels[-1]), value, dtype=np.int64))
+    voxels.append(_draw_whole_case(case, random, n_case_samples, random_state))
+    return VoxelSample(np.concatenate(voxels), np.concatenate(labels))
+
+
+def _count_in(
+    label: NDArray[np.int64], regions: Sequence[Region], classes: Iterable[int]
+) -> dict[int, int]:
+    """Voxels of each class in some regions; classes that have none are left out."""
+    counts = {k: sum(int(np.count_nonzero(label[r] == k)) for r in regions) for k in classes}
+    return {k: count for k, count in counts.items() if count}
+
+
+def _draw_class(
+    label: NDArray[np.int64],
+    value: int,
+    count: int,
+    regions: Sequence[Region],
+    wanted: int,
+    rng: np.random.Generator,
+) -> NDArray[np.intp]:
+    """Voxels of one class in some regions, in random order, shape (n_drawn, 3)."""
+    mask = np.concatenate([(label[region] == value).reshape(-1) for region in regions])
+    return _positions(draw(mask, count, wanted, rng), regions)
+
+
+def _positions(flat: NDArray[np.intp], regions: Sequence[Region]) -> NDArray[np.intp]:
+    """Turn positions in the regions laid end to end into indices into the volume."""
+    starts = np.array([[part.start for part in region] for region in regions])
+    sizes = np.array([[part.stop - part.start for part in region] for region in regions])
+    ends = np.cumsum(sizes.prod(axis=1))
+    which = np.searchsorted(ends, flat, side="right")
+    inside = flat - (ends - sizes.prod(axis=1))[which]
+    x, rest = np.divmod(inside, sizes[which, 1] * sizes[which, 2])
+    y, z = np.divmod(rest, sizes[which, 2])
+    return np.asarray(starts[which] + np.stack([x, y, z], axis=1))
+
+
+def _draw_whole_case(
+    case: Case, regions: Sequence[Region], wanted: int, random_state: int
+) -> NDArray[np.intp]:
+    rng = generator(random_state, case.case_id, WHOLE_CASE)
+    shares = [wanted // len(regions) + (i < wanted % len(regions)) for i in range(len(regions))]
+    parts = [
+        draw_informative(case.image, region, share, rng)
+        for region, share in zip(regions, shares, strict=True)
+        if share
+    ]
+    drawn = np.concatenate([np.zeros((0, 3), dtype=np.intp), *parts])
+    if len(drawn) == 0:
         raise DatasetError(
             f"Case {case.case_id!r}: the image is constant everywhere; leave the case out."
         )
-    rng = _generator(random_state, case.case_id, _WHOLE_CASE, 0)
-    flat.append(_draw(informative, n_informative, n_case_samples, rng))
-    voxels = np.unravel_index(np.concatenate(flat), tuple(case.label.shape))
-    return VoxelSample(np.stack(voxels, axis=1), np.concatenate(labels))
+    # Layers keep a prefix of the sample, which must not be one region alone.
+    return drawn if len(regions) == 1 else rng.permutation(drawn)
 
 
 def _prefix(n: int, share: float) -> int:
     return min(n, max(_CLASS_FLOOR, math.ceil(n * share)))
-
-
-def _generator(random_state: int, case_id: str, kind: int, label: int) -> np.random.Generator:
-    digest = hashlib.sha256(case_id.encode()).digest()
-    words = np.frombuffer(digest, dtype="<u4").tolist()
-    return np.random.default_rng([random_state, *words, kind, label])
-
-
-def _count_labels(label: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
-    lowest, highest = int(label.min()), int(label.max())
-    if highest - lowest < 65_536:  # much faster than sorting a large volume
-        # An ignore label may be negative, which bincount refuses.
-        counts = np.bincount(label - lowest if lowest < 0 else label)
-        classes = np.flatnonzero(counts)
-        return classes.astype(np.int64) + min(lowest, 0), counts[classes]
-    return np.unique(label, return_counts=True)
-
-
-def _informative(image: torch.Tensor) -> NDArray[np.bool_]:
-    """Voxels whose 3 x 3 x 3 neighbourhood is not constant in every channel."""
-    result = torch.zeros(image.shape[1:], dtype=torch.bool)
-    for channel in image:
-        highest = functional.max_pool3d(channel[None], 3, stride=1, padding=1)
-        lowest = -functional.max_pool3d(-channel[None], 3, stride=1, padding=1)
-        result |= (highest > lowest)[0]
-    return result.numpy().reshape(-1)
-
-
-def _draw(
-    mask: NDArray[np.bool_], count: int, wanted: int, rng: np.random.Generator
-) -> NDArray[np.intp]:
-    """Positions of `wanted` of the `count` true entries, in random order."""
-    ranks = rng.choice(count, size=min(count, wanted), replace=False)
-    order = np.argsort(ranks)
-    found = np.empty(len(ranks), dtype=np.intp)
-    seen = placed = 0
-    for start in range(0, len(mask), _SLAB):
-        slab = mask[start : start + _SLAB]
-        n_here = int(np.count_nonzero(slab))
-        end = int(np.searchsorted(ranks[order], seen + n_here))
-        if end > placed:
-            chosen = order[placed:end]
-            found[chosen] = start + np.flatnonzero(slab)[ranks[chosen] - seen]
-        placed, seen = end, seen + n_here
-    return found

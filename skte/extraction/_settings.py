@@ -10,7 +10,7 @@ import torch
 
 from skte.exceptions import ExtractionError
 
-__all__ = ["resolve_device", "window_edges"]
+__all__ = ["cell_edges", "resolve_device", "window_edges"]
 
 _MOST_VOXELS = 2**31
 
@@ -91,3 +91,26 @@ def window_edges(size: Any, n_axes: int) -> tuple[int, ...] | None:
             "memory holds; its edges are in voxels, 96 for instance"
         )
     return (*whole, 1)[:3]
+
+
+def cell_edges(size: Any) -> tuple[int, ...] | None:
+    """Bring the size of a cell of the label map to three edges.
+
+    Parameters
+    ----------
+    size : int, sequence of int or None
+        As the user gives it; two edges are those of a slice.
+
+    Returns
+    -------
+    tuple of int or None
+        None where no size is given.
+
+    Raises
+    ------
+    ExtractionError
+        If it is no size of a window.
+    """
+    if size is None or isinstance(size, Integral):
+        return window_edges(size, 3)
+    return window_edges(size, len(tuple(size)) if len(tuple(size)) == 2 else 3)

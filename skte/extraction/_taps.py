@@ -14,7 +14,7 @@ from torch import nn
 
 from skte.exceptions import ExtractionError
 
-__all__ = ["capture_outputs", "first_tensor", "gather_points", "inference_ready"]
+__all__ = ["Taps", "first_tensor", "gather_points", "inference_ready"]
 
 
 @contextmanager
@@ -36,32 +36,79 @@ def inference_ready(network: nn.Module, device: torch.device) -> Iterator[nn.Mod
             network.to(home)
 
 
-@contextmanager
-def capture_outputs(
-    network: nn.Module, names: Sequence[str], take: Callable[[Any], Any]
-) -> Iterator[dict[str, Any]]:
-    """Collect what `take` makes of the outputs of named modules in each forward pass.
+class _AllTaken(Exception):  # noqa: N818 (no error: nothing is left to compute)
+    """Ends a forward pass after the last layer that is read."""
 
-    It is made while the module returns: an operation in place further on
-    (``ReLU(inplace=True)``, ``x += skip``) would change a kept output. Where a module
-    runs twice, the last call counts. The dict that is yielded holds the last pass;
-    clear it between passes. Hooks are removed on exit, also after an exception.
+
+class Taps:
+    """What the layers of a network give, in each forward pass.
+
+    Parameters
+    ----------
+    network : nn.Module
+        The network.
+    names : sequence of str
+        Modules to read, as in ``named_modules()``.
+    take : callable
+        ``take(name, output)`` is what is kept of an output. It is called while the
+        module returns: an operation in place further on (``ReLU(inplace=True)``,
+        ``x += skip``) would change a kept output. Where a module runs twice, the last
+        call counts.
+    stop : bool, default=False
+        End passes after the last layer; the first pass tells which that is.
     """
-    taken: dict[str, Any] = {}
-    modules = dict(network.named_modules(remove_duplicate=False))  # a module of two names
 
-    def hook(name: str) -> Any:
+    def __init__(
+        self,
+        network: nn.Module,
+        names: Sequence[str],
+        take: Callable[[str, Any], Any],
+        *,
+        stop: bool = False,
+    ) -> None:
+        self.network, self.names, self.take, self.stop = network, names, take, stop
+        self.taken: dict[str, Any] = {}
+        self._calls = 0
+        self._last: int | None = None
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> Taps:
+        modules = dict(self.network.named_modules(remove_duplicate=False))  # may have two names
+        self._handles = [
+            modules[name].register_forward_hook(self._hook(name)) for name in self.names
+        ]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def run(self, batch: torch.Tensor) -> Any:
+        """Run the network; ``taken`` then holds what `take` kept of each layer.
+
+        Returns
+        -------
+        object
+            The network's output; None where the pass was ended before.
+        """
+        self.taken.clear()
+        self._calls = 0
+        try:
+            output = self.network(batch)
+        except _AllTaken:
+            return None
+        if self.stop and self._last is None:
+            self._last = self._calls
+        return output
+
+    def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def store(module: nn.Module, args: Any, output: Any) -> None:
-            taken[name] = take(output)
+            self.taken[name] = self.take(name, output)
+            self._calls += 1
+            if self._calls == self._last:
+                raise _AllTaken
 
         return store
-
-    handles = [modules[name].register_forward_hook(hook(name)) for name in names]
-    try:
-        yield taken
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def first_tensor(output: Any) -> torch.Tensor | None:

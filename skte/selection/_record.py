@@ -15,7 +15,7 @@ from sklearn.base import clone
 from skte.bank import BankEntry
 from skte.estimators import TransferabilityEstimator
 from skte.exceptions import SkteError
-from skte.extraction import SegmentationFeatureExtractor
+from skte.extraction import CaseStore, SegmentationFeatureExtractor
 from skte.features import FeatureSet
 
 __all__ = ["ModelRecord", "score_entry"]
@@ -102,6 +102,7 @@ def score_entry(
     template: SegmentationFeatureExtractor,
     estimators: Mapping[str, TransferabilityEstimator],
     subjects: Sequence[Any],
+    store: CaseStore,
     raises: bool,
 ) -> ModelRecord:
     """Extract one model's features once and let every estimator score them.
@@ -113,7 +114,7 @@ def score_entry(
     record = ModelRecord(entry.name)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        _fill(record, entry, template, estimators, subjects, raises)
+        _fill(record, entry, template, estimators, subjects, store, raises)
     texts = ((w.category, str(w.message)) for w in caught)
     record.warned = list(dict.fromkeys(texts))
     return record
@@ -125,11 +126,12 @@ def _fill(
     template: SegmentationFeatureExtractor,
     estimators: Mapping[str, TransferabilityEstimator],
     subjects: Sequence[Any],
+    store: CaseStore,
     raises: bool,
 ) -> None:
     try:
         extractor = clone(template).set_params(entry=entry)
-        features = extractor.fit_transform(subjects)
+        features = extractor.extract(subjects, store)
     except Exception as error:
         if raises:
             raise

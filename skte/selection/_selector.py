@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from numbers import Integral, Real
@@ -23,7 +24,7 @@ from skte.bank import BankEntry, load_bank
 from skte.datasets import check_dataset, load_dataset, read_case
 from skte.estimators import TransferabilityEstimator
 from skte.exceptions import DatasetError, SkteError
-from skte.extraction import SegmentationFeatureExtractor
+from skte.extraction import CaseStore, FeatureCache, SegmentationFeatureExtractor
 from skte.selection._kendall import weighted_kendall_score
 from skte.selection._performance import align_performance
 from skte.selection._ranking import Ranking, rank_scores
@@ -33,13 +34,17 @@ __all__ = ["ModelBankSelector"]
 
 _log = logging.getLogger("skte")
 
+# Preprocessed images that are kept from one model to the next.
+_KEPT_BYTES = 2**30
+
 
 class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
     """Rank the models of a bank by how well they should transfer to a dataset.
 
     Each model is run over the cases once; no model is trained. The sampled voxels
     are the same for all models, so that their scores are compared in the same
-    places.
+    places. Models with the same preprocessing share preprocessed cases, as far as these
+    fit into 1 GiB.
 
     Parameters
     ----------
@@ -55,7 +60,12 @@ class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
         depend on it.
     device : str or torch.device, optional
         Where the models run. Default: the extractor's, else CUDA where there is
-        one, else the CPU.
+        one, else the CPU. Where there are several GPUs and ``n_jobs`` is above 1,
+        the models take turns on them.
+    cache : path-like or FeatureCache, optional
+        Folder where features are kept: another estimator, another parameter of one, or
+        a run that was killed, then runs no network for what is there. Default: the
+        extractor's, else none.
     error_score : "raise" or float, default="raise"
         Score of a model that fails (``numpy.nan`` ranks it last). "raise" raises
         the error. Otherwise a `FitFailedWarning` names the model, and the reason
@@ -121,6 +131,7 @@ class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
         "extractor": [SegmentationFeatureExtractor, None],
         "n_jobs": [Integral, None],
         "device": [str, torch.device, None],
+        "cache": [str, os.PathLike, FeatureCache, None],
         "error_score": [StrOptions({"raise"}), Interval(Real, None, None, closed="both"), np.nan],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
@@ -133,6 +144,7 @@ class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
         extractor: SegmentationFeatureExtractor | None = None,
         n_jobs: int | None = None,
         device: str | torch.device | None = None,
+        cache: str | os.PathLike[str] | FeatureCache | None = None,
         error_score: str | float = "raise",
         random_state: int | np.random.RandomState | None = 0,
         verbose: int = 0,
@@ -141,6 +153,7 @@ class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
         self.extractor = extractor
         self.n_jobs = n_jobs
         self.device = device
+        self.cache = cache
         self.error_score = error_score
         self.random_state = random_state
         self.verbose = verbose
@@ -261,15 +274,35 @@ class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
         template.set_params(random_state=seed)
         if self.device is not None:
             template.set_params(device=self.device)
+        if self.cache is not None:
+            template.set_params(cache=self.cache)
+        elif not any(estimator.needs_source_head for estimator in estimators.values()):
+            template.set_params(source_head=False)  # with a cache, a later run may need it
         raises = self.error_score == "raise"
+        store = CaseStore(_KEPT_BYTES if len(entries) > 1 else 0)
         parallel = Parallel(n_jobs=self.n_jobs, return_as="generator")
         records = parallel(
-            delayed(score_entry)(entry, template, estimators, subjects, raises) for entry in entries
+            delayed(score_entry)(
+                entry,
+                clone(template).set_params(device=device),
+                estimators,
+                subjects,
+                store,
+                raises,
+            )
+            for entry, device in zip(entries, self._devices(template, len(entries)), strict=True)
         )
         for position, record in enumerate(records, start=1):
             _raise_fault_of_cases(record, subjects)
             self._report(record, position, len(entries))
             yield record
+
+    def _devices(self, template: SegmentationFeatureExtractor, n_entries: int) -> list[Any]:
+        """Device of each entry; several GPUs take turns when models run in parallel."""
+        n_gpus = torch.cuda.device_count()
+        if template.device is not None or n_gpus < 2 or self.n_jobs in (None, 1):
+            return [template.device] * n_entries
+        return [f"cuda:{i % n_gpus}" for i in range(n_entries)]
 
     def _run_with_callbacks(
         self, entries: Sequence[BankEntry], subjects: Sequence[Any], seed: int

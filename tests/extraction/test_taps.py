@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from skte.exceptions import ExtractionError
 from skte.extraction._posterior import source_posterior
-from skte.extraction._taps import capture_outputs, first_tensor, gather_points, inference_ready
+from skte.extraction._taps import Taps, first_tensor, gather_points, inference_ready
 
 
 @pytest.mark.parametrize(
@@ -47,14 +47,46 @@ def test_a_feature_of_the_wrong_dimension_is_an_error():
         gather_points(torch.zeros(4, 5, 5), np.zeros((1, 3)), (5, 5, 5))
 
 
+def keep_sum(name, output):
+    return output.sum()
+
+
 def test_hooks_are_removed_also_after_an_exception():
     network = nn.Sequential(nn.Identity(), nn.ReLU())
-    with capture_outputs(network, ["0"], torch.sum) as taken:
-        network(torch.ones(2))
-        assert taken == {"0": 2}
-    with pytest.raises(RuntimeError), capture_outputs(network, ["0", "1"], torch.sum):
+    with Taps(network, ["0"], keep_sum) as taps:
+        taps.run(torch.ones(2))
+        assert taps.taken == {"0": 2}
+    with pytest.raises(RuntimeError), Taps(network, ["0", "1"], keep_sum):
         raise RuntimeError
     assert all(not m._forward_hooks for m in network.modules())
+
+
+class Counted(nn.Module):
+    """Runs one part twice, then another, and counts what it finished."""
+
+    def __init__(self):
+        super().__init__()
+        self.twice, self.head = nn.Identity(), nn.Identity()
+        self.finished = 0
+
+    def forward(self, x):
+        y = self.head(self.twice(self.twice(x) + 1))
+        self.finished += 1
+        return y
+
+
+def test_passes_end_after_the_last_layer_from_the_second_on():
+    network = Counted()
+    with Taps(network, ["twice"], keep_sum, stop=True) as taps:
+        assert taps.run(torch.zeros(2)) is not None
+        for value in (0.0, 3.0):
+            assert taps.run(torch.full((2,), value)) is None
+            assert taps.taken == {"twice": 2 * value + 2}  # the second call counts
+    assert network.finished == 1
+    with Taps(network, ["twice"], keep_sum) as taps:
+        for _ in range(3):
+            assert taps.run(torch.zeros(2)) is not None
+    assert network.finished == 4
 
 
 def test_network_is_left_as_it_was():

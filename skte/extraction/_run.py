@@ -1,0 +1,161 @@
+"""Running one model over prepared cases."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from skte.bank import BankEntry, LayerInfo, model_in_channels
+from skte.exceptions import ExtractionError, SkteError
+from skte.extraction._forward import OUTPUT, WindowReader
+from skte.extraction._posterior import source_posterior
+from skte.extraction._prepare import PreparedCase
+from skte.extraction._preprocess import carry_voxels
+from skte.extraction._windows import WindowPlan, default_window_size, plan_windows
+from skte.features import CaseFeatures, LayerSample
+
+__all__ = ["CaseRunner", "check_channels"]
+
+
+@dataclass(frozen=True, eq=False)
+class CaseRunner:
+    """Turns prepared cases into features of one model.
+
+    Attributes
+    ----------
+    entry : BankEntry
+        The model's recipe.
+    network : nn.Module
+        Ready for inference, on `device`.
+    layers : sequence of LayerInfo
+        Coarse to fine.
+    n_axes : {2, 3}
+        Spatial axes of the network.
+    device : torch.device
+        Where the network is.
+    batch_size : int
+        Windows in one forward pass.
+    window_size : tuple of int or None
+        Three edges; None: fitted to each volume.
+    overlap, windows
+        As for `plan_windows`.
+    source_head : bool
+        Whether the head's probabilities are read.
+    """
+
+    entry: BankEntry
+    network: nn.Module
+    layers: Sequence[LayerInfo]
+    n_axes: int
+    device: torch.device
+    batch_size: int
+    window_size: tuple[int, ...] | None
+    overlap: float
+    windows: str
+    source_head: bool
+
+    def run(self, case: PreparedCase, waited: float) -> CaseFeatures:
+        """Read the features of one case.
+
+        Parameters
+        ----------
+        case : PreparedCase
+            Image and voxels.
+        waited : float
+            Seconds that the case was waited for, noted with the cost.
+
+        Returns
+        -------
+        CaseFeatures
+            Of all layers.
+
+        Raises
+        ------
+        ExtractionError
+            If the model or its features are unusable; it names entry and case.
+        """
+        begun = time.perf_counter()
+        where = f"Entry {self.entry.name!r}, case {case.case_id!r}"
+        check_channels(self.entry, self.network, case.image, case.case_id)
+        plan = self._plan(case)
+        read = self._read(case, plan, where)
+        info = {
+            "n_windows": len(plan.starts),
+            "n_windows_planned": plan.n_planned,
+            "seconds_load": waited,
+            "seconds_forward": time.perf_counter() - begun,
+        }
+        try:
+            return self._assemble(case, read, info)
+        except ValueError as error:
+            raise ExtractionError(f"Entry {self.entry.name!r}: {error}") from error
+
+    def _plan(self, case: PreparedCase) -> WindowPlan:
+        shape = tuple(case.image.shape[1:])
+        where = f"entry {self.entry.name!r}, case {case.case_id!r}"
+        points = carry_voxels(case.sample.voxels, case.to_image, shape, where)
+        if self.n_axes == 2:  # a 2-D network sees one slice at a time
+            points[:, 2] = np.round(points[:, 2])
+        size = self.window_size or (*default_window_size(shape[: self.n_axes]), 1)[:3]
+        return plan_windows(points, shape, size, self.overlap, self.windows)
+
+    def _read(
+        self, case: PreparedCase, plan: WindowPlan, where: str
+    ) -> dict[str, NDArray[np.float32]]:
+        names = [layer.name for layer in self.layers]
+        reader = WindowReader(self.network, names, self.n_axes, self.device, self.batch_size)
+        n_output = len(case.sample.labels) if self.source_head else 0
+        try:
+            return reader.read(case.image, plan, n_output)
+        except SkteError as error:
+            raise ExtractionError(f"{where}: {error}.") from error
+        except (Exception, SystemExit) as error:
+            raise ExtractionError(
+                f"{where}: the model failed on windows of {plan.window_size} with "
+                f"{case.image.shape[0]} channels: {type(error).__name__}: {error}"
+            ) from error
+
+    def _assemble(
+        self, case: PreparedCase, read: dict[str, NDArray[np.float32]], info: dict[str, Any]
+    ) -> CaseFeatures:
+        sample = case.sample
+        strides = [math.prod(layer.stride) ** (1 / self.n_axes) for layer in self.layers]
+        layers = {}
+        for layer, stride in zip(self.layers, strides, strict=True):
+            share = 0.5 ** round(math.log2(stride / min(strides)))
+            rows, case_rows = sample.rows(share)
+            X = read[layer.name]
+            layers[layer.name] = LayerSample(X[rows], sample.labels[rows], X[case_rows])
+        posterior, reason = None, ""
+        if OUTPUT in read:
+            output = torch.from_numpy(read[OUTPUT]).double()
+            try:
+                probabilities = source_posterior(output, self.entry.activation).numpy()
+                posterior = LayerSample(probabilities, sample.labels, probabilities[:0])
+            except ValueError as error:  # costs the scores of the head, no others
+                reason = str(error)
+        return CaseFeatures(case.case_id, layers, posterior, info, reason)
+
+
+def check_channels(entry: BankEntry, network: nn.Module, image: torch.Tensor, case_id: str) -> None:
+    """Refuse an image with other channels than the network takes.
+
+    Raises
+    ------
+    ExtractionError
+        It names entry and case.
+    """
+    expected = entry.in_channels or model_in_channels(network)
+    if expected is not None and expected != image.shape[0]:
+        raise ExtractionError(
+            f"Entry {entry.name!r} takes {expected} channels, but case {case_id!r} has "
+            f"{image.shape[0]}. Leave the entry out, or give cases the channels it was trained on."
+        )
