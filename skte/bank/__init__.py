@@ -1,6 +1,7 @@
 """Which models exist, how each is built, and where its features are read."""
 
 from skte.bank._bank import ModelBank
+from skte.bank._digest import digest_problem, entry_digest
 from skte.bank._entry import BankEntry
 from skte.bank._layers import LayerInfo, describe_layers, find_decoder_layers
 from skte.bank._load import load_bank
@@ -11,6 +12,8 @@ __all__ = [
     "LayerInfo",
     "ModelBank",
     "describe_layers",
+    "digest_problem",
+    "entry_digest",
     "find_decoder_layers",
     "load_bank",
     "model_in_channels",
