@@ -2,6 +2,7 @@
 
 from skte.datasets._case import Case, read_case
 from skte.datasets._checks import check_dataset
+from skte.datasets._fingerprint import case_fingerprint
 from skte.datasets._folder import load_folder
 from skte.datasets._load import load_dataset
 from skte.datasets._msd import load_msd
@@ -11,6 +12,7 @@ from skte.datasets._phantoms import PHANTOM_TASKS, make_phantoms
 __all__ = [
     "Case",
     "PHANTOM_TASKS",
+    "case_fingerprint",
     "check_dataset",
     "load_dataset",
     "load_folder",
