@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import re
 
-__all__ = ["count", "jobs", "seed"]
+__all__ = ["age", "count", "jobs", "seed", "size"]
+
+_BYTES: dict[str, float] = {
+    "": 1,
+    "b": 1,
+    **{f"{letter}b": 1000**i for i, letter in enumerate("kmgt", start=1)},
+    **{f"{letter}ib": 1024**i for i, letter in enumerate("kmgt", start=1)},
+}
+_DAYS = {"": 1.0, "h": 1 / 24, "d": 1.0, "w": 7.0}
 
 
 def seed(text: str) -> int:
@@ -23,6 +32,23 @@ def jobs(text: str) -> int:
     if value == 0:
         raise argparse.ArgumentTypeError("must not be 0; leave it out for one at a time")
     return value
+
+
+def size(text: str) -> float:
+    """Read a number of bytes: ``500``, ``2GB``, ``1.5 GiB``."""
+    return _with_unit(text, _BYTES, "a size such as 500MB, 2GB or 1.5GiB")
+
+
+def age(text: str) -> float:
+    """Read a time in days: ``30``, ``30d``, ``12h``, ``2w``."""
+    return _with_unit(text, _DAYS, "a time such as 12h, 30d or 2w")
+
+
+def _with_unit(text: str, units: dict[str, float], expected: str) -> float:
+    match = re.fullmatch(r"\s*([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([a-z]*)\s*", text.lower())
+    if match is None or match[2] not in units:
+        raise argparse.ArgumentTypeError(f"must be {expected}, got {text!r}")
+    return float(match[1]) * units[match[2]]
 
 
 def _bounded(text: str, lowest: int, highest: int) -> int:

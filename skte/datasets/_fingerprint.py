@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -100,7 +101,7 @@ def _fingerprint(image: Any) -> list[Any]:
     return ["files", *map(file_digest, paths)]
 
 
-def _paths(image: Any) -> list[Any]:
+def _paths(image: Any) -> list[Path]:
     if not image.path:
         return []
     return list(image.path) if isinstance(image.path, list) else [image.path]
@@ -110,7 +111,7 @@ def _is_loaded(image: Any) -> bool:
     return isinstance(image.get(tio.DATA), torch.Tensor)
 
 
-def _is_whole(path: Any) -> bool:
+def _is_whole(path: Path) -> bool:
     return path.is_file() and path.name.lower().endswith(_WHOLE_FILES)
 
 
@@ -118,7 +119,7 @@ def _are_alike(image: Any, fresh: Any) -> bool:
     """Tell whether a loaded image is still what its files hold."""
     # By digests, where NaN is like itself; they tell types and shapes apart as well.
     same_values = tensor_digest(image.data) == tensor_digest(fresh.data)
-    return same_values and np.array_equal(image.affine, fresh.affine)
+    return same_values and bool(np.array_equal(image.affine, fresh.affine))
 
 
 def _of_values(image: Any) -> list[Any]:

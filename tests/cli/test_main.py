@@ -20,7 +20,7 @@ def test_help_documents_exit_codes(capsys):
     assert stop.value.code == 0
     shown = capsys.readouterr().out
     assert "exit codes" in shown
-    assert all(command in shown for command in ("rank", "inspect", "demo"))
+    assert all(command in shown for command in ("rank", "inspect", "cache", "demo"))
 
 
 @pytest.mark.parametrize(
