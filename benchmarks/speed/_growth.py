@@ -12,7 +12,7 @@ from benchmarks.speed._labelled import MOMENT_SCORES, problem
 from benchmarks.speed._pairs import cases
 from skte.estimators import leep_score
 from skte.estimators._energy import mean_pair_energy
-from skte.estimators._gaussian import pairwise_wasserstein
+from skte.estimators._gaussian import Gaussians, pairwise_wasserstein
 from skte.features import FeatureBlock
 
 
@@ -49,19 +49,19 @@ def _row(
 def _w2_cases(n_cases: int) -> Callable[[], Any]:
     samples = cases(48, 60, 1, n_cases)
     pairs = np.stack(np.triu_indices(n_cases, 1), axis=1)
-    return lambda: pairwise_wasserstein(samples, pairs)
+    return lambda: pairwise_wasserstein(Gaussians.from_samples(samples), pairs)
 
 
 def _w2_voxels(n: int) -> Callable[[], Any]:
     samples = cases(256, n, 1, 16)
     pairs = np.stack(np.triu_indices(16, 1), axis=1)
-    return lambda: pairwise_wasserstein(samples, pairs)
+    return lambda: pairwise_wasserstein(Gaussians.from_samples(samples), pairs)
 
 
 def _w2_channels(d: int) -> Callable[[], Any]:
     samples = cases(d, 256, 1, 16)
     pairs = np.stack(np.triu_indices(16, 1), axis=1)
-    return lambda: pairwise_wasserstein(samples, pairs)
+    return lambda: pairwise_wasserstein(Gaussians.from_samples(samples), pairs)
 
 
 def _energy(n: int) -> Callable[[], Any]:

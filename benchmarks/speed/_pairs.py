@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.speed import _published
 from benchmarks.speed._timing import Ratio, compare
 from skte.estimators._energy import mean_pair_energy
-from skte.estimators._gaussian import pairwise_wasserstein
+from skte.estimators._gaussian import Gaussians, pairwise_wasserstein
 
 SIZES = ((64, 200), (128, 100), (320, 100))
 N_CASES = 60
@@ -55,7 +55,7 @@ def _wasserstein(d: int, n: int, decay: int, n_cases: int, rounds: int) -> Itera
     def against(name: str, theirs: Callable[[], Any], trace_share: float = 1.0) -> Ratio:
         return compare(
             f"{name}, {label}",
-            lambda: pairwise_wasserstein(samples, pairs, trace_share),
+            lambda: pairwise_wasserstein(Gaussians.from_samples(samples), pairs, trace_share),
             theirs,
             difference,
             rounds=rounds,

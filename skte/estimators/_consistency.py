@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-from skte.estimators._gaussian import PAIRWISE_DISTANCES
+from skte.estimators._gaussian import PAIRWISE_DISTANCES, Gaussians
 from skte.exceptions import UnusableClassWarning
 from skte.features import FeatureBlock
 
@@ -112,7 +112,8 @@ def class_distances(
     Parameters
     ----------
     block : FeatureBlock
-        Features, normalised or not, and labels.
+        Features, normalised or not, and labels. Where it holds the moments of all
+        labelled voxels of its cases, the Gaussians are fitted to these.
     codes : ndarray of shape (n_voxels,)
         Case of each row.
     names : sequence
@@ -144,21 +145,20 @@ def class_distances(
     result: dict[Any, CaseDistances] = {}
     unusable = []
     order = None if n_pairs is None else _pair_order(names, random_state)
-    for label in np.unique(block.y):
+    labels = np.unique(block.y) if block.case_moments is None else block.moments.classes
+    for label in labels:
         if background is not None and label == background:
             continue
-        rows = np.flatnonzero(block.y == label)
-        rows = rows[np.argsort(codes[rows], kind="stable")]
-        present, starts = np.unique(codes[rows], return_index=True)
+        present, gaussians = _fitted(block, codes, label)
         if len(present) < 2:
             unusable.append(label.item())
             continue
-        if len(present) == len(rows) and n_pairs is None and distance == "wasserstein":
-            result[label.item()] = _between_points(block.X[rows], present)
+        points = not any(len(A) for A in gaussians.factors)
+        if points and n_pairs is None and distance == "wasserstein":
+            result[label.item()] = _between_points(gaussians.means, present)
             continue
         pairs = _choose_pairs(len(present), present, order, n_pairs)
-        samples = np.split(block.X[rows], starts[1:])
-        values, errors = PAIRWISE_DISTANCES[distance](samples, pairs, trace_share)
+        values, errors = PAIRWISE_DISTANCES[distance](gaussians, pairs, trace_share)
         result[label.item()] = CaseDistances(
             mean=float(values.mean()),
             pairs=present[pairs],
@@ -185,6 +185,23 @@ def class_distances(
             stacklevel=2,
         )
     return result
+
+
+def _fitted(
+    block: FeatureBlock, codes: NDArray[np.intp], label: Any
+) -> tuple[NDArray[np.intp], Gaussians]:
+    """Find the cases that hold a class, and fit its Gaussian in each."""
+    if block.case_moments is not None:
+        holds = [label in part.classes for part in block.case_moments]
+        parts = [part for part, held in zip(block.case_moments, holds, strict=True) if held]
+        return np.flatnonzero(holds), Gaussians.from_moments(parts, label)
+    rows = np.flatnonzero(block.y == label)
+    rows = rows[np.argsort(codes[rows], kind="stable")]
+    X = block.X[rows]
+    present, starts = np.unique(codes[rows], return_index=True)
+    if len(present) == len(X):
+        return present, Gaussians.at_points(X)
+    return present, Gaussians.from_samples(np.split(X, starts[1:]))
 
 
 def _pair_order(names: Sequence[object], random_state: int) -> NDArray[np.intp]:

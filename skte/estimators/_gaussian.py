@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skte.estimators._nuclear import nuclear_norms
+from skte.features import ClassMoments
 
-__all__ = ["PAIRWISE_DISTANCES", "pairwise_wasserstein"]
+__all__ = ["PAIRWISE_DISTANCES", "Gaussians", "pairwise_wasserstein"]
 
-Samples = Sequence[NDArray[np.float64]]
 Pairs = NDArray[np.intp]
 #: One value a pair, and how much too high each is at most.
 Distances = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -23,15 +25,64 @@ _CANCELLATION = 0.01
 _RIDGE = 1e-6
 
 
-def pairwise_wasserstein(samples: Samples, pairs: Pairs, trace_share: float = 1.0) -> Distances:
-    """2-Wasserstein distances between the Gaussians fitted to each sample.
+@dataclass(frozen=True, eq=False)
+class Gaussians:
+    """Gaussians fitted to groups of vectors, with covariances of ddof 1.
+
+    Attributes
+    ----------
+    means : ndarray of shape (n_groups, n_channels)
+        Mean of each group.
+    factors : sequence of ndarray of shape (height_i, n_channels)
+        For each group, A with ``A^T A`` the covariance. Without rows: a point mass.
+    """
+
+    means: NDArray[np.float64]
+    factors: Sequence[NDArray[np.float64]]
+
+    @classmethod
+    def from_samples(cls, samples: Sequence[NDArray[np.float64]]) -> Self:
+        """Fit to vectors, one array of shape (n_i, n_channels) a group."""
+        means = np.stack([X.mean(axis=0) for X in samples])
+        factors = [
+            (X - mean) / np.sqrt(len(X) - 1) if len(X) > 1 else X[:0]
+            for X, mean in zip(samples, means, strict=True)
+        ]
+        return cls(means, factors)
+
+    @classmethod
+    def at_points(cls, X: NDArray[np.float64]) -> Self:
+        """Point masses at the rows of X."""
+        return cls(X, [X[:0]] * len(X))
+
+    @classmethod
+    def from_moments(cls, parts: Sequence[ClassMoments], label: Any) -> Self:
+        """Fit to the voxels of a class, known by their moments in each of some cases."""
+        means, factors = [], []
+        for part in parts:
+            k = int(np.searchsorted(part.classes, label))
+            means.append(np.ldexp(part.pivot + part.offsets[k], part.exponent))
+            factor = _root(part.scatters[k] / max(1, part.counts[k] - 1))
+            factors.append(np.ldexp(factor[: part.counts[k] - 1], part.exponent))
+        return cls(np.stack(means), factors)
+
+
+def _root(S: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rows A, longest first, with ``A^T A = S``; what is rounding of S is left out."""
+    values, V = np.linalg.eigh(S)
+    kept = np.flatnonzero(values > len(values) * np.finfo(np.float64).eps * values[-1])[::-1]
+    return np.asarray(np.sqrt(values[kept])[:, None] * V[:, kept].T)
+
+
+def pairwise_wasserstein(gaussians: Gaussians, pairs: Pairs, trace_share: float = 1.0) -> Distances:
+    """2-Wasserstein distances between Gaussians.
 
     Parameters
     ----------
-    samples : sequence of ndarray of shape (n_i, n_channels)
-        One array a case. Covariances have ddof 1; a single row is a point mass.
+    gaussians : Gaussians
+        One a case.
     pairs : ndarray of shape (n_pairs, 2)
-        Positions of the samples to compare, ordered by the first.
+        Positions of the Gaussians to compare, ordered by the first.
     trace_share : float, default=1.0
         Each covariance is reduced to the fewest principal directions that hold this
         share of its trace, in the cross term alone; its trace stays exact.
@@ -45,20 +96,19 @@ def pairwise_wasserstein(samples: Samples, pairs: Pairs, trace_share: float = 1.
 
     Notes
     -----
-    With ``S = A^T A`` for the centred rows ``A`` over ``sqrt(n - 1)``, the trace of
-    ``(S_i S_j)^(1/2)`` is the nuclear norm of ``A_i A_j^T``, a matrix no larger
+    With ``S = A^T A`` (for a sample, A is its centred rows over ``sqrt(n - 1)``), the trace
+    of ``(S_i S_j)^(1/2)`` is the nuclear norm of ``A_i A_j^T``, a matrix no larger
     than the rank of the covariances. In float32 the difference of the traces
     cancels every digit on wide layers; everything here is float64.
 
     A truncated ``A`` is ``A - E`` with ``E`` orthogonal to it, so the nuclear norm drops, and
     by no more than ``|E_i| |A_j| + |A_i| |E_j|`` in Frobenius norms (Hoelder).
     """
-    means = np.stack([X.mean(axis=0) for X in samples])
-    gaps = means[pairs[:, 0]] - means[pairs[:, 1]]
+    gaps = gaussians.means[pairs[:, 0]] - gaussians.means[pairs[:, 1]]
     squared = np.einsum("ij,ij->i", gaps, gaps)
-    if all(len(X) == 1 for X in samples):
+    if not any(len(A) for A in gaussians.factors):
         return np.sqrt(squared), np.zeros_like(squared)
-    factors = _factors(samples, means)
+    factors = _stacked(gaussians)
     traces = np.einsum("ijk,ijk->i", factors, factors)
     slack = np.zeros(len(pairs))
     if trace_share < 1.0:
@@ -77,17 +127,15 @@ def pairwise_wasserstein(samples: Samples, pairs: Pairs, trace_share: float = 1.
     return values, values - np.sqrt(np.maximum(squared - slack, 0.0))
 
 
-def _factors(samples: Samples, means: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Centred factors ``A`` with ``A^T A`` the covariance, of equal height."""
-    n_channels = means.shape[1]
-    height = min(n_channels, max(len(X) for X in samples))
-    factors = np.zeros((len(samples), height, n_channels))
-    for A, X, mean in zip(factors, samples, means, strict=True):
-        if len(X) > 1:
-            centred = (X - mean) / np.sqrt(len(X) - 1)
-            if len(X) > height:  # R of a QR spans the same covariance in d rows
-                centred = np.linalg.qr(centred, mode="r")
-            A[: len(centred)] = centred
+def _stacked(gaussians: Gaussians) -> NDArray[np.float64]:
+    """Bring the factors to equal height."""
+    n_channels = gaussians.means.shape[1]
+    height = min(n_channels, max(len(A) for A in gaussians.factors))
+    factors = np.zeros((len(gaussians.factors), height, n_channels))
+    for stacked, A in zip(factors, gaussians.factors, strict=True):
+        # R of a QR spans the same covariance in d rows.
+        rows = np.asarray(np.linalg.qr(A, mode="r")) if len(A) > height else A
+        stacked[: len(rows)] = rows
     return factors
 
 
@@ -109,9 +157,9 @@ def _truncated(
     return np.ascontiguousarray(factors[:, :height]), dropped
 
 
-def pairwise_kl(samples: Samples, pairs: Pairs, trace_share: float = 1.0) -> Distances:
+def pairwise_kl(gaussians: Gaussians, pairs: Pairs, trace_share: float = 1.0) -> Distances:
     """Symmetrised Kullback-Leibler divergence, ``(KL(i|j) + KL(j|i)) / 2``; exact."""
-    means, covariances = _moments(samples)
+    means, covariances = gaussians.means, _covariances(gaussians)
     inverses = np.linalg.inv(covariances)
     n_channels = means.shape[1]
     values = np.empty(len(pairs))
@@ -123,9 +171,11 @@ def pairwise_kl(samples: Samples, pairs: Pairs, trace_share: float = 1.0) -> Dis
     return values, np.zeros_like(values)
 
 
-def pairwise_bhattacharyya(samples: Samples, pairs: Pairs, trace_share: float = 1.0) -> Distances:
+def pairwise_bhattacharyya(
+    gaussians: Gaussians, pairs: Pairs, trace_share: float = 1.0
+) -> Distances:
     """Bhattacharyya distance between the Gaussians; exact."""
-    means, covariances = _moments(samples)
+    means, covariances = gaussians.means, _covariances(gaussians)
     logdets = np.linalg.slogdet(covariances).logabsdet
     values = np.empty(len(pairs))
     for pair, (i, j) in enumerate(pairs):
@@ -136,13 +186,10 @@ def pairwise_bhattacharyya(samples: Samples, pairs: Pairs, trace_share: float = 
     return values, np.zeros_like(values)
 
 
-def _moments(samples: Samples) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    means = np.stack([X.mean(axis=0) for X in samples])
-    n_channels = means.shape[1]
-    covariances = np.zeros((len(samples), n_channels, n_channels))
-    for S, X, mean in zip(covariances, samples, means, strict=True):
-        if len(X) > 1:
-            S[:] = (X - mean).T @ (X - mean) / (len(X) - 1)
+def _covariances(gaussians: Gaussians) -> NDArray[np.float64]:
+    """Covariances with a ridge, so that they can be inverted."""
+    n_channels = gaussians.means.shape[1]
+    covariances = np.stack([A.T @ A for A in gaussians.factors])
     variance = float(np.trace(covariances, axis1=1, axis2=2).mean()) / n_channels
     if variance == 0.0:
         raise ValueError(
@@ -150,10 +197,10 @@ def _moments(samples: Samples) -> tuple[NDArray[np.float64], NDArray[np.float64]
             "this distance is infinite. Use distance='wasserstein', or sample more voxels."
         )
     covariances += _RIDGE * variance * np.eye(n_channels)
-    return means, covariances
+    return covariances
 
 
-PAIRWISE_DISTANCES: dict[str, Callable[[Samples, Pairs, float], Distances]] = {
+PAIRWISE_DISTANCES: dict[str, Callable[[Gaussians, Pairs, float], Distances]] = {
     "bhattacharyya": pairwise_bhattacharyya,
     "kl": pairwise_kl,
     "wasserstein": pairwise_wasserstein,

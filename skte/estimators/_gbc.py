@@ -131,7 +131,7 @@ class GBC(TransferabilityEstimator):
     def _score_block(self, block: FeatureBlock) -> float:
         _warn_single_rows(block)
         encode_labels(block.y)  # refuses a single class
-        if block.n_channels <= block.n_voxels:
+        if block.moments_suffice:
             return self._score_moments(block.moments)
         # Differences of features are all that counts, and their scale cancels.
         Z, _ = centred(block.X)

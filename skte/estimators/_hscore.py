@@ -106,7 +106,7 @@ class HScore(TransferabilityEstimator):
 
     def _score_block(self, block: FeatureBlock) -> float:
         encode_labels(block.y)  # refuses a single class
-        if self.shrinkage is None and block.n_channels <= block.n_voxels:
+        if self.shrinkage is None and block.moments_suffice:
             return self._score_moments(block.moments)
         score = h_score(block.X, block.y, shrinkage=self.shrinkage)
         self._warn_at_ceiling(score, len(np.unique(block.y)), block.label)

@@ -118,10 +118,12 @@ class LogME(TransferabilityEstimator):
         if block.y.ndim == 2 and block.y.shape[1] == 1:
             block = replace(block, y=column_or_1d(block.y, warn=True))
         classes = type_of_target(block.y) in ("binary", "multiclass")
-        if classes and block.n_channels <= block.n_voxels:
+        if classes and block.moments_suffice:
             encode_labels(block.y)  # refuses a single class
+            # Of all voxels there are moments only: no features to ask for lost digits.
+            exact = block.case_moments is None
             evidence = class_evidence(
-                block.moments, tol=self.tol, max_iter=self.max_iter, exact=True
+                block.moments, tol=self.tol, max_iter=self.max_iter, exact=exact
             )
             if evidence is not None:
                 return float(evidence.mean())

@@ -97,7 +97,7 @@ class TransRate(TransferabilityEstimator):
         self.normalize = normalize
 
     def _score_block(self, block: FeatureBlock) -> float:
-        if block.n_channels <= block.n_voxels:
+        if block.moments_suffice:
             encode_labels(block.y)  # refuses a single class
             return self._score_moments(block.moments)
         return transrate_score(block.X, block.y, eps=self.eps, normalize=self.normalize)

@@ -117,6 +117,7 @@ class FeatureSet(Sequence[CaseFeatures]):
         -------
         list of FeatureBlock
             Features are float64; ``groups`` are positions of the cases in this set.
+            Where every case knows the moments of all its labelled voxels, so do they.
         """
         if self._blocks is None:
             self._blocks = [
@@ -194,9 +195,9 @@ class FeatureSet(Sequence[CaseFeatures]):
                 raise ValueError("All blocks must hold the same groups (cases).")
         names = [b.name or f"layer_{i}" for i, b in enumerate(blocks)]
         cases = []
-        for group in groups:
-            layers = {n: _slice(b, group) for n, b in zip(names, blocks, strict=True)}
-            probabilities = None if posterior is None else _slice(posterior, group)
+        for i, group in enumerate(groups):
+            layers = {n: _slice(b, group, i) for n, b in zip(names, blocks, strict=True)}
+            probabilities = None if posterior is None else _slice(posterior, group, i)
             cases.append(CaseFeatures(str(group), layers, probabilities))
         return cls(cases, name=name)
 
@@ -205,14 +206,16 @@ def _widths(case: CaseFeatures) -> dict[str, int]:
     return {name: int(sample.X.shape[1]) for name, sample in case.layers.items()}
 
 
-def _slice(block: FeatureBlock, group: object) -> LayerSample:
+def _slice(block: FeatureBlock, group: object, position: int) -> LayerSample:
     X_case, groups_case = block.case_sample
     rows = np.asarray(block.groups) == group
-    return LayerSample(block.X[rows], block.y[rows], X_case[groups_case == group])
+    moments = None if block.case_moments is None else block.case_moments[position]
+    return LayerSample(block.X[rows], block.y[rows], X_case[groups_case == group], moments)
 
 
 def _stack(samples: Sequence[LayerSample], name: str, case_ids: Sequence[str]) -> FeatureBlock:
     index = np.arange(len(samples))
+    moments = [s.moments for s in samples if s.moments is not None and len(s.X)]
     return FeatureBlock(
         X=np.concatenate([s.X for s in samples], dtype=np.float64),
         y=np.concatenate([s.y for s in samples]),
@@ -221,4 +224,5 @@ def _stack(samples: Sequence[LayerSample], name: str, case_ids: Sequence[str]) -
         groups_case=np.repeat(index, [len(s.X_case) for s in samples]),
         name=name,
         case_names=case_ids,
+        case_moments=moments if len(moments) == len(samples) else None,
     )
