@@ -15,6 +15,7 @@ except ImportError:  # no such locks on Windows: leftovers are told by their age
 
 __all__ = ["is_abandoned", "read_file", "write_file"]
 
+_ATTEMPTS = 5
 _CHUNK = 2**24
 # Seconds after which no one writes one file any more, where locks do not work.
 _SURELY_OLD = 86_400.0
@@ -71,13 +72,20 @@ def write_file(path: Path, data: bytes) -> None:
     OSError
         If it cannot be written. What was written so far is removed.
     """
+    for attempt in range(_ATTEMPTS):
+        try:
+            return _write_once(path, data)
+        except FileNotFoundError:
+            # Its folder is not there yet, or another process just cleared the cache.
+            if attempt == _ATTEMPTS - 1:
+                raise
+            path.parent.mkdir(exist_ok=True)
+
+
+def _write_once(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _flag("O_NOFOLLOW", "O_BINARY")
-    try:
-        handle = os.open(temporary, flags, 0o666)
-    except FileNotFoundError:  # the first of its folder, or another process cleared the cache
-        path.parent.mkdir(exist_ok=True)
-        handle = os.open(temporary, flags, 0o666)
+    handle = os.open(temporary, flags, 0o666)
     try:
         try:
             _lock(handle)

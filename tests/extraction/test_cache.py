@@ -526,7 +526,7 @@ def test_where_locks_do_not_work_age_alone_decides(broken, cache, monkeypatch):
 
 
 PRELUDE = """
-import os, random, signal, sys, time
+import os, random, signal, sys, time, traceback
 import numpy as np
 from skte.extraction import FeatureCache, make_key
 from skte.features import CaseFeatures, LayerSample
@@ -554,22 +554,27 @@ def forked(work):
     try:
         work()
         os._exit(0)
-    finally:
+    except BaseException:
+        traceback.print_exc()
         os._exit(1)
 """
 
 KILLED = """
 import warnings; warnings.simplefilter("error")
 
+at_work, ready = os.pipe()
+
 def write_for_ever():
+    os.write(ready, b".")
     for i in range(10**9):
         cache.store(key(i % 4), case(i, 20_000))
         cache.store_record(key(i % 4), {"i": i})
 
 chance, n_leftovers = random.Random(0), 0
-for round in range(60):
+for round in range(40):
     pid = forked(write_for_ever)
-    time.sleep(chance.uniform(0.001, 0.03))
+    os.read(at_work, 1)
+    time.sleep(chance.uniform(0, 0.03))
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     for i in range(4):
