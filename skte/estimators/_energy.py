@@ -92,6 +92,8 @@ def case_energies(
     dict of case to PairEnergy
         In sorted order of the cases.
     """
+    if len(groups) == 0:
+        return {}
     cases, codes = np.unique(groups, return_inverse=True)
     order = np.argsort(codes, kind="stable")
     parts = np.split(order, np.cumsum(np.bincount(codes, minlength=len(cases)))[:-1])

@@ -55,11 +55,11 @@ def cover_points(
     left = np.ones(len(positions), dtype=bool)
     starts: list[NDArray[np.intp]] = []
     while left.any():
-        points = positions[left]
-        first = points[np.argmin(points[:, 0])]
-        start = _best_start(first, points, shape_, size, margin)
+        first = np.flatnonzero(left)[np.argmin(positions[left, 0])]
+        start = _best_start(positions[first], positions[left], shape_, size, margin)
         starts.append(start)
         left &= ~_inside(positions, start, shape_, size, margin)
+        left[first] = False  # it is in, whatever rounding says: the loop must end
     found = np.unique(np.array(starts, dtype=np.intp).reshape(-1, len(shape)), axis=0)
     lists = [_needed(one, positions, shape_, size, margin) for one in (found, grid)]
     return min(lists, key=len)
@@ -75,16 +75,16 @@ def _best_start(
     """Start of the window that contains `first` and most of the other points."""
     furthest = shape - size
     start = np.zeros(len(shape), dtype=np.intp)
-    start[0] = np.clip(np.floor(first[0] - margin[0]), 0, furthest[0])
+    start[0] = np.clip(np.round(first[0] - margin[0]), 0, furthest[0])
     kept = _within(points[:, 0], start[:1], shape[0], size[0], margin[0])[0]
     tried, masks = [], []
     for axis in range(1, len(shape)):
         values = points[kept, axis]
         # Windows that have a point at their margin, as far as they still hold `first`.
-        lowest = first[axis] - (size[axis] - 1 - margin[axis])
+        lowest = first[axis] - (size[axis] - 1 - 2 * margin[axis])
         edges = np.unique(values[(values >= lowest) & (values <= first[axis])])
         chosen = edges[np.linspace(0, len(edges) - 1, min(_N_TRIED, len(edges))).astype(int)]
-        begins = np.clip(np.floor(chosen - margin[axis]), 0, furthest[axis]).astype(np.intp)
+        begins = np.clip(np.round(chosen - margin[axis]), 0, furthest[axis]).astype(np.intp)
         begins = np.unique([*begins, 0, furthest[axis]])  # flush with the volume, too
         held = _within(first[axis : axis + 1], begins, shape[axis], size[axis], margin[axis])[:, 0]
         begins = begins[held]
@@ -104,8 +104,9 @@ def _within(
     margin: float,
 ) -> NDArray[np.bool_]:
     """Which values lie inside windows along one axis, shape (n_starts, n_values)."""
-    low = np.where(starts > 0, starts + margin, 0.0)
-    high = np.where(starts + size < length, starts + size - 1 - margin, length - 1.0)
+    # A voxel reaches half its size beyond its centre; fractional positions lie there.
+    low = np.where(starts > 0, starts + margin - 0.5, -0.5)
+    high = np.where(starts + size < length, starts + size - 0.5 - margin, length - 0.5)
     return np.asarray((values >= low[:, None]) & (values <= high[:, None]))
 
 

@@ -52,7 +52,7 @@ def preprocess_case(case: Case, entry: BankEntry) -> tuple[torch.Tensor, NDArray
     where = f"entry {entry.name!r}, case {case.case_id!r}"
     try:
         image = transform(case.to_image())
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ExtractionError(
             f"Preprocessing failed ({where}): {type(error).__name__}: {error}"
         ) from error

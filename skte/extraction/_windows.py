@@ -213,7 +213,7 @@ def _deepest_of(
     owner = np.zeros(len(positions), dtype=np.intp)
     for k, start in enumerate(starts):
         # Relative to the edge, so that thin axes do not decide; sums break ties.
-        depths = np.minimum(positions - start, start + last - positions) / (last + 1)
+        depths = (np.minimum(positions - start, start + last - positions) + 0.5) / (last + 1)
         depth = np.where(depths.min(axis=1) >= 0, depths.min(axis=1), -np.inf)
         depth += 1e-9 * depths.sum(axis=1)
         deeper = depth > best

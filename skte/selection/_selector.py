@@ -24,7 +24,12 @@ from skte.bank import BankEntry, load_bank
 from skte.datasets import check_dataset, load_dataset, read_case
 from skte.estimators import TransferabilityEstimator
 from skte.exceptions import DatasetError, SkteError
-from skte.extraction import CaseStore, FeatureCache, SegmentationFeatureExtractor
+from skte.extraction import (
+    CaseStore,
+    FeatureCache,
+    SegmentationFeatureExtractor,
+    resolve_device,
+)
 from skte.selection._kendall import weighted_kendall_score
 from skte.selection._performance import align_performance
 from skte.selection._ranking import Ranking, rank_scores
@@ -274,6 +279,7 @@ class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
         template.set_params(random_state=seed)
         if self.device is not None:
             template.set_params(device=self.device)
+        resolve_device(template.device)  # told once, not once a model
         if self.cache is not None:
             template.set_params(cache=self.cache)
         elif not any(estimator.needs_source_head for estimator in estimators.values()):

@@ -199,9 +199,10 @@ def test_seed_and_jobs(write_bank, data, capsys):
     for settings in (["--seed", 0], ["--seed", 0, "--n-jobs", 2], ["--seed", 1]):
         assert run(bank, data, "--json", *settings) == 0
         rows = json.loads(capsys.readouterr().out)
-        printed.append([(row["name"], row["score"]) for row in rows])
-    assert printed[0] == printed[1]
-    assert printed[0] != printed[2]
+        printed.append({row["name"]: row["score"] for row in rows})
+    # Not to the last bit: a worker has fewer threads, which sum in another order.
+    assert printed[1] == pytest.approx(printed[0], rel=1e-9)
+    assert printed[2] != pytest.approx(printed[0], rel=1e-3)
 
 
 def test_verbose_tells_every_model_on_stderr(write_bank, data, capsys):

@@ -161,6 +161,14 @@ class TestExtremes:
             problem.of(groups=groups).score(CCFV())
 
 
+def test_an_empty_whole_case_sample():
+    problem = make_problem()
+    block = FeatureBlock(problem.X, problem.y, problem.groups, problem.X[:0], problem.groups[:0])
+    with pytest.raises(ValueError, match="no case has two voxels in its whole-case sample"):
+        CCFV().fit(block)
+    assert np.isfinite(CCFV(feature_variety=False).fit(block).score_)
+
+
 class TestDiagnosis:
     def features(self, broken):
         """Ten cases, one of them broken by `broken(X, y)`."""

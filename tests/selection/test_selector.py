@@ -141,11 +141,11 @@ def test_seed_decides_the_voxels(cases, bank, extractor):
 
 def test_several_estimators_share_one_extraction(cases, bank, extractor, monkeypatch):
     calls = []
-    original = SegmentationFeatureExtractor.fit_transform
+    original = SegmentationFeatureExtractor.extract
     monkeypatch.setattr(
         SegmentationFeatureExtractor,
-        "fit_transform",
-        lambda self, X, y=None: calls.append(1) or original(self, X, y),
+        "extract",
+        lambda self, X, store: calls.append(1) or original(self, X, store),
     )
     selector = select(extractor, {"logme": LogME(), "ccfv": CCFV(), "leep": LEEP()})
     selector.fit(bank, cases)
