@@ -1,11 +1,13 @@
 """One digest for one recipe: in every process, for nothing but what decides the features."""
 
+import dataclasses
 import functools
 import importlib
 import os
 import re
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -217,10 +219,12 @@ def test_files_beside_a_package_count(tmp_path, monkeypatch):
     assert "package_of_test" not in sys.modules
 
 
-def test_a_factory_that_cannot_be_found_has_a_digest():
+def test_a_factory_that_cannot_be_found_has_a_digest(monkeypatch):
+    monkeypatch.setitem(sys.modules, "module_without_spec", types.ModuleType("no_spec"))
     # Whether it can be built is another question, which loading answers.
     assert entry_digest(BankEntry("a", "no_such_package_here.nets:build"))
     assert entry_digest(BankEntry("a", "skte.no.such.module:build"))
+    assert entry_digest(BankEntry("a", "module_without_spec:build"))
 
 
 class Odd:
@@ -283,6 +287,33 @@ def test_functions_of_a_notebook_stand_in_no_file():
     space = {"__name__": "notebook_of_test"}
     exec(compile("def step(x): return x", "/tmp/ipykernel/none.py", "exec"), space)
     assert "move it from the notebook" in digest_problem(entry(preprocessing=[space["step"]]))
+
+
+@dataclasses.dataclass
+class Config:
+    widths: tuple = (4, 8)
+
+    def scale(self, x):
+        return x
+
+
+class ShowsAddress(nn.Module):
+    def extra_repr(self):
+        return object.__repr__(self)
+
+
+def test_dataclasses_and_methods_are_described_by_what_they_hold():
+    for fields in (
+        lambda widths: {"arguments": {"config": Config(widths)}},
+        lambda widths: {"preprocessing": [Config(widths).scale]},
+    ):
+        digests = [entry_digest(entry(**fields(widths))) for widths in ((4, 8), (4, 8), (4, 9))]
+        assert digests[0] == digests[1] != digests[2]
+        assert None not in digests
+
+
+def test_a_network_that_shows_addresses_has_no_digest():
+    assert "addresses" in digest_problem(BankEntry.from_module("a", ShowsAddress()))
 
 
 def test_what_has_a_digest_has_no_problem():
