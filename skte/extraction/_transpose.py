@@ -17,7 +17,7 @@ from skte.extraction._label_boxes import ClassBox
 __all__ = ["class_products", "typical_feature"]
 
 # Values of a slab: small enough for a cache, or large enough to occupy an accelerator.
-_CPU_SLAB, _SLAB = 2**16, 2**24
+_CPU_SLAB, _SLAB = 2**18, 2**24
 # Cost of a value: gathered at one corner, and of a slab beside its products with neighbours,
 # both in units of one such product.
 _GATHER, _PASS = 12, 5
