@@ -4,7 +4,12 @@ from skte.extraction._cache import FeatureCache
 from skte.extraction._cache_entries import make_key
 from skte.extraction._extractor import SegmentationFeatureExtractor
 from skte.extraction._prepare import CaseStore
-from skte.extraction._prepare import CaseStore
 from skte.extraction._settings import resolve_device
 
-__all__ = ["CaseStore", "FeatureCache", "SegmentationFeatureExtractor", "make_key", "resolve_device"]
+__all__ = [
+    "CaseStore",
+    "FeatureCache",
+    "SegmentationFeatureExtractor",
+    "make_key",
+    "resolve_device",
+]

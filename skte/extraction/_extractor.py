@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -16,22 +17,16 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from skte._sklearn import Interval, StrOptions, fit_context
-from skte.bank import (
-    BankEntry,
-    LayerInfo,
-    describe_layers,
-    find_decoder_layers,
-    model_spatial_dims,
-)
-from skte.datasets import load_dataset, read_case
-from skte.exceptions import BankError, ExtractionError, SkteWarning
+from skte.bank import BankEntry, LayerInfo
+from skte.datasets import load_dataset
+from skte.exceptions import SkteWarning
 from skte.extraction._cache import FeatureCache
+from skte.extraction._cached import CaseCache
+from skte.extraction._model import LazyNetwork, entry_window, examine_model
 from skte.extraction._prepare import CasePreparer, CaseStore, SamplePlan, ahead
-from skte.extraction._preprocess import preprocess_case
-from skte.extraction._run import CaseRunner, check_channels
-from skte.extraction._settings import cell_edges, resolve_device, window_edges
+from skte.extraction._run import CaseRunner
+from skte.extraction._settings import cell_edges, resolve_device
 from skte.extraction._taps import inference_ready
-from skte.extraction._windows import default_window_size
 from skte.features import CaseFeatures, FeatureSet
 
 __all__ = ["SegmentationFeatureExtractor"]
@@ -73,6 +68,10 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         Edges, in voxels of the label map, of the window that `max_windows` has in mind.
         Default: `window_size`, or one fitted to the volume. All models of a ranking
         share it; a model whose windows are smaller runs more of them.
+    moments : {"sample", "all"}, default="sample"
+        "all" adds counts, means and covariances of every labelled voxel, without sampling
+        noise, for the scores made of these (`LogME`, `GBC`, `TransRate`, `HScore`, and
+        `CCFV` with ``normalize=None``). It needs ``windows="grid"``.
     source_head : bool, default=True
         Whether to read the source head's probabilities, which `LEEP` and `NCE` need.
         Without, passes end after the last layer.
@@ -132,6 +131,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         "windows": [StrOptions({"grid", "cover"})],
         "max_windows": [Interval(Integral, 1, None, closed="left"), None],
         "cell_size": [Interval(Integral, 1, None, closed="left"), "array-like", None],
+        "moments": [StrOptions({"sample", "all"})],
         "source_head": ["boolean"],
         "n_class_samples": [Interval(Integral, 1, None, closed="left")],
         "n_case_samples": [Interval(Integral, 1, None, closed="left")],
@@ -151,6 +151,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         windows: str = "grid",
         max_windows: int | None = None,
         cell_size: int | Sequence[int] | None = None,
+        moments: str = "sample",
         source_head: bool = True,
         n_class_samples: int = 500,
         n_case_samples: int = 500,
@@ -166,6 +167,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         self.windows = windows
         self.max_windows = max_windows
         self.cell_size = cell_size
+        self.moments = moments
         self.source_head = source_head
         self.n_class_samples = n_class_samples
         self.n_case_samples = n_case_samples
@@ -195,7 +197,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         SkteError
             If model, layers or cases are unusable; the message names them.
         """
-        self._fit(load_dataset(X))
+        self._fit(load_dataset(X), LazyNetwork(self._recipe))
         return self
 
     def transform(self, X: Any) -> FeatureSet:
@@ -212,7 +214,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
             One element a case, in order.
         """
         check_is_fitted(self, "layers_")
-        return self._transform(load_dataset(X), self._recipe.load(), CaseStore(0))
+        return self._transform(load_dataset(X), LazyNetwork(self._recipe), CaseStore(0))
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit_transform(self, X: Any, y: None = None) -> FeatureSet:
@@ -247,8 +249,10 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         FeatureSet
             As `fit_transform` returns it.
         """
-        subjects = load_dataset(X)
-        return self._transform(subjects, self._fit(subjects), store)
+        self._validate_params()
+        subjects, network = load_dataset(X), LazyNetwork(self._recipe)
+        self._fit(subjects, network)
+        return self._transform(subjects, network, store)
 
     @property
     def _recipe(self) -> BankEntry:
@@ -256,39 +260,51 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
             raise ValueError("The 'entry' parameter is None; pass a BankEntry.")
         return self.entry
 
-    def _fit(self, subjects: Sequence[Any]) -> nn.Module:
-        device = resolve_device(self.device)
-        network = self._recipe.load()
-        case = read_case(subjects[0])
+    def _fit(self, subjects: Sequence[Any], lazy: LazyNetwork) -> None:
+        self._check_all_voxels()
         self.random_state_: int = _seed(self.random_state)
-        self.n_axes_: int = self._recipe.spatial_dims or model_spatial_dims(network) or 3
-        size = self.window_size if self.window_size is not None else self._recipe.window_size
-        try:
-            self.window_size_: tuple[int, ...] | None = window_edges(size, self.n_axes_)
-        except ExtractionError as error:
-            raise ExtractionError(f"Entry {self._recipe.name!r}: {error}.") from error
-        image, _ = preprocess_case(case, self._recipe)
-        check_channels(self._recipe, network, image, case.case_id)
-        shape = tuple(image.shape[1:])
-        window = (self.window_size_ or default_window_size(shape))[: self.n_axes_]
-        with inference_ready(network, device):
-            example = torch.zeros(1, image.shape[0], *window, device=device)
-            names = self._recipe.layers if isinstance(self.layers, str) else self.layers
-            try:
-                self.layers_: list[LayerInfo] = (
-                    find_decoder_layers(network, example)
-                    if isinstance(names, str)
-                    else describe_layers(network, list(names), example)
-                )
-            except BankError as error:
-                raise BankError(f"Entry {self._recipe.name!r}: {error}") from error
-        return network
+        cache = self._case_cache()
+        facts = cache.load_facts(subjects[0])
+        if facts is None:
+            device = resolve_device(self.device)
+            facts = examine_model(lazy, subjects[0], self.layers, self.window_size, device)
+            cache.store_facts(subjects[0], facts)
+        self.layers_: list[LayerInfo] = facts.layers
+        self.n_axes_: int = facts.n_axes
+        self.window_size_: tuple[int, ...] | None = entry_window(
+            self._recipe, self.window_size, self.n_axes_
+        )
+
+    def _check_all_voxels(self) -> None:
+        if self.moments == "all" and (self.windows != "grid" or self.max_windows is not None):
+            raise ValueError(
+                "moments='all' looks at every labelled voxel: it needs windows='grid' and "
+                "max_windows=None."
+            )
 
     def _transform(
-        self, subjects: Sequence[Any], network: nn.Module, store: CaseStore
+        self, subjects: Sequence[Any], lazy: LazyNetwork, store: CaseStore
     ) -> FeatureSet:
+        cache = self._case_cache()
+        cases = [cache.load(subject) for subject in subjects]
+        missing = [i for i, case in enumerate(cases) if case is None]
+        if missing:
+            for i, case in zip(
+                missing, self._run(subjects, missing, lazy.load(), store), strict=True
+            ):
+                cache.store(subjects[i], case)
+                cases[i] = case
+        whole = [case for case in cases if case is not None]
+        self._warn_of_no_posterior(whole)
+        return FeatureSet(whole, name=self._recipe.name)
+
+    def _run(
+        self, subjects: Sequence[Any], which: Sequence[int], network: nn.Module, store: CaseStore
+    ) -> Iterator[CaseFeatures]:
+        """Run the network over some of the cases."""
         device = resolve_device(self.device)
-        preparer = CasePreparer(self._recipe, self._sample_plan(), store=store)
+        all_voxels = self.moments == "all"
+        preparer = CasePreparer(self._recipe, self._sample_plan(), all_voxels, store)
         with inference_ready(network, device):
             runner = CaseRunner(
                 entry=self._recipe,
@@ -299,13 +315,32 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
                 batch_size=self.batch_size,
                 window_size=self.window_size_,
                 overlap=self.overlap,
-                windows="cover" if self.max_windows is not None else self.windows,
+                windows=self._window_rule(),
                 source_head=self.source_head and self._recipe.source_head,
+                all_voxels=all_voxels,
             )
-            prepared = ahead(lambda item: preparer.prepare(*item), list(enumerate(subjects)))
-            cases = [runner.run(case, waited) for case, waited in prepared]
-        self._warn_of_no_posterior(cases)
-        return FeatureSet(cases, name=self._recipe.name)
+            items = [(i, subjects[i]) for i in which]
+            for case, waited in ahead(lambda item: preparer.prepare(*item), items):
+                yield runner.run(case, waited)
+
+    def _window_rule(self) -> str:
+        return "cover" if self.max_windows is not None else self.windows
+
+    def _case_cache(self) -> CaseCache:
+        layers = self.layers if isinstance(self.layers, str) else list(self.layers)
+        plan = asdict(self._sample_plan())
+        return CaseCache(
+            self.cache,
+            self._recipe,
+            {
+                **plan,
+                "layers": layers,
+                "window_size": self.window_size,
+                "windows": self._window_rule(),
+                "source_head": self.source_head,
+                "moments": self.moments,
+            },
+        )
 
     def _sample_plan(self) -> SamplePlan:
         cell_size = self.cell_size if self.cell_size is not None else self.window_size
@@ -315,7 +350,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
             random_state=self.random_state_,
             overlap=self.overlap,
             max_windows=self.max_windows,
-            cell_size=cell_edges(cell_size),
+            cell_size=None if self.max_windows is None else cell_edges(cell_size),
         )
 
     def _warn_of_no_posterior(self, cases: Sequence[CaseFeatures]) -> None:

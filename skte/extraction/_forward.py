@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,13 +13,30 @@ from torch import nn
 from torch.nn import functional
 
 from skte.exceptions import ExtractionError
+from skte.extraction._all_voxels import LabelBox, MomentAccumulator
 from skte.extraction._taps import Taps, first_tensor, gather_points
 from skte.extraction._windows import WindowPlan
+from skte.features import ClassMoments
 
-__all__ = ["OUTPUT", "WindowReader"]
+__all__ = ["OUTPUT", "Reading", "WindowReader"]
 
 #: Key of the network's own output beside its layers.
 OUTPUT = ""
+
+
+class Reading(NamedTuple):
+    """What was read of one case, by layer.
+
+    Attributes
+    ----------
+    features : dict of str to ndarray of shape (n_points, n_channels)
+        Rows in the order of the points.
+    moments : dict of str to ClassMoments
+        Of all labelled voxels, where they were asked for.
+    """
+
+    features: dict[str, NDArray[np.float32]]
+    moments: dict[str, ClassMoments]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,9 +64,13 @@ class WindowReader:
     batch_size: int
 
     def read(
-        self, image: torch.Tensor, plan: WindowPlan, n_output: int
-    ) -> dict[str, NDArray[np.float32]]:
-        """Features at every point of the plan.
+        self,
+        image: torch.Tensor,
+        plan: WindowPlan,
+        n_output: int,
+        boxes: Sequence[LabelBox | None] | None = None,
+    ) -> Reading:
+        """Features at every point of the plan, and moments of all labelled voxels.
 
         Parameters
         ----------
@@ -61,28 +82,40 @@ class WindowReader:
             The first so many points are read from the network's output as well
             (key ``OUTPUT``); 0 where it has no source head. The key is missing
             when the output is not a map over the window.
+        boxes : sequence of LabelBox or None, optional
+            The labelled voxels that each window of the plan owns.
 
         Returns
         -------
-        dict of str to ndarray of shape (n_points, n_channels)
-            One array a layer, rows in the order of the points.
+        Reading
+            One array a layer, rows in the order of the points; moments with `boxes`.
         """
         pads = [edge for pair in reversed(plan.padding) for edge in pair]
         if any(pads):
             image = functional.pad(image, pads)
         n_points = len(plan.positions)
         results: dict[str, NDArray[np.float32]] = {}
+        moments: dict[str, ClassMoments] = {}
         batch = range(0)
 
-        def take(name: str, output: object) -> list[torch.Tensor] | str:
-            return self._take(output, plan, batch, n_points)
+        def take(name: str, output: Any) -> tuple[list[torch.Tensor] | str, list[ClassMoments]]:
+            values = self._take(output, plan, batch, n_points)
+            if boxes is None or isinstance(values, str):
+                return values, []
+            return values, [
+                _moments_of(name, one, box)
+                for one, box in zip(output, boxes[batch.start : batch.stop], strict=True)
+                if box is not None
+            ]
 
         with Taps(self.network, self.layers, take, stop=not n_output) as taps:
             for batch in plan.batches(self.batch_size):
                 whole = first_tensor(taps.run(self._windows(image, plan, batch)))
                 for name in self.layers:
-                    values = self._checked(taps.taken, name)
+                    values, parts = self._checked(taps.taken, name)
                     self._store(results, name, values, plan, batch, n_points)
+                    for part in parts:
+                        moments[name] = moments[name].merge(part) if name in moments else part
                 if n_output:
                     head = self._take(whole, plan, batch, n_output)
                     if isinstance(head, str):  # no map over the windows: no class map
@@ -90,7 +123,7 @@ class WindowReader:
                         results.pop(OUTPUT, None)
                     else:
                         self._store(results, OUTPUT, head, plan, batch, n_output)
-        return results
+        return Reading(results, moments)
 
     def _windows(self, image: torch.Tensor, plan: WindowPlan, batch: range) -> torch.Tensor:
         crops = []
@@ -127,15 +160,17 @@ class WindowReader:
             values.append(gather_points(one, at, size))
         return values
 
-    def _checked(self, taken: dict[str, Any], name: str) -> list[torch.Tensor]:
+    def _checked(
+        self, taken: dict[str, Any], name: str
+    ) -> tuple[list[torch.Tensor], list[ClassMoments]]:
         if name not in taken:
             raise ExtractionError(
                 f"layer {name!r} did not run in the forward pass; choose another layer"
             )
-        values: list[torch.Tensor] | str = taken[name]
+        values, moments = taken[name]
         if isinstance(values, str):
             raise ExtractionError(f"layer {name!r} {values}")
-        return values
+        return values, moments
 
     def _store(
         self,
@@ -157,6 +192,13 @@ class WindowReader:
                     f"one window and {rows.shape[1]} in another; choose another layer"
                 )
             rows[_owned(plan, window, n_points)] = one.float().cpu().numpy()
+
+
+def _moments_of(name: str, feature: torch.Tensor, box: LabelBox) -> ClassMoments:
+    """Moments of one window's voxels, made while the layer returns."""
+    accumulator = MomentAccumulator([name])
+    accumulator.add(name, feature, box)
+    return accumulator.moments(name)
 
 
 def _owned(plan: WindowPlan, window: int, n_points: int) -> NDArray[np.intp]:

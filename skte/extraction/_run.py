@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from skte.bank import BankEntry, LayerInfo, model_in_channels
 from skte.exceptions import ExtractionError, SkteError
-from skte.extraction._forward import OUTPUT, WindowReader
+from skte.extraction._all_voxels import LabelBox, label_boxes
+from skte.extraction._forward import OUTPUT, Reading, WindowReader
 from skte.extraction._posterior import source_posterior
 from skte.extraction._prepare import PreparedCase
 from skte.extraction._preprocess import carry_voxels
@@ -49,6 +49,8 @@ class CaseRunner:
         As for `plan_windows`.
     source_head : bool
         Whether the head's probabilities are read.
+    all_voxels : bool
+        Whether the moments of all labelled voxels are computed.
     """
 
     entry: BankEntry
@@ -61,6 +63,7 @@ class CaseRunner:
     overlap: float
     windows: str
     source_head: bool
+    all_voxels: bool
 
     def run(self, case: PreparedCase, waited: float) -> CaseFeatures:
         """Read the features of one case.
@@ -86,7 +89,10 @@ class CaseRunner:
         where = f"Entry {self.entry.name!r}, case {case.case_id!r}"
         check_channels(self.entry, self.network, case.image, case.case_id)
         plan = self._plan(case)
-        read = self._read(case, plan, where)
+        boxes = None
+        if self.all_voxels:
+            plan, boxes = self._boxes(case, plan)
+        read = self._read(case, plan, boxes, where)
         info = {
             "n_windows": len(plan.starts),
             "n_windows_planned": plan.n_planned,
@@ -105,16 +111,40 @@ class CaseRunner:
         if self.n_axes == 2:  # a 2-D network sees one slice at a time
             points[:, 2] = np.round(points[:, 2])
         size = self.window_size or (*default_window_size(shape[: self.n_axes]), 1)[:3]
-        return plan_windows(points, shape, size, self.overlap, self.windows)
+        windows = "every" if self.all_voxels else self.windows
+        return plan_windows(points, shape, size, self.overlap, windows)
+
+    def _boxes(
+        self, case: PreparedCase, plan: WindowPlan
+    ) -> tuple[WindowPlan, list[LabelBox | None]]:
+        """Return the windows that own labelled or sampled voxels, and the labelled ones."""
+        assert case.label is not None
+        found = label_boxes(
+            case.label,
+            case.to_image,
+            image_shape=case.image.shape[1:],
+            padding=plan.padding,
+            grid=plan.grid,
+            window_size=plan.window_size,
+            n_axes=self.n_axes,
+            ignore_label=case.ignore_label,
+        )
+        boxes = list(found)
+        used = [i for i, box in enumerate(boxes) if box is not None or len(plan.owned[i])]
+        return plan.chosen(used), [boxes[i] for i in used]
 
     def _read(
-        self, case: PreparedCase, plan: WindowPlan, where: str
-    ) -> dict[str, NDArray[np.float32]]:
+        self,
+        case: PreparedCase,
+        plan: WindowPlan,
+        boxes: Sequence[LabelBox | None] | None,
+        where: str,
+    ) -> Reading:
         names = [layer.name for layer in self.layers]
         reader = WindowReader(self.network, names, self.n_axes, self.device, self.batch_size)
         n_output = len(case.sample.labels) if self.source_head else 0
         try:
-            return reader.read(case.image, plan, n_output)
+            return reader.read(case.image, plan, n_output, boxes)
         except SkteError as error:
             raise ExtractionError(f"{where}: {error}.") from error
         except (Exception, SystemExit) as error:
@@ -123,20 +153,18 @@ class CaseRunner:
                 f"{case.image.shape[0]} channels: {type(error).__name__}: {error}"
             ) from error
 
-    def _assemble(
-        self, case: PreparedCase, read: dict[str, NDArray[np.float32]], info: dict[str, Any]
-    ) -> CaseFeatures:
+    def _assemble(self, case: PreparedCase, read: Reading, info: dict[str, Any]) -> CaseFeatures:
         sample = case.sample
         strides = [math.prod(layer.stride) ** (1 / self.n_axes) for layer in self.layers]
         layers = {}
         for layer, stride in zip(self.layers, strides, strict=True):
             share = 0.5 ** round(math.log2(stride / min(strides)))
             rows, case_rows = sample.rows(share)
-            X = read[layer.name]
-            layers[layer.name] = LayerSample(X[rows], sample.labels[rows], X[case_rows])
+            X, moments = read.features[layer.name], read.moments.get(layer.name)
+            layers[layer.name] = LayerSample(X[rows], sample.labels[rows], X[case_rows], moments)
         posterior, reason = None, ""
-        if OUTPUT in read:
-            output = torch.from_numpy(read[OUTPUT]).double()
+        if OUTPUT in read.features:
+            output = torch.from_numpy(read.features[OUTPUT]).double()
             try:
                 probabilities = source_posterior(output, self.entry.activation).numpy()
                 posterior = LayerSample(probabilities, sample.labels, probabilities[:0])

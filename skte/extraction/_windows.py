@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,8 @@ class WindowPlan:
         For each window, the points that belong to it.
     positions : ndarray of shape (n_points, n_axes)
         Points in voxels of the padded volume.
+    grid : tuple of ndarray
+        Starts of the whole grid with this overlap along each axis, in the padded volume.
     n_planned : int
         Windows of the whole grid with this overlap, those that own no point included.
     """
@@ -50,7 +52,13 @@ class WindowPlan:
     starts: NDArray[np.intp]
     owned: list[NDArray[np.intp]]
     positions: NDArray[np.float64]
+    grid: tuple[NDArray[np.intp], ...]
     n_planned: int
+
+    def chosen(self, windows: Sequence[int]) -> WindowPlan:
+        """Return the plan with some of its windows alone; they must own all points."""
+        owned = [self.owned[i] for i in windows]
+        return replace(self, starts=self.starts[list(windows)], owned=owned)
 
     def batches(self, batch_size: int) -> Iterator[range]:
         """Consecutive windows, `batch_size` at a time."""
@@ -107,13 +115,14 @@ def plan_windows(
     overlap : float
         In [0, 1). Share of a window's edge that neighbours of a grid share; with
         "cover" half of it is the margin that points keep from a window's faces.
-    windows : {"grid", "cover"}, default="grid"
-        An evenly spaced grid, or few windows anywhere that contain the points.
+    windows : {"grid", "cover", "every"}, default="grid"
+        An evenly spaced grid, or few windows anywhere that contain the points; "every"
+        keeps the windows of the grid that own no point.
 
     Returns
     -------
     WindowPlan
-        Only windows that own a point, in scan order.
+        Only windows that own a point (unless "every"), in scan order.
     """
     padding, positions = _pad(points, shape, window_size)
     padded = [size + sum(pad) for size, pad in zip(shape, padding, strict=True)]
@@ -132,15 +141,19 @@ def plan_windows(
         ]
         owner = np.ravel_multi_index(tuple(index), tuple(len(starts) for starts in grid))
     order = np.argsort(owner, kind="stable")
-    used, first = np.unique(owner[order], return_index=True)
-    return WindowPlan(
+    owned = np.split(order, np.searchsorted(owner[order], np.arange(1, len(starts))))
+    plan = WindowPlan(
         window_size=tuple(window_size),
         padding=padding,
-        starts=starts[used],
-        owned=np.split(order, first[1:]),
+        starts=starts,
+        owned=owned,
         positions=positions,
+        grid=tuple(grid),
         n_planned=n_planned,
     )
+    if windows == "every":
+        return plan
+    return plan.chosen([i for i, points in enumerate(owned) if len(points)])
 
 
 def axis_starts(size: int, window: int, overlap: float) -> NDArray[np.intp]:

@@ -51,6 +51,8 @@ class ModelRecord:
         Of the scores, by estimator, where it has any.
     n_windows : int
         Forward windows run.
+    n_cached : int
+        Cases whose features came from the cache.
     seconds_load, seconds_forward, seconds_score : float
         Wall time for loading cases, forward passes, and all estimators.
     """
@@ -63,6 +65,7 @@ class ModelRecord:
     layer_scores: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     standard_errors: dict[str, float] = field(default_factory=dict)
     n_windows: int = 0
+    n_cached: int = 0
     seconds_load: float = 0.0
     seconds_forward: float = 0.0
     seconds_score: float = 0.0
@@ -90,7 +93,7 @@ class ModelRecord:
             for i, value in enumerate(values):  # assigning a list would broadcast tuples
                 column[i] = value
             table[name] = column
-        for name in ("n_windows", "seconds_load", "seconds_forward", "seconds_score"):
+        for name in ("n_windows", "n_cached", "seconds_load", "seconds_forward", "seconds_score"):
             table[name] = np.array([getattr(r, name) for r in records])
         for name in ("warnings", "error"):  # the last columns of a printed table
             table[name] = table.pop(name)
@@ -157,9 +160,12 @@ def _fill(
 
 def _note_cost(record: ModelRecord, features: FeatureSet) -> None:
     record.layers = features.layer_names
-    record.n_windows = sum(case.info["n_windows"] for case in features)
-    record.seconds_load = sum(case.info["seconds_load"] for case in features)
-    record.seconds_forward = sum(case.info["seconds_forward"] for case in features)
+    # What a cache gave back took no time, and ran no window.
+    run = [case.info for case in features if "seconds_forward" in case.info]
+    record.n_cached = len(features) - len(run)
+    record.n_windows = sum(info["n_windows"] for info in run)
+    record.seconds_load = sum(info["seconds_load"] for info in run)
+    record.seconds_forward = sum(info["seconds_forward"] for info in run)
 
 
 def _reason(error: Exception) -> str:

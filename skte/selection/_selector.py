@@ -99,8 +99,9 @@ class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
     results_ : dict of ndarray
         One entry a model and key, for ``pandas.DataFrame(selector.results_)``:
         ``name``, ``score``, ``rank``, ``layers``, ``layer_scores``, ``n_windows``,
-        ``seconds_load``, ``seconds_forward``, ``seconds_score``, ``warnings``, ``error``;
-        and with a mapping of estimators also ``score_<key>``, ``rank_<key>`` for each.
+        ``n_cached``, ``seconds_load``, ``seconds_forward``, ``seconds_score``,
+        ``warnings``, ``error``; and with a mapping of estimators also ``score_<key>``,
+        ``rank_<key>`` for each.
         ``standard_error`` (``standard_error_<key>``) where an estimator compares a
         sample of the pairs of cases, see `CCFV`.
 
