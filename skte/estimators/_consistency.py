@@ -166,12 +166,20 @@ def class_distances(
             error=float(errors.mean()),
             n_pairs=len(present) * (len(present) - 1) // 2,
         )
-    if not result and not unusable:
+    _check_usable(block, bool(result), unusable, background)
+    return result
+
+
+def _check_usable(
+    block: FeatureBlock, any_usable: bool, unusable: list[Any], background: Any
+) -> None:
+    """Refuse a block without a class in two cases, and name the classes left out."""
+    if not any_usable and not unusable:
         raise ValueError(
             f"{block.label}: every label is background={background!r}, and that is left out. "
             "Label a class, or set background=None if every label counts."
         )
-    if not result:
+    if not any_usable:
         raise ValueError(
             f"{block.label}: no class is present in two cases, so class consistency is "
             f"undefined. Classes in fewer than two cases: {unusable}. Label more cases, "
@@ -182,9 +190,8 @@ def class_distances(
             f"{block.label}: classes {unusable} are present in fewer than two cases and "
             "are left out of the class consistency.",
             UnusableClassWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
-    return result
 
 
 def _fitted(
