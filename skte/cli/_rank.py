@@ -78,6 +78,18 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size", type=count, default=1, metavar="N", help="windows in a forward pass"
     )
+    parser.add_argument(
+        "--cache", metavar="DIR", help="keep features there: nothing is run twice (skte cache)"
+    )
+    parser.add_argument(
+        "--windows",
+        choices=["grid", "cover"],
+        default="grid",
+        help="a regular grid (the default), or few windows that cover the sampled voxels",
+    )
+    parser.add_argument(
+        "--max-windows", type=count, metavar="N", help="look at so many parts of a case at most"
+    )
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -133,8 +145,13 @@ def _fit(args: argparse.Namespace) -> ModelBankSelector:
     selector = ModelBankSelector(
         {name: ESTIMATORS[name]() for name in names},
         extractor=SegmentationFeatureExtractor(
-            layers=args.layers or "auto", window_size=window, batch_size=args.batch_size
+            layers=args.layers or "auto",
+            window_size=window,
+            batch_size=args.batch_size,
+            windows=args.windows,
+            max_windows=args.max_windows,
         ),
+        cache=args.cache,
         n_jobs=args.n_jobs,
         device=args.device,
         error_score="raise" if args.error_score == "raise" else np.nan,

@@ -80,6 +80,7 @@ def pack_case(case: CaseFeatures) -> bytes:
     where = f"case {case.case_id!r}"
     header = {
         "case_id": _checked(case.case_id, str, "case_id"),
+        "no_posterior": _checked(case.no_posterior, str, "no_posterior"),
         "layers": [
             [
                 _checked(name, str, "a layer's name"),
@@ -207,7 +208,8 @@ def _unpack(data: memoryview) -> CaseFeatures:
     if next(arrays, None) is not None:
         raise ValueError("the header lists arrays that belong to no layer")
     info = _checked(_decode(header.get("info")), dict, "info")
-    return CaseFeatures(_field(header, "case_id", str), layers, head, info)
+    reason = _field(header, "no_posterior", str)
+    return CaseFeatures(_field(header, "case_id", str), layers, head, info, reason)
 
 
 def _split(data: memoryview) -> tuple[dict[str, Any], memoryview]:

@@ -186,6 +186,7 @@ def hostile(**changes):
     header = {
         "arrays": SAMPLE,
         "case_id": "a",
+        "no_posterior": "",
         "info": {"dict": {}},
         "layers": [["up", {"moments": None}]],
         "posterior": None,

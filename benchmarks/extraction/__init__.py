@@ -1,0 +1,1 @@
+"""Extraction beside the forward passes it is made of."""

@@ -1,0 +1,172 @@
+"""Time extraction beside bare forward passes, MONAI's sliding window and the paper's way.
+
+    python -m benchmarks.extraction            # about fifteen minutes on two cores
+    python -m benchmarks.extraction --smoke    # small volumes, seconds, no result file
+
+The same network, weights, volume and voxels on all sides; rounds alternate, and the
+ratio is the median over rounds. Wall time: forward passes use all cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.inferers import sliding_window_inference
+
+from benchmarks._provenance import provenance, write_json
+from benchmarks.extraction import _costs, _published
+from benchmarks.extraction._networks import NETWORKS
+from skte import BankEntry, SegmentationFeatureExtractor
+from skte.datasets import make_phantoms
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is run."""
+
+    shape: tuple[int, int, int]
+    window: tuple[int, int, int]
+    rounds: int
+    networks: Sequence[str]
+
+    @classmethod
+    def of(cls, smoke: bool) -> Setting:
+        if smoke:
+            return cls((40, 40, 32), (32, 32, 32), 1, ("unet-8",))
+        return cls((160, 160, 128), (96, 96, 96), 3, ("unet-16", "unet-32", "unetr"))
+
+
+class Subject:
+    """One network, one volume, and every way to run the one over the other."""
+
+    def __init__(self, setting: Setting, name: str) -> None:
+        self.setting, self.name = setting, name
+        self.network = NETWORKS[name](setting.window).eval()
+        self.entry = BankEntry.from_module(name, self.network, window_size=setting.window)
+        self.cases = make_phantoms(1, size=setting.shape)
+        self.image = self.cases[0]["image"].data.float()
+
+    def skte(self, **params: Any) -> Callable[[], Any]:
+        extractor = SegmentationFeatureExtractor(self.entry, **params).fit(self.cases)
+        return lambda: extractor.transform(self.cases)
+
+    def bare(self) -> None:
+        with torch.inference_mode():
+            for place in _published.windows(self.setting.shape, self.setting.window, 0.0):
+                self.network(self.image[(slice(None), *place)][None])
+
+    def monai(self) -> None:
+        with torch.inference_mode():
+            sliding_window_inference(
+                self.image[None], self.setting.window, 1, self.network, overlap=0.5
+            )
+
+    def published(self) -> Callable[[], Any]:
+        extractor = SegmentationFeatureExtractor(self.entry).fit(self.cases)
+        layers = [layer.name for layer in extractor.layers_]
+        label = self.cases[0]["label"].data[0].numpy()
+        rng = np.random.default_rng(0)
+        voxels = [rng.integers(0, self.setting.shape, (500, 3))]
+        for value in np.unique(label):
+            here = np.argwhere(label == value)
+            voxels.append(here[rng.permutation(len(here))[:500]])
+        sample = np.concatenate(voxels)
+        return lambda: _published.extract(
+            self.network, layers, self.image, sample, self.setting.window
+        )
+
+
+def in_turn(sides: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each side, round by round."""
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, run in sides.items():
+            gc.collect()
+            begun = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - begun)
+    return seconds
+
+
+def ratio(seconds: dict[str, list[float]], ours: str, theirs: str) -> float:
+    pairs = zip(seconds[ours], seconds[theirs], strict=True)
+    return round(statistics.median(a / b for a, b in pairs), 3)
+
+
+def compare(subject: Subject) -> dict[str, Any]:
+    """Every bar of a table, for one network."""
+    sides = {
+        "bare grid, no overlap": subject.bare,
+        "MONAI sliding window, overlap 0.5": subject.monai,
+        "published": subject.published(),
+        "skte, overlap 0": subject.skte(overlap=0.0),
+        "skte, overlap 0.5": subject.skte(),
+        "skte, cover": subject.skte(windows="cover"),
+        "skte, max_windows=4": subject.skte(max_windows=4),
+        "skte, foreground, cover": subject.skte(
+            windows="cover", overlap=0.25, n_case_samples=1, n_class_samples=500
+        ),
+    }
+    seconds = in_turn(sides, subject.setting.rounds)
+    windows = {
+        name: sum(case.info["n_windows"] for case in run())
+        for name, run in sides.items()
+        if name.startswith("skte")
+    }
+    ratios = {
+        "skte (overlap 0) / bare": ratio(seconds, "skte, overlap 0", "bare grid, no overlap"),
+        "skte (overlap 0) / MONAI": ratio(
+            seconds, "skte, overlap 0", "MONAI sliding window, overlap 0.5"
+        ),
+        "published / skte (overlap 0)": ratio(seconds, "published", "skte, overlap 0"),
+        "published / skte (overlap 0.5)": ratio(seconds, "published", "skte, overlap 0.5"),
+        "published / skte (max_windows=4)": ratio(seconds, "published", "skte, max_windows=4"),
+    }
+    return {
+        "network": subject.name,
+        "seconds": {k: [round(s, 3) for s in v] for k, v in seconds.items()},
+        "windows": windows,
+        "ratios": ratios,
+    }
+
+
+def main() -> None:
+    """Run all and write the result file."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--smoke", action="store_true", help="small volumes, no result file")
+    args = parser.parse_args()
+    setting = Setting.of(args.smoke)
+    content = {"networks": []}
+    for name in setting.networks:
+        result = compare(Subject(setting, name))
+        content["networks"].append(result)
+        print(json.dumps(result, indent=1), flush=True)
+    name, window, shape = setting.networks[0], setting.window, setting.shape
+    half = (shape[0] // 2, shape[1] // 2, shape[2] // 2)
+    small = tuple(n // 2 for n in window)
+    for title, measure in {
+        "volume": lambda: _costs.growth(name, small, half, setting.rounds),
+        "memory": lambda: _costs.peak_memory(name, window, shape),
+        "all voxels": lambda: _costs.all_voxels(name, window, shape, setting.rounds),
+        "second estimator": lambda: _costs.second_estimator(name, window, half, 6),
+    }.items():
+        content[title] = measure()
+        print(title, json.dumps(content[title], indent=1), flush=True)
+    if not args.smoke:
+        write_json(RESULTS / "extraction.json", {**provenance(seed=0), **content})
+
+
+if __name__ == "__main__":
+    main()

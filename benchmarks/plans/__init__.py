@@ -1,0 +1,1 @@
+"""What window plans and sampling do to scores and rankings."""

@@ -1,0 +1,167 @@
+"""Window plans and all-voxel moments through the extractor: every feature at its voxel."""
+
+import numpy as np
+import pytest
+import torch
+import torchio as tio
+from torch import nn
+from torch.nn import functional
+
+from skte import CCFV, GBC, BankEntry, HScore, LogME, SegmentationFeatureExtractor, TransRate
+from skte.datasets import make_phantoms
+from skte.demo import small_unet
+from skte.features import CaseFeatures, FeatureSet, LayerSample
+
+
+class Coordinates(nn.Module):
+    """Its only layer returns the input, in which a voxel's place is written."""
+
+    def __init__(self, stride=1):
+        super().__init__()
+        self.down = nn.AvgPool3d(stride)
+        self.up = nn.Identity()
+        self.head = nn.Conv3d(3, 2, 1)
+
+    def forward(self, x):
+        return self.head(self.up(self.down(x)))
+
+
+def place_coded(shape, spacing=(1.0, 1.0, 1.0), case_id="a"):
+    places = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij")).astype(np.float32)
+    label = np.zeros(shape, dtype=np.int64)
+    label[2:7, 3:9, 1:5] = 2
+    label[-6:-1, -6:-1, -3:] = 7
+    affine = np.diag([*spacing, 1.0])
+    return tio.Subject(
+        image=tio.ScalarImage(tensor=torch.from_numpy(places), affine=affine),
+        label=tio.LabelMap(tensor=torch.from_numpy(label)[None], affine=affine),
+        case_id=case_id,
+    )
+
+
+PLANS = [
+    {"windows": "grid", "overlap": 0.0},
+    {"windows": "grid", "overlap": 0.5},
+    {"windows": "cover", "overlap": 0.0},
+    {"windows": "cover", "overlap": 0.5},
+    {"max_windows": 1},
+    {"max_windows": 3, "overlap": 0.25},
+    {"max_windows": 5, "cell_size": (8, 12, 16)},
+]
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=str)
+@pytest.mark.parametrize("shape", [(37, 29, 23), (9, 40, 11), (64, 20, 5)])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_every_feature_belongs_to_its_voxel_and_label(plan, shape, batch_size):
+    entry = BankEntry.from_module("places", Coordinates(), layers=("up",))
+    extractor = SegmentationFeatureExtractor(
+        entry, window_size=(16, 12, 8), batch_size=batch_size, n_case_samples=80, **plan
+    )
+    case = place_coded(shape)
+    sample = extractor.fit_transform([case])[0].layers["up"]
+    places = np.round(sample.X).astype(int)
+    np.testing.assert_array_equal(places, sample.X)
+    np.testing.assert_array_equal(case["label"].data[0].numpy()[tuple(places.T)], sample.y)
+    whole = np.round(sample.X_case).astype(int)
+    assert (whole >= 0).all()
+    assert (whole < np.array(shape)).all()
+    assert len(np.unique(whole, axis=0)) == len(whole)
+    if "max_windows" in plan and "cell_size" not in plan:
+        info = extractor.transform([case])[0].info
+        assert info["n_windows"] <= plan["max_windows"]
+
+
+def test_all_models_see_the_same_voxels_under_max_windows():
+    case = place_coded((40, 36, 20))
+    seen = []
+    for window in ((16, 16, 8), (24, 8, 16)):
+        entry = BankEntry.from_module("places", Coordinates(), layers=("up",), window_size=window)
+        extractor = SegmentationFeatureExtractor(entry, max_windows=3, cell_size=12)
+        seen.append(extractor.fit_transform([case])[0].layers["up"])
+    np.testing.assert_array_equal(seen[0].X, seen[1].X)
+    np.testing.assert_array_equal(seen[0].X_case, seen[1].X_case)
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=str)
+def test_strided_layers_equal_full_upsampling(plan):
+    """One window holds the volume, so every plan must give the same features."""
+    network = small_unet(widths=(4, 8, 16))
+    case = make_phantoms(1, size=(32, 32, 16))[0]
+    entry = BankEntry.from_module("unet", network)
+    plan = {k: v for k, v in plan.items() if k != "cell_size"}
+    extractor = SegmentationFeatureExtractor(entry, window_size=(32, 32, 16), **plan)
+    sample = extractor.fit_transform([case])[0]
+    for name, full in upsampled(network, sample.layers, case).items():
+        label = case["label"].data[0].numpy().reshape(-1)
+        mine = sample.layers[name]
+        for value in (0, 1):  # each feature is that of some voxel of its class
+            candidates = full[label == value]
+            for x in mine.X[mine.y == value][:10]:
+                gap = np.abs(candidates - x).max(axis=1).min()
+                assert gap <= 1e-5 * np.abs(full).max()
+
+
+def test_all_voxels_are_counted_once_whatever_the_windows():
+    case = make_phantoms(1, size=(40, 24, 16), labels=(0, 2, 7))[0]
+    label = case["label"].data[0].numpy()
+    for overlap in (0.0, 0.5):
+        extractor = SegmentationFeatureExtractor(
+            BankEntry.from_module("unet", small_unet(widths=(4, 8))),
+            window_size=16,
+            overlap=overlap,
+            moments="all",
+        )
+        for sample in extractor.fit_transform([case])[0].layers.values():
+            assert sample.moments.classes.tolist() == [0, 2, 7]
+            expected = [(label == value).sum() for value in (0, 2, 7)]
+            assert sample.moments.counts.tolist() == expected
+
+
+@pytest.mark.parametrize("estimator", [LogME(), GBC(), TransRate(), HScore(), CCFV(normalize=None)])
+def test_scores_from_all_voxels_are_those_of_full_upsampling(estimator):
+    """One window holds each case, and every voxel of it is given as an array."""
+    cases = make_phantoms(3, size=(32, 24, 16), labels=(0, 2, 7))
+    network = small_unet(widths=(4, 8, 16))
+    extractor = SegmentationFeatureExtractor(
+        BankEntry.from_module("unet", network), window_size=(32, 24, 16), moments="all"
+    )
+    features = extractor.fit_transform(cases)
+    full = []
+    for case, mine in zip(cases, features, strict=True):
+        outputs = upsampled(network, features.layer_names, case)
+        y = case["label"].data[0].numpy().reshape(-1)
+        layers = {name: LayerSample(X, y, mine.layers[name].X_case) for name, X in outputs.items()}
+        full.append(CaseFeatures(mine.case_id, layers))
+    expected = estimator.fit(FeatureSet(full)).layer_scores_
+    np.testing.assert_allclose(estimator.fit(features).layer_scores_, expected, rtol=1e-4)
+
+
+def upsampled(network, names, case):
+    """Every voxel's features, layer by layer, of shape (n_voxels, n_channels)."""
+    outputs = {}
+    hooks = [
+        network.get_submodule(name).register_forward_hook(
+            lambda m, a, out, name=name: outputs.__setitem__(name, out)
+        )
+        for name in names
+    ]
+    with torch.inference_mode():
+        network.eval()(case["image"].data[None].float())
+    for hook in hooks:
+        hook.remove()
+    size = tuple(case["label"].data.shape[1:])
+    return {
+        name: functional.interpolate(out, size=size, mode="trilinear", align_corners=False)[0]
+        .reshape(out.shape[1], -1)
+        .T.numpy()
+        for name, out in outputs.items()
+    }
+
+
+@pytest.mark.parametrize("params", [{"windows": "cover"}, {"max_windows": 2}])
+def test_all_voxels_need_the_grid(params):
+    entry = BankEntry.from_module("places", Coordinates(), layers=("up",))
+    extractor = SegmentationFeatureExtractor(entry, moments="all", **params)
+    with pytest.raises(ValueError, match=r"moments='all'.*windows='grid'"):
+        extractor.fit([place_coded((20, 20, 10))])
