@@ -33,10 +33,13 @@ class Reading(NamedTuple):
         Rows in the order of the points.
     moments : dict of str to ClassMoments
         Of all labelled voxels, where they were asked for.
+    seconds : float
+        Spent reading layers, within the forward passes.
     """
 
     features: dict[str, NDArray[np.float32]]
     moments: dict[str, ClassMoments]
+    seconds: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +126,7 @@ class WindowReader:
                         results.pop(OUTPUT, None)
                     else:
                         self._store(results, OUTPUT, head, plan, batch, n_output)
-        return Reading(results, moments)
+        return Reading(results, moments, taps.seconds)
 
     def _windows(self, image: torch.Tensor, plan: WindowPlan, batch: range) -> torch.Tensor:
         crops = []

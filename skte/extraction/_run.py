@@ -98,6 +98,7 @@ class CaseRunner:
             "n_windows_planned": plan.n_planned,
             "seconds_load": waited,
             "seconds_forward": time.perf_counter() - begun,
+            "seconds_tap": read.seconds,
         }
         try:
             return self._assemble(case, read, info)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -68,6 +69,7 @@ class Taps:
     ) -> None:
         self.network, self.names, self.take, self.stop = network, names, take, stop
         self.taken: dict[str, Any] = {}
+        self.seconds = 0.0  # spent reading layers
         self._calls = 0
         self._last: int | None = None
         self._handles: list[Any] = []
@@ -103,7 +105,9 @@ class Taps:
 
     def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def store(module: nn.Module, args: Any, output: Any) -> None:
+            begun = time.perf_counter()
             self.taken[name] = self.take(name, output)
+            self.seconds += time.perf_counter() - begun
             self._calls += 1
             if self._calls == self._last:
                 raise _AllTaken

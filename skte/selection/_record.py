@@ -20,14 +20,6 @@ from skte.features import FeatureSet
 
 __all__ = ["ModelRecord", "score_entry"]
 
-# What Python itself hides by default: for programmers, not about a model's score.
-_NOT_OF_A_MODEL = (
-    DeprecationWarning,
-    ImportWarning,
-    PendingDeprecationWarning,
-    ResourceWarning,
-)
-
 
 @dataclass
 class ModelRecord:
@@ -53,8 +45,9 @@ class ModelRecord:
         Forward windows run.
     n_cached : int
         Cases whose features came from the cache.
-    seconds_load, seconds_forward, seconds_score : float
-        Wall time for loading cases, forward passes, and all estimators.
+    seconds_load, seconds_forward, seconds_tap, seconds_score : float
+        Wall time for waiting for cases, forward passes, reading layers within them, and
+        all estimators.
     """
 
     name: str
@@ -68,36 +61,13 @@ class ModelRecord:
     n_cached: int = 0
     seconds_load: float = 0.0
     seconds_forward: float = 0.0
+    seconds_tap: float = 0.0
     seconds_score: float = 0.0
 
     @property
     def seconds(self) -> float:
         """Wall time in total."""
         return self.seconds_load + self.seconds_forward + self.seconds_score
-
-    @staticmethod
-    def columns(records: Sequence[ModelRecord], key: str) -> dict[str, NDArray[Any]]:
-        """Equal-length arrays of everything but the scores, for ``results_``."""
-        objects: dict[str, list[Any]] = {
-            "layers": [r.layers for r in records],
-            "layer_scores": [r.layer_scores.get(key, np.array([])) for r in records],
-            "warnings": [
-                tuple(text for kind, text in r.warned if not issubclass(kind, _NOT_OF_A_MODEL))
-                for r in records
-            ],
-            "error": ["; ".join(dict.fromkeys(r.errors.values())) for r in records],
-        }
-        table: dict[str, NDArray[Any]] = {}
-        for name, values in objects.items():
-            column = np.empty(len(records), dtype=object)
-            for i, value in enumerate(values):  # assigning a list would broadcast tuples
-                column[i] = value
-            table[name] = column
-        for name in ("n_windows", "n_cached", "seconds_load", "seconds_forward", "seconds_score"):
-            table[name] = np.array([getattr(r, name) for r in records])
-        for name in ("warnings", "error"):  # the last columns of a printed table
-            table[name] = table.pop(name)
-        return table
 
 
 def score_entry(
@@ -166,6 +136,7 @@ def _note_cost(record: ModelRecord, features: FeatureSet) -> None:
     record.n_windows = sum(info["n_windows"] for info in run)
     record.seconds_load = sum(info["seconds_load"] for info in run)
     record.seconds_forward = sum(info["seconds_forward"] for info in run)
+    record.seconds_tap = sum(info["seconds_tap"] for info in run)
 
 
 def _reason(error: Exception) -> str:

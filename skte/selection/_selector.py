@@ -11,9 +11,8 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.exceptions import FitFailedWarning
 from sklearn.utils import Tags, check_random_state
@@ -21,26 +20,23 @@ from sklearn.utils.validation import check_is_fitted
 
 from skte._sklearn import UNUSED, Interval, StrOptions, fit_context
 from skte.bank import BankEntry, load_bank
-from skte.datasets import check_dataset, load_dataset, read_case
+from skte.datasets import check_dataset, load_dataset
 from skte.estimators import TransferabilityEstimator
 from skte.exceptions import DatasetError, SkteError
 from skte.extraction import (
-    CaseStore,
     FeatureCache,
     SegmentationFeatureExtractor,
-    resolve_device,
 )
+from skte.selection._jobs import make_template, run_models
 from skte.selection._kendall import weighted_kendall_score
 from skte.selection._performance import align_performance
 from skte.selection._ranking import Ranking, rank_scores
-from skte.selection._record import ModelRecord, score_entry
+from skte.selection._record import ModelRecord
+from skte.selection._results import results_table
 
 __all__ = ["ModelBankSelector"]
 
 _log = logging.getLogger("skte")
-
-# Preprocessed images that are kept from one model to the next.
-_KEPT_BYTES = 2**30
 
 
 class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
@@ -99,9 +95,9 @@ class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
     results_ : dict of ndarray
         One entry a model and key, for ``pandas.DataFrame(selector.results_)``:
         ``name``, ``score``, ``rank``, ``layers``, ``layer_scores``, ``n_windows``,
-        ``n_cached``, ``seconds_load``, ``seconds_forward``, ``seconds_score``,
-        ``warnings``, ``error``; and with a mapping of estimators also ``score_<key>``,
-        ``rank_<key>`` for each.
+        ``n_cached``, ``seconds_load``, ``seconds_forward``, ``seconds_tap``,
+        ``seconds_score``, ``warnings``, ``error``; and with a mapping of estimators also
+        ``score_<key>``, ``rank_<key>`` for each.
         ``standard_error`` (``standard_error_<key>``) where an estimator compares a
         sample of the pairs of cases, see `CCFV`.
 
@@ -274,42 +270,20 @@ class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
     ) -> Iterator[ModelRecord]:
         """Yield records in the order of `entries`, as they become ready."""
         estimators = self._estimators()
-        template = (
-            SegmentationFeatureExtractor() if self.extractor is None else clone(self.extractor)
+        template = make_template(
+            self.extractor, estimators, seed=seed, device=self.device, cache=self.cache
         )
-        template.set_params(random_state=seed)
-        if self.device is not None:
-            template.set_params(device=self.device)
-        resolve_device(template.device)  # told once, not once a model
-        if self.cache is not None:
-            template.set_params(cache=self.cache)
-        elif not any(estimator.needs_source_head for estimator in estimators.values()):
-            template.set_params(source_head=False)  # with a cache, a later run may need it
-        raises = self.error_score == "raise"
-        store = CaseStore(_KEPT_BYTES if len(entries) > 1 else 0)
-        parallel = Parallel(n_jobs=self.n_jobs, return_as="generator")
-        records = parallel(
-            delayed(score_entry)(
-                entry,
-                clone(template).set_params(device=device),
-                estimators,
-                subjects,
-                store,
-                raises,
-            )
-            for entry, device in zip(entries, self._devices(template, len(entries)), strict=True)
+        records = run_models(
+            entries,
+            template,
+            estimators,
+            subjects,
+            n_jobs=self.n_jobs,
+            raises=self.error_score == "raise",
         )
         for position, record in enumerate(records, start=1):
-            _raise_fault_of_cases(record, subjects)
             self._report(record, position, len(entries))
             yield record
-
-    def _devices(self, template: SegmentationFeatureExtractor, n_entries: int) -> list[Any]:
-        """Device of each entry; several GPUs take turns when models run in parallel."""
-        n_gpus = torch.cuda.device_count()
-        if template.device is not None or n_gpus < 2 or self.n_jobs in (None, 1):
-            return [template.device] * n_entries
-        return [f"cuda:{i % n_gpus}" for i in range(n_entries)]
 
     def _run_with_callbacks(
         self, entries: Sequence[BankEntry], subjects: Sequence[Any], seed: int
@@ -380,33 +354,10 @@ class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
         self.ranks_: NDArray[np.intp] = rank_scores(self.scores_)
         self.ranking_ = Ranking.from_scores(self.names_, self.scores_)
         self.best_name_: str = self.ranking_[0]
-        self.results_: dict[str, NDArray[Any]] = {
-            "name": np.array(self.names_, dtype=object),
-            "score": self.scores_,
-            "rank": self.ranks_,
-        }
-        if isinstance(self.estimator, Mapping):
-            for key in keys:
-                self.results_[f"score_{key}"] = columns[key]
-                self.results_[f"rank_{key}"] = rank_scores(columns[key])
-        for key in keys:
-            if any(record.standard_errors.get(key, 0.0) > 0.0 for record in records):
-                name = f"standard_error_{key}" if key else "standard_error"
-                errors = [record.standard_errors.get(key, np.nan) for record in records]
-                self.results_[name] = np.array(errors)
-        self.results_ |= ModelRecord.columns(records, keys[0])
+        several = isinstance(self.estimator, Mapping)
+        self.results_: dict[str, NDArray[Any]] = results_table(records, columns, several=several)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array = False
         return tags
-
-
-def _raise_fault_of_cases(record: ModelRecord, subjects: Sequence[Any]) -> None:
-    """Raise what is wrong with a case that failures name: it is no model's fault.
-
-    Otherwise it would be told once a model, and end as "every model failed".
-    """
-    for subject in subjects:
-        if any(repr(subject["case_id"]) in reason for reason in record.errors.values()):
-            read_case(subject)

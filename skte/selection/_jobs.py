@@ -1,0 +1,140 @@
+"""Running the models of a bank, several at a time where asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from joblib import Parallel, delayed
+from sklearn.base import clone
+
+from skte.bank import BankEntry
+from skte.datasets import read_case
+from skte.estimators import TransferabilityEstimator
+from skte.extraction import (
+    CaseStore,
+    FeatureCache,
+    SegmentationFeatureExtractor,
+    resolve_device,
+)
+from skte.selection._record import ModelRecord, score_entry
+
+__all__ = ["make_template", "run_models"]
+
+# Preprocessed images that are kept from one model to the next.
+_KEPT_BYTES = 2**30
+
+
+def make_template(
+    extractor: SegmentationFeatureExtractor | None,
+    estimators: Mapping[str, TransferabilityEstimator],
+    *,
+    seed: int,
+    device: str | torch.device | None,
+    cache: str | os.PathLike[str] | FeatureCache | None,
+) -> SegmentationFeatureExtractor:
+    """Return the extractor that every model gets a copy of.
+
+    Parameters
+    ----------
+    extractor : SegmentationFeatureExtractor or None
+        The user's; None for one with default settings.
+    estimators : mapping of str to TransferabilityEstimator
+        What its features are for.
+    seed : int
+        Of the voxels.
+    device, cache
+        Of the selector; None leaves the extractor's own.
+
+    Returns
+    -------
+    SegmentationFeatureExtractor
+        Without an entry.
+
+    Raises
+    ------
+    ExtractionError
+        If the device cannot be used: told once, not once a model.
+    """
+    template = SegmentationFeatureExtractor() if extractor is None else clone(extractor)
+    template.set_params(random_state=seed)
+    if device is not None:
+        template.set_params(device=device)
+    resolve_device(template.device)
+    if cache is not None:
+        template.set_params(cache=cache)
+    # With a cache, a later run may need the head.
+    if template.cache is None and not any(e.needs_source_head for e in estimators.values()):
+        template.set_params(source_head=False)
+    return template
+
+
+def run_models(
+    entries: Sequence[BankEntry],
+    template: SegmentationFeatureExtractor,
+    estimators: Mapping[str, TransferabilityEstimator],
+    subjects: Sequence[Any],
+    *,
+    n_jobs: int | None,
+    raises: bool,
+) -> Iterator[ModelRecord]:
+    """Extract and score every model.
+
+    Parameters
+    ----------
+    entries : sequence of BankEntry
+        The models.
+    template : SegmentationFeatureExtractor
+        Of `make_template`.
+    estimators : mapping of str to TransferabilityEstimator
+        All score the same features.
+    subjects : sequence of Subject
+        The cases.
+    n_jobs : int or None
+        Processes, as in joblib.
+    raises : bool
+        Whether a failure is raised or recorded.
+
+    Yields
+    ------
+    ModelRecord
+        In the order of `entries`, as they become ready.
+
+    Raises
+    ------
+    DatasetError
+        If a failure is the fault of a case.
+    """
+    store = CaseStore(_KEPT_BYTES if len(entries) > 1 else 0)
+    devices = share_devices(template.device, len(entries), n_jobs)
+    records = Parallel(n_jobs=n_jobs, return_as="generator")(
+        delayed(score_entry)(
+            entry, clone(template).set_params(device=device), estimators, subjects, store, raises
+        )
+        for entry, device in zip(entries, devices, strict=True)
+    )
+    for record in records:
+        _raise_fault_of_cases(record, subjects)
+        yield record
+
+
+def share_devices(
+    device: str | torch.device | None, n_entries: int, n_jobs: int | None
+) -> list[str | torch.device | None]:
+    """Device of each entry: several GPUs take turns where models run in parallel."""
+    n_gpus = torch.cuda.device_count()
+    if device is not None or n_gpus < 2 or n_jobs in (None, 1):
+        return [device] * n_entries
+    return [f"cuda:{i % n_gpus}" for i in range(n_entries)]
+
+
+def _raise_fault_of_cases(record: ModelRecord, subjects: Sequence[Any]) -> None:
+    """Raise what is wrong with a case that failures name: it is no model's fault.
+
+    Otherwise it would be told once a model, and end as "every model failed".
+    """
+    for subject in subjects:
+        if any(repr(subject["case_id"]) in reason for reason in record.errors.values()):
+            read_case(subject)
