@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
@@ -289,18 +290,17 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         cases = [cache.load(subject) for subject in subjects]
         missing = [i for i, case in enumerate(cases) if case is None]
         if missing:
-            for i, case in zip(
-                missing, self._run(subjects, missing, lazy.load(), store), strict=True
-            ):
-                cache.store(subjects[i], case)
-                cases[i] = case
+            with closing(self._run(subjects, missing, lazy.load(), store)) as extracted:
+                for i, case in zip(missing, extracted, strict=True):
+                    cache.store(subjects[i], case)
+                    cases[i] = case
         whole = [case for case in cases if case is not None]
         self._warn_of_no_posterior(whole)
         return FeatureSet(whole, name=self._recipe.name)
 
     def _run(
         self, subjects: Sequence[Any], which: Sequence[int], network: nn.Module, store: CaseStore
-    ) -> Iterator[CaseFeatures]:
+    ) -> Generator[CaseFeatures]:
         """Run the network over some of the cases."""
         device = resolve_device(self.device)
         all_voxels = self.moments == "all"
@@ -320,8 +320,10 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
                 all_voxels=all_voxels,
             )
             items = [(i, subjects[i]) for i in which]
-            for case, waited in ahead(lambda item: preparer.prepare(*item), items):
-                yield runner.run(case, waited)
+            # Closed at once, not when memory is collected: it owns a thread.
+            with closing(ahead(lambda item: preparer.prepare(*item), items)) as prepared:
+                for case, waited in prepared:
+                    yield runner.run(case, waited)
 
     def _window_rule(self) -> str:
         return "cover" if self.max_windows is not None else self.windows

@@ -6,7 +6,7 @@ import itertools
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
@@ -177,7 +177,7 @@ class CasePreparer:
         return prepared
 
 
-def ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Result, float]]:
+def ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Generator[tuple[Result, float]]:
     """Do the work for each item while the one before is in use.
 
     Parameters

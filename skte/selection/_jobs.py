@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -79,7 +80,7 @@ def run_models(
     *,
     n_jobs: int | None,
     raises: bool,
-) -> Iterator[ModelRecord]:
+) -> Generator[ModelRecord]:
     """Extract and score every model.
 
     Parameters
@@ -115,9 +116,15 @@ def run_models(
         )
         for entry, device in zip(entries, devices, strict=True)
     )
-    for record in records:
-        _raise_fault_of_cases(record, subjects)
-        yield record
+    try:
+        for record in records:
+            _raise_fault_of_cases(record, subjects)
+            yield record
+    finally:
+        with warnings.catch_warnings():
+            # After a failure there are tasks left, and that they are cancelled is no news.
+            warnings.filterwarnings("ignore", message=r"\d+ tasks which were still")
+            records.close()
 
 
 def share_devices(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -224,9 +225,9 @@ class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
         known = dict(zip(self.bank_, self.parts_, strict=True))
         entries = list(load_bank(bank))
         new = [entry for entry in entries if entry not in known]
-        records = self._run(new, self.dataset_, self.random_state_)
-        for entry, record in zip(new, records, strict=True):
-            known[entry] = record.parts.get(key)
+        with closing(self._run(new, self.dataset_, self.random_state_)) as records:
+            for entry, record in zip(new, records, strict=True):
+                known[entry] = record.parts.get(key)
         return self._combine(estimator, [known[entry] for entry in entries])
 
     def score(self, bank: Any, performance: ArrayLike | Mapping[str, float]) -> float:
@@ -267,13 +268,13 @@ class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
 
     def _run(
         self, entries: Sequence[BankEntry], subjects: Sequence[Any], seed: int
-    ) -> Iterator[ModelRecord]:
+    ) -> Generator[ModelRecord]:
         """Yield records in the order of `entries`, as they become ready."""
         estimators = self._estimators()
         template = make_template(
             self.extractor, estimators, seed=seed, device=self.device, cache=self.cache
         )
-        records = run_models(
+        running = run_models(
             entries,
             template,
             estimators,
@@ -281,9 +282,10 @@ class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
             n_jobs=self.n_jobs,
             raises=self.error_score == "raise",
         )
-        for position, record in enumerate(records, start=1):
-            self._report(record, position, len(entries))
-            yield record
+        with closing(running) as records:
+            for position, record in enumerate(records, start=1):
+                self._report(record, position, len(entries))
+                yield record
 
     def _run_with_callbacks(
         self, entries: Sequence[BankEntry], subjects: Sequence[Any], seed: int
@@ -291,11 +293,13 @@ class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
         context = self._init_callback_context(max_subtasks=len(entries))
         context.call_on_fit_task_begin(estimator=self)
         records = []
-        for record in self._run(entries, subjects, seed):
-            step = context.subcontext(task_name=f"model {record.name}")
-            step.call_on_fit_task_begin(estimator=self)
-            records.append(record)
-            step.call_on_fit_task_end(estimator=self)
+        # Closed at once, not when memory is collected: it owns processes and threads.
+        with closing(self._run(entries, subjects, seed)) as running:
+            for record in running:
+                step = context.subcontext(task_name=f"model {record.name}")
+                step.call_on_fit_task_begin(estimator=self)
+                records.append(record)
+                step.call_on_fit_task_end(estimator=self)
         context.call_on_fit_task_end(estimator=self)
         return records
 

@@ -1,7 +1,10 @@
 """The selector: one extraction a model, the same ranking whatever the route."""
 
+import gc
 import logging
 import pickle
+import threading
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -201,6 +204,17 @@ class TestFailures:
     def test_raise_names_the_entry(self, cases, bank, extractor):
         with pytest.raises(SkteError, match=r"'broken'.*no thanks"):
             select(extractor).fit({**bank, "broken": Angry()}, cases)
+
+    @pytest.mark.parametrize("n_jobs", [1, 2])
+    def test_nothing_is_left_running_after_a_failure(self, cases, extractor, n_jobs):
+        """What is closed by the garbage collector alone complains there."""
+        entries = [BankEntry("broken", Angry), *(BankEntry(f"n{i}", build_net) for i in range(4))]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with pytest.raises(SkteError, match="no thanks"):
+                select(extractor, n_jobs=n_jobs).fit(entries, cases)
+            gc.collect()
+        assert not any(thread.name.startswith("skte-load") for thread in threading.enumerate())
 
     def test_missing_weights_are_a_broken_entry(self, cases, bank, extractor, tmp_path):
         entries = [
