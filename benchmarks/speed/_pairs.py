@@ -22,8 +22,8 @@ N_TIMED = 60
 
 def ratios(smoke: bool) -> Iterator[Ratio]:
     for d, n in ((16, 30),) if smoke else SIZES:
-        for decay in (0, 1):
-            yield from _wasserstein(d, n, decay, 8 if smoke else N_CASES, 1 if smoke else 5)
+        for decay in (0, 1, 2):
+            yield from _wasserstein(d, n, decay, 8 if smoke else N_CASES, 1 if smoke else 3)
     yield _energy(500 if smoke else 5000, 64, 1 if smoke else 7)
 
 

@@ -61,13 +61,17 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
     parser.add_argument(
-        "--seed", type=seed, default=0, metavar="N", help="seed of the sampled voxels"
-    )
-    parser.add_argument(
         "--error-score",
         choices=["nan", "raise"],
         default="nan",
         help="a model that fails is listed last (nan, the default) or ends the run (raise)",
+    )
+    _add_extraction_options(parser.add_argument_group("what is looked at"))
+
+
+def _add_extraction_options(parser: argparse._ArgumentGroup) -> None:
+    parser.add_argument(
+        "--seed", type=seed, default=0, metavar="N", help="seed of the sampled voxels"
     )
     parser.add_argument(
         "--window", type=count, nargs="+", metavar="N", help="edges of the window in voxels"
