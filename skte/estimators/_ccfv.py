@@ -26,6 +26,9 @@ __all__ = ["CCFV"]
 
 _WARN_FLOORED = 0.01
 _COLLAPSED = 0.5
+# A distance between cases below this share of the features' spread is rounding: squared,
+# it is that of the traces it is the difference of.
+_ROUNDING = 1e-6
 # Distances between Gaussians form fourth powers of the features.
 _HUGE = 1e70
 
@@ -221,7 +224,7 @@ class CCFV(TransferabilityEstimator):
         if self.class_consistency:
             details |= self._consistency(block)
             total = sum(details["consistency"].values())  # eq. (2), a sum over classes
-            if total == 0.0:
+            if total <= _ROUNDING * len(details["consistency"]) * _spread(block.X):
                 return _collapsed(block, "the same in every case, class by class"), details
             score -= float(np.log(total))
         if details["floored"] > _COLLAPSED:
@@ -320,6 +323,11 @@ class CCFV(TransferabilityEstimator):
             "truncation": sum(one.error for one in found.values()),
             "cases": names,
         }
+
+
+def _spread(X: NDArray[np.float64]) -> float:
+    """Root mean squared distance of features from their mean."""
+    return float(np.sqrt(X.var(axis=0).sum()))
 
 
 def _names(block: FeatureBlock, cases: list[Any]) -> list[Any]:

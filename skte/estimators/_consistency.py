@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
 from skte.estimators._gaussian import PAIRWISE_DISTANCES, Gaussians
+from skte.estimators._labels import as_plain
 from skte.exceptions import UnusableClassWarning
 from skte.features import FeatureBlock
 
@@ -151,15 +152,15 @@ def class_distances(
             continue
         present, gaussians = _fitted(block, codes, label)
         if len(present) < 2:
-            unusable.append(label.item())
+            unusable.append(as_plain(label))
             continue
         points = not any(len(A) for A in gaussians.factors)
         if points and n_pairs is None and distance == "wasserstein":
-            result[label.item()] = _between_points(gaussians.means, present)
+            result[as_plain(label)] = _between_points(gaussians.means, present)
             continue
         pairs = _choose_pairs(len(present), present, order, n_pairs)
         values, errors = PAIRWISE_DISTANCES[distance](gaussians, pairs, trace_share)
-        result[label.item()] = CaseDistances(
+        result[as_plain(label)] = CaseDistances(
             mean=float(values.mean()),
             pairs=present[pairs],
             values=values,

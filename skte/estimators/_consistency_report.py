@@ -76,7 +76,8 @@ def diagnose_consistency(layers: Sequence[str], details: Details) -> dict[str, A
         ]
         classes += sorted(shares, key=lambda one: -one.distance)
         for label, D in layer.get("distances", {}).items():
-            i, j = np.unravel_index(np.nanargmax(D), D.shape)
+            upper = np.where(np.tri(len(D), dtype=bool), np.nan, D)  # no case is far from itself
+            i, j = np.unravel_index(np.nanargmax(upper), D.shape)
             farthest = (str(layer["cases"][i]), str(layer["cases"][j]))
             pairs.append(PairDistance(name, label, farthest, float(D[i, j])))
             for case, ratio in zip(layer["cases"], _ratios(D), strict=True):

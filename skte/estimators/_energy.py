@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
+from skte.estimators._labels import as_plain
+
 __all__ = ["PairEnergy", "case_energies", "mean_pair_energy"]
 
 # A block of distances of this many rows and columns stays in the processor's cache.
@@ -98,7 +100,7 @@ def case_energies(
     order = np.argsort(codes, kind="stable")
     parts = np.split(order, np.cumsum(np.bincount(codes, minlength=len(cases)))[:-1])
     return {
-        case.item(): mean_pair_energy(X[rows], s=s, min_distance=min_distance)
+        as_plain(case): mean_pair_energy(X[rows], s=s, min_distance=min_distance)
         for case, rows in zip(cases, parts, strict=True)
         if len(rows) > 1
     }

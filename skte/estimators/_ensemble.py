@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.utils import Tags
 from sklearn.utils.metaestimators import available_if
 
@@ -159,7 +161,7 @@ class Ensemble(TransferabilityEstimator):
     def part_(self) -> Part:
         """What `combine` needs to know of the model this was fitted on."""
         if not hasattr(self, "estimators_"):
-            raise AttributeError("This Ensemble is not fitted: call fit first.")
+            raise NotFittedError("This Ensemble is not fitted: call fit first.")
         return {name: member.part_ for name, member in self.estimators_.items()}
 
     @property
@@ -184,6 +186,11 @@ class Ensemble(TransferabilityEstimator):
         weights = self._weights(members)
         result = np.zeros(len(parts))
         for name, member in members.items():
+            if not all(isinstance(part, Mapping) and name in part for part in parts):
+                raise ValueError(
+                    f"combine() got a part without member {name!r}: give part_ of this ensemble, "
+                    "fitted on each model, and leave out models that failed."
+                )
             scores = member.combine([part[name] for part in parts])
             result += weights[name] * _on_common_scale(scores, self.method)
         return result
@@ -195,8 +202,18 @@ class Ensemble(TransferabilityEstimator):
         -------
         Diagnosis
             Its ``layers`` are the members; its ``score`` is NaN, for there is none.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
         """
-        rows = [(name, float(member.score_)) for name, member in self.estimators_.items()]
+        if not hasattr(self, "estimators_"):
+            raise NotFittedError("This Ensemble is not fitted: call fit first.")
+        rows = [
+            (name, float(getattr(member, "score_", np.nan)))  # a nested ensemble has none
+            for name, member in self.estimators_.items()
+        ]
         return Diagnosis(type(self).__name__, float("nan"), rows)
 
     def _members(self) -> dict[str, TransferabilityEstimator]:
@@ -218,7 +235,8 @@ class Ensemble(TransferabilityEstimator):
     def _weights(self, members: Mapping[str, object]) -> dict[str, float]:
         if self.weights is None:
             return dict.fromkeys(members, 1.0 / len(members))
-        if set(self.weights) != set(members) or not all(w > 0 for w in self.weights.values()):
+        usable = all(isinstance(w, Real) and 0 < w < np.inf for w in self.weights.values())
+        if set(self.weights) != set(members) or not usable:
             raise ValueError(
                 f"Ensemble(weights={dict(self.weights)!r}) must give every member a positive "
                 f"weight; the members are {list(members)}."

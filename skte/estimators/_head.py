@@ -17,8 +17,8 @@ from skte.features import CaseFeatures, ClassMoments, FeatureBlock, FeatureSet
 
 __all__ = ["SourceHeadEstimator"]
 
-# Softmax in float16 autocast sums to one within about this.
-_SUM_TOLERANCE = 1e-4
+# Softmax in float16, over many classes, sums to one within about this.
+_SUM_TOLERANCE = 1e-3
 
 
 class SourceHeadEstimator(TransferabilityEstimator):

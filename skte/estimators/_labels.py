@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["encode_labels"]
+__all__ = ["as_plain", "encode_labels"]
+
+
+def as_plain(label: Any) -> Any:
+    """Return a label or case as Python's own type; in object arrays they are that already.
+
+    Parameters
+    ----------
+    label : object
+        An element of an array.
+
+    Returns
+    -------
+    object
+        Without numpy's type.
+    """
+    return label.item() if isinstance(label, np.generic) else label
 
 
 def encode_labels(y: NDArray[np.generic]) -> tuple[NDArray[np.generic], NDArray[np.intp]]:

@@ -71,6 +71,9 @@ def folder_problem(root: Path) -> str | None:
         # Not there yet, or out of reach for now: that costs the caching, not the run.
         return "has a marker that is a link: remove it" if _is_link(root / _MARKER) else None
     except (ValueError, RecursionError):
+        # Cut off by a crash, say. Where all else is a cache's, it is made again.
+        if all(_is_own(name) for name in names):
+            return None
         marker = None
     if not isinstance(marker, dict) or marker.get("format") != _MARKER_FORMAT:
         return f"has a damaged {_MARKER}: remove the folder, or name another one"
@@ -98,10 +101,23 @@ def prepare_folder(root: Path) -> None:
     problem = folder_problem(root)
     if problem:
         raise OSError(f"the folder {problem}")
-    if not (root / _MARKER).is_file():
+    if not _has_marker(root):
         root.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"format": _MARKER_FORMAT, "version": _MARKER_VERSION})
         write_file(root / _MARKER, text.encode())
+
+
+def _is_own(name: str) -> bool:
+    """Tell whether a name in a cache's folder is one that this module makes."""
+    return name == _MARKER or any(p.fullmatch(name) for p in (_FAN_OUT, _UNFINISHED))
+
+
+def _has_marker(root: Path) -> bool:
+    try:
+        json.loads(read_file(root / _MARKER, most=4096))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def place(root: Path, key: str, kind: str) -> Path:

@@ -329,7 +329,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         return "cover" if self.max_windows is not None else self.windows
 
     def _case_cache(self) -> CaseCache:
-        layers = self.layers if isinstance(self.layers, str) else list(self.layers)
+        layers = self.layers if isinstance(self.layers, str) else [str(n) for n in self.layers]
         plan = asdict(self._sample_plan())
         return CaseCache(
             self.cache,
@@ -337,7 +337,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
             {
                 **plan,
                 "layers": layers,
-                "window_size": self.window_size,
+                "window_size": _plain(self.window_size),
                 "windows": self._window_rule(),
                 "source_head": self.source_head,
                 "moments": self.moments,
@@ -345,14 +345,16 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         )
 
     def _sample_plan(self) -> SamplePlan:
-        cell_size = self.cell_size if self.cell_size is not None else self.window_size
+        cells = cell_edges(self.cell_size, "cell_size")  # refused also where it has no effect
+        if self.max_windows is not None and cells is None:
+            cells = cell_edges(self.window_size, "window_size")
         return SamplePlan(
             n_class_samples=self.n_class_samples,
             n_case_samples=self.n_case_samples,
             random_state=self.random_state_,
             overlap=self.overlap,
             max_windows=self.max_windows,
-            cell_size=None if self.max_windows is None else cell_edges(cell_size),
+            cell_size=None if self.max_windows is None else cells,
         )
 
     def _warn_of_no_posterior(self, cases: Sequence[CaseFeatures]) -> None:
@@ -370,6 +372,11 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array = False
         return tags
+
+
+def _plain(size: Any) -> Any:
+    """Return a size as JSON can hold it: arrays become lists of numbers."""
+    return size if size is None or isinstance(size, Integral) else np.asarray(size).tolist()
 
 
 def _seed(random_state: Any) -> int:

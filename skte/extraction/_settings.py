@@ -93,13 +93,15 @@ def window_edges(size: Any, n_axes: int) -> tuple[int, ...] | None:
     return (*whole, 1)[:3]
 
 
-def cell_edges(size: Any) -> tuple[int, ...] | None:
+def cell_edges(size: Any, name: str) -> tuple[int, ...] | None:
     """Bring the size of a cell of the label map to three edges.
 
     Parameters
     ----------
     size : int, sequence of int or None
         As the user gives it; two edges are those of a slice.
+    name : str
+        What messages call it.
 
     Returns
     -------
@@ -109,8 +111,17 @@ def cell_edges(size: Any) -> tuple[int, ...] | None:
     Raises
     ------
     ExtractionError
-        If it is no size of a window.
+        If it is no size of a cell.
     """
-    if size is None or isinstance(size, Integral):
-        return window_edges(size, 3)
-    return window_edges(size, len(tuple(size)) if len(tuple(size)) == 2 else 3)
+    if size is None:
+        return None
+    edges = (size,) * 3 if isinstance(size, Integral) else tuple(size)
+    if len(edges) == 2:
+        edges = (*edges, 1)
+    whole = len(edges) == 3 and all(isinstance(e, Integral) and int(e) >= 1 for e in edges)
+    if not whole or math.prod(map(int, edges)) > _MOST_VOXELS:
+        raise ExtractionError(
+            f"{name}={size!r} must be a positive integer, or three of them, or two for slices: "
+            "max_windows divides the label map into cells of about that size, in voxels."
+        )
+    return int(edges[0]), int(edges[1]), int(edges[2])

@@ -56,8 +56,8 @@ def make_template(
 
     Raises
     ------
-    ExtractionError
-        If the device cannot be used: told once, not once a model.
+    SkteError
+        If the device or the cache cannot be used: told once, not once a model.
     """
     template = SegmentationFeatureExtractor() if extractor is None else clone(extractor)
     template.set_params(random_state=seed)
@@ -66,6 +66,9 @@ def make_template(
     resolve_device(template.device)
     if cache is not None:
         template.set_params(cache=cache)
+    if template.cache is not None:  # refused here, not once a model
+        kept = template.cache
+        template.set_params(cache=kept if isinstance(kept, FeatureCache) else FeatureCache(kept))
     # With a cache, a later run may need the head.
     if template.cache is None and not any(e.needs_source_head for e in estimators.values()):
         template.set_params(source_head=False)

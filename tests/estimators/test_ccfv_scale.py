@@ -1,6 +1,7 @@
 """CC-FV with many cases: some of the pairs, truncated factors, memory, diagnosis."""
 
 import tracemalloc
+import warnings
 
 import numpy as np
 import pytest
@@ -159,6 +160,32 @@ class TestExtremes:
         groups[:10] = "a"
         with pytest.raises(ValueError, match="groups of different types"):
             problem.of(groups=groups).score(CCFV())
+
+
+@pytest.mark.parametrize("offset", [0.0, 100.0, 1e6])
+@pytest.mark.parametrize("params", [{}, {"normalize": None}, {"n_pairs": 2}])
+def test_identical_cases_collapse_whatever_rounding_says(offset, params):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(60, 5)) + offset, np.arange(60) % 3
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scores = [
+            CCFV(**params).score(
+                np.concatenate([X, X[order]]),
+                np.concatenate([y, y[order]]),
+                groups=np.repeat([0, 1], 60),
+            )
+            for order in (np.arange(60), rng.permutation(60))
+        ]
+    assert scores == [-np.inf, -np.inf]
+
+
+def test_labels_and_cases_in_object_arrays():
+    problem = make_problem()
+    names = np.array(["bg", "liver", "tumour"], dtype=object)
+    cases = np.array(["a", "b", "c", "d"], dtype=object)
+    named = problem.of(y=names[problem.y], groups=cases[problem.groups])
+    assert named.score(CCFV(background="bg")) == pytest.approx(problem.score(CCFV()), rel=1e-12)
 
 
 def test_an_empty_whole_case_sample():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata, zscore
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -62,6 +63,8 @@ def test_members_may_be_ensembles():
     two = -(rankdata(-scores["ccfv"]) + rankdata(-scores["logme"])) / 2
     expected = -(rankdata(-two) + rankdata(-scores["transrate"])) / 2
     np.testing.assert_allclose(outer.combine(parts), expected)
+    problem = make_problem()
+    assert "two" in str(outer.fit(problem.X, problem.y, groups=problem.groups).diagnose())
 
 
 def test_there_is_no_score_for_a_model_alone():
@@ -87,11 +90,14 @@ def test_unusable_members_are_named():
         Ensemble(estimators={}).fit(problem.X, problem.y)
     with pytest.raises(ValueError, match=r"Member 'leep' of the Ensemble: .*sum"):
         Ensemble(estimators={"leep": LEEP()}).fit(problem.X, problem.y)
-    for weights in ({"a": 1.0}, {"ccfv": 0.0}, {"ccfv": -1.0}):
+    for weights in ({"a": 1.0}, {"ccfv": 0.0}, {"ccfv": -1.0}, {"ccfv": np.inf}, {"ccfv": "2"}):
         with pytest.raises(ValueError, match="positive"):
             Ensemble(estimators={"ccfv": CCFV()}, weights=weights).fit(problem.X, problem.y)
-    with pytest.raises(AttributeError, match="not fitted"):
-        _ = Ensemble().part_
+    for use in (lambda: Ensemble().part_, lambda: Ensemble().diagnose()):
+        with pytest.raises(NotFittedError, match="not fitted"):
+            use()
+    with pytest.raises(ValueError, match="part without member 'ccfv'"):
+        Ensemble(estimators={"ccfv": CCFV()}).combine([{"score": 1.0}])
 
 
 def test_clones_do_not_share_members():

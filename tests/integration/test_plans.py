@@ -165,3 +165,20 @@ def test_all_voxels_need_the_grid(params):
     extractor = SegmentationFeatureExtractor(entry, moments="all", **params)
     with pytest.raises(ValueError, match=r"moments='all'.*windows='grid'"):
         extractor.fit([place_coded((20, 20, 10))])
+
+
+@pytest.mark.parametrize("cell_size", [(0, 4, 4), (4.5, 4, 4), (4, 4, 4, 4), (-1, 4, 4), 10**6, ()])
+@pytest.mark.parametrize("max_windows", [None, 2])
+def test_a_cell_that_is_none_is_named(cell_size, max_windows):
+    entry = BankEntry.from_module("places", Coordinates(), layers=("up",))
+    extractor = SegmentationFeatureExtractor(entry, max_windows=max_windows, cell_size=cell_size)
+    with pytest.raises(ValueError, match="cell_size="):
+        extractor.fit_transform([place_coded((20, 20, 10))])
+
+
+def test_sizes_may_be_arrays_also_with_a_cache(tmp_path):
+    entry = BankEntry("unet", small_unet, arguments={"widths": (4, 8)})
+    settings = {"window_size": np.array([16, 16, 8]), "cell_size": np.array([8, 8, 8])}
+    extractor = SegmentationFeatureExtractor(entry, max_windows=2, cache=tmp_path, **settings)
+    cases = make_phantoms(1, size=(20, 20, 16))
+    assert len(extractor.fit_transform(cases)) == 1
