@@ -46,7 +46,7 @@ class Setting:
     def of(cls, smoke: bool) -> Setting:
         if smoke:
             return cls((40, 40, 32), (32, 32, 32), 1, ("unet-8",))
-        return cls((160, 160, 128), (96, 96, 96), 3, ("unet-16",), ("unet-32", "unetr"))
+        return cls((160, 160, 128), (96, 96, 96), 2, ("unet-16",), ("unet-32", "unetr"))
 
 
 class Subject:
