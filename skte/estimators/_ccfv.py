@@ -224,7 +224,10 @@ class CCFV(TransferabilityEstimator):
         if self.class_consistency:
             details |= self._consistency(block)
             total = sum(details["consistency"].values())  # eq. (2), a sum over classes
-            if total <= _ROUNDING * len(details["consistency"]) * _spread(block.X):
+            rounding = 0.0
+            if self.distance == "wasserstein":  # the others have no unit of length
+                rounding = _ROUNDING * len(details["consistency"]) * _spread(block.X)
+            if total <= rounding:
                 return _collapsed(block, "the same in every case, class by class"), details
             score -= float(np.log(total))
         if details["floored"] > _COLLAPSED:
