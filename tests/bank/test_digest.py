@@ -146,7 +146,7 @@ def test_weights_that_cannot_be_read_are_named(tmp_path):
         {"factory": "skte.demo:write_msd"},
         {"factory": small_unet},
     ],
-    ids=str,
+    ids=lambda fields: next(iter(fields)),  # values print with addresses
 )
 def test_every_setting_counts(fields):
     digest = entry_digest(entry(**fields))
