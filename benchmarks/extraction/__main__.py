@@ -164,30 +164,35 @@ def main() -> None:
     """Run all and write the result file."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--smoke", action="store_true", help="small volumes, no result file")
+    parser.add_argument("--only", nargs="+", help="measure these parts again, keep the others")
     args = parser.parse_args()
     setting = Setting.of(args.smoke)
-    content: dict[str, Any] = {"networks": []}
-    for name in setting.networks:
-        content["networks"].append(compare(Subject(setting, name)))
-        print(json.dumps(content["networks"][-1], indent=1), flush=True)
+    path = RESULTS / "extraction.json"
+    content: dict[str, Any] = json.loads(path.read_text()) if args.only else {"networks": []}
     name, window, shape = setting.networks[0], setting.window, setting.shape
     half = (shape[0] // 2, shape[1] // 2, shape[2] // 2)
     small = (window[0] // 2, window[1] // 2, window[2] // 2)
+    if not args.only:
+        for each in setting.networks:
+            content["networks"].append(compare(Subject(setting, each)))
+            print(json.dumps(content["networks"][-1], indent=1), flush=True)
     for title, measure in {
         "volume": lambda: _costs.growth(name, small, half, setting.rounds),
         "memory": lambda: _costs.peak_memory(name, window, shape),
         "all voxels": lambda: _costs.all_voxels(name, window, shape, setting.rounds),
         "second estimator": lambda: _costs.second_estimator(name, window, half, 6),
     }.items():
-        content[title] = measure()
-        print(title, json.dumps(content[title], indent=1), flush=True)
-    # Larger networks on smaller windows, so that the whole takes minutes.
-    fewer = replace(setting, shape=half, window=small)
-    for other in setting.few:
-        content["networks"].append(compare_few(Subject(fewer, other)))
-        print(json.dumps(content["networks"][-1], indent=1), flush=True)
+        if not args.only or title in args.only:
+            content[title] = {**measure(), "commit": provenance()["commit"]}
+            print(title, json.dumps(content[title], indent=1), flush=True)
+    if not args.only:
+        # Larger networks on smaller windows, so that the whole takes minutes.
+        fewer = replace(setting, shape=half, window=small)
+        for other in setting.few:
+            content["networks"].append(compare_few(Subject(fewer, other)))
+            print(json.dumps(content["networks"][-1], indent=1), flush=True)
     if not args.smoke:
-        write_json(RESULTS / "extraction.json", {**provenance(seed=0), **content})
+        write_json(path, content if args.only else {**provenance(seed=0), **content})
 
 
 if __name__ == "__main__":

@@ -67,8 +67,8 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         drawn first, then the voxels in them. Windows are placed by "cover".
     cell_size : int or tuple of int, optional
         Edges, in voxels of the label map, of the window that `max_windows` has in mind.
-        Default: `window_size`, or one fitted to the volume. All models of a ranking
-        share it; a model whose windows are smaller runs more of them.
+        Default: `window_size`, or the entry's, or one fitted to the volume. A selector
+        takes the smallest of its entries' for all, so that all see the same voxels.
     moments : {"sample", "all"}, default="sample"
         "all" adds counts, means and covariances of every labelled voxel, without sampling
         noise, for the scores made of these (`LogME`, `GBC`, `TransRate`, `HScore`, and
@@ -347,7 +347,8 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
     def _sample_plan(self) -> SamplePlan:
         cells = cell_edges(self.cell_size, "cell_size")  # refused also where it has no effect
         if self.max_windows is not None and cells is None:
-            cells = cell_edges(self.window_size, "window_size")
+            own = self._recipe.window_size if self.window_size is None else self.window_size
+            cells = cell_edges(own, "window_size")
         return SamplePlan(
             n_class_samples=self.n_class_samples,
             n_case_samples=self.n_case_samples,

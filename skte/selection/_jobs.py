@@ -22,7 +22,7 @@ from skte.extraction import (
 )
 from skte.selection._record import ModelRecord, score_entry
 
-__all__ = ["make_template", "run_models"]
+__all__ = ["common_cells", "make_template", "run_models", "share_devices"]
 
 # Preprocessed images that are kept from one model to the next.
 _KEPT_BYTES = 2**30
@@ -33,6 +33,7 @@ def make_template(
     estimators: Mapping[str, TransferabilityEstimator],
     *,
     seed: int,
+    cell_size: tuple[int, ...] | None,
     device: str | torch.device | None,
     cache: str | os.PathLike[str] | FeatureCache | None,
 ) -> SegmentationFeatureExtractor:
@@ -46,6 +47,8 @@ def make_template(
         What its features are for.
     seed : int
         Of the voxels.
+    cell_size : tuple of int or None
+        Of `common_cells`; None leaves the extractor's own.
     device, cache
         Of the selector; None leaves the extractor's own.
 
@@ -61,6 +64,8 @@ def make_template(
     """
     template = SegmentationFeatureExtractor() if extractor is None else clone(extractor)
     template.set_params(random_state=seed)
+    if cell_size is not None:
+        template.set_params(cell_size=cell_size)
     if device is not None:
         template.set_params(device=device)
     resolve_device(template.device)
@@ -73,6 +78,39 @@ def make_template(
     if template.cache is None and not any(e.needs_source_head for e in estimators.values()):
         template.set_params(source_head=False)
     return template
+
+
+def common_cells(
+    extractor: SegmentationFeatureExtractor | None, entries: Sequence[BankEntry]
+) -> tuple[int, ...] | None:
+    """Cells for ``max_windows`` that no model's window is smaller than.
+
+    All models must see the same voxels, so the cells cannot follow each one's window.
+
+    Parameters
+    ----------
+    extractor : SegmentationFeatureExtractor or None
+        The user's settings.
+    entries : sequence of BankEntry
+        The models.
+
+    Returns
+    -------
+    tuple of int or None
+        None where the user says, or no entry does, or nothing is bounded.
+    """
+    if extractor is None or extractor.max_windows is None:
+        return None
+    if extractor.cell_size is not None or extractor.window_size is not None:
+        return None
+    threes = []
+    for size in (entry.window_size for entry in entries if entry.window_size is not None):
+        edges = (size,) * 3 if isinstance(size, int) else tuple(size)
+        threes.append((*edges, 1) if len(edges) == 2 else edges)
+    if not threes:
+        return None
+    x, y, z = (min(int(edge[axis]) for edge in threes) for axis in range(3))
+    return x, y, z
 
 
 def run_models(

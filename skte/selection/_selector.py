@@ -28,7 +28,7 @@ from skte.extraction import (
     FeatureCache,
     SegmentationFeatureExtractor,
 )
-from skte.selection._jobs import make_template, run_models
+from skte.selection._jobs import common_cells, make_template, run_models
 from skte.selection._kendall import weighted_kendall_score
 from skte.selection._performance import align_performance
 from skte.selection._ranking import Ranking, rank_scores
@@ -93,6 +93,9 @@ class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
     parts_ : list of mapping
         What the (first) estimator learnt of each model, for its ``combine``; None
         where the model failed.
+    cell_size_ : tuple of int or None
+        Cells that ``max_windows`` divides all cases into, where the entries' windows
+        decide it.
     results_ : dict of ndarray
         One entry a model and key, for ``pandas.DataFrame(selector.results_)``:
         ``name``, ``score``, ``rank``, ``layers``, ``layer_scores``, ``n_windows``,
@@ -198,6 +201,8 @@ class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
             seed = int(self.random_state)
         else:
             seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        # Later models must see the voxels that these see.
+        self.cell_size_: tuple[int, ...] | None = common_cells(self.extractor, list(models))
         records = self._run_with_callbacks(list(models), subjects, seed)
         self._check_not_all_failed(records)
         self.dataset_ = subjects
@@ -272,7 +277,12 @@ class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
         """Yield records in the order of `entries`, as they become ready."""
         estimators = self._estimators()
         template = make_template(
-            self.extractor, estimators, seed=seed, device=self.device, cache=self.cache
+            self.extractor,
+            estimators,
+            seed=seed,
+            cell_size=self.cell_size_,
+            device=self.device,
+            cache=self.cache,
         )
         running = run_models(
             entries,

@@ -34,6 +34,7 @@ from skte.exceptions import (
     ExtractionError,
     SkteError,
 )
+from skte.selection._jobs import share_devices
 
 
 class Net(nn.Module):
@@ -183,6 +184,33 @@ def test_fitted_models_are_not_run_again_by_predict(cases, bank, extractor, monk
 def test_not_fitted(bank):
     with pytest.raises(NotFittedError):
         ModelBankSelector(CCFV()).predict(bank)
+
+
+def test_max_windows_bounds_every_model_and_keeps_the_voxels(cases):
+    """Cells follow the smallest window of the bank, for all of its models."""
+    sizes = (8, (8, 12, 16), None)
+    bank = [
+        BankEntry(f"n{i}", build_net, arguments={"seed": i}, layers=("up",), window_size=size)
+        for i, size in enumerate(sizes)
+    ]
+    extractor = SegmentationFeatureExtractor(max_windows=2, n_class_samples=60, n_case_samples=60)
+    selector = ModelBankSelector(CCFV(), extractor=extractor).fit(bank, cases)
+    assert selector.cell_size_ == (8, 8, 8)
+    assert (selector.results_["n_windows"] <= 2 * len(cases)).all()
+    alone = ModelBankSelector(CCFV(), extractor=clone(extractor).set_params(cell_size=8))
+    np.testing.assert_allclose(alone.fit(bank, cases).scores_, selector.scores_, rtol=1e-9)
+    wide = BankEntry(
+        "n1", build_net, arguments={"seed": 1}, layers=("up",), window_size=(9, 12, 16)
+    )
+    assert selector.predict([wide]).shape == (1,)
+    assert selector.cell_size_ == (8, 8, 8)
+
+
+def test_several_gpus_take_turns_where_models_run_in_parallel(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert share_devices(None, 3, 2) == ["cuda:0", "cuda:1", "cuda:0"]
+    assert share_devices(None, 3, None) == share_devices(None, 3, 1) == [None] * 3
+    assert share_devices("cpu", 2, 2) == ["cpu", "cpu"]
 
 
 class TestFailures:
