@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -95,6 +96,19 @@ def write_manifest(sources: list[Source], path: Path) -> None:
     path.write_text(json.dumps({"models": entries}, indent=1))
 
 
+def first_cases(data: Path, n: int, out: Path) -> Path:
+    """Copy the first cases of a dataset into a folder of their own."""
+    description = json.loads((data / "dataset.json").read_text())
+    description["training"] = description["training"][:n]
+    description["numTraining"] = len(description["training"])
+    for pair in description["training"]:
+        for file in (pair["image"], pair["label"]):
+            (out / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(data / file, out / file)
+    (out / "dataset.json").write_text(json.dumps(description))
+    return out
+
+
 def rank(manifest: Path, data: Path, out: Path) -> dict[str, Any]:
     """Run ``skte rank`` in a process of its own, and note time and memory."""
     command = [sys.executable, "-m", "skte", "rank", "--bank", str(manifest), "--data", str(data)]
@@ -123,6 +137,7 @@ def main() -> None:
     parser.add_argument("--data", help="folder of datasets (default: SKTE_DATA)")
     parser.add_argument("--out", help="folder for weights and manifests")
     parser.add_argument("--targets", nargs="+", default=list(TARGETS))
+    parser.add_argument("--cases", type=int, default=40, help="cases of each target to rank on")
     parser.add_argument("--smoke", action="store_true", help="phantoms, two models, few steps")
     args = parser.parse_args()
     if args.smoke:
@@ -137,8 +152,9 @@ def main() -> None:
         bank = [s for s in SOURCES if s.task != target] + UNTRAINED
         manifest = out / f"bank_for_{target}.json"
         write_manifest(bank, manifest)
-        result = rank(manifest, data / target, out / f"{target}.json")
-        result.update(bank=manifest.name, data=target)
+        cases = first_cases(data / target, args.cases, out / f"{target}_{args.cases}")
+        result = rank(manifest, cases, out / f"{target}.json")
+        result.update(bank=manifest.name, data=target, n_cases=args.cases)
         write_json(RESULTS / f"{target}.json", {**provenance(seed=0), **result})
         print(f"\n{target}: {result['seconds']} s, {result['peak_memory_mib']} MiB")
         print(_table(result), flush=True)
