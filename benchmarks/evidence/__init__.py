@@ -1,0 +1,1 @@
+"""The paper's experiment on real images: rankings against fine-tuned networks."""
