@@ -3,7 +3,13 @@
 from skte.bank._bank import ModelBank
 from skte.bank._digest import digest_problem, entry_digest
 from skte.bank._entry import BankEntry
-from skte.bank._layers import LayerInfo, describe_layers, find_decoder_layers
+from skte.bank._layers import (
+    LayerInfo,
+    describe_layers,
+    find_decoder_layers,
+    find_encoder_layers,
+    find_layers,
+)
 from skte.bank._load import load_bank
 from skte.bank._network import model_in_channels, model_spatial_dims
 
@@ -15,6 +21,8 @@ __all__ = [
     "digest_problem",
     "entry_digest",
     "find_decoder_layers",
+    "find_encoder_layers",
+    "find_layers",
     "load_bank",
     "model_in_channels",
     "model_spatial_dims",

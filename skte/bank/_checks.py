@@ -99,13 +99,15 @@ def _optional_text(value: Any) -> str | None:
 
 def _layers(value: Any) -> str | None:
     if isinstance(value, str):
-        return None if value == "auto" else f'must be "auto" or a list; write [{value!r}]'
+        if value in ("auto", "encoder"):
+            return None
+        return f'must be "auto", "encoder" or a list; write [{value!r}]'
     if (
         not isinstance(value, Sequence)
         or not value
         or not all(isinstance(item, str) and item for item in value)
     ):
-        return f'must be "auto" or a list of module names, got {value!r}'
+        return f'must be "auto", "encoder" or a list of module names, got {value!r}'
     if len(set(value)) < len(value):
         return f"names a layer twice: {list(value)}"
     return None

@@ -12,6 +12,7 @@ import torchio as tio
 from torch import nn
 
 from skte.bank._checks import field_problems
+from skte.bank._encoder import encoder_roots
 from skte.bank._equality import equal
 from skte.bank._factory import LiveModule, build_network
 from skte.bank._preprocessing import build_chain, normalize_steps
@@ -46,8 +47,10 @@ class BankEntry:
         ``"model.state_dict"``.
     prefix : str, default=""
         Stripped from the keys of the state dict; keys without it are left out.
-    layers : "auto" or sequence of str, default="auto"
-        Modules whose outputs are read, coarse to fine; "auto" finds the decoder stages.
+    layers : "auto", "encoder" or sequence of str, default="auto"
+        Modules whose outputs are read, coarse to fine; "auto" finds the decoder stages,
+        "encoder" those of the encoder. With "encoder" no source head is read, and
+        weights of a well-known network's decoder may be missing in the file.
     window_size : int or sequence of int, optional
         Edges of the sliding window in voxels of the preprocessed image.
     spatial_dims : {2, 3}, optional
@@ -102,7 +105,7 @@ class BankEntry:
     weights: str | os.PathLike[str] | None = None
     state_key: str | None = None
     prefix: str = ""
-    layers: Literal["auto"] | Sequence[str] = "auto"
+    layers: Literal["auto", "encoder"] | Sequence[str] = "auto"
     window_size: int | Sequence[int] | None = None
     spatial_dims: int | None = None
     in_channels: int | None = None
@@ -125,6 +128,8 @@ class BankEntry:
             value = getattr(self, name)
             if isinstance(value, Sequence) and not isinstance(value, str):
                 self._set(name, tuple(value))
+        if self.layers == "encoder":
+            self._set("source_head", False)  # it stands behind a decoder that was not trained
 
     @classmethod
     def from_module(cls, name: str, module: nn.Module, **fields: Any) -> Self:
@@ -191,6 +196,7 @@ class BankEntry:
                     Path(self.weights),
                     state_key=self.state_key,
                     prefix=self.prefix,
+                    needed=encoder_roots(network) if self.layers == "encoder" else (),
                 )
         except BankError as error:
             raise BankError(f"Entry {self.name!r}: {error}") from error

@@ -10,12 +10,57 @@ from typing import Any
 import torch
 from torch import nn
 
+from skte.bank._encoder import encoder_stages, is_encoder
 from skte.bank._registry import registered_decoder_stages
 from skte.bank._stages import traced_decoder_stages
 from skte.bank._trace import run_quietly, trace_forward
 from skte.exceptions import BankError
 
-__all__ = ["LayerInfo", "describe_layers", "find_decoder_layers"]
+__all__ = [
+    "LayerInfo",
+    "describe_layers",
+    "find_decoder_layers",
+    "find_encoder_layers",
+    "find_layers",
+]
+
+
+def find_layers(
+    module: nn.Module, layers: str | Sequence[str], example: torch.Tensor
+) -> list[LayerInfo]:
+    """Find or describe the layers that an entry's ``layers`` stands for.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The network, on the device of `example`. Mode and parameters are untouched.
+    layers : "auto", "encoder" or sequence of str
+        As for `BankEntry`.
+    example : Tensor of shape (1, n_channels, x, y[, z])
+        An input it takes; the values do not matter.
+
+    Returns
+    -------
+    list of LayerInfo
+        Coarse to fine; named layers in the order they are named in.
+
+    Raises
+    ------
+    BankError
+        If the network fails, or layers are not found or cannot be used.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from skte.bank import find_layers
+    >>> find_layers(nn.Sequential(nn.Conv2d(1, 4, 1)), ["0"], torch.zeros(1, 1, 8, 8))
+    [LayerInfo(name='0', stride=(1.0, 1.0), channels=4)]
+    """
+    if not isinstance(layers, str):
+        return describe_layers(module, list(layers), example)
+    find = find_encoder_layers if layers == "encoder" else find_decoder_layers
+    return find(module, example)
 
 
 @dataclass(frozen=True)
@@ -58,7 +103,10 @@ def find_decoder_layers(module: nn.Module, example: torch.Tensor) -> list[LayerI
     Returns
     -------
     list of LayerInfo
-        Coarse to fine. A single layer for a network that never raises resolution.
+        Coarse to fine. A single layer for a network that never raises resolution. Of
+        classes that are encoders and nothing else (``PlainConvEncoder``,
+        ``ResidualEncoder``, MONAI's ``ResNet`` and ``SwinTransformer``) the encoder's
+        stages.
 
     Raises
     ------
@@ -68,6 +116,7 @@ def find_decoder_layers(module: nn.Module, example: torch.Tensor) -> list[LayerI
     See Also
     --------
     describe_layers : The same for layers of your own choice.
+    find_encoder_layers : The stages of the encoder.
 
     Examples
     --------
@@ -83,6 +132,8 @@ def find_decoder_layers(module: nn.Module, example: torch.Tensor) -> list[LayerI
     >>> find_decoder_layers(network, torch.zeros(1, 1, 8, 8, 8))
     [LayerInfo(name='2', stride=(1.0, 1.0, 1.0), channels=4)]
     """
+    if is_encoder(module):
+        return find_encoder_layers(module, example)
     registered = registered_decoder_stages(module)
     if registered:
         try:
@@ -97,6 +148,59 @@ def find_decoder_layers(module: nn.Module, example: torch.Tensor) -> list[LayerI
             f"No decoder layer found in {type(module).__name__}: nothing but a head, or no "
             "convolution leads to its output. Name the layers to read with layers=(...), "
             f"from {_shown(list(dict(module.named_modules()))[1:])}."
+        )
+    return describe_layers(module, names, example)
+
+
+def find_encoder_layers(module: nn.Module, example: torch.Tensor) -> list[LayerInfo]:
+    """Find the encoder stages of a network, for checkpoints that hold no decoder.
+
+    Well-known classes are looked up; of any other network one forward pass is traced, and
+    a stage ends with the last map of its resolution on the way down.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The network, on the device of `example`. Mode and parameters are untouched.
+    example : Tensor of shape (1, n_channels, x, y[, z])
+        An input it takes; the values do not matter.
+
+    Returns
+    -------
+    list of LayerInfo
+        Coarse to fine, the bottleneck first.
+
+    Raises
+    ------
+    BankError
+        If the network fails or its encoder gives no feature maps, as a plain vision
+        transformer does.
+
+    See Also
+    --------
+    find_decoder_layers : The stages of the decoder.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from skte.bank import find_encoder_layers
+    >>> network = nn.Sequential(
+    ...     nn.Conv3d(1, 4, 3, padding=1),
+    ...     nn.Conv3d(4, 8, 2, stride=2),
+    ...     nn.ConvTranspose3d(8, 2, 2, stride=2),
+    ... )
+    >>> for layer in find_encoder_layers(network, torch.zeros(1, 1, 8, 8, 8)):
+    ...     print(layer)
+    LayerInfo(name='1', stride=(2.0, 2.0, 2.0), channels=8)
+    LayerInfo(name='0', stride=(1.0, 1.0, 1.0), channels=4)
+    """
+    names = encoder_stages(module, example[:1])
+    if not names:
+        raise BankError(
+            f"No encoder stage found in {type(module).__name__}: no module returns a feature "
+            "map on the way to its lowest resolution. Name the layers to read with "
+            f"layers=(...), from {_shown(list(dict(module.named_modules()))[1:])}."
         )
     return describe_layers(module, names, example)
 

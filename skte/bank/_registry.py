@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from torch import nn
 
-__all__ = ["registered_decoder_stages"]
+__all__ = ["class_lookup", "registered_decoder_stages"]
 
 Finder = Callable[[nn.Module], list[str]]
+Value = TypeVar("Value")
+
+
+def class_lookup(module: nn.Module, known: Mapping[str, Value]) -> Value | None:
+    """Return what is known of a network's class, or else of the nearest of its bases."""
+    for cls in type(module).__mro__:
+        found = known.get(f"{cls.__module__}.{cls.__qualname__}")
+        if found is not None:
+            return found
+    return None
 
 
 def registered_decoder_stages(module: nn.Module) -> list[str] | None:
@@ -24,11 +35,8 @@ def registered_decoder_stages(module: nn.Module) -> list[str] | None:
     list of str or None
         Module names; None where the class is unknown.
     """
-    for cls in type(module).__mro__:
-        finder = _FINDERS.get(f"{cls.__module__}.{cls.__qualname__}")
-        if finder is not None:
-            return finder(module)
-    return None
+    finder = class_lookup(module, _FINDERS)
+    return None if finder is None else finder(module)
 
 
 def _children(path: str) -> Finder:

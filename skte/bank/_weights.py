@@ -28,7 +28,12 @@ _SUFFIXES = {
 
 
 def load_weights(
-    module: nn.Module, path: Path, *, state_key: str | None = None, prefix: str = ""
+    module: nn.Module,
+    path: Path,
+    *,
+    state_key: str | None = None,
+    prefix: str = "",
+    needed: Sequence[str] = (),
 ) -> None:
     """Load a state dict from a file into a network, strictly.
 
@@ -42,6 +47,8 @@ def load_weights(
         Dotted path of the state dict within the file.
     prefix : str, default=""
         Stripped from the keys; keys without it are left out.
+    needed : sequence of str, default=()
+        Modules that the file must hold; weights elsewhere may be missing. Default: all.
 
     Raises
     ------
@@ -50,7 +57,8 @@ def load_weights(
     """
     state = pick_state_dict(read_checkpoint(path), path, state_key, prefix)
     own = module.state_dict()
-    missing = [key for key in own if key not in state]
+    roots = tuple(f"{name}." for name in needed) or ("",)
+    missing = [key for key in own if key not in state and key.startswith(roots)]
     unexpected = [key for key in state if key not in own]
     shapes = {key: (_shape(state.get(key)), _shape(own[key])) for key in own}
     reshaped = [
@@ -72,7 +80,7 @@ def load_weights(
             + "; ".join(part for part in listed if part)
             + f". {_remedy(missing, unexpected)}"
         )
-    module.load_state_dict(state, strict=True)
+    module.load_state_dict(state, strict=not needed)
 
 
 def read_checkpoint(path: Path) -> Any:

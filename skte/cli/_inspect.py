@@ -15,7 +15,7 @@ from skte.bank import (
     BankEntry,
     LayerInfo,
     describe_layers,
-    find_decoder_layers,
+    find_layers,
     load_bank,
     model_in_channels,
     model_spatial_dims,
@@ -104,11 +104,7 @@ def _show_entry(entry: BankEntry, subjects: Sequence[Any], *, show_all: bool) ->
     try:
         network = entry.load().eval()
         example = _example(entry, network)
-        chosen = (
-            find_decoder_layers(network, example)
-            if entry.layers == "auto"
-            else describe_layers(network, list(entry.layers), example)
-        )
+        chosen = find_layers(network, entry.layers, example)
         if subjects:  # would it run on these cases?
             SegmentationFeatureExtractor(entry).fit(subjects[:1])
     except SkteError as error:
@@ -116,7 +112,7 @@ def _show_entry(entry: BankEntry, subjects: Sequence[Any], *, show_all: bool) ->
         text = str(error)
         return [text if repr(entry.name) in text else f"entry {entry.name!r}: {text}"]
     n_parameters = sum(p.numel() for p in network.parameters())
-    how = "found" if entry.layers == "auto" else "named by the entry"
+    how = "found" if isinstance(entry.layers, str) else "named by the entry"
     print(
         f"{entry.name}: {example.ndim - 2}-D, {example.shape[1]} channels in, "
         f"{n_parameters} parameters; layers marked * are {how}"

@@ -8,13 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from skte.bank import (
-    BankEntry,
-    LayerInfo,
-    describe_layers,
-    find_decoder_layers,
-    model_spatial_dims,
-)
+from skte.bank import BankEntry, LayerInfo, find_layers, model_spatial_dims
 from skte.datasets import read_case
 from skte.exceptions import BankError, ExtractionError
 from skte.extraction._preprocess import preprocess_case
@@ -104,9 +98,7 @@ def examine_model(
     with inference_ready(network, device):
         example = torch.zeros(1, image.shape[0], *window, device=device)
         try:
-            if isinstance(names, str):
-                return ModelFacts(find_decoder_layers(network, example), n_axes)
-            return ModelFacts(describe_layers(network, list(names), example), n_axes)
+            return ModelFacts(find_layers(network, names, example), n_axes)
         except BankError as error:
             raise BankError(f"Entry {entry.name!r}: {error}") from error
 

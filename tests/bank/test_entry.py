@@ -59,7 +59,7 @@ def test_every_wrong_field_is_listed_at_once():
         "weights must be the path of a file",
         "state_key must be text",
         "prefix must be text",
-        "layers must be \"auto\" or a list; write ['dec1']",
+        'layers must be "auto", "encoder" or a list; write [\'dec1\']',
         "window_size must be one, two or three positive integers (voxels), got (8, 0)",
         "spatial_dims must be 2, 3 or left out",
         "in_channels must be a positive integer or left out, got True",

@@ -4,7 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from skte.bank import find_decoder_layers, model_in_channels, model_spatial_dims
+from skte.bank import (
+    find_decoder_layers,
+    find_encoder_layers,
+    model_in_channels,
+    model_spatial_dims,
+)
 from skte.bank._registry import registered_decoder_stages
 from skte.bank._stages import traced_decoder_stages
 from skte.bank._trace import trace_forward
@@ -162,7 +167,7 @@ class Decoder(nn.Module):
 
 
 class PlainConvUNet(nn.Module):
-    """Same names as in dynamic-network-architectures, which tests do not install."""
+    """Same names as in dynamic-network-architectures, on which no test depends."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -220,3 +225,62 @@ def test_a_known_network_that_fails_is_reported():
 def test_classes_are_known_by_name_and_by_their_bases(cls, names):
     found = find_decoder_layers(cls(), torch.zeros(1, 1, 16, 16))
     assert [layer.name for layer in found] == names
+
+
+@pytest.fixture(scope="module")
+def unets():
+    return pytest.importorskip(
+        "dynamic_network_architectures.architectures.unet",
+        reason="pip install --no-deps dynamic-network-architectures",
+    )
+
+
+def nnunet_arguments(n_axes, n_per_stage):
+    conv, norm = {2: (nn.Conv2d, nn.InstanceNorm2d), 3: (nn.Conv3d, nn.InstanceNorm3d)}[n_axes]
+    # As planned for thick slices: the first axis is halved once, the others twice.
+    strides = [[1] * n_axes, [1] + [2] * (n_axes - 1), [2] * n_axes]
+    return {
+        "input_channels": 2,
+        "n_stages": 3,
+        "features_per_stage": [4, 8, 12],
+        "conv_op": conv,
+        "kernel_sizes": [[3] * n_axes] * 3,
+        "strides": strides,
+        n_per_stage: [1, 1, 1],
+        "num_classes": 3,
+        "n_conv_per_stage_decoder": [1, 1],
+        "conv_bias": True,
+        "norm_op": norm,
+        "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+        "nonlin": nn.LeakyReLU,
+        "nonlin_kwargs": {"inplace": True},
+    }
+
+
+@pytest.mark.parametrize("deep_supervision", [True, False])
+@pytest.mark.parametrize("n_axes", [2, 3])
+@pytest.mark.parametrize(
+    ("name", "n_per_stage"),
+    [("PlainConvUNet", "n_conv_per_stage"), ("ResidualEncoderUNet", "n_blocks_per_stage")],
+)
+def test_stages_of_nnunet_s_networks(unets, name, n_per_stage, n_axes, deep_supervision):
+    arguments = nnunet_arguments(n_axes, n_per_stage)
+    network = getattr(unets, name)(**arguments, deep_supervision=deep_supervision)
+    example = torch.zeros(1, 2, *[16] * n_axes)
+    rest = [1] * (n_axes - 1)
+    found = [(a.name, list(a.stride), a.channels) for a in find_decoder_layers(network, example)]
+    assert found == [
+        ("decoder.stages.0", [1, *(2 * r for r in rest)], 8),
+        ("decoder.stages.1", [1, *rest], 4),
+    ]
+    traced = traced_decoder_stages(trace_forward(network, example))
+    assert traced == [layer for layer, _, _ in found]
+    encoder = [(a.name, list(a.stride), a.channels) for a in find_encoder_layers(network, example)]
+    assert encoder == [
+        ("encoder.stages.2", [2, *(4 * r for r in rest)], 12),
+        ("encoder.stages.1", [1, *(2 * r for r in rest)], 8),
+        ("encoder.stages.0", [1, *rest], 4),
+    ]
+    # The encoder alone gives a list of maps, finest first, and no classes.
+    alone = find_decoder_layers(network.encoder, example)
+    assert [a.name for a in alone] == ["stages.2", "stages.1", "stages.0"]

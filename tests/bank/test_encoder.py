@@ -1,0 +1,197 @@
+"""Encoder stages, and checkpoints that hold an encoder and nothing else."""
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from skte import BankEntry
+from skte.bank import find_decoder_layers, find_encoder_layers
+from skte.bank._encoder import (
+    encoder_roots,
+    encoder_stages,
+    registered_encoder_stages,
+    traced_encoder_stages,
+)
+from skte.bank._trace import trace_forward
+from skte.exceptions import BankError
+
+
+@pytest.fixture(scope="module")
+def nets():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pytest.importorskip("monai.networks.nets")
+
+
+FACTORIES = {
+    "AttentionUnet": (lambda n: n.AttentionUnet(2, 1, 2, (4, 8, 16), (2, 2)), 16),
+    "BasicUNet": (
+        lambda n: n.BasicUNet(2, features=(4, 4, 8, 8, 16, 6), upsample="nontrainable"),
+        32,
+    ),
+    "DynUNet": (
+        lambda n: n.DynUNet(2, 1, 2, [3] * 4, [1, 2, 2, 2], [2] * 3, filters=[4, 8, 8, 16]),
+        16,
+    ),
+    "FlexibleUNet": (
+        lambda n: n.FlexibleUNet(
+            1, 2, "resnet10", decoder_channels=(16, 8, 8, 4, 4), spatial_dims=2
+        ),
+        64,
+    ),
+    "ResNet": (lambda n: n.resnet10(spatial_dims=2, n_input_channels=1, num_classes=2), 64),
+    "SegResNet": (lambda n: n.SegResNet(2, 8, blocks_down=(1, 2, 2), blocks_up=(1, 1)), 16),
+    "SegResNetDS": (lambda n: n.SegResNetDS(2, 8, blocks_down=(1, 2, 2)), 16),
+    "SwinUNETR": (
+        lambda n: n.SwinUNETR(
+            1, 2, feature_size=12, num_heads=(1, 1, 2, 2), depths=(1,) * 4, spatial_dims=2
+        ),
+        64,
+    ),
+    "UNet": (lambda n: n.UNet(2, 1, 2, (4, 8, 16, 32), (2, 2, 2), num_res_units=2), 16),
+    "VNet": (lambda n: n.VNet(2), 16),
+}
+
+#: Name, stride along the first axis and channels, read off the classes' sources.
+TRUTH = {
+    "AttentionUnet": [
+        ("model.1.submodule.1.submodule", 4, 16),
+        ("model.1.submodule.0", 2, 8),
+        ("model.0", 1, 4),
+    ],
+    "BasicUNet": [
+        ("down_4", 16, 16),
+        ("down_3", 8, 8),
+        ("down_2", 4, 8),
+        ("down_1", 2, 4),
+        ("conv_0", 1, 4),
+    ],
+    "DynUNet": [
+        ("bottleneck", 8, 16),
+        ("downsamples.1", 4, 8),
+        ("downsamples.0", 2, 8),
+        ("input_block", 1, 4),
+    ],
+    "FlexibleUNet": [
+        ("encoder.layer4", 32, 512),
+        ("encoder.layer3", 16, 256),
+        ("encoder.layer2", 8, 128),
+        ("encoder.layer1", 4, 64),
+        ("encoder.act", 2, 64),
+    ],
+    "ResNet": [("layer4", 16, 512), ("layer3", 8, 256), ("layer2", 4, 128), ("layer1", 2, 64)],
+    "SegResNet": [("down_layers.2", 4, 32), ("down_layers.1", 2, 16), ("down_layers.0", 1, 8)],
+    "SegResNetDS": [
+        ("encoder.layers.2.blocks", 4, 32),
+        ("encoder.layers.1.blocks", 2, 16),
+        ("encoder.layers.0.blocks", 1, 8),
+    ],
+    "SwinUNETR": [
+        ("swinViT.layers4.0", 32, 192),
+        ("swinViT.layers3.0", 16, 96),
+        ("swinViT.layers2.0", 8, 48),
+        ("swinViT.layers1.0", 4, 24),
+        ("swinViT.patch_embed", 2, 12),
+    ],
+    "UNet": [
+        ("model.1.submodule.1.submodule.1.submodule", 8, 32),
+        ("model.1.submodule.0", 4, 8),
+        ("model.0", 2, 4),
+    ],
+    "VNet": [
+        ("down_tr256", 16, 256),
+        ("down_tr128", 8, 128),
+        ("down_tr64", 4, 64),
+        ("down_tr32", 2, 32),
+        ("in_tr", 1, 16),
+    ],
+}
+TRACED = {"AttentionUnet", "FlexibleUNet", "SegResNetDS"}
+
+
+def rows(layers):
+    return [(layer.name, layer.stride[0], layer.channels) for layer in layers]
+
+
+@pytest.mark.parametrize("key", FACTORIES)
+def test_encoder_stages_of_monai_networks(nets, key):
+    factory, edge = FACTORIES[key]
+    network, example = factory(nets), torch.zeros(1, 1, edge, edge)
+    assert rows(find_encoder_layers(network, example)) == TRUTH[key]
+    assert (registered_encoder_stages(network) is None) == (key in TRACED)
+
+
+@pytest.mark.parametrize("key", ["BasicUNet", "DynUNet", "SegResNet", "VNet"])
+def test_the_trace_finds_what_is_registered(nets, key):
+    factory, edge = FACTORIES[key]
+    network = factory(nets)
+    traced = traced_encoder_stages(trace_forward(network, torch.zeros(1, 1, edge, edge)))
+    assert traced == [name for name, _, _ in TRUTH[key]]
+
+
+def test_a_pure_encoder_s_stages_are_its_layers(nets):
+    network = FACTORIES["ResNet"][0](nets)
+    assert rows(find_decoder_layers(network, torch.zeros(1, 1, 64, 64))) == TRUTH["ResNet"]
+    swin = nets.swin_unetr.SwinTransformer(
+        1, 12, (7, 7), (2, 2), (1,) * 4, (1, 1, 2, 2), spatial_dims=2
+    )
+    found = rows(find_decoder_layers(swin, torch.zeros(1, 1, 64, 64)))
+    assert found == [(name.removeprefix("swinViT."), *rest) for name, *rest in TRUTH["SwinUNETR"]]
+
+
+def test_tokens_are_no_feature_maps(nets):
+    network = nets.UNETR(1, 2, (32, 32), 4, hidden_size=24, mlp_dim=24, num_heads=2, spatial_dims=2)
+    with pytest.raises(BankError, match="No encoder stage found in UNETR"):
+        find_encoder_layers(network, torch.zeros(1, 1, 32, 32))
+
+
+def test_a_network_without_modules_that_return_maps_is_told():
+    class Bare(nn.Module):
+        def forward(self, x):
+            return x.mean()
+
+    assert encoder_stages(Bare(), torch.zeros(1, 1, 8, 8)) == []
+
+
+def entry(path, **fields):
+    arguments = {"spatial_dims": 3, "in_channels": 1, "out_channels": 2, "init_filters": 8}
+    return BankEntry(
+        "ssl", "monai.networks.nets:SegResNet", arguments=arguments, weights=path, **fields
+    )
+
+
+def test_encoder_weights_alone_load_into_a_whole_network(nets, tmp_path):
+    torch.manual_seed(1)
+    trained = nets.SegResNet(spatial_dims=3, in_channels=1, out_channels=2, init_filters=8)
+    state = {
+        k: v for k, v in trained.state_dict().items() if k.startswith(("convInit", "down_layers"))
+    }
+    path = tmp_path / "encoder.pt"
+    torch.save(state, path)
+    with pytest.raises(BankError, match=r"missing in the file.*up_layers"):
+        entry(path).load()
+    recipe = entry(path, layers="encoder")
+    assert not recipe.source_head
+    loaded = recipe.load().state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in state.items())
+    del state["convInit.conv.weight"]
+    torch.save(state, path)
+    with pytest.raises(BankError, match=r"missing in the file \(1\): convInit.conv.weight"):
+        recipe.load()
+
+
+def test_only_known_classes_may_lack_weights(nets, tmp_path):
+    assert encoder_roots(nn.Conv2d(1, 1, 1)) == []
+    assert encoder_roots(FACTORIES["ResNet"][0](nets)) == []
+    path = tmp_path / "part.pt"
+    torch.save({"0.weight": torch.zeros(1, 1, 1, 1), "0.bias": torch.zeros(1)}, path)
+    recipe = BankEntry(
+        "own",
+        lambda: nn.Sequential(nn.Conv2d(1, 1, 1), nn.Conv2d(1, 1, 1)),
+        weights=path,
+        layers="encoder",
+    )
+    with pytest.raises(BankError, match=r"missing in the file \(2\): 1.weight"):
+        recipe.load()
