@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from sklearn.utils.validation import check_array, check_X_y, column_or_1d, valid
 
 from skte._sklearn import StrOptions, fit_context
 from skte.estimators._diagnosis import Diagnosis
+from skte.estimators._resample import case_weights, each_or_nan
 from skte.features import CaseFeatures, ClassMoments, FeatureBlock, FeatureSet
 
 __all__ = ["TransferabilityEstimator"]
@@ -65,6 +67,8 @@ class TransferabilityEstimator(BaseEstimator):
     _accepts_moments: ClassVar[bool] = False
     #: False for scores that do not look at labels.
     _needs_labels: ClassVar[bool] = True
+    #: Whether a score exists among the other models of a bank alone.
+    relative_to_bank: ClassVar[bool] = False
 
     def __init__(self, *, layer_reduction: str = "mean") -> None:
         self.layer_reduction = layer_reduction
@@ -177,10 +181,71 @@ class TransferabilityEstimator(BaseEstimator):
         """
         return np.array([part["score"] for part in parts], dtype=np.float64)
 
+    def resample_cases(self, X: FeatureSet | Sequence[CaseFeatures], weights: ArrayLike) -> Part:
+        """Scores of the same model, had other cases been labelled.
+
+        Parameters
+        ----------
+        X : FeatureSet
+            What the estimator was fitted on.
+        weights : array-like of shape (n_resamples, n_cases)
+            How often each case is drawn: 0 and 1 leave cases out (jackknife), draws with
+            replacement repeat them (bootstrap). A case that is drawn twice counts
+            twice, and is no second case to compare the first one with.
+
+        Returns
+        -------
+        mapping
+            Shaped like ``part_``, with an array of shape (n_resamples,) in place of each
+            number. NaN where a score is undefined, such as of a single class.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError
+            If `X` is not what the estimator was fitted on, or weights are unusable.
+
+        Notes
+        -----
+        Estimators whose score follows from what each case has (moments, distances between
+        cases, tables of counts) take that; the others are fitted anew for each row.
+        """
+        X = self._check_fitted_on(X)
+        W = case_weights(weights, len(X))
+        blocks = self._check_blocks(X, None, None, reset=False)
+        with warnings.catch_warnings():  # they were told of the whole sample
+            warnings.simplefilter("ignore")
+            scores = [
+                self._resample_block(block, details, W)
+                for block, details in zip(blocks, self.layer_details_, strict=True)
+                if isinstance(block, FeatureBlock)
+            ]
+        used = scores[-1:] if self.layer_reduction == "last" else scores
+        return {"score": np.mean(used, axis=0)}
+
+    def _check_fitted_on(self, X: FeatureSet | Sequence[CaseFeatures]) -> FeatureSet:
+        if not isinstance(X, FeatureSet):
+            X = FeatureSet(X)
+        if not hasattr(self, "layer_names_"):
+            raise NotFittedError(f"This {type(self).__name__} is not fitted: call fit(X) first.")
+        names = ("source posterior",) if self._uses_posterior else X.layer_names
+        if self.layer_names_ != names:
+            raise ValueError(
+                f"X has layers {names}, but the estimator was fitted on {self.layer_names_}: "
+                "resample the cases that it was fitted on."
+            )
+        return X
+
     @property
     def needs_source_head(self) -> bool:
         """Whether the score is one of the source head's probabilities."""
         return self._uses_posterior
+
+    @property
+    def needs_case_sample(self) -> bool:
+        """Whether the score looks at voxels of the whole case, whatever their label."""
+        return False
 
     def diagnose(self) -> Diagnosis:
         """Tell what drives the fitted score: layers, and classes and cases where known.
@@ -214,6 +279,12 @@ class TransferabilityEstimator(BaseEstimator):
     def _explain_block(self, block: FeatureBlock) -> tuple[float, Mapping[str, Any]]:
         """Return the layer's score and what it is made of, for estimators that can tell."""
         return self._score_block(block), {}
+
+    def _resample_block(
+        self, block: FeatureBlock, details: Mapping[str, Any], weights: NDArray[np.intp]
+    ) -> NDArray[np.float64]:
+        """Score of one layer for each row of `weights`; here by scoring the rows drawn."""
+        return each_or_nan(self._score_block, block, weights)
 
     def _reduce_layers(self, scores: NDArray[np.float64]) -> float:
         return float(scores[-1] if self.layer_reduction == "last" else scores.mean())

@@ -18,6 +18,8 @@ from skte.estimators._consistency_report import diagnose_consistency, pair_stand
 from skte.estimators._diagnosis import Diagnosis
 from skte.estimators._energy import PairEnergy, case_energies
 from skte.estimators._gaussian import PAIRWISE_DISTANCES
+from skte.estimators._resample import each_or_nan
+from skte.estimators._resample_pairs import resampled_ccfv
 from skte.estimators._scaling import unit_length
 from skte.exceptions import CollapsedFeaturesWarning, UnusableClassWarning
 from skte.features import FeatureBlock
@@ -104,7 +106,8 @@ class CCFV(TransferabilityEstimator):
         the matrices), ``n_pairs`` (mapping of label to the pairs there are),
         ``truncation`` (how much too high the sum of ``consistency`` is at most),
         ``variety`` (inverse energies, for the cases in ``variety_cases``),
-        ``floored`` (share of pairs of voxels on the energy's floor).
+        ``floored`` (share of pairs of voxels on the energy's floor; ``floored_pairs`` of
+        ``voxel_pairs`` in each case).
     n_features_in_ : int
         Number of channels, when fitted on an array.
 
@@ -219,7 +222,7 @@ class CCFV(TransferabilityEstimator):
                 "class_consistency and feature_variety are both False: nothing is left "
                 "to score. Set at least one of them to True."
             )
-        block, min_distance = self._normalized(block)
+        block, min_distance = self._normalized(self._with_case_sample(block))
         score, details = 0.0, self._variety(block, min_distance)
         if self.class_consistency:
             details |= self._consistency(block)
@@ -241,6 +244,23 @@ class CCFV(TransferabilityEstimator):
                 return _collapsed(block, "of infinite energy in every case"), details
             score += float(np.log(variety))
         return score, details
+
+    @property
+    def needs_case_sample(self) -> bool:
+        """Whether the score looks at voxels of the whole case: feature variety does."""
+        return self.feature_variety
+
+    def _with_case_sample(self, block: FeatureBlock) -> FeatureBlock:
+        """Let the class sample tell of collapse where no whole-case sample was drawn."""
+        if block.X_case is None or len(block.X_case):
+            return block
+        if self.feature_variety:
+            raise ValueError(
+                f"{block.label}: the whole-case sample is empty, so feature variety is undefined. "
+                "Sample whole cases (samples='all' of the extractor), or set "
+                "feature_variety=False."
+            )
+        return replace(block, X_case=None, groups_case=None)
 
     def _normalized(self, block: FeatureBlock) -> tuple[FeatureBlock, float]:
         """Return the block with both samples normalised, and the floor of distances."""
@@ -267,7 +287,7 @@ class CCFV(TransferabilityEstimator):
         floored = sum(e.n_floored for e in energies.values()) / max(1, n_pairs)
         if self.feature_variety:
             self._check_energies(energies, len(np.unique(groups)), block.label)
-        if _WARN_FLOORED < floored <= _COLLAPSED:
+        if self.feature_variety and _WARN_FLOORED < floored <= _COLLAPSED:
             warnings.warn(
                 f"{block.label}: {floored:.1%} of the pairs of voxels have features closer than "
                 f"min_distance={self.min_distance:g}; variety rests on that floor.",
@@ -280,6 +300,8 @@ class CCFV(TransferabilityEstimator):
             "variety": variety,
             "variety_cases": _names(block, list(energies)),
             "floored": floored,
+            "floored_pairs": np.array([e.n_floored for e in energies.values()]),
+            "voxel_pairs": np.array([e.n_pairs for e in energies.values()]),
         }
 
     def _check_energies(self, energies: Mapping[Any, PairEnergy], n_cases: int, where: str) -> None:
@@ -302,6 +324,27 @@ class CCFV(TransferabilityEstimator):
                 UnusableClassWarning,
                 stacklevel=2,
             )
+
+    def _resample_block(
+        self, block: FeatureBlock, details: Mapping[str, Any], weights: NDArray[np.intp]
+    ) -> NDArray[np.float64]:
+        """From the distances and energies at hand; see `mean_over_pairs`."""
+        known = len(details.get("distances", {})) == len(details.get("consistency", {}))
+        if not known or block.case_names is None:  # too many rows for a matrix
+            return each_or_nan(self._score_block, block, weights)
+        normalized, _ = self._normalized(self._with_case_sample(block))
+        if self.normalize == "l2" and _is_axis(normalized.case_sample[0], self.min_distance):
+            return np.full(len(weights), -np.inf)
+        euclidean = self.class_consistency and self.distance == "wasserstein"
+        return resampled_ccfv(
+            details,
+            weights,
+            {name: position for position, name in enumerate(block.case_names)},
+            consistency=self.class_consistency,
+            variety=self.feature_variety,
+            rounding=_ROUNDING * _spread(normalized.X) if euclidean else 0.0,
+            most_floored=_COLLAPSED,
+        )
 
     def _consistency(self, block: FeatureBlock) -> dict[str, Any]:
         """Mean distance between cases, for each class, eq. (1) and (2)."""

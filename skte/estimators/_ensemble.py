@@ -21,6 +21,7 @@ from skte.estimators._diagnosis import Diagnosis
 from skte.estimators._gbc import GBC
 from skte.estimators._logme import LogME
 from skte.estimators._transrate import TransRate
+from skte.features import CaseFeatures, FeatureSet
 
 __all__ = ["Ensemble"]
 
@@ -100,6 +101,7 @@ class Ensemble(TransferabilityEstimator):
     [-3.0, -2.0, -1.0]
     """
 
+    relative_to_bank: ClassVar[bool] = True
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **TransferabilityEstimator._parameter_constraints,
         "estimators": [Mapping, None],
@@ -168,6 +170,30 @@ class Ensemble(TransferabilityEstimator):
     def needs_source_head(self) -> bool:
         """Whether any member's score is one of the source head's probabilities."""
         return any(member.needs_source_head for member in self._members().values())
+
+    @property
+    def needs_case_sample(self) -> bool:
+        """Whether any member's score looks at voxels of the whole case."""
+        return any(member.needs_case_sample for member in self._members().values())
+
+    def resample_cases(self, X: FeatureSet | Sequence[CaseFeatures], weights: ArrayLike) -> Part:
+        """Scores of the members, had other cases been labelled.
+
+        Parameters
+        ----------
+        X : FeatureSet
+            What the ensemble was fitted on.
+        weights : array-like of shape (n_resamples, n_cases)
+            How often each case is drawn.
+
+        Returns
+        -------
+        mapping
+            Of each member's name to what its ``resample_cases`` gives.
+        """
+        if not hasattr(self, "estimators_"):
+            raise NotFittedError("This Ensemble is not fitted: call fit first.")
+        return {name: one.resample_cases(X, weights) for name, one in self.estimators_.items()}
 
     def combine(self, parts: Sequence[Part]) -> NDArray[np.float64]:
         """Aggregate the members' scores of the models of a bank.

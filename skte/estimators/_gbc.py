@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -14,6 +15,8 @@ from scipy.special import logsumexp
 from skte._sklearn import Interval, StrOptions
 from skte.estimators._base import TransferabilityEstimator
 from skte.estimators._labels import encode_labels
+from skte.estimators._resample import each_or_nan
+from skte.estimators._resample_moments import fits_in_memory, scores_from_moments
 from skte.estimators._scaling import centred
 from skte.exceptions import SaturatedScoreWarning, UnusableClassWarning
 from skte.features import ClassMoments, FeatureBlock
@@ -141,6 +144,13 @@ class GBC(TransferabilityEstimator):
             Z, block.y, covariance=self.covariance, min_variance=self.min_variance
         )
         return self._overlap(D, block.label)
+
+    def _resample_block(
+        self, block: FeatureBlock, details: Mapping[str, Any], weights: NDArray[np.intp]
+    ) -> NDArray[np.float64]:
+        if block.moments_suffice and fits_in_memory(block, weights.shape[1]):
+            return scores_from_moments(self._score_moments, block, weights)
+        return each_or_nan(self._score_block, block, weights)
 
     def _score_moments(self, moments: ClassMoments) -> float:
         covariances = moments.scatters / moments.counts[:, None, None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from skte._sklearn import StrOptions
 from skte.estimators._base import TransferabilityEstimator
 from skte.estimators._labels import encode_labels
+from skte.estimators._resample import each_or_nan
+from skte.estimators._resample_moments import fits_in_memory, scores_from_moments
 from skte.estimators._scaling import centred
 from skte.exceptions import SaturatedScoreWarning
 from skte.features import ClassMoments, FeatureBlock
@@ -111,6 +114,14 @@ class HScore(TransferabilityEstimator):
         score = h_score(block.X, block.y, shrinkage=self.shrinkage)
         self._warn_at_ceiling(score, len(np.unique(block.y)), block.label)
         return score
+
+    def _resample_block(
+        self, block: FeatureBlock, details: Mapping[str, Any], weights: NDArray[np.intp]
+    ) -> NDArray[np.float64]:
+        suffice = block.moments_suffice and fits_in_memory(block, weights.shape[1])
+        if self.shrinkage is None and suffice:
+            return scores_from_moments(self._score_moments, block, weights)
+        return each_or_nan(self._score_block, block, weights)
 
     def _score_moments(self, moments: ClassMoments) -> float:
         if self.shrinkage is not None:

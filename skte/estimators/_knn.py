@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from numbers import Integral
 from typing import Any, ClassVar
 
@@ -13,6 +14,8 @@ from sklearn.metrics.pairwise import euclidean_distances
 from skte._sklearn import Interval, StrOptions
 from skte.estimators._base import TransferabilityEstimator
 from skte.estimators._labels import encode_labels
+from skte.estimators._resample import held_groups
+from skte.estimators._resample_neighbors import find_neighbors, weighted_hits
 from skte.estimators._scaling import unit_length, unit_range
 from skte.estimators._subsample import canonical_subsample
 from skte.exceptions import CollapsedFeaturesWarning, SkteWarning, UnusableClassWarning
@@ -145,13 +148,7 @@ class KNN(TransferabilityEstimator):
     def _score_block(self, block: FeatureBlock) -> float:
         classes, codes = encode_labels(block.y)
         cases = _case_codes(block)
-        rows = canonical_subsample(
-            block.X,
-            # Without groups a case is a row, and strata of one row would all be kept.
-            codes if block.groups is None else cases * len(classes) + codes,
-            max_samples=self.max_samples,
-            random_state=self.random_state,
-        )
+        rows = self._chosen_rows(block, codes, cases)
         X, codes, cases = block.X[rows], codes[rows], cases[rows]
         usable = _usable_classes(classes, codes, cases, block.label)
         if not (X.min(axis=0) < X.max(axis=0)).any():
@@ -169,6 +166,51 @@ class KNN(TransferabilityEstimator):
         if self.balanced:
             return float((totals[usable] / counts[usable]).mean())
         return float(totals.sum() / counts.sum())
+
+    def _chosen_rows(
+        self, block: FeatureBlock, codes: NDArray[np.intp], cases: NDArray[np.intp]
+    ) -> NDArray[np.intp]:
+        return canonical_subsample(
+            block.X,
+            # Without groups a case is a row, and strata of one row would all be kept.
+            codes if block.groups is None else cases * (codes.max() + 1) + codes,
+            max_samples=self.max_samples,
+            random_state=self.random_state,
+        )
+
+    def _resample_block(
+        self, block: FeatureBlock, details: Mapping[str, Any], weights: NDArray[np.intp]
+    ) -> NDArray[np.float64]:
+        """From the nearest rows of each row, searched once among those chosen of all cases."""
+        classes, codes = encode_labels(block.y)
+        cases = held_groups(block)
+        rows = self._chosen_rows(block, codes, _case_codes(block))
+        codes, cases = codes[rows], cases[rows]
+        Z = _located(block.X[rows], self.metric)
+        squares = np.einsum("ij,ij->i", Z, Z)
+        neighbors = find_neighbors(
+            lambda part: _distances(Z[part], Z, self.metric), cases, self.n_neighbors
+        )
+        counts = np.zeros((weights.shape[1], len(classes)))
+        np.add.at(counts, (cases, codes), 1.0)
+        scores = np.full(len(weights), np.nan)
+        for b, w in enumerate(weights):
+            drawn = w[:, None] * counts
+            usable = (drawn > 0).sum(axis=0) > 1
+            others = int(drawn.sum() - drawn.sum(axis=1).max())
+            if not usable.any() or (drawn.sum(axis=0) > 0).sum() < 2:
+                continue
+            row_weights = w[cases].astype(np.float64)
+            hits = weighted_hits(
+                neighbors, codes, row_weights, squares, k=min(self.n_neighbors, others), tie=_TIE
+            )
+            counted = usable[codes] & (row_weights > 0)
+            found = codes[counted]
+            totals = np.bincount(found, (row_weights * hits)[counted], minlength=len(classes))
+            sizes = np.bincount(found, row_weights[counted], minlength=len(classes))
+            shares = totals[usable] / sizes[usable]
+            scores[b] = shares.mean() if self.balanced else totals.sum() / sizes.sum()
+        return scores
 
     def _affordable_neighbors(self, cases: NDArray[np.intp], where: str) -> int:
         """Neighbours that every voxel has in other cases, at most `n_neighbors`."""
@@ -228,8 +270,7 @@ def _hits(
     scikit-learn's neighbour search breaks ties by position. Whole matrices of
     distances, in chunks, let tied rows share, and leave out any case at once.
     """
-    # Distances lose digits far from the origin; the median stays where most rows are.
-    Z = unit_length(X) if metric == "cosine" else unit_range(X - np.median(X, axis=0))[0]
+    Z = _located(X, metric)
     squares = np.einsum("ij,ij->i", Z, Z)[:, None]
     hits = np.empty(len(Z))
     step = max(1, _CHUNK // len(Z))
@@ -246,6 +287,12 @@ def _hits(
         shared = places * (tied & same).sum(axis=1) / tied.sum(axis=1)
         hits[part] = ((closer & same).sum(axis=1) + shared) / k
     return hits
+
+
+def _located(X: NDArray[np.float64], metric: str) -> NDArray[np.float64]:
+    """Rows as distances are taken of."""
+    # Distances lose digits far from the origin; the median stays where most rows are.
+    return unit_length(X) if metric == "cosine" else unit_range(X - np.median(X, axis=0))[0]
 
 
 def _distances(A: NDArray[np.float64], B: NDArray[np.float64], metric: str) -> NDArray[np.float64]:

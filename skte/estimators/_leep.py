@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from skte.estimators._floor import warn_at_floor
 from skte.estimators._head import SourceHeadEstimator
 from skte.estimators._labels import encode_labels
+from skte.estimators._resample import held_groups
 from skte.features import FeatureBlock
 
 __all__ = ["LEEP", "leep_score"]
@@ -89,6 +93,11 @@ class LEEP(SourceHeadEstimator):
         warn_at_floor("LEEP", score, block)
         return score
 
+    def _resample_block(
+        self, block: FeatureBlock, details: Mapping[str, Any], weights: NDArray[np.intp]
+    ) -> NDArray[np.float64]:
+        return _resampled(block.X, block.y, held_groups(block), weights)
+
 
 def leep_score(P: NDArray[np.floating], y: NDArray[np.generic]) -> float:
     """Log expected empirical prediction of labels by source-class probabilities.
@@ -132,3 +141,30 @@ def leep_score(P: NDArray[np.floating], y: NDArray[np.generic]) -> float:
         sums = P[rows] @ np.stack([conditional[k], np.ones(P.shape[1])], axis=1)
         total += float(np.minimum(np.log(sums[:, 0] / sums[:, 1]), 0.0).sum())
     return total / len(P)
+
+
+def _resampled(
+    P: NDArray[np.floating],
+    y: NDArray[np.generic],
+    groups: NDArray[np.intp],
+    weights: NDArray[np.intp],
+) -> NDArray[np.float64]:
+    """LEEP of each resample: joint tables add up over cases, log likelihoods do given these."""
+    classes, codes = encode_labels(y)
+    n_cases, k = weights.shape[1], len(classes)
+    Q = P / P.sum(axis=1, keepdims=True)
+    order = np.argsort(groups * k + codes, kind="stable")
+    counts = np.bincount(groups * k + codes, minlength=n_cases * k)
+    parts = np.split(order, np.cumsum(counts)[:-1])
+    tables = np.stack([Q[rows].sum(axis=0) for rows in parts])
+    joint = (weights @ tables.reshape(n_cases, -1)).reshape(len(weights), k, -1)
+    marginal = joint.sum(axis=1, keepdims=True)
+    conditional = joint / np.where(marginal > 0, marginal, 1.0)
+    total = np.zeros(len(weights))
+    for part, rows in enumerate(parts):
+        case, label = divmod(part, k)
+        drawn = np.flatnonzero(weights[:, case])  # of the others P(y | z) may be zero
+        likelihood = Q[rows] @ conditional[drawn, label].T
+        total[drawn] += weights[drawn, case] * np.minimum(np.log(likelihood), 0.0).sum(axis=0)
+    found = weights @ counts.reshape(n_cases, k)
+    return np.where((found > 0).sum(axis=1) > 1, total / found.sum(axis=1), np.nan)

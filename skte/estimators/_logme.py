@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -15,6 +16,8 @@ from skte._sklearn import Interval
 from skte.estimators._base import TransferabilityEstimator
 from skte.estimators._evidence import class_evidence, logme_evidence
 from skte.estimators._labels import encode_labels
+from skte.estimators._resample import each_or_nan
+from skte.estimators._resample_moments import fits_in_memory, scores_from_moments
 from skte.features import ClassMoments, FeatureBlock
 
 __all__ = ["LogME"]
@@ -129,6 +132,22 @@ class LogME(TransferabilityEstimator):
                 return float(evidence.mean())
         Y = _as_targets(block.y)
         return float(logme_evidence(block.X, Y, tol=self.tol, max_iter=self.max_iter).mean())
+
+    def _resample_block(
+        self, block: FeatureBlock, details: Mapping[str, Any], weights: NDArray[np.intp]
+    ) -> NDArray[np.float64]:
+        if self._moments_hold_all(block) and fits_in_memory(block, weights.shape[1]):
+            return scores_from_moments(self._score_moments, block, weights)
+        return each_or_nan(self._score_block, block, weights)
+
+    def _moments_hold_all(self, block: FeatureBlock) -> bool:
+        """Whether moments have every digit that the features would give."""
+        classes = block.y.ndim == 1 and type_of_target(block.y) in ("binary", "multiclass")
+        if not classes or not block.moments_suffice:
+            return False
+        exact = block.case_moments is None
+        found = class_evidence(block.moments, tol=1.0, max_iter=self.max_iter, exact=exact)
+        return found is not None
 
     def _score_moments(self, moments: ClassMoments) -> float:
         evidence = class_evidence(moments, tol=self.tol, max_iter=self.max_iter)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import xlogy
@@ -9,6 +12,7 @@ from scipy.special import xlogy
 from skte.estimators._floor import warn_at_floor
 from skte.estimators._head import SourceHeadEstimator
 from skte.estimators._labels import encode_labels
+from skte.estimators._resample import held_groups
 from skte.features import FeatureBlock
 
 __all__ = ["NCE", "nce_score"]
@@ -95,6 +99,16 @@ class NCE(SourceHeadEstimator):
         warn_at_floor("NCE", score, block)
         return score
 
+    def _resample_block(
+        self, block: FeatureBlock, details: Mapping[str, Any], weights: NDArray[np.intp]
+    ) -> NDArray[np.float64]:
+        """From a table of target and source classes a case."""
+        classes, codes = encode_labels(block.y)
+        groups, n_cases, k = held_groups(block), weights.shape[1], len(classes)
+        tables = _joint_table(block.X, groups * k + codes, n_cases * k)
+        joint = weights @ tables.reshape(n_cases, -1)
+        return np.array([_from_table(table.reshape(k, -1)) for table in joint])
+
 
 def nce_score(P: NDArray[np.floating], y: NDArray[np.generic]) -> float:
     """Negative conditional entropy of labels given the most probable source class.
@@ -120,14 +134,28 @@ def nce_score(P: NDArray[np.floating], y: NDArray[np.generic]) -> float:
     0.0
     """
     classes, codes = encode_labels(y)
-    joint = np.zeros((len(classes), P.shape[1]))
+    return _from_table(_joint_table(P, codes, len(classes)))
+
+
+def _joint_table(
+    P: NDArray[np.floating], codes: NDArray[np.intp], n_codes: int
+) -> NDArray[np.float64]:
+    """How often the source decides for each of its classes, by code."""
+    joint = np.zeros((n_codes, P.shape[1]))
     for start in range(0, len(P), _CHUNK):
         rows, labels = P[start : start + _CHUNK], codes[start : start + _CHUNK]
         largest = rows == rows.max(axis=1, keepdims=True)
         shares = largest / largest.sum(axis=1, keepdims=True)
         for k in np.unique(labels):
             joint[k] += shares[labels == k].sum(axis=0)
+    return joint
+
+
+def _from_table(joint: NDArray[np.float64]) -> float:
+    """Negative conditional entropy; NaN where one target class is left."""
+    if np.count_nonzero(joint.any(axis=1)) < 2:
+        return np.nan
     marginal = joint.sum(axis=0)
     # A source class that never wins has no P(y | z), and needs none.
     conditional = joint / np.where(marginal > 0, marginal, 1.0)
-    return min(float(xlogy(joint, conditional).sum()) / len(P), 0.0)
+    return min(float(xlogy(joint, conditional).sum()) / float(joint.sum()), 0.0)

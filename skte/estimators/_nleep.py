@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
@@ -17,6 +19,7 @@ from skte.estimators._floor import warn_at_floor
 from skte.estimators._labels import encode_labels
 from skte.estimators._leep import leep_score
 from skte.estimators._principal import principal_coordinates
+from skte.estimators._resample import each_or_nan, held_groups
 from skte.exceptions import SaturatedScoreWarning
 from skte.features import FeatureBlock
 
@@ -145,6 +148,39 @@ class NLEEP(TransferabilityEstimator):
         warn_at_floor("NLEEP", score, block)
         return score
 
+    def _resample_block(
+        self, block: FeatureBlock, details: Mapping[str, Any], weights: NDArray[np.intp]
+    ) -> NDArray[np.float64]:
+        """Mixtures that start from that of all cases, in its coordinates.
+
+        From a first guess of its own, each would end in another local optimum, and the
+        spread between optima would drown that between cases.
+        """
+        T, order, mixture = _mixture(
+            block.X,
+            block.y,
+            variance=self.variance,
+            n_components_per_class=self.n_components_per_class,
+            covariance=self.covariance,
+            random_state=self.random_state,
+            name=block.label,
+        )
+        y, cases = block.y[order], held_groups(block)[order]
+        if mixture is None:
+            return each_or_nan(self._score_block, block, weights)
+        start = {
+            "weights_init": mixture.fit(T).weights_,
+            "means_init": mixture.means_,
+            "precisions_init": mixture.precisions_,
+        }
+        scores = np.full(len(weights), np.nan)
+        for b, w in enumerate(weights):
+            rows = np.repeat(np.arange(len(T)), w[cases])
+            if len(np.unique(y[rows])) > 1 and len(rows) >= mixture.n_components:
+                again = clone(mixture).set_params(**start).fit(T[rows])
+                scores[b] = leep_score(again.predict_proba(T[rows]), y[rows])
+        return scores
+
 
 def nleep_score(
     X: NDArray[np.floating],
@@ -195,13 +231,42 @@ def nleep_score(
     >>> nleep_score(X, y) > -0.1
     True
     """
+    T, order, mixture = _mixture(
+        X,
+        y,
+        variance=variance,
+        n_components_per_class=n_components_per_class,
+        covariance=covariance,
+        random_state=random_state,
+        name=name,
+    )
+    if mixture is None:  # constant features: one component holds all
+        return leep_score(np.ones((len(X), 1)), y)
+    with warnings.catch_warnings():
+        # A fit cut off after 100 steps has a posterior all the same; only its optimum differs.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        P = mixture.fit(T).predict_proba(T)
+    return leep_score(P, y[order])
+
+
+def _mixture(
+    X: NDArray[np.floating],
+    y: NDArray[np.generic],
+    *,
+    variance: float,
+    n_components_per_class: int,
+    covariance: str,
+    random_state: int,
+    name: str,
+) -> tuple[NDArray[np.float64], NDArray[np.intp], GaussianMixture | None]:
+    """Principal coordinates, the rows of `X` they are of, and the mixture to fit to them."""
     classes, _ = encode_labels(y)
     T = principal_coordinates(X, variance)
-    if not T.shape[1]:  # constant features: one component holds all
-        return leep_score(np.ones((len(X), 1)), y)
+    if not T.shape[1]:
+        return T, np.arange(len(X)), None
     T = np.round(T, _DECIMALS)
     order = np.lexsort(T.T[::-1])
-    T, y = T[order], y[order]
+    T = T[order]
     n_distinct = 1 + int((np.diff(T, axis=0) != 0).any(axis=1).sum())
     wanted = n_components_per_class * len(classes)
     n_components = min(wanted, max(1, n_distinct // 2))
@@ -211,11 +276,7 @@ def nleep_score(
             f"components; NLEEP fits {n_components}, and its score is optimistic. Sample more "
             "voxels, or lower n_components_per_class.",
             SaturatedScoreWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     mixture = GaussianMixture(n_components, covariance_type=covariance, random_state=random_state)
-    with warnings.catch_warnings():
-        # A fit cut off after 100 steps has a posterior all the same; only its optimum differs.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        P = mixture.fit(T).predict_proba(T)
-    return leep_score(P, y)
+    return T, order, mixture

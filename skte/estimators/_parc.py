@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from numbers import Integral
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ from scipy.stats import rankdata
 from skte._sklearn import Interval
 from skte.estimators._base import TransferabilityEstimator
 from skte.estimators._labels import encode_labels
+from skte.estimators._resample import held_groups
 from skte.estimators._scaling import unit_length
 from skte.estimators._subsample import canonical_subsample
 from skte.exceptions import CollapsedFeaturesWarning
@@ -127,6 +129,52 @@ class PARC(TransferabilityEstimator):
                 stacklevel=2,
             )
         return _spearman(distances, alike)
+
+    def _resample_block(
+        self, block: FeatureBlock, details: Mapping[str, Any], weights: NDArray[np.intp]
+    ) -> NDArray[np.float64]:
+        """From the pairs of the rows chosen of all cases, ordered by distance once.
+
+        Two rows of one case make a pair for each time that the case is drawn, and two
+        rows of different cases one for each two times.
+        """
+        rows = canonical_subsample(
+            block.X, block.y, max_samples=self.max_samples, random_state=self.random_state
+        )
+        distances, alike = _pairs(block.X[rows], block.y[rows])
+        cases, y = held_groups(block)[rows], block.y[rows]
+        first, second = np.triu_indices(len(rows), 1)
+        order = np.argsort(distances, kind="stable")
+        i, j = cases[first[order]], cases[second[order]]
+        starts = np.flatnonzero(np.diff(distances[order], prepend=-np.inf) != 0)
+        scores = np.full(len(weights), np.nan)
+        for b, w in enumerate(weights):
+            if len(np.unique(y[w[cases] > 0])) > 1:
+                pairs = np.where(i == j, w[i], w[i] * w[j]).astype(np.float64)
+                scores[b] = _weighted_spearman(starts, alike[order], pairs)
+        return scores
+
+
+def _weighted_spearman(
+    starts: NDArray[np.intp], alike: NDArray[np.bool_], weights: NDArray[np.float64]
+) -> float:
+    """`_spearman` of pairs in the order of their distance, each counted with a weight.
+
+    Pairs that begin at one of `starts` have one distance, up to the next.
+    """
+    total = float(weights.sum())
+    share = float(weights[alike].sum()) / max(total, 1.0)
+    sizes = np.add.reduceat(weights, starts)
+    if share == 0.0 or np.count_nonzero(sizes) < 2:
+        return 0.0
+    ranks = np.cumsum(sizes) - sizes / 2
+    within = np.add.reduceat(weights * alike, starts)
+    mean = float(sizes @ ranks) / total
+    spread = np.sqrt(float(sizes @ (ranks - mean) ** 2) / total)
+    if share == 1.0 or spread == 0.0:
+        return 0.0
+    gap = float((sizes - within) @ ranks / (1 - share) - within @ ranks / share) / total
+    return float(np.clip(gap * np.sqrt(share * (1.0 - share)) / spread, -1.0, 1.0))
 
 
 def parc_score(X: NDArray[np.floating], y: NDArray[np.generic]) -> float:

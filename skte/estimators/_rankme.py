@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import entr
 
 from skte.estimators._base import TransferabilityEstimator
+from skte.estimators._resample import each_or_nan
 from skte.estimators._scaling import unit_range
 from skte.exceptions import CollapsedFeaturesWarning
 from skte.features import FeatureBlock
@@ -19,6 +21,8 @@ __all__ = ["RankMe", "rankme_score"]
 _EPS = float(np.finfo(np.float64).eps)
 # An effective rank this close to 1 is 1 up to rounding.
 _RANK_ONE = 1e-6
+# Second moments of every case, in bytes.
+_MOST_BYTES = 2**29
 
 
 class RankMe(TransferabilityEstimator):
@@ -94,12 +98,17 @@ class RankMe(TransferabilityEstimator):
 
     _needs_labels: ClassVar[bool] = False
 
+    @property
+    def needs_case_sample(self) -> bool:
+        """Whether the score looks at voxels of the whole case: it does."""
+        return True
+
     def _score_block(self, block: FeatureBlock) -> float:
         X, _ = block.case_sample
         if not len(X):
             raise ValueError(
                 f"{block.label}: the whole-case sample is empty, so RankMe has no features to "
-                "look at. Sample voxels of whole cases."
+                "look at. Sample voxels of whole cases: samples='all' of the extractor."
             )
         score = rankme_score(X)
         if score < 1 + _RANK_ONE and block.n_channels > 1:
@@ -110,6 +119,25 @@ class RankMe(TransferabilityEstimator):
                 stacklevel=2,
             )
         return score
+
+    def _resample_block(
+        self, block: FeatureBlock, details: Mapping[str, Any], weights: NDArray[np.intp]
+    ) -> NDArray[np.float64]:
+        """From the second moments of each case."""
+        X, groups = block.case_sample
+        n, d = X.shape
+        if d > n or 8 * weights.shape[1] * d**2 > _MOST_BYTES:
+            return each_or_nan(self._score_block, block, weights)
+        Z, _ = unit_range(X)
+        counts = np.bincount(np.asarray(groups, dtype=np.intp), minlength=weights.shape[1])
+        parts = np.split(Z[np.argsort(groups, kind="stable")], np.cumsum(counts)[:-1])
+        grams = np.stack([A.T @ A for A in parts]).reshape(len(parts), -1)
+        scores = np.full(len(weights), np.nan)
+        for b, size in enumerate(weights @ counts):
+            if size:
+                squares = np.linalg.eigvalsh((weights[b] @ grams).reshape(d, d))
+                scores[b] = _effective_rank(squares, int(size), d)
+        return scores
 
 
 def rankme_score(X: NDArray[np.floating]) -> float:
@@ -134,7 +162,10 @@ def rankme_score(X: NDArray[np.floating]) -> float:
     """
     Z, _ = unit_range(X)  # squares neither overflow nor vanish
     n, d = Z.shape
-    squares = np.linalg.eigvalsh(Z.T @ Z if d <= n else Z @ Z.T)
+    return _effective_rank(np.linalg.eigvalsh(Z.T @ Z if d <= n else Z @ Z.T), n, d)
+
+
+def _effective_rank(squares: NDArray[np.floating], n: int, d: int) -> float:
     # What rounding leaves beyond the rank is 1e-8 each once the root is taken: not nothing.
     squares = squares[squares > max(n, d) * _EPS * squares[-1]]
     if not len(squares):
