@@ -94,6 +94,13 @@ def _add_extraction_options(parser: argparse._ArgumentGroup) -> None:
     parser.add_argument(
         "--max-windows", type=count, metavar="N", help="look at so many parts of a case at most"
     )
+    parser.add_argument(
+        "--samples",
+        choices=["all", "foreground"],
+        default="all",
+        help="voxels of everything (the default), or of the labelled structures alone, for "
+        "estimators that need no more",
+    )
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -154,6 +161,7 @@ def _fit(args: argparse.Namespace) -> ModelBankSelector:
             batch_size=args.batch_size,
             windows=args.windows,
             max_windows=args.max_windows,
+            samples=args.samples,
         ),
         cache=args.cache,
         n_jobs=args.n_jobs,

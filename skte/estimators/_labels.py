@@ -50,6 +50,7 @@ def encode_labels(y: NDArray[np.generic]) -> tuple[NDArray[np.generic], NDArray[
     if len(classes) < 2:
         raise ValueError(
             f"The labels hold one class only ({classes[0]!r}); this score compares "
-            "classes and needs at least two. Sample another class, such as background."
+            "classes and needs at least two. Sample another class, such as background "
+            "(samples='all' of the extractor)."
         )
     return classes, codes

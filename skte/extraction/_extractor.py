@@ -69,10 +69,15 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         Edges, in voxels of the label map, of the window that `max_windows` has in mind.
         Default: `window_size`, or the entry's, or one fitted to the volume. A selector
         takes the smallest of its entries' for all, so that all see the same voxels.
+    samples : {"all", "foreground"}, default="all"
+        "foreground": voxels of classes other than 0 only, the same ones as with "all",
+        so that windows without foreground are not run; most useful with
+        ``windows="cover"``. Scores that look at the background or at whole cases cannot
+        be had then: `RankMe`, and `CCFV` unless it has ``feature_variety=False``.
     moments : {"sample", "all"}, default="sample"
         "all" adds counts, means and covariances of every labelled voxel, without sampling
         noise, for the scores made of these (`LogME`, `GBC`, `TransRate`, `HScore`, and
-        `CCFV` with ``normalize=None``). It needs ``windows="grid"``.
+        `CCFV` with ``normalize=None``). It needs ``windows="grid"`` and ``samples="all"``.
     source_head : bool, default=True
         Whether to read the source head's probabilities, which `LEEP` and `NCE` need.
         Without, passes end after the last layer.
@@ -132,6 +137,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         "windows": [StrOptions({"grid", "cover"})],
         "max_windows": [Interval(Integral, 1, None, closed="left"), None],
         "cell_size": [Interval(Integral, 1, None, closed="left"), "array-like", None],
+        "samples": [StrOptions({"all", "foreground"})],
         "moments": [StrOptions({"sample", "all"})],
         "source_head": ["boolean"],
         "n_class_samples": [Interval(Integral, 1, None, closed="left")],
@@ -152,6 +158,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         windows: str = "grid",
         max_windows: int | None = None,
         cell_size: int | Sequence[int] | None = None,
+        samples: str = "all",
         moments: str = "sample",
         source_head: bool = True,
         n_class_samples: int = 500,
@@ -168,6 +175,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         self.windows = windows
         self.max_windows = max_windows
         self.cell_size = cell_size
+        self.samples = samples
         self.moments = moments
         self.source_head = source_head
         self.n_class_samples = n_class_samples
@@ -277,10 +285,11 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         )
 
     def _check_all_voxels(self) -> None:
-        if self.moments == "all" and (self.windows != "grid" or self.max_windows is not None):
+        fewer = self.windows != "grid" or self.max_windows is not None or self.samples != "all"
+        if self.moments == "all" and fewer:
             raise ValueError(
-                "moments='all' looks at every labelled voxel: it needs windows='grid' and "
-                "max_windows=None."
+                "moments='all' looks at every labelled voxel: it needs windows='grid', "
+                "max_windows=None and samples='all'."
             )
 
     def _transform(
@@ -352,6 +361,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         return SamplePlan(
             n_class_samples=self.n_class_samples,
             n_case_samples=self.n_case_samples,
+            samples=self.samples,
             random_state=self.random_state_,
             overlap=self.overlap,
             max_windows=self.max_windows,

@@ -70,7 +70,7 @@ class WindowReader:
         self,
         image: torch.Tensor,
         plan: WindowPlan,
-        n_output: int,
+        n_output: int | None,
         boxes: Sequence[LabelBox | None] | None = None,
     ) -> Reading:
         """Features at every point of the plan, and moments of all labelled voxels.
@@ -83,7 +83,7 @@ class WindowReader:
             Windows and the points they own.
         n_output : int
             The first so many points are read from the network's output as well
-            (key ``OUTPUT``); 0 where it has no source head. The key is missing
+            (key ``OUTPUT``); None where it has no source head. The key is missing
             when the output is not a map over the window.
         boxes : sequence of LabelBox or None, optional
             The labelled voxels that each window of the plan owns.
@@ -111,7 +111,7 @@ class WindowReader:
                 if box is not None
             ]
 
-        with Taps(self.network, self.layers, take, stop=not n_output) as taps:
+        with Taps(self.network, self.layers, take, stop=n_output is None) as taps:
             for batch in plan.batches(self.batch_size):
                 whole = first_tensor(taps.run(self._windows(image, plan, batch)))
                 for name in self.layers:
@@ -119,10 +119,10 @@ class WindowReader:
                     self._store(results, name, values, plan, batch, n_points)
                     for part in parts:
                         moments[name] = moments[name].merge(part) if name in moments else part
-                if n_output:
+                if n_output is not None:
                     head = self._take(whole, plan, batch, n_output)
                     if isinstance(head, str):  # no map over the windows: no class map
-                        n_output = 0
+                        n_output = None
                         results.pop(OUTPUT, None)
                     else:
                         self._store(results, OUTPUT, head, plan, batch, n_output)

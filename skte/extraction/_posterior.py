@@ -56,6 +56,8 @@ def _activated(logits: torch.Tensor, activation: str | None) -> torch.Tensor:
 
 
 def _check_probabilities(output: torch.Tensor) -> None:
+    if not len(output):  # a case without sampled voxels
+        return
     low, high = float(output.min()), float(output.max())
     sums = output.sum(dim=1)
     apart = 0.0 if output.shape[1] == 1 else float((sums - 1).abs().max())

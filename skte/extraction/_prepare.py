@@ -32,6 +32,7 @@ class SamplePlan:
 
     n_class_samples: int
     n_case_samples: int
+    samples: str
     random_state: int
     overlap: float
     max_windows: int | None
@@ -44,6 +45,7 @@ class SamplePlan:
             n_class_samples=self.n_class_samples,
             n_case_samples=self.n_case_samples,
             random_state=self.random_state,
+            samples=self.samples,
             max_windows=self.max_windows,
             window_size=self.cell_size,
             overlap=self.overlap,

@@ -143,7 +143,7 @@ class CaseRunner:
     ) -> Reading:
         names = [layer.name for layer in self.layers]
         reader = WindowReader(self.network, names, self.n_axes, self.device, self.batch_size)
-        n_output = len(case.sample.labels) if self.source_head else 0
+        n_output = len(case.sample.labels) if self.source_head else None
         try:
             return reader.read(case.image, plan, n_output, boxes)
         except SkteError as error:

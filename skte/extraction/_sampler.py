@@ -25,6 +25,8 @@ from skte.extraction._draw import (
 
 __all__ = ["VoxelSample", "sample_case"]
 
+# The label that is no class of interest, as CC-FV's default has it.
+_BACKGROUND = 0
 # Share of a class's voxels in its sample, between floor and cap.
 _CLASS_SHARE = 0.25
 _CLASS_FLOOR = 50
@@ -65,7 +67,8 @@ class VoxelSample:
         _, starts, counts = np.unique(self.labels, return_index=True, return_counts=True)
         kept = [np.arange(a, a + _prefix(n, share)) for a, n in zip(starts, counts, strict=True)]
         n_case = _prefix(len(self.voxels) - n_class, share)
-        return np.concatenate(kept), np.arange(n_class, n_class + n_case)
+        none = np.zeros(0, dtype=np.intp)  # a case without foreground may have no class at all
+        return np.concatenate([none, *kept]), np.arange(n_class, n_class + n_case)
 
 
 def sample_case(
@@ -74,6 +77,7 @@ def sample_case(
     n_class_samples: int,
     n_case_samples: int,
     random_state: int,
+    samples: str = "all",
     max_windows: int | None = None,
     window_size: Sequence[int] | None = None,
     overlap: float = 0.5,
@@ -92,6 +96,9 @@ def sample_case(
         image is not constant (air and padding say nothing about a model).
     random_state : int
         Seed. The draw depends on it, on the case's id and on image and label alone.
+    samples : {"all", "foreground"}, default="all"
+        "foreground" leaves out the class sample of label 0 and the whole-case sample;
+        the other classes give the voxels that they give with "all".
     max_windows : int, optional
         Draw in two stages: first so many cells of a lattice (what one window of a
         grid owns), then voxels in them.
@@ -104,7 +111,13 @@ def sample_case(
     Returns
     -------
     VoxelSample
-        Voxels without repetition within each class and within the whole case.
+        Voxels without repetition within each class and within the whole case. None at
+        all where the case has no foreground and `samples` asks for no more.
+
+    Raises
+    ------
+    DatasetError
+        If a whole-case sample is asked for and the image is constant everywhere.
 
     Notes
     -----
@@ -128,13 +141,16 @@ def sample_case(
         random = [lattice.cell(i) for i in first]
         seen = [lattice.cell(i) for i in sorted({*first, *others})]
         counts = _count_in(label, seen, counts)
-    voxels, labels = [], []
+    voxels, labels = [np.zeros((0, 3), dtype=np.intp)], [np.zeros(0, dtype=np.int64)]
     for value, count in counts.items():
+        if samples == "foreground" and value == _BACKGROUND:
+            continue
         wanted = int(np.clip(math.ceil(_CLASS_SHARE * count), _CLASS_FLOOR, n_class_samples))
         rng = generator(random_state, case.case_id, CLASS, value)
         voxels.append(_draw_class(label, value, count, seen, wanted, rng))
         labels.append(np.full(len(voxels[-1]), value, dtype=np.int64))
-    voxels.append(_draw_whole_case(case, random, n_case_samples, random_state))
+    if samples == "all":
+        voxels.append(_draw_whole_case(case, random, n_case_samples, random_state))
     return VoxelSample(np.concatenate(voxels), np.concatenate(labels))
 
 

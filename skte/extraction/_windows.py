@@ -122,7 +122,8 @@ def plan_windows(
     Returns
     -------
     WindowPlan
-        Only windows that own a point (unless "every"), in scan order.
+        Only windows that own a point (unless "every"), in scan order. Without any point
+        a single one, in the middle of the grid: it tells the widths of the layers.
     """
     padding, positions = _pad(points, shape, window_size)
     padded = [size + sum(pad) for size, pad in zip(shape, padding, strict=True)]
@@ -131,7 +132,7 @@ def plan_windows(
     ]
     starts = np.stack([a.ravel() for a in np.meshgrid(*grid, indexing="ij")], axis=1)
     n_planned = len(starts)
-    if windows == "cover":
+    if windows == "cover" and len(positions):
         starts = cover_points(positions, padded, window_size, overlap, starts)
         owner = _deepest_of(positions, starts, window_size)
     else:
@@ -153,6 +154,8 @@ def plan_windows(
     )
     if windows == "every":
         return plan
+    if not len(positions):
+        return plan.chosen([len(starts) // 2])
     return plan.chosen([i for i, points in enumerate(owned) if len(points)])
 
 

@@ -59,10 +59,13 @@ def make_template(
 
     Raises
     ------
+    ValueError
+        If an estimator looks at voxels that the extractor is told to leave out.
     SkteError
         If the device or the cache cannot be used: told once, not once a model.
     """
     template = SegmentationFeatureExtractor() if extractor is None else clone(extractor)
+    _check_samples(template, estimators)
     template.set_params(random_state=seed)
     if cell_size is not None:
         template.set_params(cell_size=cell_size)
@@ -78,6 +81,20 @@ def make_template(
     if template.cache is None and not any(e.needs_source_head for e in estimators.values()):
         template.set_params(source_head=False)
     return template
+
+
+def _check_samples(
+    template: SegmentationFeatureExtractor, estimators: Mapping[str, TransferabilityEstimator]
+) -> None:
+    """Refuse before the work what every model would fail of after it."""
+    needing = [one for one in estimators.values() if one.needs_case_sample]
+    if template.samples == "foreground" and needing:
+        names = ", ".join(type(one).__name__ for one in needing)
+        raise ValueError(
+            f"The extractor has samples='foreground', but {names} looks at whole cases. Use "
+            "samples='all', or estimators that do without: CCFV(feature_variety=False), "
+            "LogME, GBC."
+        )
 
 
 def common_cells(

@@ -8,8 +8,10 @@ import warnings
 import pytest
 import rich
 
-from skte import ModelBankSelector, estimators
+from skte import ModelBankSelector, SegmentationFeatureExtractor, estimators
 from skte.cli import _rank, main
+from skte.datasets import make_phantoms
+from skte.demo import write_msd
 
 
 def run(bank, data, *more):
@@ -39,6 +41,21 @@ def test_table_and_csv_agree_with_the_selector(write_bank, data, tmp_path, capsy
     assert lines[0].split() == ["rank", "model", "ccfv"]
     assert [line.split()[1] for line in lines[1:]] == list(expected.ranking_)
     assert not list(tmp_path.glob(".ranking*"))
+
+
+def test_foreground_alone(write_bank, tmp_path, capsys):
+    out = tmp_path / "ranking.csv"
+    cases = make_phantoms(3, size=(16, 16, 16), n_classes=3)
+    data, bank = write_msd(tmp_path / "data", cases, "three"), write_bank("a", "b")
+    assert run(bank, data, "--samples", "foreground") == 2
+    assert "samples='foreground', but CCFV looks at whole cases" in capsys.readouterr().err
+    chosen = ["--samples", "foreground", "--windows", "cover", "--estimator", "logme"]
+    assert run(bank, data, *chosen, "--out", out) == 0
+    expected = ModelBankSelector(
+        estimators.LogME(),
+        extractor=SegmentationFeatureExtractor(samples="foreground", windows="cover"),
+    ).fit(bank, data)
+    assert [row["name"] for row in read_csv(out)] == list(expected.ranking_)
 
 
 def test_several_estimators_share_one_table(write_bank, data, tmp_path, capsys):
