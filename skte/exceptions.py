@@ -4,6 +4,8 @@ Every error is also a `ValueError`, so code that follows scikit-learn's habits
 keeps working. Messages name the case, entry, layer or parameter and the remedy.
 """
 
+from typing import Any
+
 __all__ = [
     "BankError",
     "CollapsedFeaturesWarning",
@@ -21,7 +23,17 @@ class SkteError(ValueError):
 
 
 class DatasetError(SkteError):
-    """A dataset, case or label map cannot be used; the message names it."""
+    """A dataset, case or label map cannot be used; the message names it.
+
+    Attributes
+    ----------
+    problems : tuple of skte.datasets.Problem
+        What is wrong, one by one, where several things may be.
+    """
+
+    def __init__(self, message: str = "", *, problems: tuple[Any, ...] = ()) -> None:
+        super().__init__(message)
+        self.problems = problems
 
 
 class BankError(SkteError):

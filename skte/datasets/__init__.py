@@ -1,20 +1,28 @@
 """Datasets on disk or in memory as checked torchio subjects, and synthetic phantoms."""
 
+from skte.datasets._bids import load_bids
 from skte.datasets._case import Case, read_case
 from skte.datasets._checks import check_dataset
+from skte.datasets._csv import load_csv
+from skte.datasets._dicom import load_dicom
 from skte.datasets._fingerprint import case_fingerprint
 from skte.datasets._folder import load_folder
 from skte.datasets._load import load_dataset
 from skte.datasets._msd import load_msd
 from skte.datasets._nnunet import load_nnunet_raw
 from skte.datasets._phantoms import PHANTOM_TASKS, make_phantoms
+from skte.datasets._problem import Problem
 
 __all__ = [
     "Case",
     "PHANTOM_TASKS",
+    "Problem",
     "case_fingerprint",
     "check_dataset",
+    "load_bids",
+    "load_csv",
     "load_dataset",
+    "load_dicom",
     "load_folder",
     "load_msd",
     "load_nnunet_raw",

@@ -11,16 +11,13 @@ import torch
 import torchio as tio
 from numpy.typing import NDArray
 
-from skte.datasets._checks import (
-    geometry_problems,
-    image_problems,
-    label_problems,
-    raise_problems,
-    structure_problems,
-)
+from skte.datasets._checks import structure_problems
+from skte.datasets._geometry import geometry_flaws, reorient, turn_between
 from skte.datasets._label_names import parse_label_names
+from skte.datasets._problem import Flaw, case_problems, raise_problems
 from skte.datasets._read import ImageHeader, read_array, read_headers
 from skte.datasets._subject import split_images, subject_case_id
+from skte.datasets._values import image_flaws, label_flaws
 from skte.exceptions import DatasetError
 
 __all__ = ["Case", "read_case"]
@@ -86,7 +83,7 @@ def read_case(subject: Any) -> Case:
     Returns
     -------
     Case
-        Float32 image and int64 label.
+        Float32 image and int64 label, voxel by voxel on the grid of the first image.
 
     Raises
     ------
@@ -100,7 +97,9 @@ def read_case(subject: Any) -> Case:
     Notes
     -----
     NIfTI files are read with nibabel: ITK, which torchio uses, fills truncated files
-    with zeros and turns NaN into zero silently.
+    with zeros and turns NaN into zero silently. A label or channel whose affine differs
+    from the image's by flips and swaps of axes alone holds the same voxels in another
+    order (a NIfTI label beside a DICOM series, for instance) and is put in order.
 
     Examples
     --------
@@ -119,22 +118,25 @@ def read_case(subject: Any) -> Case:
     raise_problems(title, structure_problems(case_id, subject))
     images, labels = split_images(subject)
     (label_name, label_image), *_ = labels.items()
-    arrays, headers, problems = _read_images(images)
+    arrays, headers, flaws = _read_images(images)
     label_arrays, label_headers, label_unread = _read_images({label_name: label_image})
-    problems = [f"Case {case_id!r}: {text}." for text in problems + label_unread]
-    label_header = label_headers[0] if label_headers else None
-    problems += geometry_problems(case_id, headers, label_header)
-    problems += image_problems(case_id, arrays)
+    flaws += label_unread
+    flaws += geometry_flaws(headers, label_headers[0] if label_headers else None)
+    flaws += image_flaws(arrays)
     ignore_label = subject.get("ignore_label")
     for array in label_arrays:
-        problems += label_problems(case_id, array, ignore_label)
-    raise_problems(title, problems)
+        flaws += label_flaws(array, ignore_label)
+    raise_problems(title, case_problems(case_id, flaws))
+    # Voxels listed in another order than those of the first image.
+    turns = [turn_between(header, headers[0]) for header in headers]
+    arrays = [reorient(array, turn) for array, turn in zip(arrays, turns, strict=True)]
+    label = reorient(label_arrays[0], turn_between(label_headers[0], headers[0]))[0]
     affine = headers[0].affines[0]
     x, y, z = np.linalg.norm(affine[:3, :3], axis=0).tolist()
     return Case(
         case_id=case_id,
         image=torch.from_numpy(np.concatenate([_own(a, np.float32) for a in arrays])),
-        label=torch.from_numpy(_own(label_arrays[0][0], np.int64)),
+        label=torch.from_numpy(_own(label, np.int64)),
         affine=affine,
         spacing=(x, y, z),
         ignore_label=None if ignore_label is None else int(ignore_label),
@@ -144,17 +146,18 @@ def read_case(subject: Any) -> Case:
 
 def _read_images(
     images: Mapping[str, Any],
-) -> tuple[list[NDArray[Any]], list[ImageHeader], list[str]]:
+) -> tuple[list[NDArray[Any]], list[ImageHeader], list[Flaw]]:
     arrays: list[NDArray[Any]] = []
     headers: list[ImageHeader] = []
-    problems: list[str] = []
+    flaws: list[Flaw] = []
     for name, image in images.items():
-        values, unread = read_array(image, name)
-        arrays += values
         found, unopened = read_headers(image, name)
         headers += found
-        problems += list(dict.fromkeys(unread + unopened))
-    return arrays, headers, problems
+        # What has no header is not read: a promise of terabytes would be believed.
+        values, unread = read_array(image, name) if not unopened else ([], [])
+        arrays += values
+        flaws += unopened + unread
+    return arrays, headers, flaws
 
 
 def _own(array: NDArray[Any], dtype: Any) -> NDArray[Any]:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from skte.datasets._problem import Problem
+
 __all__ = ["match_files"]
 
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
@@ -16,7 +18,7 @@ def match_files(
     labels: Collection[tuple[str, Path]],
     *,
     n_channels: int | None = None,
-) -> tuple[dict[str, tuple[list[Path], Path]], list[str]]:
+) -> tuple[dict[str, tuple[list[Path], Path]], list[Problem]]:
     """Pair images with labels by stem.
 
     An image belongs to the label of the same stem, or is a channel (``_0000``,
@@ -34,7 +36,7 @@ def match_files(
     -------
     cases : dict of str to (list of Path, Path)
         Channels in order and label of each case, sorted by name.
-    problems : list of str
+    problems : list of Problem
         Files that match nothing, and cases whose channels have gaps or differ in number.
     """
     label_of = dict(labels)
@@ -47,15 +49,13 @@ def match_files(
         elif match and match["case"] in label_of:
             case_id, channel = match["case"], int(match["channel"])
         else:
-            problems.append(
-                f"image {path.name} has no label: add {stem} to the labels, or take the image away"
-            )
+            remedy = f"add {stem} to the labels, or take the image away"
+            problems.append(Problem(None, f"image {path.name} has no label", remedy))
             continue
         if channel in channels[case_id] and channels[case_id][channel].name != path.name:
-            problems.append(
-                f"case {case_id!r} has channel {channel} twice: {path.name} and "
-                f"{channels[case_id][channel].name}; keep one"
-            )
+            other = channels[case_id][channel].name
+            what = f"it has channel {channel} twice: {path.name} and {other}"
+            problems.append(Problem(case_id, what, "keep one"))
         channels[case_id].setdefault(channel, path)
     problems += _channel_problems(channels, label_of, n_channels)
     cases = {
@@ -66,13 +66,13 @@ def match_files(
     return cases, problems
 
 
-def _clashes(files: Collection[tuple[str, Path]]) -> list[str]:
+def _clashes(files: Collection[tuple[str, Path]]) -> list[Problem]:
     by_stem: dict[str, list[str]] = {}
     for stem, path in files:
         by_stem.setdefault(stem, []).append(path.name)
+    folder = next((path.parent.name for _, path in files), "")
     return [
-        f"files {', '.join(names)} in {next(iter(files))[1].parent.name}/ share the case id "
-        f"{stem!r}; keep one"
+        Problem(stem, f"files {', '.join(names)} in {folder}/ share this case id", "keep one")
         for stem, names in by_stem.items()
         if len(names) > 1
     ]
@@ -82,22 +82,20 @@ def _channel_problems(
     channels: Mapping[str, Mapping[int, Path]],
     label_of: Mapping[str, Path],
     n_channels: int | None,
-) -> list[str]:
+) -> list[Problem]:
     problems = []
     for case_id, files in channels.items():
         if not files:
-            problems.append(
-                f"label {label_of[case_id].name} has no image: add it, or take the label away"
-            )
+            what = f"label {label_of[case_id].name} has no image"
+            problems.append(Problem(case_id, what, "add it, or take the label away"))
             continue
-        missing = sorted(set(range(max(files) + 1)) - set(files))
+        # Names up to the first gap are enough: a channel 9999 is no reason to list all others.
+        missing = sorted(set(range(max(files) + 1)) - set(files))[:5]
         n_channels = n_channels or max(files) + 1
         if missing:
             gaps = ", ".join(f"_{i:04d}" for i in missing)
-            problems.append(f"case {case_id!r} lacks channel {gaps}; add the file")
+            problems.append(Problem(case_id, f"it lacks channel {gaps}", "add the file"))
         elif len(files) != n_channels:
-            problems.append(
-                f"case {case_id!r} has {len(files)} channels where {n_channels} are "
-                "expected; give every case the same channels"
-            )
+            what = f"it has {len(files)} channels where {n_channels} are expected"
+            problems.append(Problem(case_id, what, "give every case the same channels"))
     return problems

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from skte.datasets._filenames import is_file
+from skte.datasets._problem import Flaw
 from skte.exceptions import DatasetError
 
 __all__ = ["check_folder", "read_description", "resolve_inside"]
@@ -44,17 +45,18 @@ def read_description(folder: Path) -> dict[str, Any]:
     return content
 
 
-def resolve_inside(folder: Path, relative: object) -> tuple[Path, str | None]:
+def resolve_inside(folder: Path, relative: object) -> tuple[Path, Flaw | None]:
     """Return the path of a file that ``dataset.json`` names, and what is wrong with it.
 
     Only the text is judged: a link inside the folder may lead anywhere, for whoever
     made the folder placed it there; a text from elsewhere may not.
     """
     if not isinstance(relative, str) or not relative:
-        return folder, f"{relative!r} is not a path"
+        return folder, (f"{relative!r:.200} is not a path", "write the path of a file")
     path = Path(os.path.normpath(folder / relative))
     if not path.is_relative_to(os.path.normpath(folder)):
-        return path, f"{relative!r} leads out of the dataset folder; paths must stay inside"
+        what = f"{relative!r:.200} leads out of the dataset folder"
+        return path, (what, "paths must stay inside; a CSV of paths may lead anywhere")
     if not is_file(path):
-        return path, f"the file {relative!r:.200} does not exist"
+        return path, (f"the file {relative!r:.200} does not exist", "add it, or take it off")
     return path, None

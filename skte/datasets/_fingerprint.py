@@ -13,7 +13,9 @@ import torchio as tio
 from torchio.data.io import read_image
 
 from skte._digests import file_digest, tensor_digest
-from skte.datasets._checks import raise_problems, structure_problems
+from skte.datasets._checks import structure_problems
+from skte.datasets._problem import raise_problems
+from skte.datasets._relabel import RelabelingReader
 from skte.datasets._subject import split_images, subject_case_id
 from skte.exceptions import DatasetError
 
@@ -28,7 +30,7 @@ _WHOLE_FILES = (
 
 
 def case_fingerprint(subject: Any) -> str:
-    """Digest the content of a case: image, label, case id and ignored label.
+    """Digest the content of a case: image, label (as relabelled), case id and ignored label.
 
     Files count by their bytes, images in memory by type, shape, values and affine. Where
     files lie, when they were written and whether the subject is loaded does not count.
@@ -94,11 +96,15 @@ def _fingerprint(image: Any) -> list[Any]:
     if not paths:
         return _of_values(image)
     fresh = type(image)(image.path, reader=image.reader)
-    if image.reader is not read_image or not all(_is_whole(path) for path in paths):
+    reader, how = image.reader, []
+    if isinstance(reader, RelabelingReader):
+        how = ["relabeled", list(reader.relabeling.ids), reader.relabeling.rest]
+        reader = reader.reader
+    if reader is not read_image or not all(_is_whole(path) for path in paths):
         return _of_values(image if _is_loaded(image) else fresh)
     if _is_loaded(image) and not _are_alike(image, fresh):
         return _of_values(image)
-    return ["files", *map(file_digest, paths)]
+    return [*how, "files", *map(file_digest, paths)]
 
 
 def _paths(image: Any) -> list[Path]:

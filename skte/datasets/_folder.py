@@ -6,9 +6,10 @@ import os
 from typing import Any
 
 from skte.datasets._channels import match_files
-from skte.datasets._checks import raise_problems
 from skte.datasets._description import check_folder
+from skte.datasets._dicom_series import list_series
 from skte.datasets._filenames import IMAGE_ENDINGS, list_images
+from skte.datasets._problem import Problem, raise_problems
 from skte.datasets._subject import make_subject
 
 __all__ = ["load_folder"]
@@ -20,8 +21,9 @@ def load_folder(
     """Load images and labels of the same file names from two folders.
 
     ``images/a.nii.gz`` belongs to ``labels/a.nii.gz``; the endings may differ. Channels
-    of one case are ``images/a_0000.nii.gz``, ``images/a_0001.nii.gz``, ... Hidden files
-    and files that are no images are left out.
+    of one case are ``images/a_0000.nii.gz``, ``images/a_0001.nii.gz``, ... An image may
+    also be a folder ``images/a`` of the DICOM files of one series. Hidden files and files
+    that are no images are left out.
 
     Parameters
     ----------
@@ -34,7 +36,7 @@ def load_folder(
     -------
     list of Subject
         Sorted by name, lazy: no volume is read. Each has ``image``, ``label``,
-        ``case_id``, ``ignore_label`` (None) and ``label_names`` (empty).
+        ``case_id``, ``ignore_label`` (None), ``label_names`` and ``label_ids`` (empty).
 
     Raises
     ------
@@ -58,14 +60,22 @@ def load_folder(
     folder = check_folder(path)
     title = f"The dataset {folder} cannot be loaded"
     problems = [
-        f"there is no folder {name!r} in it; name the folders with images=... and labels=..."
+        Problem(
+            None,
+            f"there is no folder {name!r} in it",
+            "name the folders with load_folder(path, images=..., labels=...)",
+        )
         for name in (images, labels)
         if not (folder / name).is_dir()
     ]
     raise_problems(title, problems)
-    image_files, label_files = list_images(folder / images), list_images(folder / labels)
+    image_files, label_files = (
+        [*list_images(folder / name), *list_series(folder / name)] for name in (images, labels)
+    )
     problems = [
-        f"folder {name!r} holds no image file ({', '.join(IMAGE_ENDINGS)})"
+        Problem(
+            None, f"folder {name!r} holds no image file", f"add some ({', '.join(IMAGE_ENDINGS)})"
+        )
         for name, files in ((images, image_files), (labels, label_files))
         if not files
     ]

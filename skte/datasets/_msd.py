@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from skte.datasets._checks import raise_problems, repeated_ids
+from skte.datasets._checks import repeated_ids
 from skte.datasets._description import check_folder, read_description, resolve_inside
 from skte.datasets._filenames import image_stem
 from skte.datasets._label_names import parse_labels
+from skte.datasets._problem import Flaw, Problem, case_problems, raise_problems
 from skte.datasets._subject import make_subject
 
 __all__ = ["load_msd"]
@@ -31,7 +32,7 @@ def load_msd(path: str | os.PathLike[str]) -> list[Any]:
     -------
     list of Subject
         Lazy: no volume is read. Each has ``image``, ``label``, ``case_id``,
-        ``ignore_label`` (None) and ``label_names``.
+        ``ignore_label`` (None), ``label_names`` and ``label_ids``.
 
     Raises
     ------
@@ -48,38 +49,41 @@ def load_msd(path: str | os.PathLike[str]) -> list[Any]:
     """
     folder = check_folder(path)
     description = read_description(folder)
-    names, ignore_label, problems = parse_labels(description.get("labels"))
+    members, ignore_label, flaws = parse_labels(description.get("labels"))
+    problems = case_problems(None, flaws)
     training = description.get("training")
     if not isinstance(training, list):
-        problems.append("key 'training' must list objects with 'image' and 'label'")
+        remedy = "list objects with 'image' and 'label'"
+        problems.append(Problem(None, "dataset.json: key 'training' is no list", remedy))
         training = []
     elif not training:
-        problems.append("key 'training' lists no case")
+        problems.append(Problem(None, "dataset.json: key 'training' lists no case", "add some"))
     found: list[tuple[str, list[Path], Path]] = []
     for index, item in enumerate(training):
         images, label, wrong = _parse_item(folder, item)
-        problems += [f"training[{index}]: {text}" for text in wrong]
+        problems += [Problem(None, f"training[{index}]: {what}", do) for what, do in wrong]
         if label is not None and not wrong:
             stem = image_stem(images[0]) or images[0].name
             found.append((stem.removesuffix("_0000"), images, label))
     problems += repeated_ids(case_id for case_id, _, _ in found)
     raise_problems(f"The dataset {folder} cannot be loaded", problems)
     return [
-        make_subject(case_id, images, label, ignore_label=ignore_label, label_names=names)
+        make_subject(case_id, images, label, ignore_label=ignore_label, members=members)
         for case_id, images, label in found
     ]
 
 
-def _parse_item(folder: Path, item: object) -> tuple[list[Path], Path | None, list[str]]:
-    """Image files, label file and problems of one entry of ``training``."""
+def _parse_item(folder: Path, item: object) -> tuple[list[Path], Path | None, list[Flaw]]:
+    """Image files, label file and flaws of one entry of ``training``."""
     if not isinstance(item, dict):
-        return [], None, [f"must be an object with 'image' and 'label', got {item!r}"]
-    problems = [f"key {key!r} is missing" for key in ("image", "label") if not item.get(key)]
-    if problems:
-        return [], None, problems
+        what = f"must be an object with 'image' and 'label', got {item!r:.200}"
+        return [], None, [(what, "write one")]
+    if missing := [key for key in ("image", "label") if not item.get(key)]:
+        keys = " and ".join(map(repr, missing))
+        return [], None, [(f"key {keys} is missing", "name the file")]
     listed = item["image"] if isinstance(item["image"], list) else [item["image"]]
     *images, label = (resolve_inside(folder, text) for text in [*listed, item["label"]])
-    problems = [f"image: {wrong}" for _, wrong in images if wrong]
+    flaws = [(f"image: {wrong[0]}", wrong[1]) for _, wrong in images if wrong]
     if label[1]:
-        problems.append(f"label: {label[1]}")
-    return [file for file, _ in images], label[0], problems
+        flaws.append((f"label: {label[1][0]}", label[1][1]))
+    return [file for file, _ in images], label[0], flaws

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from skte.datasets._channels import match_files
-from skte.datasets._checks import raise_problems
 from skte.datasets._description import check_folder, read_description
 from skte.datasets._filenames import image_stem, is_file, list_images
-from skte.datasets._label_names import parse_labels
+from skte.datasets._label_names import label_id, parse_labels
+from skte.datasets._label_scheme import merge_regions as plan_regions
+from skte.datasets._label_scheme import relabel_subject
+from skte.datasets._problem import Flaw, Problem, case_problems, raise_problems
 from skte.datasets._subject import make_subject
 
 __all__ = ["load_nnunet_raw"]
@@ -18,32 +21,43 @@ __all__ = ["load_nnunet_raw"]
 _Cases = dict[str, tuple[list[Path], Path]]
 
 
-def load_nnunet_raw(path: str | os.PathLike[str]) -> list[Any]:
+def load_nnunet_raw(
+    path: str | os.PathLike[str],
+    *,
+    channels: Sequence[str] | None = None,
+    merge_regions: bool = True,
+) -> list[Any]:
     """Load a dataset in the raw layout of nnU-Net (version 1 or 2).
 
     A folder with ``dataset.json``, ``imagesTr/case_0000.nii.gz`` (one file a channel)
     and ``labelsTr/case.nii.gz``. From ``dataset.json`` are read ``channel_names`` (or
     ``modality``), ``labels`` (an integer each, or a list of them for a region; the
-    label named ``ignore`` is left out of every score), ``file_ending`` and, where
-    given, ``dataset`` with the paths of each case.
+    label named ``ignore`` is left out of every score), ``regions_class_order``,
+    ``file_ending`` and, where given, ``dataset`` with the paths of each case.
 
     Parameters
     ----------
     path : path-like
         The folder, ``Dataset001_Name`` for instance.
+    channels : sequence of str, optional
+        Names of the channels to read, in order; all of them by default.
+    merge_regions : bool, default=True
+        Number the classes as ``regions_class_order`` does: ids that lie in the same
+        regions become one class. Without that key ids stay as they are. False: ids stay
+        in any case.
 
     Returns
     -------
     list of Subject
         Lazy: no volume is read. Each has ``image``, ``label``, ``case_id``,
-        ``ignore_label`` and ``label_names``. An id that lies in several regions is
-        named by the smallest.
+        ``ignore_label``, ``label_names`` and ``label_ids``. An id that lies in several
+        regions is named by the smallest.
 
     Raises
     ------
     DatasetError
-        If the folder, ``dataset.json`` or files are missing or broken; one message
-        lists all problems.
+        If the folder, ``dataset.json`` or files are missing or broken, or a channel is
+        unknown; one message lists all problems.
 
     Notes
     -----
@@ -57,33 +71,92 @@ def load_nnunet_raw(path: str | os.PathLike[str]) -> list[Any]:
     """
     folder = check_folder(path)
     description = read_description(folder)
-    names, ignore_label, problems = parse_labels(description.get("labels"))
-    channels = description.get("channel_names", description.get("modality"))
-    if not isinstance(channels, (dict, list)) or not channels:
-        problems.append(
-            "key 'channel_names' (in version 1 'modality') must name the channels, "
-            'for instance {"0": "MRI"}'
-        )
-        channels = []
-    ending = description.get("file_ending", ".nii.gz")
-    if not isinstance(ending, str) or not ending.startswith("."):
-        problems.append(f"key 'file_ending' must be a text such as '.nii.gz', got {ending!r}")
-        ending = ".nii.gz"
+    members, ignore_label, flaws = parse_labels(description.get("labels"))
+    order, wrong = _region_order(description.get("regions_class_order"), members)
+    names, no_names = _channel_names(description)
+    chosen, unknown = _choose_channels(channels, names)
+    ending, no_ending = _file_ending(description)
+    plan, lost = plan_regions(members, order, ignore_label) if order else (None, [])
+    problems = case_problems(None, [*flaws, *wrong, *lost, *no_names, *unknown, *no_ending])
     if "dataset" in description:
-        cases, wrong = _explicit_cases(folder, description["dataset"], len(channels))
+        cases, missing = _explicit_cases(folder, description["dataset"], len(names))
     else:
-        cases, wrong = _scan_cases(folder, description, ending, len(channels))
-    raise_problems(f"The dataset {folder} cannot be loaded", problems + wrong)
-    return [
-        make_subject(case_id, images, label, ignore_label=ignore_label, label_names=names)
+        cases, missing = _scan_cases(folder, description, ending, len(names))
+    raise_problems(f"The dataset {folder} cannot be loaded", problems + missing)
+    subjects = [
+        make_subject(
+            case_id,
+            [images[i] for i in chosen] if chosen else images,
+            label,
+            ignore_label=ignore_label,
+            members=members,
+        )
         for case_id, (images, label) in cases.items()
     ]
+    if plan is None or not merge_regions:
+        return subjects
+    return [relabel_subject(subject, plan) for subject in subjects]
 
 
-def _explicit_cases(folder: Path, listed: object, n_channels: int) -> tuple[_Cases, list[str]]:
+def _region_order(
+    order: object, members: Mapping[str, Sequence[int]]
+) -> tuple[list[int], list[Flaw]]:
+    """Numbers of the regions, in the order of ``labels``; empty where there are none."""
+    if order is None:
+        return [], []
+    ids = [label_id(one) for one in order] if isinstance(order, list) else []
+    n_regions = sum(name != "background" for name in members)
+    numbers = [i for i in ids if i is not None and i > 0]
+    if len(numbers) != n_regions or len(set(numbers)) != n_regions or None in ids:
+        what = "dataset.json: key 'regions_class_order' has no number of its own for each of "
+        return [], [
+            (
+                f"{what}{n_regions} regions, but {order!r:.200}",
+                "list a positive id for every label but background and ignore",
+            )
+        ]
+    return numbers, []
+
+
+def _channel_names(description: Mapping[str, Any]) -> tuple[list[str], list[Flaw]]:
+    channels = description.get("channel_names", description.get("modality"))
+    if not isinstance(channels, (dict, list)) or not channels:
+        what = "dataset.json: key 'channel_names' (in version 1 'modality') names no channel"
+        return [], [(what, 'name the channels, {"0": "MRI"} for instance')]
+    if isinstance(channels, list):
+        return [str(name) for name in channels], []
+    # Version 1 of nnU-Net's own files has them unsorted.
+    ordered = sorted(channels.items(), key=lambda item: (len(str(item[0])), str(item[0])))
+    return [str(name) for _, name in ordered], []
+
+
+def _choose_channels(
+    channels: Sequence[str] | None, names: Sequence[str]
+) -> tuple[list[int], list[Flaw]]:
+    """Positions of the channels to read; empty for all."""
+    if channels is None or not names:
+        return [], []
+    flaws = [
+        (f"there is no channel {name!r}", f"choose among {', '.join(names)}")
+        for name in channels
+        if name not in names
+    ]
+    return ([], flaws) if flaws else ([names.index(name) for name in channels], [])
+
+
+def _file_ending(description: Mapping[str, Any]) -> tuple[str, list[Flaw]]:
+    ending = description.get("file_ending", ".nii.gz")
+    if isinstance(ending, str) and ending.startswith("."):
+        return ending, []
+    what = f"dataset.json: key 'file_ending' must be a text such as '.nii.gz', got {ending!r:.200}"
+    return ".nii.gz", [(what, "mend it")]
+
+
+def _explicit_cases(folder: Path, listed: object, n_channels: int) -> tuple[_Cases, list[Problem]]:
     """Cases of ``"dataset": {"case": {"images": [...], "label": ...}}``."""
     if not isinstance(listed, dict) or not listed:
-        return {}, ["key 'dataset' must be an object of cases with 'images' and 'label'"]
+        what = "dataset.json: key 'dataset' names no case"
+        return {}, [Problem(None, what, "write an object of cases with 'images' and 'label'")]
     cases: _Cases = {}
     problems = []
     for case_id, item in listed.items():
@@ -91,28 +164,28 @@ def _explicit_cases(folder: Path, listed: object, n_channels: int) -> tuple[_Cas
         label = item.get("label") if isinstance(item, dict) else None
         images = [images] if isinstance(images, str) else images
         if not images or not isinstance(images, list) or not isinstance(label, str):
-            problems.append(f"case {case_id!r} under 'dataset' needs 'images' and 'label'")
+            what = "under 'dataset' it lacks 'images' or 'label'"
+            problems.append(Problem(case_id, what, "name its files"))
             continue
         files = [Path(os.path.normpath(folder / str(text))) for text in [*images, label]]
         problems += [
-            f"case {case_id!r}: the file {file!s:.400} does not exist"
+            Problem(case_id, f"the file {file!s:.400} does not exist", "mend its path")
             for file in files
             if not is_file(file)
         ]
         if n_channels and len(images) != n_channels:
-            problems.append(
-                f"case {case_id!r} has {len(images)} images, 'channel_names' has {n_channels}"
-            )
+            what = f"it has {len(images)} images, 'channel_names' has {n_channels}"
+            problems.append(Problem(case_id, what, "name one image for each channel"))
         cases[str(case_id)] = (files[:-1], files[-1])
     return cases, problems
 
 
 def _scan_cases(
-    folder: Path, description: dict[str, Any], ending: str, n_channels: int
-) -> tuple[_Cases, list[str]]:
+    folder: Path, description: Mapping[str, Any], ending: str, n_channels: int
+) -> tuple[_Cases, list[Problem]]:
     """Cases of ``imagesTr`` and ``labelsTr``."""
     problems = [
-        f"there is no folder {name!r} in it"
+        Problem(None, f"there is no folder {name!r} in it", "add it, or name paths in 'dataset'")
         for name in ("imagesTr", "labelsTr")
         if not (folder / name).is_dir()
     ]
@@ -120,7 +193,11 @@ def _scan_cases(
         return {}, problems
     images, labels = (list_images(folder / name, (ending,)) for name in ("imagesTr", "labelsTr"))
     problems = [
-        f"folder {name!r} holds no file that ends in {ending!r} (key 'file_ending')"
+        Problem(
+            None,
+            f"folder {name!r} holds no file that ends in {ending!r}",
+            "mend key 'file_ending' of dataset.json, or add the files",
+        )
         for name, files in (("imagesTr", images), ("labelsTr", labels))
         if not files
     ]
@@ -130,14 +207,16 @@ def _scan_cases(
     return cases, problems + _unlisted(description.get("training"), cases)
 
 
-def _unlisted(training: object, cases: _Cases) -> list[str]:
+def _unlisted(training: object, cases: _Cases) -> list[Problem]:
     """Cases that version 1 lists under ``training`` and that have no files."""
     if not isinstance(training, list):
         return []
     labels = [item.get("label") for item in training if isinstance(item, dict)]
     stems = [image_stem(Path(text)) for text in labels if isinstance(text, str)]
     return [
-        f"case {stem!r} is listed under 'training', but its files do not exist"
+        Problem(
+            stem, "it is listed under 'training', but its files do not exist", "add them, or unlist"
+        )
         for stem in stems
         if stem is not None and stem not in cases
     ]

@@ -8,6 +8,7 @@ that a broken case would pass for a whole one.
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,11 @@ import numpy as np
 import torchio as tio
 from numpy.typing import NDArray
 from torchio.data.io import read_image
+
+from skte.datasets._dicom_series import series_geometry
+from skte.datasets._file_size import check_size
+from skte.datasets._problem import Flaw
+from skte.datasets._relabel import RelabelingReader
 
 __all__ = ["ImageHeader", "read_array", "read_headers"]
 
@@ -42,7 +48,7 @@ class ImageHeader:
     affines: tuple[NDArray[np.float64], ...]
 
 
-def read_headers(image: Any, name: str) -> tuple[list[ImageHeader], list[str]]:
+def read_headers(image: Any, name: str) -> tuple[list[ImageHeader], list[Flaw]]:
     """Headers of the files of an image, one a file, and what could not be read.
 
     Parameters
@@ -56,20 +62,20 @@ def read_headers(image: Any, name: str) -> tuple[list[ImageHeader], list[str]]:
     -------
     headers : list of ImageHeader
         Of what could be read.
-    problems : list of str
-        One for each file that could not.
+    flaws : list of (str, str)
+        One for each file that could not, and what to do.
     """
-    headers, problems = [], []
+    headers, flaws = [], []
     for part in _parts(image):
         source = str(part.path) if part.path else f"image {name!r}"
         try:
             headers.append(_header(part, source))
         except Exception as error:
-            problems.append(_unreadable(source, error))
-    return headers, problems
+            flaws.append(_unreadable(source, error))
+    return headers, flaws
 
 
-def read_array(image: Any, name: str) -> tuple[list[NDArray[Any]], list[str]]:
+def read_array(image: Any, name: str) -> tuple[list[NDArray[Any]], list[Flaw]]:
     """Values of the files of an image, each (channels, x, y, z), in the stored type.
 
     Parameters
@@ -83,17 +89,17 @@ def read_array(image: Any, name: str) -> tuple[list[NDArray[Any]], list[str]]:
     -------
     arrays : list of ndarray
         Of what could be read.
-    problems : list of str
-        One for each file that could not.
+    flaws : list of (str, str)
+        One for each file that could not, and what to do.
     """
-    arrays, problems = [], []
+    arrays, flaws = [], []
     for part in _parts(image):
         source = str(part.path) if part.path else f"image {name!r}"
         try:
             arrays.append(_values(part))
         except Exception as error:
-            problems.append(_unreadable(source, error))
-    return arrays, problems
+            flaws.append(_unreadable(source, error))
+    return arrays, flaws
 
 
 def _parts(image: Any) -> list[Any]:
@@ -107,11 +113,19 @@ def _parts(image: Any) -> list[Any]:
 
 
 def _header(part: Any, source: str) -> ImageHeader:
+    part = _without_relabeling(part)
+    if tio.DATA not in part and part.reader is read_image and part.path.is_dir():
+        shape, affine = series_geometry(part.path)
+        return ImageHeader(source, shape, (affine,))
     if not _is_plain_nifti(part):
-        return ImageHeader(source, tuple(part.shape), (np.asarray(part.affine),))
+        shape = tuple(part.shape)
+        if tio.DATA not in part and part.reader is read_image:
+            check_size(part.path, math.prod(shape))
+        return ImageHeader(source, shape, (np.asarray(part.affine),))
     _require(part.path)
     file = nib.load(part.path, mmap=False)
     shape = _channels_first_shape(file.shape)
+    check_size(part.path, math.prod(shape) * file.get_data_dtype().itemsize)
     affines = [np.asarray(file.affine, dtype=np.float64)]
     if isinstance(file, nib.Nifti1Pair):
         affines += [
@@ -123,6 +137,8 @@ def _header(part: Any, source: str) -> ImageHeader:
 
 
 def _values(part: Any) -> NDArray[Any]:
+    if isinstance(part.reader, RelabelingReader) and tio.DATA not in part:
+        return part.reader.relabeling.apply(_values(_without_relabeling(part)))
     if not _is_plain_nifti(part):
         loaded = part if tio.DATA in part else copy.copy(part)
         return np.asarray(loaded.data.detach().cpu().resolve_conj())
@@ -133,6 +149,13 @@ def _values(part: Any) -> NDArray[Any]:
     if data.ndim >= 4:
         data = np.moveaxis(data.reshape(*data.shape[:3], -1), -1, 0)
     return data.reshape(shape)
+
+
+def _without_relabeling(part: Any) -> Any:
+    """Return the image as its file has it; ids change neither its geometry nor its faults."""
+    if tio.DATA in part or not isinstance(part.reader, RelabelingReader):
+        return part
+    return type(part)(part.path, reader=part.reader.reader, verify_path=False)
 
 
 def _is_plain_nifti(part: Any) -> bool:
@@ -158,9 +181,9 @@ def _channels_first_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (shape[3] if len(shape) == 4 else 1, *spatial)
 
 
-def _unreadable(source: str, error: Exception) -> str:
+def _unreadable(source: str, error: Exception) -> Flaw:
     text = " ".join(str(error).split())[:200] or type(error).__name__
     return (
-        f"{source} cannot be read ({text}). The file may be missing, truncated or "
-        "corrupted: get it again or leave the case out"
+        f"{source} cannot be read ({text})",
+        "the file may be missing, truncated or corrupted: get it again or leave the case out",
     )

@@ -11,7 +11,7 @@ from typing import Any
 import torchio as tio
 
 from skte.datasets._filenames import image_stem
-from skte.datasets._label_names import parse_label_names
+from skte.datasets._label_names import label_members, names_of, parse_label_names
 
 __all__ = ["copy_subject", "make_subject", "split_images", "subject_case_id"]
 
@@ -24,15 +24,20 @@ def make_subject(
     label: Path,
     *,
     ignore_label: int | None = None,
-    label_names: Mapping[int, str] | None = None,
+    members: Mapping[str, Sequence[int]] | None = None,
 ) -> Any:
-    """Return a lazy subject of files: one image (channels in order) and its label."""
+    """Return a lazy subject of files: one image (channels in order) and its label.
+
+    `members` holds the ids that each name stands for: one, or several for a region.
+    """
+    members = members or {}
     return tio.Subject(
         image=tio.ScalarImage(images[0] if len(images) == 1 else list(images)),
         label=tio.LabelMap(label),
         case_id=case_id,
         ignore_label=ignore_label,
-        label_names=dict(label_names or {}),
+        label_names=names_of(members),
+        label_ids={name: tuple(ids) for name, ids in members.items()},
     )
 
 
@@ -45,7 +50,10 @@ def copy_subject(subject: Any, case_id: str) -> Any:
     items = {k: copy.copy(v) if isinstance(v, tio.Image) else v for k, v in subject.items()}
     items["case_id"] = case_id
     items.setdefault("ignore_label", None)
-    items["label_names"], _ = parse_label_names(items.get("label_names"))
+    names = items.get("label_names")
+    members = label_members(names)[0] if isinstance(names, Mapping) else {}
+    items.setdefault("label_ids", {name: tuple(ids) for name, ids in members.items()})
+    items["label_names"], _ = parse_label_names(names)
     result = tio.Subject(items)
     result.applied_transforms = list(subject.applied_transforms)
     return result

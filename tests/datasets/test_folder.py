@@ -58,14 +58,14 @@ def test_all_unmatched_files_are_listed_at_once(write):
     text = str(error.value)
     assert "image b.nii.gz has no label" in text
     assert "label c.nii.gz has no image" in text
-    assert "case 'd' lacks channel _0000" in text
-    assert "case 'e' has channel 0 twice" in text
-    assert "files f.nii, f.nii.gz in images/ share the case id 'f'" in text
+    assert "Case 'd': it lacks channel _0000" in text
+    assert "Case 'e': it has channel 0 twice" in text
+    assert "Case 'f': files f.nii, f.nii.gz in images/ share this case id" in text
 
 
 def test_number_of_channels_differs(write):
     folder = write(["a_0000.nii.gz", "a_0001.nii.gz", "b.nii.gz"], ["a.nii.gz", "b.nii.gz"])
-    with pytest.raises(DatasetError, match="case 'b' has 1 channels where 2 are expected"):
+    with pytest.raises(DatasetError, match="Case 'b': it has 1 channels where 2 are expected"):
         load_folder(folder)
 
 

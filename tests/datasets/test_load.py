@@ -197,7 +197,7 @@ def test_all_broken_cases_are_listed_at_once(phantoms, image, tmp_path):
         "Case 'gone': File not found",
         "Case 'five': an array of shape (1, 1, 2, 2, 2)",
         "Case 'text': an array of type <U1 holds no numbers",
-        "Case at position 4: a case is a torchio Subject or a dict",
+        "Case 'at position 4': a case is a torchio Subject or a dict",
         "Case 'unlabelled': it has no label",
         "Case 'label only': it has no image",
         "Case 'two labels': it has 2 label maps (a, b)",

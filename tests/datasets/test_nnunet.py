@@ -27,7 +27,7 @@ def test_ignore_label(save_nnunet):
 
 def test_regions_name_ids_by_the_smallest(save_nnunet):
     labels = {"background": 0, "core": [2, 3], "enhancing": 3, "whole": [1, 2, 3]}
-    folder = save_nnunet(labels=labels, regions_class_order=[1, 2, 3])
+    folder = save_nnunet(labels=labels)
     names = load_nnunet_raw(folder)[0]["label_names"]
     assert names == {0: "background", 1: "whole", 2: "core", 3: "enhancing"}
 
@@ -55,7 +55,7 @@ def test_version_1_lists_images_without_their_channel(save_nnunet):
     assert read_case(cases[0]).image.shape[0] == 2
     assert cases[0]["label_names"] == {0: "background", 1: "a"}
     changes["training"] = [*training, {"image": "x.nii.gz", "label": "labelsTr/x.nii.gz"}]
-    with pytest.raises(DatasetError, match="case 'x' is listed under 'training'"):
+    with pytest.raises(DatasetError, match="Case 'x': it is listed under 'training'"):
         load_nnunet_raw(save_nnunet(**changes))
 
 
@@ -77,9 +77,9 @@ def test_explicit_paths(save_nnunet, nifti, image, label, tmp_path_factory):
 @pytest.mark.parametrize(
     ("listed", "message"),
     [
-        ([], "must be an object of cases"),
-        ({"p": {"images": ["a.nii.gz", "b.nii.gz"]}}, "case 'p' under 'dataset' needs"),
-        ({"p": "a.nii.gz"}, "case 'p' under 'dataset' needs"),
+        ([], "key 'dataset' names no case"),
+        ({"p": {"images": ["a.nii.gz", "b.nii.gz"]}}, "Case 'p': under 'dataset' it lacks"),
+        ({"p": "a.nii.gz"}, "Case 'p': under 'dataset' it lacks"),
         (
             {"p": {"images": ["a.nii.gz", "b.nii.gz"], "label": "c.nii.gz"}},
             r"(?s)a\.nii\.gz does not exist.*c\.nii\.gz does not exist",
@@ -106,8 +106,8 @@ def test_all_unmatched_files_are_listed_at_once(save_nnunet):
     with pytest.raises(DatasetError) as error:
         load_nnunet_raw(folder)
     text = str(error.value)
-    assert "case 'c_000' has 1 channels where 2 are expected" in text
-    assert "case 'c_001' lacks channel _0000" in text
+    assert "Case 'c_000': it has 1 channels where 2 are expected" in text
+    assert "Case 'c_001': it lacks channel _0000" in text
     assert "label c_002.nii.gz has no image" in text
     assert "image c_003_0000.nii.gz has no label" in text
 

@@ -1,0 +1,187 @@
+"""Segmentations among the derivatives of a BIDS dataset, and their images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from skte.datasets._bids_names import BidsFile, bids_files, read_lookup
+from skte.datasets._description import check_folder
+from skte.datasets._problem import Flaw, Problem, case_problems, raise_problems
+from skte.datasets._subject import make_subject
+
+__all__ = ["is_bids", "load_bids"]
+
+_NO_IMAGES = ("dseg", "probseg", "mask")
+
+
+def load_bids(
+    path: str | os.PathLike[str],
+    *,
+    channels: Sequence[str] | None = None,
+    desc: str | None = None,
+) -> list[Any]:
+    """Load the segmentations (``*_dseg.nii.gz``) of a BIDS dataset and their images.
+
+    Segmentations lie among the derivatives, with names of their ids in a ``*_dseg.tsv``
+    beside them or above. The image of one is of the same subject, session and further
+    entities of its acquisition (``acq``, ``run`` ...), and of the same ``space``. It is
+    looked for among the same derivatives first, then in the dataset itself.
+
+    Parameters
+    ----------
+    path : path-like
+        The dataset, or one folder of its ``derivatives``.
+    channels : sequence of str, optional
+        Suffixes of the images to read as channels, in order: ``["T1w", "FLAIR"]``. None:
+        the only one there is.
+    desc : str, optional
+        Which segmentations, where there are several of a case: the value of their entity
+        ``desc``.
+
+    Returns
+    -------
+    list of Subject
+        One a segmentation, sorted by name, lazy: no volume is read. Each has ``image``,
+        ``label``, ``case_id`` (``sub-01_ses-2``), ``ignore_label`` (None),
+        ``label_names`` and ``label_ids``.
+
+    Raises
+    ------
+    DatasetError
+        If there are no segmentations, several of a case, several folders of derivatives
+        with some, no image, or several to choose from; one message lists all problems.
+
+    Examples
+    --------
+    >>> from skte.datasets import load_bids
+    >>> cases = load_bids("ds000001", channels=["T1w", "FLAIR"])  # doctest: +SKIP
+    """
+    folder = check_folder(path)
+    title = f"The dataset {folder} cannot be loaded"
+    root, problems = _root_of_segmentations(folder, desc)
+    raise_problems(title, problems)
+    nearby = list(bids_files(root))
+    raw = _raw_root(root)
+    elsewhere = list(bids_files(raw)) if raw else []
+    segmentations = [file for file in nearby if _is_wanted(file, desc)]
+    problems = _repeated(segmentations)
+    subjects = []
+    for file in segmentations:
+        images, flaws = _images_of(file, [nearby, elsewhere], channels)
+        members, broken = read_lookup(file, root)
+        if broken:
+            flaws.append((broken, "mend or remove it"))
+        problems += case_problems(file.case_id, flaws)
+        if not flaws:
+            subjects.append(make_subject(file.case_id, images, file.path, members=members))
+    raise_problems(title, problems)
+    return subjects
+
+
+def is_bids(folder: Path) -> bool:
+    """Tell whether a folder holds segmentations as BIDS has them."""
+    return any(_has_segmentations(root, None) for root in [folder, *_derivatives(folder)])
+
+
+def _root_of_segmentations(folder: Path, desc: str | None) -> tuple[Path, list[Problem]]:
+    """Find the folder in which the subjects with segmentations lie."""
+    if _has_segmentations(folder, desc):
+        return folder, []
+    found = [root for root in _derivatives(folder) if _has_segmentations(root, desc)]
+    if len(found) == 1:
+        return found[0], []
+    if not found:
+        files = f"sub-*/anat/*_desc-{desc}_dseg.nii.gz" if desc else "sub-*/anat/*_dseg.nii.gz"
+        what = f"there is no file {files} in it or in its derivatives"
+        return folder, [Problem(None, what, "add segmentations, or give another folder")]
+    names = ", ".join(f"derivatives/{root.name}" for root in found)
+    what = f"several folders hold segmentations: {names}"
+    return folder, [Problem(None, what, "give the path of one of them")]
+
+
+def _derivatives(folder: Path) -> list[Path]:
+    parent = folder / "derivatives"
+    # Some tools write subjects into derivatives/ itself.
+    return [p for p in [parent, *sorted(parent.glob("*"))] if p.is_dir()]
+
+
+def _raw_root(root: Path) -> Path | None:
+    """Find the dataset that derivatives are of."""
+    return next((p.parent for p in (root, *root.parents) if p.name == "derivatives"), None)
+
+
+def _has_segmentations(root: Path, desc: str | None) -> bool:
+    return any(_is_wanted(file, desc) for file in bids_files(root))
+
+
+def _is_wanted(file: BidsFile, desc: str | None) -> bool:
+    return file.suffix == "dseg" and desc in (None, file.entities.get("desc"))
+
+
+def _repeated(segmentations: Sequence[BidsFile]) -> list[Problem]:
+    """Problems of cases with several segmentations."""
+    files: dict[str, list[str]] = {}
+    for file in segmentations:
+        files.setdefault(file.case_id, []).append(file.path.name)
+    return [
+        Problem(
+            case_id,
+            f"it has several segmentations ({', '.join(names)})",
+            "choose with load_bids(path, desc=...), or list the files in a CSV",
+        )
+        for case_id, names in files.items()
+        if len(names) > 1
+    ]
+
+
+def _images_of(
+    file: BidsFile, places: Sequence[Sequence[BidsFile]], channels: Sequence[str] | None
+) -> tuple[list[Path], list[Flaw]]:
+    """Images of a segmentation, one a channel."""
+    for files in places:
+        fitting = [image for image in files if _fits(image, file)]
+        by_suffix: dict[str, list[Path]] = {}
+        for image in fitting:
+            by_suffix.setdefault(image.suffix, []).append(image.path)
+        if by_suffix and not (channels and set(channels).isdisjoint(by_suffix)):
+            return _choose(by_suffix, channels)
+    what = "there is no image of its subject, session and space"
+    return [], [(f"{what} for {file.path.name}", "add it, or list the files in a CSV")]
+
+
+def _fits(image: BidsFile, segmentation: BidsFile) -> bool:
+    if image.suffix in _NO_IMAGES:
+        return False
+    # "orig" is the space of the image itself.
+    space = segmentation.entities.get("space")
+    own = image.entities.get("space", "orig") == (space or "orig")
+    wanted = segmentation.acquisition
+    return own and image.acquisition == wanted and _same(image, segmentation, "res")
+
+
+def _same(a: BidsFile, b: BidsFile, key: str) -> bool:
+    return a.entities.get(key) == b.entities.get(key)
+
+
+def _choose(
+    by_suffix: dict[str, list[Path]], channels: Sequence[str] | None
+) -> tuple[list[Path], list[Flaw]]:
+    there = ", ".join(by_suffix)
+    if channels is None:
+        if len(by_suffix) > 1:
+            remedy = f"choose with channels=[...] (--channels ...): {there}"
+            return [], [("it has images of several kinds", remedy)]
+        channels = list(by_suffix)
+    flaws = [
+        (f"it has no image {name!r}", f"choose among {there}, or add it")
+        for name in channels
+        if name not in by_suffix
+    ]
+    for name in channels:
+        if len(paths := by_suffix.get(name, [])) > 1:
+            names = ", ".join(path.name for path in paths)
+            flaws.append((f"it has several images {name}: {names}", "list the files in a CSV"))
+    return [by_suffix[name][0] for name in channels if name in by_suffix], flaws

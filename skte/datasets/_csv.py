@@ -1,0 +1,165 @@
+"""A table of paths: one row a case."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from skte.datasets._checks import repeated_ids
+from skte.datasets._filenames import image_stem, is_file
+from skte.datasets._problem import Problem, case_problems, raise_problems
+from skte.datasets._subject import make_subject
+from skte.exceptions import DatasetError
+
+__all__ = ["CSV_ENDINGS", "load_csv"]
+
+CSV_ENDINGS = (".csv", ".tsv")
+
+_ID_COLUMNS = ("case_id", "id", "name", "subject_id")
+_MOST_BYTES = 100_000_000  # of a table of paths; more is another file
+
+
+def load_csv(
+    path: str | os.PathLike[str],
+    *,
+    channels: Sequence[str] | None = None,
+    label: str = "label",
+    case_id: str | None = None,
+) -> list[Any]:
+    r"""Load the cases that a table of paths lists, one a row.
+
+    The first line names the columns: ``label``; ``image``, or one column a channel
+    (``image_t1``, ``image_t2``, ...: all that begin with ``image``, in order); and, where
+    there is one, ``case_id`` (or ``id``, ``name``, ``subject_id``). Others are left
+    alone. Columns are divided by commas or semicolons, in a ``.tsv`` by tabs.
+
+    Parameters
+    ----------
+    path : path-like
+        The file. Paths in it are relative to its folder, or absolute, and may lead
+        anywhere. An image may be a folder that holds one DICOM series.
+    channels : sequence of str, optional
+        Columns of the channels, in order, where their names do not begin with "image".
+    label : str, default="label"
+        Column of the label map.
+    case_id : str, optional
+        Column of the case id. Without one, a case is named by its first image.
+
+    Returns
+    -------
+    list of Subject
+        In the order of the rows, lazy: no volume is read. Each has ``image``, ``label``,
+        ``case_id``, ``ignore_label`` (None), ``label_names`` and ``label_ids`` (empty).
+
+    Raises
+    ------
+    DatasetError
+        If the file, its columns or files it names are missing, or case ids repeat; one
+        message lists all problems.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from skte.datasets import load_csv, make_phantoms
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for subject in make_phantoms(2, size=(16, 16, 16)):
+    ...     for kind in ("image", "label"):
+    ...         subject[kind].save(folder / f"{subject['case_id']}_{kind}.nii.gz")
+    >>> table = "\n".join([
+    ...     "case_id,image,label",
+    ...     "a,ellipsoids_000_image.nii.gz,ellipsoids_000_label.nii.gz",
+    ...     "b,ellipsoids_001_image.nii.gz,ellipsoids_001_label.nii.gz",
+    ... ])
+    >>> _ = (folder / "cases.csv").write_text(table)
+    >>> [subject["case_id"] for subject in load_csv(folder / "cases.csv")]
+    ['a', 'b']
+    """
+    file = Path(path).expanduser()
+    columns, rows = _read_table(file)
+    title = f"The dataset {file} cannot be loaded"
+    if channels is None:
+        channels = [name for name in columns if name.lower().startswith("image")]
+    id_column = case_id or next((name for name in _ID_COLUMNS if name in columns), None)
+    raise_problems(title, _column_problems(columns, [*channels, label], case_id))
+    subjects: list[Any] = []
+    problems: list[Problem] = []
+    for number, row in rows:
+        images, name, wrong = _parse_row(file.parent, row, [*channels, label], id_column)
+        where = name or f"in line {number}"
+        problems += case_problems(where, wrong)
+        if not wrong:
+            subjects.append(make_subject(name, images[:-1], images[-1]))
+    problems += repeated_ids(subject["case_id"] for subject in subjects)
+    if not rows:
+        problems.append(Problem(None, "the table lists no case", "add a line for each"))
+    raise_problems(title, problems)
+    return subjects
+
+
+def _read_table(file: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Columns, and rows with the numbers of their lines."""
+    if not is_file(file):
+        raise DatasetError(f"The table {file} does not exist: check the path.")
+    if file.stat().st_size > _MOST_BYTES:
+        raise DatasetError(f"{file} is too large for a table of paths: give one with fewer rows.")
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        delimiter = _delimiter(file, lines[0] if lines else "")
+        reader = csv.DictReader(lines, delimiter=delimiter, restkey="", strict=True)
+        columns = [name.strip() for name in reader.fieldnames or []]
+        reader.fieldnames = columns
+        rows = [
+            (reader.line_num, {k: (v or "").strip() for k, v in row.items() if k})
+            for row in reader
+            if any(isinstance(value, str) and value.strip() for value in row.values())
+        ]
+    except (ValueError, csv.Error) as error:
+        raise DatasetError(f"{file} is not a valid table ({error}): mend it.") from error
+    return columns, rows
+
+
+def _delimiter(file: Path, first: str) -> str:
+    if file.suffix.lower() == ".tsv":
+        return "\t"
+    return max(",;\t", key=first.count)  # the comma where none occurs
+
+
+def _column_problems(
+    columns: Sequence[str], needed: Sequence[str], case_id: str | None
+) -> list[Problem]:
+    there = f"the columns are {', '.join(columns) or '(none)'}"
+    problems = [
+        Problem(None, f"there is no column {name!r}", f"add it, or name another; {there}")
+        for name in [*needed, *([case_id] if case_id else [])]
+        if name not in columns
+    ]
+    if len(needed) == 1:
+        remedy = f"name one 'image', or name the channels' columns; {there}"
+        problems.append(Problem(None, "no column begins with 'image'", remedy))
+    problems += [
+        Problem(None, f"column {name!r} occurs {n} times", "give each a name of its own")
+        for name in dict.fromkeys(needed)
+        if (n := columns.count(name)) > 1
+    ]
+    return problems
+
+
+def _parse_row(
+    folder: Path, row: Mapping[str, str], columns: Iterable[str], id_column: str | None
+) -> tuple[list[Path], str, list[tuple[str, str]]]:
+    """Files (the label last), name and flaws of a row."""
+    flaws = [(f"column {name!r} is empty", "name a file") for name in columns if not row.get(name)]
+    files = [Path(os.path.normpath(folder / row[name])) for name in columns if row.get(name)]
+    name = row.get(id_column, "") if id_column else ""
+    if not name and files:
+        name = (image_stem(files[0]) or files[0].name).removesuffix("_0000")
+    flaws += [
+        (f"the file {file!s:.400} does not exist", "mend its path (relative to the table)")
+        for file in files
+        if not (is_file(file) or file.is_dir())
+    ]
+    return files, name, flaws

@@ -1,0 +1,127 @@
+"""A folder a case, with DICOM series and a label map."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from skte.datasets._description import check_folder
+from skte.datasets._dicom_series import is_dicom, is_series, list_series
+from skte.datasets._filenames import list_images
+from skte.datasets._problem import Flaw, Problem, case_problems, raise_problems
+from skte.datasets._subject import make_subject
+
+__all__ = ["is_dicom_dataset", "load_dicom"]
+
+_LABEL_WORDS = ("label", "seg", "mask")
+
+
+def load_dicom(path: str | os.PathLike[str], *, channels: Sequence[str] | None = None) -> list[Any]:
+    """Load a folder of cases, each a folder with DICOM series and a label map.
+
+    ``case1/CT/*.dcm`` and ``case1/label.nii.gz``. Every subfolder of a case that holds
+    DICOM files is a channel, in the order of names; or the files lie in the case's
+    folder itself. The label map is the one image file there (NIfTI, NRRD, MetaImage ...);
+    among several, the one whose name has "label", "seg" or "mask" in it.
+
+    Parameters
+    ----------
+    path : path-like
+        The folder of cases.
+    channels : sequence of str, optional
+        Names of the subfolders to read, in order; all by default.
+
+    Returns
+    -------
+    list of Subject
+        Sorted by name, lazy: no volume is read. Each has ``image``, ``label``,
+        ``case_id``, ``ignore_label`` (None), ``label_names`` and ``label_ids`` (empty).
+
+    Raises
+    ------
+    DatasetError
+        If there are no cases, or a case lacks series or label; one message lists all
+        problems. That a folder holds one whole series is found by `check_dataset` and
+        `read_case`.
+
+    Notes
+    -----
+    Values are rescaled as their headers say (to Hounsfield units for CT). Segmentation
+    objects of DICOM (SEG, RTSTRUCT) are not read: convert them to NIfTI or NRRD first.
+
+    Examples
+    --------
+    >>> from skte.datasets import load_dicom
+    >>> cases = load_dicom("liver_ct")  # doctest: +SKIP
+    """
+    folder = check_folder(path)
+    subjects: list[Any] = []
+    problems: list[Problem] = []
+    for case in _case_folders(folder):
+        series, flaws = _series(case, channels)
+        label, no_label = _label(case)
+        problems += case_problems(case.name, [*flaws, *no_label])
+        if label and not (flaws or no_label):
+            subjects.append(make_subject(case.name, series, label))
+    n_channels = {len(_paths(subject)) for subject in subjects}
+    if len(n_channels) > 1:
+        counts = " or ".join(map(str, sorted(n_channels)))
+        what = f"The cases have {counts} series"
+        problems.append(Problem(None, what, "name those to read with channels=[...]"))
+    if not (subjects or problems):
+        problems.append(Problem(None, "no subfolder holds a DICOM series", "add one for each case"))
+    raise_problems(f"The dataset {folder} cannot be loaded", problems)
+    return subjects
+
+
+def is_dicom_dataset(folder: Path) -> bool:
+    """Tell whether any subfolder is a case with DICOM files."""
+    return any(is_series(case) or list_series(case) for case in _case_folders(folder))
+
+
+def _case_folders(folder: Path) -> list[Path]:
+    return [p for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith(".")]
+
+
+def _series(case: Path, channels: Sequence[str] | None) -> tuple[list[Path], list[Flaw]]:
+    """Folders of the series of a case."""
+    found = dict(list_series(case))
+    if is_series(case):
+        if channels is not None or found:
+            remedy = "put each series into a subfolder of its own"
+            return [], [("it has DICOM files beside its subfolders", remedy)] if found else [
+                ("it has no series folders to choose from", remedy)
+            ]
+        return [case], []
+    if not found:
+        return [], [("it has no DICOM series", "add one in a subfolder, or take the case away")]
+    if channels is None:
+        return list(found.values()), []
+    flaws = [
+        (f"there is no series folder {name!r}", f"choose among {', '.join(found)}")
+        for name in channels
+        if name not in found
+    ]
+    return [found[name] for name in channels if name in found], flaws
+
+
+def _label(case: Path) -> tuple[Path | None, list[Flaw]]:
+    """File of the label map of a case."""
+    files = [path for _, path in list_images(case) if not is_dicom(path)]
+    if len(files) > 1:
+        named = [p for p in files if any(word in p.name.lower() for word in _LABEL_WORDS)]
+        files = named or files
+    if len(files) == 1:
+        return files[0], []
+    if not files:
+        remedy = "add label.nii.gz or the like (convert SEG and RTSTRUCT first)"
+        return None, [("it has no label map", remedy)]
+    names = ", ".join(path.name for path in files)
+    return None, [(f"several files could be its label map: {names}", "keep one in its folder")]
+
+
+def _paths(subject: Any) -> list[Path]:
+    path = subject["image"].path
+    return path if isinstance(path, list) else [path]

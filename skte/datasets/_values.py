@@ -1,0 +1,98 @@
+"""Values of images and label maps: what cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skte.datasets._problem import Flaw
+
+__all__ = ["few", "image_flaws", "label_flaws"]
+
+_LARGEST = np.finfo(np.float32).max
+
+
+def image_flaws(channels: Sequence[NDArray[Any]]) -> list[Flaw]:
+    """Find what is wrong with an image, given as arrays of any number of channels."""
+    channels = [array for array in channels if array.size]  # the geometry tells of empty ones
+    if odd := sorted({str(a.dtype) for a in channels if a.dtype.kind not in "iufbc"}):
+        remedy = "store colours or other fields as channels of plain numbers"
+        return [(f"the image holds {', '.join(odd)} values", remedy)]
+    if any(np.iscomplexobj(array) for array in channels):
+        return [("the image is complex-valued", "store its magnitude")]
+    # What float32 cannot hold would become Inf; NaN fails the comparison too.
+    if n_bad := sum(
+        np.count_nonzero(~(np.abs(a) <= _LARGEST)) for a in channels if a.dtype.kind == "f"
+    ):
+        remedy = "replace them, by the background value for instance, or leave the case out"
+        return [(f"the image has {n_bad} voxels that are NaN, Inf or beyond float32", remedy)]
+    if channels and all((c.min() == c.max()) for array in channels for c in array):
+        return [("the image is constant everywhere, so it says nothing", "leave the case out")]
+    return []
+
+
+def label_flaws(label: NDArray[Any], ignore_label: int | None) -> list[Flaw]:
+    """Find what is wrong with the values of a label map."""
+    if not label.size:
+        return []  # the geometry tells of it
+    if label.dtype.kind not in "iufb":
+        return [(f"the label holds {label.dtype} values", "store integer class ids")]
+    if label.dtype.kind == "f":
+        if not np.isfinite(label).all():
+            return [("the label has voxels that are NaN or Inf", "store integer class ids")]
+        if (broken := label[label != np.round(label)]).size:
+            return [
+                (
+                    f"the label is float-valued ({few(np.unique(broken).tolist())})",
+                    "store integer class ids (a label must be resampled with nearest neighbours)",
+                )
+            ]
+    extremes = int(label.min()), int(label.max())
+    if not -(2**63) <= min(extremes) <= max(extremes) < 2**63:
+        beyond = max(extremes, key=abs)
+        what = f"the label has values beyond 64-bit integers ({beyond:.3g})"
+        return [(what, "renumber its classes")]
+    values = _distinct(label.astype(np.int64).ravel())
+    return _id_flaws(values, ignore_label)
+
+
+def few(values: Iterable[Any], n: int = 5) -> str:
+    """Join the first values, for a message."""
+    values = list(values)
+    return ", ".join(map(str, values[:n])) + (", ..." if len(values) > n else "")
+
+
+def _id_flaws(values: NDArray[np.int64], ignore_label: int | None) -> list[Flaw]:
+    if ignore_label is not None:
+        values = values[values != ignore_label]
+    if (negative := values[values < 0]).size:
+        return [
+            (
+                f"the label has negative values ({few(negative.tolist())})",
+                "class ids start at 0 for background (ignore_label may name a value to leave out)",
+            )
+        ]
+    if not values.size:
+        return [(f"every voxel has the ignore label {ignore_label}", "leave the case out")]
+    if values.tolist() == [0]:
+        what = "the label is empty: it has no labelled foreground voxel"
+        return [(what, "leave the case out")]
+    if len(values) == 1:
+        return [
+            (
+                f"the label holds one class only ({values[0]}) and no background, so nothing "
+                "can be compared",
+                "check the label or leave the case out",
+            )
+        ]
+    return []
+
+
+def _distinct(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    lowest, highest = int(values.min()), int(values.max())
+    if highest - lowest < 65_536:  # counting is much faster than sorting a large volume
+        return np.flatnonzero(np.bincount(values - lowest)).astype(np.int64) + lowest
+    return np.unique(values)
