@@ -178,5 +178,6 @@ _CHECKS = {
     "preprocessing": _steps,
     "source_head": _flag,
     "activation": _activation,
+    "trusted": _flag,
     "provenance": _mapping,
 }

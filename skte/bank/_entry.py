@@ -40,8 +40,8 @@ class BankEntry:
         Keyword arguments of the factory.
     weights : path-like, optional
         A file written by ``torch.save(network.state_dict(), ...)``, loaded strictly
-        with ``weights_only=True``. None: whatever the factory returns; its random
-        initial weights then depend on `name` alone.
+        with ``weights_only=True``, or a ``.safetensors`` file. None: whatever the
+        factory returns; its random initial weights then depend on `name` alone.
     state_key : str, optional
         Where in the file the state dict lies, such as ``"network_weights"`` or
         ``"model.state_dict"``.
@@ -68,6 +68,10 @@ class BankEntry:
         Whether the network's output are the classes it was trained on (for LEEP).
     activation : {"softmax", "sigmoid"} or None, default="softmax"
         Turns the output into probabilities; None: it is probabilities already.
+    trusted : bool, default=False
+        Whether reading the weights may run code that stands in their file. Only for
+        files whose origin you trust as you would trust a program; manifests cannot set
+        it.
     provenance : mapping, optional
         Where the model comes from: free text for reports.
 
@@ -112,6 +116,7 @@ class BankEntry:
     preprocessing: Sequence[Any] = ()
     source_head: bool = True
     activation: str | None = "softmax"
+    trusted: bool = False
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -172,6 +177,66 @@ class BankEntry:
             raise BankError(f"Entry {name!r}: {reason}.")
         return cls(name, LiveModule(module), **fields)
 
+    @classmethod
+    def from_nnunet(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        fold: int | str | None = None,
+        configuration: str | None = None,
+        checkpoint: str | None = None,
+        trusted: bool = False,
+        **fields: Any,
+    ) -> Self:
+        """Make an entry from a trained model of nnU-Net v2, without nnU-Net.
+
+        The network, its patch size and all of its preprocessing (axis order, crop to
+        nonzero, normalisation, resampling) follow ``plans.json``, older forms of it
+        included. It needs the package ``dynamic-network-architectures``.
+
+        Parameters
+        ----------
+        folder : path-like
+            ``trainer__plans__configuration``, with ``plans.json``, ``dataset.json`` and
+            the folds.
+        name : str, optional
+            Default: dataset, configuration and fold.
+        fold : int or "all", optional
+            Default: the lowest there is.
+        configuration : str, optional
+            Default: the one that the folder's name, or the checkpoint, says.
+        checkpoint : str, optional
+            Default: ``checkpoint_final.pth``, or else ``checkpoint_best.pth``.
+        trusted : bool, default=False
+            Lets the plans name any class and the checkpoint hold any pickle. Either runs
+            code.
+        **fields
+            Other fields, such as ``layers``, in place of those read.
+
+        Returns
+        -------
+        BankEntry
+            The weights are read by `load`.
+
+        Raises
+        ------
+        BankError
+            If a file is missing, something is not done as nnU-Net does it, or would run
+            code; the message says what and how to go on.
+        """
+        from skte.bank._nnunet import nnunet_fields
+
+        read = nnunet_fields(
+            folder,
+            name=name,
+            fold=fold,
+            configuration=configuration,
+            checkpoint=checkpoint,
+            trusted=trusted,
+        )
+        return cls(**{**read, **fields})
+
     def load(self) -> nn.Module:
         """Build the network and load its weights.
 
@@ -189,7 +254,7 @@ class BankEntry:
         if isinstance(self.factory, LiveModule):
             return self.factory.module
         try:
-            network = build_network(self.factory, self.arguments, seed=self.name)
+            network = build_network(self.factory, self.arguments, self.name, self._max_bytes())
             if self.weights is not None:
                 load_weights(
                     network,
@@ -197,9 +262,10 @@ class BankEntry:
                     state_key=self.state_key,
                     prefix=self.prefix,
                     needed=encoder_roots(network) if self.layers == "encoder" else (),
+                    trusted=self.trusted,
                 )
         except BankError as error:
-            raise BankError(f"Entry {self.name!r}: {error}") from error
+            raise BankError(f"Entry {self.name!r}: {error}{self._trainer_hint()}") from error
         reason = unusable(network)
         if reason:
             raise BankError(f"Entry {self.name!r}: {reason}.")
@@ -229,6 +295,19 @@ class BankEntry:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {self.factory!r})"
+
+    def _max_bytes(self) -> int | None:
+        """Memory that a factory named by a file may take: some times that of the weights."""
+        if self.trusted or not isinstance(self.factory, str) or self.weights is None:
+            return None
+        path = Path(self.weights)
+        return 4 * path.stat().st_size + 2**28 if path.is_file() else None
+
+    def _trainer_hint(self) -> str:
+        trainer = self.provenance.get("trainer", "nnUNetTrainer")
+        if trainer == "nnUNetTrainer":
+            return ""
+        return f" It comes from {trainer}, which may build another network than its plans say."
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)

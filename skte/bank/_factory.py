@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import importlib
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from skte.bank._limit import MemoryLimit, OverLimitError
 from skte.bank._usable import weightless
 from skte.exceptions import BankError
 
@@ -104,7 +106,10 @@ def resolve_factory(name: str) -> Callable[..., Any]:
 
 
 def build_network(
-    factory: str | Callable[..., Any], arguments: Mapping[str, Any], seed: str
+    factory: str | Callable[..., Any],
+    arguments: Mapping[str, Any],
+    seed: str,
+    max_bytes: int | None = None,
 ) -> nn.Module:
     """Call a factory. The same `seed` gives the same initial weights.
 
@@ -117,6 +122,8 @@ def build_network(
     seed : str
         Seeds torch's generator while the factory runs, so that a network without
         weights is the same in every process. The caller's generator is untouched.
+    max_bytes : int, optional
+        Most memory that new tensors may take, so that a size in a file cannot fill it.
 
     Returns
     -------
@@ -133,7 +140,10 @@ def build_network(
     with _BUILDING, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(zlib.crc32(seed.encode()))
         try:
-            network = call(**arguments)
+            with contextlib.nullcontext() if max_bytes is None else MemoryLimit(max_bytes):
+                network = call(**arguments)
+        except OverLimitError as error:
+            raise BankError(f"factory {shown} was stopped: {error}.") from error
         except (Exception, SystemExit) as error:  # sys.exit() would end the run, silently
             raise BankError(
                 f"factory {shown} failed with arguments {dict(arguments)!r}: "

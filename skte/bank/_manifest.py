@@ -18,7 +18,7 @@ __all__ = ["read_manifest"]
 
 _VERSION = 1
 _TOP = ("version", "description", "defaults", "models")
-_FIELDS = tuple(item.name for item in fields(BankEntry))
+_FIELDS = tuple(item.name for item in fields(BankEntry) if item.name != "trusted")
 _REQUIRED = ("name", "factory")
 
 
@@ -104,8 +104,13 @@ def _recipe_problems(recipe: Mapping[str, Any], folder: Path) -> list[str]:
     problems += [
         f"unknown key {key!r}; {did_you_mean(str(key), _FIELDS)}"
         for key in recipe
-        if key not in _FIELDS
+        if key not in (*_FIELDS, "trusted")
     ]
+    if "trusted" in recipe:
+        problems.append(
+            "'trusted' is refused: no file can say of itself that it is to be trusted; say so in "
+            "Python: dataclasses.replace(bank[name], trusted=True)"
+        )
     problems += field_problems({key: recipe[key] for key in _FIELDS if key in recipe})
     weights = recipe.get("weights")
     if isinstance(weights, str) and weights:

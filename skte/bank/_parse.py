@@ -12,38 +12,64 @@ from skte.exceptions import BankError
 __all__ = ["holds_itself", "parse_file"]
 
 
-def parse_file(path: Path) -> Any:
-    """Return the content of a ``.yaml``, ``.yml`` or ``.json`` file."""
+# A file with more than this describes no models.
+_MOST_BYTES, _MOST_VALUES = 2**26, 1_000_000
+
+
+def parse_file(path: Path, what: str = "Manifest") -> Any:
+    """Return the content of a ``.yaml``, ``.yml`` or ``.json`` file; `what` messages call it."""
     if path.suffix.lower() not in (".yaml", ".yml", ".json"):
         raise BankError(
-            f"Manifest {path} must be a .yaml, .yml or .json file"
+            f"{what} {path} must be a .yaml, .yml or .json file"
             + ("; name the file in this folder." if path.is_dir() else ".")
         )
     try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise BankError(
+                f"{what} {path} was refused: it has {path.stat().st_size} bytes, far more than "
+                "a description needs; check where it comes from."
+            )
         text = path.read_text(encoding="utf-8-sig")  # editors may leave a byte order mark
     except FileNotFoundError as error:
-        raise BankError(f"There is no manifest {path}.") from error
+        raise BankError(f"There is no {what.lower()} {path}.") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise BankError(f"Manifest {path} cannot be read: {error}.") from error
+        raise BankError(f"{what} {path} cannot be read: {error}.") from error
     if path.suffix.lower() == ".json":
         try:
             return json.loads(text, object_pairs_hook=_distinct)
         except (ValueError, RecursionError) as error:
-            raise BankError(f"Manifest {path} is not valid JSON: {error}.") from error
-    return _parse_yaml(text, path)
+            raise BankError(f"{what} {path} is not valid JSON: {error}.") from error
+    return _parse_yaml(text, path, what)
 
 
-def _parse_yaml(text: str, path: Path) -> Any:
+def _parse_yaml(text: str, path: Path, what: str) -> Any:
     try:
         import yaml
     except ImportError as error:
         raise BankError(
-            f"Reading {path} needs PyYAML: pip install skte[cli], or write the manifest as JSON."
+            f"Reading {path} needs PyYAML: pip install skte[cli], or write it as JSON."
         ) from error
     try:
-        return yaml.load(text, Loader=_loader())  # a SafeLoader: tags run nothing
+        content = yaml.load(text, Loader=_loader())  # a SafeLoader: tags run nothing
+        n_values = 0 if holds_itself(content) else _n_values(content, {})
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise BankError(f"Manifest {path} is not valid YAML: {error}.") from error
+        raise BankError(f"{what} {path} is not valid YAML: {error}.") from error
+    if n_values > _MOST_VALUES:
+        raise BankError(
+            f"{what} {path} was refused: its aliases (*) stand for {n_values:.3g} values, more "
+            "than memory may hold; write them out, or check where it comes from."
+        )
+    return content
+
+
+def _n_values(value: Any, known: dict[int, int]) -> int:
+    """Count values with every alias written out, without writing them out."""
+    if not isinstance(value, (Mapping, list)):
+        return 1
+    if id(value) not in known:
+        items = value.values() if isinstance(value, Mapping) else value
+        known[id(value)] = 1 + sum(_n_values(item, known) for item in items)
+    return known[id(value)]
 
 
 def holds_itself(value: Any) -> bool:

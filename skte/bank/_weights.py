@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from skte.bank._containers import pick_state_dict
+from skte.bank._safetensors import read_safetensors
 from skte.exceptions import BankError
 
 __all__ = ["load_weights", "read_checkpoint"]
@@ -22,8 +23,7 @@ __all__ = ["load_weights", "read_checkpoint"]
 _MOST_SHOWN = 5
 _SUFFIXES = {
     ".onnx": "an ONNX graph, which has no modules to read features from",
-    ".pt2": "an exported program, which skte does not read yet",
-    ".safetensors": "a safetensors file, which skte does not read yet",
+    ".pt2": "an exported program, which holds its own network: use BankEntry.from_exported",
 }
 
 
@@ -34,6 +34,7 @@ def load_weights(
     state_key: str | None = None,
     prefix: str = "",
     needed: Sequence[str] = (),
+    trusted: bool = False,
 ) -> None:
     """Load a state dict from a file into a network, strictly.
 
@@ -42,23 +43,31 @@ def load_weights(
     module : nn.Module
         Gets the weights, in place.
     path : Path
-        A file written by ``torch.save``. Read with ``weights_only=True``, always.
+        A file written by ``torch.save``, or a ``.safetensors`` file.
     state_key : str, optional
         Dotted path of the state dict within the file.
     prefix : str, default=""
         Stripped from the keys; keys without it are left out.
     needed : sequence of str, default=()
         Modules that the file must hold; weights elsewhere may be missing. Default: all.
+    trusted : bool, default=False
+        As for `read_checkpoint`.
 
     Raises
     ------
     BankError
         If the file cannot be read or its keys, shapes or types do not fit.
     """
-    state = pick_state_dict(read_checkpoint(path), path, state_key, prefix)
-    own = module.state_dict()
+    state = pick_state_dict(read_checkpoint(path, trusted=trusted), path, state_key, prefix)
+    own = module.state_dict(keep_vars=True)
     roots = tuple(f"{name}." for name in needed) or ("",)
-    missing = [key for key in own if key not in state and key.startswith(roots)]
+    # Of weights that are shared, some files hold one copy only.
+    given = {id(own[key]) for key in state if isinstance(own.get(key), torch.Tensor)}
+    missing = [
+        key
+        for key, value in own.items()
+        if key not in state and key.startswith(roots) and id(value) not in given
+    ]
     unexpected = [key for key in state if key not in own]
     shapes = {key: (_shape(state.get(key)), _shape(own[key])) for key in own}
     reshaped = [
@@ -80,16 +89,20 @@ def load_weights(
             + "; ".join(part for part in listed if part)
             + f". {_remedy(missing, unexpected)}"
         )
-    module.load_state_dict(state, strict=not needed)
+    module.load_state_dict(state, strict=False)  # what is missing is shared, or not needed
 
 
-def read_checkpoint(path: Path) -> Any:
+def read_checkpoint(path: Path, *, trusted: bool = False, lazily: bool = False) -> Any:
     """Read a file written by ``torch.save`` without executing anything in it.
 
     Parameters
     ----------
     path : Path
-        The file.
+        The file; with the suffix ``.safetensors`` one of that format.
+    trusted : bool, default=False
+        Read with ``weights_only=False``, which runs code if the file holds any.
+    lazily : bool, default=False
+        Leave values on the disk until they are used, where the format allows.
 
     Returns
     -------
@@ -104,9 +117,16 @@ def read_checkpoint(path: Path) -> Any:
     problem = _file_problem(path)
     if problem:
         raise BankError(f"Weights {path}: {problem}.")
+    if path.suffix == ".safetensors":
+        return read_safetensors(path)
     try:
         with torch.serialization.safe_globals(_numpy_scalars()):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(
+                path,
+                map_location="cpu",
+                weights_only=not trusted,
+                mmap=lazily and zipfile.is_zipfile(path),
+            )
     except pickle.UnpicklingError as error:
         refused = _refused_globals(path, error)
         problem = _refusal(refused) if refused else _corrupt(error)
@@ -122,7 +142,7 @@ def _file_problem(path: Path) -> str | None:
         return "this is a folder; name the file in it"
     if path.suffix in _SUFFIXES:
         return (
-            f"this is {_SUFFIXES[path.suffix]}; save the network's state_dict() with "
+            f"this is {_SUFFIXES[path.suffix]}; or save the network's state_dict() with "
             "torch.save and name that file"
         )
     with path.open("rb") as file:
@@ -184,8 +204,8 @@ def _refusal(refused: Sequence[str]) -> str:
         what = "the file holds more than tensors, and reading the rest would run code"
     return (
         f"{what} ({_some('needs', sorted(refused))}). It was refused. Where you trust its "
-        "origin, load it yourself with torch.load(..., weights_only=False) and save "
-        "network.state_dict() with torch.save"
+        "origin, pass trusted=True for this entry, or load it yourself with "
+        "torch.load(..., weights_only=False) and save network.state_dict() with torch.save"
     )
 
 
