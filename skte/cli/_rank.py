@@ -21,6 +21,7 @@ from sklearn.exceptions import FitFailedWarning
 
 from skte import estimators
 from skte._table import format_table
+from skte.cli._data_options import add_data_options, load_data
 from skte.cli._numbers import count, jobs, seed
 from skte.estimators import TransferabilityEstimator
 from skte.exceptions import SkteError
@@ -45,7 +46,10 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     parser.set_defaults(run=_run)
     parser.add_argument("--bank", required=True, metavar="FILE", help="manifest of the models")
-    parser.add_argument("--data", required=True, metavar="DIR", help="folder of the target cases")
+    parser.add_argument(
+        "--data", required=True, metavar="DATA", help="folder or CSV of the target cases"
+    )
+    add_data_options(parser)
     parser.add_argument(
         "--estimator",
         action="append",
@@ -176,7 +180,7 @@ def _fit(args: argparse.Namespace) -> ModelBankSelector:
         # Failures are listed after the table.
         warnings.simplefilter("ignore", FitFailedWarning)
         try:
-            selector.fit(args.bank, args.data)
+            selector.fit(args.bank, load_data(args.data, args))
         except BrokenProcessPool as error:
             raise SkteError(
                 "A worker process died: a model crashed it, or memory ran out. Run with "

@@ -5,20 +5,29 @@ from skte.datasets._case import Case, read_case
 from skte.datasets._checks import check_dataset
 from skte.datasets._csv import load_csv
 from skte.datasets._dicom import load_dicom
+from skte.datasets._fetch import MSD_TASKS, fetch_msd
 from skte.datasets._fingerprint import case_fingerprint
 from skte.datasets._folder import load_folder
+from skte.datasets._home import cache_home
 from skte.datasets._load import load_dataset
 from skte.datasets._msd import load_msd
 from skte.datasets._nnunet import load_nnunet_raw
 from skte.datasets._phantoms import PHANTOM_TASKS, make_phantoms
 from skte.datasets._problem import Problem
+from skte.datasets._report import CaseSummary, DatasetReport, inspect_dataset
 
 __all__ = [
     "Case",
+    "CaseSummary",
+    "DatasetReport",
+    "MSD_TASKS",
     "PHANTOM_TASKS",
     "Problem",
+    "cache_home",
     "case_fingerprint",
     "check_dataset",
+    "fetch_msd",
+    "inspect_dataset",
     "load_bids",
     "load_csv",
     "load_dataset",

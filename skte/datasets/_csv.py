@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from skte.datasets._checks import repeated_ids
-from skte.datasets._filenames import image_stem, is_file
+from skte.datasets._filenames import image_stem, is_file, is_folder
 from skte.datasets._problem import Problem, case_problems, raise_problems
 from skte.datasets._subject import make_subject
 from skte.exceptions import DatasetError
@@ -160,6 +160,6 @@ def _parse_row(
     flaws += [
         (f"the file {file!s:.400} does not exist", "mend its path (relative to the table)")
         for file in files
-        if not (is_file(file) or file.is_dir())
+        if not (is_file(file) or is_folder(file))
     ]
     return files, name, flaws

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["IMAGE_ENDINGS", "image_stem", "is_file", "list_images"]
+__all__ = ["IMAGE_ENDINGS", "image_stem", "is_file", "is_folder", "list_images"]
 
 # What SimpleITK and nibabel read from one file; longer endings first.
 IMAGE_ENDINGS = (
@@ -37,6 +37,14 @@ def is_file(path: Path) -> bool:
     try:
         return path.is_file()
     except (OSError, ValueError):  # too long, for instance
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is such a folder; there is none of a name that none can have."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
         return False
 
 

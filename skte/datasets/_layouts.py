@@ -11,7 +11,7 @@ from skte.datasets._bids import is_bids, load_bids
 from skte.datasets._csv import CSV_ENDINGS, load_csv
 from skte.datasets._description import check_folder, read_description
 from skte.datasets._dicom import is_dicom_dataset, load_dicom
-from skte.datasets._filenames import is_file
+from skte.datasets._filenames import is_file, is_folder
 from skte.datasets._folder import load_folder
 from skte.datasets._msd import load_msd
 from skte.datasets._nnunet import load_nnunet_raw
@@ -63,7 +63,7 @@ def load_path(
 
 
 def _find_layout(path: str | os.PathLike[str]) -> str:
-    if Path(path).suffix.lower() in CSV_ENDINGS and not Path(path).is_dir():
+    if Path(path).suffix.lower() in CSV_ENDINGS and not is_folder(Path(path)):
         return "csv"
     folder = check_folder(path)
     found = []
@@ -73,10 +73,13 @@ def _find_layout(path: str | os.PathLike[str]) -> str:
         found.append("bids")
     # A description is meant; without one, what lies there decides.
     if not found:
-        if (folder / "images").is_dir() or (folder / "labels").is_dir():
+        n_plain = (folder / "images").is_dir() + (folder / "labels").is_dir()
+        if n_plain == 2:  # they may hold DICOM series, as cases do
             found.append("folder")
-        if is_dicom_dataset(folder):
+        elif is_dicom_dataset(folder):
             found.append("dicom")
+        elif n_plain:  # its loader says what is missing
+            found.append("folder")
     if len(found) > 1:
         raise DatasetError(
             f"{folder} could be read as {' or as '.join(map(repr, found))}: say which with "

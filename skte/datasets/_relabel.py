@@ -35,8 +35,9 @@ class Relabeling:
 
     @classmethod
     def of(cls, ids: Mapping[int, int], rest: int | None = None) -> Relabeling:
-        """Make one of a mapping from old to new ids."""
-        return cls(tuple(sorted(ids.items())), rest)
+        """Make one of a mapping from old to new ids; equal functions are equal."""
+        plain = cls((), rest)
+        return cls(tuple(sorted((a, b) for a, b in ids.items() if b != plain(a))), rest)
 
     def __call__(self, value: int) -> int:
         """Return the new id of one id."""

@@ -1,9 +1,14 @@
+import json
+import shutil
+
 import pytest
 import torch
 
 from skte import SegmentationFeatureExtractor
 from skte.bank import load_bank
 from skte.cli import main
+from skte.datasets import make_phantoms
+from skte.demo import write_msd
 
 
 def rows_of(text):
@@ -65,34 +70,114 @@ def test_unknown_entry_and_missing_arguments(write_bank, data, capsys):
     assert "--entry" in capsys.readouterr().err
 
 
-def test_cases_classes_and_sizes(data, capsys):
-    assert main(["inspect", "--data", str(data)]) == 0
-    shown = capsys.readouterr().out
-    header, first, *_ = shown.splitlines()[1:]
-    assert shown.startswith("3 cases, 3 of them readable\n")
+@pytest.mark.parametrize("how", [[], ["--data"]])
+def test_summary_classes_and_cases(how, data, capsys):
+    assert main(["inspect", *how, str(data)]) == 0
+    shown = capsys.readouterr()
+    summary, classes, cases = shown.out.split("\n\n")
+    assert summary.splitlines() == [
+        "3 cases, 3 of them usable",
+        "channels  1",
+        "size      16 x 16 x 16",
+        "spacing   1 x 1 x 1 mm",
+    ]
+    rows = [line.split() for line in classes.splitlines()[1:]]
+    assert [row[:-3] for row in rows] == [["0", "background"], ["1", "ellipsoids", "1"]]
+    assert [row[-3] for row in rows] == ["3", "3"]
+    assert sum(int(row[-2]) for row in rows) == 3 * 16**3
+    header, *lines = cases.splitlines()
     assert header.startswith("case")
-    assert "16 x 16 x 16" in first
-    counts = [int(word) for word in first.split()[-2:]]
-    assert sum(counts) == 16**3
+    assert len(lines) == 3
+    assert "16 x 16 x 16" in lines[0]
+    assert sum(int(word) for word in lines[0].split()[-2:]) == 16**3
+    assert shown.err == ""
+
+
+def test_many_cases_are_cut_short(tmp_path, capsys):
+    data = write_msd(tmp_path, make_phantoms(22, size=(8, 8, 8)), "many")
+    assert main(["inspect", str(data)]) == 0
+    assert "and 2 more" in capsys.readouterr().out
+    assert main(["inspect", str(data), "--all"]) == 0
+    shown = capsys.readouterr().out
+    assert "more" not in shown
+    assert "ellipsoids_021" in shown
 
 
 def test_problems_of_a_dataset(broken_data, capsys):
-    assert main(["inspect", "--data", str(broken_data)]) == 1
+    assert main(["inspect", str(broken_data)]) == 1
     shown = capsys.readouterr()
-    assert "3 cases, 2 of them readable" in shown.out
+    assert "3 cases, 2 of them usable" in shown.out
+    header, row = shown.out[shown.out.index("case ") :].splitlines()[-2:]
+    assert header.split() == ["case", "problem", "what", "to", "do"]
+    assert row.startswith("ellipsoids_001  the label is empty")
+    assert row.endswith("  leave the case out")
     assert shown.err.count("skte: problem: ") == 1
-    assert "ellipsoids_001" in shown.err
+    assert "1 problems" in shown.err
 
 
-def test_no_readable_case(broken_data, capsys):
+def test_json(broken_data, write_bank, capsys):
+    assert main(["inspect", str(broken_data), "--bank", str(write_bank("a")), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["data"]["n_cases"] == 3
+    first, last = found["data"]["cases"]
+    assert (first["case_id"], first["size"]) == ("ellipsoids_000", [16, 16, 16])
+    voxels = [label["n_voxels"] for label in found["data"]["labels"]]
+    assert voxels == [first["n_voxels"][k] + last["n_voxels"][k] for k in ("0", "1")]
+    (problem,) = found["data"]["problems"]
+    assert problem["case_id"] == "ellipsoids_001"
+    assert problem["remedy"] == "leave the case out"
+    (model,) = found["models"]
+    assert model["name"] == "a"
+    assert any(layer["is_read"] for layer in model["layers"])
+
+
+def test_what_cannot_be_loaded_is_a_table_too(data, tmp_path, capsys):
+    copy = shutil.copytree(data, tmp_path / "copy")
+    (copy / "labelsTr" / "ellipsoids_001.nii.gz").unlink()
+    assert main(["inspect", str(copy)]) == 2
+    shown = capsys.readouterr()
+    assert shown.out.startswith("case ")
+    assert "training[1]" in shown.out
+    assert "1 problems" in shown.err
+    assert main(["inspect", str(copy), "--json"]) == 2
+    (problem,) = json.loads(capsys.readouterr().out)["data"]["problems"]
+    assert "does not exist" in problem["what"]
+    assert main(["inspect", str(tmp_path / "nowhere")]) == 2
+    assert "does not exist" in capsys.readouterr().err
+
+
+def test_labels_by_name(data, tmp_path, capsys):
+    names = tmp_path / "labels.json"
+    names.write_text(json.dumps({"all": ["ellipsoids 1", "background"]}))
+    assert main(["inspect", str(data), "--labels", str(names), "--json"]) == 1
+    assert main(["inspect", str(data), "--labels", '{"blob": "ellipsoids 1"}', "--json"]) == 0
+    *_, last = capsys.readouterr().out.split("\n}\n{")
+    labels = json.loads("{" + last)["data"]["labels"]
+    assert [label["name"] for label in labels] == ["background", "blob"]
+    for text, expected in (
+        ('{"a": "elipsoids 1"}', "did you mean 'ellipsoids 1'?"),
+        ("{", "not valid JSON"),
+        ("no/file.json", "cannot be read"),
+    ):
+        assert main(["inspect", str(data), "--labels", text]) == 2
+        shown = capsys.readouterr()
+        assert expected in " ".join((shown.out + shown.err).split())
+
+
+def test_one_dataset_at_a_time(data, capsys):
+    assert main(["inspect", str(data), "--data", str(data)]) == 2
+    assert "not both" in capsys.readouterr().err
+
+
+def test_no_usable_case(broken_data, capsys):
     for path in (broken_data / "labelsTr").iterdir():
         path.write_bytes(b"no image")
-    assert main(["inspect", "--data", str(broken_data)]) == 1
-    assert "0 of them readable" in capsys.readouterr().out
+    assert main(["inspect", str(broken_data)]) == 1
+    assert "0 of them usable" in capsys.readouterr().out
 
 
 def test_channels_that_cannot_be_told(write_bank, capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr("skte.cli._inspect.model_in_channels", lambda network: None)
+    monkeypatch.setattr("skte.cli._inspect_bank.model_in_channels", lambda network: None)
     assert main(["inspect", "--bank", str(write_bank("a"))]) == 1
     assert "in_channels" in capsys.readouterr().err
 

@@ -1,0 +1,117 @@
+"""What ``skte inspect`` tells about the models of a bank."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from skte._table import format_table
+from skte.bank import (
+    BankEntry,
+    LayerInfo,
+    describe_layers,
+    find_layers,
+    model_in_channels,
+    model_spatial_dims,
+)
+from skte.cli._inspect_data import by
+from skte.exceptions import BankError, SkteError
+from skte.extraction import SegmentationFeatureExtractor
+
+__all__ = ["describe_entry", "show_entry"]
+
+_EXAMPLE_EDGE = 64  # voxels; for entries that name no window
+_SHOWN_DEPTH = 2  # modules nested deeper are shown with --all only
+
+
+def describe_entry(
+    entry: BankEntry, subjects: Sequence[Any], *, show_all: bool
+) -> tuple[dict[str, Any], list[str]]:
+    """Return what a model looks like, and what is wrong with it.
+
+    With subjects, also whether it would run on them.
+    """
+    try:
+        network = entry.load().eval()
+        example = _example(entry, network)
+        chosen = find_layers(network, entry.layers, example)
+        if subjects:  # would it run on these cases?
+            SegmentationFeatureExtractor(entry).fit(subjects[:1])
+    except SkteError as error:
+        text = str(error)
+        text = text if repr(entry.name) in text else f"entry {entry.name!r}: {text}"
+        return {"name": entry.name, "error": text}, [text]
+    marked = {layer.name for layer in chosen}
+    layers = _all_layers(network, example)
+    if not show_all:
+        layers = [a for a in layers if a.name in marked or a.name.count(".") < _SHOWN_DEPTH]
+    found = {
+        "name": entry.name,
+        "spatial_dims": example.ndim - 2,
+        "in_channels": example.shape[1],
+        "n_parameters": sum(p.numel() for p in network.parameters()),
+        "layers_found": isinstance(entry.layers, str),
+        "layers": [
+            {"name": a.name, "stride": list(a.stride), "channels": a.channels}
+            | {"is_read": a.name in marked}
+            for a in layers
+        ],
+    }
+    return found, []
+
+
+def show_entry(found: dict[str, Any]) -> None:
+    """Print what `describe_entry` returned."""
+    print()
+    if "error" in found:
+        print(f"{found['name']}: cannot be used")
+        return
+    how = "found" if found["layers_found"] else "named by the entry"
+    print(
+        f"{found['name']}: {found['spatial_dims']}-D, {found['in_channels']} channels in, "
+        f"{found['n_parameters']} parameters; layers marked * are {how}"
+    )
+    rows = [
+        ["*" if a["is_read"] else "", a["name"], by(f"{s:.4g}" for s in a["stride"]), a["channels"]]
+        for a in found["layers"]
+    ]
+    print(format_table(["", "layer", "stride", "channels"], rows))
+
+
+def _example(entry: BankEntry, network: nn.Module) -> torch.Tensor:
+    n_axes = entry.spatial_dims or model_spatial_dims(network)
+    n_channels = entry.in_channels or model_in_channels(network)
+    missing = [
+        name
+        for name, value in (("spatial_dims", n_axes), ("in_channels", n_channels))
+        if value is None
+    ]
+    if missing or n_axes is None or n_channels is None:
+        raise BankError(f"{' and '.join(missing)} cannot be told; name them in the entry.")
+    window = entry.window_size or _EXAMPLE_EDGE
+    edges = (window,) * n_axes if isinstance(window, int) else tuple(window)[:n_axes]
+    parameter = next(network.parameters(), torch.empty(0))
+    return torch.zeros(1, n_channels, *edges, device=parameter.device)
+
+
+def _all_layers(network: nn.Module, example: torch.Tensor) -> list[LayerInfo]:
+    """Every module that gives one feature map, in the order they finish."""
+    names: dict[str, None] = {}
+    handles = []
+    for name, module in network.named_modules():
+
+        def note(_module: nn.Module, _args: Any, output: Any, name: str = name) -> None:
+            if name and isinstance(output, torch.Tensor) and output.ndim == example.ndim:
+                names[name] = None
+
+        handles.append(module.register_forward_hook(note))
+    try:
+        with torch.inference_mode():
+            network(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return describe_layers(network, list(names), example)

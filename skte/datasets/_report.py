@@ -1,0 +1,200 @@
+"""What is in a dataset, and what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from skte.datasets._case import Case, read_case
+from skte.datasets._checks import find_problems
+from skte.datasets._problem import Problem
+from skte.datasets._values import few
+from skte.exceptions import DatasetError
+
+__all__ = ["CaseSummary", "DatasetReport", "inspect_dataset"]
+
+
+@dataclass(frozen=True)
+class CaseSummary:
+    """What one readable case holds.
+
+    Parameters
+    ----------
+    case_id : str
+        Its name.
+    n_channels : int
+        Channels of its image.
+    size : tuple of int
+        Voxels along x, y, z.
+    spacing_mm : tuple of float
+        Edges of a voxel in mm.
+    n_voxels : dict of int to int
+        Voxels of each class; those of the ignore label are left out.
+    """
+
+    case_id: str
+    n_channels: int
+    size: tuple[int, ...]
+    spacing_mm: tuple[float, ...]
+    n_voxels: Mapping[int, int]
+
+
+@dataclass(frozen=True)
+class DatasetReport:
+    """What `inspect_dataset` found.
+
+    Parameters
+    ----------
+    n_cases : int
+        Cases there are.
+    cases : tuple of CaseSummary
+        Those that can be used.
+    label_names : dict of int to str
+        Names of classes, where known.
+    problems : tuple of Problem
+        What makes the dataset, or cases, unusable.
+    notes : tuple of Problem
+        What is usable and may yet be a mistake.
+    """
+
+    n_cases: int
+    cases: tuple[CaseSummary, ...]
+    label_names: Mapping[int, str]
+    problems: tuple[Problem, ...]
+    notes: tuple[Problem, ...]
+
+    def n_voxels(self) -> dict[int, int]:
+        """Voxels of each class in all usable cases.
+
+        Returns
+        -------
+        dict of int to int
+            Sorted by class; classes that have a name but no voxel are in it.
+        """
+        total = dict.fromkeys(self.label_names, 0)
+        for case in self.cases:
+            for k, n in case.n_voxels.items():
+                total[k] = total.get(k, 0) + n
+        return dict(sorted(total.items()))
+
+    def n_cases_with(self, label: int) -> int:
+        """Count the usable cases in which a class occurs.
+
+        Parameters
+        ----------
+        label : int
+            Id of the class.
+
+        Returns
+        -------
+        int
+            Their number.
+        """
+        return sum(case.n_voxels.get(label, 0) > 0 for case in self.cases)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain lists and dicts, for JSON.
+
+        Returns
+        -------
+        dict
+            With keys ``n_cases``, ``labels``, ``cases``, ``problems`` and ``notes``.
+        """
+        return {
+            "n_cases": self.n_cases,
+            "labels": [
+                {
+                    "id": k,
+                    "name": self.label_names.get(k),
+                    "n_voxels": n,
+                    "n_cases": self.n_cases_with(k),
+                }
+                for k, n in self.n_voxels().items()
+            ],
+            "cases": [
+                asdict(case) | {"n_voxels": {str(k): n for k, n in case.n_voxels.items()}}
+                for case in self.cases
+            ],
+            "problems": [problem._asdict() for problem in self.problems],
+            "notes": [note._asdict() for note in self.notes],
+        }
+
+
+def inspect_dataset(subjects: Iterable[Any]) -> DatasetReport:
+    """Read every case and tell what is there, and what is wrong.
+
+    Cases are read one after the other; none stays in memory.
+
+    Parameters
+    ----------
+    subjects : iterable of Subject
+        As `load_dataset` returns them.
+
+    Returns
+    -------
+    DatasetReport
+        Sizes, spacings and voxel counts of the usable cases; problems with their
+        remedies; notes on labels without a name, named classes without a voxel, and
+        classes that occur in one case only.
+
+    See Also
+    --------
+    check_dataset : Problems of file headers, without reading volumes.
+
+    Examples
+    --------
+    >>> from skte.datasets import inspect_dataset, make_phantoms
+    >>> report = inspect_dataset(make_phantoms(2, size=(16, 16, 16)))
+    >>> report.problems, [case.size for case in report.cases]
+    ((), [(16, 16, 16), (16, 16, 16)])
+    """
+    subjects = list(subjects)
+    problems = dict.fromkeys(find_problems(subjects))  # each once
+    cases: list[CaseSummary] = []
+    names: dict[int, str] = {}
+    for subject in subjects:
+        try:
+            case = read_case(subject)
+        except DatasetError as error:
+            problems.update(dict.fromkeys(error.problems))
+            continue
+        cases.append(_summary(case))
+        names |= case.label_names
+    if len(subjects) == 1:
+        one = Problem(None, "The dataset holds one case", "give at least two to compare")
+        problems[one] = None
+    report = DatasetReport(len(subjects), tuple(cases), names, tuple(problems), ())
+    return replace(report, notes=tuple(_notes(report)))
+
+
+def _summary(case: Case) -> CaseSummary:
+    labels, counts = torch.unique(case.label, return_counts=True)
+    found = dict(zip(labels.tolist(), counts.tolist(), strict=True))
+    found.pop(case.ignore_label, None)
+    return CaseSummary(
+        case.case_id, case.image.shape[0], tuple(case.label.shape), case.spacing, found
+    )
+
+
+def _notes(report: DatasetReport) -> list[Problem]:
+    counts = report.n_voxels()
+    notes = []
+    unnamed = [k for k, n in counts.items() if n and k and k not in report.label_names]
+    if report.label_names and unnamed:
+        what = f"labels {few(unnamed)} occur without a name"
+        notes.append(Problem(None, what, "name them, or leave them out with labels (--labels)"))
+    for k, n in counts.items():
+        called = f"class {k} ({report.label_names[k]})" if k in report.label_names else f"class {k}"
+        if report.cases and not n:
+            notes.append(Problem(None, f"{called} occurs in no usable case", "check the labels"))
+        elif k and report.n_cases_with(k) == 1 and len(report.cases) > 1:
+            what = f"{called} occurs in one case only, {_only_case(report.cases, k)}"
+            notes.append(Problem(None, what, "it cannot be compared between cases: add some"))
+    return notes
+
+
+def _only_case(cases: Sequence[CaseSummary], label: int) -> str:
+    return next(case.case_id for case in cases if case.n_voxels.get(label, 0))
