@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -138,3 +139,95 @@ def write_nnunet(
     (folder / "dataset.json").write_text(json.dumps(description))
     assert first is not None
     return folder, first
+
+
+def require_monai() -> Any:
+    with warnings.catch_warnings():  # of arguments that newer releases of torch deprecate
+        warnings.simplefilter("ignore")
+        return pytest.importorskip("monai.networks.nets")
+
+
+def bundle_config(**changes: Any) -> dict[str, Any]:
+    """A configuration like those of MONAI's model zoo."""
+    return {
+        "imports": ["$import glob"],
+        "bundle_root": ".",
+        "image_key": "image",
+        "device": "$torch.device('cpu')",
+        "n_classes": 3,
+        "network_def": {
+            "_target_": "UNet",
+            "_desc_": "small",
+            "spatial_dims": 3,
+            "in_channels": 1,
+            "out_channels": "@n_classes",
+            "channels": [4, 8, 8],
+            "strides": [2, 2],
+            "num_res_units": 1,
+            "norm": "instance",
+        },
+        "network": "$@network_def.to(@device)",
+        "preprocessing": {
+            "_target_": "Compose",
+            "transforms": [
+                {"_target_": "LoadImaged", "keys": "@image_key"},
+                {"_target_": "EnsureChannelFirstd", "keys": "@image_key"},
+                {"_target_": "Orientationd", "keys": "@image_key", "axcodes": "RAS"},
+                {
+                    "_target_": "Spacingd",
+                    "keys": "@image_key",
+                    "pixdim": [1.0, 1.0, 1.5],
+                    "mode": "bilinear",
+                },
+                {
+                    "_target_": "ScaleIntensityRanged",
+                    "keys": "@image_key",
+                    "a_min": 0,
+                    "a_max": 200,
+                    "b_min": 0.0,
+                    "b_max": 1.0,
+                    "clip": True,
+                },
+                {"_target_": "EnsureTyped", "keys": "@image_key"},
+            ],
+        },
+        "inferer": {"_target_": "SlidingWindowInferer", "roi_size": [16, 16, 16], "overlap": 0.5},
+        "postprocessing": {
+            "_target_": "Compose",
+            "transforms": [{"_target_": "Activationsd", "keys": "pred", "softmax": True}],
+        },
+        **changes,
+    }
+
+
+def bundle_network(config: dict[str, Any] | None = None) -> nn.Module:
+    """The network of a configuration, built here by hand."""
+    described = dict((config or bundle_config())["network_def"])
+    kind = described.pop("_target_").rpartition(".")[2]
+    described.pop("_desc_", None)
+    described = {k: 3 if v == "@n_classes" else v for k, v in described.items()}
+    network: nn.Module = getattr(require_monai(), kind)(**described)
+    return network
+
+
+def write_bundle(
+    root: Path,
+    config: dict[str, Any] | None = None,
+    *,
+    name: str = "spleen_bundle",
+    seed: int = 0,
+    network: nn.Module | None = None,
+    content: Any = None,
+) -> tuple[Path, nn.Module]:
+    """Write a bundle; returns its folder and its network."""
+    torch.manual_seed(seed)
+    config = config or bundle_config()
+    network = network or bundle_network(config)
+    folder = root / name
+    (folder / "configs").mkdir(parents=True)
+    (folder / "models").mkdir()
+    (folder / "configs" / "inference.json").write_text(json.dumps(config))
+    metadata = {"version": "0.1.0", "task": "phantoms", "license": "CC0", "changelog": {}}
+    (folder / "configs" / "metadata.json").write_text(json.dumps(metadata))
+    torch.save(network.state_dict() if content is None else content, folder / "models" / "model.pt")
+    return folder, network

@@ -1,15 +1,10 @@
 """Which models exist, how each is built, and where its features are read."""
 
 from skte.bank._bank import ModelBank
+from skte.bank._describe import LayerInfo, describe_layers
 from skte.bank._digest import digest_problem, entry_digest
 from skte.bank._entry import BankEntry
-from skte.bank._layers import (
-    LayerInfo,
-    describe_layers,
-    find_decoder_layers,
-    find_encoder_layers,
-    find_layers,
-)
+from skte.bank._layers import find_decoder_layers, find_encoder_layers, find_layers
 from skte.bank._load import load_bank
 from skte.bank._network import model_in_channels, model_spatial_dims
 

@@ -11,7 +11,7 @@ import torch
 
 from skte.exceptions import BankError
 
-__all__ = ["pick_state_dict"]
+__all__ = ["pick_state_dict", "state_dict_places"]
 
 
 def pick_state_dict(
@@ -58,6 +58,11 @@ def pick_state_dict(
             f"{', '.join(map(repr, starts[:8]))}."
         )
     return state
+
+
+def state_dict_places(checkpoint: Any) -> list[str]:
+    """Name the places of state dicts within a checkpoint; none if it is one itself."""
+    return [] if _is_state_dict(checkpoint) else list(_state_dicts(checkpoint))
 
 
 def _follow(checkpoint: Any, path: Path, state_key: str) -> Any:

@@ -15,6 +15,7 @@ from skte.bank._checks import field_problems
 from skte.bank._encoder import encoder_roots
 from skte.bank._equality import equal
 from skte.bank._factory import LiveModule, build_network
+from skte.bank._folder_readers import FolderReaders
 from skte.bank._preprocessing import build_chain, normalize_steps
 from skte.bank._usable import unusable
 from skte.bank._weights import load_weights
@@ -24,7 +25,7 @@ __all__ = ["BankEntry"]
 
 
 @dataclass(frozen=True, repr=False)
-class BankEntry:
+class BankEntry(FolderReaders):
     """How to build one pre-trained network and how to feed it: a recipe.
 
     An entry holds no network (unless made by `from_module`), so it is cheap to copy,
@@ -176,66 +177,6 @@ class BankEntry:
         if reason:
             raise BankError(f"Entry {name!r}: {reason}.")
         return cls(name, LiveModule(module), **fields)
-
-    @classmethod
-    def from_nnunet(
-        cls,
-        folder: str | os.PathLike[str],
-        *,
-        name: str | None = None,
-        fold: int | str | None = None,
-        configuration: str | None = None,
-        checkpoint: str | None = None,
-        trusted: bool = False,
-        **fields: Any,
-    ) -> Self:
-        """Make an entry from a trained model of nnU-Net v2, without nnU-Net.
-
-        The network, its patch size and all of its preprocessing (axis order, crop to
-        nonzero, normalisation, resampling) follow ``plans.json``, older forms of it
-        included. It needs the package ``dynamic-network-architectures``.
-
-        Parameters
-        ----------
-        folder : path-like
-            ``trainer__plans__configuration``, with ``plans.json``, ``dataset.json`` and
-            the folds.
-        name : str, optional
-            Default: dataset, configuration and fold.
-        fold : int or "all", optional
-            Default: the lowest there is.
-        configuration : str, optional
-            Default: the one that the folder's name, or the checkpoint, says.
-        checkpoint : str, optional
-            Default: ``checkpoint_final.pth``, or else ``checkpoint_best.pth``.
-        trusted : bool, default=False
-            Lets the plans name any class and the checkpoint hold any pickle. Either runs
-            code.
-        **fields
-            Other fields, such as ``layers``, in place of those read.
-
-        Returns
-        -------
-        BankEntry
-            The weights are read by `load`.
-
-        Raises
-        ------
-        BankError
-            If a file is missing, something is not done as nnU-Net does it, or would run
-            code; the message says what and how to go on.
-        """
-        from skte.bank._nnunet import nnunet_fields
-
-        read = nnunet_fields(
-            folder,
-            name=name,
-            fold=fold,
-            configuration=configuration,
-            checkpoint=checkpoint,
-            trusted=trusted,
-        )
-        return cls(**{**read, **fields})
 
     def load(self) -> nn.Module:
         """Build the network and load its weights.

@@ -1,0 +1,336 @@
+"""Entries from MONAI bundles, whose configurations are data."""
+
+import dataclasses
+import json
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+import torchio as tio
+from torch import nn
+
+from skte import BankEntry, SegmentationFeatureExtractor
+from skte.bank import entry_digest
+from skte.bank._monai_transform import MonaiTransform
+from skte.exceptions import BankError, SkteWarning
+from tests.model_folders import bundle_config, bundle_network, require_monai, write_bundle
+
+
+@pytest.fixture(autouse=True)
+def _monai():
+    require_monai()
+
+
+def refused(folder, **options):
+    with pytest.raises(BankError) as caught:
+        BankEntry.from_monai_bundle(folder, **options)
+    message = str(caught.value)
+    assert message.startswith(f"MONAI bundle {folder}: ")
+    return message
+
+
+def transforms(*described):
+    return bundle_config(preprocessing={"_target_": "Compose", "transforms": list(described)})
+
+
+def case(size=(20, 24, 16), affine=None, seed=0):
+    values = np.random.default_rng(seed).normal(100, 60, size=(1, *size))
+    affine = np.diag([-0.8, -1.1, 1.5, 1.0]) if affine is None else affine
+    return tio.ScalarImage(tensor=torch.tensor(values, dtype=torch.float32), affine=affine)
+
+
+def by_monai(folder, image):
+    """What MONAI's own parser and transforms make of an image, from the array on."""
+    from monai.bundle import ConfigParser
+    from monai.data import MetaTensor
+
+    parser = ConfigParser()
+    parser.read_config(str(folder / "configs" / "inference.json"))
+    chain = parser.get_parsed_content("preprocessing")
+    chain.transforms = [t for t in chain.transforms if "Load" not in type(t).__name__]
+    start = MetaTensor(image.data.clone(), affine=torch.tensor(image.affine))
+    start.meta["original_channel_dim"] = 0
+    return chain({"image": start})["image"]
+
+
+def test_a_bundle_becomes_an_entry(tmp_path):
+    folder, trained = write_bundle(tmp_path)
+    entry = BankEntry.from_monai_bundle(folder)
+    assert (entry.name, entry.factory) == ("spleen_bundle", "monai.networks.nets:UNet")
+    assert entry.arguments["out_channels"] == 3
+    assert "_desc_" not in entry.arguments
+    assert (entry.window_size, entry.spatial_dims, entry.in_channels) == ((16, 16, 16), 3, 1)
+    assert [step.kind for step in entry.preprocessing] == [
+        "Orientation",
+        "Spacing",
+        "ScaleIntensityRange",
+    ]
+    assert entry.provenance["license"] == "CC0"
+    example = torch.randn(1, 1, 16, 16, 16)
+    with torch.inference_mode():
+        assert torch.equal(entry.load()(example), trained.eval()(example))
+    again = BankEntry.from_monai_bundle(folder)
+    assert entry == again == pickle.loads(pickle.dumps(entry))
+    assert entry_digest(entry) == entry_digest(again) is not None
+
+
+@pytest.mark.filterwarnings("ignore:.*Orientation:FutureWarning")
+def test_preprocessing_is_monai_s_own(tmp_path):
+    folder, _ = write_bundle(tmp_path)
+    image = case()
+    found = BankEntry.from_monai_bundle(folder).transform()(image)
+    expected = by_monai(folder, image)
+    np.testing.assert_allclose(found.data.numpy(), expected.numpy(), atol=1e-6)
+    np.testing.assert_allclose(found.affine, expected.affine.numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "described",
+    [
+        {"_target_": "NormalizeIntensityd", "nonzero": True, "channel_wise": True},
+        {"_target_": "monai.transforms.NormalizeIntensityd", "subtrahend": 3.0, "divisor": 2.0},
+        {"_target_": "ScaleIntensityd", "minv": -1.0, "maxv": 1.0},
+        {
+            "_target_": "ScaleIntensityRangePercentilesDict",
+            "lower": 1,
+            "upper": 99,
+            "b_min": 0,
+            "b_max": 1,
+        },
+        {"_target_": "ThresholdIntensityD", "threshold": 50.0, "above": False, "cval": 50.0},
+        {"_target_": "Resized", "spatial_size": [10, 12, 14], "mode": "trilinear"},
+        {"_target_": "SpatialPadd", "spatial_size": [32, 32, 32]},
+        {"_target_": "Flipd", "spatial_axis": 0},
+    ],
+)
+def test_each_step_does_what_it_does_there(tmp_path, described):
+    config = transforms({**described, "keys": ["image"]})
+    folder, _ = write_bundle(tmp_path, config)
+    image = case()
+    (step,) = BankEntry.from_monai_bundle(folder).preprocessing
+    expected = by_monai(folder, image)
+    found = step(image)
+    np.testing.assert_allclose(found.data.numpy(), expected.numpy(), atol=1e-5)
+    np.testing.assert_allclose(found.affine, expected.affine.numpy(), atol=1e-6)
+
+
+def test_what_cannot_be_mapped_is_reported(tmp_path):
+    config = transforms(
+        {"_target_": "LoadImaged", "keys": ["image", "label"]},
+        {"_target_": "CropForegroundd", "keys": ["image", "label"], "source_key": "image"},
+        {"_target_": "Spacingd", "keys": ["image", "label"], "pixdim": [1, 1, 1],
+         "mode": ["bilinear", "nearest"]},
+        {"_target_": "NormalizeIntensityd", "keys": "image"},
+        {"_target_": "AsDiscreted", "keys": "label", "to_onehot": 3},
+        {"_target_": "RandFlipd", "keys": "image", "prob": 0.5},
+        {"_target_": "ScaleIntensityRanged", "keys": "image", "a_min": "$__import__('os')"},
+        {"_target_": "ScaleIntensityRanged", "keys": "image", "a_minimum": 1},
+        {"_target_": "os.system", "command": "true"},
+        "$@other",
+    )  # fmt: skip
+    folder, _ = write_bundle(tmp_path, config)
+    with pytest.warns(SkteWarning) as told:
+        entry = BankEntry.from_monai_bundle(folder)
+    assert [step.kind for step in entry.preprocessing] == ["Spacing", "NormalizeIntensity"]
+    assert entry.preprocessing[0].options["mode"] == "bilinear"
+    message = str(told[0].message)
+    for part in (
+        "Entry 'spleen_bundle': of the bundle's preprocessing CropForeground is left out",
+        "['NormalizeIntensity'] therefore look at the whole image",
+        "RandFlipd has no counterpart",
+        "\"$__import__('os')\" would run code",
+        "ScaleIntensityRange is left out: TypeError",
+        "'os.system' is no transform of monai.transforms and was not run",
+        "'$@other' is no transform",
+    ):
+        assert part in message
+    assert len(entry.provenance["preprocessing_left_out"]) == 7
+
+
+@pytest.mark.parametrize(
+    ("value", "match"),
+    [(None, "there is no 'preprocessing'"), ("$run()", "is no list of transforms")],
+)
+def test_a_bundle_without_preprocessing_says_so(tmp_path, value, match):
+    folder, _ = write_bundle(tmp_path, bundle_config(preprocessing=value))
+    with pytest.warns(SkteWarning, match=match):
+        assert BankEntry.from_monai_bundle(folder).preprocessing == ()
+
+
+def test_unknown_transforms_are_never_built():
+    with pytest.raises(ValueError, match="no transform of MONAI that skte uses"):
+        MonaiTransform("Lambda", {"func": print}).build()
+    one = MonaiTransform("Flip", {"spatial_axis": 0})
+    assert one == MonaiTransform("Flip", {"spatial_axis": 0}) != MonaiTransform("Flip", {})
+    assert one != 3
+    assert hash(one) == hash(MonaiTransform("Flip", {"spatial_axis": 0}))
+
+
+def test_other_places_of_network_and_weights(tmp_path):
+    config = bundle_config()
+    config["parts"] = {"nets": [config.pop("network_def")]}
+    config["network"] = {**config["parts"]["nets"][0], "channels": "@parts::nets::0::channels"}
+    config["inferer"]["roi_size"] = 24
+    config["postprocessing"]["transforms"][0] = {"_target_": "Activationsd", "sigmoid": True}
+    trained = bundle_network(bundle_config())
+    folder, _ = write_bundle(
+        tmp_path, config, network=trained, content={"model": trained.state_dict(), "epoch": 3}
+    )
+    entry = BankEntry.from_monai_bundle(folder, name="mine", layers="encoder")
+    assert (entry.name, entry.layers, entry.state_key) == ("mine", "encoder", "model")
+    assert (entry.window_size, entry.activation) == (24, "sigmoid")
+    assert entry.load()
+    os.rename(folder / "models" / "model.pt", folder / "models" / "best.pt")
+    assert BankEntry.from_monai_bundle(folder).weights.name == "best.pt"
+    torch.save({}, folder / "models" / "last.pt")
+    assert "pass weights=, the path of one of them" in refused(folder)
+    chosen = BankEntry.from_monai_bundle(folder, weights=folder / "models" / "best.pt")
+    assert chosen.load()
+
+
+def test_yaml_says_the_same(tmp_path):
+    yaml = pytest.importorskip("yaml")
+    folder, _ = write_bundle(tmp_path)
+    entry = BankEntry.from_monai_bundle(folder)
+    file = folder / "configs" / "inference.json"
+    file.with_suffix(".yaml").write_text(yaml.safe_dump(json.loads(file.read_text())))
+    file.unlink()
+    assert BankEntry.from_monai_bundle(folder) == entry
+
+
+def test_pretrained_weights_are_not_downloaded(tmp_path):
+    described = {
+        "_target_": "FlexibleUNet",
+        "in_channels": 1,
+        "out_channels": 2,
+        "backbone": "resnet10",
+        "decoder_channels": [8, 8, 4, 4, 4],
+    }
+    config = bundle_config(network_def=described)
+    folder, _ = write_bundle(tmp_path, {**config, "network_def": {**described, "pretrained": True}},
+                             network=bundle_network(config))  # fmt: skip
+    entry = BankEntry.from_monai_bundle(folder)
+    assert entry.arguments["pretrained"] is False
+    assert entry.load()
+
+
+def test_what_is_missing_is_told(tmp_path):
+    assert "there is no such folder" in refused(tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    assert "it has no configs/inference.json" in refused(tmp_path / "empty")
+    folder, _ = write_bundle(tmp_path, bundle_config(network_def="$x", network="$y"),
+                             network=nn.Conv3d(1, 1, 1))  # fmt: skip
+    assert "configs/inference.json has no network" in refused(folder)
+    folder, _ = write_bundle(tmp_path, name="weightless")
+    (folder / "models" / "model.pt").unlink()
+    assert "large_files.yml" in refused(folder)
+    (folder / "models" / "model.ts").write_bytes(b"x")
+    assert "['model.ts'] is TorchScript, whose layers cannot be hooked" in refused(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"in_channels": "$__import__('os').mkdir('was_run')"}, "would run code"),
+        ({"in_channels": "@evil"}, "would run code"),
+        ({"channels": ["%configs/other.json"]}, "would run code"),
+        ({"$key": 1}, "would run code"),
+        ({"_target_": "$evil"}, "would run code"),
+        ({"_target_": "os.system", "command": "mkdir was_run"}, "names 'os.system', which was"),
+        ({"_target_": "monai.networks.nets.unet.os"}, "which was refused"),
+        ({"_target_": "monai.bundle.ConfigParser"}, "which was refused"),
+        ({"_target_": "get_efficientnet_image_size"}, "which was refused"),
+        ({"_target_": "monai.networks.nets.unet.warnings.warn"}, "which was refused"),
+        ({"act": {"_target_": "os.system", "command": "mkdir was_run"}}, "names 'os.system' among"),
+        ({"act": [{"_target_": "os.system"}]}, "names 'os.system' among"),
+        ({"channels": "@nowhere::x"}, "leads nowhere"),
+        ({"channels": "@network_def"}, "circle"),
+    ],
+)
+def test_what_would_run_code_is_refused_and_not_run(tmp_path, monkeypatch, change, match):
+    monkeypatch.chdir(tmp_path)
+    config = bundle_config()
+    config["network_def"] = {**config["network_def"], **change}
+    config["evil"] = "$__import__('os').mkdir('was_run')"
+    folder, _ = write_bundle(tmp_path, config, network=bundle_network())
+    message = refused(folder)
+    assert match in message
+    assert ("pass trusted=True" in message) == (match not in ("leads nowhere", "circle"))
+    assert not (tmp_path / "was_run").exists()
+
+
+def test_trust_runs_what_the_file_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = bundle_config()
+    config["network_def"]["in_channels"] = "$[1, __import__('os').mkdir('was_run')][0]"
+    folder, trained = write_bundle(tmp_path, config, network=bundle_network())
+    entry = BankEntry.from_monai_bundle(folder, trusted=True)
+    assert not (tmp_path / "was_run").exists()  # nothing runs before it is loaded
+    example = torch.randn(1, 1, 16, 16, 16)
+    with torch.inference_mode():
+        assert torch.equal(entry.load()(example), trained.eval()(example))
+    assert (tmp_path / "was_run").exists()
+
+
+def test_a_crafted_checkpoint_is_refused(tmp_path):
+    class Crafted:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "was_run"),)
+
+    content = {**bundle_network().state_dict(), "x": Crafted()}
+    folder, _ = write_bundle(tmp_path, content=content)
+    assert "pass trusted=True for this entry" in refused(folder)
+    assert not (tmp_path / "was_run").exists()
+
+
+def test_huge_declared_sizes_take_no_memory(tmp_path):
+    config = bundle_config()
+    config["network_def"]["channels"] = [4, 8, 10**8]
+    folder, _ = write_bundle(tmp_path, config, network=bundle_network())
+    with pytest.raises(BankError, match=r"was stopped: .* far more than its file of weights"):
+        BankEntry.from_monai_bundle(folder).load()
+
+
+class Coordinates(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.full = nn.Identity()
+        self.head = nn.Conv3d(3, 2, 1)
+
+    def forward(self, x):
+        return self.head(self.full(x))
+
+
+@pytest.mark.parametrize(
+    "affine",
+    [
+        np.diag([1.0, 1.0, 1.0, 1.0]),
+        np.diag([-0.8, -1.1, 2.5, 1.0]),
+        np.array([[0, -1.0, 0, 7], [0, 0, 2.0, -3], [-1.1, 0, 0, 40], [0, 0, 0, 1]]),
+    ],
+)
+def test_positions_survive_orientation_and_spacing(tmp_path, affine):
+    size = (18, 20, 22)
+    grid = torch.from_numpy(1.0 + np.indices(size, dtype=np.float32))
+    label = torch.zeros(1, *size, dtype=torch.int32)
+    label[0, 4:-4, 4:-4, 4:-4] = 1
+    subject = tio.Subject(
+        image=tio.ScalarImage(tensor=grid, affine=affine),
+        label=tio.LabelMap(tensor=label, affine=affine),
+        case_id="coded",
+    )
+    config = bundle_config()
+    config["preprocessing"]["transforms"].pop(4)  # intensities are positions here
+    folder, _ = write_bundle(tmp_path, config)
+    steps = BankEntry.from_monai_bundle(folder).preprocessing
+    plain = BankEntry.from_module("plain", Coordinates(), window_size=16)
+    mapped = dataclasses.replace(plain, name="mapped", preprocessing=steps)
+    truth, found = (
+        SegmentationFeatureExtractor(entry, layers=("full",)).fit_transform([subject])[0]
+        for entry in (plain, mapped)
+    )
+    truth, found = truth.layers["full"], found.layers["full"]
+    np.testing.assert_array_equal(found.y, truth.y)
+    np.testing.assert_allclose(found.X[found.y == 1], truth.X[found.y == 1], atol=1e-3)
