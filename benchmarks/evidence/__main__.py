@@ -7,12 +7,20 @@ python -m benchmarks.evidence --smoke                      # phantoms, under a m
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks._provenance import data_folder
+from benchmarks._provenance import data_folder, provenance, write_json
 from benchmarks.evidence._driver import run
-from benchmarks.evidence._protocol import FULL, SMOKE
+from benchmarks.evidence._embedding import embed
+from benchmarks.evidence._page import write_page
+from benchmarks.evidence._protocol import FULL, SMOKE, Study
+from benchmarks.evidence._scores import ABLATION, CONTENDERS, ESTIMATORS, jackknifed, models_of
+from benchmarks.evidence._variants import variants
+
+RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> None:
@@ -25,20 +33,52 @@ def main() -> None:
     running.add_argument("--out", required=True, type=Path, help="folder of all that is made")
     running.add_argument("--targets", nargs="+", default=[task.name for task in FULL.tasks])
     running.add_argument("--jobs", type=int, help="jobs at a time (default: one a core)")
+    scoring = commands.add_parser("score", help="score the banks, write the result files")
+    scoring.add_argument("--out", required=True, type=Path, help="as for run")
+    scoring.add_argument("--targets", nargs="+", default=[task.name for task in FULL.tasks])
+    scoring.add_argument("--jobs", type=int, default=2, help="models at a time")
+    commands.add_parser("page", help="write tables and figures")
     args = parser.parse_args()
     if args.smoke:
         smoke()
     elif args.command == "run":
         run(FULL, args.targets, data_folder(args.data), args.out, args.jobs)
+    elif args.command == "score":
+        for target in args.targets:
+            write_result(FULL, target, args.out, RESULTS, args.jobs)
+    elif args.command == "page":
+        write_page([json.loads((RESULTS / f"{t.name}.json").read_text()) for t in FULL.tasks])
     else:
         parser.error("give a command, or --smoke")
+
+
+def write_result(study: Study, target: str, out: Path, results: Path, n_jobs: int) -> None:
+    """Score a target's bank in every way, and write one file of it."""
+    content = {
+        "target": target,
+        "models": models_of(study, target, out),
+        "scores": jackknifed(ESTIMATORS, study, target, out, n_jobs),
+        "ablation": jackknifed(ABLATION, study, target, out, n_jobs),
+        "variants": variants(study, target, out, n_jobs, CONTENDERS),
+        "embedding": embed(study, target, out),
+    }
+    settings = {**asdict(study), "seed": 0}
+    write_json(results / f"{target}.json", {**provenance(study=settings), **content})
+    print(f"{target}: {len(content['models'])} models", flush=True)
 
 
 def smoke() -> None:
     """Run every step on phantoms, to see that the study works."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
-        run(SMOKE, [task.name for task in SMOKE.tasks], None, out, None)
+        targets = [task.name for task in SMOKE.tasks]
+        run(SMOKE, targets, None, out, None)
+        for target in targets:
+            write_result(SMOKE, target, out, out / "results", 1)
+        written = [json.loads((out / "results" / f"{name}.json").read_text()) for name in targets]
+        (out / "README.md").write_text("<!-- evidence: begin -->\n<!-- evidence: end -->\n")
+        write_page(written, docs=out, readme=out / "README.md")
+        print((out / "README.md").read_text())
 
 
 if __name__ == "__main__":

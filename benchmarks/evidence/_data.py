@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
+import torchio as tio
 
 from benchmarks.evidence._protocol import Study, Task
 from skte.datasets import load_msd, make_phantoms
@@ -28,20 +28,22 @@ def prepare_task(task: Task, data: Path | None, out: Path) -> None:
         cases = make_phantoms(10, task=task.name, size=(20, 20, 20), random_state=0)
         write_msd(folder, cases, task.name)
         return
-    source = data / task.name
-    description = json.loads((source / "dataset.json").read_text())
-    for pair in description["training"]:
-        image, label = nib.load(source / pair["image"]), nib.load(source / pair["label"])
-        values = np.asarray(label.dataobj).astype(np.uint8)
-        merged = values.copy()
-        for old, new in task.merge.items():
-            merged[values == old] = new
+    description = json.loads((data / task.name / "dataset.json").read_text())
+    subjects = load_msd(data / task.name)
+    for subject, pair in zip(subjects, description["training"], strict=True):
+        coarse = _coarsened(subject, task)
         for part in ("image", "label"):
             (folder / pair[part]).parent.mkdir(parents=True, exist_ok=True)
-        nib.save(image, folder / pair["image"])
-        nib.save(nib.Nifti1Image(merged, label.affine), folder / pair["label"])
+            coarse[part].save(folder / pair[part])
     description["labels"] = {str(i): f"class {i}" for i in range(task.n_classes)}
     (folder / "dataset.json").write_text(json.dumps(description))
+
+
+def _coarsened(subject: Any, task: Task) -> Any:
+    """Merge labels, then resample image (trilinear, smoothed) and label (nearest)."""
+    merged = tio.RemapLabels(dict(task.merge))(subject) if task.merge else subject
+    spacing = np.multiply(subject["image"].spacing, task.coarsen)
+    return tio.Resample(tuple(spacing), antialias=True)(merged)
 
 
 def split(study: Study, task: str, out: Path) -> tuple[list[Any], list[Any]]:

@@ -110,7 +110,7 @@ def _pretrain(job: Job, study: Study, out: Path, device: str) -> dict[str, Any]:
             n_steps=model.n_steps,
             patch_size=study.patch,
             batch_size=study.batch_size,
-            learning_rate=study.pretrain_rate,
+            learning_rate=study.rate,
             random_state=model.seed,
         )
     state = {key: value.cpu().half() for key, value in network.state_dict().items()}
@@ -187,7 +187,7 @@ def _tune(job: Job, study: Study, out: Path, device: str) -> dict[str, Any]:
         n_steps=study.tune_steps,
         patch_size=study.patch,
         batch_size=study.batch_size,
-        learning_rate=study.tune_rate,
+        learning_rate=study.rate,
         random_state=job.seed,
     )
     seconds = time.perf_counter() - begun

@@ -1,0 +1,208 @@
+"""The evidence page and README's key figures, from the result files alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.evidence._figures import draw_embedding, draw_scores
+from benchmarks.evidence._judge import Target, last_if_missing, tau
+from benchmarks.evidence._tables import baseline_scores, markdown, summary_rows, verdicts
+
+__all__ = ["write_page"]
+
+_DOCS = Path(__file__).resolve().parents[2] / "docs"
+_README = _DOCS.parent / "README.md"
+_PROSE = Path(__file__).with_name("evidence.md.in")
+_PLOTTED = ("CCFV", "LogME", "LEEP", "GBC", "TransRate")
+_PLACE = re.compile(r"\{\{(\w+)\}\}")
+
+
+def write_page(
+    results: Sequence[dict[str, Any]], docs: Path = _DOCS, readme: Path = _README
+) -> None:
+    """Fill the page's prose with tables, draw its figures, and update README's table."""
+    targets = [Target.from_result(result) for result in results]
+    parts = {
+        "protocol": _protocol(results[0]),
+        "noise": _noise(targets),
+        "table1": _table1(targets, results),
+        "table2": _table2(targets, results),
+        "variants": _variants(targets, results),
+        "cost": _cost(targets, results[0]["study"]["n_tune_cases"]),
+        "top": _top(targets, results),
+        "provenance": _provenance(results),
+    }
+    prose = _PROSE.read_text()
+    page = _PLACE.sub(lambda match: parts[match[1]], prose)
+    (docs / "evidence.md").write_text(page)
+    images = docs / "images"
+    shown = [name for name in (*_PLOTTED, *_contenders(results)) if name in results[0]["scores"]]
+    draw_scores(images / "evidence-scores.svg", targets, [r["scores"] for r in results], shown)
+    draw_embedding(images / "evidence-embedding.svg", results[0]["embedding"])
+    _fill(readme, "evidence", _key_figures(targets, results))
+
+
+def _contenders(results: Sequence[dict[str, Any]]) -> list[str]:
+    known = {"CCFV", "LogME", "CCFV raw"}
+    names = {key.split(": ")[1] for key in results[0]["variants"]}
+    return sorted(names - known)
+
+
+def _protocol(result: Mapping[str, Any]) -> str:
+    study = result["study"]
+    rows = [
+        ["cases to pre-train on, of each source", str(study["n_pretrain_cases"])],
+        ["target cases to fine-tune and rank on", str(study["n_tune_cases"])],
+        ["target cases to test on", str(study["n_test_cases"])],
+        ["steps of pre-training, long and short", f"{study['long']}, {study['short']}"],
+        ["steps of fine-tuning", str(study["tune_steps"])],
+        ["fine-tuning seeds", str(len(study["seeds"]))],
+        ["patch and window, voxels", " x ".join(map(str, study["patch"]))],
+        ["patches in a step", str(study["batch_size"])],
+        ["models of each target", str(len(result["models"]))],
+    ]
+    return markdown(["", ""], rows)
+
+
+def _noise(targets: Sequence[Target]) -> str:
+    rows = []
+    for target in targets:
+        by_model = 100 * target.performance
+        rows.append(
+            [
+                target.name,
+                f"{target.seed_tau():.2f}",
+                f"{by_model.min():.1f} to {by_model.max():.1f}",
+                f"{100 * np.abs(np.diff(target.dice.mean(axis=2)[:, :2], axis=1)).mean():.1f}",
+                target.models[int(by_model.argmax())]["name"],
+            ]
+        )
+    mean = float(np.mean([target.seed_tau() for target in targets]))
+    rows.append(["mean", f"**{mean:.2f}**", "", "", ""])
+    head = ["target", "tau of two seeds", "Dice, worst to best", "seeds differ by", "best model"]
+    return markdown(head, rows)
+
+
+def _head(targets: Sequence[Target]) -> list[str]:
+    names = [target.name for target in targets]
+    extra = ["mean", "95 % of mean tau", "p", "regret@1", "regret@3", "within"]
+    return ["", *names, *extra]
+
+
+def _with_baselines(
+    targets: Sequence[Target], results: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    found = []
+    for target, result in zip(targets, results, strict=True):
+        extra = {name: {"scores": s} for name, s in baseline_scores(target).items()}
+        found.append({**result["scores"], **extra})
+    return found
+
+
+def _table1(targets: Sequence[Target], results: Sequence[Mapping[str, Any]]) -> str:
+    scores = _with_baselines(targets, results)
+    found = verdicts(targets, scores, scores[0])
+    return markdown(_head(targets), summary_rows(targets, scores, found))
+
+
+def _table2(targets: Sequence[Target], results: Sequence[Mapping[str, Any]]) -> str:
+    scores = [result["ablation"] for result in results]
+    found = verdicts(targets, scores, scores[0])
+    return markdown(_head(targets), summary_rows(targets, scores, found))
+
+
+def _variants(targets: Sequence[Target], results: Sequence[Mapping[str, Any]]) -> str:
+    keys = list(results[0]["variants"])
+    settings = list(dict.fromkeys(key.split(": ")[0] for key in keys))
+    names = list(dict.fromkeys(key.split(": ")[1] for key in keys))
+    rows = []
+    for setting in settings:
+        cells = []
+        for name in names:
+            taus = [
+                tau(target.performance, last_if_missing(result["variants"][f"{setting}: {name}"]))
+                for target, result in zip(targets, results, strict=True)
+            ]
+            cells.append(f"{np.mean(taus):.2f}")
+        rows.append([setting, *cells])
+    return markdown(["setting", *names], rows)
+
+
+def _cost(targets: Sequence[Target], n_cases: int) -> str:
+    rows = []
+    for target in targets:
+        tuned = sum(model["tune_seconds"] for model in target.models)
+        ranked = sum(
+            model["extract_seconds"] * target.dice.shape[1] / target.dice.shape[1]
+            for model in target.models
+        )
+        rows.append(
+            [target.name, f"{ranked / 60:.1f}", f"{tuned / 60:.1f}", f"{tuned / ranked:.1f}"]
+        )
+    head = ["target", "rank all, minutes", "fine-tune all once, minutes", "ratio"]
+    return markdown(head, rows)
+
+
+def _top(targets: Sequence[Target], results: Sequence[Mapping[str, Any]]) -> str:
+    """Where each estimator puts the untrained networks, 1 for the top of the list."""
+    rows = []
+    for name in results[0]["scores"]:
+        cells = []
+        for target, result in zip(targets, results, strict=True):
+            values = last_if_missing(result["scores"][name]["scores"])
+            ranks = (-values).argsort(kind="stable").argsort(kind="stable") + 1
+            best = [r for r, m in zip(ranks, target.models, strict=True) if m["source"] is None]
+            cells.append(str(min(best)))
+        rows.append([name, *cells])
+    by_dice = []
+    for target in targets:
+        ranks = (-target.performance).argsort().argsort() + 1
+        best = [r for r, m in zip(ranks, target.models, strict=True) if m["source"] is None]
+        by_dice.append(str(min(best)))
+    rows.insert(0, ["**Dice**", *by_dice])
+    return markdown(["", *(target.name for target in targets)], rows)
+
+
+def _key_figures(targets: Sequence[Target], results: Sequence[Mapping[str, Any]]) -> str:
+    scores = _with_baselines(targets, results)
+    found = verdicts(targets, scores, scores[0])
+    order = sorted(found, key=lambda name: -_mean(v.tau for v in found[name]))
+    rows = [
+        [
+            name,
+            f"{_mean(v.tau for v in found[name]):.2f}",
+            f"{_mean(v.pearson for v in found[name]):.2f}",
+            f"{_mean(v.regret_1 for v in found[name]):.1f}",
+        ]
+        for name in order
+    ]
+    noise = float(np.mean([target.seed_tau() for target in targets]))
+    rows.insert(0, ["*a second fine-tuning seed*", f"{noise:.2f}", "", ""])
+    return markdown(["ranked by", "weighted Kendall", "Pearson", "regret@1, Dice points"], rows)
+
+
+def _provenance(results: Sequence[Mapping[str, Any]]) -> str:
+    one = results[0]
+    versions = ", ".join(f"{name} {version}" for name, version in one["versions"].items())
+    devices = sorted({model["device"] for result in results for model in result["models"]})
+    return f"Python {one['python']}, {versions}; {', '.join(devices)}, {one['cores']} cores."
+
+
+def _fill(path: Path, name: str, text: str) -> None:
+    """Replace what stands between two marks of a file."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    whole = path.read_text()
+    if begin not in whole:
+        return
+    before, rest = whole.split(begin, 1)
+    after = rest.split(end, 1)[1]
+    path.write_text(f"{before}{begin}\n{text}\n{end}{after}")
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))
