@@ -4,6 +4,7 @@ from skte.bank._bank import ModelBank
 from skte.bank._describe import LayerInfo, describe_layers
 from skte.bank._digest import digest_problem, entry_digest
 from skte.bank._entry import BankEntry
+from skte.bank._hub import download_snapshot
 from skte.bank._layers import find_decoder_layers, find_encoder_layers, find_layers
 from skte.bank._load import load_bank
 from skte.bank._network import model_in_channels, model_spatial_dims
@@ -14,6 +15,7 @@ __all__ = [
     "ModelBank",
     "describe_layers",
     "digest_problem",
+    "download_snapshot",
     "entry_digest",
     "find_decoder_layers",
     "find_encoder_layers",

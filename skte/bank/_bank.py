@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import operator
 import os
+import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Self, overload
 
 from torch import nn
 
 from skte.bank._checks import did_you_mean
 from skte.bank._entry import BankEntry
+from skte.bank._from_folder import read_folder
 from skte.bank._manifest import read_manifest
-from skte.exceptions import BankError
+from skte.exceptions import BankError, SkteWarning
 
 __all__ = ["ModelBank"]
 
@@ -30,6 +32,8 @@ class ModelBank(Sequence[BankEntry]):
     ----------
     names : tuple of str
         Names of the entries, in order.
+    not_understood : dict of str to str
+        What `from_folder` found but could not use, with the reasons, by path.
 
     Raises
     ------
@@ -53,6 +57,7 @@ class ModelBank(Sequence[BankEntry]):
 
     def __init__(self, entries: Iterable[BankEntry]) -> None:
         self.entries: tuple[BankEntry, ...] = tuple(entries)
+        self.not_understood: dict[str, str] = {}
         if not self.entries:
             raise BankError("A bank needs at least one entry, got none.")
         strangers = [type(e).__name__ for e in self.entries if not isinstance(e, BankEntry)]
@@ -96,6 +101,47 @@ class ModelBank(Sequence[BankEntry]):
         manifests only from those whose code you would run.
         """
         return cls(read_manifest(path))
+
+    @classmethod
+    def from_folder(cls, path: str | os.PathLike[str], *, trusted: Collection[str] = ()) -> Self:
+        """Make a bank of all models in a folder, whatever tool left them.
+
+        Found are results folders of nnU-Net v2 (one fold of each), MONAI bundles,
+        programs of ``torch.export`` and the entries of manifests named ``bank.yaml``
+        (``.yml``, ``.json``), at any depth. What cannot be used costs nothing else.
+
+        Parameters
+        ----------
+        path : path-like
+            The folder.
+        trusted : collection of str
+            Paths, relative to the folder, of models that may run code when they are
+            read.
+
+        Returns
+        -------
+        ModelBank
+            `not_understood` says what was left out and why; a warning does so as well.
+
+        Raises
+        ------
+        BankError
+            If nothing in the folder can be used; the message lists what there is.
+        """
+        found = read_folder(path, trusted)
+        listed = "\n".join(f"  - {name}: {why}" for name, why in found.not_understood.items())
+        if not found.entries:
+            raise BankError(
+                f"Folder {path} holds no model that can be used"
+                + (f":\n{listed}" if listed else ": no nnU-Net, no MONAI bundle, no bank.yaml.")
+            )
+        if listed:
+            warnings.warn(
+                f"Folder {path}: not understood and left out:\n{listed}", SkteWarning, stacklevel=2
+            )
+        bank = cls(found.entries)
+        bank.not_understood = found.not_understood
+        return bank
 
     @classmethod
     def from_modules(cls, modules: Mapping[str, nn.Module]) -> Self:

@@ -22,8 +22,8 @@ def load_bank(bank: Any) -> ModelBank:
     Parameters
     ----------
     bank : ModelBank, dict of str to nn.Module or BankEntry, list of BankEntry, or path
-        A path leads to a YAML or JSON manifest. In a dict the key is the name, also of
-        an entry that has another one.
+        A path leads to a YAML or JSON manifest, or to a folder of models. In a dict the
+        key is the name, also of an entry that has another one.
 
     Returns
     -------
@@ -47,14 +47,15 @@ def load_bank(bank: Any) -> ModelBank:
     if isinstance(bank, BankEntry):
         return ModelBank([bank])
     if isinstance(bank, (str, os.PathLike)):
-        return ModelBank.from_manifest(bank)
+        is_folder = os.path.isdir(bank)
+        return ModelBank.from_folder(bank) if is_folder else ModelBank.from_manifest(bank)
     if isinstance(bank, Mapping):
         return ModelBank(_named(name, model) for name, model in bank.items())
     if isinstance(bank, Sequence):
         return ModelBank(bank)
     raise BankError(
         f"Cannot make a bank of {type(bank).__name__}. Give a ModelBank, a dict of names to "
-        "networks, a list of BankEntry, or the path of a manifest."
+        "networks, a list of BankEntry, or the path of a manifest or folder."
     )
 
 

@@ -26,7 +26,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("path", nargs="?", metavar="DATA", help="folder or CSV of cases")
     parser.add_argument("--data", metavar="DATA", help="the same, beside --bank")
     add_data_options(parser)
-    parser.add_argument("--bank", metavar="FILE", help="manifest of the models")
+    parser.add_argument("--bank", metavar="PATH", help="manifest of the models, or their folder")
     parser.add_argument("--entry", metavar="NAME", help="this model only")
     parser.add_argument("--all", action="store_true", help="show every case and nested module")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")

@@ -45,7 +45,9 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         "rank", parents=[common], help="rank the models of a bank for a dataset"
     )
     parser.set_defaults(run=_run)
-    parser.add_argument("--bank", required=True, metavar="FILE", help="manifest of the models")
+    parser.add_argument(
+        "--bank", required=True, metavar="PATH", help="manifest of the models, or their folder"
+    )
     parser.add_argument(
         "--data", required=True, metavar="DATA", help="folder or CSV of the target cases"
     )

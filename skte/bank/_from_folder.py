@@ -1,0 +1,179 @@
+"""Everything in a folder that can be a model of a bank, and why the rest cannot."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from skte.bank._entry import BankEntry
+from skte.bank._manifest import read_manifest
+from skte.bank._monai_bundle import is_bundle
+from skte.bank._nnunet import is_nnunet_folder
+from skte.bank._weights import read_checkpoint
+from skte.exceptions import BankError
+
+__all__ = ["MANIFESTS", "FolderContent", "read_folder"]
+
+#: Names of manifests that are looked for.
+MANIFESTS = ("bank.yaml", "bank.yml", "bank.json")
+
+_WEIGHTS = (".pt", ".pth", ".ckpt", ".safetensors", ".ts", ".onnx", ".pt2")
+_DEEPEST, _MOST_FOLDERS = 8, 10_000
+
+
+@dataclass
+class FolderContent:
+    """What a folder of models holds.
+
+    Attributes
+    ----------
+    entries : list of BankEntry
+        With distinct names, in the order of their paths.
+    not_understood : dict of str to str
+        Reasons by path, relative to the folder.
+    """
+
+    entries: list[BankEntry] = field(default_factory=list)
+    not_understood: dict[str, str] = field(default_factory=dict)
+
+
+def read_folder(path: str | os.PathLike[str], trusted: Collection[str] = ()) -> FolderContent:
+    """Look for models in a folder and the folders in it.
+
+    Parameters
+    ----------
+    path : path-like
+        The folder. Hidden folders are left out.
+    trusted : collection of str
+        Paths, relative to the folder, of what may run code when it is read.
+
+    Returns
+    -------
+    FolderContent
+        Models of nnU-Net v2, MONAI bundles, exported programs, and what manifests named
+        ``bank.yaml`` (``.yml``, ``.json``) list.
+
+    Raises
+    ------
+    BankError
+        If there is no such folder, or something trusted is not in it.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise BankError(f"There is no folder {root}.")
+    reader = _Reader(root, {Path(item).as_posix() for item in trusted})
+    reader.read(root)
+    strangers = sorted(reader.trusted - reader.seen)
+    if strangers:
+        raise BankError(
+            f"trusted names {strangers}, but {root} has no models there; it takes paths relative "
+            f"to the folder, of {sorted(reader.seen)}."
+        )
+    reader.content.entries = _distinct(reader.found)
+    return reader.content
+
+
+class _Reader:
+    """Walks through a folder and notes what it finds."""
+
+    def __init__(self, root: Path, trusted: set[str]) -> None:
+        self.root, self.trusted = root, trusted
+        self.content = FolderContent()
+        self.found: list[tuple[str, BankEntry]] = []
+        self.seen: set[str] = set()
+        self.n_folders = 0
+
+    def read(self, folder: Path, depth: int = 0) -> None:
+        """Read a folder and those in it."""
+        self.n_folders += 1
+        if self.n_folders > _MOST_FOLDERS or depth > _DEEPEST:
+            self.content.not_understood[self._name(folder)] = (
+                f"not looked at: there are more than {_MOST_FOLDERS} folders, or more than "
+                f"{_DEEPEST} within each other"
+            )
+            return
+        if is_nnunet_folder(folder):
+            self._try(folder, BankEntry.from_nnunet)
+        elif is_bundle(folder):
+            self._try(folder, BankEntry.from_monai_bundle)
+        else:
+            self._read_files(folder)
+            for inner in sorted(folder.iterdir()):
+                if inner.is_dir() and not inner.name.startswith("."):
+                    self.read(inner, depth + 1)
+
+    def _read_files(self, folder: Path) -> None:
+        used: set[Path] = set()
+        for name in MANIFESTS:
+            if (folder / name).is_file():
+                used |= self._read_manifest(folder / name)
+        for file in sorted(folder.iterdir()):
+            if file.suffix.lower() not in _WEIGHTS or not file.is_file():
+                continue
+            if file.suffix == ".pt2":
+                self._try(file, BankEntry.from_exported)
+            elif file.absolute() not in used:
+                self.content.not_understood[self._name(file)] = _why_not(file)
+
+    def _read_manifest(self, path: Path) -> set[Path]:
+        """Take the entries of a manifest; returns the files that they use."""
+        try:
+            entries = read_manifest(path)
+        except BankError as error:
+            self.content.not_understood[self._name(path)] = str(error)
+            return set()
+        self.found += [(self._name(path), entry) for entry in entries]
+        return {Path(entry.weights) for entry in entries if entry.weights is not None}
+
+    def _try(self, path: Path, read: object) -> None:
+        name = self._name(path)
+        self.seen.add(name)
+        try:
+            entry: BankEntry = read(path, trusted=name in self.trusted)  # type: ignore[operator]
+        except BankError as error:
+            self.content.not_understood[name] = str(error)
+        except Exception as error:  # a broken model does not cost the others
+            self.content.not_understood[name] = f"{type(error).__name__}: {error}"
+        else:
+            self.found.append((name, entry))
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
+
+
+def _why_not(file: Path) -> str:
+    """Say why a file of weights is no model by itself."""
+    try:
+        read_checkpoint(file, lazily=True)
+    except BankError as error:
+        return str(error)
+    return (
+        "weights alone are no network: name the factory that builds it, and this file, in a "
+        "manifest bank.yaml beside it"
+    )
+
+
+def _distinct(found: list[tuple[str, BankEntry]]) -> list[BankEntry]:
+    """Tell entries of one name apart by where they were found."""
+    counts = Counter(entry.name for _, entry in found)
+    named: list[BankEntry] = []
+    taken: set[str] = set()
+    for place, entry in found:
+        name = entry.name if counts[entry.name] == 1 else f"{entry.name} ({place})"
+        for other in _others(name):
+            if other not in taken:
+                taken.add(other)
+                named.append(entry if other == entry.name else replace(entry, name=other))
+                break
+    return named
+
+
+def _others(name: str) -> Iterator[str]:
+    yield name
+    number = 2
+    while True:
+        yield f"{name} {number}"
+        number += 1

@@ -1,0 +1,201 @@
+"""``skte bank``: a folder of models, looked after."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from skte._table import format_table
+from skte.bank import BankEntry, ModelBank, download_snapshot
+from skte.cli._inspect_bank import describe_entry, show_entry
+from skte.exceptions import SkteError, SkteWarning
+
+__all__ = ["add_parser"]
+
+_HUB = "hub:"
+_COPIED = (".json", ".yaml", ".yml", ".pt", ".pth", ".pt2", ".ckpt", ".safetensors", ".md", ".txt")
+_LEFT_BEHIND = ("checkpoint_latest.pth", "progress.png")
+_EXAMPLE = """\
+# A manifest of models that skte cannot tell from their folders. Rename this file to
+# bank.yaml, and fill it in. Paths are relative to it and stay inside its folder.
+models:
+  - name: my-unet
+    factory: package.module:function    # returns the network
+    arguments: {in_channels: 1}
+    weights: my-unet.safetensors        # or a state dict by torch.save
+    preprocessing:
+      - ToCanonical
+      - ZNormalization
+"""
+
+
+def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Add ``skte bank`` to the command line."""
+    parser = commands.add_parser("bank", help="look after a folder of models")
+    actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION")
+    for name, run, text in (
+        ("init", _init, "make an empty bank"),
+        ("add", _add, "copy a model into a bank, or download one from the Hugging Face Hub"),
+        ("list", _list, "list models, and what was not understood; nothing is loaded"),
+        ("check", _check, "load every model and show the layers that are read"),
+    ):
+        action = actions.add_parser(name, parents=[common], help=text)
+        action.set_defaults(run=run)
+        action.add_argument("bank", metavar="BANK", help="the bank's folder, or a manifest")
+        if name in ("list", "check"):
+            action.add_argument("--json", action="store_true", help="print JSON instead of text")
+        if name == "check":
+            action.add_argument("--entry", metavar="NAME", help="this model only")
+        if name == "add":
+            action.add_argument(
+                "source",
+                metavar="SOURCE",
+                help="a folder of nnU-Net v2, a MONAI bundle, a file, or hub:owner/name[@revision]",
+            )
+            action.add_argument("--as", dest="name", metavar="FOLDER", help="its folder's name")
+
+
+def _init(args: argparse.Namespace) -> int:
+    folder = Path(args.bank)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise SkteError(f"{folder} is there already and not empty.")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "bank.example.yaml").write_text(_EXAMPLE)
+    print(f"{folder} is ready: add models with 'skte bank add {folder} SOURCE'")
+    return 0
+
+
+def _add(args: argparse.Namespace) -> int:
+    bank = Path(args.bank)
+    if bank.exists() and not bank.is_dir():
+        raise SkteError(f"{bank} is a file: models are added to a folder.")
+    target = _target(bank, args.source, args.name)
+    if target.exists():
+        raise SkteError(f"{target} is there already: remove it first, or pass --as.")
+    try:
+        _fetch(args.source, target)
+        found = ModelBank.from_folder(target if target.is_dir() else target.parent)
+    except BaseException:
+        _remove(target, bank)
+        raise
+    for entry in found:
+        print(f"added {entry.name}")
+    return 1 if found.not_understood else 0
+
+
+def _target(bank: Path, source: str, name: str | None) -> Path:
+    """Return where a source goes; models of nnU-Net keep the folder of their dataset."""
+    if name is not None:
+        if Path(name).name != name or name.startswith("."):
+            raise SkteError(f"--as {name}: must be the name of a folder, without its path.")
+        return bank / name
+    if source.startswith(_HUB):
+        return bank / source.removeprefix(_HUB).partition("@")[0].replace("/", "--")
+    path = Path(source).absolute()
+    if not path.exists():
+        raise SkteError(f"There is no {source}.")
+    if path.is_file():
+        return bank / path.stem
+    return bank / path.parent.name / path.name if "__" in path.name else bank / path.name
+
+
+def _fetch(source: str, target: Path) -> None:
+    if source.startswith(_HUB):
+        repository, _, revision = source.removeprefix(_HUB).partition("@")
+        download_snapshot(repository, target, revision=revision or None)
+    elif Path(source).is_file():
+        target.mkdir(parents=True)
+        shutil.copy2(source, target)
+    else:
+        shutil.copytree(source, target, ignore=_left_behind)
+
+
+def _left_behind(folder: str, names: list[str]) -> Iterable[str]:
+    """Name what a model does not need: predictions, plots, checkpoints on the way."""
+    here = Path(folder)
+    left = set(_LEFT_BEHIND)
+    if "checkpoint_final.pth" in names:
+        left.add("checkpoint_best.pth")
+    return [
+        name
+        for name in names
+        if name in left
+        or name.startswith((".", "validation"))
+        or ((here / name).is_file() and (here / name).suffix.lower() not in _COPIED)
+    ]
+
+
+def _remove(target: Path, bank: Path) -> None:
+    """Take back what was copied, and the folders made for it."""
+    shutil.rmtree(target, ignore_errors=True)
+    for folder in target.parents:
+        if folder == bank or bank not in folder.parents or any(folder.iterdir()):
+            return
+        folder.rmdir()
+
+
+def _list(args: argparse.Namespace) -> int:
+    bank, problems = _open(args.bank)
+    rows = [_summary(entry) for entry in bank]
+    if args.json:
+        print(json.dumps({"models": rows, "not_understood": bank.not_understood}, indent=1))
+    else:
+        header = ["name", "format", "channels", "window", "preprocessing"]
+        print(format_table(header, [[row[key] for key in header] for row in rows]))
+    return _tell(problems)
+
+
+def _check(args: argparse.Namespace) -> int:
+    bank, problems = _open(args.bank)
+    entries = [bank[args.entry]] if args.entry else list(bank)
+    found = []
+    for entry in entries:
+        described, own = describe_entry(entry, [], show_all=False)
+        found.append(described)
+        problems += own
+        if not args.json:
+            show_entry(described)
+    if args.json:
+        print(json.dumps({"models": found, "not_understood": bank.not_understood}, indent=1))
+    return _tell(problems)
+
+
+def _open(path: str) -> tuple[ModelBank, list[str]]:
+    """Return a bank and what is wrong with the folder it stands in."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", SkteWarning)
+        is_folder = Path(path).is_dir()
+        bank = ModelBank.from_folder(path) if is_folder else ModelBank.from_manifest(path)
+    problems = [f"{name}: {why}" for name, why in bank.not_understood.items()]
+    messages = [str(one.message) for one in told if issubclass(one.category, SkteWarning)]
+    return bank, problems + [text for text in messages if not text.startswith("Folder ")]
+
+
+def _tell(problems: list[str]) -> int:
+    for problem in problems:
+        print(f"skte: problem: {problem}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def _summary(entry: BankEntry) -> dict[str, Any]:
+    window = entry.window_size
+    edges = [window] if isinstance(window, int) else window
+    return {
+        "name": entry.name,
+        "format": str(entry.provenance.get("format", "manifest")),
+        "channels": entry.in_channels if entry.in_channels is not None else "",
+        "window": " x ".join(map(str, edges)) if edges else "",
+        "preprocessing": ", ".join(_step_name(step) for step in entry.preprocessing),
+    }
+
+
+def _step_name(step: Any) -> str:
+    if isinstance(step, tuple):
+        return str(step[0])
+    return str(getattr(step, "kind", None) or type(step).__name__)

@@ -1,0 +1,203 @@
+"""A folder of models left by several tools becomes one bank."""
+
+import json
+import os
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from skte import CCFV, BankEntry, ModelBank, ModelBankSelector
+from skte.bank import load_bank
+from skte.datasets import make_phantoms
+from skte.demo import small_unet
+from skte.exceptions import BankError, SkteWarning
+from tests.model_folders import require_dna, require_monai, write_bundle, write_nnunet
+
+
+def write_manifest(folder, name="heart", **fields):
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(3)
+    torch.save(small_unet(widths=(4, 8)).state_dict(), folder / f"{name}.pt")
+    model = {
+        "name": name,
+        "factory": "skte.demo:small_unet",
+        "arguments": {"widths": [4, 8]},
+        "weights": f"{name}.pt",
+        "window_size": 16,
+        **fields,
+    }
+    (folder / "bank.json").write_text(json.dumps({"models": [model]}))
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    require_dna()
+    require_monai()
+    write_nnunet(tmp_path / "nnunet", dataset="Dataset001_A")
+    write_nnunet(tmp_path / "nnunet", dataset="Dataset002_B", seed=1)
+    write_bundle(tmp_path, name="bundle")
+    write_manifest(tmp_path / "own")
+    return tmp_path
+
+
+def test_models_of_several_tools_make_one_bank(mixed):
+    bank = ModelBank.from_folder(mixed)
+    assert bank.names == (
+        "bundle",
+        "Dataset001_A-3d_fullres-fold_0",
+        "Dataset002_B-3d_fullres-fold_0",
+        "heart",
+    )
+    assert bank.not_understood == {}
+    assert load_bank(mixed) == bank
+    assert pickle.loads(pickle.dumps(bank)) == bank
+
+
+def test_the_bank_is_ranked(mixed):
+    cases = make_phantoms(3, size=(20, 20, 20))
+    selector = ModelBankSelector(CCFV()).fit(mixed, cases)
+    assert sorted(selector.ranking_) == sorted(ModelBank.from_folder(mixed).names)
+    assert all(error in ("", None) for error in selector.results_["error"])
+
+
+def test_one_broken_model_does_not_cost_the_others(mixed):
+    folder = next((mixed / "nnunet" / "Dataset001_A").iterdir())
+    (folder / "plans.json").write_text("{")
+    weights = mixed / "bundle" / "models" / "model.pt"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    torch.save(nn.Conv2d(1, 1, 1).state_dict(), mixed / "loose.pth")
+    torch.save(nn.Conv2d(1, 1, 1), mixed / "pickled.pt")
+    (mixed / "graph.onnx").write_bytes(b"x")
+    (mixed / "program.pt2").write_bytes(b"x")
+    (mixed / "other").mkdir()
+    (mixed / "other" / "bank.json").write_text('{"models": [{"name": "x"}]}')
+    (mixed / ".hidden").mkdir()
+    (mixed / ".hidden" / "loose.pth").write_bytes(b"x")
+    with pytest.warns(SkteWarning, match="not understood and left out:") as told:
+        bank = ModelBank.from_folder(mixed)
+    assert bank.names == ("Dataset002_B-3d_fullres-fold_0", "heart")
+    reasons = bank.not_understood
+    assert set(reasons) == {
+        "bundle",
+        "graph.onnx",
+        "loose.pth",
+        "nnunet/Dataset001_A/nnUNetTrainer__nnUNetPlans__3d_fullres",
+        "other/bank.json",
+        "pickled.pt",
+        "program.pt2",
+    }
+    assert "truncated" in reasons["bundle"]
+    assert "no modules to read features from" in reasons["graph.onnx"]
+    assert "in a manifest bank.yaml beside it" in reasons["loose.pth"]
+    assert "not valid JSON" in reasons[next(k for k in reasons if k.startswith("nnunet"))]
+    assert "'factory' is missing" in reasons["other/bank.json"]
+    assert "a whole pickled network" in reasons["pickled.pt"]
+    assert "pass trusted=True" in reasons["program.pt2"]
+    assert all(name in str(told[-1].message) for name in reasons)
+
+
+def test_names_that_repeat_are_told_apart(tmp_path):
+    for place in ("a", "b"):
+        write_manifest(tmp_path / place)
+    assert ModelBank.from_folder(tmp_path).names == ("heart (a/bank.json)", "heart (b/bank.json)")
+
+
+def test_folders_without_models_say_so(tmp_path):
+    with pytest.raises(BankError, match=r"no nnU-Net, no MONAI bundle, no bank\.yaml"):
+        ModelBank.from_folder(tmp_path)
+    with pytest.raises(BankError, match="There is no folder"):
+        ModelBank.from_folder(tmp_path / "none")
+    (tmp_path / "a.onnx").write_bytes(b"x")
+    with pytest.raises(BankError, match=r"can be used:\n  - a.onnx: "):
+        ModelBank.from_folder(tmp_path)
+
+
+def test_a_folder_within_folders_has_an_end(tmp_path):
+    write_manifest(tmp_path / "own")
+    deep = tmp_path.joinpath(*"abcdefghijkl")
+    write_manifest(deep)
+    with pytest.warns(SkteWarning, match="a/b/c/d/e/f/g/h/i: not looked at"):
+        assert ModelBank.from_folder(tmp_path).names == ("heart",)
+    (tmp_path / "own" / "round").symlink_to(tmp_path, target_is_directory=True)
+    with pytest.warns(SkteWarning, match="not looked at"):
+        assert len(ModelBank.from_folder(tmp_path)) >= 1
+
+
+class Crafted:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+def test_trust_is_given_to_one_model_by_its_path(tmp_path):
+    require_dna()
+    marker = tmp_path / "was_run"
+    folders = []
+    for dataset in ("Dataset001_A", "Dataset002_B"):
+        folder, _ = write_nnunet(tmp_path / "bank", dataset=dataset)
+        path = folder / "fold_0" / "checkpoint_final.pth"
+        content = torch.load(path, weights_only=False)
+        torch.save({**content, "logging": Crafted(marker / dataset)}, path)
+        folders.append(folder.relative_to(tmp_path / "bank").as_posix())
+    marker.mkdir()
+    with pytest.raises(BankError, match=r"\(needs: .*mkdir\)"):
+        ModelBank.from_folder(tmp_path / "bank")
+    assert list(marker.iterdir()) == []
+    with pytest.warns(SkteWarning, match="would run code"):
+        bank = ModelBank.from_folder(tmp_path / "bank", trusted=[folders[1]])
+    assert bank.names == ("Dataset002_B-3d_fullres-fold_0",)
+    assert [path.name for path in marker.iterdir()] == ["Dataset002_B"]
+    assert list(bank.not_understood) == [folders[0]]
+    with pytest.raises(BankError, match=r"trusted names \['Dataset003'\]"):
+        ModelBank.from_folder(tmp_path / "bank", trusted=["Dataset003"])
+
+
+def test_a_manifest_cannot_trust_itself(tmp_path):
+    write_manifest(tmp_path, trusted=True)
+    with pytest.raises(BankError, match=r"'trusted' is refused: no file can say of itself"):
+        ModelBank.from_folder(tmp_path)
+
+
+def test_only_entries_that_say_so_are_trusted():
+    with pytest.raises(BankError, match="trusted must be true or false"):
+        BankEntry("a", "skte.demo:small_unet", trusted="yes")
+
+
+@pytest.mark.parametrize(("depth", "refused"), [(3, False), (9, True)])
+def test_aliases_that_stand_for_more_than_memory_holds_are_refused(tmp_path, depth, refused):
+    pytest.importorskip("yaml")
+    lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, depth)]
+    (tmp_path / "bank.yaml").write_text("\n".join([*lines, "models: []"]))
+    with pytest.raises(BankError) as caught:
+        ModelBank.from_manifest(tmp_path / "bank.yaml")
+    assert ("its aliases (*) stand for" in str(caught.value)) == refused
+
+
+def test_descriptions_without_end_are_refused(tmp_path, monkeypatch):
+    write_manifest(tmp_path)
+    monkeypatch.setattr("skte.bank._parse._MOST_BYTES", 10)
+    with pytest.raises(BankError, match="far more than a description needs"):
+        ModelBank.from_manifest(tmp_path / "bank.json")
+
+
+def test_a_factory_s_sizes_are_bounded_by_the_weights(tmp_path):
+    write_manifest(tmp_path, arguments={"widths": [4, 10**7]})
+    (entry,) = ModelBank.from_folder(tmp_path)
+    with pytest.raises(BankError, match=r"was stopped: .* far more than its file of weights"):
+        entry.load()
+
+
+def test_tensors_that_claim_more_than_the_file_holds_are_refused(tmp_path):
+    """A stride of zero makes a tensor of any size from one number."""
+    write_manifest(tmp_path)
+    state = torch.load(tmp_path / "heart.pt", weights_only=True)
+    key = next(iter(state))
+    torch.save({**state, key: torch.zeros(1).expand(10**12)}, tmp_path / "heart.pt")
+    (entry,) = ModelBank.from_folder(tmp_path)
+    with pytest.raises(BankError, match=r"of another shape \(1\): .* is \(1000000000000,\)"):
+        entry.load()
