@@ -10,12 +10,10 @@ ratio is the median over rounds. Wall time: forward passes use all cores.
 from __future__ import annotations
 
 import argparse
-import gc
 import json
-import statistics
-import time
+import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,29 +22,36 @@ import torch
 from monai.inferers import sliding_window_inference
 
 from benchmarks._provenance import provenance, write_json
-from benchmarks.extraction import _costs, _published
+from benchmarks.extraction import _costs, _few, _published
 from benchmarks.extraction._networks import NETWORKS
+from benchmarks.extraction._switches import switches
+from benchmarks.extraction._timing import in_turn, ratio, rounded
 from skte import BankEntry, SegmentationFeatureExtractor
 from skte.datasets import make_phantoms
 
 RESULTS = Path(__file__).parent / "results"
+
+Shape = tuple[int, int, int]
+_CUBE, _FOUR_CUBES = (64, 64, 64), (128, 128, 64)
 
 
 @dataclass(frozen=True)
 class Setting:
     """What is run."""
 
-    shape: tuple[int, int, int]
-    window: tuple[int, int, int]
+    shape: Shape
+    window: Shape
     rounds: int
     networks: Sequence[str]
-    few: Sequence[str] = ()  # networks that go through fewer comparisons
+    others: Sequence[str] = ()  # networks that go through fewer comparisons
 
     @classmethod
     def of(cls, smoke: bool) -> Setting:
         if smoke:
             return cls((40, 40, 32), (32, 32, 32), 1, ("unet-8",))
-        return cls((160, 160, 128), (96, 96, 96), 2, ("unet-16",), ("unet-32", "unetr"))
+        return cls(
+            (160, 160, 128), (96, 96, 96), 2, ("unet-16",), ("unet-32", "unetr", "swin-unetr")
+        )
 
 
 class Subject:
@@ -95,38 +100,19 @@ class Subject:
         )
 
 
-def in_turn(sides: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each side, round by round."""
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(rounds):
-        for name, run in sides.items():
-            gc.collect()
-            begun = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - begun)
-            print(f"  {name}: {seconds[name][-1]:.1f} s", flush=True)
-    return seconds
-
-
-def ratio(seconds: dict[str, list[float]], ours: str, theirs: str) -> float:
-    pairs = zip(seconds[ours], seconds[theirs], strict=True)
-    return round(statistics.median(a / b for a, b in pairs), 3)
-
-
-def compare_few(subject: Subject) -> dict[str, Any]:
-    """Bare passes beside ours, for networks that take long."""
+def over_bare(name: str, window: Shape, shape: Shape, rounds: int) -> dict[str, Any]:
+    """Extraction over bare passes of the same windows, for one of the other networks."""
+    subject = Subject(Setting(shape, window, rounds, (name,)), name)
     sides = {
-        "bare grid, no overlap": subject.bare,
+        "bare": subject.bare,
         "skte, overlap 0": subject.skte(overlap=0.0),
-        "skte, max_windows=4": subject.skte(max_windows=4),
+        "skte, overlap 0, no head": subject.skte(overlap=0.0, source_head=False),
     }
-    seconds = in_turn(sides, subject.setting.rounds)
+    seconds = in_turn(sides, rounds)
     return {
-        "network": subject.name,
-        "seconds": {k: [round(s, 3) for s in v] for k, v in seconds.items()},
-        "ratios": {
-            "skte (overlap 0) / bare": ratio(seconds, "skte, overlap 0", "bare grid, no overlap")
-        },
+        "seconds": rounded(seconds),
+        "over bare": {k: ratio(seconds, k, "bare") for k in sides if k != "bare"},
+        "last case": subject.infos,
     }
 
 
@@ -138,7 +124,6 @@ def compare(subject: Subject) -> dict[str, Any]:
         "published": subject.published(),
         "skte, overlap 0": subject.skte(overlap=0.0),
         "skte, max_windows=4": subject.skte(max_windows=4),
-        "skte, foreground, cover": subject.skte(windows="cover", overlap=0.25, n_case_samples=1),
     }
     seconds = in_turn(sides, subject.setting.rounds)
     ratios = {
@@ -154,7 +139,7 @@ def compare(subject: Subject) -> dict[str, Any]:
     }
     return {
         "network": subject.name,
-        "seconds": {k: [round(s, 3) for s in v] for k, v in seconds.items()},
+        "seconds": rounded(seconds),
         "last case": subject.infos,
         "ratios": ratios,
     }
@@ -176,23 +161,37 @@ def main() -> None:
         for each in setting.networks:
             content["networks"].append(compare(Subject(setting, each)))
             print(json.dumps(content["networks"][-1], indent=1), flush=True)
-    for title, measure in {
+    others = (name, *setting.others)
+    more = 1 if args.smoke else 5
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
         "volume": lambda: _costs.growth(name, small, half, setting.rounds),
         "memory": lambda: _costs.peak_memory(name, window, shape),
         "all voxels": lambda: _costs.all_voxels(name, window, shape, setting.rounds),
         "second estimator": lambda: _costs.second_estimator(name, window, half, 6),
-    }.items():
+        "few windows": lambda: _few.few_windows(name, window, shape, setting.rounds),
+        # The same windows of half the edges: more rounds in the same time.
+        "few windows, half size": lambda: _few.few_windows(name, small, half, more),
+        "scaling": lambda: _few.scaling(name, small, half, more),
+        # Transformers take multiples of 32.
+        "over bare": lambda: {n: over_bare(n, _CUBE, _FOUR_CUBES, more) for n in others},
+        "switches": lambda: {n: switches(n, _CUBE, more) for n in others},
+    }
+    for title, measure in parts.items():
         if not args.only or title in args.only:
-            content[title] = {**measure(), "commit": provenance()["commit"]}
+            content[title] = {**measure(), **_when()}
             print(title, json.dumps(content[title], indent=1), flush=True)
-    if not args.only:
-        # Larger networks on smaller windows, so that the whole takes minutes.
-        fewer = replace(setting, shape=half, window=small)
-        for other in setting.few:
-            content["networks"].append(compare_few(Subject(fewer, other)))
-            print(json.dumps(content["networks"][-1], indent=1), flush=True)
-    if not args.smoke:
-        write_json(path, content if args.only else {**provenance(seed=0), **content})
+            if not args.smoke:  # a part that is done stays, whatever happens to the next
+                write_json(path, content if args.only else {**provenance(seed=0), **content})
+
+
+def _when() -> dict[str, Any]:
+    """Commit and load of the machine: processes that ran or waited, over one minute."""
+    seen = provenance()
+    return {
+        "commit": seen["commit"],
+        "uncommitted_changes": seen["uncommitted_changes"],
+        "load": round(os.getloadavg()[0], 1),
+    }
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from monai.networks.nets import UNETR
+from monai.networks.nets import UNETR, SwinUNETR
 from torch import nn
 
 from skte.demo import small_unet
@@ -32,9 +32,15 @@ def _unetr(window: Sequence[int]) -> nn.Module:
     )
 
 
+def _swin_unetr(window: Sequence[int]) -> nn.Module:
+    torch.manual_seed(0)
+    return SwinUNETR(in_channels=1, out_channels=2, feature_size=12)
+
+
 NETWORKS: dict[str, Callable[[Sequence[int]], nn.Module]] = {
     "unet-8": _unet(8),
     "unet-16": _unet(16),
     "unet-32": _unet(32),
     "unetr": _unetr,
+    "swin-unetr": _swin_unetr,
 }

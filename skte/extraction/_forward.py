@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from skte.exceptions import ExtractionError
 from skte.extraction._all_voxels import LabelBox, MomentAccumulator
+from skte.extraction._compiled import CompiledNetwork
 from skte.extraction._taps import Taps, first_tensor, gather_points
 from skte.extraction._windows import WindowPlan
 from skte.features import ClassMoments
@@ -58,6 +59,8 @@ class WindowReader:
         Where the network is.
     batch_size : int
         Windows in one forward pass.
+    compiled : CompiledNetwork, optional
+        The same network, compiled.
     """
 
     network: nn.Module
@@ -65,6 +68,7 @@ class WindowReader:
     n_axes: int
     device: torch.device
     batch_size: int
+    compiled: CompiledNetwork | None = None
 
     def read(
         self,
@@ -111,21 +115,23 @@ class WindowReader:
                 if box is not None
             ]
 
-        with Taps(self.network, self.layers, take, stop=n_output is None) as taps:
-            for batch in plan.batches(self.batch_size):
-                whole = first_tensor(taps.run(self._windows(image, plan, batch)))
-                for name in self.layers:
-                    values, parts = self._checked(taps.taken, name)
-                    self._store(results, name, values, plan, batch, n_points)
-                    for part in parts:
-                        moments[name] = moments[name].merge(part) if name in moments else part
-                if n_output is not None:
-                    head = self._take(whole, plan, batch, n_output)
-                    if isinstance(head, str):  # no map over the windows: no class map
-                        n_output = None
-                        results.pop(OUTPUT, None)
-                    else:
-                        self._store(results, OUTPUT, head, plan, batch, n_output)
+        compiled = None if self.compiled is None else self.compiled.run
+        stop = n_output is None
+        taps = Taps(self.network, self.layers, take, stop=stop, compiled=compiled)
+        for batch in plan.batches(self.batch_size):
+            whole = first_tensor(taps.run(self._windows(image, plan, batch)))
+            for name in self.layers:
+                values, parts = self._checked(taps.taken, name)
+                self._store(results, name, values, plan, batch, n_points)
+                for part in parts:
+                    moments[name] = moments[name].merge(part) if name in moments else part
+            if n_output is not None:
+                head = self._take(whole, plan, batch, n_output)
+                if isinstance(head, str):  # no map over the windows: no class map
+                    n_output = None
+                    results.pop(OUTPUT, None)
+                else:
+                    self._store(results, OUTPUT, head, plan, batch, n_output)
         return Reading(results, moments, taps.seconds)
 
     def _windows(self, image: torch.Tensor, plan: WindowPlan, batch: range) -> torch.Tensor:

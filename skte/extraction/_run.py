@@ -15,6 +15,7 @@ from torch import nn
 from skte.bank import BankEntry, LayerInfo, model_in_channels
 from skte.exceptions import ExtractionError, SkteError
 from skte.extraction._all_voxels import LabelBox, label_boxes
+from skte.extraction._compiled import CompiledNetwork
 from skte.extraction._forward import OUTPUT, Reading, WindowReader
 from skte.extraction._posterior import source_posterior
 from skte.extraction._prepare import PreparedCase
@@ -51,6 +52,8 @@ class CaseRunner:
         Whether the head's probabilities are read.
     all_voxels : bool
         Whether the moments of all labelled voxels are computed.
+    compiled : CompiledNetwork or None
+        The same network, compiled.
     """
 
     entry: BankEntry
@@ -64,6 +67,7 @@ class CaseRunner:
     windows: str
     source_head: bool
     all_voxels: bool
+    compiled: CompiledNetwork | None = None
 
     def run(self, case: PreparedCase, waited: float) -> CaseFeatures:
         """Read the features of one case.
@@ -92,6 +96,7 @@ class CaseRunner:
         boxes = None
         if self.all_voxels:
             plan, boxes = self._boxes(case, plan)
+        compiling = self.compiled.seconds if self.compiled is not None else 0.0
         read = self._read(case, plan, boxes, where)
         info = {
             "n_windows": len(plan.starts),
@@ -100,6 +105,8 @@ class CaseRunner:
             "seconds_forward": time.perf_counter() - begun,
             "seconds_tap": read.seconds,
         }
+        if self.compiled is not None:
+            info["seconds_compile"] = self.compiled.seconds - compiling
         try:
             return self._assemble(case, read, info)
         except ValueError as error:
@@ -142,7 +149,9 @@ class CaseRunner:
         where: str,
     ) -> Reading:
         names = [layer.name for layer in self.layers]
-        reader = WindowReader(self.network, names, self.n_axes, self.device, self.batch_size)
+        reader = WindowReader(
+            self.network, names, self.n_axes, self.device, self.batch_size, self.compiled
+        )
         n_output = len(case.sample.labels) if self.source_head else None
         try:
             return reader.read(case.image, plan, n_output, boxes)

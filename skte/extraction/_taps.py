@@ -6,7 +6,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import nn
 
 from skte.exceptions import ExtractionError
 
-__all__ = ["Taps", "first_tensor", "gather_points", "inference_ready"]
+__all__ = ["Outputs", "Taps", "first_tensor", "gather_points", "inference_ready"]
 
 
 @contextmanager
@@ -41,6 +41,21 @@ class _AllTaken(Exception):  # noqa: N818 (no error: nothing is left to compute)
     """Ends a forward pass after the last layer that is read."""
 
 
+class Outputs(NamedTuple):
+    """What one forward pass gave.
+
+    Attributes
+    ----------
+    layers : dict of str to Tensor
+        Output of each layer.
+    head : Tensor or None
+        Main output of the network, where it was asked for and is a tensor.
+    """
+
+    layers: dict[str, torch.Tensor]
+    head: torch.Tensor | None
+
+
 class Taps:
     """What the layers of a network give, in each forward pass.
 
@@ -57,6 +72,8 @@ class Taps:
         call counts.
     stop : bool, default=False
         End passes after the last layer; the first pass tells which that is.
+    compiled : callable, optional
+        ``compiled(batch)`` gives the outputs in another way, or None where it cannot.
     """
 
     def __init__(
@@ -66,24 +83,14 @@ class Taps:
         take: Callable[[str, Any], Any],
         *,
         stop: bool = False,
+        compiled: Callable[[torch.Tensor], Outputs | None] | None = None,
     ) -> None:
+        self.compiled = compiled
         self.network, self.names, self.take, self.stop = network, names, take, stop
         self.taken: dict[str, Any] = {}
         self.seconds = 0.0  # spent reading layers
         self._calls = 0
         self._last: int | None = None
-        self._handles: list[Any] = []
-
-    def __enter__(self) -> Taps:
-        modules = dict(self.network.named_modules(remove_duplicate=False))  # may have two names
-        self._handles = [
-            modules[name].register_forward_hook(self._hook(name)) for name in self.names
-        ]
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for handle in self._handles:
-            handle.remove()
 
     def run(self, batch: torch.Tensor) -> Any:
         """Run the network; ``taken`` then holds what `take` kept of each layer.
@@ -94,20 +101,41 @@ class Taps:
             The network's output; None where the pass was ended before.
         """
         self.taken.clear()
+        found = None if self.compiled is None else self.compiled(batch)
+        if found is not None:
+            for name, output in found.layers.items():
+                self._keep(name, output)
+            return found.head
         self._calls = 0
         try:
-            output = self.network(batch)
+            with self._hooked():
+                output = self.network(batch)
         except _AllTaken:
             return None
         if self.stop and self._last is None:
             self._last = self._calls
         return output
 
+    @contextmanager
+    def _hooked(self) -> Iterator[None]:
+        modules = dict(self.network.named_modules(remove_duplicate=False))  # may have two names
+        handles = []
+        try:
+            for name in self.names:
+                handles.append(modules[name].register_forward_hook(self._hook(name)))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _keep(self, name: str, output: Any) -> None:
+        begun = time.perf_counter()
+        self.taken[name] = self.take(name, output)
+        self.seconds += time.perf_counter() - begun
+
     def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def store(module: nn.Module, args: Any, output: Any) -> None:
-            begun = time.perf_counter()
-            self.taken[name] = self.take(name, output)
-            self.seconds += time.perf_counter() - begun
+            self._keep(name, output)
             self._calls += 1
             if self._calls == self._last:
                 raise _AllTaken

@@ -53,11 +53,18 @@ def keep_sum(name, output):
 
 def test_hooks_are_removed_also_after_an_exception():
     network = nn.Sequential(nn.Identity(), nn.ReLU())
-    with Taps(network, ["0"], keep_sum) as taps:
-        taps.run(torch.ones(2))
-        assert taps.taken == {"0": 2}
-    with pytest.raises(RuntimeError), Taps(network, ["0", "1"], keep_sum):
-        raise RuntimeError
+    taps = Taps(network, ["0"], keep_sum)
+    taps.run(torch.ones(2))
+    assert taps.taken == {"0": 2}
+    assert all(not m._forward_hooks for m in network.modules())
+
+    def angry(name, output):
+        raise RuntimeError(f"no {name}")
+
+    with pytest.raises(RuntimeError, match="no 0"):
+        Taps(network, ["0", "1"], angry).run(torch.ones(2))
+    with pytest.raises(KeyError):
+        Taps(network, ["0", "no such module"], keep_sum).run(torch.ones(2))
     assert all(not m._forward_hooks for m in network.modules())
 
 
@@ -77,15 +84,15 @@ class Counted(nn.Module):
 
 def test_passes_end_after_the_last_layer_from_the_second_on():
     network = Counted()
-    with Taps(network, ["twice"], keep_sum, stop=True) as taps:
-        assert taps.run(torch.zeros(2)) is not None
-        for value in (0.0, 3.0):
-            assert taps.run(torch.full((2,), value)) is None
-            assert taps.taken == {"twice": 2 * value + 2}  # the second call counts
+    taps = Taps(network, ["twice"], keep_sum, stop=True)
+    assert taps.run(torch.zeros(2)) is not None
+    for value in (0.0, 3.0):
+        assert taps.run(torch.full((2,), value)) is None
+        assert taps.taken == {"twice": 2 * value + 2}  # the second call counts
     assert network.finished == 1
-    with Taps(network, ["twice"], keep_sum) as taps:
-        for _ in range(3):
-            assert taps.run(torch.zeros(2)) is not None
+    taps = Taps(network, ["twice"], keep_sum)
+    for _ in range(3):
+        assert taps.run(torch.zeros(2)) is not None
     assert network.finished == 4
 
 

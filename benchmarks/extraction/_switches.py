@@ -1,0 +1,121 @@
+"""What torch's switches do to one forward pass of which layers are read."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmarks.extraction._networks import NETWORKS
+from benchmarks.extraction._timing import in_turn, ratio, rounded
+from skte.bank import find_layers
+from skte.extraction._compiled import CompiledNetwork
+
+Shape = tuple[int, int, int]
+_BASE = "inference_mode (as skte runs)"
+_COMPILED = "compiled, frozen weights"
+
+
+def switches(name: str, window: Shape, rounds: int) -> dict[str, Any]:
+    """Seconds a window, and features beside those of the plain pass."""
+    network = NETWORKS[name](window).eval()
+    torch.manual_seed(0)
+    batch = torch.randn(4, 1, *window)
+    layers = [layer.name for layer in find_layers(network, "auto", batch[:1])]
+    expected = _Passes(network, layers)(batch[:1])
+    last = copy.deepcopy(network)
+    last.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    turned = batch.to(memory_format=torch.channels_last_3d)
+    sides = {
+        _BASE: _side(network, batch[:1]),
+        "no switch (gradients kept)": _side(network, batch[:1], torch.enable_grad),
+        "no_grad": _side(network, batch[:1], torch.no_grad),
+        "channels_last_3d": _side(last, turned[:1]),
+        "autocast to bfloat16": _side(network, batch[:1], _autocast),
+        "2 windows a pass": _side(network, batch[:2]),
+        "4 windows a pass": _side(network, batch),
+    }
+    apart = {
+        what: _apart(_Passes(one, layers)(x, manager), expected)
+        for what, one, x, manager in (
+            ("channels_last_3d", last, turned[:1], nullcontext),
+            ("autocast to bfloat16", network, batch[:1], _autocast),
+        )
+    }
+    with CompiledNetwork(network, layers, head=True, entry_name=name) as compiled:
+        with torch.inference_mode():
+            outputs = compiled.run(batch[:1])
+        if outputs is not None:
+            apart[_COMPILED] = _apart([*outputs.layers.values()], expected)
+            sides[_COMPILED] = _side(compiled.run, batch[:1])
+        seconds = in_turn(sides, rounds)
+    per_window = {k: ratio(seconds, k, _BASE) for k in seconds}
+    saved = 1 - per_window.get(_COMPILED, 1.0)
+    plain = sorted(seconds[_BASE])[rounds // 2]
+    return {
+        "network": name,
+        "window": window,
+        "seconds a window": rounded(seconds),
+        "over inference_mode": per_window,
+        "largest difference of features, relative": apart,
+        "seconds to compile": round(compiled.seconds, 1),
+        "windows until compiling pays": round(compiled.seconds / (saved * plain))
+        if saved > 0
+        else None,
+    }
+
+
+class _Passes:
+    """A network and its layers' outputs, read with hooks."""
+
+    def __init__(self, network: nn.Module, layers: Sequence[str]) -> None:
+        self.network, self.layers = network, layers
+
+    def __call__(
+        self,
+        batch: torch.Tensor,
+        manager: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> list[torch.Tensor]:
+        found: dict[str, torch.Tensor] = {}
+        modules = dict(self.network.named_modules())
+        handles = [
+            modules[n].register_forward_hook(lambda m, a, out, n=n: found.__setitem__(n, out))
+            for n in self.layers
+        ]
+        with torch.inference_mode(), manager():
+            self.network(batch)
+        for handle in handles:
+            handle.remove()
+        return [found[n] for n in self.layers]
+
+
+def _side(
+    run: Callable[[torch.Tensor], Any],
+    batch: torch.Tensor,
+    manager: Callable[[], AbstractContextManager[Any]] = torch.inference_mode,
+) -> Callable[[], float]:
+    def timed() -> float:
+        with manager():
+            begun = time.perf_counter()
+            run(batch)
+            return (time.perf_counter() - begun) / len(batch)
+
+    return timed
+
+
+def _autocast() -> AbstractContextManager[Any]:
+    stack = ExitStack()
+    stack.enter_context(torch.inference_mode())
+    stack.enter_context(torch.autocast("cpu", dtype=torch.bfloat16))
+    return stack
+
+
+def _apart(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> float:
+    pairs = zip(found, expected, strict=True)
+    worst = max(float((a.float() - b).abs().max() / b.abs().max()) for a, b in pairs)
+    return float(f"{worst:.2g}")
