@@ -244,7 +244,6 @@ def test_a_description_beats_folders_of_plain_names(save_msd):
     ("options", "message"),
     [
         ({"layout": "nrrd"}, "layout must be one of msd, nnunet, bids, folder, dicom, csv"),
-        ({"layout": "nnunet"}, "no channel|cannot be loaded"),
         ({"layout": "folder"}, "no folder 'images'"),
         ({"layout": "dicom"}, "no DICOM series"),
         ({"layout": "bids"}, r"no file sub-\*"),

@@ -165,7 +165,7 @@ REGIONS = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3}
 
 def test_regions_that_change_no_id_leave_files_as_they_are(save_nnunet, label):
     folder = save_nnunet(labels=REGIONS, regions_class_order=[1, 2, 3])
-    plain = load_msd_like_fingerprint(folder)
+    plain = unmerged_fingerprint(folder)
     subject = load_dataset(folder)[0]
     assert case_fingerprint(subject) == plain
     assert subject["label_names"] == {0: "background", 1: "whole", 2: "core", 3: "enhancing"}
@@ -173,7 +173,7 @@ def test_regions_that_change_no_id_leave_files_as_they_are(save_nnunet, label):
     np.testing.assert_array_equal(read_case(subject).label, label)
 
 
-def load_msd_like_fingerprint(folder):
+def unmerged_fingerprint(folder):
     return case_fingerprint(load_nnunet_raw(folder, merge_regions=False)[0])
 
 

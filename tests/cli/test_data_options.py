@@ -1,0 +1,54 @@
+"""``skte rank`` on other layouts, with classes merged by name, and its cache."""
+
+import json
+
+import pytest
+
+from skte.cli import main
+from skte.datasets import make_phantoms
+from skte.demo import write_msd
+
+
+@pytest.fixture
+def data(tmp_path):
+    cases = make_phantoms(3, size=(16, 16, 16), labels=(0, 1, 2))
+    return write_msd(tmp_path / "data", cases, "two classes")
+
+
+def scores(capsys, bank, data, *more):
+    command = ["rank", "--bank", str(bank), "--data", str(data), "--window", "16", "--json", "-q"]
+    assert main([*command, *more]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    return [row["score_ccfv"] for row in rows], [row["n_cached"] for row in rows]
+
+
+def test_merged_classes_are_ranked_and_caches_keep_them_apart(data, write_bank, tmp_path, capsys):
+    bank, names = write_bank("a", "b"), tmp_path / "labels.json"
+    labels = json.loads((data / "dataset.json").read_text())["labels"]
+    names.write_text(json.dumps({"all": [labels["1"], labels["2"]]}))
+    cache = ["--cache", str(tmp_path / "cache")]
+    plain, _ = scores(capsys, bank, data, *cache)
+    merged, n_cached = scores(capsys, bank, data, "--labels", str(names), *cache)
+    assert n_cached == [0, 0]
+    assert all(abs(a - b) > 1e-6 for a, b in zip(plain, merged, strict=True))
+    again, n_cached = scores(capsys, bank, data, "--labels", str(names), *cache)
+    assert (again, n_cached) == (merged, [3, 3])
+    # The same as if the files themselves held the merged classes.
+    cases = make_phantoms(3, size=(16, 16, 16), labels=(0, 1, 2))
+    for case in cases:
+        case["label"].set_data((case["label"].data > 0).to(case["label"].data.dtype))
+    assert scores(capsys, bank, write_msd(tmp_path / "merged", cases, "one"))[0] == merged
+
+
+def test_a_table_of_paths_ranks_like_the_folder(data, write_bank, capsys):
+    bank = write_bank("a", "b")
+    rows = [
+        f"{path.name.split('.')[0]},imagesTr/{path.name},labelsTr/{path.name}"
+        for path in sorted((data / "imagesTr").iterdir())
+    ]
+    table = data / "cases.csv"
+    table.write_text("\n".join(["case_id,t1,label", *rows]))
+    expected = scores(capsys, bank, data)[0]
+    assert scores(capsys, bank, table, "--channels", "t1")[0] == expected
+    assert main(["rank", "--bank", str(bank), "--data", str(table)]) == 2
+    assert "no column begins with 'image'" in capsys.readouterr().err
