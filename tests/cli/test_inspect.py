@@ -11,6 +11,11 @@ from skte.datasets import make_phantoms
 from skte.demo import write_msd
 
 
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")  # tables wrap as the terminal wants
+
+
 def rows_of(text):
     return [line.split() for line in text.splitlines()]
 
@@ -113,6 +118,15 @@ def test_problems_of_a_dataset(broken_data, capsys):
     assert row.endswith("  leave the case out")
     assert shown.err.count("skte: problem: ") == 1
     assert "1 problems" in shown.err
+
+
+def test_long_texts_wrap_in_a_narrow_terminal(broken_data, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")  # less than the table can do with
+    (broken_data / "labelsTr" / "ellipsoids_002.nii.gz").write_bytes(b"no image")
+    assert main(["inspect", str(broken_data)]) == 1
+    table = capsys.readouterr().out.split("problems (")[1].splitlines()[1:]
+    assert max(map(len, table)) <= 80
+    assert len(table) > 3
 
 
 def test_json(broken_data, write_bank, capsys):
