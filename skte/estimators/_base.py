@@ -67,6 +67,9 @@ class TransferabilityEstimator(BaseEstimator):
     _accepts_moments: ClassVar[bool] = False
     #: False for scores that do not look at labels.
     _needs_labels: ClassVar[bool] = True
+    #: Whether scores of few cases lie so far off those of many that intervals are put
+    #: around what is left when the jackknife's estimate of that is taken off.
+    corrects_bias: ClassVar[bool] = False
     #: Whether a score exists among the other models of a bank alone.
     relative_to_bank: ClassVar[bool] = False
 

@@ -108,6 +108,7 @@ class GBC(TransferabilityEstimator):
     """
 
     _accepts_moments: ClassVar[bool] = True
+    corrects_bias: ClassVar[bool] = True
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **TransferabilityEstimator._parameter_constraints,
         "n_components": [Interval(Integral, 1, None, closed="left"), None],

@@ -85,6 +85,7 @@ class TransRate(TransferabilityEstimator):
     """
 
     _accepts_moments: ClassVar[bool] = True
+    corrects_bias: ClassVar[bool] = True
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **TransferabilityEstimator._parameter_constraints,
         "eps": [Interval(Real, 0, None, closed="neither")],

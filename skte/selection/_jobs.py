@@ -7,8 +7,10 @@ import warnings
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from joblib import Parallel, delayed
+from numpy.typing import NDArray
 from sklearn.base import clone
 
 from skte.bank import BankEntry
@@ -138,6 +140,7 @@ def run_models(
     *,
     n_jobs: int | None,
     raises: bool,
+    weights: NDArray[np.intp] | None = None,
 ) -> Generator[ModelRecord]:
     """Extract and score every model.
 
@@ -155,6 +158,8 @@ def run_models(
         Processes, as in joblib.
     raises : bool
         Whether a failure is raised or recorded.
+    weights : ndarray of shape (n_resamples, n_cases), optional
+        Resamples of the cases to score as well.
 
     Yields
     ------
@@ -170,7 +175,13 @@ def run_models(
     devices = share_devices(template.device, len(entries), n_jobs)
     records = Parallel(n_jobs=n_jobs, return_as="generator")(
         delayed(score_entry)(
-            entry, clone(template).set_params(device=device), estimators, subjects, store, raises
+            entry,
+            clone(template).set_params(device=device),
+            estimators,
+            subjects,
+            store,
+            raises,
+            weights,
         )
         for entry, device in zip(entries, devices, strict=True)
     )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from typing import Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from skte._table import format_table
+
+if TYPE_CHECKING:
+    from skte.selection._confidence import BankConfidence
 
 __all__ = ["Ranking", "rank_scores"]
 
@@ -51,6 +54,8 @@ class Ranking(Sequence[str]):
         Best first.
     scores : array-like of shape (n_models,)
         Score of each name.
+    confidence : BankConfidence, optional
+        How sure the order is; the table then shows it.
 
     Attributes
     ----------
@@ -58,6 +63,8 @@ class Ranking(Sequence[str]):
         Best first.
     scores : ndarray of shape (n_models,)
         Score of each name.
+    confidence : BankConfidence or None
+        Of the same models.
 
     Examples
     --------
@@ -71,7 +78,10 @@ class Ranking(Sequence[str]):
     ('b', ['b', 'a'])
     """
 
-    def __init__(self, names: Sequence[str], scores: ArrayLike) -> None:
+    def __init__(
+        self, names: Sequence[str], scores: ArrayLike, confidence: BankConfidence | None = None
+    ) -> None:
+        self.confidence = confidence
         self.names: tuple[str, ...] = tuple(names)
         self.scores: NDArray[np.float64] = np.asarray(scores, dtype=np.float64)
         if self.scores.shape != (len(self.names),):
@@ -81,7 +91,9 @@ class Ranking(Sequence[str]):
             )
 
     @classmethod
-    def from_scores(cls, names: Sequence[str], scores: ArrayLike) -> Self:
+    def from_scores(
+        cls, names: Sequence[str], scores: ArrayLike, confidence: BankConfidence | None = None
+    ) -> Self:
         """Rank models given in any order.
 
         Parameters
@@ -90,6 +102,8 @@ class Ranking(Sequence[str]):
             The models.
         scores : array-like of shape (n_models,)
             Score of each, higher is better.
+        confidence : BankConfidence, optional
+            Of the same models.
 
         Returns
         -------
@@ -97,7 +111,8 @@ class Ranking(Sequence[str]):
             Best first, by `rank_scores`.
         """
         order = np.argsort(rank_scores(scores))
-        return cls([names[i] for i in order], np.asarray(scores, dtype=np.float64)[order])
+        ordered = np.asarray(scores, dtype=np.float64)[order]
+        return cls([names[i] for i in order], ordered, confidence)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -119,15 +134,22 @@ class Ranking(Sequence[str]):
         return hash(self.names)
 
     def __repr__(self) -> str:
+        if self.confidence is not None:
+            return str(self.confidence)
         return format_table(["rank", "model", "score"], self._rows())
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{rank}</td><td>{escape(name)}</td><td>{score:.4g}</td></tr>"
-            for rank, name, score in self._rows()
+        header, note = ["rank", "model", "score"], ""
+        rows: Sequence[Sequence[object]] = self._rows()
+        if self.confidence is not None:
+            header, rows = self.confidence.header, self.confidence.rows()
+            note = f"<p>{escape(self.confidence.verdict())}</p>"
+        head = "".join(f"<th>{escape(name)}</th>" for name in header)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{escape(_text(cell))}</td>" for cell in row) + "</tr>"
+            for row in rows
         )
-        head = "<tr><th>rank</th><th>model</th><th>score</th></tr>"
-        return f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{note}"
 
     def _rows(self) -> list[tuple[int, str, float]]:
         return [
@@ -146,3 +168,7 @@ class Ranking(Sequence[str]):
         import pandas as pd
 
         return pd.DataFrame(self._rows(), columns=["rank", "model", "score"])
+
+
+def _text(cell: object) -> str:
+    return f"{cell:.4g}" if isinstance(cell, float) else str(cell)

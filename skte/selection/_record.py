@@ -39,8 +39,10 @@ class ModelRecord:
         Layers read, coarse to fine.
     layer_scores : dict of str to ndarray
         Score of each layer, by estimator.
-    standard_errors : dict of str to float
-        Of the scores, by estimator, where it has any.
+    pair_standard_errors : dict of str to float
+        Of the scores, by estimator, from comparing some pairs of cases alone.
+    resampled : dict of str to mapping
+        What each estimator's ``resample_cases`` gave, where cases were resampled.
     n_windows : int
         Forward windows run.
     n_cached : int
@@ -56,7 +58,8 @@ class ModelRecord:
     warned: list[tuple[type[Warning], str]] = field(default_factory=list)
     layers: tuple[str, ...] = ()
     layer_scores: dict[str, NDArray[np.float64]] = field(default_factory=dict)
-    standard_errors: dict[str, float] = field(default_factory=dict)
+    pair_standard_errors: dict[str, float] = field(default_factory=dict)
+    resampled: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     n_windows: int = 0
     n_cached: int = 0
     seconds_load: float = 0.0
@@ -77,6 +80,7 @@ def score_entry(
     subjects: Sequence[Any],
     store: CaseStore,
     raises: bool,
+    weights: NDArray[np.intp] | None = None,
 ) -> ModelRecord:
     """Extract one model's features once and let every estimator score them.
 
@@ -87,7 +91,7 @@ def score_entry(
     record = ModelRecord(entry.name)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        _fill(record, entry, template, estimators, subjects, store, raises)
+        _fill(record, entry, template, estimators, subjects, store, raises, weights)
     texts = ((w.category, str(w.message)) for w in caught)
     record.warned = list(dict.fromkeys(texts))
     return record
@@ -101,6 +105,7 @@ def _fill(
     subjects: Sequence[Any],
     store: CaseStore,
     raises: bool,
+    weights: NDArray[np.intp] | None,
 ) -> None:
     try:
         extractor = clone(template).set_params(entry=entry)
@@ -115,6 +120,8 @@ def _fill(
     for key, estimator in estimators.items():
         try:
             fitted = clone(estimator).fit(features)
+            if weights is not None:
+                record.resampled[key] = fitted.resample_cases(features, weights)
         except Exception as error:
             if raises:
                 raise SkteError(f"Model {entry.name!r}: {_reason(error)}") from error
@@ -124,7 +131,7 @@ def _fill(
         # An ensemble has neither: its members do.
         record.layer_scores[key] = getattr(fitted, "layer_scores_", np.array([]))
         if hasattr(fitted, "standard_error_"):
-            record.standard_errors[key] = fitted.standard_error_
+            record.pair_standard_errors[key] = fitted.standard_error_
     record.seconds_score = time.perf_counter() - begun
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skte.selection._confidence import BankConfidence
 from skte.selection._ranking import rank_scores
 from skte.selection._record import ModelRecord
 
@@ -23,7 +24,11 @@ _NOT_OF_A_MODEL = (
 
 
 def results_table(
-    records: Sequence[ModelRecord], scores: Mapping[str, NDArray[np.float64]], *, several: bool
+    records: Sequence[ModelRecord],
+    scores: Mapping[str, NDArray[np.float64]],
+    *,
+    several: bool,
+    confidences: Mapping[str, BankConfidence] | None = None,
 ) -> dict[str, NDArray[Any]]:
     """Equal-length columns of what is known of the models.
 
@@ -35,6 +40,8 @@ def results_table(
         By estimator; the first one ranks.
     several : bool
         Whether every estimator has columns of its own.
+    confidences : mapping of str to BankConfidence, optional
+        By estimator, where cases were resampled.
 
     Returns
     -------
@@ -51,10 +58,15 @@ def results_table(
         for key, values in scores.items():
             table[f"score_{key}"] = values
             table[f"rank_{key}"] = rank_scores(values)
+    if confidences:
+        table |= _confidence_columns(confidences[first], "")
+        if several:
+            for key, confidence in confidences.items():
+                table |= _confidence_columns(confidence, f"_{key}")
     for key in scores:
-        if any(record.standard_errors.get(key, 0.0) > 0.0 for record in records):
-            name = f"standard_error_{key}" if key else "standard_error"
-            errors = [record.standard_errors.get(key, np.nan) for record in records]
+        if any(record.pair_standard_errors.get(key, 0.0) > 0.0 for record in records):
+            name = f"pair_standard_error_{key}" if key else "pair_standard_error"
+            errors = [record.pair_standard_errors.get(key, np.nan) for record in records]
             table[name] = np.array(errors)
     table["layers"] = _objects(record.layers for record in records)
     table["layer_scores"] = _objects(
@@ -72,6 +84,19 @@ def results_table(
     table["warnings"] = _objects(_warnings(record) for record in records)
     table["error"] = _objects("; ".join(dict.fromkeys(r.errors.values())) for r in records)
     return table
+
+
+def _confidence_columns(confidence: BankConfidence, suffix: str) -> dict[str, NDArray[Any]]:
+    columns = {
+        "standard_error": confidence.standard_errors,
+        "interval_low": confidence.intervals[:, 0],
+        "interval_high": confidence.intervals[:, 1],
+        "rank_low": confidence.rank_intervals[:, 0],
+        "rank_high": confidence.rank_intervals[:, 1],
+        "prob_best": confidence.prob_best,
+        "group": confidence.groups,
+    }
+    return {f"{name}{suffix}": values for name, values in columns.items()}
 
 
 def _warnings(record: ModelRecord) -> tuple[str, ...]:

@@ -28,11 +28,14 @@ from skte.extraction import (
     FeatureCache,
     SegmentationFeatureExtractor,
 )
+from skte.selection._confidence import BankConfidence
+from skte.selection._estimate_confidence import estimate_confidence
 from skte.selection._jobs import common_cells, make_template, run_models
 from skte.selection._kendall import weighted_kendall_score
 from skte.selection._performance import align_performance
 from skte.selection._ranking import Ranking, rank_scores
 from skte.selection._record import ModelRecord
+from skte.selection._resampling import resampling_weights
 from skte.selection._results import results_table
 
 __all__ = ["ModelBankSelector"]
@@ -68,6 +71,16 @@ class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
         Folder where features are kept: another estimator, another parameter of one, or
         a run that was killed, then runs no network for what is there. Default: the
         extractor's, else none.
+    confidence_level : float, optional
+        How sure to be, 0.9 for instance: cases are resampled, and ``confidence_``,
+        ``results_`` and the table of ``ranking_`` tell intervals, which ranks a model can
+        have, and which models the data cannot tell apart. Needs three labelled cases.
+    resampling : {"jackknife", "bootstrap"}, default="jackknife"
+        "jackknife" scores without each case in turn, and takes the spread of these scores.
+        "bootstrap" scores `n_resamples` draws of the cases with replacement, which
+        assumes less of the score, takes longer and claims too much with few cases.
+    n_resamples : int, default=1000
+        Draws, for ranks and ties, and for "bootstrap". Seeded by `random_state`.
     error_score : "raise" or float, default="raise"
         Score of a model that fails (``numpy.nan`` ranks it last). "raise" raises
         the error. Otherwise a `FitFailedWarning` names the model, and the reason
@@ -96,14 +109,20 @@ class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
     cell_size_ : tuple of int or None
         Cells that ``max_windows`` divides all cases into, where the entries' windows
         decide it.
+    confidence_ : BankConfidence or None
+        Of the (first) estimator's scores, where `confidence_level` is given.
     results_ : dict of ndarray
         One entry a model and key, for ``pandas.DataFrame(selector.results_)``:
         ``name``, ``score``, ``rank``, ``layers``, ``layer_scores``, ``n_windows``,
         ``n_cached``, ``seconds_load``, ``seconds_forward``, ``seconds_tap``,
         ``seconds_score``, ``warnings``, ``error``; and with a mapping of estimators also
         ``score_<key>``, ``rank_<key>`` for each.
-        ``standard_error`` (``standard_error_<key>``) where an estimator compares a
-        sample of the pairs of cases, see `CCFV`.
+        With ``confidence_level``: ``standard_error``, ``interval_low``, ``interval_high``,
+        ``rank_low``, ``rank_high``, ``prob_best``, ``group`` (and each with ``_<key>``), as in
+        `BankConfidence`.
+        ``pair_standard_error`` (``pair_standard_error_<key>``) where an estimator compares a
+        sample of the pairs of cases, see `CCFV`: what comparing all of them would
+        change. ``standard_error`` is about the cases, and contains it.
 
     See Also
     --------
@@ -138,6 +157,9 @@ class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
         "n_jobs": [Integral, None],
         "device": [str, torch.device, None],
         "cache": [str, os.PathLike, FeatureCache, None],
+        "confidence_level": [Interval(Real, 0, 1, closed="neither"), None],
+        "resampling": [StrOptions({"jackknife", "bootstrap"})],
+        "n_resamples": [Interval(Integral, 100, None, closed="left")],
         "error_score": [StrOptions({"raise"}), Interval(Real, None, None, closed="both"), np.nan],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
@@ -151,6 +173,9 @@ class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
         n_jobs: int | None = None,
         device: str | torch.device | None = None,
         cache: str | os.PathLike[str] | FeatureCache | None = None,
+        confidence_level: float | None = None,
+        resampling: str = "jackknife",
+        n_resamples: int = 1000,
         error_score: str | float = "raise",
         random_state: int | np.random.RandomState | None = 0,
         verbose: int = 0,
@@ -160,6 +185,9 @@ class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
         self.n_jobs = n_jobs
         self.device = device
         self.cache = cache
+        self.confidence_level = confidence_level
+        self.resampling = resampling
+        self.n_resamples = n_resamples
         self.error_score = error_score
         self.random_state = random_state
         self.verbose = verbose
@@ -195,6 +223,11 @@ class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
                 "There is one case only: a ranking needs at least two labelled cases, or it is "
                 "about that case alone."
             )
+        elif len(subjects) == 2 and self.confidence_level is not None:
+            problems.append(
+                "There are two cases only: confidence_level resamples cases and needs at least "
+                "three. Label more, or set confidence_level=None."
+            )
         if problems:
             raise DatasetError("The dataset cannot be used:\n- " + "\n- ".join(problems))
         if isinstance(self.random_state, Integral):
@@ -203,7 +236,10 @@ class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
             seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         # Later models must see the voxels that these see.
         self.cell_size_: tuple[int, ...] | None = common_cells(self.extractor, list(models))
-        records = self._run_with_callbacks(list(models), subjects, seed)
+        weights = None
+        if self.confidence_level is not None:
+            weights = resampling_weights(len(subjects), self.n_resamples, seed, self.resampling)
+        records = self._run_with_callbacks(list(models), subjects, seed, weights)
         self._check_not_all_failed(records)
         self.dataset_ = subjects
         self.random_state_ = seed
@@ -272,7 +308,11 @@ class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
         return dict(self.estimator)
 
     def _run(
-        self, entries: Sequence[BankEntry], subjects: Sequence[Any], seed: int
+        self,
+        entries: Sequence[BankEntry],
+        subjects: Sequence[Any],
+        seed: int,
+        weights: NDArray[np.intp] | None = None,
     ) -> Generator[ModelRecord]:
         """Yield records in the order of `entries`, as they become ready."""
         estimators = self._estimators()
@@ -291,6 +331,7 @@ class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
             subjects,
             n_jobs=self.n_jobs,
             raises=self.error_score == "raise",
+            weights=weights,
         )
         with closing(running) as records:
             for position, record in enumerate(records, start=1):
@@ -298,13 +339,17 @@ class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
                 yield record
 
     def _run_with_callbacks(
-        self, entries: Sequence[BankEntry], subjects: Sequence[Any], seed: int
+        self,
+        entries: Sequence[BankEntry],
+        subjects: Sequence[Any],
+        seed: int,
+        weights: NDArray[np.intp] | None,
     ) -> list[ModelRecord]:
         context = self._init_callback_context(max_subtasks=len(entries))
         context.call_on_fit_task_begin(estimator=self)
         records = []
         # Closed at once, not when memory is collected: it owns processes and threads.
-        with closing(self._run(entries, subjects, seed)) as running:
+        with closing(self._run(entries, subjects, seed, weights)) as running:
             for record in running:
                 step = context.subcontext(task_name=f"model {record.name}")
                 step.call_on_fit_task_begin(estimator=self)
@@ -366,10 +411,36 @@ class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
         self.parts_ = [record.parts.get(keys[0]) for record in records]
         self.scores_: NDArray[np.float64] = columns[keys[0]]
         self.ranks_: NDArray[np.intp] = rank_scores(self.scores_)
-        self.ranking_ = Ranking.from_scores(self.names_, self.scores_)
+        confidences = (
+            {key: self._estimate_confidence(key, columns[key], records) for key in keys}
+            if self.confidence_level is not None
+            else {}
+        )
+        self.confidence_: BankConfidence | None = confidences.get(keys[0])
+        self.ranking_ = Ranking.from_scores(self.names_, self.scores_, self.confidence_)
         self.best_name_: str = self.ranking_[0]
         several = isinstance(self.estimator, Mapping)
-        self.results_: dict[str, NDArray[Any]] = results_table(records, columns, several=several)
+        self.results_: dict[str, NDArray[Any]] = results_table(
+            records, columns, several=several, confidences=confidences
+        )
+
+    def _estimate_confidence(
+        self, key: str, scores: NDArray[np.float64], records: Sequence[ModelRecord]
+    ) -> BankConfidence:
+        assert self.confidence_level is not None
+        ran = np.array([key in record.parts for record in records])
+        return estimate_confidence(
+            self._estimators()[key],
+            [record.name for record in records],
+            np.where(ran, scores, np.nan),  # error_score is no score
+            [record.parts.get(key) for record in records],
+            [record.resampled.get(key) for record in records],
+            n_cases=len(self.dataset_),
+            confidence_level=self.confidence_level,
+            n_resamples=self.n_resamples,
+            method=self.resampling,
+            random_state=self.random_state_,
+        )
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

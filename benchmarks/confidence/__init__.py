@@ -1,0 +1,1 @@
+"""How sure a ranking is: coverage of intervals, what they cost, and racing."""

@@ -1,0 +1,268 @@
+"""Which of several estimators ranks better, and whether the difference is chance."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from itertools import combinations
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import rankdata, studentized_range
+
+from skte.bank import load_bank
+from skte.estimators import TransferabilityEstimator
+from skte.extraction import FeatureCache, SegmentationFeatureExtractor
+from skte.selection._comparison import EstimatorComparison, EstimatorPair
+from skte.selection._evaluate_ranking import check_level
+from skte.selection._kendall import weighted_kendall_score
+from skte.selection._performance import align_performance
+from skte.selection._selector import ModelBankSelector
+
+__all__ = ["compare_estimators", "compare_scores"]
+
+Values = NDArray[np.float64]
+
+
+def compare_estimators(
+    estimators: Mapping[str, TransferabilityEstimator],
+    bank: Any,
+    dataset: Any,
+    performance: Any,
+    *,
+    extractor: SegmentationFeatureExtractor | None = None,
+    confidence_level: float = 0.95,
+    n_resamples: int = 2000,
+    n_jobs: int | None = None,
+    device: str | torch.device | None = None,
+    cache: str | os.PathLike[str] | FeatureCache | None = None,
+    random_state: int = 0,
+) -> EstimatorComparison:
+    """Score banks with several estimators, one extraction a model, and compare them.
+
+    Parameters
+    ----------
+    estimators : mapping of str to TransferabilityEstimator
+        Two or more.
+    bank : ModelBank, dict of str to nn.Module, list of BankEntry, or path
+        The models. With several targets it may be a mapping of the targets' names to
+        banks: none of them should hold a model that was trained on its target.
+    dataset : list of Subject, SubjectsDataset, list of dict, path, or mapping of these
+        The target; with several, a mapping of their names to datasets.
+    performance : array-like, mapping of name to float, or mapping of these
+        What each model reached; with several targets, a mapping of their names to such.
+    extractor, n_jobs, device, cache, random_state
+        As for `ModelBankSelector`.
+    confidence_level : float, default=0.95
+        Of the critical difference and of intervals.
+    n_resamples : int, default=2000
+        Draws, for tests and intervals.
+
+    Returns
+    -------
+    EstimatorComparison
+        Prints as a table.
+
+    Raises
+    ------
+    SkteError
+        As for `ModelBankSelector`; a model that fails for one estimator fails all.
+    ValueError
+        If a parameter is unusable.
+
+    See Also
+    --------
+    compare_scores : The same from scores.
+    """
+    if not isinstance(estimators, Mapping) or len(estimators) < 2:
+        raise ValueError("estimators must map names to two estimators or more.")
+    several = isinstance(dataset, Mapping)
+    if several and not isinstance(performance, Mapping):
+        raise ValueError("With a mapping of datasets, performance must be one of the same keys.")
+    targets = dict(dataset) if several else {"target": dataset}
+    reached = dict(performance) if several else {"target": performance}
+    if set(targets) != set(reached):
+        raise ValueError(f"Targets {sorted(targets)} and performances {sorted(reached)} differ.")
+    banks = dict.fromkeys(targets, bank)
+    if several and isinstance(bank, Mapping) and set(bank) == set(targets):
+        banks = dict(bank)
+    selector = ModelBankSelector(
+        dict(estimators), extractor=extractor, n_jobs=n_jobs, device=device, cache=cache,
+        random_state=random_state,
+    )  # fmt: skip
+    scores: dict[str, dict[str, Values]] = {}
+    aligned: dict[str, Values] = {}
+    for target, cases in targets.items():
+        models = load_bank(banks[target])
+        aligned[target] = align_performance(reached[target], models.names)
+        results = selector.fit(models, cases).results_
+        scores[target] = {name: results[f"score_{name}"] for name in estimators}
+    return compare_scores(
+        scores,
+        aligned,
+        confidence_level=confidence_level,
+        n_resamples=n_resamples,
+        random_state=random_state,
+    )
+
+
+def compare_scores(
+    scores: Mapping[str, Mapping[str, ArrayLike]],
+    performance: Mapping[str, ArrayLike],
+    *,
+    confidence_level: float = 0.95,
+    n_resamples: int = 2000,
+    random_state: int = 0,
+) -> EstimatorComparison:
+    """Compare estimators by the scores they gave the models of one target or several.
+
+    Parameters
+    ----------
+    scores : mapping of str to mapping of str to array-like
+        By target and estimator; every target has the same estimators.
+    performance : mapping of str to array-like
+        By target: what its models reached, in the order of the scores.
+    confidence_level : float, default=0.95
+        Of the critical difference and of intervals.
+    n_resamples : int, default=2000
+        Draws.
+    random_state : int, default=0
+        Seed of the draws.
+
+    Returns
+    -------
+    EstimatorComparison
+        Prints as a table.
+
+    Raises
+    ------
+    ValueError
+        If targets or estimators differ, or lists cannot be compared.
+
+    Notes
+    -----
+    The test of two estimators swaps the ranks that both gave a model, for every model by
+    chance: if neither were better, that would change nothing but the sign of the difference
+    of their weighted Kendalls, on average. The difference is the mean over targets. P-values
+    of all pairs are adjusted by Holm's method.
+
+    Examples
+    --------
+    >>> from skte.selection import compare_scores
+    >>> reached = {"spleen": [0.6, 0.7, 0.8, 0.85, 0.9]}
+    >>> good, bad = [1.0, 2.0, 3.0, 4.0, 5.0], [2.0, 5.0, 1.0, 4.0, 3.0]
+    >>> comparison = compare_scores({"spleen": {"good": good, "bad": bad}}, reached)
+    >>> float(comparison.weighted_kendall[0, 0]), comparison.pairs[0].pvalue > 0.05
+    (1.0, True)
+    """
+    check_level("confidence_level", confidence_level)
+    if not isinstance(n_resamples, Integral) or n_resamples < 100:
+        raise ValueError(f"n_resamples must be an integer of at least 100, got {n_resamples!r}.")
+    targets, names = _checked_names(scores, performance)
+    reached = [np.asarray(performance[t], dtype=np.float64) for t in targets]
+    given = [[np.asarray(scores[t][n], dtype=np.float64) for n in names] for t in targets]
+    taus = np.array(
+        [[weighted_kendall_score(p, s) for p, s in zip(reached, column, strict=True)]
+         for column in zip(*given, strict=True)]
+    )  # fmt: skip
+    rng = np.random.default_rng(random_state)
+    pairs = []
+    for i, j in combinations(range(len(names)), 2):
+        ranks = [(rankdata(column[i]), rankdata(column[j])) for column in given]
+        difference = float((taus[i] - taus[j]).mean())
+        pvalue = _swap_test(reached, ranks, difference, n_resamples, rng)
+        span = _difference_interval(reached, ranks, confidence_level, n_resamples, rng)
+        pairs.append(EstimatorPair(names[i], names[j], difference, span, pvalue, pvalue))
+    mean_ranks = np.mean([rankdata(-taus[:, t]) for t in range(len(targets))], axis=0)
+    return EstimatorComparison(
+        names=tuple(names),
+        targets=tuple(targets),
+        n_models=tuple(len(p) for p in reached),
+        weighted_kendall=taus,
+        mean_ranks=mean_ranks,
+        critical_difference=_critical_difference(len(names), len(targets), confidence_level),
+        pairs=_holm(pairs),
+        confidence_level=float(confidence_level),
+    )
+
+
+def _checked_names(
+    scores: Mapping[str, Mapping[str, ArrayLike]], performance: Mapping[str, ArrayLike]
+) -> tuple[list[str], list[str]]:
+    if not scores or set(scores) != set(performance):
+        raise ValueError(f"Targets of scores {sorted(scores)} and of performance "
+                         f"{sorted(performance)} must be the same.")  # fmt: skip
+    targets = list(scores)
+    names = list(scores[targets[0]])
+    wrong = [t for t in targets if set(scores[t]) != set(names)]
+    if wrong or len(names) < 2:
+        raise ValueError(
+            f"Every target needs scores of the same estimators, two or more; {targets[0]!r} has "
+            f"{names}, others: {wrong}."
+        )
+    return targets, names
+
+
+def _swap_test(
+    reached: list[Values],
+    ranks: list[tuple[Values, Values]],
+    difference: float,
+    n_resamples: int,
+    rng: np.random.Generator,
+) -> float:
+    """Share of swaps after which the estimators differ as much; the given one is one more."""
+    reaching = 1
+    for _ in range(n_resamples):
+        found = []
+        for performance, (a, b) in zip(reached, ranks, strict=True):
+            swap = rng.random(len(a)) < 0.5
+            found.append(_tau(performance, np.where(swap, b, a)) -
+                         _tau(performance, np.where(swap, a, b)))  # fmt: skip
+        reaching += int(abs(np.mean(found)) >= abs(difference) - 1e-12)
+    return reaching / (n_resamples + 1)
+
+
+def _tau(performance: Values, ranks: Values) -> float:
+    """Weighted Kendall; ranks that are all equal after swapping agree with nothing."""
+    if (ranks == ranks[0]).all() or (performance == performance[0]).all():
+        return 0.0
+    return weighted_kendall_score(performance, ranks)
+
+
+def _difference_interval(
+    reached: list[Values],
+    ranks: list[tuple[Values, Values]],
+    confidence_level: float,
+    n_resamples: int,
+    rng: np.random.Generator,
+) -> tuple[float, float]:
+    """Percentiles over draws of the models of every target."""
+    found = np.zeros(n_resamples)
+    for draw in range(n_resamples):
+        for performance, (a, b) in zip(reached, ranks, strict=True):
+            rows = rng.integers(len(a), size=len(a))
+            kept = performance[rows]
+            found[draw] += (_tau(kept, a[rows]) - _tau(kept, b[rows])) / len(reached)
+    tail = (1 - confidence_level) / 2
+    low, high = np.quantile(found, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def _critical_difference(n_names: int, n_targets: int, level: float) -> float:
+    """Nemenyi's: mean ranks that differ by less are no different. NaN with one target."""
+    if n_targets < 2:
+        return float("nan")
+    q = float(studentized_range.ppf(level, n_names, np.inf)) / np.sqrt(2.0)
+    return float(q * np.sqrt(n_names * (n_names + 1) / (6.0 * n_targets)))
+
+
+def _holm(pairs: list[EstimatorPair]) -> tuple[EstimatorPair, ...]:
+    order = np.argsort([pair.pvalue for pair in pairs], kind="stable")
+    adjusted, largest = list(pairs), 0.0
+    for place, k in enumerate(order):
+        largest = max(largest, min(1.0, (len(pairs) - place) * pairs[k].pvalue))
+        adjusted[k] = pairs[k]._replace(adjusted_pvalue=largest)
+    return tuple(adjusted)

@@ -1,0 +1,295 @@
+"""Compare rankings with true performances, and with what needs no features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from skte.selection._correlation import pearson_score, spearman_score
+from skte.selection._evaluation_card import Agreement, EvaluationCard, WithinArchitecture
+from skte.selection._kendall import weighted_kendall_score, weighted_kendall_test
+from skte.selection._ranking import Ranking
+from skte.selection._regret import regret_at_k
+
+__all__ = ["check_level", "evaluate_ranking", "kendall_interval"]
+
+_FEWEST = 3
+Values = NDArray[np.float64]
+
+
+def evaluate_ranking(
+    scores: ArrayLike | Mapping[str, Any] | Ranking,
+    performance: ArrayLike | Mapping[str, float],
+    *,
+    names: Sequence[str] | None = None,
+    size: ArrayLike | Mapping[str, float] | None = None,
+    zero_shot: ArrayLike | Mapping[str, float] | None = None,
+    architecture: Sequence[str] | Mapping[str, str] | None = None,
+    ks: Sequence[int] = (1, 3),
+    confidence_level: float = 0.9,
+    n_resamples: int = 2000,
+    random_state: int = 0,
+) -> EvaluationCard:
+    """Judge scores by the performances that models reached.
+
+    Parameters
+    ----------
+    scores : array-like of shape (n_models,), mapping or Ranking
+        Transferability scores; a mapping of name to score, or of a method's name to
+        scores of any of these kinds, one row each. ``-inf`` is a last place.
+    performance : array-like of shape (n_models,) or mapping of name to float
+        What each model reached after fine-tuning, such as Dice.
+    names : sequence of str, optional
+        Names of the models, for lists in their order.
+    size : array-like or mapping, optional
+        Size of each model (parameters, say): the baseline that takes the largest.
+    zero_shot : array-like or mapping, optional
+        Performance of each model on the target as it is: the baseline that takes the best.
+        NaN where a head does not fit; such models are last.
+    architecture : sequence of str or mapping, optional
+        Of each model: agreement is then told within each one as well, since to know that
+        one architecture beats another is no knowledge of transfer.
+    ks : sequence of int, default=(1, 3)
+        For the regret; those above the number of models are left out.
+    confidence_level : float, default=0.9
+        Of the intervals of the weighted Kendall.
+    n_resamples : int, default=2000
+        Draws of the models, for the intervals.
+    random_state : int, default=0
+        Seed of draws and of permutations.
+
+    Returns
+    -------
+    EvaluationCard
+        Prints as a table; ``to_json()``.
+
+    Raises
+    ------
+    ValueError
+        If fewer than three models have both, lists are of different length, or names are
+        missing.
+
+    Notes
+    -----
+    Intervals are percentiles over draws of the models with replacement, and tell what other
+    models might have given. (Pairs of a model with itself are ties in both lists, which the
+    weighted Kendall does not count.) With ten models they are wide: that is the finding.
+
+    Examples
+    --------
+    >>> from skte.selection import evaluate_ranking
+    >>> reached = {"a": 0.71, "b": 0.78, "c": 0.83, "d": 0.85}
+    >>> card = evaluate_ranking({"a": -3.0, "b": -2.5, "c": -1.0, "d": -0.5}, reached)
+    >>> card.rows[0].weighted_kendall, card["score"].regret[1]
+    (1.0, 0.0)
+    """
+    _check(ks, confidence_level, n_resamples)
+    methods = _methods(scores)
+    models = _model_names(methods, performance, names)
+    reached = _aligned("performance", performance, models)
+    columns = {name: _aligned(name, given, models) for name, given in methods.items()}
+    for name, given in (("size", size), ("zero-shot", zero_shot)):
+        if given is not None:
+            if name in columns:
+                raise ValueError(f"{name!r} is the name of a baseline: name the scores otherwise.")
+            found = _aligned(name, given, models)
+            columns[name] = np.where(np.isnan(found), -np.inf, found)
+    kept = np.isfinite(reached) & ~np.isnan(np.stack(list(columns.values()))).any(axis=0)
+    if kept.sum() < _FEWEST:
+        raise ValueError(
+            f"{kept.sum()} models have both a score and a performance; a ranking needs at least "
+            f"{_FEWEST}."
+        )
+    kinds = _architectures(architecture, models)
+    settings = (ks, confidence_level, n_resamples, random_state)
+    rows = [_agreement(m, reached[kept], values[kept], *settings) for m, values in columns.items()]
+    within = [
+        one
+        for method, values in columns.items()
+        for one in _within(method, reached[kept], values[kept], kinds, kept, random_state)
+    ]
+    return EvaluationCard(
+        n_models=int(kept.sum()),
+        excluded=[str(models[i]) for i in np.flatnonzero(~kept)],
+        rows=rows,
+        within=within,
+        confidence_level=float(confidence_level),
+        null_std=_null_std(reached[kept], random_state),
+    )
+
+
+def check_level(name: str, value: object) -> None:
+    """Refuse what is no number between 0 and 1."""
+    if not isinstance(value, Real) or isinstance(value, bool) or not 0 < float(value) < 1:
+        raise ValueError(f"{name} must be a number between 0 and 1, got {value!r}.")
+
+
+def _check(ks: Sequence[int], confidence_level: float, n_resamples: int) -> None:
+    check_level("confidence_level", confidence_level)
+    if not isinstance(n_resamples, Integral) or n_resamples < 100:
+        raise ValueError(f"n_resamples must be an integer of at least 100, got {n_resamples!r}.")
+    if not len(ks) or not all(isinstance(k, Integral) and k >= 1 for k in ks):
+        raise ValueError(f"ks must hold positive integers, got {ks!r}.")
+
+
+def _methods(scores: Any) -> dict[str, Any]:
+    if isinstance(scores, Mapping) and not isinstance(scores, Ranking):
+        if not scores:
+            raise ValueError("scores are an empty mapping: give a score a model.")
+        if not all(isinstance(value, Real) for value in scores.values()):
+            return {str(name): value for name, value in scores.items()}
+    return {"score": scores}
+
+
+def _model_names(
+    methods: Mapping[str, Any], performance: Any, names: Sequence[str] | None
+) -> list[str]:
+    """Models of the scores, in their order."""
+    if names is not None:
+        return list(names)
+    for given in (*methods.values(), performance):
+        if isinstance(given, Ranking):
+            return list(given.names)
+        if isinstance(given, Mapping):
+            return list(given)
+    return [str(i) for i in range(len(np.asarray(performance, dtype=np.float64)))]
+
+
+def _aligned(what: str, given: Any, models: Sequence[str]) -> Values:
+    """One number a model; NaN for models that a mapping lacks."""
+    if isinstance(given, Ranking):
+        given = dict(zip(given.names, given.scores.tolist(), strict=True))
+    if isinstance(given, Mapping):
+        if not any(name in given for name in models):
+            raise ValueError(
+                f"{what} names none of the models {list(models)[:5]}: names must be the same in "
+                "scores and performance."
+            )
+        return np.array([float(given.get(name, np.nan)) for name in models])
+    values = np.asarray(given, dtype=np.float64)
+    if values.shape != (len(models),):
+        raise ValueError(
+            f"{what} has shape {values.shape}, but there are {len(models)} models: give one "
+            "number a model, in the same order, or a mapping from names."
+        )
+    return values
+
+
+def _architectures(
+    given: Sequence[str] | Mapping[str, str] | None, models: Sequence[str]
+) -> NDArray[Any] | None:
+    if given is None:
+        return None
+    if isinstance(given, Mapping):
+        missing = [name for name in models if name not in given]
+        if missing:
+            raise ValueError(f"architecture lacks the models {missing}.")
+        return np.array([str(given[name]) for name in models])
+    if isinstance(given, str) or len(given) != len(models):
+        raise ValueError(f"architecture must name one for each of the {len(models)} models.")
+    return np.array([str(one) for one in given])
+
+
+def _agreement(
+    method: str,
+    performance: Values,
+    scores: Values,
+    ks: Sequence[int],
+    confidence_level: float,
+    n_resamples: int,
+    random_state: int,
+) -> Agreement:
+    regret = {int(k): regret_at_k(performance, scores, int(k)) for k in ks if k <= len(performance)}
+    if (scores == scores[0]).all() or (performance == performance[0]).all():
+        nan = float("nan")
+        return Agreement(method, nan, nan, (nan, nan), nan, nan, regret)
+    test = weighted_kendall_test(performance, scores, random_state=random_state)
+    finite = bool(np.isfinite(scores).all())
+    return Agreement(
+        method=method,
+        weighted_kendall=test.statistic,
+        pvalue=test.pvalue,
+        interval=kendall_interval(
+            performance,
+            scores,
+            confidence_level=confidence_level,
+            n_resamples=n_resamples,
+            random_state=random_state,
+        ),
+        pearson=pearson_score(performance, scores) if finite else float("nan"),
+        spearman=spearman_score(performance, scores),
+        regret=regret,
+    )
+
+
+def kendall_interval(
+    performance: Values,
+    scores: Values,
+    *,
+    confidence_level: float,
+    n_resamples: int,
+    random_state: int,
+) -> tuple[float, float]:
+    """Percentile interval of the weighted Kendall over draws of the models.
+
+    Parameters
+    ----------
+    performance, scores : ndarray of shape (n_models,)
+        Neither constant.
+    confidence_level : float
+        Between 0 and 1.
+    n_resamples : int
+        Draws; those in which a list is constant are left out.
+    random_state : int
+        Seed.
+
+    Returns
+    -------
+    low, high : float
+        In [-1, 1].
+    """
+    rng = np.random.default_rng(random_state)
+    found = []
+    for drawn in rng.integers(len(scores), size=(n_resamples, len(scores))):
+        a, b = performance[drawn], scores[drawn]
+        if (a != a[0]).any() and (b != b[0]).any():
+            found.append(weighted_kendall_score(a, b))
+    tail = (1 - confidence_level) / 2
+    low, high = np.quantile(found, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def _within(
+    method: str,
+    performance: Values,
+    scores: Values,
+    kinds: NDArray[Any] | None,
+    kept: NDArray[np.bool_],
+    random_state: int,
+) -> list[WithinArchitecture]:
+    if kinds is None:
+        return []
+    found = []
+    for kind in np.unique(kinds[kept]):
+        of_kind = kinds[kept] == kind
+        a, b = performance[of_kind], scores[of_kind]
+        if len(a) < _FEWEST:
+            continue
+        if (a == a[0]).all() or (b == b[0]).all():
+            found.append(WithinArchitecture(method, str(kind), len(a), np.nan, np.nan))
+            continue
+        test = weighted_kendall_test(a, b, random_state=random_state)
+        one = WithinArchitecture(method, str(kind), len(a), test.statistic, test.pvalue)
+        found.append(one)
+    return found
+
+
+def _null_std(performance: Values, random_state: int) -> float:
+    if (performance == performance[0]).all():
+        return float("nan")
+    order = np.arange(len(performance), dtype=np.float64)
+    return weighted_kendall_test(performance, order, random_state=random_state).null_std

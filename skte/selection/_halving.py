@@ -1,0 +1,366 @@
+"""Race the models of a bank: all on few cases, the contenders on more."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from numbers import Integral, Real
+from tempfile import TemporaryDirectory
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, clone
+from sklearn.utils import Tags, check_random_state
+
+from skte._sklearn import UNUSED, Interval, StrOptions, fit_context
+from skte.bank import BankEntry, load_bank
+from skte.datasets import check_dataset, load_dataset
+from skte.estimators import TransferabilityEstimator
+from skte.exceptions import DatasetError, SkteError
+from skte.extraction import FeatureCache, SegmentationFeatureExtractor
+from skte.selection._jobs import common_cells
+from skte.selection._racing import outpaced, rung_sizes
+from skte.selection._ranking import Ranking
+from skte.selection._record import ModelRecord
+from skte.selection._resampling import resampling_weights
+from skte.selection._rungs import Rung, race_table
+from skte.selection._selector import ModelBankSelector
+
+__all__ = ["HalvingModelBankSelector"]
+
+
+class HalvingModelBankSelector(BaseEstimator):
+    """Find the best models of a bank without running all of them over all cases.
+
+    All models are scored on a few cases, drawn at random. Those that are out of the race
+    for the best `n_keep` are dropped, the others go on to `factor` times as many cases, and
+    so on, until all cases are used or the race is decided. No case is run twice by a
+    model: its features are kept on disk between the rungs.
+
+    Parameters
+    ----------
+    estimator : TransferabilityEstimator
+        What scores a model. Not one that is relative to the bank (`Ensemble`), which
+        changes while models are dropped.
+    extractor : SegmentationFeatureExtractor, optional
+        As for `ModelBankSelector`.
+    n_keep : int, default=1
+        Models looked for: the race is for the best so many.
+    elimination : {"confidence", "halving"}, default="confidence"
+        "confidence" drops a model where it is behind the `n_keep`-th best by more than
+        chance allows: as many as the data tell, so the cost is not known beforehand.
+        "halving" keeps one of `factor` models after each rung, and at least `n_keep`, as
+        sklearn's `HalvingGridSearchCV`: the cost is known, the risk is not.
+    confidence_level : float, default=0.95
+        For "confidence": of the comparisons of all rungs together, which share the
+        risk in equal parts.
+    min_cases : int, default=4
+        Cases of the first rung, at least 3.
+    factor : float, default=2
+        Cases of a rung over those of the one before.
+    max_windows : int, optional
+        Windows are a resource, too: while cases are added, at most so many are run in each
+        (see `SegmentationFeatureExtractor`), and one more rung runs the contenders with
+        the extractor's own windows over all cases. Windows of that rung are run anew.
+    n_jobs, device, cache, error_score, random_state, verbose
+        As for `ModelBankSelector`. Without `cache`, a temporary folder serves. The seed also
+        draws the order of the cases.
+
+    Attributes
+    ----------
+    ranking_ : Ranking
+        Names, best first: the contenders of the last rung, then those of the rungs before.
+    best_name_ : str
+        The first of ``ranking_``.
+    ranks_ : ndarray of shape (n_models,)
+        In bank order.
+    scores_ : ndarray of shape (n_models,)
+        In bank order; of a dropped model on the cases of its last rung, so scores of
+        different rungs are not comparable.
+    names_ : list of str
+        In bank order.
+    n_iterations_ : int
+        Rungs run.
+    n_resources_ : list of int
+        Cases of each rung.
+    n_candidates_ : list of int
+        Models of each rung.
+    rung_results_ : dict of ndarray
+        One entry a rung and model, for ``pandas.DataFrame``: ``iter``, ``n_cases``, ``name``,
+        ``score``, ``gap`` to the last model that would be kept, its ``gap_error``,
+        ``dropped``, ``n_windows`` run in this rung, ``seconds_forward``, ``error``.
+    cost_ : float
+        Cases run, summed over models, as a share of running all models over all cases
+        (windows, where `max_windows` is given, as far as they are known).
+
+    See Also
+    --------
+    ModelBankSelector : Runs every model over every case; gives intervals.
+
+    Notes
+    -----
+    A dropped model was behind on the cases it saw, and the comparison counts that these are
+    part of all cases. What it does not count: that the leader is the largest of many scores.
+    ``benchmarks/confidence`` measures how often the winner of the full evaluation is lost.
+
+    References
+    ----------
+    .. [1] Jamieson, K., Talwalkar, A. "Non-stochastic Best Arm Identification and
+       Hyperparameter Optimization". AISTATS 2016.
+    .. [2] Maron, O., Moore, A. W. "The Racing Algorithm: Model Selection for Lazy
+       Learners". Artificial Intelligence Review 11 (1997).
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from skte import LogME, SegmentationFeatureExtractor
+    >>> from skte.datasets import make_phantoms
+    >>> from skte.selection import HalvingModelBankSelector
+    >>> bank = {
+    ...     name: nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.Conv3d(4, 2, 1))
+    ...     for name in "abcd"
+    ... }
+    >>> race = HalvingModelBankSelector(
+    ...     LogME(), extractor=SegmentationFeatureExtractor(n_class_samples=50), min_cases=3
+    ... )
+    >>> race = race.fit(bank, make_phantoms(6, size=(12, 12, 12)))
+    >>> race.n_resources_[0], race.n_candidates_[0], sorted(race.ranking_)
+    (3, 4, ['a', 'b', 'c', 'd'])
+    """
+
+    __metadata_request__fit: ClassVar[dict[str, Any]] = {"bank": UNUSED, "dataset": UNUSED}
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **{
+            name: constraint
+            for name, constraint in ModelBankSelector._parameter_constraints.items()
+            if name not in ("resampling", "n_resamples")
+        },
+        "estimator": [TransferabilityEstimator],
+        "n_keep": [Interval(Integral, 1, None, closed="left")],
+        "elimination": [StrOptions({"confidence", "halving"})],
+        "confidence_level": [Interval(Real, 0.5, 1, closed="neither")],
+        "min_cases": [Interval(Integral, 3, None, closed="left")],
+        "factor": [Interval(Real, 1, None, closed="neither")],
+        "max_windows": [Interval(Integral, 1, None, closed="left"), None],
+    }
+
+    def __init__(
+        self,
+        estimator: TransferabilityEstimator,
+        *,
+        extractor: SegmentationFeatureExtractor | None = None,
+        n_keep: int = 1,
+        elimination: str = "confidence",
+        confidence_level: float = 0.95,
+        min_cases: int = 4,
+        factor: float = 2,
+        max_windows: int | None = None,
+        n_jobs: int | None = None,
+        device: str | torch.device | None = None,
+        cache: str | os.PathLike[str] | FeatureCache | None = None,
+        error_score: str | float = "raise",
+        random_state: int | np.random.RandomState | None = 0,
+        verbose: int = 0,
+    ) -> None:
+        self.estimator = estimator
+        self.extractor = extractor
+        self.n_keep = n_keep
+        self.elimination = elimination
+        self.confidence_level = confidence_level
+        self.min_cases = min_cases
+        self.factor = factor
+        self.max_windows = max_windows
+        self.n_jobs = n_jobs
+        self.device = device
+        self.cache = cache
+        self.error_score = error_score
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @fit_context(prefer_skip_nested_validation=False)
+    def fit(self, bank: Any, dataset: Any) -> Self:
+        """Race the models of the bank over the cases of the dataset.
+
+        Parameters
+        ----------
+        bank : ModelBank, dict of str to nn.Module, list of BankEntry, or path
+            The models.
+        dataset : list of Subject, SubjectsDataset, list of dict, or path
+            The target cases with labels.
+
+        Returns
+        -------
+        self : HalvingModelBankSelector
+            The fitted selector.
+
+        Raises
+        ------
+        SkteError
+            As for `ModelBankSelector`, and with fewer cases than `min_cases`.
+        ValueError
+            If the estimator's scores are relative to the bank.
+        """
+        if self.estimator.relative_to_bank:
+            raise ValueError(
+                f"{type(self.estimator).__name__} scores models relative to the bank, which "
+                "changes while models are dropped: race with one estimator."
+            )
+        models = load_bank(bank)
+        subjects = self._checked(dataset)
+        rng = check_random_state(self.random_state)
+        whole = isinstance(self.random_state, Integral)
+        seed = int(self.random_state) if whole else int(rng.randint(2**31 - 1))  # type: ignore[arg-type]
+        # A dataset's order may follow scanner or hospital.
+        order = np.random.default_rng(seed).permutation(len(subjects))
+        with self._storage() as cache:
+            self._race(list(models), [subjects[i] for i in order], seed, cache)
+        return self
+
+    def _checked(self, dataset: Any) -> list[Any]:
+        subjects = list(load_dataset(dataset))
+        problems = check_dataset(subjects)
+        if len(subjects) < self.min_cases:
+            problems.append(
+                f"There are {len(subjects)} cases, fewer than min_cases={self.min_cases}: label "
+                "more, or use ModelBankSelector."
+            )
+        if problems:
+            raise DatasetError("The dataset cannot be used:\n- " + "\n- ".join(problems))
+        return subjects
+
+    @contextmanager
+    def _storage(self) -> Iterator[Any]:
+        if self.cache is not None or (self.extractor is not None and self.extractor.cache):
+            yield self.cache
+            return
+        with TemporaryDirectory(prefix="skte-race-") as folder:
+            yield folder
+
+    def _race(self, entries: list[BankEntry], subjects: list[Any], seed: int, cache: Any) -> None:
+        sizes = rung_sizes(len(subjects), self.min_cases, self.factor)
+        plans = [(size, self.max_windows) for size in sizes]
+        if self.max_windows is not None:
+            plans.append((len(subjects), None))
+        # The last rung drops no one, so the others share the risk.
+        risk = (1 - self.confidence_level) / max(1, len(plans) - 1)
+        alive = {entry.name: entry for entry in entries}
+        rungs: list[Rung] = []
+        for size, max_windows in plans:
+            records = self._run(list(alive.values()), subjects[:size], seed, cache, max_windows)
+            final = len(rungs) == len(plans) - 1
+            rung = self._rung(records, size, len(subjects), 1 - risk, final=final)
+            rungs.append(rung)
+            alive = {name: alive[name] for name in rung.kept}
+            if len(alive) <= self.n_keep:
+                break
+        self._collect([entry.name for entry in entries], rungs, len(subjects))
+
+    def _run(
+        self,
+        entries: Sequence[BankEntry],
+        subjects: Sequence[Any],
+        seed: int,
+        cache: Any,
+        max_windows: int | None,
+    ) -> list[ModelRecord]:
+        extractor = SegmentationFeatureExtractor() if self.extractor is None else self.extractor
+        if max_windows is not None:
+            extractor = clone(extractor).set_params(max_windows=max_windows)
+        runner = ModelBankSelector(
+            self.estimator,
+            extractor=extractor,
+            n_jobs=self.n_jobs,
+            device=self.device,
+            cache=cache,
+            error_score=self.error_score,
+            verbose=self.verbose,
+        )
+        runner.cell_size_ = common_cells(extractor, entries)
+        weights = resampling_weights(len(subjects), 0, seed, "jackknife")
+        with closing(runner._run(entries, subjects, seed, weights)) as running:
+            return list(running)
+
+    def _rung(
+        self,
+        records: Sequence[ModelRecord],
+        n_cases: int,
+        n_total: int,
+        confidence: float,
+        *,
+        final: bool,
+    ) -> Rung:
+        scores = np.array([_score_of(record.parts.get("")) for record in records])
+        if np.isnan(scores).all():
+            listed = "\n".join(f"- {r.name}: {'; '.join(r.errors.values())}" for r in records)
+            raise SkteError(f"Every model of the bank failed:\n{listed}")
+        nothing = {"score": np.full(n_cases, np.nan)}
+        jackknife = np.stack([record.resampled.get("", nothing)["score"] for record in records])
+        step = outpaced(
+            scores,
+            jackknife,
+            # With few windows, no case is known as the last rung will know it.
+            n_total=n_total if self.max_windows is None else None,
+            n_keep=self.n_keep,
+            confidence_level=confidence,
+        )
+        if final:
+            step = step._replace(dropped=np.isnan(scores))
+        elif self.elimination == "halving":
+            step = step._replace(dropped=self._surplus(scores))
+        return Rung(n_cases, records, scores, step)
+
+    def _surplus(self, scores: NDArray[np.float64]) -> NDArray[np.bool_]:
+        keep = max(self.n_keep, math.ceil(len(scores) / self.factor))
+        order = np.argsort(-np.where(np.isnan(scores), -np.inf, scores), kind="stable")
+        dropped = np.isnan(scores)
+        dropped[order[keep:]] = True
+        return dropped
+
+    def _collect(self, names: list[str], rungs: Sequence[Rung], n_total: int) -> None:
+        self.names_ = names
+        last: dict[str, tuple[int, float]] = {}
+        for i, rung in enumerate(rungs):
+            for record, score in zip(rung.records, rung.scores, strict=True):
+                last[record.name] = (i, float(score))
+        self.scores_: NDArray[np.float64] = np.array([last[name][1] for name in names])
+        order = sorted(range(len(names)), key=lambda i: _place(*last[names[i]]))
+        self.ranks_: NDArray[np.intp] = np.empty(len(names), dtype=np.intp)
+        self.ranks_[order] = np.arange(1, len(names) + 1)
+        self.ranking_ = Ranking([names[i] for i in order], self.scores_[order])
+        self.best_name_: str = self.ranking_[0]
+        self.n_iterations_: int = len(rungs)
+        self.n_resources_: list[int] = [rung.n_cases for rung in rungs]
+        self.n_candidates_: list[int] = [len(rung.records) for rung in rungs]
+        self.rung_results_: dict[str, NDArray[Any]] = race_table(rungs)
+        self.cost_: float = self._cost(rungs, len(names) * n_total)
+
+    def _cost(self, rungs: Sequence[Rung], n_all: int) -> float:
+        """Share of the cases of all models that were run; of the windows, if they differ."""
+        before = [0, *(rung.n_cases for rung in rungs[:-1])]
+        if self.max_windows is None:
+            run = (len(r.records) * (r.n_cases - b) for r, b in zip(rungs, before, strict=True))
+            return sum(run) / n_all
+        run_windows = sum(record.n_windows for rung in rungs for record in rung.records)
+        last = rungs[-1]
+        whole = sum(record.n_windows for record in last.records)
+        return run_windows / (whole / (len(last.records) * last.n_cases) * n_all) if whole else 0.0
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        return tags
+
+
+def _score_of(part: Mapping[str, Any] | None) -> float:
+    return float("nan") if part is None else float(part["score"])
+
+
+def _place(rung: int, score: float) -> tuple[int, bool, float]:
+    """Sort key: later rungs first, then the score, failures last."""
+    failed = math.isnan(score)
+    return (-rung if not failed else 1, failed, 0.0 if failed else -score)
