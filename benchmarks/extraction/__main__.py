@@ -13,7 +13,7 @@ import argparse
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,21 @@ from benchmarks._provenance import provenance, write_json
 from benchmarks.extraction import _costs, _few, _published
 from benchmarks.extraction._networks import NETWORKS
 from benchmarks.extraction._switches import switches
-from benchmarks.extraction._timing import in_turn, ratio, rounded
+from benchmarks.extraction._timing import (
+    clock,
+    compile_from_scratch,
+    count_cpu_time,
+    in_turn,
+    ratio,
+    rounded,
+)
 from skte import BankEntry, SegmentationFeatureExtractor
 from skte.datasets import make_phantoms
 
 RESULTS = Path(__file__).parent / "results"
 
 Shape = tuple[int, int, int]
-_CUBE, _FOUR_CUBES = (64, 64, 64), (128, 128, 64)
+_CUBE, _TWO_CUBES = (64, 64, 64), (128, 64, 64)
 
 
 @dataclass(frozen=True)
@@ -150,7 +157,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--smoke", action="store_true", help="small volumes, no result file")
     parser.add_argument("--only", nargs="+", help="measure these parts again, keep the others")
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, help="of these parts")
+    parser.add_argument("--rounds", type=int, help="how often each side runs")
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="count processor time, on one thread: busy machines"
+    )
     args = parser.parse_args()
+    compile_from_scratch()
+    if args.cpu_time:
+        count_cpu_time()
     setting = Setting.of(args.smoke)
     path = RESULTS / "extraction.json"
     content: dict[str, Any] = json.loads(path.read_text()) if args.only else {"networks": []}
@@ -161,8 +176,9 @@ def main() -> None:
         for each in setting.networks:
             content["networks"].append(compare(Subject(setting, each)))
             print(json.dumps(content["networks"][-1], indent=1), flush=True)
-    others = (name, *setting.others)
-    more = 1 if args.smoke else 5
+    others = args.networks or (name, *setting.others)
+    more = args.rounds or (1 if args.smoke else 5)
+    setting = replace(setting, rounds=args.rounds or setting.rounds)
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "volume": lambda: _costs.growth(name, small, half, setting.rounds),
         "memory": lambda: _costs.peak_memory(name, window, shape),
@@ -173,15 +189,20 @@ def main() -> None:
         "few windows, half size": lambda: _few.few_windows(name, small, half, more),
         "scaling": lambda: _few.scaling(name, small, half, more),
         # Transformers take multiples of 32.
-        "over bare": lambda: {n: over_bare(n, _CUBE, _FOUR_CUBES, more) for n in others},
+        "over bare": lambda: {n: over_bare(n, _CUBE, _TWO_CUBES, more) for n in others},
         "switches": lambda: {n: switches(n, _CUBE, more) for n in others},
     }
     for title, measure in parts.items():
         if not args.only or title in args.only:
-            content[title] = {**measure(), **_when()}
+            kept = content.get(title, {}) if args.networks else {}
+            content[title] = {**kept, **measure(), **_when()}
             print(title, json.dumps(content[title], indent=1), flush=True)
             if not args.smoke:  # a part that is done stays, whatever happens to the next
-                write_json(path, content if args.only else {**provenance(seed=0), **content})
+                # Other parts may have been measured meanwhile.
+                kept = json.loads(path.read_text()) if args.only else provenance(seed=0)
+                write_json(
+                    path, {**kept, **(content if not args.only else {title: content[title]})}
+                )
 
 
 def _when() -> dict[str, Any]:
@@ -190,6 +211,7 @@ def _when() -> dict[str, Any]:
     return {
         "commit": seen["commit"],
         "uncommitted_changes": seen["uncommitted_changes"],
+        "clock": clock(),
         "load": round(os.getloadavg()[0], 1),
     }
 

@@ -3,12 +3,41 @@
 from __future__ import annotations
 
 import gc
+import os
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
+
 Seconds = Mapping[str, Sequence[float]]
+
+_cpu = False
+
+
+def count_cpu_time() -> None:
+    """Measure processor time on one thread from now on, which a busy machine does not stretch."""
+    global _cpu
+    _cpu = True
+    torch.set_num_threads(1)
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # its compiler is then a child of ours
+
+
+def compile_from_scratch() -> None:
+    """Let no compiled code of an earlier run be found."""
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(prefix="skte-benchmark-")
+
+
+def clock() -> str:
+    """Tell what is measured."""
+    return "processor time, one thread" if _cpu else f"wall, {torch.get_num_threads()} threads"
+
+
+def now() -> float:
+    """Seconds: of wall time, or of this process and the compilers it started."""
+    return sum(os.times()[:4]) if _cpu else time.perf_counter()
 
 
 def in_turn(sides: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
@@ -17,11 +46,10 @@ def in_turn(sides: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, li
     for _ in range(rounds):
         for name, run in sides.items():
             gc.collect()
-            begun = time.perf_counter()
-            measured = run()  # a side may time itself
-            took = measured if isinstance(measured, float) else time.perf_counter() - begun
-            seconds[name].append(took)
-            print(f"  {name}: {took:.2f} s", flush=True)
+            begun = now()
+            run()
+            seconds[name].append(now() - begun)
+            print(f"  {name}: {seconds[name][-1]:.2f} s", flush=True)
     return seconds
 
 
