@@ -21,6 +21,8 @@ __all__ = ["estimate_confidence"]
 
 # Of the bootstrap's draws; such as those without a class.
 _MOST_UNDEFINED = 0.5
+# Numbers worked on together.
+_CHUNK = 2**20
 
 
 class _Law(NamedTuple):
@@ -301,15 +303,19 @@ def _critical_value(
     if not len(i):
         return 0.0
     rng = np.random.default_rng([random_state, 3])
-    largest = np.empty(n_draws)
-    for draw in range(n_draws):
-        cases = gaps @ rng.normal(size=(n, n))
-        means = cases.mean(axis=1)
-        covariance = np.cov(cases)
-        variances = np.diag(covariance)[i] + np.diag(covariance)[j] - 2 * covariance[i, j]
+    largest = []
+    step = max(1, _CHUNK // (n * n + n_models * n_models))
+    for start in range(0, n_draws, step):
+        cases = gaps @ rng.normal(size=(min(step, n_draws - start), n, n))
+        means = cases.mean(axis=2)
+        cases -= means[:, :, None]
+        products = cases @ cases.transpose(0, 2, 1) / (n - 1)
+        squares = np.einsum("bii->bi", products)
+        variances = squares[:, i] + squares[:, j] - 2 * products[:, i, j]
         tiny = np.finfo(np.float64).tiny
-        largest[draw] = (np.square(means[i] - means[j]) / np.maximum(variances, tiny)).max()
-    return float(np.sqrt(n * np.quantile(largest, level)))
+        ratios = np.square(means[:, i] - means[:, j]) / np.maximum(variances, tiny)
+        largest.append(ratios.max(axis=1))
+    return float(np.sqrt(n * np.quantile(np.concatenate(largest), level)))
 
 
 def _largest_gaps(
