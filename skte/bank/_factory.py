@@ -26,6 +26,17 @@ __all__ = ["LiveModule", "build_network", "factory_name_problem", "resolve_facto
 
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _BUILDING = threading.Lock()
+# None of these builds networks, but some read or run what a file names: a manifest from
+# elsewhere could do harm through them.
+_NO_BUILDERS = frozenset(
+    {
+        "IPython", "PIL", "dask", "fsspec", "huggingface_hub", "hypothesis", "joblib", "matplotlib",
+        "nibabel", "numpy", "pandas", "pip", "pytest", "requests", "safetensors", "scipy",
+        "setuptools", "skimage", "sklearn", "sympy", "torchio", "yaml",
+    }
+)  # fmt: skip
+# Of these, networks and what makes networks.
+_PARTLY = {"monai": "monai.networks", "torch": "torch.nn"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +65,9 @@ def factory_name_problem(name: str) -> str | None:
             f"factory {name!r} must read 'package.module:function', for example "
             "'skte.demo:small_unet'"
         )
-    if name.partition(":")[0].partition(".")[0] in sys.stdlib_module_names:
-        return _not_a_factory(name)
+    package = name.partition(":")[0].partition(".")[0]
+    if package in sys.stdlib_module_names or package in _NO_BUILDERS:
+        return _not_a_factory(name, package)
     return None
 
 
@@ -76,8 +88,9 @@ def resolve_factory(name: str) -> Callable[..., Any]:
     ------
     BankError
         If the name is ill-formed, cannot be imported, or is nothing to call. Names from
-        Python's standard library are refused: none of them builds a network, and a
-        manifest from elsewhere could do harm through them.
+        Python's standard library and from libraries that build no networks are refused:
+        a manifest from elsewhere could do harm through them. So are functions of torch
+        and MONAI that are not about networks, such as ``torch.load``.
     """
     problem = factory_name_problem(name)
     if problem:
@@ -99,8 +112,8 @@ def resolve_factory(name: str) -> Callable[..., Any]:
         )
     origin = target.func if isinstance(target, functools.partial) else target
     home = str(getattr(origin, "__module__", None) or "")
-    if home.partition(".")[0] in sys.stdlib_module_names:
-        raise BankError(f"{_not_a_factory(name)}.")
+    if _builds_no_network(origin, home):
+        raise BankError(f"{_not_a_factory(name, home.partition('.')[0])}.")
     factory: Callable[..., Any] = target
     return factory
 
@@ -197,8 +210,20 @@ def _spoken(target: Any) -> str:
     return repr(getattr(target, "__qualname__", target))
 
 
-def _not_a_factory(name: str) -> str:
+def _builds_no_network(origin: Any, home: str) -> bool:
+    """Whether a callable, by the module it comes from, is no maker of networks."""
+    package = home.partition(".")[0]
+    if isinstance(origin, type) and issubclass(origin, nn.Module):
+        return False
+    if package in _PARTLY:
+        return not f"{home}.".startswith(f"{_PARTLY[package]}.")
+    return package in sys.stdlib_module_names or package in _NO_BUILDERS
+
+
+def _not_a_factory(name: str, package: str) -> str:
+    where = "Python's standard library" if package in sys.stdlib_module_names else package
+    what = "other things than networks" if package in _PARTLY else "no networks"
     return (
-        f"factory {name!r} is part of Python's standard library, which builds no networks; "
-        "name a function of your own or of a network library"
+        f"factory {name!r} is refused: it is part of {where}, which builds {what}; name a "
+        "function of your own or of a network library"
     )

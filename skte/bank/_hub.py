@@ -7,6 +7,7 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from skte.bank._from_folder import MANIFESTS
 from skte.exceptions import BankError
 
 __all__ = ["download_snapshot"]
@@ -38,7 +39,8 @@ def download_snapshot(
     Returns
     -------
     Path
-        The folder. Descriptions and weights only: no programs are downloaded.
+        The folder. Descriptions and weights only: no programs are downloaded, and no
+        manifests, because they name code that would be run.
 
     Raises
     ------
@@ -69,6 +71,7 @@ def download_snapshot(
             revision=info.sha,  # what was checked, not what it may have become
             local_dir=folder,
             allow_patterns=list(_PATTERNS),
+            ignore_patterns=[f"*{name}" for name in MANIFESTS],
             endpoint=endpoint,
         )
     except BankError:

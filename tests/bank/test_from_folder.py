@@ -201,3 +201,38 @@ def test_tensors_that_claim_more_than_the_file_holds_are_refused(tmp_path):
     (entry,) = ModelBank.from_folder(tmp_path)
     with pytest.raises(BankError, match=r"of another shape \(1\): .* is \(1000000000000,\)"):
         entry.load()
+
+
+@pytest.mark.parametrize(
+    ("factory", "where"),
+    [
+        ("os:system", "Python's standard library"),
+        ("torch:load", "torch"),
+        ("torch.hub:load", "torch"),
+        ("torch.serialization:load", "torch"),
+        ("torch.jit:load", "torch"),
+        ("numpy:load", "numpy"),
+        ("joblib:load", "joblib"),
+        ("pandas:read_pickle", "pandas"),
+        ("skte.bank._weights:torch.load", "torch"),
+        ("skte.bank._weights:pickle.loads", "Python's standard library"),
+        ("skte.bank._parse:json.loads", "Python's standard library"),
+    ],
+)
+def test_factories_that_read_files_are_refused(tmp_path, factory, where):
+    """A manifest could name one of these, and a crafted file beside it."""
+    marker = tmp_path / "was_run"
+    torch.save({"x": Crafted(marker)}, tmp_path / "evil.bin")
+    evil = {"f": str(tmp_path / "evil.bin"), "weights_only": False}
+    with pytest.raises(BankError, match=f"is refused: it is part of {where}"):
+        BankEntry("x", factory, arguments=evil).load()
+    assert not marker.exists()
+
+
+def test_layers_and_networks_of_libraries_are_factories():
+    require_monai()
+    arguments = {"in_channels": 1, "out_channels": 2, "kernel_size": 3}
+    assert isinstance(BankEntry("x", "torch.nn:Conv3d", arguments=arguments).load(), nn.Conv3d)
+    arguments = {"spatial_dims": 2, "n_input_channels": 1, "num_classes": 2}
+    assert BankEntry("x", "monai.networks.nets:resnet10", arguments=arguments).load()
+    assert BankEntry("x", "monai.networks.nets:VNet", arguments={"spatial_dims": 2}).load()

@@ -27,6 +27,7 @@ def served(tmp_path):
     require_monai()
     folder, network = write_bundle(tmp_path / "server", name="phantoms")
     (folder / "setup.py").write_text("raise SystemExit('not to be downloaded')")
+    (folder / "models" / "bank.json").write_text('{"models": [{"name": "x", "factory": "a:b"}]}')
     return folder, network
 
 
@@ -41,6 +42,7 @@ def test_a_snapshot_becomes_a_bank(served, tmp_path, monkeypatch):
         asked.clear()
         download_snapshot("lab/phantoms", target, revision="main")
     assert not (target / "setup.py").exists()
+    assert not (target / "models" / "bank.json").exists()  # it names code
     (entry,) = ModelBank.from_folder(tmp_path / "bank")
     state = network.state_dict()
     assert all(torch.equal(state[key], value) for key, value in entry.load().state_dict().items())
