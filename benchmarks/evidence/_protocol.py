@@ -64,7 +64,7 @@ class Study:
     n_test_cases: int = 12
     batch_size: int = 2
     rate: float = 4e-3
-    tune_steps: int = 200
+    tune_steps: int = 150
     seeds: tuple[int, ...] = (0, 1)
     long: int = 400
     short: int = 80

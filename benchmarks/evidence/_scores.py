@@ -110,9 +110,27 @@ def score_with_jackknife(
 ) -> list[dict[str, Any]]:
     """Parts of one model on all cases, then with each case left out."""
     features = load_features(out, target, model.name)[:n_cases]
-    subsets = [list(range(n_cases))]
-    subsets += [[j for j in range(n_cases) if j != i] for i in range(n_cases)]
-    return [scores_of(estimators, features[subset]) for subset in subsets]
+    left_out = 1 - np.eye(n_cases, dtype=int)
+    rows: list[dict[str, Any]] = [{} for _ in range(1 + n_cases)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name, estimator in estimators.items():
+            try:
+                fitted = clone(estimator).fit(features)
+                resampled = fitted.resample_cases(features, left_out)
+                parts = [fitted.part_, *(_at(resampled, i) for i in range(n_cases))]
+            except ValueError:  # such as LEEP without a source head
+                parts = [None] * len(rows)
+            for row, part in zip(rows, parts, strict=True):
+                row[name] = part
+    return rows
+
+
+def _at(resampled: Any, i: int) -> Any:
+    """One resample of what an estimator learnt; an Ensemble's parts are nested."""
+    if isinstance(resampled, Mapping):
+        return {key: _at(value, i) for key, value in resampled.items()}
+    return float(resampled[i])
 
 
 def jackknifed(
