@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from skte import __version__
-from skte.cli import _bank, _cache, _demo, _fetch, _inspect, _rank
+from skte.cli import _bank, _cache, _demo, _evaluate, _fetch, _inspect, _rank
 from skte.exceptions import SkteError
 
 __all__ = ["main"]
@@ -72,7 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     talk.add_argument("--verbose", "-v", action="store_true", help="a line for every model")
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (_rank, _inspect, _fetch, _bank, _cache, _demo):
+    for command in (_rank, _evaluate, _inspect, _fetch, _bank, _cache, _demo):
         command.add_parser(commands, common)
     return parser
 

@@ -98,6 +98,7 @@ class HScore(TransferabilityEstimator):
     """
 
     _accepts_moments: ClassVar[bool] = True
+    corrects_bias: ClassVar[bool] = True
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **TransferabilityEstimator._parameter_constraints,
         "shrinkage": [StrOptions({"ledoit-wolf"}), None],

@@ -97,6 +97,7 @@ class RankMe(TransferabilityEstimator):
     """
 
     _needs_labels: ClassVar[bool] = False
+    corrects_bias: ClassVar[bool] = True
 
     @property
     def needs_case_sample(self) -> bool:

@@ -110,6 +110,7 @@ class SFDA(TransferabilityEstimator):
     True
     """
 
+    corrects_bias: ClassVar[bool] = True
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **TransferabilityEstimator._parameter_constraints,
         "a": [Interval(Real, 0, None, closed="neither")],

@@ -18,7 +18,7 @@ from skte.estimators import TransferabilityEstimator
 from skte.extraction import FeatureCache, SegmentationFeatureExtractor
 from skte.selection._comparison import EstimatorComparison, EstimatorPair
 from skte.selection._evaluate_ranking import check_level
-from skte.selection._kendall import weighted_kendall_score
+from skte.selection._kendall import weighted_kendall_rows, weighted_kendall_score
 from skte.selection._performance import align_performance
 from skte.selection._selector import ModelBankSelector
 
@@ -169,12 +169,13 @@ def compare_scores(
          for column in zip(*given, strict=True)]
     )  # fmt: skip
     rng = np.random.default_rng(random_state)
+    orders = [rankdata(one) for one in reached]
     pairs = []
     for i, j in combinations(range(len(names)), 2):
         ranks = [(rankdata(column[i]), rankdata(column[j])) for column in given]
         difference = float((taus[i] - taus[j]).mean())
-        pvalue = _swap_test(reached, ranks, difference, n_resamples, rng)
-        span = _difference_interval(reached, ranks, confidence_level, n_resamples, rng)
+        pvalue = _swap_test(orders, ranks, difference, n_resamples, rng)
+        span = _difference_interval(orders, ranks, confidence_level, n_resamples, rng)
         pairs.append(EstimatorPair(names[i], names[j], difference, span, pvalue, pvalue))
     mean_ranks = np.mean([rankdata(-taus[:, t]) for t in range(len(targets))], axis=0)
     return EstimatorComparison(
@@ -214,22 +215,18 @@ def _swap_test(
     rng: np.random.Generator,
 ) -> float:
     """Share of swaps after which the estimators differ as much; the given one is one more."""
-    reaching = 1
-    for _ in range(n_resamples):
-        found = []
-        for performance, (a, b) in zip(reached, ranks, strict=True):
-            swap = rng.random(len(a)) < 0.5
-            found.append(_tau(performance, np.where(swap, b, a)) -
-                         _tau(performance, np.where(swap, a, b)))  # fmt: skip
-        reaching += int(abs(np.mean(found)) >= abs(difference) - 1e-12)
-    return reaching / (n_resamples + 1)
+    found = np.zeros(n_resamples)
+    for performance, (a, b) in zip(reached, ranks, strict=True):
+        swap = rng.random((n_resamples, len(a))) < 0.5
+        found += _taus(performance, np.where(swap, b, a))
+        found -= _taus(performance, np.where(swap, a, b))
+    reaching = np.count_nonzero(np.abs(found) / len(reached) >= abs(difference) - 1e-12)
+    return (1 + int(reaching)) / (n_resamples + 1)
 
 
-def _tau(performance: Values, ranks: Values) -> float:
-    """Weighted Kendall; ranks that are all equal after swapping agree with nothing."""
-    if (ranks == ranks[0]).all() or (performance == performance[0]).all():
-        return 0.0
-    return weighted_kendall_score(performance, ranks)
+def _taus(performance: Values, ranks: Values) -> Values:
+    """Weighted Kendalls; lists that swaps or draws made constant agree with nothing."""
+    return np.nan_to_num(weighted_kendall_rows(performance, ranks))
 
 
 def _difference_interval(
@@ -241,11 +238,10 @@ def _difference_interval(
 ) -> tuple[float, float]:
     """Percentiles over draws of the models of every target."""
     found = np.zeros(n_resamples)
-    for draw in range(n_resamples):
-        for performance, (a, b) in zip(reached, ranks, strict=True):
-            rows = rng.integers(len(a), size=len(a))
-            kept = performance[rows]
-            found[draw] += (_tau(kept, a[rows]) - _tau(kept, b[rows])) / len(reached)
+    for performance, (a, b) in zip(reached, ranks, strict=True):
+        rows = rng.integers(len(a), size=(n_resamples, len(a)))
+        kept = performance[rows]
+        found += (_taus(kept, a[rows]) - _taus(kept, b[rows])) / len(reached)
     tail = (1 - confidence_level) / 2
     low, high = np.quantile(found, [tail, 1 - tail])
     return float(low), float(high)

@@ -30,7 +30,8 @@ class BankConfidence:
         Their scores.
     centres : ndarray of shape (n_models,)
         What intervals are around: the scores, or what is left of them when the bias of few
-        cases is taken off (`TransRate` and `GBC`, whose scores fall with every case).
+        cases is taken off (`GBC`, `HScore`, `RankMe`, `SFDA` and `TransRate`, whose scores
+        move one way with every case).
     standard_errors : ndarray of shape (n_models,)
         Of each score; NaN for failed and collapsed models, and where a score is
         undefined without one of the cases.

@@ -8,16 +8,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import rankdata
 
 from skte.selection._correlation import pearson_score, spearman_score
 from skte.selection._evaluation_card import Agreement, EvaluationCard, WithinArchitecture
-from skte.selection._kendall import weighted_kendall_score, weighted_kendall_test
+from skte.selection._kendall import weighted_kendall_rows, weighted_kendall_test
 from skte.selection._ranking import Ranking
 from skte.selection._regret import regret_at_k
 
 __all__ = ["check_level", "evaluate_ranking", "kendall_interval"]
 
 _FEWEST = 3
+_FOR_NULL = 2000
 Values = NDArray[np.float64]
 
 
@@ -253,11 +255,9 @@ def kendall_interval(
         In [-1, 1].
     """
     rng = np.random.default_rng(random_state)
-    found = []
-    for drawn in rng.integers(len(scores), size=(n_resamples, len(scores))):
-        a, b = performance[drawn], scores[drawn]
-        if (a != a[0]).any() and (b != b[0]).any():
-            found.append(weighted_kendall_score(a, b))
+    drawn = rng.integers(len(scores), size=(n_resamples, len(scores)))
+    taus = weighted_kendall_rows(rankdata(performance)[drawn], rankdata(scores)[drawn])
+    found = taus[~np.isnan(taus)]
     tail = (1 - confidence_level) / 2
     low, high = np.quantile(found, [tail, 1 - tail])
     return float(low), float(high)
@@ -292,4 +292,7 @@ def _null_std(performance: Values, random_state: int) -> float:
     if (performance == performance[0]).all():
         return float("nan")
     order = np.arange(len(performance), dtype=np.float64)
-    return weighted_kendall_test(performance, order, random_state=random_state).null_std
+    test = weighted_kendall_test(
+        performance, order, n_permutations=_FOR_NULL, random_state=random_state
+    )
+    return test.null_std

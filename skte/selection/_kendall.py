@@ -12,7 +12,12 @@ from scipy.stats import rankdata, weightedtau
 
 from skte.selection._performance import check_pair
 
-__all__ = ["WeightedKendallResult", "weighted_kendall_score", "weighted_kendall_test"]
+__all__ = [
+    "WeightedKendallResult",
+    "weighted_kendall_rows",
+    "weighted_kendall_score",
+    "weighted_kendall_test",
+]
 
 # Up to this many models all orders are tried (7! = 5040); above, a random sample.
 _EXHAUSTIVE = 7
@@ -126,54 +131,62 @@ def weighted_kendall_test(
     performance, scores = check_pair(performance, scores)
     n = len(scores)
     statistic = weighted_kendall_score(performance, scores)
-    tau = _Tau(rankdata(performance))
+    reached = rankdata(performance)
     if n <= _EXHAUSTIVE:
         orders: Iterable[tuple[int, ...]] = itertools.permutations(range(n))
-        null = tau(rankdata(scores)[np.array(list(orders))])
+        null = weighted_kendall_rows(reached, rankdata(scores)[np.array(list(orders))])
         extra = 0
     else:
         rng = np.random.default_rng(random_state)
         tiled = np.tile(rankdata(scores), (n_permutations, 1))
-        null = tau(rng.permuted(tiled, axis=1))
+        null = weighted_kendall_rows(reached, rng.permuted(tiled, axis=1))
         extra = 1
     reached = int(np.count_nonzero(null >= statistic - 1e-12)) + extra
     return WeightedKendallResult(statistic, reached / (len(null) + extra), n, float(null.std()))
 
 
-class _Tau:
-    """Weighted tau of one fixed list with many permuted ones, vectorised.
+def weighted_kendall_rows(
+    performance: NDArray[np.float64], scores: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Weighted Kendall of many pairs of lists at once.
 
     For lists x and y of distinct or tied values, with an order of the elements that
     gives each a weight 1 / (rank + 1), the index is the weighted sum over pairs of
     sign(x_i - x_j) sign(y_i - y_j) over the norms of both; scipy averages the indices
     for the weights from (x, y) and from (y, x), each lexicographically decreasing.
+
+    Parameters
+    ----------
+    performance, scores : ndarray of shape (n_lists, n_models) or (n_models,)
+        Ranks or halves of ranks, at most the number of models; one list is for all.
+
+    Returns
+    -------
+    ndarray of shape (n_lists,)
+        NaN where a list is constant.
     """
+    x, y = np.broadcast_arrays(np.atleast_2d(performance), np.atleast_2d(scores))
+    pairs = np.triu_indices(x.shape[1], k=1)
+    parts = [
+        _rows(x[start : start + _CHUNK], y[start : start + _CHUNK], pairs)
+        for start in range(0, len(x), _CHUNK)
+    ]
+    return np.concatenate(parts)
 
-    def __init__(self, fixed: NDArray[np.float64]) -> None:
-        self.fixed = fixed
-        self.i, self.j = np.triu_indices(len(fixed), k=1)
-        self.sign = np.sign(fixed[self.i] - fixed[self.j])
 
-    def __call__(self, permuted: NDArray[np.float64]) -> NDArray[np.float64]:
-        parts = [
-            self._chunk(permuted[start : start + _CHUNK])
-            for start in range(0, len(permuted), _CHUNK)
-        ]
-        return np.concatenate(parts)
-
-    def _chunk(self, y: NDArray[np.float64]) -> NDArray[np.float64]:
-        x = np.broadcast_to(self.fixed, y.shape)
-        signs = np.sign(y[:, self.i] - y[:, self.j])
-        return (self._index(x, y, signs) + self._index(y, x, signs)) / 2
-
-    def _index(
-        self, first: NDArray[np.float64], second: NDArray[np.float64], signs: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+def _rows(
+    x: NDArray[np.float64], y: NDArray[np.float64], pairs: tuple[NDArray[np.intp], ...]
+) -> NDArray[np.float64]:
+    i, j = pairs
+    signs = np.sign(x[:, i] - x[:, j]), np.sign(y[:, i] - y[:, j])
+    found = np.zeros(len(x))
+    for first, second in ((x, y), (y, x)):
         # ranks are at most n, so this key sorts by the first list, then the second
         key = first * (2 * first.shape[1] + 1) + second
         weights = 1.0 / (1.0 + np.argsort(np.argsort(-key, axis=1, kind="stable"), axis=1))
-        pair = weights[:, self.i] + weights[:, self.j]
-        agreement = (pair * signs * self.sign).sum(axis=1)
-        norm_x = (pair * self.sign**2).sum(axis=1)
-        norm_y = (pair * signs**2).sum(axis=1)
-        return np.asarray(agreement / np.sqrt(norm_x * norm_y))
+        pair = weights[:, i] + weights[:, j]
+        agreement = (pair * signs[0] * signs[1]).sum(axis=1)
+        norms = [(pair * sign**2).sum(axis=1) for sign in signs]
+        with np.errstate(invalid="ignore"):
+            found += agreement / np.sqrt(norms[0] * norms[1]) / 2
+    return found

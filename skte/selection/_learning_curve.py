@@ -23,7 +23,7 @@ from skte.exceptions import DatasetError
 from skte.extraction import FeatureCache, SegmentationFeatureExtractor
 from skte.selection._evaluate_ranking import check_level
 from skte.selection._jobs import common_cells
-from skte.selection._kendall import weighted_kendall_score
+from skte.selection._kendall import weighted_kendall_rows
 from skte.selection._ranking import rank_scores
 from skte.selection._resampling import Part, combined_scores
 from skte.selection._selector import ModelBankSelector
@@ -290,12 +290,9 @@ def _agreement(
     scores: NDArray[np.float64], pairs: Sequence[tuple[int, int]]
 ) -> tuple[float, float]:
     """Mean weighted Kendall of columns of scores, and share with the same best model."""
-    taus, same = [], []
-    for i, j in pairs:
-        a, b = (_ranks(scores[:, k]) for k in (i, j))
-        taus.append(weighted_kendall_score(-a, -b))
-        same.append(a.argmin() == b.argmin())
-    return float(np.mean(taus)), float(np.mean(same))
+    a, b = (np.stack([_ranks(scores[:, k]) for k in column]) for column in zip(*pairs, strict=True))
+    taus = weighted_kendall_rows(-a, -b)
+    return float(taus.mean()), float((a.argmin(axis=1) == b.argmin(axis=1)).mean())
 
 
 def _reliability(scores: NDArray[np.float64], pairs: Sequence[tuple[int, int]]) -> float:

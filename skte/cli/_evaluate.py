@@ -1,0 +1,149 @@
+"""``skte evaluate``: a ranking against what the models reached."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from skte._files import write_text_atomically
+from skte.cli._numbers import seed
+from skte.exceptions import SkteError
+from skte.selection import evaluate_ranking
+
+__all__ = ["add_parser"]
+
+_OTHER = ("size", "zero_shot", "architecture")
+
+
+def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Add ``skte evaluate`` to the command line."""
+    parser = commands.add_parser(
+        "evaluate",
+        parents=[common],
+        help="judge a ranking by what the models reached",
+        description="Weighted Kendall with p-value and interval, Pearson, Spearman and regret of "
+        "a ranking, beside the baselines that the performance file has columns for.",
+    )
+    parser.set_defaults(run=_run)
+    parser.add_argument(
+        "--ranking", required=True, metavar="FILE", help="what skte rank --out wrote"
+    )
+    parser.add_argument(
+        "--performance",
+        required=True,
+        metavar="FILE",
+        help="CSV or JSON with columns name and performance; columns size, zero_shot and "
+        "architecture give baselines and agreement within architectures",
+    )
+    parser.add_argument(
+        "--column",
+        action="append",
+        metavar="NAME",
+        help="column of scores; may be repeated (default: every score_..., else score)",
+    )
+    parser.add_argument("--confidence", type=_share, default=0.9, metavar="LEVEL")
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="seed of the draws")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_argument("--out", metavar="FILE", help="write the JSON there")
+
+
+def _run(args: argparse.Namespace) -> int:
+    ranking = _read_table(args.ranking)
+    reached = _read_table(args.performance)
+    scores = {
+        column.removeprefix("score_"): _numbers(ranking, column, args.ranking)
+        for column in args.column or _score_columns(ranking, args.ranking)
+    }
+    performance = _numbers(reached, "performance", args.performance)
+    columns = set().union(*(row.keys() for row in reached.values()))
+    given = {name: name in columns for name in _OTHER}
+    kinds = {name: str(row.get("architecture", "")) for name, row in reached.items()}
+    unknown = [name for name in next(iter(scores.values())) if name not in reached]
+    kinds |= dict.fromkeys(unknown, "")
+    try:
+        card = evaluate_ranking(
+            scores,
+            performance,
+            size=_numbers(reached, "size", args.performance) if given["size"] else None,
+            zero_shot=_numbers(reached, "zero_shot", args.performance)
+            if given["zero_shot"]
+            else None,
+            architecture=kinds if given["architecture"] else None,
+            confidence_level=args.confidence,
+            random_state=args.seed,
+        )
+    except ValueError as error:
+        raise SkteError(str(error)) from error
+    if args.out:
+        write_text_atomically(args.out, card.to_json() + "\n")
+    print(card.to_json() if args.json else card)
+    if card.excluded:
+        print(f"skte: left out: {', '.join(card.excluded)}", file=sys.stderr)
+    return 1 if card.excluded else 0
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"must be a number between 0 and 1, got {text!r}")
+    return value
+
+
+def _read_table(path: str) -> dict[str, dict[str, Any]]:
+    """Rows by the model's name."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".csv", ".json"):
+        raise SkteError(f"{path}: give a .csv or .json file.")
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+        rows: Any = json.loads(text) if suffix == ".json" else _csv_rows(text)
+    except OSError as error:
+        raise SkteError(f"{path} cannot be read: {error}.") from error
+    except ValueError as error:
+        raise SkteError(f"{path} is no valid {suffix[1:].upper()}: {error}.") from error
+    if isinstance(rows, Mapping):  # {"model": 0.8}
+        rows = [{"name": name, "performance": value} for name, value in rows.items()]
+    if not isinstance(rows, list) or not all(isinstance(r, Mapping) and "name" in r for r in rows):
+        raise SkteError(f"{path} needs a column 'name', one row a model.")
+    names = [str(row["name"]) for row in rows]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated or not names:
+        raise SkteError(f"{path} must name every model once; repeated: {repeated}.")
+    return {name: dict(row) for name, row in zip(names, rows, strict=True)}
+
+
+def _csv_rows(text: str) -> list[dict[str, Any]]:
+    return list(csv.DictReader(text.splitlines()))
+
+
+def _score_columns(rows: Mapping[str, Mapping[str, Any]], path: str) -> list[str]:
+    columns = list(next(iter(rows.values())))
+    found = [column for column in columns if column.startswith("score_")]
+    found = found or [column for column in columns if column == "score"]
+    if not found:
+        raise SkteError(f"{path} has no column of scores; it has {columns}. Give --column.")
+    return found
+
+
+def _numbers(rows: Mapping[str, Mapping[str, Any]], column: str, path: str) -> dict[str, float]:
+    """One number a model; an empty cell is NaN."""
+    values: dict[str, float] = {}
+    wrong = []
+    for name, row in rows.items():
+        cell = row.get(column)
+        try:
+            values[name] = float("nan") if cell in (None, "") else float(cell)
+        except (TypeError, ValueError):
+            wrong.append(f"{name}: {cell!r}")
+    if wrong or all(column not in row for row in rows.values()):
+        what = f"holds no numbers ({'; '.join(wrong)})" if wrong else "is missing"
+        raise SkteError(f"{path}: column {column!r} {what}.")
+    return values

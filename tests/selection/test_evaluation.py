@@ -1,0 +1,224 @@
+"""Evaluation cards and comparisons of estimators, from scores."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy.stats import kendalltau, pearsonr, spearmanr, weightedtau
+
+from skte import GBC, LogME
+from skte.selection import (
+    Ranking,
+    compare_estimators,
+    compare_scores,
+    evaluate_ranking,
+    weighted_kendall_test,
+)
+
+REACHED = {"a": 0.6, "b": 0.7, "c": 0.75, "d": 0.8, "e": 0.9, "f": 0.65}
+SCORES = {"a": -5.0, "b": -2.0, "c": -3.0, "d": -1.0, "e": -1.5, "f": -4.0}
+
+
+class TestCard:
+    def test_numbers_are_those_of_scipy(self):
+        row = evaluate_ranking(SCORES, REACHED).rows[0]
+        x, y = np.array(list(REACHED.values())), np.array(list(SCORES.values()))
+        assert row.weighted_kendall == pytest.approx(weightedtau(x, y).statistic)
+        assert row.pearson == pytest.approx(pearsonr(x, y).statistic)
+        assert row.spearman == pytest.approx(spearmanr(x, y).statistic)
+        assert row.pvalue == weighted_kendall_test(x, y).pvalue
+        assert row.regret == pytest.approx({1: 0.1, 3: 0.0})
+        assert row.interval[0] <= row.weighted_kendall <= row.interval[1]
+
+    def test_interval_is_wide_with_few_models_and_narrow_with_many(self):
+        rng = np.random.default_rng(0)
+        truth = rng.normal(size=50)
+        scores = truth + rng.normal(size=50)
+        few, many = (evaluate_ranking(scores[:n], truth[:n], n_resamples=300) for n in (8, 50))
+        width = [np.subtract(*card.rows[0].interval[::-1]) for card in (few, many)]
+        assert width[0] > 2 * width[1]
+
+    def test_names_decide_not_the_order(self):
+        backwards = dict(reversed(SCORES.items()))
+        ranking = Ranking.from_scores(list(SCORES), list(SCORES.values()))
+        cards = [evaluate_ranking(s, REACHED).rows[0] for s in (SCORES, backwards, ranking)]
+        for card in cards[1:]:
+            assert card.weighted_kendall == pytest.approx(cards[0].weighted_kendall)
+
+    def test_baselines_and_architectures(self):
+        card = evaluate_ranking(
+            {"ccfv": SCORES, "logme": list(SCORES.values())},
+            REACHED,
+            size={name: i for i, name in enumerate(REACHED)},
+            zero_shot={**REACHED, "e": np.nan},
+            architecture=["U", "U", "U", "T", "T", "T"],
+        )
+        assert [row.method for row in card.rows] == ["ccfv", "logme", "size", "zero-shot"]
+        assert card["zero-shot"].regret[1] == pytest.approx(0.1)  # the best has no head
+        assert np.isnan(card["zero-shot"].pearson)
+        within = {(one.method, one.architecture): one for one in card.within}
+        expected = weightedtau([0.6, 0.7, 0.75], [-5.0, -2.0, -3.0]).statistic
+        assert within["ccfv", "U"].weighted_kendall == pytest.approx(expected)
+        assert within["ccfv", "U"].n_models == 3
+        with pytest.raises(KeyError, match="leep"):
+            card["leep"]
+
+    def test_models_without_score_or_performance_are_told(self):
+        card = evaluate_ranking({**SCORES, "g": 1.0, "a": np.nan}, REACHED)
+        assert card.n_models == 5
+        assert card.excluded == ["a", "g"]
+        assert "left out" in str(card)
+
+    def test_a_score_that_tells_nothing_apart_has_no_correlation(self):
+        card = evaluate_ranking({"flat": [1.0] * 4, "up": [1, 2, 3, 4]}, [0.1, 0.2, 0.3, 0.4])
+        assert np.isnan(card["flat"].weighted_kendall)
+        assert card["up"].weighted_kendall == pytest.approx(1.0)
+        assert json.loads(card.to_json())["rows"][0]["weighted_kendall"] is None
+
+    def test_collapsed_models_have_a_place_but_no_size(self):
+        row = evaluate_ranking([-np.inf, 1, 2, 3], [0.1, 0.2, 0.3, 0.4]).rows[0]
+        assert row.weighted_kendall == pytest.approx(1.0)
+        assert np.isnan(row.pearson)
+
+    @pytest.mark.parametrize(
+        ("kwargs", "message"),
+        [
+            ({"confidence_level": 95}, "confidence_level"),
+            ({"n_resamples": 5}, "n_resamples"),
+            ({"ks": [0]}, "ks"),
+            ({"ks": []}, "ks"),
+            ({"size": [1, 2]}, "size has shape"),
+            ({"architecture": ["U"]}, "architecture"),
+            ({"architecture": {"a": "U"}}, "architecture lacks"),
+            ({"names": ["a"]}, "at least 3"),
+            ({"zero_shot": {"x": 1}}, "zero-shot names none"),
+        ],
+    )
+    def test_parameters_are_named(self, kwargs, message):
+        with pytest.raises(ValueError, match=message):
+            evaluate_ranking(SCORES, REACHED, **kwargs)
+
+    def test_too_few_or_nothing(self):
+        with pytest.raises(ValueError, match="at least 3"):
+            evaluate_ranking([1, 2], [0.1, 0.2])
+        with pytest.raises(ValueError, match="empty"):
+            evaluate_ranking({}, REACHED)
+        with pytest.raises(ValueError, match="name of a baseline"):
+            evaluate_ranking({"size": SCORES}, REACHED, size=[1, 2, 3, 4, 5, 6])
+
+
+class TestComparison:
+    def test_agreement_ranks_and_critical_difference(self):
+        rng = np.random.default_rng(0)
+        reached = {f"t{i}": rng.normal(size=8) for i in range(6)}
+        scores = {
+            t: {"best": p, "noisy": p + rng.normal(size=8), "random": rng.normal(size=8)}
+            for t, p in reached.items()
+        }
+        found = compare_scores(scores, reached, n_resamples=200)
+        np.testing.assert_allclose(found.weighted_kendall[0], 1.0)
+        expected = weightedtau(reached["t2"], scores["t2"]["noisy"]).statistic
+        assert found.weighted_kendall[1, 2] == pytest.approx(expected)
+        assert found.mean_ranks[0] == 1.0
+        # Demsar 2006, table 5: q = 2.343 for three methods at 0.05.
+        assert found.critical_difference == pytest.approx(2.343 * np.sqrt(3 * 4 / 36), rel=1e-3)
+        assert all(set(one) < {"best", "noisy", "random"} or len(one) == 3
+                   for one in found.cliques())  # fmt: skip
+        pair = next(p for p in found.pairs if (p.first, p.second) == ("best", "random"))
+        assert pair.difference > 0.5
+        assert pair.adjusted_pvalue < 0.05
+        assert pair.interval[0] > 0
+        assert "critical difference" in str(found)
+
+    def test_swap_test_holds_its_level(self):
+        """Two equally noisy estimators: small p-values are as rare as they say."""
+        rng = np.random.default_rng(0)
+        small = 0
+        for _ in range(60):
+            truth = rng.normal(size=6)
+            scores = {"t": {"a": truth + rng.normal(size=6), "b": truth + rng.normal(size=6)}}
+            found = compare_scores(scores, {"t": truth}, n_resamples=100)
+            small += found.pairs[0].pvalue <= 0.2
+        assert small <= 20  # 12 expected, sd 3.1
+
+    def test_identical_estimators_do_not_differ(self):
+        found = compare_scores({"t": {"a": [1, 2, 3], "b": [10, 20, 30]}}, {"t": [1, 2, 4]},
+                               n_resamples=100)  # fmt: skip
+        assert found.pairs[0].difference == 0.0
+        assert found.pairs[0].pvalue == 1.0
+        assert np.isnan(found.critical_difference)
+        assert found.cliques() == []
+
+    def test_holm_multiplies_by_the_pairs_left(self):
+        rng = np.random.default_rng(1)
+        truth = rng.normal(size=9)
+        names = {"a": truth, "b": rng.normal(size=9), "c": rng.normal(size=9)}
+        pairs = compare_scores({"t": names}, {"t": truth}, n_resamples=200).pairs
+        ordered = sorted(pairs, key=lambda p: p.pvalue)
+        assert ordered[0].adjusted_pvalue == pytest.approx(min(1, 3 * ordered[0].pvalue))
+        adjusted = [p.adjusted_pvalue for p in ordered]
+        assert adjusted == sorted(adjusted)
+
+    @pytest.mark.parametrize(
+        ("scores", "performance", "message"),
+        [
+            ({"t": {"a": [1, 2], "b": [2, 1]}}, {"u": [1, 2]}, "must be the same"),
+            ({"t": {"a": [1, 2]}}, {"t": [1, 2]}, "two or more"),
+            ({"t": {"a": [1, 2], "b": [2, 2]}}, {"t": [1, 2]}, "all equal"),
+        ],
+    )
+    def test_what_cannot_be_compared(self, scores, performance, message):
+        with pytest.raises(ValueError, match=message):
+            compare_scores(scores, performance)
+
+    def test_one_extraction_serves_all(self, monkeypatch):
+        from torch import nn
+
+        from skte import SegmentationFeatureExtractor
+        from skte.datasets import make_phantoms
+
+        bank = {
+            name: nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.Conv3d(4, 2, 1)) for name in "abc"
+        }
+        calls = []
+        original = SegmentationFeatureExtractor.extract
+        monkeypatch.setattr(
+            SegmentationFeatureExtractor,
+            "extract",
+            lambda self, X, store: calls.append(1) or original(self, X, store),
+        )
+        estimators = {"logme": LogME(), "gbc": GBC(log=True)}
+        cases = make_phantoms(3, size=(10, 10, 10))
+        found = compare_estimators(
+            estimators,
+            bank,
+            {"one": cases, "two": cases[:2]},
+            {"one": [0.1, 0.2, 0.3], "two": {"c": 0.3, "a": 0.1, "b": 0.2}},
+            extractor=SegmentationFeatureExtractor(n_class_samples=30),
+            n_resamples=100,
+        )
+        assert len(calls) == 6  # three models, two targets
+        assert found.weighted_kendall.shape == (2, 2)
+        with pytest.raises(ValueError, match="differ"):
+            compare_estimators(estimators, bank, {"one": cases}, {"two": [1, 2, 3]})
+        with pytest.raises(ValueError, match="two estimators"):
+            compare_estimators({"logme": LogME()}, bank, cases, [1, 2, 3])
+
+
+def test_kendall_without_weights_is_not_what_is_told():
+    """The card tells the weighted one: they differ."""
+    x, y = list(REACHED.values()), list(SCORES.values())
+    assert evaluate_ranking(y, x).rows[0].weighted_kendall != kendalltau(x, y).statistic
+
+
+def test_many_lists_at_once_are_as_by_scipy():
+    from skte.selection._kendall import weighted_kendall_rows
+
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(1, 6, size=(2, 40, 7)).astype(float)
+    expected = [weightedtau(a, b).statistic for a, b in zip(x, y, strict=True)]
+    np.testing.assert_allclose(weighted_kendall_rows(x, y), expected, atol=1e-12)
+    np.testing.assert_allclose(
+        weighted_kendall_rows(-x, -y)[0], weightedtau(-x[0], -y[0]).statistic
+    )
+    assert np.isnan(weighted_kendall_rows(np.ones(4), np.arange(4.0))).all()
