@@ -17,11 +17,12 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.utils import Tags, check_random_state
 
 from skte._sklearn import UNUSED, Interval, StrOptions, fit_context
-from skte.bank import BankEntry, load_bank
+from skte.bank import BankEntry, entry_digest, load_bank
 from skte.datasets import check_dataset, load_dataset
 from skte.estimators import TransferabilityEstimator
 from skte.exceptions import DatasetError, SkteError
 from skte.extraction import FeatureCache, SegmentationFeatureExtractor
+from skte.features import FeatureSet
 from skte.selection._jobs import common_cells
 from skte.selection._racing import outpaced, rung_sizes
 from skte.selection._ranking import Ranking
@@ -39,7 +40,8 @@ class HalvingModelBankSelector(BaseEstimator):
     All models are scored on a few cases, drawn at random. Those that are out of the race
     for the best `n_keep` are dropped, the others go on to `factor` times as many cases, and
     so on, until all cases are used or the race is decided. No case is run twice by a
-    model: its features are kept on disk between the rungs.
+    model: its features are kept on disk between the rungs, or in memory where a network is
+    given that no cache can tell from others (one defined in a notebook, say).
 
     Parameters
     ----------
@@ -250,8 +252,12 @@ class HalvingModelBankSelector(BaseEstimator):
         risk = (1 - self.confidence_level) / max(1, len(plans) - 1)
         alive = {entry.name: entry for entry in entries}
         rungs: list[Rung] = []
+        known: dict[str, FeatureSet] = {}
         for size, max_windows in plans:
-            records = self._run(list(alive.values()), subjects[:size], seed, cache, max_windows)
+            if rungs and max_windows is None and self.max_windows is not None:
+                known = {}  # of other windows, and other voxels
+            contenders = list(alive.values())
+            records = self._run(contenders, subjects[:size], seed, cache, max_windows, known)
             final = len(rungs) == len(plans) - 1
             rung = self._rung(records, size, len(subjects), 1 - risk, final=final)
             rungs.append(rung)
@@ -267,7 +273,9 @@ class HalvingModelBankSelector(BaseEstimator):
         seed: int,
         cache: Any,
         max_windows: int | None,
+        known: dict[str, FeatureSet],
     ) -> list[ModelRecord]:
+        """Score models on cases; of those that no cache can hold, `known` holds the features."""
         extractor = SegmentationFeatureExtractor() if self.extractor is None else self.extractor
         if max_windows is not None:
             extractor = clone(extractor).set_params(max_windows=max_windows)
@@ -282,8 +290,23 @@ class HalvingModelBankSelector(BaseEstimator):
         )
         runner.cell_size_ = common_cells(extractor, entries)
         weights = resampling_weights(len(subjects), 0, seed, "jackknife")
-        with closing(runner._run(entries, subjects, seed, weights)) as running:
-            return list(running)
+        records: dict[str, ModelRecord] = {}
+        on_disk = [entry for entry in entries if entry_digest(entry) is not None]
+        with closing(runner._run(on_disk, subjects, seed, weights)) as running:
+            records.update((record.name, record) for record in running)
+        in_memory = [entry for entry in entries if entry.name not in records]
+        if in_memory:
+            runner.set_params(cache=None, extractor=clone(extractor).set_params(cache=None))
+            # All have seen the same cases: a model that failed is out of the race.
+            before = len(next(iter(known.values()), ()))
+            fresh = runner._run(in_memory, subjects[before:], seed, weights, known=known)
+            with closing(fresh) as running:
+                records.update((record.name, record) for record in running)
+        known.clear()
+        for name, record in records.items():
+            if record.features is not None:
+                known[name], record.features = record.features, None
+        return [records[entry.name] for entry in entries]
 
     def _rung(
         self,

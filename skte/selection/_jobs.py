@@ -22,6 +22,7 @@ from skte.extraction import (
     SegmentationFeatureExtractor,
     resolve_device,
 )
+from skte.features import FeatureSet
 from skte.selection._record import ModelRecord, score_entry
 
 __all__ = ["common_cells", "make_template", "run_models", "share_devices"]
@@ -141,6 +142,7 @@ def run_models(
     n_jobs: int | None,
     raises: bool,
     weights: NDArray[np.intp] | None = None,
+    known: Mapping[str, FeatureSet] | None = None,
 ) -> Generator[ModelRecord]:
     """Extract and score every model.
 
@@ -160,6 +162,9 @@ def run_models(
         Whether a failure is raised or recorded.
     weights : ndarray of shape (n_resamples, n_cases), optional
         Resamples of the cases to score as well.
+    known : mapping of str to FeatureSet, optional
+        Features of earlier cases, by model, to be put before those of `subjects`. Where it
+        is given, also empty, records keep all features.
 
     Yields
     ------
@@ -182,6 +187,8 @@ def run_models(
             store,
             raises,
             weights,
+            None if known is None else known.get(entry.name),
+            known is not None,
         )
         for entry, device in zip(entries, devices, strict=True)
     )

@@ -43,6 +43,8 @@ class ModelRecord:
         Of the scores, by estimator, from comparing some pairs of cases alone.
     resampled : dict of str to mapping
         What each estimator's ``resample_cases`` gave, where cases were resampled.
+    features : FeatureSet or None
+        Of all cases, where they are to be kept.
     n_windows : int
         Forward windows run.
     n_cached : int
@@ -60,6 +62,7 @@ class ModelRecord:
     layer_scores: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     pair_standard_errors: dict[str, float] = field(default_factory=dict)
     resampled: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    features: FeatureSet | None = None
     n_windows: int = 0
     n_cached: int = 0
     seconds_load: float = 0.0
@@ -81,6 +84,8 @@ def score_entry(
     store: CaseStore,
     raises: bool,
     weights: NDArray[np.intp] | None = None,
+    known: FeatureSet | None = None,
+    keep: bool = False,
 ) -> ModelRecord:
     """Extract one model's features once and let every estimator score them.
 
@@ -91,7 +96,7 @@ def score_entry(
     record = ModelRecord(entry.name)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        _fill(record, entry, template, estimators, subjects, store, raises, weights)
+        _fill(record, entry, template, estimators, subjects, store, raises, weights, known, keep)
     texts = ((w.category, str(w.message)) for w in caught)
     record.warned = list(dict.fromkeys(texts))
     return record
@@ -106,6 +111,8 @@ def _fill(
     store: CaseStore,
     raises: bool,
     weights: NDArray[np.intp] | None,
+    known: FeatureSet | None,
+    keep: bool,
 ) -> None:
     try:
         extractor = clone(template).set_params(entry=entry)
@@ -116,6 +123,10 @@ def _fill(
         record.errors = {key: _reason(error) for key in estimators}
         return
     _note_cost(record, features)
+    if known is not None:  # of cases that came before these
+        features = FeatureSet([*known, *features], name=features.name)
+    if keep:
+        record.features = features
     begun = time.perf_counter()
     for key, estimator in estimators.items():
         try:

@@ -28,6 +28,7 @@ from skte.extraction import (
     FeatureCache,
     SegmentationFeatureExtractor,
 )
+from skte.features import FeatureSet
 from skte.selection._confidence import BankConfidence
 from skte.selection._estimate_confidence import estimate_confidence
 from skte.selection._jobs import common_cells, make_template, run_models
@@ -313,6 +314,7 @@ class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
         subjects: Sequence[Any],
         seed: int,
         weights: NDArray[np.intp] | None = None,
+        known: Mapping[str, FeatureSet] | None = None,
     ) -> Generator[ModelRecord]:
         """Yield records in the order of `entries`, as they become ready."""
         estimators = self._estimators()
@@ -332,6 +334,7 @@ class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
             n_jobs=self.n_jobs,
             raises=self.error_score == "raise",
             weights=weights,
+            known=known,
         )
         with closing(running) as records:
             for position, record in enumerate(records, start=1):

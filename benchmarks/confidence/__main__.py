@@ -1,0 +1,121 @@
+"""Coverage of intervals, cost of resampling, and what races save and lose.
+
+    python -m benchmarks.confidence coverage --cases 10 20 --runs 200 --work DIR
+    python -m benchmarks.confidence races
+    python -m benchmarks.confidence cost --data DIR
+
+Runs of the first are kept in DIR, and a call that is cut short goes on there. Each part
+writes a file of its own into ``results``. ``--smoke`` does a little of everything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks._provenance import data_folder, provenance, write_json
+from benchmarks.confidence._cost import measure_cost
+from benchmarks.confidence._coverage import (
+    LEVEL,
+    coverage,
+    large_sample,
+    load_runs,
+    save_runs,
+    simulate,
+)
+from benchmarks.confidence._races import RACING, race_bank, races, trade_off
+from skte.datasets import load_msd, make_phantoms
+
+RESULTS = Path(__file__).parent / "results"
+_VOXELS_EVERY = 4  # slower than the rest
+_BOOTSTRAPPED = 60
+
+
+def run_coverage(sizes: list[int], n_runs: int, work: Path, *, heavy: bool) -> dict[str, Any]:
+    """Simulate, and go on where an earlier call stopped."""
+    truth = large_sample(heavy=heavy)
+    result: dict[str, Any] = {}
+    for n_cases in sizes:
+        path = work / f"{'heavy' if heavy else 'regular'}_{n_cases}.npz"
+        runs = load_runs(path)
+        while len(runs) < n_runs:
+            k = len(runs)
+            runs.append(
+                simulate(
+                    n_cases,
+                    k,
+                    voxels=k % _VOXELS_EVERY == 0,
+                    bootstrap=k < _BOOTSTRAPPED,
+                    heavy=heavy,
+                )
+            )
+            if len(runs) % 5 == 0:
+                save_runs(runs, path)
+                print(f"{n_cases} cases: {len(runs)} of {n_runs}", flush=True)
+        result[f"{n_cases} cases"] = {"runs": len(runs), **coverage(runs, truth)}
+    return result
+
+
+def run_races(n_banks: int, n_orders: int, n_cases: int, n_models: int) -> dict[str, Any]:
+    """Race random banks."""
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in RACING}
+    for seed in range(n_banks):
+        bank = race_bank(n_cases, n_models, seed)
+        for name, estimator in RACING.items():
+            found[name] += races(bank, estimator, n_orders, seed)
+        print(f"bank {seed + 1} of {n_banks}", flush=True)
+    return {name: trade_off(own) for name, own in found.items()}
+
+
+def main() -> None:
+    """Run one part, or a little of all."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("part", nargs="?", choices=["coverage", "races", "cost"])
+    parser.add_argument("--cases", type=int, nargs="+", default=[10, 20])
+    parser.add_argument("--runs", type=int, default=200)
+    parser.add_argument("--heavy", action="store_true", help="cases far from all others")
+    parser.add_argument("--work", help="folder where runs are kept")
+    parser.add_argument("--banks", type=int, default=10)
+    parser.add_argument("--orders", type=int, default=20)
+    parser.add_argument("--data", help="folder of datasets (default: SKTE_DATA)")
+    parser.add_argument("--smoke", action="store_true")
+    args = parser.parse_args()
+    if args.smoke:
+        smoke()
+    elif args.part == "coverage":
+        work = Path(args.work or tempfile.mkdtemp())
+        work.mkdir(parents=True, exist_ok=True)
+        found = run_coverage(args.cases, args.runs, work, heavy=args.heavy)
+        name = "coverage_heavy.json" if args.heavy else "coverage.json"
+        write_json(RESULTS / name, {**provenance(level=LEVEL, seed=0), **found})
+    elif args.part == "races":
+        settings = {"n_banks": args.banks, "n_orders": args.orders, "n_cases": 32, "n_models": 20}
+        found = run_races(**settings)
+        write_json(RESULTS / "races.json", {**provenance(seed=0, **settings), **found})
+    elif args.part == "cost":
+        cases = load_msd(data_folder(args.data) / "Task04_Hippocampus")[:16]
+        found = measure_cost(cases, widths=(16, 32, 64), rows=6)
+        write_json(RESULTS / "cost.json", {**provenance(seed=0), **found})
+    else:
+        parser.error("name a part, or --smoke")
+
+
+def smoke() -> None:
+    """Run every part a little, to see that it works."""
+    truth = large_sample(50)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "runs.npz"
+        save_runs([simulate(4, seed, voxels=True, bootstrap=True) for seed in (0, 1)], path)
+        table = coverage(load_runs(path), truth)
+    assert table["CCFV"]["standard_error"] > 0
+    table = run_races(1, 2, 12, 4)
+    assert all(0 < row["share_of_forward_passes"] <= 1 for row in table["CCFV"])
+    found = measure_cost(make_phantoms(3, size=(12, 12, 12)), widths=(4, 8), rows=1)
+    assert found["extraction"] > 0
+    print("coverage, races and cost: fine")
+
+
+if __name__ == "__main__":
+    main()
