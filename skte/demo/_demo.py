@@ -28,7 +28,7 @@ from skte.demo._findings import (
 from skte.demo._target import write_msd
 from skte.demo._train import prepare_cases
 from skte.estimators import CCFV, GBC, LEEP, LogME, TransRate
-from skte.report import ScorePerformanceDisplay, write_results
+from skte.report import CorrelationDisplay, write_results
 from skte.selection import ModelBankSelector
 
 __all__ = ["DemoResult", "run_demo"]
@@ -160,7 +160,7 @@ def _write_files(
     }
     write_text_atomically(folder / "results.json", json.dumps(content, indent=1))
     if find_spec("matplotlib") is not None:
-        display = ScorePerformanceDisplay.from_scores(
+        display = CorrelationDisplay.from_scores(
             mean_dice,
             selector.scores_,
             selector.names_,

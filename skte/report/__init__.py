@@ -1,16 +1,24 @@
 """What a person sees of a ranking: plots and files."""
 
-from skte.report._correlation_display import ScorePerformanceDisplay
+from skte.report._case_distance_display import CaseDistanceDisplay
+from skte.report._correlation_display import CorrelationDisplay
 from skte.report._evaluation_display import EvaluationDisplay
+from skte.report._feature_embedding_display import FeatureEmbeddingDisplay
+from skte.report._layer_score_display import LayerScoreDisplay
 from skte.report._learning_curve_display import LearningCurveDisplay
 from skte.report._ranking_display import RankingDisplay
 from skte.report._results_file import results_rows, write_results
+from skte.report._sampled_voxels_display import SampledVoxelsDisplay
 
 __all__ = [
+    "CaseDistanceDisplay",
+    "CorrelationDisplay",
     "EvaluationDisplay",
+    "FeatureEmbeddingDisplay",
+    "LayerScoreDisplay",
     "LearningCurveDisplay",
     "RankingDisplay",
-    "ScorePerformanceDisplay",
+    "SampledVoxelsDisplay",
     "results_rows",
     "write_results",
 ]

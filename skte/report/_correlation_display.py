@@ -8,13 +8,14 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from skte.report._drawing import COLORS, new_axes, plot_name
 from skte.selection import WeightedKendallResult, align_performance, weighted_kendall_test
 
-__all__ = ["ScorePerformanceDisplay"]
+__all__ = ["CorrelationDisplay"]
 
 
-class ScorePerformanceDisplay:
-    """Scatter plot of performance against score, with the weighted Kendall.
+class CorrelationDisplay:
+    """Performance against score, one point a model, with their weighted Kendall.
 
     Parameters
     ----------
@@ -36,8 +37,8 @@ class ScorePerformanceDisplay:
 
     Examples
     --------
-    >>> from skte.report import ScorePerformanceDisplay
-    >>> display = ScorePerformanceDisplay.from_scores([0.7, 0.8, 0.9], [-3, -2, -1])
+    >>> from skte.report import CorrelationDisplay
+    >>> display = CorrelationDisplay.from_scores([0.7, 0.8, 0.9], [-3, -2, -1])
     >>> display.ax_.get_title()
     'weighted Kendall 1.00, p = 0.17, 3 models'
     """
@@ -77,7 +78,7 @@ class ScorePerformanceDisplay:
 
         Returns
         -------
-        ScorePerformanceDisplay
+        CorrelationDisplay
             Plotted.
         """
         values = np.asarray(scores, dtype=np.float64)
@@ -92,6 +93,7 @@ class ScorePerformanceDisplay:
         *,
         performance_name: str = "performance after fine-tuning",
         score_name: str = "score",
+        max_names: int = 25,
         scatter_kw: Mapping[str, Any] | None = None,
     ) -> Self:
         """Draw the plot.
@@ -102,32 +104,47 @@ class ScorePerformanceDisplay:
             Where to draw; a new figure by default.
         performance_name, score_name : str
             Labels of the axes.
+        max_names : int, default=25
+            With more models, only the three that performed best and the three that scored
+            best are named.
         scatter_kw : mapping, optional
             Passed to ``Axes.scatter``.
 
         Returns
         -------
-        ScorePerformanceDisplay
+        CorrelationDisplay
             This display, with ``ax_`` and ``figure_``.
         """
         if ax is None:
-            from matplotlib.figure import Figure
-
-            ax = Figure(figsize=(5.5, 4.5), layout="constrained").subplots()
+            ax = new_axes(6.5, 4.8)
         finite = np.isfinite(self.scores)
         span = np.ptp(self.scores[finite]) if finite.any() else 0.0
         lowest = self.scores[finite].min() if finite.any() else 0.0
         x = np.where(finite, self.scores, lowest - 0.1 * (span or 1.0))
-        ax.scatter(x[finite], self.performance[finite], **dict(scatter_kw or {}))
+        style = {"color": COLORS[0], **dict(scatter_kw or {})}
+        ax.scatter(x[finite], self.performance[finite], **style)
         if not finite.all():
-            ax.scatter(x[~finite], self.performance[~finite], marker="<", label="collapsed")
+            y = self.performance[~finite]
+            ax.scatter(x[~finite], y, marker="<", color=COLORS[1], label="collapsed")
             ax.legend()
-        for i, name in enumerate(self.names or []):
+        right = x > (x.min() + x.max()) / 2  # names stay inside the axes
+        for i in self._named(max_names):
+            side = {"xytext": (-5, 4), "ha": "right"} if right[i] else {"xytext": (5, 4)}
+            name = plot_name(self.names[i], 24) if self.names else ""
             at = (x[i], self.performance[i])
-            ax.annotate(name, at, xytext=(4, 4), textcoords="offset points", fontsize="small")
-        ax.set_xlabel(score_name)
-        ax.set_ylabel(performance_name)
+            ax.annotate(name, at, textcoords="offset points", fontsize="small", **side)
+        ax.set_xlabel(plot_name(score_name))
+        ax.set_ylabel(plot_name(performance_name, 60))
         r = self.result
         ax.set_title(f"weighted Kendall {r.statistic:.2f}, p = {r.pvalue:.2g}, {r.n_models} models")
         self.ax_, self.figure_ = ax, ax.figure
         return self
+
+    def _named(self, max_names: int) -> list[int]:
+        n = len(self.scores)
+        if not self.names or max_names < 1:
+            return []
+        if n <= max_names:
+            return list(range(n))
+        best = [*np.argsort(-self.performance)[:3], *np.argsort(-self.scores)[:3]]
+        return sorted({int(i) for i in best})

@@ -1,4 +1,4 @@
-"""A bank's scores as a bar chart."""
+"""A bank's scores, best on top, with what is known of their confidence."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from skte.selection import ModelBankSelector, Ranking
+from skte.report._drawing import COLORS, MARKERS, new_axes, plot_name
+from skte.selection import ModelBankSelector, rank_scores
 
 __all__ = ["RankingDisplay"]
 
 
 class RankingDisplay:
-    """Bar chart of a ranking, best on top.
+    """Scores of a ranking, best on top, with intervals and groups where they are known.
 
-    Models without a finite score get no bar but the word "collapsed" (``-inf``) or
-    "failed" (NaN).
+    A score is a point: scores have no natural zero that a bar could start from. Models
+    without a finite score get no point but the word "collapsed" (``-inf``) or "failed"
+    (NaN).
 
     Parameters
     ----------
@@ -27,6 +29,11 @@ class RankingDisplay:
         Score of each.
     score_name : str, default="score"
         Label of the axis.
+    intervals : array-like of shape (n_models, 2), optional
+        Confidence interval of each score; NaN where there is none.
+    groups : array-like of shape (n_models,), optional
+        Models that the data cannot tell apart share a number, 1 for those that may be
+        the best, as in `BankConfidence`.
 
     Attributes
     ----------
@@ -44,11 +51,28 @@ class RankingDisplay:
     """
 
     def __init__(
-        self, names: Sequence[str], scores: ArrayLike, *, score_name: str = "score"
+        self,
+        names: Sequence[str],
+        scores: ArrayLike,
+        *,
+        score_name: str = "score",
+        intervals: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
     ) -> None:
         self.names = tuple(names)
         self.scores: NDArray[np.float64] = np.asarray(scores, dtype=np.float64)
         self.score_name = score_name
+        self.intervals = None if intervals is None else np.asarray(intervals, dtype=np.float64)
+        self.groups = None if groups is None else np.asarray(groups, dtype=np.intp)
+        for what, values in (
+            ("scores", self.scores),
+            ("intervals", self.intervals),
+            ("groups", self.groups),
+        ):
+            if values is not None and len(values) != len(self.names):
+                raise ValueError(
+                    f"{len(self.names)} names, but {len(values)} {what}: give one each."
+                )
 
     @classmethod
     def from_selector(cls, selector: ModelBankSelector, **plot_kwargs: Any) -> Self:
@@ -57,7 +81,7 @@ class RankingDisplay:
         Parameters
         ----------
         selector : ModelBankSelector
-            Fitted.
+            Fitted; with ``confidence_level``, intervals and groups are drawn.
         **plot_kwargs
             As for `plot`.
 
@@ -69,9 +93,8 @@ class RankingDisplay:
         estimator = selector.estimator
         if isinstance(estimator, Mapping):
             estimator = next(iter(estimator.values()))
-        ranking = selector.ranking_
-        name = type(estimator).__name__
-        return cls(ranking.names, ranking.scores, score_name=name).plot(**plot_kwargs)
+        display = cls._of_results(selector.results_, "score", type(estimator).__name__)
+        return display.plot(**plot_kwargs)
 
     @classmethod
     def from_results(
@@ -83,8 +106,9 @@ class RankingDisplay:
         ----------
         results : mapping of str to sequence
             ``selector.results_``, or a table read back; needs ``name`` and `column`.
+            Intervals and groups are drawn where their columns are there.
         column : str, default="score"
-            The scores.
+            The scores; ``score_<key>`` for another estimator's.
         **plot_kwargs
             As for `plot`.
 
@@ -92,50 +116,106 @@ class RankingDisplay:
         -------
         RankingDisplay
             Plotted.
+
+        Raises
+        ------
+        ValueError
+            If a column is missing.
         """
         missing = [key for key in ("name", column) if key not in results]
         if missing:
             raise ValueError(f"results lack {missing}; they have {sorted(results)}.")
-        ranking = Ranking.from_scores(list(results["name"]), np.asarray(results[column], float))
-        return cls(ranking.names, ranking.scores, score_name=column).plot(**plot_kwargs)
+        return cls._of_results(results, column, column).plot(**plot_kwargs)
 
-    def plot(self, ax: Any = None, *, bar_kw: Mapping[str, Any] | None = None) -> Self:
-        """Draw the chart.
+    @classmethod
+    def _of_results(cls, results: Mapping[str, Any], column: str, score_name: str) -> Self:
+        scores = np.asarray(results[column], dtype=np.float64)
+        order = np.argsort(rank_scores(scores))
+        suffix = column.removeprefix("score")
+        low, high, groups = (
+            results.get(f"{name}{suffix}") for name in ("interval_low", "interval_high", "group")
+        )
+        return cls(
+            [str(results["name"][i]) for i in order],
+            scores[order],
+            score_name=score_name,
+            intervals=None
+            if low is None or high is None
+            else np.stack([np.asarray(low, float), np.asarray(high, float)], axis=1)[order],
+            groups=None if groups is None else np.asarray(groups)[order],
+        )
+
+    def plot(
+        self,
+        ax: Any = None,
+        *,
+        max_models: int = 60,
+        point_kw: Mapping[str, Any] | None = None,
+        interval_kw: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Draw the plot.
 
         Parameters
         ----------
         ax : matplotlib Axes, optional
             Where to draw; a new figure by default.
-        bar_kw : mapping, optional
-            Passed to ``Axes.barh``.
+        max_models : int, default=60
+            The best so many are drawn, and how many are not is said below: names of more
+            could not be read.
+        point_kw : mapping, optional
+            Passed to ``Axes.scatter``.
+        interval_kw : mapping, optional
+            Passed to ``Axes.hlines``.
 
         Returns
         -------
         RankingDisplay
             This display, with ``ax_`` and ``figure_``.
         """
+        n = min(len(self.names), max_models)
+        scores = self.scores[:n]
         if ax is None:
-            ax = _new_axes(height=0.6 + 0.35 * len(self.names))
-        finite = np.isfinite(self.scores)
-        # Scores have no natural zero: bars start a little below the lowest.
-        low, high = (
-            (self.scores[finite].min(), self.scores[finite].max()) if finite.any() else (0, 1)
+            ax = new_axes(7.0, 1.2 + 0.24 * n)
+        finite = np.isfinite(scores)
+        rows = np.arange(n)
+        if self.intervals is not None:
+            low, high = self.intervals[:n].T
+            known = finite & np.isfinite(low) & np.isfinite(high)
+            style = {"color": "0.45", "linewidth": 1.5, "zorder": 1, **dict(interval_kw or {})}
+            ax.hlines(rows[known], low[known], high[known], **style)
+        self._draw_points(ax, scores, finite, dict(point_kw or {}))
+        for row in np.flatnonzero(~finite):
+            word = "failed" if np.isnan(scores[row]) else "collapsed"
+            # At the left edge, wherever the axis ends up.
+            ax.text(
+                0.01, row, word, va="center", style="italic", transform=ax.get_yaxis_transform()
+            )
+        ax.set_yticks(
+            rows, [f"{i + 1}  {plot_name(name)}" for i, name in enumerate(self.names[:n])]
         )
-        base = low - 0.1 * ((high - low) or 1.0)
-        positions = np.arange(len(self.names))
-        widths = np.where(finite, self.scores - base, 0.0)
-        ax.barh(positions, widths, left=base, **dict(bar_kw or {}))
-        for position in np.flatnonzero(~finite):
-            word = "failed" if np.isnan(self.scores[position]) else "collapsed"
-            ax.text(base, position, f" {word}", va="center")
-        ax.set_yticks(positions, [f"{i + 1}  {name}" for i, name in enumerate(self.names)])
-        ax.invert_yaxis()
-        ax.set_xlabel(f"{self.score_name} (higher is better)")
+        ax.set_ylim(n - 0.4, -0.6)
+        ax.grid(axis="x", color="0.9")
+        ax.set_axisbelow(True)
+        note = f"\nthe best {n} of {len(self.names)} models" if n < len(self.names) else ""
+        ax.set_xlabel(f"{plot_name(self.score_name)} (higher is better){note}")
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
-
-def _new_axes(height: float) -> Any:
-    from matplotlib.figure import Figure  # without pyplot: nothing global, nothing to close
-
-    return Figure(figsize=(6.4, height), layout="constrained").subplots()
+    def _draw_points(
+        self, ax: Any, scores: NDArray[np.float64], finite: NDArray[np.bool_], kw: dict[str, Any]
+    ) -> None:
+        n = len(scores)
+        groups = np.ones(n, dtype=np.intp) if self.groups is None else self.groups[:n]
+        present = sorted(set(groups[finite].tolist()))
+        for position, group in enumerate(present):
+            rows = np.flatnonzero(finite & (groups == group))
+            color, marker = COLORS[position % len(COLORS)], MARKERS[position % len(MARKERS)]
+            style = {"color": color, "marker": marker, "s": 36, "zorder": 2, **kw}
+            label = f"group {group}: may be the best" if group == 1 else f"group {group}"
+            ax.scatter(scores[rows], rows, label=label, **style)
+        if self.groups is not None and len(present) > 1:
+            n_columns = min(3, len(present))
+            ax.legend(
+                loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=n_columns,
+                frameon=False, fontsize="small",
+            )  # fmt: skip
