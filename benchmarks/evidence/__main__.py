@@ -15,6 +15,7 @@ from pathlib import Path
 from benchmarks._provenance import data_folder, provenance, write_json
 from benchmarks.evidence._driver import run
 from benchmarks.evidence._embedding import embed
+from benchmarks.evidence._noise import ENOUGH, seed_agreement
 from benchmarks.evidence._page import write_page
 from benchmarks.evidence._protocol import FULL, SMOKE, Study
 from benchmarks.evidence._scores import ABLATION, CONTENDERS, ESTIMATORS, jackknifed, models_of
@@ -33,6 +34,9 @@ def main() -> None:
     running.add_argument("--out", required=True, type=Path, help="folder of all that is made")
     running.add_argument("--targets", nargs="+", default=[task.name for task in FULL.tasks])
     running.add_argument("--jobs", type=int, help="jobs at a time (default: one a core)")
+    noise = commands.add_parser("noise", help="compare fine-tuning seeds")
+    noise.add_argument("--out", required=True, type=Path, help="as for run")
+    noise.add_argument("--label", help="also write results/noise_LABEL.json")
     scoring = commands.add_parser("score", help="score the banks, write the result files")
     scoring.add_argument("--out", required=True, type=Path, help="as for run")
     scoring.add_argument("--targets", nargs="+", default=[task.name for task in FULL.tasks])
@@ -43,6 +47,9 @@ def main() -> None:
         smoke()
     elif args.command == "run":
         run(FULL, args.targets, data_folder(args.data), args.out, args.jobs)
+        print_noise(FULL, args.out)
+    elif args.command == "noise":
+        print_noise(FULL, args.out, args.label)
     elif args.command == "score":
         for target in args.targets:
             write_result(FULL, target, args.out, RESULTS, args.jobs)
@@ -50,6 +57,20 @@ def main() -> None:
         write_page([json.loads((RESULTS / f"{t.name}.json").read_text()) for t in FULL.tasks])
     else:
         parser.error("give a command, or --smoke")
+
+
+def print_noise(study: Study, out: Path, label: str | None = None) -> None:
+    """Print, for each target that is done, how far two seeds agree."""
+    found = [seed_agreement(study, task.name, out) for task in study.tasks]
+    done = [one for one in found if one is not None]
+    for one in done:
+        tau = one["weighted_kendall"]
+        verdict = "enough" if tau >= ENOUGH else "too noisy to judge an estimator by"
+        print(f"{one['target']}: two seeds agree at weighted Kendall {tau:.2f}, {verdict}")
+    if label:
+        settings = {**asdict(study), "seed": 0}
+        content = {**provenance(study=settings), "targets": done}
+        write_json(RESULTS / f"noise_{label}.json", content)
 
 
 def write_result(study: Study, target: str, out: Path, results: Path, n_jobs: int) -> None:
@@ -73,6 +94,7 @@ def smoke() -> None:
         out = Path(folder)
         targets = [task.name for task in SMOKE.tasks]
         run(SMOKE, targets, None, out, None)
+        print_noise(SMOKE, out)
         for target in targets:
             write_result(SMOKE, target, out, out / "results", 1)
         written = [json.loads((out / "results" / f"{name}.json").read_text()) for name in targets]
