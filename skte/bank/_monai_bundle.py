@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import warnings
 from collections.abc import Callable, Mapping
@@ -27,6 +28,8 @@ _CONFIGS = tuple(
     for suffix in (".json", ".yaml", ".yml")
 )
 _NETWORK_KEYS = ("network_def", "network", "net", "model")
+# Arguments that let a network fetch weights, from where the file says or by default.
+_DOWNLOADS = {"pretrained": False, "use_pretrained": False, "pretrained_url": None}
 _WEIGHTS = ("model.pt", "model.pth", "model.safetensors")
 
 
@@ -183,10 +186,13 @@ def _network(config: Mapping[str, Any], key: str) -> tuple[str, dict[str, Any]]:
     if refusal:
         raise BankError(refusal)
     described = resolve(config, config[key])
+    kind = class_name(described[TARGET], _NETS)
     arguments = {k: v for k, v in described.items() if k != TARGET}
-    if arguments.get("pretrained"):
-        arguments["pretrained"] = False  # would be downloaded, and then overwritten
-    return f"{_NETS}:{class_name(described[TARGET], _NETS)}", arguments
+    known = inspect.signature(getattr(_import_nets(), str(kind))).parameters
+    for name, off in _DOWNLOADS.items():  # would be downloaded, and then overwritten
+        if name in known and arguments.get(name, known[name].default):
+            arguments[name] = off
+    return f"{_NETS}:{kind}", arguments
 
 
 def parsed_network(file: str | os.PathLike[str], key: str) -> nn.Module:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import count
 from typing import Any
 
 from skte.exceptions import BankError
@@ -14,11 +15,13 @@ __all__ = ["TARGET", "class_name", "has_expression", "resolve"]
 TARGET = "_target_"
 
 _DEEPEST = 50
+# References to lists of references multiply: with this many values a file describes no model.
+_MOST_VALUES = 100_000
 # Keys beside the arguments that MONAI's parser looks at.
 _ABOUT = ("_desc_", "_disabled_", "_requires_", "_mode_")
 
 
-def resolve(config: Mapping[str, Any], value: Any, depth: int = 0) -> Any:
+def resolve(config: Mapping[str, Any], value: Any) -> Any:
     """Follow the references (``@name``, ``@part::name``) in a value.
 
     Parameters
@@ -36,20 +39,30 @@ def resolve(config: Mapping[str, Any], value: Any, depth: int = 0) -> Any:
     Raises
     ------
     BankError
-        If a reference leads nowhere or in a circle.
+        If a reference leads nowhere or in a circle, or references stand for far more
+        values than a model needs.
     """
+    return _resolve(config, value, 0, count(1))
+
+
+def _resolve(config: Mapping[str, Any], value: Any, depth: int, seen: Iterator[int]) -> Any:
+    if next(seen) > _MOST_VALUES:
+        raise BankError(
+            f"its references (@) stand for more than {_MOST_VALUES} values, which was refused; "
+            "write them out, or check where it comes from"
+        )
     if depth > _DEEPEST:
         raise BankError(f"references lead in a circle, or too deep: {value!r:.80}")
     if isinstance(value, str) and value.startswith("@"):
-        return resolve(config, _look_up(config, value[1:]), depth + 1)
+        return _resolve(config, _look_up(config, value[1:]), depth + 1, seen)
     if isinstance(value, Mapping):
         return {
-            key: resolve(config, item, depth + 1)
+            key: _resolve(config, item, depth + 1, seen)
             for key, item in value.items()
             if key not in _ABOUT
         }
     if isinstance(value, list):
-        return [resolve(config, item, depth + 1) for item in value]
+        return [_resolve(config, item, depth + 1, seen) for item in value]
     return value
 
 

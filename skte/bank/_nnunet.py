@@ -28,8 +28,10 @@ _KEY = "network_weights"
 
 
 def is_nnunet_folder(folder: Path) -> bool:
-    """Whether a folder looks like one of nnU-Net's trained models."""
-    return (folder / "plans.json").is_file() and bool(_folds(folder))
+    """Whether a folder looks like one of nnU-Net's trained models, be it without its folds."""
+    if not (folder / "plans.json").is_file():
+        return False
+    return (folder / "dataset.json").is_file() or bool(_folds(folder))
 
 
 def nnunet_fields(
@@ -65,6 +67,11 @@ def nnunet_fields(
         return _fields(folder, name, fold, configuration, checkpoint, trusted)
     except BankError as error:
         raise BankError(f"nnU-Net folder {folder}: {error}") from error
+    except (TypeError, ValueError, AttributeError) as error:  # a value of a kind nobody writes
+        raise BankError(
+            f"nnU-Net folder {folder}: plans.json or dataset.json is not of the form that nnU-Net "
+            f"writes ({type(error).__name__}: {error}); copy them again from where it was trained"
+        ) from error
 
 
 def _fields(

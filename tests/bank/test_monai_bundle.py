@@ -216,6 +216,27 @@ def test_pretrained_weights_are_not_downloaded(tmp_path):
     assert entry.load()
 
 
+@pytest.mark.parametrize(
+    ("described", "name", "off"),
+    [
+        ({"_target_": "HoVerNet", "pretrained_url": "http://localhost/x"}, "pretrained_url", None),
+        ({"_target_": "EfficientNetBN", "model_name": "efficientnet-b0"}, "pretrained", False),
+    ],
+)
+def test_no_network_fetches_what_a_bundle_names(tmp_path, described, name, off):
+    folder, _ = write_bundle(
+        tmp_path, bundle_config(network_def=described), network=nn.Conv2d(1, 1, 1)
+    )
+    assert BankEntry.from_monai_bundle(folder).arguments[name] is off
+
+
+def test_references_that_multiply_are_refused(tmp_path):
+    config = bundle_config(**{f"a{i}": [f"@a{i + 1}"] * 10 for i in range(12)}, a12=1)
+    config["network_def"]["channels"] = "@a0"
+    folder, _ = write_bundle(tmp_path, config, network=bundle_network())
+    assert "stand for more than" in refused(folder)
+
+
 def test_what_is_missing_is_told(tmp_path):
     assert "there is no such folder" in refused(tmp_path / "none")
     (tmp_path / "empty").mkdir()

@@ -12,9 +12,9 @@ import torch
 import torchio as tio
 from torch import nn
 
-from skte import BankEntry, SegmentationFeatureExtractor
+from skte import BankEntry, ModelBank, SegmentationFeatureExtractor
 from skte.bank import entry_digest
-from skte.exceptions import BankError
+from skte.exceptions import BankError, SkteWarning
 from tests.model_folders import (
     nnunet_architecture,
     nnunet_network,
@@ -193,6 +193,37 @@ def test_what_is_missing_is_told(tmp_path):
     assert "nnU-Net v1" in refused(tmp_path / "empty")
     edit(folder, lambda d: d.pop("channel_names"), "dataset.json")
     assert "has no 'channel_names'" in refused(folder)
+
+
+@pytest.mark.parametrize(
+    ("where", "key", "value"),
+    [
+        ("plans", "image_reader_writer", ["SimpleITKIO"]),
+        ("plans", "transpose_forward", [0, None, 2]),
+        ("plans", "foreground_intensity_properties_per_channel", {"0": {"mean": "high"}}),
+        ("plans", "configurations", 3),
+        ("configuration", "normalization_schemes", [["ZScoreNormalization"]]),
+        ("configuration", "resampling_fn_data", {}),
+    ],
+)
+def test_values_of_another_kind_are_told(tmp_path, where, key, value):
+    folder, _ = write_nnunet(tmp_path)
+    edit(
+        folder,
+        lambda d: (d if where == "plans" else d["configurations"]["3d_fullres"]).update(
+            {key: value}
+        ),
+    )
+    assert "not of the form that nnU-Net writes" in refused(folder)
+
+
+def test_a_model_without_its_folds_is_not_passed_over(tmp_path):
+    write_nnunet(tmp_path, dataset="Dataset001_Whole")
+    folder, _ = write_nnunet(tmp_path, dataset="Dataset002_Bare")
+    (folder / "fold_0").rename(tmp_path / "elsewhere")
+    with pytest.warns(SkteWarning, match="fold"):
+        bank = ModelBank.from_folder(tmp_path)
+    assert any("any folder fold_0" in why for why in bank.not_understood.values())
 
 
 def test_channels_must_agree(tmp_path):
