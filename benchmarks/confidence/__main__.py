@@ -25,7 +25,7 @@ from benchmarks.confidence._coverage import (
     save_runs,
     simulate,
 )
-from benchmarks.confidence._races import RACING, race_bank, races, trade_off
+from benchmarks.confidence._races import RACING, SETTINGS, race_bank, races, trade_off
 from skte.datasets import load_msd, make_phantoms
 
 RESULTS = Path(__file__).parent / "results"
@@ -60,13 +60,18 @@ def run_coverage(sizes: list[int], n_runs: int, work: Path, *, heavy: bool) -> d
 
 def run_races(n_banks: int, n_orders: int, n_cases: int, n_models: int) -> dict[str, Any]:
     """Race random banks."""
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in RACING}
+    found: dict[tuple[str, tuple[int, float]], list[dict[str, Any]]] = {}
     for seed in range(n_banks):
         bank = race_bank(n_cases, n_models, seed)
         for name, estimator in RACING.items():
-            found[name] += races(bank, estimator, n_orders, seed)
+            for min_cases, factor in SETTINGS:
+                own = races(bank, estimator, n_orders, seed, min_cases=min_cases, factor=factor)
+                found.setdefault((name, (min_cases, factor)), []).extend(own)
         print(f"bank {seed + 1} of {n_banks}", flush=True)
-    return {name: trade_off(own) for name, own in found.items()}
+    return {
+        f"{name}, min_cases={settings[0]}, factor={settings[1]:g}": trade_off(own)
+        for (name, settings), own in found.items()
+    }
 
 
 def main() -> None:
@@ -78,7 +83,7 @@ def main() -> None:
     parser.add_argument("--heavy", action="store_true", help="cases far from all others")
     parser.add_argument("--work", help="folder where runs are kept")
     parser.add_argument("--banks", type=int, default=10)
-    parser.add_argument("--orders", type=int, default=20)
+    parser.add_argument("--orders", type=int, default=10)
     parser.add_argument("--data", help="folder of datasets (default: SKTE_DATA)")
     parser.add_argument("--smoke", action="store_true")
     args = parser.parse_args()
@@ -111,7 +116,8 @@ def smoke() -> None:
         table = coverage(load_runs(path), truth)
     assert table["CCFV"]["standard_error"] > 0
     table = run_races(1, 2, 12, 4)
-    assert all(0 < row["share_of_forward_passes"] <= 1 for row in table["CCFV"])
+    rows = [row for own in table.values() for row in own]
+    assert all(0 < row["share_of_forward_passes"] <= 1 for row in rows)
     found = measure_cost(make_phantoms(3, size=(12, 12, 12)), widths=(4, 8), rows=1)
     assert found["extraction"] > 0
     print("coverage, races and cost: fine")

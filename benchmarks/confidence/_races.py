@@ -15,7 +15,7 @@ from skte.estimators import CCFV, GBC, LogME, TransferabilityEstimator
 from skte.features import CaseFeatures, FeatureSet, LayerSample
 from skte.selection._racing import outpaced, rung_sizes
 
-__all__ = ["RACING", "race_bank", "races", "trade_off"]
+__all__ = ["RACING", "SETTINGS", "race_bank", "races", "trade_off"]
 
 #: What races are run with.
 RACING: dict[str, TransferabilityEstimator] = {
@@ -23,7 +23,14 @@ RACING: dict[str, TransferabilityEstimator] = {
     "GBC (log)": GBC(log=True),
     "LogME": LogME(tol=1e-4),
 }
-LEVELS = (0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+#: Cases of the first rung, and how fast they grow.
+SETTINGS = ((4, 1.5), (4, 2.0))
+LEVELS = (0.6, 0.8, 0.9, 0.95, 0.99)
+KINDS = [
+    *(("both", level) for level in LEVELS),
+    *(("confidence", level) for level in LEVELS),
+    ("halving", None),
+]
 _CHANNELS = 6
 
 
@@ -53,8 +60,8 @@ def races(
     n_orders: int,
     seed: int,
     *,
-    min_cases: int = 4,
-    factor: float = 2,
+    min_cases: int,
+    factor: float,
 ) -> list[dict[str, Any]]:
     """Races over random orders of the cases, at every level: from one fit a model."""
     n_total = len(bank[0])
@@ -68,9 +75,8 @@ def races(
     full = scores[:, 0]
     found = []
     for rungs in index:
-        for level in LEVELS:
-            found.append(_race(scores, rungs, sizes, full, level, factor))
-        found.append(_race(scores, rungs, sizes, full, None, factor))
+        for kind, level in KINDS:
+            found.append(_race(scores, rungs, sizes, full, kind, level, factor))
     return found
 
 
@@ -99,28 +105,34 @@ def _race(
     rungs: Sequence[slice],
     sizes: Sequence[int],
     full: NDArray[np.float64],
+    kind: str,
     level: float | None,
     factor: float,
 ) -> dict[str, Any]:
+    """What `HalvingModelBankSelector` does, from scores at hand."""
     alive = np.arange(len(full))
     run, before = 0, 0
     for rung, size in zip(rungs, sizes[:-1], strict=True):
         run += len(alive) * (size - before)
         before = size
         own, without = scores[alive, rung.start], scores[alive, rung.start + 1 : rung.stop]
-        if level is None:
+        dropped = np.zeros(len(alive), dtype=bool)
+        if kind != "confidence":
             kept = max(1, math.ceil(len(alive) / factor))
-            alive = alive[np.argsort(-own, kind="stable")[:kept]]
-        else:
+            dropped[np.argsort(-own, kind="stable")[kept:]] = True
+        if level is not None:
             confidence = 1 - (1 - level) / (len(sizes) - 1)
-            step = outpaced(own, without, n_total=sizes[-1], n_keep=1, confidence_level=confidence)
-            alive = alive[~step.dropped]
+            dropped |= outpaced(
+                own, without, n_total=sizes[-1], n_keep=1, confidence_level=confidence
+            ).dropped
+        alive = alive[~dropped]
         if len(alive) == 1:
             break
     else:
         run += len(alive) * (sizes[-1] - before)
     winner = alive[np.argmax(full[alive])]
     return {
+        "kind": kind,
         "level": level,
         "share": run / (len(full) * sizes[-1]),
         "same": bool(winner == full.argmax()),
@@ -131,13 +143,13 @@ def _race(
 def trade_off(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What each level costs and loses."""
     table = []
-    for level in (*LEVELS, None):
-        own = [race for race in found if race["level"] == level]
+    for kind, level in KINDS:
+        own = [race for race in found if (race["kind"], race["level"]) == (kind, level)]
         shares = np.array([race["share"] for race in own])
         same = np.array([race["same"] for race in own])
         table.append(
             {
-                "elimination": "halving" if level is None else "confidence",
+                "elimination": kind,
                 "confidence_level": level,
                 "races": len(own),
                 "share_of_forward_passes": round(float(shares.mean()), 4),

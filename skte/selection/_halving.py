@@ -52,17 +52,18 @@ class HalvingModelBankSelector(BaseEstimator):
         As for `ModelBankSelector`.
     n_keep : int, default=1
         Models looked for: the race is for the best so many.
-    elimination : {"confidence", "halving"}, default="confidence"
+    elimination : {"both", "confidence", "halving"}, default="both"
         "confidence" drops a model where it is behind the `n_keep`-th best by more than
         chance allows: as many as the data tell, so the cost is not known beforehand.
         "halving" keeps one of `factor` models after each rung, and at least `n_keep`, as
-        sklearn's `HalvingGridSearchCV`: the cost is known, the risk is not.
+        sklearn's `HalvingGridSearchCV`: the cost is known, the risk is not. "both" drops
+        what either would: "halving" bounds the cost, clear races end sooner.
     confidence_level : float, default=0.95
-        For "confidence": of the comparisons of all rungs together, which share the
+        For "confidence" and "both": of the comparisons of all rungs together, which share the
         risk in equal parts.
     min_cases : int, default=4
         Cases of the first rung, at least 3.
-    factor : float, default=2
+    factor : float, default=1.5
         Cases of a rung over those of the one before.
     max_windows : int, optional
         Windows are a resource, too: while cases are added, at most so many are run in each
@@ -144,7 +145,7 @@ class HalvingModelBankSelector(BaseEstimator):
         },
         "estimator": [TransferabilityEstimator],
         "n_keep": [Interval(Integral, 1, None, closed="left")],
-        "elimination": [StrOptions({"confidence", "halving"})],
+        "elimination": [StrOptions({"both", "confidence", "halving"})],
         "confidence_level": [Interval(Real, 0.5, 1, closed="neither")],
         "min_cases": [Interval(Integral, 3, None, closed="left")],
         "factor": [Interval(Real, 1, None, closed="neither")],
@@ -157,10 +158,10 @@ class HalvingModelBankSelector(BaseEstimator):
         *,
         extractor: SegmentationFeatureExtractor | None = None,
         n_keep: int = 1,
-        elimination: str = "confidence",
+        elimination: str = "both",
         confidence_level: float = 0.95,
         min_cases: int = 4,
-        factor: float = 2,
+        factor: float = 1.5,
         max_windows: int | None = None,
         n_jobs: int | None = None,
         device: str | torch.device | None = None,
@@ -335,6 +336,8 @@ class HalvingModelBankSelector(BaseEstimator):
             step = step._replace(dropped=np.isnan(scores))
         elif self.elimination == "halving":
             step = step._replace(dropped=self._surplus(scores))
+        elif self.elimination == "both":
+            step = step._replace(dropped=step.dropped | self._surplus(scores))
         return Rung(n_cases, records, scores, step)
 
     def _surplus(self, scores: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -118,7 +118,7 @@ class TestStep:
 class TestRace:
     def test_the_winner_has_the_score_of_the_full_evaluation(self, cases, extractor):
         race = HalvingModelBankSelector(
-            LogME(), extractor=extractor, min_cases=3, elimination="halving"
+            LogME(), extractor=extractor, min_cases=3, factor=2, elimination="halving"
         ).fit(make_bank(), cases)
         full = ModelBankSelector(LogME(), extractor=extractor).fit(make_bank(), cases)
         # Three of eight cases, then six would be hardly fewer than all.
@@ -166,7 +166,12 @@ class TestRace:
             layers=("up",), n_class_samples=40, n_case_samples=40, window_size=6
         )
         race = HalvingModelBankSelector(
-            LogME(), extractor=extractor, min_cases=3, max_windows=1, elimination="halving"
+            LogME(),
+            extractor=extractor,
+            min_cases=3,
+            factor=2,
+            max_windows=1,
+            elimination="halving",
         ).fit(make_bank(), cases[:4])
         assert race.n_resources_ == [4, 4]
         windows = pd.DataFrame(race.rung_results_).groupby("iter")["n_windows"].sum()
