@@ -20,6 +20,10 @@ __all__ = ["geometry_flaws", "reorient", "turn_between"]
 # rounding in headers causes, below what would move a label.
 _AFFINE_TOLERANCE = 0.05
 
+# In mm. Beyond it a header counts in other units (micrometres, mostly): resampled to a
+# model's spacing in mm, such an image would take all memory.
+_LONGEST_EDGE = 100_000
+
 
 def geometry_flaws(images: Sequence[ImageHeader], label: ImageHeader | None) -> list[Flaw]:
     """Find what is wrong with shapes and affines within one case."""
@@ -28,6 +32,14 @@ def geometry_flaws(images: Sequence[ImageHeader], label: ImageHeader | None) -> 
     flaws = [
         (f"{source} has an affine that is singular or not finite", "mend its header")
         for source in singular
+    ]
+    flaws += [
+        (
+            f"{h.source} is {longest / 1000:.3g} m long by its affine",
+            "mend its header: spacings are in mm",
+        )
+        for h in everything
+        if _is_regular(h.affines[0]) and (longest := _longest_edge(h)) > _LONGEST_EDGE
     ]
     flaws += [
         (f"{h.source} has no voxels (shape {h.shape})", "get it again or leave the case out")
@@ -125,6 +137,12 @@ def _is_regular(affine: NDArray[np.float64]) -> bool:
         return False
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     return bool((spacing > 0).all() and abs(np.linalg.det(affine[:3, :3] / spacing)) > 1e-6)
+
+
+def _longest_edge(header: ImageHeader) -> float:
+    """Length of the longest edge of the volume, in mm."""
+    spacing = np.linalg.norm(header.affines[0][:3, :3], axis=0)
+    return float((spacing * header.shape[1:]).max())
 
 
 def _displacement(a: ImageHeader, b: ImageHeader) -> float:

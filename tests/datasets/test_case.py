@@ -244,6 +244,16 @@ def test_either_affine_of_a_nifti_may_agree(tmp_path, subject, label):
     assert read_case(given).spacing == (2, 2, 2)
 
 
+def test_a_header_in_micrometres_is_told(subject):
+    affine = np.diag([0.7e6, 0.7e6, 5e6, 1])
+    given = subject(affine=affine, label_affine=affine)
+    refuse(given, "m long by its affine.*spacings are in mm")
+    long = np.diag([10_000.0, 1, 1, 1])  # 6 voxels: 60 m
+    assert not any(
+        "m long" in problem for problem in check_dataset([subject(affine=long, label_affine=long)])
+    )
+
+
 @pytest.mark.parametrize("value", [0.0, np.nan])
 def test_singular_affine(image, label, value):
     broken = tio.Subject(
