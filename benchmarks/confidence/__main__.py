@@ -15,6 +15,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from joblib import Parallel, delayed
+
 from benchmarks._provenance import data_folder, provenance, write_json
 from benchmarks.confidence._cost import measure_cost
 from benchmarks.confidence._coverage import (
@@ -58,19 +60,30 @@ def run_coverage(sizes: list[int], n_runs: int, work: Path, *, heavy: bool) -> d
     return result
 
 
-def run_races(n_banks: int, n_orders: int, n_cases: int, n_models: int) -> dict[str, Any]:
+def run_races(
+    n_banks: int, n_orders: int, n_cases: int, n_models: int, n_jobs: int = 1
+) -> dict[str, Any]:
     """Race random banks."""
-    found: dict[tuple[str, tuple[int, float]], list[dict[str, Any]]] = {}
-    for seed in range(n_banks):
-        bank = race_bank(n_cases, n_models, seed)
-        for name, estimator in RACING.items():
-            for min_cases, factor in SETTINGS:
-                own = races(bank, estimator, n_orders, seed, min_cases=min_cases, factor=factor)
-                found.setdefault((name, (min_cases, factor)), []).extend(own)
-        print(f"bank {seed + 1} of {n_banks}", flush=True)
+    found: dict[str, list[dict[str, Any]]] = {}
+    banks = Parallel(n_jobs=n_jobs, verbose=10)(
+        delayed(_race_bank)(seed, n_orders, n_cases, n_models) for seed in range(n_banks)
+    )
+    for bank in banks:
+        for key, own in bank.items():
+            found.setdefault(key, []).extend(own)
+    return {key: trade_off(own) for key, own in found.items()}
+
+
+def _race_bank(
+    seed: int, n_orders: int, n_cases: int, n_models: int
+) -> dict[str, list[dict[str, Any]]]:
+    bank = race_bank(n_cases, n_models, seed)
     return {
-        f"{name}, min_cases={settings[0]}, factor={settings[1]:g}": trade_off(own)
-        for (name, settings), own in found.items()
+        f"{name}, min_cases={m}, factor={f:g}": races(
+            bank, estimator, n_orders, seed, min_cases=m, factor=f
+        )
+        for name, estimator in RACING.items()
+        for m, f in SETTINGS
     }
 
 
@@ -84,6 +97,7 @@ def main() -> None:
     parser.add_argument("--work", help="folder where runs are kept")
     parser.add_argument("--banks", type=int, default=10)
     parser.add_argument("--orders", type=int, default=10)
+    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--data", help="folder of datasets (default: SKTE_DATA)")
     parser.add_argument("--smoke", action="store_true")
     args = parser.parse_args()
@@ -97,7 +111,7 @@ def main() -> None:
         write_json(RESULTS / name, {**provenance(level=LEVEL, seed=0), **found})
     elif args.part == "races":
         settings = {"n_banks": args.banks, "n_orders": args.orders, "n_cases": 32, "n_models": 20}
-        found = run_races(**settings)
+        found = run_races(**settings, n_jobs=args.jobs)
         write_json(RESULTS / "races.json", {**provenance(seed=0, **settings), **found})
     elif args.part == "cost":
         cases = load_msd(data_folder(args.data) / "Task04_Hippocampus")[:16]
