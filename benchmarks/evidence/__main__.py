@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -73,12 +74,20 @@ def print_noise(study: Study, out: Path, label: str | None = None) -> None:
         write_json(RESULTS / f"noise_{label}.json", content)
 
 
-def write_result(study: Study, target: str, out: Path, results: Path, n_jobs: int) -> None:
+def write_result(
+    study: Study,
+    target: str,
+    out: Path,
+    results: Path,
+    n_jobs: int,
+    estimators: Sequence[str] = tuple(ESTIMATORS),
+) -> None:
     """Score a target's bank in every way, and write one file of it."""
+    chosen = {name: ESTIMATORS[name] for name in estimators}
     content = {
         "target": target,
         "models": models_of(study, target, out),
-        "scores": jackknifed(ESTIMATORS, study, target, out, n_jobs),
+        "scores": jackknifed(chosen, study, target, out, n_jobs),
         "ablation": jackknifed(ABLATION, study, target, out, n_jobs),
         "variants": variants(study, target, out, n_jobs, CONTENDERS),
         "embedding": embed(study, target, out),
@@ -92,11 +101,11 @@ def smoke() -> None:
     """Run every step on phantoms, to see that the study works."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
-        targets = [task.name for task in SMOKE.tasks]
+        targets = [SMOKE.tasks[0].name]
         run(SMOKE, targets, None, out, None)
         print_noise(SMOKE, out)
         for target in targets:
-            write_result(SMOKE, target, out, out / "results", 1)
+            write_result(SMOKE, target, out, out / "results", 1, ("CCFV", "LogME", "LEEP"))
         written = [json.loads((out / "results" / f"{name}.json").read_text()) for name in targets]
         (out / "README.md").write_text("<!-- evidence: begin -->\n<!-- evidence: end -->\n")
         write_page(written, docs=out, readme=out / "README.md")

@@ -43,7 +43,8 @@ class Job:
 
 def jobs_of(study: Study, targets: list[str]) -> list[list[Job]]:
     """Stages of jobs; those of a stage depend on earlier stages alone."""
-    stages = [[Job("pretrain", model) for model in study.models()]]
+    needed = [model for model in study.models() if any(model in study.bank(t) for t in targets)]
+    stages = [[Job("pretrain", model) for model in needed]]
     for target in targets:
         bank = study.bank(target)
         tuning = [Job("tune", model, target, seed) for seed in study.seeds for model in bank]
