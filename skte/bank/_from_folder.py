@@ -48,7 +48,8 @@ def read_folder(path: str | os.PathLike[str], trusted: Collection[str] = ()) -> 
     path : path-like
         The folder. Hidden folders are left out.
     trusted : collection of str
-        Paths, relative to the folder, of what may run code when it is read.
+        Paths, relative to the folder, of what may run code when it is read; of entries
+        of manifests their names.
 
     Returns
     -------
@@ -66,13 +67,24 @@ def read_folder(path: str | os.PathLike[str], trusted: Collection[str] = ()) -> 
         raise BankError(f"There is no folder {root}.")
     reader = _Reader(root, {Path(item).as_posix() for item in trusted})
     reader.read(root)
-    strangers = sorted(reader.trusted - reader.seen)
+    entries = _distinct(reader.found)
+    listed = {
+        entry.name
+        for (place, _), entry in zip(reader.found, entries, strict=True)
+        if place not in reader.seen
+    }
+    # Names as they are told apart: one that two manifests give is no name of either.
+    strangers = sorted(reader.trusted - reader.seen - listed)
     if strangers:
         raise BankError(
             f"trusted names {strangers}, but {root} has no models there; it takes paths relative "
-            f"to the folder, of {sorted(reader.seen)}."
+            f"to the folder, and names of entries of manifests, of "
+            f"{sorted(reader.seen | listed)}."
         )
-    reader.content.entries = _distinct(reader.found)
+    reader.content.entries = [
+        replace(entry, trusted=True) if entry.name in reader.trusted & listed else entry
+        for entry in entries
+    ]
     return reader.content
 
 

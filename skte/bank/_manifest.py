@@ -108,8 +108,9 @@ def _recipe_problems(recipe: Mapping[str, Any], folder: Path) -> list[str]:
     ]
     if "trusted" in recipe:
         problems.append(
-            "'trusted' is refused: no file can say of itself that it is to be trusted; say so in "
-            "Python: dataclasses.replace(bank[name], trusted=True)"
+            "'trusted' is refused: no file can say of itself that it is to be trusted; say so "
+            "on the shell, --trusted NAME, or in Python: dataclasses.replace(bank[name], "
+            "trusted=True)"
         )
     problems += field_problems({key: recipe[key] for key in _FIELDS if key in recipe})
     weights = recipe.get("weights")

@@ -1,4 +1,4 @@
-"""The ``skte`` command: rank, evaluate, inspect, fetch, cache, demo."""
+"""The ``skte`` command: rank, evaluate, inspect, fetch, bank, cache, completion, demo."""
 
 from skte.cli._main import main
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import sys
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from skte._table import format_table
 from skte.bank import BankEntry, ModelBank, download_snapshot
+from skte.cli._bank_options import add_trusted_option, open_bank, tell_problems
 from skte.cli._inspect_bank import describe_entry, show_entry
 from skte.exceptions import SkteError, SkteWarning
 
@@ -48,8 +48,9 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         action = actions.add_parser(name, parents=[common], help=text)
         action.set_defaults(run=run)
         action.add_argument("bank", metavar="BANK", help="the bank's folder, or a manifest")
-        if name in ("list", "check"):
-            action.add_argument("--json", action="store_true", help="print JSON instead of text")
+        action.add_argument("--json", action="store_true", help="print JSON instead of text")
+        if name != "init":
+            add_trusted_option(action)
         if name == "check":
             action.add_argument("--entry", metavar="NAME", help="this model only")
         if name == "add":
@@ -67,6 +68,9 @@ def _init(args: argparse.Namespace) -> int:
         raise SkteError(f"{folder} is there already and not empty.")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "bank.example.yaml").write_text(_EXAMPLE)
+    if args.json:
+        print(json.dumps({"bank": str(folder)}, indent=1))
+        return 0
     print(f"{folder} is ready: add models with 'skte bank add {folder} SOURCE'")
     return 0
 
@@ -78,15 +82,28 @@ def _add(args: argparse.Namespace) -> int:
     target = _target(bank, args.source, args.name)
     if target.exists():
         raise SkteError(f"{target} is there already: remove it first, or pass --as.")
+    args.trusted = _within(args.trusted, bank, target)
     try:
         _fetch(args.source, target)
-        found = ModelBank.from_folder(target if target.is_dir() else target.parent)
+        found, problems = open_bank(str(target), args)
     except BaseException:
         _remove(target, bank)
         raise
-    for entry in found:
-        print(f"added {entry.name}")
-    return 1 if found.not_understood else 0
+    if args.json:
+        print(json.dumps({"added": found.names, "not_understood": found.not_understood}, indent=1))
+    else:
+        for entry in found:
+            print(f"added {entry.name}")
+    return tell_problems(problems)
+
+
+def _within(names: list[str], bank: Path, target: Path) -> list[str]:
+    """Return trusted paths relative to what is added; names of entries as they are."""
+    inside = target.relative_to(bank)
+    return [
+        str(Path(name).relative_to(inside)) if Path(name).is_relative_to(inside) else name
+        for name in names
+    ]
 
 
 def _target(bank: Path, source: str, name: str | None) -> Path:
@@ -141,18 +158,18 @@ def _remove(target: Path, bank: Path) -> None:
 
 
 def _list(args: argparse.Namespace) -> int:
-    bank, problems = _open(args.bank)
+    bank, problems = _open(args)
     rows = [_summary(entry) for entry in bank]
     if args.json:
         print(json.dumps({"models": rows, "not_understood": bank.not_understood}, indent=1))
     else:
         header = ["name", "format", "channels", "window", "preprocessing"]
         print(format_table(header, [[row[key] for key in header] for row in rows]))
-    return _tell(problems)
+    return tell_problems(problems)
 
 
 def _check(args: argparse.Namespace) -> int:
-    bank, problems = _open(args.bank)
+    bank, problems = _open(args)
     entries = [bank[args.entry]] if args.entry else list(bank)
     found = []
     for entry in entries:
@@ -163,24 +180,15 @@ def _check(args: argparse.Namespace) -> int:
             show_entry(described)
     if args.json:
         print(json.dumps({"models": found, "not_understood": bank.not_understood}, indent=1))
-    return _tell(problems)
+    return tell_problems(problems)
 
 
-def _open(path: str) -> tuple[ModelBank, list[str]]:
-    """Return a bank and what is wrong with the folder it stands in."""
+def _open(args: argparse.Namespace) -> tuple[ModelBank, list[str]]:
+    """Return a bank and all there is to say about it: here warnings are what is asked for."""
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", SkteWarning)
-        is_folder = Path(path).is_dir()
-        bank = ModelBank.from_folder(path) if is_folder else ModelBank.from_manifest(path)
-    problems = [f"{name}: {why}" for name, why in bank.not_understood.items()]
-    messages = [str(one.message) for one in told if issubclass(one.category, SkteWarning)]
-    return bank, problems + [text for text in messages if not text.startswith("Folder ")]
-
-
-def _tell(problems: list[str]) -> int:
-    for problem in problems:
-        print(f"skte: problem: {problem}", file=sys.stderr)
-    return 1 if problems else 0
+        bank, problems = open_bank(args.bank, args)
+    return bank, problems + [str(w.message) for w in told if issubclass(w.category, SkteWarning)]
 
 
 def _summary(entry: BankEntry) -> dict[str, Any]:

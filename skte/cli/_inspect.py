@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any
 
-from skte.bank import load_bank
+from skte.cli._bank_options import add_trusted_option, open_bank, tell_problems
 from skte.cli._data_options import add_data_options, load_data
 from skte.cli._inspect_bank import describe_entry, show_entry
 from skte.cli._inspect_data import show_problems, show_report
@@ -27,6 +27,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="DATA", help="the same, beside --bank")
     add_data_options(parser)
     parser.add_argument("--bank", metavar="PATH", help="manifest of the models, or their folder")
+    add_trusted_option(parser)
     parser.add_argument("--entry", metavar="NAME", help="this model only")
     parser.add_argument("--all", action="store_true", help="show every case and nested module")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
@@ -38,6 +39,8 @@ def _run(args: argparse.Namespace) -> int:
     path = args.path or args.data
     if not (args.bank or path):
         raise SkteError("skte inspect needs a dataset, --bank, or both.")
+    if args.trusted and not args.bank:
+        raise SkteError("--trusted names a model of a bank: give --bank as well.")
     if args.entry and not args.bank:
         raise SkteError("--entry names a model of a bank: give --bank as well.")
     found: dict[str, Any] = {}
@@ -59,9 +62,7 @@ def _run(args: argparse.Namespace) -> int:
         print(json.dumps(found, indent=1))
     if report is not None and report.problems:
         wrong.insert(0, f"{path}: {len(report.problems)} problems; the table lists them")
-    for problem in wrong:
-        print(f"skte: problem: {problem}", file=sys.stderr)
-    return 1 if wrong else 0
+    return tell_problems(wrong)
 
 
 def _inspect_bank(
@@ -71,12 +72,11 @@ def _inspect_bank(
     subjects: list[Any],
 ) -> list[str]:
     """Describe the models; return what is wrong with them."""
-    bank = load_bank(args.bank)
+    bank, problems = open_bank(args.bank, args)
     entries = [bank[args.entry]] if args.entry else list(bank)
     # A broken dataset says nothing about the models.
     usable = [] if report is None or report.problems else subjects
-    found["models"] = []
-    problems: list[str] = []
+    found |= {"models": [], "not_understood": bank.not_understood}
     for entry in entries:
         described, wrong = describe_entry(entry, usable, show_all=args.all)
         problems += wrong

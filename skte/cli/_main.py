@@ -5,22 +5,28 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
 from skte import __version__
-from skte.cli import _bank, _cache, _demo, _evaluate, _fetch, _inspect, _rank
+from skte.cli import _bank, _cache, _completion, _demo, _evaluate, _fetch, _inspect, _rank
+from skte.cli._bank_options import for_shell
+from skte.cli._command_tree import parsers
 from skte.exceptions import SkteError
 
 __all__ = ["main"]
 
+_WIDTH = 80  # of descriptions; argparse leaves them alone for the sake of the table below
 _EPILOG = """\
 exit codes:
-  0  done, nothing to report
-  1  done, but something needs attention: a model failed, or a problem was found
-  2  not done: wrong usage or unusable input
+  0    done, nothing to report
+  1    done, but something needs attention: a model failed or was not
+       understood, or a problem was found
+  2    not done: wrong usage or unusable input
+  130  interrupted
 """
 
 
@@ -35,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit code: 0 done, 1 done but something needs attention, 2 not done.
+        The exit code: 0 done, 1 done but something needs attention, 2 not done, 130
+        interrupted.
 
     Raises
     ------
@@ -72,15 +79,20 @@ def build_parser() -> argparse.ArgumentParser:
     talk.add_argument("--verbose", "-v", action="store_true", help="a line for every model")
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (_rank, _evaluate, _inspect, _fetch, _bank, _cache, _demo):
+    for command in (_rank, _evaluate, _inspect, _fetch, _bank, _cache, _completion, _demo):
         command.add_parser(commands, common)
+    for inner in parsers(parser):
+        inner.epilog = _EPILOG
+        if inner.description and "\n" not in inner.description:
+            inner.description = textwrap.fill(inner.description, _WIDTH)
+        inner.formatter_class = argparse.RawDescriptionHelpFormatter
     return parser
 
 
 def _spoken(error: BaseException) -> str:
     """Our own messages whole; of any other error its kind and first line."""
     if isinstance(error, (SkteError, OSError)):
-        return str(error)
+        return for_shell(str(error))
     first = next(iter(str(error).splitlines()), "")
     return f"{type(error).__name__}: {first} (--debug shows where)"
 

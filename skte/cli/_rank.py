@@ -21,6 +21,7 @@ from sklearn.exceptions import FitFailedWarning
 
 from skte import estimators
 from skte._table import format_table
+from skte.cli._bank_options import add_trusted_option, for_shell, open_bank, tell_problems
 from skte.cli._data_options import add_data_options, load_data
 from skte.cli._numbers import count, jobs, seed
 from skte.estimators import TransferabilityEstimator
@@ -48,6 +49,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bank", required=True, metavar="PATH", help="manifest of the models, or their folder"
     )
+    add_trusted_option(parser)
     parser.add_argument(
         "--data", required=True, metavar="DATA", help="folder or CSV of the target cases"
     )
@@ -119,7 +121,7 @@ def _run(args: argparse.Namespace) -> int:
         _check_out(Path(args.out))
     resolve_device(args.device)  # once, not as the failure of every model
     with _stdout_for_results():
-        selector = _fit(args)
+        selector, problems = _fit(args)
     rows = results_rows(selector.results_)
     try:
         print(_to_json(rows) if args.json else _to_table(rows, list(selector.estimator)))
@@ -128,8 +130,9 @@ def _run(args: argparse.Namespace) -> int:
             write_results(selector.results_, args.out)
     failed = [row for row in rows if row["error"]]
     for row in failed:
-        print(f"skte: failed: {row['name']}: {row['error']}", file=sys.stderr)
-    return 1 if failed else 0
+        print(f"skte: failed: {row['name']}: {for_shell(row['error'])}", file=sys.stderr)
+    # What cannot be ranked is said whatever --quiet hides: the table looks complete.
+    return max(tell_problems(problems), 1 if failed else 0)
 
 
 def _check_out(path: Path) -> None:
@@ -161,7 +164,9 @@ def _stdout_for_results() -> Iterator[None]:
         os.close(kept)
 
 
-def _fit(args: argparse.Namespace) -> ModelBankSelector:
+def _fit(args: argparse.Namespace) -> tuple[ModelBankSelector, list[str]]:
+    """Return the fitted selector, and what of the bank was not understood."""
+    bank, problems = open_bank(args.bank, args)
     names = list(dict.fromkeys(args.estimator or ["ccfv"]))
     window = args.window[0] if args.window and len(args.window) == 1 else args.window
     selector = ModelBankSelector(
@@ -188,13 +193,13 @@ def _fit(args: argparse.Namespace) -> ModelBankSelector:
         # Failures are listed after the table.
         warnings.simplefilter("ignore", FitFailedWarning)
         try:
-            selector.fit(args.bank, load_data(args.data, args))
+            selector.fit(bank, load_data(args.data, args))
         except BrokenProcessPool as error:
             raise SkteError(
                 "A worker process died: a model crashed it, or memory ran out. Run with "
                 "--n-jobs 1 --verbose to see where."
             ) from error
-    return selector
+    return selector, problems
 
 
 def _to_json(rows: list[dict[str, Any]]) -> str:

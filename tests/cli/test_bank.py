@@ -1,6 +1,7 @@
 """``skte bank``: make, fill, list and check a folder of models."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -141,3 +142,121 @@ def test_a_folder_is_ranked(bank, tmp_path, data, capsys):
         "Dataset007_Phantom-3d_fullres-fold_0",
         "spleen_bundle",
     ]
+
+
+def test_every_action_speaks_json(tmp_path, capsys):
+    require_monai()
+    code, out, _ = run(capsys, "bank", "init", tmp_path / "bank", "--json")
+    assert (code, json.loads(out)) == (0, {"bank": str(tmp_path / "bank")})
+    bundle, _ = write_bundle(tmp_path)
+    (bundle / "extra").mkdir()
+    code, out, _ = run(capsys, "bank", "add", tmp_path / "bank", bundle, "--json")
+    assert (code, json.loads(out)) == (0, {"added": ["spleen_bundle"], "not_understood": {}})
+    (tmp_path / "bank" / "graph.onnx").write_bytes(b"x")
+    for command in (["bank", "list"], ["bank", "check"], ["inspect", "--bank"]):
+        code, out, error = run(capsys, *command, tmp_path / "bank", "--json")
+        found = json.loads(out)
+        assert code == 1
+        assert [model["name"] for model in found["models"]] == ["spleen_bundle"]
+        assert list(found["not_understood"]) == ["graph.onnx"]
+        assert error.startswith("skte: problem: graph.onnx: ")
+
+
+def test_a_ranking_that_lacks_models_says_so(write_bank, tmp_path, data, capsys):
+    write_bank("a", "b")
+    (tmp_path / "graph.onnx").write_bytes(b"x")
+    command = ("rank", "--bank", tmp_path, "--data", data, "--quiet", "--json", "--device", "cpu")
+    code, out, error = run(capsys, *command)
+    assert sorted(row["name"] for row in json.loads(out)) == ["a", "b"]
+    assert code == 1
+    (line,) = error.splitlines()
+    assert line.startswith("skte: problem: graph.onnx: ")
+
+
+class Crafted:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.makedirs, (str(self.marker), 0o777, True)  # as often as it is read
+
+
+def craft(path, marker):
+    content = torch.load(path, weights_only=False)
+    content = content if "network_weights" in content else {"state_dict": content}
+    torch.save({**content, "logging": Crafted(marker)}, path)
+
+
+def test_trust_is_given_to_one_model_of_a_folder(bank, tmp_path, data, capsys):
+    require_dna()
+    names = []
+    for seed, dataset in enumerate(("Dataset001_A", "Dataset002_B")):
+        folder, _ = write_nnunet(bank, dataset=dataset, seed=seed)
+        craft(folder / "fold_0" / "checkpoint_final.pth", tmp_path / f"{dataset}_ran")
+        names.append(folder.relative_to(bank).as_posix())
+    for command in (
+        ("bank", "list", bank),
+        ("bank", "check", bank),
+        ("inspect", "--bank", bank),
+        ("rank", "--bank", bank, "--data", data, "--device", "cpu"),
+    ):
+        code, _, error = run(capsys, *command)
+        assert code == 2
+        assert "makedirs" in error
+        assert "give --trusted NAME" in error
+        assert not list(tmp_path.glob("*_ran"))
+        code, _, error = run(capsys, *command, "--trusted", "Dataset001_A")
+        assert code == 2
+        assert "trusted names ['Dataset001_A']" in error
+        assert names[0] in error  # what may be named
+        assert not list(tmp_path.glob("*_ran"))
+        code, _, error = run(capsys, *command, "--trusted", names[1], "--json")
+        assert code == 1
+        assert [path.name for path in tmp_path.glob("*_ran")] == ["Dataset002_B_ran"]
+        assert f"problem: {names[0]}: " in error
+        (tmp_path / "Dataset002_B_ran").rmdir()
+
+
+def test_trust_is_given_to_one_entry_of_a_manifest(write_bank, tmp_path, capsys):
+    path = write_bank("a", "b", state_key="state_dict")
+    for name in ("a", "b"):
+        craft(tmp_path / f"{name}.pt", tmp_path / f"{name}_ran")
+    for where in (path, tmp_path):
+        code, out, error = run(capsys, "bank", "check", where, "--json")
+        assert code == 1
+        assert error.count("give --trusted NAME") == 2
+        assert all("error" in model for model in json.loads(out)["models"])
+        assert not list(tmp_path.glob("*_ran"))
+        code, out, _ = run(capsys, "bank", "check", where, "--json", "--trusted", "b")
+        assert code == 1
+        assert ["error" in model for model in json.loads(out)["models"]] == [True, False]
+        assert [marker.name for marker in tmp_path.glob("*_ran")] == ["b_ran"]
+        (tmp_path / "b_ran").rmdir()
+        code, _, error = run(capsys, "bank", "list", where, "--trusted", "c")
+        assert code == 2
+        assert "trusted names ['c']" in error
+        assert "['a', 'b']" in error
+    repeated = ("--trusted", "a", "--trusted", "b")
+    assert run(capsys, "bank", "check", path, *repeated)[0] == 0
+
+
+def test_what_is_added_can_be_trusted_by_its_path_in_the_bank(bank, tmp_path, capsys):
+    require_dna()
+    folder, _ = write_nnunet(tmp_path / "results")
+    craft(folder / "fold_0" / "checkpoint_final.pth", tmp_path / "ran")
+    assert run(capsys, "bank", "add", bank, folder)[0] == 2
+    assert not (tmp_path / "ran").exists()
+    name = f"{folder.parent.name}/{folder.name}"
+    code, out, _ = run(capsys, "bank", "add", bank, folder, "--trusted", name)
+    assert (code, out) == (0, "added Dataset007_Phantom-3d_fullres-fold_0\n")
+    assert (tmp_path / "ran").is_dir()
+    # Nothing keeps the trust.
+    assert run(capsys, "bank", "list", bank)[0] == 2
+
+
+def test_trust_needs_a_bank(data, capsys):
+    code, _, error = run(capsys, "inspect", data, "--trusted", "a")
+    assert code == 2
+    assert "give --bank as well" in error

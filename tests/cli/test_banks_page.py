@@ -86,6 +86,24 @@ def test_the_page_s_tables_are_those_measured():
         assert shown == [(a["name"], a["stride"][0], a["channels"]) for a in layers]
 
 
+def test_the_page_s_ranking_is_the_one_measured():
+    file = ROOT / "benchmarks" / "mixed_bank" / "results" / "Task04_Hippocampus.json"
+    if not file.is_file():
+        pytest.skip("the studies are not part of this copy")
+    measured = json.loads(file.read_text())
+    assert len(measured["models"]) == 6
+    for place, row in enumerate(sorted(measured["models"], key=lambda row: row["rank"])):
+        saved = measured["bank"][row["name"]]
+        scores = [
+            f"{row[f'score_{name}']:.4g} ({row[f'rank_{name}']})"
+            for name in ("ccfv", "logme", "leep", "gbc", "transrate")
+        ]
+        cells = [row["name"], f"{saved['format']}, `{saved['weights']}`", *scores]
+        lines = PAGE.splitlines()
+        head = lines.index("| model | saved as | ccfv | logme | leep | gbc | transrate |")
+        assert lines[head + 2 + place] == f"| {' | '.join(cells)} |"
+
+
 def test_links_lead_somewhere():
     for target in re.findall(r"\]\((?!http)([^)#]+)", PAGE):
         assert (ROOT / "docs" / "how-to" / target).is_file(), target
