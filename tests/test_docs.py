@@ -64,7 +64,7 @@ def test_links_between_pages_lead_somewhere() -> None:
             assert (page.parent / target).is_file(), f"{page.name}: {target}"
 
 
-HOW_TO = [p for p in sorted((PAGES.parent / "how-to").glob("*.md")) if ">>> " in p.read_text()]
+HOW_TO = [p for p in sorted(PAGES.parent.rglob("*.md")) if ">>> " in p.read_text(encoding="utf-8")]
 
 
 @pytest.mark.parametrize("page", HOW_TO, ids=lambda p: p.name)

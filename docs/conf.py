@@ -1,0 +1,84 @@
+"""Sphinx: python -m sphinx -W --keep-going -b html docs docs/_build/html."""
+
+import importlib
+import inspect
+from pathlib import Path
+
+import skte
+
+project = "skte"
+author = "The skte developers"
+copyright = author
+version = release = skte.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "numpydoc"]
+source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
+exclude_patterns = ["_build"]
+myst_enable_extensions = ["dollarmath", "deflist"]
+myst_heading_anchors = 3
+numpydoc_show_class_members = False  # autodoc lists them, with what they do
+autodoc_typehints = "none"  # numpydoc's sections say it
+autodoc_member_order = "bysource"
+add_module_names = False
+
+html_theme = "pydata_sphinx_theme"
+html_title = "skte"
+html_show_sourcelink = False
+html_theme_options = {
+    "navbar_align": "left",
+    "show_prev_next": False,
+    "header_links_before_dropdown": 7,
+    "secondary_sidebar_items": ["page-toc"],
+}
+
+ROOMS = ["datasets", "bank", "features", "extraction", "estimators", "selection", "report"]
+HEADER = "{title}\n{line}\n\n.. currentmodule:: skte.{room}\n\n{doc}\n\n"
+
+
+def api_page(room: str) -> str:
+    """Document everything a room exports, and nothing else."""
+    module = importlib.import_module(f"skte.{room}")
+    title = f"skte.{room}"
+    page = HEADER.format(title=title, line="=" * len(title), room=room, doc=module.__doc__)
+    for name in module.__all__:
+        value = getattr(module, name)
+        kind = "class" if inspect.isclass(value) else "function"
+        if kind == "class" or inspect.isfunction(value):
+            heading = f"{name}\n{'-' * len(name)}\n\n"
+            members = "   :members:\n   :inherited-members: BaseEstimator, tuple\n"
+            options = members if kind == "class" else ""
+            page += f"{heading}.. auto{kind}:: skte.{room}.{name}\n{options}\n"
+    return page
+
+
+def write_api(app: object) -> None:
+    """Write the API pages; only those that changed, so that builds stay short."""
+    folder = Path(__file__).parent / "api"
+    folder.mkdir(exist_ok=True)
+    listed = "\n".join(f"   {room}" for room in ROOMS)
+    intro = (
+        "API\n===\n\nEverything public, room by room, in the order in which data flows. The main "
+        "names also stand at the root: ``from skte import CCFV``.\n\n"
+        ".. toctree::\n   :maxdepth: 2\n\n"
+    )
+    pages = {room: api_page(room) for room in ROOMS} | {"index": f"{intro}{listed}\n"}
+    for name, text in pages.items():
+        path = folder / f"{name}.rst"
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+
+
+def skip_foreign(
+    app: object, what: str, name: str, obj: object, skip: bool, options: object
+) -> bool:
+    """Leave out what classes inherit from scikit-learn and others: their docs have it."""
+    source = getattr(obj, "fget", None) or getattr(obj, "__func__", obj)
+    home = getattr(source, "__module__", None) or "skte"
+    routed = name.startswith("set_") and name.endswith("_request")
+    return skip or routed or not str(home).startswith("skte")
+
+
+def setup(app: object) -> None:
+    """Called by Sphinx."""
+    app.connect("builder-inited", write_api)  # type: ignore[attr-defined]
+    app.connect("autodoc-skip-member", skip_foreign)  # type: ignore[attr-defined]
