@@ -9,6 +9,7 @@ from skte.report._learning_curve_display import LearningCurveDisplay
 from skte.report._ranking_display import RankingDisplay
 from skte.report._results_file import results_rows, write_results
 from skte.report._sampled_voxels_display import SampledVoxelsDisplay
+from skte.report._write_report import write_report
 
 __all__ = [
     "CaseDistanceDisplay",
@@ -20,5 +21,6 @@ __all__ = [
     "RankingDisplay",
     "SampledVoxelsDisplay",
     "results_rows",
+    "write_report",
     "write_results",
 ]

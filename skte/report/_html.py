@@ -1,0 +1,175 @@
+"""HTML in which every text is escaped unless it was made here."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import unicodedata
+import warnings
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Any
+
+__all__ = ["Html", "element", "number", "picture", "table"]
+
+_VOID = {"img", "input", "meta"}
+
+
+class Html(str):
+    """Markup: the one kind of text that `element` does not escape."""
+
+    __slots__ = ()
+
+
+def element(name: str, /, *children: object, **attributes: object) -> Html:
+    """Return an element; children that are no `Html` are escaped, and so are attributes.
+
+    Parameters
+    ----------
+    name : str
+        Of the tag.
+    *children : object
+        Lists are laid out, None is left out.
+    **attributes : object
+        None and False leave one out, True gives it no value; ``class_`` is ``class``, and
+        underscores within are hyphens.
+
+    Returns
+    -------
+    Html
+        The markup.
+
+    Examples
+    --------
+    >>> element("p", "a < b", element("b", 1), class_="x")
+    '<p class="x">a &lt; b<b>1</b></p>'
+    """
+    written = "".join(
+        f" {key.rstrip('_').replace('_', '-')}" + ("" if value is True else f'="{_text(value)}"')
+        for key, value in attributes.items()
+        if value is not None and value is not False
+    )
+    if name in _VOID:
+        return Html(f"<{name}{written}>")
+    return Html(f"<{name}{written}>{''.join(_lay_out(children))}</{name}>")
+
+
+def number(value: float) -> str:
+    """Return a number as people read it: four digits, and words where it is none.
+
+    Examples
+    --------
+    >>> number(0.123456), number(float("-inf")), number(float("nan"))
+    ('0.1235', '-∞ (collapsed)', 'failed')
+    """
+    if math.isnan(value):
+        return "failed"
+    if math.isinf(value):
+        return "-∞ (collapsed)" if value < 0 else "∞"
+    return f"{value:.4g}"
+
+
+def table(
+    header: Sequence[str], rows: Iterable[Sequence[Any]], *, caption: str, sortable: bool = False
+) -> Html:
+    """Return a table that scrolls by itself where it is too wide.
+
+    Parameters
+    ----------
+    header : sequence of str
+        Names of the columns.
+    rows : iterable of sequence
+        Cells; numbers stand to the right and are sorted as numbers. The first text of a
+        row is its header.
+    caption : str
+        What it shows.
+    sortable : bool, default=False
+        Whether the script makes it sortable and searchable.
+
+    Returns
+    -------
+    Html
+        The markup.
+    """
+    body = []
+    for row in rows:
+        named, cells = False, []
+        for value in row:
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                shown = number(value) if isinstance(value, float) else str(value)
+                order = "-1e999" if isinstance(value, float) and math.isnan(value) else repr(value)
+                cells.append(element("td", shown, class_="n", data_sort=order))
+            elif named or isinstance(value, Html):
+                cells.append(element("td", value))
+            else:
+                cells.append(element("th", value, scope="row"))
+                named = True
+        body.append(element("tr", cells))
+    heads = [element("th", name, scope="col") for name in header]
+    whole = element(
+        "table",
+        element("caption", caption),
+        element("thead", element("tr", heads)),
+        element("tbody", body),
+        class_="sortable" if sortable else None,
+    )
+    return element("div", whole, class_="scroll", tabindex=0, role="region", aria_label=caption)
+
+
+def picture(figure: Any, alt: str, caption: str, *, kind: str = "svg") -> Html:
+    """Return a matplotlib figure as an image inside the page.
+
+    Parameters
+    ----------
+    figure : matplotlib Figure
+        Drawn here.
+    alt : str
+        What is told to those who do not see it.
+    caption : str
+        Below it.
+    kind : {"svg", "png"}, default="svg"
+        "png" for figures with images.
+
+    Returns
+    -------
+    Html
+        A figure element. As an image of its own, no name in it can do anything.
+    """
+    import matplotlib as mpl
+
+    buffer = io.BytesIO()
+    options = {"svg.fonttype": "none", "svg.hashsalt": "skte", "font.family": "sans-serif"}
+    with mpl.rc_context(options), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # the browser has the font
+        if kind == "svg":
+            figure.savefig(buffer, format="svg", metadata={"Date": None})
+        else:
+            figure.savefig(buffer, format="png", dpi=110)
+    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    mime = "image/svg+xml" if kind == "svg" else "image/png"
+    width = round(figure.get_size_inches()[0] * 96)
+    image = element("img", src=f"data:{mime};base64,{data}", alt=alt, width=width)
+    return element("figure", image, element("figcaption", caption))
+
+
+def _text(value: object) -> str:
+    # Control and formatting characters (right-to-left marks, say) could disguise a name.
+    return escape(
+        "".join(
+            "\N{REPLACEMENT CHARACTER}"
+            if unicodedata.category(c) in {"Cc", "Cf", "Cs"} and c not in "\n\t"
+            else c
+            for c in str(value)
+        )
+    )
+
+
+def _lay_out(children: Iterable[object]) -> Iterable[str]:
+    for child in children:
+        if isinstance(child, Html):
+            yield child
+        elif isinstance(child, (list, tuple)):
+            yield from _lay_out(child)
+        elif child is not None:
+            yield _text(child)

@@ -1,0 +1,221 @@
+"""Sections of the report that look at cases and at a model once more."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+
+from skte.bank import digest_problem, entry_digest
+from skte.datasets import case_fingerprint, inspect_dataset
+from skte.estimators import CCFV
+from skte.extraction import CaseStore, SegmentationFeatureExtractor
+from skte.report._case_distance_display import CaseDistanceDisplay
+from skte.report._feature_embedding_display import FeatureEmbeddingDisplay
+from skte.report._html import Html, element, picture, table
+from skte.report._report_ranking import section
+from skte.report._sampled_voxels_display import SampledVoxelsDisplay
+from skte.selection import ModelBankSelector
+
+__all__ = [
+    "bank_section", "dataset_section", "explanation_section", "extractor_of",
+    "provenance_section", "voxel_section",
+]  # fmt: skip
+
+_PACKAGES = ("skte", "torch", "torchio", "scikit-learn", "numpy", "scipy")
+
+
+def extractor_of(selector: ModelBankSelector, name: str) -> SegmentationFeatureExtractor:
+    """Return the extractor as the selector set it for a model."""
+    own = selector.extractor
+    extractor = SegmentationFeatureExtractor() if own is None else clone(own)
+    extractor.set_params(entry=selector.bank_[name], random_state=selector.random_state_)
+    if selector.cell_size_ is not None:
+        extractor.set_params(cell_size=selector.cell_size_)
+    for key in ("cache", "device"):
+        if getattr(selector, key) is not None:
+            extractor.set_params(**{key: getattr(selector, key)})
+    return extractor
+
+
+def voxel_section(selector: ModelBankSelector, shown: Sequence[int]) -> Html:
+    """Return slices of some cases with the voxels that were looked at."""
+    extractor = extractor_of(selector, selector.best_name_)
+    figures = []
+    for i in shown:
+        display = SampledVoxelsDisplay.from_case(extractor, selector.dataset_[i])
+        name = display.case.case_id
+        n_class, n_all = len(display.sample.labels), len(display.sample.voxels)
+        across = "xyz"[display.axis]
+        caption = (
+            f"Case {name}: {n_class} voxels of classes and {n_all - n_class} of the whole case, of "
+            f"which each slice across {across} shows those at most {display.thickness} slices away."
+        )
+        alt = f"{len(display.slices)} slices of case {name} with sampled voxels and label outlines."
+        figures.append(picture(display.figure_, alt, caption, kind="png"))
+    return section(
+        "voxels",
+        "What was compared",
+        element(
+            "p",
+            "Every model was looked at in these voxels and no others; the same for all models. "
+            "White lines are the labels' outlines.",
+        ),
+        figures,
+    )
+
+
+def explanation_section(selector: ModelBankSelector, name: str) -> Html:
+    """Return classes, cases and features of one model, extracted once more."""
+    features = extractor_of(selector, name).extract(selector.dataset_, CaseStore(0))
+    estimators = selector.estimator
+    many = estimators.values() if isinstance(estimators, Mapping) else [estimators]
+    found = next((e for e in many if isinstance(e, CCFV) and e.class_consistency), None)
+    whole = all(len(s.X_case) for case in features for s in case.layers.values())
+    estimator = clone(found) if found is not None else CCFV(feature_variety=whole)
+    diagnosis = estimator.fit(features).diagnose()
+    classes = [[str(c.label), c.layer, c.distance, f"{c.share:.0%}"] for c in diagnosis.classes]
+    cases = [[c.case, str(c.label), c.ratio] for c in diagnosis.cases]
+    distances = CaseDistanceDisplay.from_estimator(estimator)
+    embedding = FeatureEmbeddingDisplay.from_features(features)
+    far = f"{distances.case_ids[0]} ({distances.ratios[0]:.2f} times the median)"
+    return section(
+        "cases",
+        "Classes and cases",
+        element(
+            "p",
+            "How alike each class looks from case to case to the model ",
+            element("strong", name),
+            f", by CC-FV. Farthest from the others lies case {far}. A case well above the others "
+            "may have a wrong label, or an image from another scanner: look at it.",
+        ),
+        picture(
+            distances.figure_,
+            f"Distances between cases; {far} is farthest.",
+            "Distance between each two cases over the median, mean over layers and classes.",
+        ),
+        picture(
+            embedding.figure_,
+            "Features of one class in the plane, by case.",
+            "Voxels of one class, by case. Consistent features mix the cases.",
+        ),
+        element(
+            "details",
+            element("summary", "Distances by class and layer"),
+            table(
+                ["class", "layer", "mean distance between cases", "share"],
+                classes,
+                caption="Which class makes a layer inconsistent",
+            ),
+        ),
+        element(
+            "details",
+            element("summary", "Distances by case and class"),
+            table(
+                ["case", "class", "times the median distance"],
+                cases,
+                caption="Which case lies far from the others",
+                sortable=True,
+            ),
+        ),
+    )
+
+
+def dataset_section(selector: ModelBankSelector) -> Html:
+    """Return what the dataset holds, and what may be wrong with it."""
+    report = inspect_dataset(selector.dataset_)
+    classes = [
+        [k, report.label_names.get(k, ""), n, report.n_cases_with(k)]
+        for k, n in report.n_voxels().items()
+    ]
+    cases = [
+        [
+            case.case_id,
+            case.n_channels,
+            Html(" x ".join(map(str, case.size))),
+            Html(" x ".join(f"{s:.3g}" for s in case.spacing_mm)),
+            sum(n for k, n in case.n_voxels.items() if k != 0),
+        ]
+        for case in report.cases
+    ]
+    notes = [element("p", str(note), class_="warn") for note in report.notes]
+    header = ["case", "channels", "size (voxels)", "voxel (mm)", "labelled voxels"]
+    return section(
+        "dataset",
+        "Dataset",
+        element("p", f"{report.n_cases} cases."),
+        notes,
+        table(["id", "class", "voxels", "cases"], classes, caption="Classes"),
+        element(
+            "details",
+            element("summary", "Cases"),
+            table(header, cases, caption="Cases", sortable=True),
+        ),
+    )
+
+
+def bank_section(selector: ModelBankSelector) -> Html:
+    """Return what the bank says of its models."""
+    rows = []
+    for entry in selector.bank_:
+        size = entry.window_size
+        weights = "" if entry.weights is None else entry.weights.name  # type: ignore[union-attr]
+        origin = "; ".join(f"{k}: {v}" for k, v in entry.provenance.items())
+        window = "fitted" if size is None else " x ".join(map(str, np.atleast_1d(size)))
+        rows.append([entry.name, weights, window, str(len(entry.preprocessing)), origin])
+    header = ["model", "weights", "window", "preprocessing steps", "provenance"]
+    return section(
+        "bank",
+        "Bank",
+        element("p", f"{len(rows)} models."),
+        table(header, rows, caption="Models as the bank describes them", sortable=True),
+    )
+
+
+def provenance_section(selector: ModelBankSelector) -> Html:
+    """Return versions, settings, seeds and digests: what is needed to get this again."""
+    facts = {name: _version(name) for name in _PACKAGES}
+    facts["Python"] = platform.python_version()
+    estimators = selector.estimator
+    many = estimators if isinstance(estimators, Mapping) else {"estimator": estimators}
+    facts |= {f"estimator {key}": _one_line(value) for key, value in many.items()}
+    facts["seed"] = str(selector.random_state_)
+    extractor = extractor_of(selector, selector.best_name_).set_params(entry=None, cache=None)
+    facts["extraction"] = _one_line(extractor)
+    level = selector.confidence_level
+    facts["confidence"] = "not asked for" if level is None else f"{level:g}, {selector.resampling}"
+    prints = [case_fingerprint(subject) for subject in selector.dataset_]
+    facts["dataset digest"] = sha256("".join(prints).encode()).hexdigest()
+    digests = [
+        [entry.name, element("code", entry_digest(entry) or f"none: {digest_problem(entry)}")]
+        for entry in selector.bank_
+    ]
+    listed = [[element("dt", key), element("dd", value)] for key, value in facts.items()]
+    return section(
+        "provenance",
+        "Provenance",
+        element("dl", listed, class_="facts"),
+        element(
+            "details",
+            element("summary", "Digests of the models"),
+            table(
+                ["model", "SHA-256 of all that decides its features"], digests, caption="Digests"
+            ),
+        ),
+    )
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _one_line(estimator: Any) -> str:
+    return " ".join(repr(estimator).split())
