@@ -1,10 +1,11 @@
-"""Plain-text tables for the shell."""
+"""Tables: plain text for the shell, HTML for notebooks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from html import escape
 
-__all__ = ["format_table"]
+__all__ = ["format_html_table", "format_table"]
 
 
 def format_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -43,6 +44,39 @@ def format_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str
         ).rstrip()
         for line in texts
     )
+
+
+def format_html_table(
+    header: Sequence[str], rows: Iterable[Sequence[object]], *, caption: str = ""
+) -> str:
+    """Lay out a table as HTML; whatever names hold is shown as text.
+
+    Parameters
+    ----------
+    header : sequence of str
+        Names of the columns.
+    rows : iterable of sequence
+        Cells; floats are shown with four significant digits.
+    caption : str, default=""
+        Above the table.
+
+    Returns
+    -------
+    str
+        The markup.
+
+    Examples
+    --------
+    >>> format_html_table(["name"], [["a<b"]])
+    '<table><thead><tr><th>name</th></tr></thead><tbody><tr><td>a&lt;b</td></tr></tbody></table>'
+    """
+    head = "".join(f"<th>{escape(name)}</th>" for name in header)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(_text(cell))}</td>" for cell in row) + "</tr>"
+        for row in rows
+    )
+    above = f"<caption>{escape(caption)}</caption>" if caption else ""
+    return f"<table>{above}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _text(cell: object) -> str:

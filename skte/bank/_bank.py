@@ -11,6 +11,7 @@ from typing import Any, Self, overload
 
 from torch import nn
 
+from skte._table import format_html_table
 from skte.bank._checks import did_you_mean
 from skte.bank._entry import BankEntry
 from skte.bank._from_folder import read_folder
@@ -189,3 +190,13 @@ class ModelBank(Sequence[BankEntry]):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({list(self.names)})"
+
+    def _repr_html_(self) -> str:
+        rows = []
+        for entry in self.entries:
+            layers = entry.layers if isinstance(entry.layers, str) else ", ".join(entry.layers)
+            window = "fitted" if entry.window_size is None else entry.window_size
+            origin = "; ".join(f"{key}: {value}" for key, value in entry.provenance.items())
+            rows.append([entry.name, layers, window, len(entry.preprocessing), origin])
+        header = ["model", "layers", "window", "preprocessing steps", "provenance"]
+        return format_html_table(header, rows, caption=f"{len(self)} models")

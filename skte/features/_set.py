@@ -9,6 +9,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from skte._table import format_html_table
 from skte.features._block import FeatureBlock
 from skte.features._case import CaseFeatures, LayerSample
 
@@ -106,6 +107,21 @@ class FeatureSet(Sequence[CaseFeatures]):
         layers = ", ".join(f"{k}: {w}" for k, w in _widths(self.cases[0]).items())
         name = f"{self.name!r}, " if self.name else ""
         return f"FeatureSet({name}{len(self)} cases, layers {{{layers}}})"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            [
+                name,
+                width,
+                sum(len(case.layers[name].X) for case in self.cases),
+                sum(len(case.layers[name].X_case) for case in self.cases),
+            ]
+            for name, width in _widths(self.cases[0]).items()
+        ]
+        head = "with" if self.has_posterior else "without"
+        caption = f"{self.name or 'Features'}: {len(self)} cases, {head} source head"
+        header = ["layer", "channels", "voxels of classes", "voxels of whole cases"]
+        return format_html_table(header, rows, caption=caption)
 
     def blocks(self) -> list[FeatureBlock]:
         """Return one `FeatureBlock` per layer, coarse to fine, cases concatenated.
