@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
 from torch.nn import functional
@@ -46,7 +46,9 @@ def assert_describes(moments, X, y, rel):
         mean = moments.pivot + moments.offsets[k]
         np.testing.assert_allclose(mean, rows.mean(axis=0), rtol=rel, atol=rel)
         size = max(np.trace(scatter) / len(scatter), 1e-12)
-        np.testing.assert_allclose(moments.scatters[k], scatter, rtol=0, atol=rel * size)
+        # Voxels beyond the last centre are alike: their scatter is rounding of the sums.
+        rounding = 1e-14 * np.sum((rows - moments.pivot) ** 2)
+        np.testing.assert_allclose(moments.scatters[k], scatter, rtol=0, atol=rel * size + rounding)
 
 
 @pytest.fixture(params=["default", "thin slabs", "gathered", "weighted"])
@@ -143,6 +145,7 @@ def test_labels_far_apart_and_negative():
     st.floats(0.2, 2.5),
     st.integers(0, 3),
 )
+@example([0.0], 11, 0.5, 0)  # several voxels of a class beyond the last centre
 def test_fractional_positions(first, native, step, seed):
     rng = np.random.default_rng(seed)
     along = np.sort(np.array(first))
