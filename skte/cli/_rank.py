@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, redirect_stdout
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
@@ -27,7 +28,7 @@ from skte.cli._numbers import count, jobs, seed
 from skte.estimators import TransferabilityEstimator
 from skte.exceptions import SkteError
 from skte.extraction import SegmentationFeatureExtractor, resolve_device
-from skte.report import results_rows, write_results
+from skte.report import results_rows, write_report, write_results
 from skte.selection import ModelBankSelector
 
 __all__ = ["ESTIMATORS", "add_parser"]
@@ -62,6 +63,9 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--out", metavar="FILE", help="write the table as CSV, or as JSON if FILE ends in .json"
+    )
+    parser.add_argument(
+        "--report", metavar="FILE", help="write a page with pictures, FILE.html, to look at"
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     parser.add_argument(
@@ -118,7 +122,11 @@ def _add_extraction_options(parser: argparse._ArgumentGroup) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     if args.out:
-        _check_out(Path(args.out))
+        _check_out(Path(args.out), "--out", (".csv", ".json"))
+    if args.report:
+        if find_spec("matplotlib") is None:
+            raise SkteError("--report needs matplotlib: pip install 'skte[plot]'.")
+        _check_out(Path(args.report), "--report", (".html",))
     resolve_device(args.device)  # once, not as the failure of every model
     with _stdout_for_results():
         selector, problems = _fit(args)
@@ -128,6 +136,8 @@ def _run(args: argparse.Namespace) -> int:
     finally:  # neither a closed pipe nor a full disk costs both
         if args.out:
             write_results(selector.results_, args.out)
+        if args.report:
+            write_report(selector, args.report)
     failed = [row for row in rows if row["error"]]
     for row in failed:
         print(f"skte: failed: {row['name']}: {for_shell(row['error'])}", file=sys.stderr)
@@ -135,19 +145,19 @@ def _run(args: argparse.Namespace) -> int:
     return max(tell_problems(problems), 1 if failed else 0)
 
 
-def _check_out(path: Path) -> None:
+def _check_out(path: Path, option: str, endings: tuple[str, ...]) -> None:
     """Refuse before the work what would fail after it."""
     if not path.absolute().parent.is_dir():
-        raise SkteError(f"--out {path}: its folder does not exist; create it first.")
-    if path.suffix.lower() not in (".csv", ".json"):
-        raise SkteError(f"--out {path}: the name must end in .csv or .json.")
+        raise SkteError(f"{option} {path}: its folder does not exist; create it first.")
+    if path.suffix.lower() not in endings:
+        raise SkteError(f"{option} {path}: the name must end in {' or '.join(endings)}.")
     if path.is_dir():
-        raise SkteError(f"--out {path} is a folder; name a file in it.")
+        raise SkteError(f"{option} {path} is a folder; name a file in it.")
     try:  # the way it will be written
         with NamedTemporaryFile(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix):
             pass
     except OSError as error:
-        raise SkteError(f"--out {path} cannot be written: {error}.") from error
+        raise SkteError(f"{option} {path} cannot be written: {error}.") from error
 
 
 @contextmanager

@@ -270,3 +270,26 @@ def test_progress_bar_only_on_a_terminal(
     out = capsys.readouterr().out
     assert out.startswith("rank")
     assert len(out.splitlines()) == 3
+
+
+def test_a_report_is_written_beside_the_table(write_bank, data, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    out, report = tmp_path / "ranking.csv", tmp_path / "ranking.html"
+    bank = write_bank("good", "bad", "fine", broken=["bad"])
+    assert run(bank, data, "--out", out, "--report", report) == 1
+    page = report.read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>")
+    assert "Cannot be shown" not in page
+    for row in read_csv(out)[:2]:
+        assert f'<td class="n" data-sort="{float(row["score"])!r}">' in page
+    assert "bad failed: " in page
+    assert str(tmp_path) not in page.replace(read_csv(out)[-1]["error"], "")
+
+
+def test_an_unwritable_report_is_refused_before_the_work(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(_rank, "_fit", lambda args: pytest.fail("worked before checking"))
+    for name, told in (("r.pdf", "must end in .html"), ("gone/r.html", "does not exist")):
+        assert run("bank.json", data, "--report", tmp_path / name) == 2
+        shown = capsys.readouterr().err
+        assert "--report" in shown
+        assert told in shown
