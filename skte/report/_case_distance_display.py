@@ -131,7 +131,7 @@ class CaseDistanceDisplay:
         ax.set_facecolor("0.93")  # shows pairs that were not compared
         shown = np.ma.masked_invalid(self.distances[:n, :n])
         shown[np.eye(n, dtype=bool)] = np.ma.masked  # no case is far from itself
-        image = ax.imshow(shown, **{"cmap": "cividis", **dict(image_kw or {})})
+        image = ax.imshow(shown, **{"cmap": "cividis", "aspect": "auto", **dict(image_kw or {})})
         ax.set_yticks(range(n), [self._tick(i) for i in range(n)], fontsize="small")
         ax.set_xticks([])
         whole = len(self.case_ids)

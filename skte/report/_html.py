@@ -92,7 +92,8 @@ def table(
     Html
         The markup.
     """
-    body = []
+    body: list[Html] = []
+    first: list[Html] = [Html("")] * len(header)
     for row in rows:
         named, cells = False, []
         for value in row:
@@ -105,8 +106,14 @@ def table(
             else:
                 cells.append(element("th", value, scope="row"))
                 named = True
+        first = first if body else cells
         body.append(element("tr", cells))
-    heads = [element("th", name, scope="col") for name in header]
+    # Headings stand above their numbers.
+    right = ['class="n"' in str(cell) for cell in first]
+    heads = [
+        element("th", name, scope="col", class_="n" if to_right else None)
+        for name, to_right in zip(header, right, strict=True)
+    ]
     whole = element(
         "table",
         element("caption", caption),

@@ -52,9 +52,11 @@ def voxel_section(selector: ModelBankSelector, shown: Sequence[int]) -> Html:
         name = display.case.case_id
         n_class, n_all = len(display.sample.labels), len(display.sample.voxels)
         across = "xyz"[display.axis]
+        away = display.thickness
+        near = f"at most {away} slices away" if away else "on it"
         caption = (
             f"Case {name}: {n_class} voxels of classes and {n_all - n_class} of the whole case, of "
-            f"which each slice across {across} shows those at most {display.thickness} slices away."
+            f"which each slice across {across} shows those {near}."
         )
         alt = f"{len(display.slices)} slices of case {name} with sampled voxels and label outlines."
         figures.append(picture(display.figure_, alt, caption, kind="png"))

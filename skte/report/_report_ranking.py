@@ -69,7 +69,7 @@ def _confidence_cells(row: Mapping[str, Any]) -> list[Any]:
     low, high = row["interval_low"], row["interval_high"]
     span = "" if np.isnan(low) else f"{low:.4g} to {high:.4g}"
     return [
-        Html(span),
+        element("span", span, class_="one"),
         Html(f"{int(row['rank_low'])}-{int(row['rank_high'])}"),
         round(float(row["prob_best"]), 2),
         int(row["group"]),
