@@ -146,7 +146,7 @@ def picture(figure: Any, alt: str, caption: str, *, kind: str = "svg") -> Html:
     import matplotlib as mpl
 
     buffer = io.BytesIO()
-    options = {"svg.fonttype": "none", "svg.hashsalt": "skte", "font.family": "sans-serif"}
+    options: Any = {"svg.fonttype": "none", "svg.hashsalt": "skte", "font.family": "sans-serif"}
     with mpl.rc_context(options), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # the browser has the font
         if kind == "svg":

@@ -45,3 +45,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
     told.textContent = words.length ? `${shown} of ${body.rows.length} rows` : "";
   });
 }
+// Paper shows everything.
+addEventListener("beforeprint", () => {
+  for (const part of document.querySelectorAll("details")) part.open = true;
+});
