@@ -47,7 +47,7 @@ def write_report(
     """Write a page that shows a ranking and what it rests on.
 
     It is one file: pictures, style and script are inside, nothing is loaded from
-    elsewhere, and no path of this machine is in it.
+    elsewhere. Paths of this machine are in it where the message of a failure names one.
 
     Parameters
     ----------
