@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks._provenance import data_folder, provenance, write_json
 from benchmarks.evidence._driver import run
 from benchmarks.evidence._embedding import embed
-from benchmarks.evidence._noise import ENOUGH, seed_agreement
+from benchmarks.evidence._noise import ENOUGH, LEARNT, seed_agreement
 from benchmarks.evidence._page import write_page
 from benchmarks.evidence._protocol import FULL, SMOKE, Study
 from benchmarks.evidence._scores import ABLATION, CONTENDERS, ESTIMATORS, jackknifed, models_of
@@ -67,6 +67,8 @@ def print_noise(study: Study, out: Path, label: str | None = None) -> None:
     for one in done:
         tau = one["weighted_kendall"]
         verdict = "enough" if tau >= ENOUGH else "too noisy to judge an estimator by"
+        if one["best_dice"] < LEARNT:
+            verdict = f"but no model learnt the task: the best Dice is {one['best_dice']:.2f}"
         print(f"{one['target']}: two seeds agree at weighted Kendall {tau:.2f}, {verdict}")
     if label:
         settings = {**asdict(study), "seed": 0}

@@ -176,13 +176,9 @@ def _tune(job: Job, study: Study, out: Path, device: str) -> dict[str, Any]:
     model, task = job.model, study.task(job.target)
     train, test = split(study, job.target, out)
     network = fresh(model.architecture, task.n_classes, study.patch, 1000 + job.seed)
-    head = HEADS[model.architecture]
     state = torch.load(weights_path(out, model), weights_only=True)
-    load_body(network, {key: value.float() for key, value in state.items()}, head)
-    # A random last convolution decides by luck which classes a short training finds: in a
-    # pilot, one seed lost a class in nearly every model. From zero, all begin alike.
-    for parameter in network.get_submodule(head).parameters():
-        nn.init.zeros_(parameter)
+    weights = {key: value.float() for key, value in state.items()}
+    load_body(network, weights, HEADS[model.architecture])
     network.to(device)
     begun = time.perf_counter()
     losses = train_network(

@@ -12,10 +12,12 @@ from benchmarks.evidence._driver import record_of
 from benchmarks.evidence._jobs import Job
 from benchmarks.evidence._protocol import Study
 
-__all__ = ["ENOUGH", "seed_agreement"]
+__all__ = ["ENOUGH", "LEARNT", "seed_agreement"]
 
 #: Below this weighted Kendall, the ground truth is too noisy to judge an estimator by.
 ENOUGH = 0.8
+#: Seeds that agree on zeros agree on nothing: the best model must reach this mean Dice.
+LEARNT = 0.5
 
 
 def seed_agreement(study: Study, target: str, out: Path) -> dict[str, Any] | None:
@@ -40,6 +42,7 @@ def seed_agreement(study: Study, target: str, out: Path) -> dict[str, Any] | Non
         "target": target,
         "n_models": len(dice),
         "weighted_kendall": round(float(weightedtau(first, second).statistic), 3),
+        "best_dice": round(float(dice.mean(axis=(1, 2)).max()), 3),
         "pearson": round(float(pearsonr(first, second).statistic), 3),
         "weighted_kendall_by_class": [
             round(float(weightedtau(*dice[:, :, k].T).statistic), 3) for k in range(dice.shape[2])
