@@ -56,13 +56,13 @@ def test_rooms_hide_their_files(room):
 
 def test_version_is_in_the_changelog_and_citation():
     root = Path(skte.__file__).parents[1]
-    assert f"## [{skte.__version__}]" in (root / "CHANGELOG.md").read_text()
-    assert f"version: {skte.__version__}" in (root / "CITATION.cff").read_text()
+    assert f"## [{skte.__version__}]" in (root / "CHANGELOG.md").read_text("utf-8")
+    assert f"version: {skte.__version__}" in (root / "CITATION.cff").read_text("utf-8")
 
 
 def test_extras_used_by_the_cli_are_in_its_extra():
     root = Path(skte.__file__).parents[1]
-    extras = tomllib.loads((root / "pyproject.toml").read_text())["project"][
+    extras = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"][
         "optional-dependencies"
     ]
     assert {r.split(">")[0] for r in extras["cli"]} <= {r.split(">")[0] for r in extras["test"]}
@@ -70,7 +70,7 @@ def test_extras_used_by_the_cli_are_in_its_extra():
 
 def test_readme_starts_with_the_two_commands():
     root = Path(skte.__file__).parents[1]
-    blocks = (root / "README.md").read_text().split("```bash\n")[1:]
+    blocks = (root / "README.md").read_text("utf-8").split("```bash\n")[1:]
     assert len(blocks) == 2
     assert "skte demo" in blocks[0].split("```")[0]
     assert "pytest" in blocks[1].split("```")[0]

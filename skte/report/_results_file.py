@@ -65,7 +65,7 @@ def write_results(results: Mapping[str, Any], path: str | os.PathLike[str]) -> N
     >>> from skte.report import write_results
     >>> with TemporaryDirectory() as folder:
     ...     write_results({"name": ["a"], "rank": [1], "score": [-2.5]}, f"{folder}/r.csv")
-    ...     print(Path(folder, "r.csv").read_text())
+    ...     print(Path(folder, "r.csv").read_text("utf-8"))
     name,rank,score
     a,1,-2.5
     <BLANKLINE>

@@ -82,7 +82,7 @@ def write_report(
     >>> from skte.report import write_report
     >>> results = {"name": ["a", "b"], "score": [-1.0, -2.0], "rank": [1, 2]}
     >>> with TemporaryDirectory() as folder:
-    ...     page = write_report(results, f"{folder}/ranking.html").read_text()
+    ...     page = write_report(results, f"{folder}/ranking.html").read_text("utf-8")
     >>> "<title>Ranking of pre-trained models</title>" in page
     True
     """
