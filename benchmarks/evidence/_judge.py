@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import pearsonr, rankdata, weightedtau
+from scipy.stats import pearsonr, weightedtau
 
 __all__ = ["Target", "Verdict", "judge", "mean_tau_p", "tau"]
 
@@ -59,7 +59,6 @@ class Verdict:
     regret_3: float
     within: float
     standard_error: float
-    n_missing: int
 
 
 def judge(target: Target, scores: Values, left_out: Sequence[Values] = ()) -> Verdict:
@@ -82,7 +81,6 @@ def judge(target: Target, scores: Values, left_out: Sequence[Values] = ()) -> Ve
         regret_3=100 * float(performance.max() - performance[order[:3]].max()),
         within=_within(target, filled),
         standard_error=float(np.sqrt(variance)),
-        n_missing=int((~finite).sum()),
     )
 
 
@@ -132,9 +130,3 @@ def _jackknife(values: Sequence[float]) -> float:
 
 def _floats(scores: Values) -> NDArray[np.float64]:
     return np.array([np.nan if value is None else value for value in scores], dtype=float)
-
-
-def mean_rank(columns: Sequence[Values]) -> list[float]:
-    """Negative mean rank over several scores."""
-    ranks = [rankdata(-last_if_missing(one)) for one in columns]
-    return [-float(value) for value in np.mean(ranks, axis=0)]
