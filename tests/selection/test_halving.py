@@ -282,3 +282,15 @@ class TestLearningCurve:
     def test_too_few_cases(self, cases):
         with pytest.raises(DatasetError, match="at least four"):
             rank_learning_curve(LogME(), make_bank(2), cases[:3])
+
+
+@pytest.mark.parametrize("n_total", [None, 12, 40])
+def test_a_gap_of_means_has_the_textbook_error_of_a_sample_without_replacement(n_total):
+    values = np.random.default_rng(0).normal(size=(2, 8)) + np.array([[3.0], [0.0]])
+    n = values.shape[1]
+    without = (values.sum(axis=1, keepdims=True) - values) / (n - 1)
+    step = outpaced(values.mean(axis=1), without, n_total=n_total, n_keep=1, confidence_level=0.9)
+    difference = values[0] - values[1]
+    correction = 1.0 if n_total is None else 1 - n / n_total
+    expected = np.sqrt(difference.var(ddof=1) / n * correction)
+    np.testing.assert_allclose(step.gap_error[1], expected, rtol=1e-12)
