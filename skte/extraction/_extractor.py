@@ -24,6 +24,7 @@ from skte.exceptions import SkteWarning
 from skte.extraction._cache import FeatureCache
 from skte.extraction._cached import CaseCache
 from skte.extraction._compiled import CompiledNetwork
+from skte.extraction._memory import memory_kept
 from skte.extraction._model import LazyNetwork, entry_window, examine_model
 from skte.extraction._prepare import CasePreparer, CaseStore, SamplePlan, ahead
 from skte.extraction._run import CaseRunner
@@ -325,7 +326,11 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         all_voxels = self.moments == "all"
         preparer = CasePreparer(self._recipe, self._sample_plan(), all_voxels, store)
         head = self.source_head and self._recipe.source_head
-        with inference_ready(network, device), self._compiled(network, head) as compiled:
+        with (
+            memory_kept(device),
+            inference_ready(network, device),
+            self._compiled(network, head) as compiled,
+        ):
             runner = CaseRunner(
                 entry=self._recipe,
                 network=network,
