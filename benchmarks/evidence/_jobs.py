@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
 from benchmarks.evidence._data import split, training_cases
-from benchmarks.evidence._networks import HEADS, build, fresh
+from benchmarks.evidence._networks import HEADS, RATES, build, fresh
 from benchmarks.evidence._protocol import Model, Study
+from benchmarks.evidence._train import train
 from skte import BankEntry, SegmentationFeatureExtractor
 from skte._files import write_atomically
-from skte.demo import TrainingCase, load_body, train_network
+from skte.datasets import make_phantoms
+from skte.demo import TrainingCase, load_body, prepare_cases
 from skte.features import pack_case
 
 __all__ = ["Job", "entry_of", "jobs_of", "run_job", "weights_path"]
@@ -99,20 +100,19 @@ def _pretrain(job: Job, study: Study, out: Path, device: str) -> dict[str, Any]:
     model = job.model
     network = fresh(model.architecture, _head_size(model, study), study.patch, model.seed)
     losses: list[float] = []
-    if model.source is not None:
-        task = study.task(model.source)
-        subjects, _ = split(study, model.source, out)
-        cases = training_cases(subjects[: study.n_pretrain_cases], task)
+    if model.n_steps:
+        cases, n_classes = _source(study, model, out)
         network.to(device)
-        train = train_network if model.objective == "supervised" else _train_restoration
         losses = train(
             network,
             cases,
+            objective=model.objective,
+            n_classes=n_classes,
             n_steps=model.n_steps,
-            patch_size=study.patch,
+            patch=study.patch,
             batch_size=study.batch_size,
-            learning_rate=study.rate,
-            random_state=model.seed,
+            rate=RATES[model.architecture],
+            seed=model.seed,
         )
     state = {key: value.cpu().half() for key, value in network.state_dict().items()}
     path = weights_path(out, model)
@@ -124,71 +124,36 @@ def _pretrain(job: Job, study: Study, out: Path, device: str) -> dict[str, Any]:
     }
 
 
-def _train_restoration(
-    network: nn.Module,
-    cases: list[TrainingCase],
-    *,
-    n_steps: int,
-    patch_size: tuple[int, ...],
-    batch_size: int,
-    learning_rate: float,
-    random_state: int,
-) -> list[float]:
-    """Teach a network to restore patches with noise and with cubes cut out."""
-    rng = np.random.default_rng(random_state)
-    device = next(network.parameters()).device
-    optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=n_steps)
-    losses = []
-    network.train()
-    for _ in range(n_steps):
-        clean = torch.stack(
-            [
-                _patch(cases[int(rng.integers(len(cases)))].image, patch_size, rng)
-                for _ in range(batch_size)
-            ]
-        )
-        noise = rng.normal(scale=0.3, size=clean.shape).astype(np.float32)
-        coarse = rng.random((batch_size, 1, *(max(1, edge // 8) for edge in patch_size))) > 0.3
-        kept = functional.interpolate(torch.from_numpy(coarse).float(), size=tuple(patch_size))
-        spoilt = ((clean + torch.from_numpy(noise)) * kept).to(device)
-        loss = functional.mse_loss(network(spoilt), clean.to(device))
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        schedule.step()
-        losses.append(loss.item())
-    network.eval()
-    return losses
-
-
-def _patch(image: torch.Tensor, edges: tuple[int, ...], rng: np.random.Generator) -> torch.Tensor:
-    """A random patch; volumes smaller than it are padded."""
-    shape = image.shape[1:]
-    starts = [int(rng.integers(max(1, n - edge + 1))) for n, edge in zip(shape, edges, strict=True)]
-    window = tuple(slice(a, a + edge) for a, edge in zip(starts, edges, strict=True))
-    patch = image[(slice(None), *window)]
-    missing = [edge - n for n, edge in zip(patch.shape[1:], edges, strict=True)]
-    return functional.pad(patch, [p for extra in missing[::-1] for p in (0, extra)])
+def _source(study: Study, model: Model, out: Path) -> tuple[list[TrainingCase], int]:
+    """Cases to pre-train on, and their classes; phantoms where no task is the source."""
+    if model.source is None:
+        return prepare_cases(make_phantoms(4, size=(40, 40, 40), random_state=1), (0, 1)), 2
+    subjects, _ = split(study, model.source, out)
+    task = study.task(model.source)
+    return training_cases(subjects[: study.n_pretrain_cases], task), task.n_classes
 
 
 def _tune(job: Job, study: Study, out: Path, device: str) -> dict[str, Any]:
     model, task = job.model, study.task(job.target)
-    train, test = split(study, job.target, out)
+    own, test = split(study, job.target, out)
     network = fresh(model.architecture, task.n_classes, study.patch, 1000 + job.seed)
     state = torch.load(weights_path(out, model), weights_only=True)
     weights = {key: value.float() for key, value in state.items()}
     load_body(network, weights, HEADS[model.architecture])
     network.to(device)
     begun = time.perf_counter()
-    losses = train_network(
+    losses = train(
         network,
-        training_cases(train[: study.n_tune_cases], task),
+        training_cases(own[: study.n_tune_cases], task),
+        objective="supervised",
+        n_classes=task.n_classes,
         n_steps=study.tune_steps,
-        patch_size=study.patch,
+        patch=study.patch,
         batch_size=study.batch_size,
-        learning_rate=study.rate,
-        random_state=job.seed,
+        rate=study.head_rate,
+        body_rate=study.body_rate,
+        head=HEADS[model.architecture],
+        seed=job.seed,
     )
     seconds = time.perf_counter() - begun
     per_case = [
@@ -230,8 +195,8 @@ def _dice(a: torch.Tensor, b: torch.Tensor) -> float:
 def _extract(job: Job, study: Study, out: Path, device: str) -> dict[str, Any]:
     """Sample features of the ranking cases, and try the source head as it is."""
     entry = entry_of(job.model, study, out)
-    train, _ = split(study, job.target, out)
-    subjects = train[: study.n_rank_cases]
+    own, _ = split(study, job.target, out)
+    subjects = own[: study.n_rank_cases]
     extractor = SegmentationFeatureExtractor(entry, device=device, random_state=0)
     begun = time.perf_counter()
     features = extractor.fit_transform(subjects)

@@ -9,11 +9,13 @@ from torch import nn
 
 from skte.demo import small_unet
 
-__all__ = ["ARCHITECTURES", "HEADS", "build", "fresh"]
+__all__ = ["ARCHITECTURES", "HEADS", "RATES", "build", "fresh"]
 
 _WIDTHS = {"unet_w4": (4, 8, 16, 32), "unet_w8": (8, 16, 32, 64)}
 #: Module that holds the last convolution, by architecture.
 HEADS = {"unet_w4": "head", "unet_w8": "head", "unetr": "out"}
+#: Rate of pre-training, by architecture: what each one learns at.
+RATES = {"unet_w4": 4e-3, "unet_w8": 4e-3, "unetr": 1e-3}
 ARCHITECTURES = tuple(HEADS)
 
 

@@ -27,7 +27,8 @@ class Model:
     """A member of a bank, and how it was pre-trained.
 
     ``source`` is the task it was pre-trained on, None for random weights. ``objective``
-    is "supervised" or "restoration" (self-supervised, of masked and noisy images).
+    is "supervised", "restoration" (self-supervised, of masked and noisy images) or
+    "collapse" (taught that all is background).
     """
 
     name: str
@@ -49,9 +50,9 @@ class Study:
     n_pretrain_cases, n_tune_cases, n_test_cases, n_rank_cases : int
         Cases of a source task; of a target for fine-tuning, testing, ranking. Fine-tuning
         uses the first of those that rank. Test cases are never among either.
-    tune_steps, tune_rate, seeds
-        The one recipe of fine-tuning. A seed sets the new head and the patches, and
-        every model sees the same patches.
+    tune_steps, head_rate, body_rate, seeds
+        The one recipe of fine-tuning; the new head learns faster than what was loaded.
+        A seed sets the new head and the patches, and every model sees the same patches.
     long, short : int
         Steps of pre-training.
     """
@@ -63,10 +64,11 @@ class Study:
     n_rank_cases: int = 20
     n_test_cases: int = 12
     batch_size: int = 2
-    rate: float = 4e-3
-    tune_steps: int = 150
+    tune_steps: int = 200
+    head_rate: float = 5e-3
+    body_rate: float = 5e-4
     seeds: tuple[int, ...] = (0, 1)
-    long: int = 400
+    long: int = 500
     short: int = 80
 
     def task(self, name: str) -> Task:
@@ -75,22 +77,23 @@ class Study:
 
     def pretrained(self, source: str) -> list[Model]:
         """Models that one source task gives."""
-        long = Model("", "unet_w4", source, self.long)
+        long = Model("", "unet_w8", source, self.long)
         variants = {
-            "unet_w4": long,
-            "unet_w4_short": replace(long, n_steps=self.short),
-            "unet_w4_restoration": replace(long, objective="restoration"),
-            "unet_w8": replace(long, architecture="unet_w8"),
+            "unet_w8": long,
+            "unet_w8_short": replace(long, n_steps=self.short),
+            "unet_w8_restoration": replace(long, objective="restoration"),
+            "unet_w4": replace(long, architecture="unet_w4"),
             "unetr": replace(long, architecture="unetr"),
         }
         return [replace(model, name=f"{source}__{key}") for key, model in variants.items()]
 
     def untrained(self) -> list[Model]:
-        """Models with random weights."""
+        """Models with random weights, and one that forgot even those."""
         return [
             Model("none__unet_w4", "unet_w4"),
             Model("none__unet_w8", "unet_w8"),
             Model("none__unetr", "unetr"),
+            Model("none__unet_w8_collapsed", "unet_w8", None, self.short, "collapse"),
         ]
 
     def models(self) -> list[Model]:

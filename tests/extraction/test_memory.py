@@ -1,0 +1,112 @@
+"""Memory stays with the process during the passes, and goes back afterwards."""
+
+import gc
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from skte.bank import BankEntry
+from skte.datasets import make_phantoms
+from skte.extraction import SegmentationFeatureExtractor, _memory
+from skte.extraction._memory import memory_kept
+
+resource = pytest.importorskip("resource")
+
+CPU = torch.device("cpu")
+N_BLOCKS, MIB = 6, 40  # above the largest block that glibc keeps by itself
+
+glibc = pytest.mark.skipif(_memory._glibc() is None, reason="the C library is not glibc")
+
+
+def faults():
+    """Pages that blocks of memory ask for when they are taken and given back in turn."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(N_BLOCKS):
+        torch.ones(MIB * 2**18)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) * resource.getpagesize()
+
+
+def resident():
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+@glibc
+def test_blocks_are_used_again_inside_and_returned_afterwards():
+    whole = N_BLOCKS * MIB * 2**20
+    assert faults() > 0.9 * whole
+    with memory_kept(CPU):
+        faults()
+        assert faults() < 0.1 * whole
+        kept = resident()
+    assert resident() < kept - 0.9 * MIB * 2**20
+    assert faults() > 0.9 * whole
+
+
+@glibc
+def test_the_last_to_leave_returns_it():
+    whole = N_BLOCKS * MIB * 2**20
+    with memory_kept(CPU):
+        with memory_kept(CPU):
+            faults()
+        assert faults() < 0.1 * whole
+    assert faults() > 0.9 * whole
+
+
+@glibc
+def test_it_is_returned_after_an_error():
+    with pytest.raises(RuntimeError), memory_kept(CPU):
+        raise RuntimeError
+    assert _memory._users == 0
+    assert faults() > 0.9 * N_BLOCKS * MIB * 2**20
+
+
+@glibc
+def test_threads_may_share_it():
+    def work(_):
+        with memory_kept(CPU):
+            torch.ones(2**20)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(64)))
+    assert _memory._users == 0
+
+
+@pytest.mark.parametrize("device", ["cuda", "meta"])
+def test_other_devices_are_left_alone(device):
+    with memory_kept(torch.device(device)):
+        assert _memory._users == 0
+
+
+def test_other_c_libraries_are_left_alone(monkeypatch):
+    def no_library(_):
+        raise OSError
+
+    monkeypatch.setattr(_memory.ctypes, "CDLL", no_library)
+    _memory._glibc.cache_clear()
+    try:
+        with memory_kept(CPU):
+            assert _memory._users == 0
+    finally:
+        _memory._glibc.cache_clear()
+
+
+@glibc
+def test_extraction_runs_inside_and_leaves():
+    seen = []
+
+    class Watching(torch.nn.Conv3d):
+        def forward(self, x):
+            seen.append(_memory._users)
+            return super().forward(x)
+
+    network = torch.nn.Sequential(Watching(1, 2, 3, padding=1), torch.nn.Conv3d(2, 2, 1))
+    entry = BankEntry.from_module("watched", network)
+    extractor = SegmentationFeatureExtractor(entry, layers=["0"], source_head=False)
+    extractor.fit(make_phantoms(2, size=(16, 16, 16)))
+    seen.clear()
+    extractor.transform(make_phantoms(2, size=(16, 16, 16)))
+    gc.collect()
+    assert set(seen) == {1}
+    assert _memory._users == 0
