@@ -16,6 +16,7 @@ from pathlib import Path
 from benchmarks._provenance import data_folder, provenance, write_json
 from benchmarks.evidence._driver import run
 from benchmarks.evidence._embedding import embed
+from benchmarks.evidence._jobs import KINDS
 from benchmarks.evidence._noise import ENOUGH, LEARNT, seed_agreement
 from benchmarks.evidence._page import write_page
 from benchmarks.evidence._protocol import FULL, SMOKE, Study
@@ -35,6 +36,7 @@ def main() -> None:
     running.add_argument("--out", required=True, type=Path, help="folder of all that is made")
     running.add_argument("--targets", nargs="+", default=[task.name for task in FULL.tasks])
     running.add_argument("--jobs", type=int, help="jobs at a time (default: one a core)")
+    running.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="of job")
     noise = commands.add_parser("noise", help="compare fine-tuning seeds")
     noise.add_argument("--out", required=True, type=Path, help="as for run")
     noise.add_argument("--label", help="also write results/noise_LABEL.json")
@@ -47,7 +49,7 @@ def main() -> None:
     if args.smoke:
         smoke()
     elif args.command == "run":
-        run(FULL, args.targets, data_folder(args.data), args.out, args.jobs)
+        run(FULL, args.targets, data_folder(args.data), args.out, args.jobs, args.kinds)
         print_noise(FULL, args.out)
     elif args.command == "noise":
         print_noise(FULL, args.out, args.label)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from multiprocessing import get_context
@@ -15,7 +16,7 @@ import torch
 
 from benchmarks._provenance import write_json
 from benchmarks.evidence._data import prepare_task
-from benchmarks.evidence._jobs import Job, jobs_of, run_job
+from benchmarks.evidence._jobs import KINDS, Job, jobs_of, run_job
 from benchmarks.evidence._protocol import Study
 
 __all__ = ["record_of", "run"]
@@ -34,14 +35,21 @@ def record_of(job: Job, out: Path) -> dict[str, Any] | None:
     return record if record["job"] == asdict(job) else None
 
 
-def run(study: Study, targets: list[str], data: Path | None, out: Path, n_jobs: int | None) -> None:
+def run(
+    study: Study,
+    targets: list[str],
+    data: Path | None,
+    out: Path,
+    n_jobs: int | None,
+    kinds: Sequence[str] = KINDS,
+) -> None:
     """Do what is not done yet."""
     _check_settings(study, out)
     for task in study.tasks:
         prepare_task(task, data, out)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    workers = n_jobs or (1 if device == "cuda" else len(os.sched_getaffinity(0)))
-    stages = jobs_of(study, targets)
+    workers = n_jobs or len(os.sched_getaffinity(0))  # these networks do not fill a GPU
+    stages = [[j for j in stage if j.kind in kinds] for stage in jobs_of(study, targets)]
     total = sum(_cost(job, study) for stage in stages for job in stage)
     todo = [[job for job in stage if record_of(job, out) is None] for stage in stages]
     left = sum(_cost(job, study) for stage in todo for job in stage)
@@ -50,7 +58,7 @@ def run(study: Study, targets: list[str], data: Path | None, out: Path, n_jobs: 
     # Spawned, since forked children inherit thread pools that no longer run.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         for stage in todo:
-            stage.sort(key=lambda job: (job.kind == "tune", job.seed, -_cost(job, study)))
+            stage.sort(key=lambda job: (job.seed, -_cost(job, study)))
             running = {pool.submit(run_job, job, study, out, device): job for job in stage}
             for future in as_completed(running):
                 job = running[future]

@@ -22,7 +22,7 @@ from skte.datasets import make_phantoms
 from skte.demo import TrainingCase, load_body, prepare_cases
 from skte.features import pack_case
 
-__all__ = ["Job", "entry_of", "jobs_of", "run_job", "weights_path"]
+__all__ = ["KINDS", "Job", "entry_of", "jobs_of", "run_job", "weights_path"]
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,12 @@ def jobs_of(study: Study, targets: list[str]) -> list[list[Job]]:
     """Stages of jobs; those of a stage depend on earlier stages alone."""
     needed = [model for model in study.models() if any(model in study.bank(t) for t in targets)]
     stages = [[Job("pretrain", model) for model in needed]]
-    for target in targets:
-        bank = study.bank(target)
-        tuning = [Job("tune", model, target, seed) for seed in study.seeds for model in bank]
-        stages.append([Job("extract", model, target) for model in bank] + tuning)
-    return stages
+    # One stage, so that no core waits; the first seeds of all targets come before the second.
+    later = [Job("extract", model, target) for target in targets for model in study.bank(target)]
+    for seed in study.seeds:
+        for target in targets:
+            later += [Job("tune", model, target, seed) for model in study.bank(target)]
+    return [*stages, later]
 
 
 def run_job(job: Job, study: Study, out: Path, device: str) -> dict[str, Any]:
@@ -175,7 +176,7 @@ def segment(network: nn.Module, image: torch.Tensor, patch: tuple[int, ...]) -> 
     device = next(network.parameters()).device
     with torch.inference_mode():
         logits = sliding_window_inference(
-            image[None].to(device), patch, 1, network, overlap=0.25, mode="gaussian"
+            image[None].to(device), patch, 8, network, overlap=0.25, mode="gaussian"
         )
     return logits[0].argmax(dim=0).cpu()  # type: ignore[union-attr,call-overload,no-any-return]
 
@@ -222,3 +223,4 @@ def _extract(job: Job, study: Study, out: Path, device: str) -> dict[str, Any]:
 
 
 _DO = {"pretrain": _pretrain, "tune": _tune, "extract": _extract}
+KINDS = tuple(_DO)

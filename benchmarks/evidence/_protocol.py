@@ -60,16 +60,16 @@ class Study:
     tasks: tuple[Task, ...]
     patch: tuple[int, int, int] = (32, 32, 16)
     n_pretrain_cases: int = 40
-    n_tune_cases: int = 8
+    n_tune_cases: int = 5
     n_rank_cases: int = 20
     n_test_cases: int = 12
-    batch_size: int = 2
-    tune_steps: int = 200
+    batch_size: int = 4
+    tune_steps: int = 400
     head_rate: float = 5e-3
     body_rate: float = 5e-4
     seeds: tuple[int, ...] = (0, 1)
-    long: int = 500
-    short: int = 80
+    long: int = 1000
+    short: int = 100
 
     def task(self, name: str) -> Task:
         """Look a task up."""
@@ -80,9 +80,9 @@ class Study:
         long = Model("", "unet_w8", source, self.long)
         variants = {
             "unet_w8": long,
-            "unet_w8_short": replace(long, n_steps=self.short),
             "unet_w8_restoration": replace(long, objective="restoration"),
             "unet_w4": replace(long, architecture="unet_w4"),
+            "unet_w4_short": replace(long, architecture="unet_w4", n_steps=self.short),
             "unetr": replace(long, architecture="unetr"),
         }
         return [replace(model, name=f"{source}__{key}") for key, model in variants.items()]

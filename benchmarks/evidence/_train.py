@@ -48,7 +48,7 @@ def train(
     """
     rng = np.random.default_rng(seed)
     device = next(network.parameters()).device
-    loss_of = _losses(objective, cases, n_classes, rng)
+    loss_of = _losses(objective, cases, n_classes, rng, device)
     groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
     for name, parameter in network.named_parameters():
         groups[not head or name.startswith(f"{head}.")].append(parameter)
@@ -60,10 +60,11 @@ def train(
             if groups[is_head]
         ],
         weight_decay=1e-4,
+        fused=device.type == "cuda",
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _factor(step, n_steps))
     places = [_places(case, n_classes) for case in cases]
-    losses = []
+    losses: list[torch.Tensor] = []
     network.train()
     for _ in range(n_steps):
         drawn = []
@@ -78,9 +79,9 @@ def train(
         nn.utils.clip_grad_norm_(network.parameters(), _CLIP)
         optimizer.step()
         schedule.step()
-        losses.append(loss.item())
+        losses.append(loss.detach())  # no number yet: a GPU would have to be waited for
     network.eval()
-    return losses
+    return [float(loss) for loss in losses]
 
 
 def _factor(step: int, n_steps: int) -> float:
@@ -91,7 +92,11 @@ def _factor(step: int, n_steps: int) -> float:
 
 
 def _losses(
-    objective: str, cases: Sequence[TrainingCase], n_classes: int, rng: np.random.Generator
+    objective: str,
+    cases: Sequence[TrainingCase],
+    n_classes: int,
+    rng: np.random.Generator,
+    device: torch.device,
 ) -> Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]:
     if objective == "restoration":
         return lambda network, images, _: _restoration(network, images, rng)
@@ -99,7 +104,7 @@ def _losses(
         return lambda network, images, targets: functional.cross_entropy(
             network(images), torch.zeros_like(targets)
         )
-    weights = _class_weights(cases, n_classes)
+    weights = _class_weights(cases, n_classes).to(device)
     return lambda network, images, targets: _supervised(network(images), targets, weights)
 
 
@@ -119,9 +124,7 @@ def _supervised(logits: torch.Tensor, target: torch.Tensor, weights: torch.Tenso
     axes = (0, *range(2, logits.ndim))
     overlap = (predicted * truth).sum(axes)
     dice = (2 * overlap + 1) / (predicted.sum(axes) + truth.sum(axes) + 1)
-    entropy = functional.cross_entropy(
-        logits, target, weight=weights.to(logits.device), ignore_index=_IGNORED
-    )
+    entropy = functional.cross_entropy(logits, target, weight=weights, ignore_index=_IGNORED)
     return entropy + 1 - dice[1:].mean()
 
 

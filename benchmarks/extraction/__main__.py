@@ -22,7 +22,7 @@ import torch
 from monai.inferers import sliding_window_inference
 
 from benchmarks._provenance import provenance, write_json
-from benchmarks.extraction import _costs, _few, _published
+from benchmarks.extraction import _costs, _few, _gpu, _published
 from benchmarks.extraction._networks import NETWORKS
 from benchmarks.extraction._switches import switches
 from benchmarks.extraction._timing import (
@@ -191,6 +191,7 @@ def main() -> None:
         # Transformers take multiples of 32.
         "over bare": lambda: {n: over_bare(n, _CUBE, _TWO_CUBES, more) for n in others},
         "switches": lambda: {n: switches(n, _CUBE, more) for n in others},
+        "gpu": lambda: _gpu.gpu(others, window, shape, more),
     }
     for title, measure in parts.items():
         if not args.only or title in args.only:

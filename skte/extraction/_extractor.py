@@ -26,6 +26,7 @@ from skte.extraction._cached import CaseCache
 from skte.extraction._compiled import CompiledNetwork
 from skte.extraction._memory import memory_kept
 from skte.extraction._model import LazyNetwork, entry_window, examine_model
+from skte.extraction._precision import whole_float32
 from skte.extraction._prepare import CasePreparer, CaseStore, SamplePlan, ahead
 from skte.extraction._run import CaseRunner
 from skte.extraction._settings import cell_edges, resolve_device
@@ -328,6 +329,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         head = self.source_head and self._recipe.source_head
         with (
             memory_kept(device),
+            whole_float32(device),
             inference_ready(network, device),
             self._compiled(network, head) as compiled,
         ):

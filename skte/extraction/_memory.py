@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 
 import torch
+
+from skte.extraction._shared import SharedSetting
 
 __all__ = ["memory_kept"]
 
@@ -20,12 +21,8 @@ _MIB = 2**20
 # a program frees, so they stay where that adjustment ends.
 _AFTERWARDS = ((_MMAP_MAX, 65536), (_MMAP_THRESHOLD, 32 * _MIB), (_TRIM_THRESHOLD, 64 * _MIB))
 
-_lock = threading.Lock()
-_users = 0
 
-
-@contextmanager
-def memory_kept(device: torch.device) -> Iterator[None]:
+def memory_kept(device: torch.device) -> AbstractContextManager[None]:
     """Let activations reuse memory from one layer, and one window, to the next.
 
     glibc maps every block above 32 MiB anew and unmaps it when it is freed, so each
@@ -40,29 +37,24 @@ def memory_kept(device: torch.device) -> Iterator[None]:
     device : torch.device
         Where the network runs.
     """
-    libc = _glibc() if device.type == "cpu" else None
+    return _kept.held() if device.type == "cpu" and _glibc() else nullcontext()
+
+
+def _keep() -> Callable[[], None]:
+    _set(((_MMAP_MAX, 0), (_TRIM_THRESHOLD, _NEVER)))
+    return lambda: _set(_AFTERWARDS)
+
+
+_kept = SharedSetting(_keep)
+
+
+def _set(values: tuple[tuple[int, int], ...]) -> None:
+    libc = _glibc()
     if libc is None:
-        yield
         return
-    global _users
-    with _lock:
-        _users += 1
-        if _users == 1:
-            libc.malloc_trim(0)  # else what others freed adds to the peak
-            _set(libc.mallopt, ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, _NEVER)))
-    try:
-        yield
-    finally:
-        with _lock:
-            _users -= 1
-            if _users == 0:
-                _set(libc.mallopt, _AFTERWARDS)
-                libc.malloc_trim(0)
-
-
-def _set(mallopt: Callable[[int, int], int], values: tuple[tuple[int, int], ...]) -> None:
     for parameter, value in values:
-        mallopt(parameter, value)
+        libc.mallopt(parameter, value)
+    libc.malloc_trim(0)  # at the beginning too: what others freed would add to the peak
 
 
 @cache

@@ -58,7 +58,7 @@ def test_the_last_to_leave_returns_it():
 def test_it_is_returned_after_an_error():
     with pytest.raises(RuntimeError), memory_kept(CPU):
         raise RuntimeError
-    assert _memory._users == 0
+    assert _memory._kept.n_users == 0
     assert faults() > 0.9 * N_BLOCKS * MIB * 2**20
 
 
@@ -70,13 +70,13 @@ def test_threads_may_share_it():
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(64)))
-    assert _memory._users == 0
+    assert _memory._kept.n_users == 0
 
 
 @pytest.mark.parametrize("device", ["cuda", "meta"])
 def test_other_devices_are_left_alone(device):
     with memory_kept(torch.device(device)):
-        assert _memory._users == 0
+        assert _memory._kept.n_users == 0
 
 
 def test_other_c_libraries_are_left_alone(monkeypatch):
@@ -87,7 +87,7 @@ def test_other_c_libraries_are_left_alone(monkeypatch):
     _memory._glibc.cache_clear()
     try:
         with memory_kept(CPU):
-            assert _memory._users == 0
+            assert _memory._kept.n_users == 0
     finally:
         _memory._glibc.cache_clear()
 
@@ -98,7 +98,7 @@ def test_extraction_runs_inside_and_leaves():
 
     class Watching(torch.nn.Conv3d):
         def forward(self, x):
-            seen.append(_memory._users)
+            seen.append(_memory._kept.n_users)
             return super().forward(x)
 
     network = torch.nn.Sequential(Watching(1, 2, 3, padding=1), torch.nn.Conv3d(2, 2, 1))
@@ -109,4 +109,4 @@ def test_extraction_runs_inside_and_leaves():
     extractor.transform(make_phantoms(2, size=(16, 16, 16)))
     gc.collect()
     assert set(seen) == {1}
-    assert _memory._users == 0
+    assert _memory._kept.n_users == 0
