@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["file_digest", "tensor_digest"]
+__all__ = ["file_digest", "file_stamp", "tensor_digest"]
 
 # Seconds within which a second change may leave a file's times as they are.
 _CLOCK_TICK = 2.0
@@ -62,6 +62,28 @@ def file_digest(path: str | os.PathLike[str]) -> str:
             _KNOWN.clear()
         _KNOWN[before] = digest
     return digest
+
+
+def file_stamp(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Size and time of the last change of a file, in nanoseconds: where it differs, look again.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+
+    Returns
+    -------
+    tuple of int
+        Of one file alone; inodes and other times change on some network folders by themselves.
+
+    Raises
+    ------
+    OSError
+        If there is no such file.
+    """
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns
 
 
 def tensor_digest(tensor: torch.Tensor) -> str:

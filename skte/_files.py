@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import re
+import secrets
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["write_atomically", "write_text_atomically"]
+from skte._locks import is_abandoned, lock, open_flags
+
+__all__ = ["check_writable", "write_atomically", "write_text_atomically"]
 
 
 def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], object]) -> Path:
     """Let `write` fill a temporary file beside `path`, then put it in place.
+
+    What a killed process left of an earlier try at this very file is removed.
 
     Parameters
     ----------
@@ -26,20 +33,16 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], objec
         `path`.
     """
     target = Path(path)
-    handle, name = tempfile.mkstemp(
-        dir=target.parent, prefix=f".{target.stem}-", suffix=target.suffix
-    )
-    os.close(handle)
-    temporary = Path(name)
+    temporary, handle = _begin(target)
     try:
+        if lock(handle) is None:  # Windows replaces no file that is open
+            handle = _close(handle)
         write(temporary)
-        # mkstemp's files are private; give the permissions an ordinary file has.
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
         temporary.replace(target)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        _close(handle)
     return target
 
 
@@ -68,3 +71,47 @@ def write_text_atomically(path: str | os.PathLike[str], text: str) -> Path:
     ['a.txt']
     """
     return write_atomically(path, lambda file: file.write_text(text, encoding="utf-8"))
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Try whether `write_atomically` could write a file, and leave nothing behind.
+
+    Parameters
+    ----------
+    path : path-like
+        The file to be.
+
+    Raises
+    ------
+    OSError
+        If it could not.
+    """
+    temporary, handle = _begin(Path(path))
+    _close(handle)
+    temporary.unlink(missing_ok=True)
+
+
+def _begin(target: Path) -> tuple[Path, int]:
+    """Make a temporary file that `_sweep` knows; return its handle as well."""
+    _sweep(target)
+    name = f".{target.stem}.{secrets.token_hex(8)}.tmp{target.suffix}"
+    temporary = target.with_name(name)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | open_flags("O_NOFOLLOW", "O_CLOEXEC")
+    return temporary, os.open(temporary, flags, 0o666)
+
+
+def _sweep(target: Path) -> None:
+    """Remove what killed processes left beside a file of theirs."""
+    stem, suffix = re.escape(target.stem), re.escape(target.suffix)
+    leftover = re.compile(rf"\.{stem}\.[0-9a-f]{{16}}\.tmp{suffix}")
+    with suppress(OSError):  # the folder may be write-only
+        for path in [p for p in target.parent.iterdir() if leftover.fullmatch(p.name)]:
+            # Taken from a writer that has not locked it yet, it is made again by `write`.
+            if is_abandoned(path, abs(time.time() - path.lstat().st_mtime)):
+                path.unlink()
+
+
+def _close(handle: int) -> int:
+    if handle >= 0:
+        os.close(handle)
+    return -1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 
-__all__ = ["age", "count", "jobs", "seed", "size"]
+__all__ = ["age", "count", "jobs", "seconds", "seed", "size"]
 
 _BYTES: dict[str, float] = {
     "": 1,
@@ -13,6 +13,7 @@ _BYTES: dict[str, float] = {
     **{f"{letter}b": 1000**i for i, letter in enumerate("kmgt", start=1)},
     **{f"{letter}ib": 1024**i for i, letter in enumerate("kmgt", start=1)},
 }
+_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DAYS = {"": 1.0, "h": 1 / 24, "d": 1.0, "w": 7.0}
 
 
@@ -42,6 +43,14 @@ def size(text: str) -> float:
 def age(text: str) -> float:
     """Read a time in days: ``30``, ``30d``, ``12h``, ``2w``."""
     return _with_unit(text, _DAYS, "a time such as 12h, 30d or 2w")
+
+
+def seconds(text: str) -> float:
+    """Read a time in seconds, above 0: ``90``, ``90s``, ``15m``, ``2h``."""
+    value = _with_unit(text, _SECONDS, "a time such as 90s, 15m or 2h")
+    if value == 0:
+        raise argparse.ArgumentTypeError("must be above 0; leave it out for no limit")
+    return value
 
 
 def _with_unit(text: str, units: dict[str, float], expected: str) -> float:

@@ -8,11 +8,9 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 import numpy as np
@@ -21,10 +19,11 @@ from sklearn.callback import ProgressBar
 from sklearn.exceptions import FitFailedWarning
 
 from skte import estimators
+from skte._files import check_writable
 from skte._table import format_table
 from skte.cli._bank_options import add_trusted_option, for_shell, open_bank, tell_problems
 from skte.cli._data_options import add_data_options, load_data
-from skte.cli._numbers import count, jobs, seed
+from skte.cli._numbers import count, jobs, seconds, seed
 from skte.estimators import TransferabilityEstimator
 from skte.exceptions import SkteError
 from skte.extraction import SegmentationFeatureExtractor, resolve_device
@@ -70,6 +69,12 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     parser.add_argument(
         "--n-jobs", type=jobs, metavar="N", help="models at a time; -1: one a core (default: 1)"
+    )
+    parser.add_argument(
+        "--timeout",
+        type=seconds,
+        metavar="TIME",
+        help="a model that takes longer (90s, 15m, 2h) is ended and listed as failed",
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
     parser.add_argument(
@@ -154,8 +159,7 @@ def _check_out(path: Path, option: str, endings: tuple[str, ...]) -> None:
     if path.is_dir():
         raise SkteError(f"{option} {path} is a folder; name a file in it.")
     try:  # the way it will be written
-        with NamedTemporaryFile(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix):
-            pass
+        check_writable(path)
     except OSError as error:
         raise SkteError(f"{option} {path} cannot be written: {error}.") from error
 
@@ -193,6 +197,7 @@ def _fit(args: argparse.Namespace) -> tuple[ModelBankSelector, list[str]]:
         cache=args.cache,
         n_jobs=args.n_jobs,
         device=args.device,
+        timeout=args.timeout,
         error_score="raise" if args.error_score == "raise" else np.nan,
         random_state=args.seed,
     )
@@ -202,13 +207,7 @@ def _fit(args: argparse.Namespace) -> tuple[ModelBankSelector, list[str]]:
     with warnings.catch_warnings():
         # Failures are listed after the table.
         warnings.simplefilter("ignore", FitFailedWarning)
-        try:
-            selector.fit(bank, load_data(args.data, args))
-        except BrokenProcessPool as error:
-            raise SkteError(
-                "A worker process died: a model crashed it, or memory ran out. Run with "
-                "--n-jobs 1 --verbose to see where."
-            ) from error
+        selector.fit(bank, load_data(args.data, args))
     return selector, problems
 
 

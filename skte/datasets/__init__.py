@@ -15,6 +15,7 @@ from skte.datasets._nnunet import load_nnunet_raw
 from skte.datasets._phantoms import PHANTOM_TASKS, make_phantoms
 from skte.datasets._problem import Problem
 from skte.datasets._report import CaseSummary, DatasetReport, inspect_dataset
+from skte.datasets._stamp import case_stamp, check_unchanged
 
 __all__ = [
     "Case",
@@ -25,7 +26,9 @@ __all__ = [
     "Problem",
     "cache_home",
     "case_fingerprint",
+    "case_stamp",
     "check_dataset",
+    "check_unchanged",
     "fetch_msd",
     "inspect_dataset",
     "load_bids",

@@ -19,7 +19,7 @@ from skte.datasets._relabel import RelabelingReader
 from skte.datasets._subject import split_images, subject_case_id
 from skte.exceptions import DatasetError
 
-__all__ = ["case_fingerprint"]
+__all__ = ["case_fingerprint", "image_paths", "is_loaded", "is_whole_file"]
 
 # Formats that hold all of an image in one file. Others have a second file beside the one
 # that is named, or are folders.
@@ -92,7 +92,7 @@ def case_fingerprint(subject: Any) -> str:
 
 
 def _fingerprint(image: Any) -> list[Any]:
-    paths = _paths(image)
+    paths = image_paths(image)
     if not paths:
         return _of_values(image)
     fresh = type(image)(image.path, reader=image.reader)
@@ -100,24 +100,27 @@ def _fingerprint(image: Any) -> list[Any]:
     if isinstance(reader, RelabelingReader):
         how = ["relabeled", list(reader.relabeling.ids), reader.relabeling.rest]
         reader = reader.reader
-    if reader is not read_image or not all(_is_whole(path) for path in paths):
-        return _of_values(image if _is_loaded(image) else fresh)
-    if _is_loaded(image) and not _are_alike(image, fresh):
+    if reader is not read_image or not all(is_whole_file(path) for path in paths):
+        return _of_values(image if is_loaded(image) else fresh)
+    if is_loaded(image) and not _are_alike(image, fresh):
         return _of_values(image)
     return [*how, "files", *map(file_digest, paths)]
 
 
-def _paths(image: Any) -> list[Path]:
+def image_paths(image: Any) -> list[Path]:
+    """Return the files of a torchio image; none where it lives in memory."""
     if not image.path:
         return []
     return list(image.path) if isinstance(image.path, list) else [image.path]
 
 
-def _is_loaded(image: Any) -> bool:
+def is_loaded(image: Any) -> bool:
+    """Tell whether a torchio image holds its values in memory."""
     return isinstance(image.get(tio.DATA), torch.Tensor)
 
 
-def _is_whole(path: Path) -> bool:
+def is_whole_file(path: Path) -> bool:
+    """Tell whether a file holds all of an image, with nothing beside it."""
     return path.is_file() and path.name.lower().endswith(_WHOLE_FILES)
 
 

@@ -15,7 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from skte.extraction._cache_io import is_abandoned, read_file, write_file
+from skte._locks import is_abandoned
+from skte.extraction._cache_io import read_file, write_file
 
 __all__ = [
     "ENTRY",
@@ -39,8 +40,9 @@ _MARKER_VERSION = 1
 _FAN_OUT = re.compile(r"[0-9a-f]{2}")
 _FINISHED = re.compile(r"[0-9a-f]{64}(\.skf|\.json)")
 _UNFINISHED = re.compile(r"\.([0-9a-f]{64}(\.skf|\.json)|skte-cache\.json)\.[0-9a-f]{16}\.tmp")
-# Seconds after which an unfinished file may be looked at: its writer has long locked it.
-_YOUNG = 600.0
+# Seconds after which an unfinished file may be looked at: its writer has long locked it (and
+# one that was too slow to writes again). A run that is started anew takes longer to get here.
+_YOUNG = 2.0
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ def prepare_folder(root: Path) -> None:
         raise OSError(f"the folder {problem}")
     if not _has_marker(root):
         root.mkdir(parents=True, exist_ok=True)
+        sweep_folder(root)
         text = json.dumps({"format": _MARKER_FORMAT, "version": _MARKER_VERSION})
         write_file(root / _MARKER, text.encode())
 
@@ -147,7 +150,7 @@ def sweep(files: Iterable[CacheFile], *, min_age: float = _YOUNG) -> list[CacheF
     ----------
     files : iterable of CacheFile
         Those to look at; only unfinished ones are touched.
-    min_age : float, default=600
+    min_age : float, default=2
         Seconds since the last change. A change in the future counts as well: the clock
         was set back since.
 

@@ -8,9 +8,10 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from skte._digests import file_stamp
 from skte.bank import BankEntry, LayerInfo, digest_problem, entry_digest
-from skte.datasets import case_fingerprint
-from skte.exceptions import SkteWarning
+from skte.datasets import case_fingerprint, case_stamp, check_unchanged
+from skte.exceptions import BankError, SkteWarning
 from skte.extraction._cache import FeatureCache
 from skte.extraction._cache_entries import make_key
 from skte.extraction._model import ModelFacts
@@ -43,11 +44,14 @@ class CaseCache:
         settings: Mapping[str, Any],
     ) -> None:
         self.cache: FeatureCache | None = None
+        self.entry = entry
         self.digest: str | None = None
         self.settings = dict(settings)
         self._fingerprints: dict[int, str] = {}
+        self._stamps: dict[int, dict[str, tuple[int, int]]] = {}
         if folder is None:
             return
+        self._weights = _stamp(entry)
         self.digest = entry_digest(entry)
         if self.digest is None:
             warnings.warn(
@@ -61,6 +65,7 @@ class CaseCache:
     def key(self, subject: Any, kind: str) -> str:
         """Return the key of a case's features, or of what fitting on it told."""
         if id(subject) not in self._fingerprints:  # content in memory is hashed once
+            self._stamps[id(subject)] = case_stamp(subject)  # before it is read
             self._fingerprints[id(subject)] = case_fingerprint(subject)
         return make_key(
             kind=kind,
@@ -75,10 +80,19 @@ class CaseCache:
         return None if self.cache is None else self.cache.load(self.key(subject, "features"))
 
     def store(self, subject: Any, case: CaseFeatures) -> None:
-        """Keep a case's features, without the seconds: equal runs leave equal files."""
+        """Keep a case's features, without the seconds: equal runs leave equal files.
+
+        Raises
+        ------
+        DatasetError, BankError
+            If a file of the case, or that of the weights, was written to since its content
+            was digested: features of one content must not be kept for another.
+        """
         if self.cache is not None:
+            key = self.key(subject, "features")
+            self._check_unchanged(subject)
             kept = {k: v for k, v in case.info.items() if not k.startswith("seconds")}
-            self.cache.store(self.key(subject, "features"), dataclasses.replace(case, info=kept))
+            self.cache.store(key, dataclasses.replace(case, info=kept))
 
     def load_facts(self, subject: Any) -> ModelFacts | None:
         """Return what fitting on this case told, if it was kept."""
@@ -93,6 +107,25 @@ class CaseCache:
     def store_facts(self, subject: Any, facts: ModelFacts) -> None:
         """Keep what fitting on a case told."""
         if self.cache is not None:
+            key = self.key(subject, "fit")
+            self._check_unchanged(subject)
             layers = [[one.name, list(one.stride), one.channels] for one in facts.layers]
             record = {"layers": layers, "n_axes": facts.n_axes}
-            self.cache.store_record(self.key(subject, "fit"), record)
+            self.cache.store_record(key, record)
+
+    def _check_unchanged(self, subject: Any) -> None:
+        check_unchanged(subject, self._stamps[id(subject)])
+        if _stamp(self.entry) != self._weights:
+            raise BankError(
+                f"Entry {self.entry.name!r}: {self.entry.weights} was written to while it was "
+                "in use. Run again when it is complete."
+            )
+
+
+def _stamp(entry: BankEntry) -> tuple[int, int] | None:
+    if entry.weights is None:
+        return None
+    try:
+        return file_stamp(entry.weights)
+    except OSError:  # told where they are read
+        return None

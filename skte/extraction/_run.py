@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +14,11 @@ import torch
 from torch import nn
 
 from skte.bank import BankEntry, LayerInfo, model_in_channels
-from skte.exceptions import ExtractionError, SkteError
+from skte.exceptions import ExtractionError, SkteError, SkteWarning
 from skte.extraction._all_voxels import LabelBox, label_boxes
 from skte.extraction._compiled import CompiledNetwork
 from skte.extraction._forward import OUTPUT, Reading, WindowReader
+from skte.extraction._out_of_memory import free_memory, is_out_of_memory
 from skte.extraction._posterior import source_posterior
 from skte.extraction._prepare import PreparedCase
 from skte.extraction._preprocess import carry_voxels
@@ -26,7 +28,7 @@ from skte.features import CaseFeatures, LayerSample
 __all__ = ["CaseRunner", "check_channels"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class CaseRunner:
     """Turns prepared cases into features of one model.
 
@@ -43,7 +45,7 @@ class CaseRunner:
     device : torch.device
         Where the network is.
     batch_size : int
-        Windows in one forward pass.
+        Windows in one forward pass; halved where memory runs out.
     window_size : tuple of int or None
         Three edges; None: fitted to each volume.
     overlap, windows
@@ -148,20 +150,44 @@ class CaseRunner:
         boxes: Sequence[LabelBox | None] | None,
         where: str,
     ) -> Reading:
+        n_output = len(case.sample.labels) if self.source_head else None
+        while True:
+            problem = None
+            try:
+                return self._reader().read(case.image, plan, n_output, boxes)
+            except SkteError as error:
+                raise ExtractionError(f"{where}: {error}.") from error
+            except (Exception, SystemExit) as error:
+                problem = f"{type(error).__name__}: {error}"
+                if not is_out_of_memory(error):
+                    raise ExtractionError(
+                        f"{where}: the model failed on windows of {plan.window_size} with "
+                        f"{case.image.shape[0]} channels: {problem}"
+                    ) from error
+            # Only here is the error gone, and with it what its frames held.
+            free_memory(self.device)
+            self._halve_batch(f"{where}: memory ran out on windows of {plan.window_size}", problem)
+
+    def _reader(self) -> WindowReader:
         names = [layer.name for layer in self.layers]
-        reader = WindowReader(
+        return WindowReader(
             self.network, names, self.n_axes, self.device, self.batch_size, self.compiled
         )
-        n_output = len(case.sample.labels) if self.source_head else None
-        try:
-            return reader.read(case.image, plan, n_output, boxes)
-        except SkteError as error:
-            raise ExtractionError(f"{where}: {error}.") from error
-        except (Exception, SystemExit) as error:
+
+    def _halve_batch(self, what: str, problem: str) -> None:
+        """Go on with smaller batches, in later cases as well."""
+        if self.batch_size == 1:
             raise ExtractionError(
-                f"{where}: the model failed on windows of {plan.window_size} with "
-                f"{case.image.shape[0]} channels: {type(error).__name__}: {error}"
-            ) from error
+                f"{what}, one at a time. Use a smaller window_size, another device, or fewer "
+                f"n_jobs. {problem}"
+            )
+        smaller = self.batch_size // 2
+        warnings.warn(
+            f"{what}, {self.batch_size} at a time; going on with {smaller}.",
+            SkteWarning,
+            stacklevel=2,
+        )
+        self.batch_size = smaller
 
     def _assemble(self, case: PreparedCase, read: Reading, info: dict[str, Any]) -> CaseFeatures:
         sample = case.sample

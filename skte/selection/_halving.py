@@ -69,9 +69,9 @@ class HalvingModelBankSelector(BaseEstimator):
         Windows are a resource, too: while cases are added, at most so many are run in each
         (see `SegmentationFeatureExtractor`), and one more rung runs the contenders with
         the extractor's own windows over all cases. Windows of that rung are run anew.
-    n_jobs, device, cache, error_score, random_state, verbose
-        As for `ModelBankSelector`. Without `cache`, a temporary folder serves. The seed also
-        draws the order of the cases.
+    n_jobs, device, cache, timeout, error_score, random_state, verbose
+        As for `ModelBankSelector`. Without `cache`, a temporary folder serves. `timeout` is for
+        a model and rung. The seed also draws the order of the cases.
 
     Attributes
     ----------
@@ -166,6 +166,7 @@ class HalvingModelBankSelector(BaseEstimator):
         n_jobs: int | None = None,
         device: str | torch.device | None = None,
         cache: str | os.PathLike[str] | FeatureCache | None = None,
+        timeout: float | None = None,
         error_score: str | float = "raise",
         random_state: int | np.random.RandomState | None = 0,
         verbose: int = 0,
@@ -181,6 +182,7 @@ class HalvingModelBankSelector(BaseEstimator):
         self.n_jobs = n_jobs
         self.device = device
         self.cache = cache
+        self.timeout = timeout
         self.error_score = error_score
         self.random_state = random_state
         self.verbose = verbose
@@ -286,6 +288,7 @@ class HalvingModelBankSelector(BaseEstimator):
             n_jobs=self.n_jobs,
             device=self.device,
             cache=cache,
+            timeout=self.timeout,
             error_score=self.error_score,
             verbose=self.verbose,
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Generator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 
 from skte.bank import BankEntry
-from skte.datasets import read_case
+from skte.datasets import case_stamp, check_unchanged, read_case
 from skte.estimators import TransferabilityEstimator
 from skte.extraction import (
     CaseStore,
@@ -23,6 +25,7 @@ from skte.extraction import (
     resolve_device,
 )
 from skte.features import FeatureSet
+from skte.selection._apart import run_apart
 from skte.selection._record import ModelRecord, score_entry
 
 __all__ = ["common_cells", "make_template", "run_models", "share_devices"]
@@ -143,8 +146,12 @@ def run_models(
     raises: bool,
     weights: NDArray[np.intp] | None = None,
     known: Mapping[str, FeatureSet] | None = None,
+    timeout: float | None = None,
 ) -> Generator[ModelRecord]:
     """Extract and score every model.
+
+    A process of joblib that dies takes all others with it, and none tells which model is to
+    blame: what is left then runs apart, where one that dies costs itself alone.
 
     Parameters
     ----------
@@ -165,6 +172,8 @@ def run_models(
     known : mapping of str to FeatureSet, optional
         Features of earlier cases, by model, to be put before those of `subjects`. Where it
         is given, also empty, records keep all features.
+    timeout : float, optional
+        Seconds that a model may take. It then runs in a process of its own, which is ended.
 
     Yields
     ------
@@ -174,12 +183,13 @@ def run_models(
     Raises
     ------
     DatasetError
-        If a failure is the fault of a case.
+        If a failure is the fault of a case, or a case's files are written to meanwhile.
     """
+    stamps = [case_stamp(subject) for subject in subjects]
     store = CaseStore(_KEPT_BYTES if len(entries) > 1 else 0)
     devices = share_devices(template.device, len(entries), n_jobs)
-    records = Parallel(n_jobs=n_jobs, return_as="generator")(
-        delayed(score_entry)(
+    tasks = [
+        (
             entry,
             clone(template).set_params(device=device),
             estimators,
@@ -191,11 +201,32 @@ def run_models(
             known is not None,
         )
         for entry, device in zip(entries, devices, strict=True)
+    ]
+    if timeout is None:
+        running = _run_together(tasks, n_jobs, raises)
+    else:
+        running = run_apart(tasks, n_jobs=n_jobs, timeout=timeout, raises=raises)
+    with closing(running) as records:
+        for record in records:
+            _raise_fault_of_cases(record, subjects)
+            for subject, stamp in zip(subjects, stamps, strict=True):
+                check_unchanged(subject, stamp)
+            yield record
+
+
+def _run_together(
+    tasks: Sequence[tuple[Any, ...]], n_jobs: int | None, raises: bool
+) -> Generator[ModelRecord]:
+    n_done = 0
+    records = Parallel(n_jobs=n_jobs, return_as="generator")(
+        delayed(score_entry)(*task) for task in tasks
     )
     try:
         for record in records:
-            _raise_fault_of_cases(record, subjects)
+            n_done += 1
             yield record
+    except BrokenProcessPool:
+        yield from run_apart(tasks[n_done:], n_jobs=n_jobs, timeout=None, raises=raises)
     finally:
         with warnings.catch_warnings():
             # After a failure there are tasks left, and that they are cancelled is no news.

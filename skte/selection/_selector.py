@@ -72,6 +72,10 @@ class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
         Folder where features are kept: another estimator, another parameter of one, or
         a run that was killed, then runs no network for what is there. Default: the
         extractor's, else none.
+    timeout : float, optional
+        Seconds that a model may take, preprocessing and scores included; one that takes longer
+        is a failure (see `error_score`), and so is one whose process dies. Models
+        then run in processes of their own, also with one job: nothing else can end them.
     confidence_level : float, optional
         How sure to be, 0.9 for instance: cases are resampled, and ``confidence_``,
         ``results_`` and the table of ``ranking_`` tell intervals, which ranks a model can
@@ -158,6 +162,7 @@ class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
         "n_jobs": [Integral, None],
         "device": [str, torch.device, None],
         "cache": [str, os.PathLike, FeatureCache, None],
+        "timeout": [Interval(Real, 0, None, closed="neither"), None],
         "confidence_level": [Interval(Real, 0, 1, closed="neither"), None],
         "resampling": [StrOptions({"jackknife", "bootstrap"})],
         "n_resamples": [Interval(Integral, 100, None, closed="left")],
@@ -174,6 +179,7 @@ class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
         n_jobs: int | None = None,
         device: str | torch.device | None = None,
         cache: str | os.PathLike[str] | FeatureCache | None = None,
+        timeout: float | None = None,
         confidence_level: float | None = None,
         resampling: str = "jackknife",
         n_resamples: int = 1000,
@@ -186,6 +192,7 @@ class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
         self.n_jobs = n_jobs
         self.device = device
         self.cache = cache
+        self.timeout = timeout
         self.confidence_level = confidence_level
         self.resampling = resampling
         self.n_resamples = n_resamples
@@ -335,6 +342,7 @@ class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
             raises=self.error_score == "raise",
             weights=weights,
             known=known,
+            timeout=self.timeout,
         )
         with closing(running) as records:
             for position, record in enumerate(records, start=1):

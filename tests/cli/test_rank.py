@@ -194,7 +194,7 @@ def test_a_worker_that_dies_is_one_clean_line(write_bank, data, tmp_path):
     done = run_in_process(tmp_path, bank, data, "--n-jobs", "2")
     assert done.returncode == 2
     assert done.stdout == ""
-    assert "skte: error: A worker process died" in done.stderr
+    assert "- a: its process died (SIGKILL(-9))" in done.stderr
     assert "Traceback" not in done.stderr
 
 
