@@ -67,7 +67,7 @@ class Study:
     tune_steps: int = 400
     head_rate: float = 5e-3
     body_rate: float = 5e-4
-    seeds: tuple[int, ...] = (0, 1)
+    seeds: tuple[int, ...] = (0, 1, 2)
     long: int = 1000
     short: int = 100
 
