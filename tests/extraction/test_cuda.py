@@ -65,11 +65,12 @@ def test_same_ranking(estimator):
 def test_the_network_goes_back_and_memory_is_bounded():
     network = small_unet()
     entry = BankEntry.from_module("unet", network, window_size=(24, 24, 24))
-    torch.cuda.reset_peak_memory_stats()
-    extract(entry, "cuda", max_windows=1)
-    few = torch.cuda.max_memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    extract(entry, "cuda", overlap=0.5)
-    assert torch.cuda.max_memory_allocated() < 1.1 * few
+    peaks, left = [], []
+    for params in ({"max_windows": 1}, {"overlap": 0.5}):
+        torch.cuda.reset_peak_memory_stats()
+        extract(entry, "cuda", **params)
+        peaks.append(torch.cuda.max_memory_allocated())
+        left.append(torch.cuda.memory_allocated())  # what cuBLAS keeps to work in
+    assert peaks[1] < 1.1 * peaks[0]
+    assert left[1] == left[0]
     assert next(network.parameters()).device.type == "cpu"
-    assert torch.cuda.memory_allocated() < few / 4

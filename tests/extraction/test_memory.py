@@ -103,7 +103,7 @@ def test_extraction_runs_inside_and_leaves():
 
     network = torch.nn.Sequential(Watching(1, 2, 3, padding=1), torch.nn.Conv3d(2, 2, 1))
     entry = BankEntry.from_module("watched", network)
-    extractor = SegmentationFeatureExtractor(entry, layers=["0"], source_head=False)
+    extractor = SegmentationFeatureExtractor(entry, layers=["0"], source_head=False, device="cpu")
     extractor.fit(make_phantoms(2, size=(16, 16, 16)))
     seen.clear()
     extractor.transform(make_phantoms(2, size=(16, 16, 16)))
