@@ -15,6 +15,7 @@ resource = pytest.importorskip("resource")
 
 CPU = torch.device("cpu")
 N_BLOCKS, MIB = 6, 40  # above the largest block that glibc keeps by itself
+BLOCK = MIB * 2**20
 
 glibc = pytest.mark.skipif(_memory._glibc() is None, reason="the C library is not glibc")
 
@@ -32,26 +33,24 @@ def resident():
         return int(file.read().split()[1]) * resource.getpagesize()
 
 
+# Outside, malloc may find a hole of this size in its heap: only the first block is then new.
 @glibc
 def test_blocks_are_used_again_inside_and_returned_afterwards():
-    whole = N_BLOCKS * MIB * 2**20
-    assert faults() > 0.9 * whole
     with memory_kept(CPU):
         faults()
-        assert faults() < 0.1 * whole
+        assert faults() < 0.1 * BLOCK
         kept = resident()
-    assert resident() < kept - 0.9 * MIB * 2**20
-    assert faults() > 0.9 * whole
+    assert resident() < kept - 0.9 * BLOCK
+    assert faults() > 0.9 * BLOCK
 
 
 @glibc
 def test_the_last_to_leave_returns_it():
-    whole = N_BLOCKS * MIB * 2**20
     with memory_kept(CPU):
         with memory_kept(CPU):
             faults()
-        assert faults() < 0.1 * whole
-    assert faults() > 0.9 * whole
+        assert faults() < 0.1 * BLOCK
+    assert faults() > 0.9 * BLOCK
 
 
 @glibc
@@ -59,7 +58,7 @@ def test_it_is_returned_after_an_error():
     with pytest.raises(RuntimeError), memory_kept(CPU):
         raise RuntimeError
     assert _memory._kept.n_users == 0
-    assert faults() > 0.9 * N_BLOCKS * MIB * 2**20
+    assert faults() > 0.9 * BLOCK
 
 
 @glibc
