@@ -168,18 +168,15 @@ def main() -> None:
         count_cpu_time()
     setting = Setting.of(args.smoke)
     path = RESULTS / "extraction.json"
-    content: dict[str, Any] = json.loads(path.read_text()) if args.only else {"networks": []}
+    content: dict[str, Any] = json.loads(path.read_text()) if args.only else {}
     name, window, shape = setting.networks[0], setting.window, setting.shape
     half = (shape[0] // 2, shape[1] // 2, shape[2] // 2)
     small = (window[0] // 2, window[1] // 2, window[2] // 2)
-    if not args.only:
-        for each in setting.networks:
-            content["networks"].append(compare(Subject(setting, each)))
-            print(json.dumps(content["networks"][-1], indent=1), flush=True)
     others = args.networks or (name, *setting.others)
     more = args.rounds or (1 if args.smoke else 5)
     setting = replace(setting, rounds=args.rounds or setting.rounds)
     parts: dict[str, Callable[[], dict[str, Any]]] = {
+        "networks": lambda: {n: compare(Subject(setting, n)) for n in setting.networks},
         "volume": lambda: _costs.growth(name, small, half, setting.rounds),
         "memory": lambda: _costs.peak_memory(name, window, shape),
         "all voxels": lambda: _costs.all_voxels(name, window, shape, setting.rounds),
