@@ -166,9 +166,17 @@ def _find(path: str) -> ModuleSpec | None:
         spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):
         return None
+    places = _places(spec)
     for part in rest:  # importlib.util would import the packages above
-        if spec is None or spec.submodule_search_locations is None:
-            return None
         name = f"{name}.{part}"
-        spec = PathFinder.find_spec(name, list(spec.submodule_search_locations))
+        try:
+            spec = PathFinder.find_spec(name, places)
+            places = _places(spec)
+        except KeyError:  # no __init__: it asks for the package above, which is not imported
+            spec, places = None, [str(Path(place, part)) for place in places]
     return spec
+
+
+def _places(spec: ModuleSpec | None) -> list[str]:
+    """Folders of what is in a package; none for a module."""
+    return list(spec.submodule_search_locations or ()) if spec is not None else []

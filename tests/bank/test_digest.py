@@ -365,3 +365,17 @@ def test_networks_of_monai_have_a_digest(name):
     assert digest_problem(live) is None
     recipe = BankEntry("a", f"monai.networks.nets:{name}", arguments=arguments)
     assert len({entry_digest(live), entry_digest(recipe)}) == 2
+
+
+def test_code_below_folders_without_init_counts(tmp_path, monkeypatch):
+    """Namespace packages are looked into, and none is imported."""
+    module = tmp_path / "outer_of_test" / "middle" / "inner" / "nets.py"
+    module.parent.mkdir(parents=True)
+    module.write_text("def build(): ...")
+    monkeypatch.syspath_prepend(tmp_path)
+    entry = BankEntry("a", "outer_of_test.middle.inner.nets:build")
+    before = entry_digest(entry)
+    assert before is not None
+    module.write_text("def build(): 1")
+    assert entry_digest(entry) != before
+    assert "outer_of_test" not in sys.modules

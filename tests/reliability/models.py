@@ -61,3 +61,15 @@ class Greedy(Faulty):
                 file.write(f"{len(x)} ")
         if len(x) > self.most:
             raise self.kind(self.words)
+
+
+class Meddling(Faulty):
+    """Puts one file in the place of another during a forward pass, once."""
+
+    def __init__(self, new, old, after=0):
+        super().__init__(after)
+        self.new, self.old = new, old
+
+    def fail(self, x):
+        if os.path.exists(self.new):
+            os.replace(self.new, self.old)

@@ -12,21 +12,9 @@ from skte.datasets import case_stamp, check_unchanged, load_dataset, make_phanto
 from skte.demo import small_unet, write_msd
 from skte.exceptions import BankError, DatasetError
 from skte.extraction import FeatureCache
-from tests.reliability.models import Faulty
+from tests.reliability.models import Faulty, Meddling
 
 EXTRACTOR = SegmentationFeatureExtractor(n_class_samples=60, n_case_samples=60)
-
-
-class Meddling(Faulty):
-    """Puts one file in the place of another during a forward pass, once."""
-
-    def __init__(self, new, old, after=0):
-        super().__init__(after)
-        self.new, self.old = new, old
-
-    def fail(self, x):
-        if os.path.exists(self.new):
-            os.replace(self.new, self.old)
 
 
 @pytest.fixture
