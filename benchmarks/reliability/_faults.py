@@ -17,8 +17,7 @@ import numpy as np
 import torch
 
 from benchmarks.reliability._kills import undisturbed
-from benchmarks.reliability._place import Place, digests, fork, fresh, outcome, others, table, wait
-
+from benchmarks.reliability._place import Place, digests, fork, fresh, others, outcome, table, wait
 from skte.demo import small_unet
 
 __all__ = [
@@ -169,7 +168,11 @@ def changed_file(place: Place) -> dict[str, Any]:
         problems = []
         if during:
             arguments = {"new": str(new), "old": str(old), "after": 2}
-            meddling = {"name": "meddling", "factory": f"{_MODELS}:Meddling", "arguments": arguments}
+            meddling = {
+                "name": "meddling",
+                "factory": f"{_MODELS}:Meddling",
+                "arguments": arguments,
+            }
             own.write_bank([meddling])
             code, log = own.run(out), (out / "log").read_text()
             if code != 2 or "was written to while it was in use" not in log:
@@ -236,7 +239,9 @@ def _after_trouble(place: Place, out: Path, code: int, log: Path) -> list[str]:
     if place.run(out) != 0:
         problems.append(f"the next run failed: {(out / 'log').read_text()[-300:]}")
     found, expected = outcome(out), outcome(place.root / "undisturbed")
-    return problems + [f"the next run's {key} differs" for key in found if found[key] != expected[key]]
+    return problems + [
+        f"the next run's {key} differs" for key in found if found[key] != expected[key]
+    ]
 
 
 @contextmanager

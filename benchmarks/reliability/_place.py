@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import importlib
 import json
 import os
 import re
@@ -15,7 +16,9 @@ import shutil
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -79,10 +82,28 @@ class Place:
         return wait(fork(self.command(out, *more, cache=cache), out / "log", **options))
 
 
+def import_as_runs_do(place: Place) -> None:
+    """Import here what a run imports on its way, so that forked ones need not."""
+    out = fresh(place.root / "imports")
+    wait(fork(place.command(out), out / "log", told=out / "modules"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in (out / "modules").read_text().split("\n"):
+            if name.startswith(("matplotlib", "skte", "torch", "torchio", "nibabel", "sklearn")):
+                with suppress(Exception):
+                    importlib.import_module(name)
+
+
 def fork(
-    command: Sequence[str], log: Path, before: Callable[[], object] = lambda: None
+    command: Sequence[str],
+    log: Path,
+    before: Callable[[], object] = lambda: None,
+    told: Path | None = None,
 ) -> int:
-    """Start ``skte`` with arguments in a forked process; `before` is called in it first."""
+    """Start ``skte`` with arguments in a forked process.
+
+    `before` is called in it first; in the end it writes what it imported to `told`.
+    """
     sys.stdout.flush()
     pid = os.fork()
     if pid:
@@ -102,6 +123,8 @@ def fork(
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
+        if told is not None:
+            told.write_text("\n".join(sys.modules))
         os._exit(code)
 
 

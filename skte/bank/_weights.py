@@ -21,6 +21,7 @@ from skte.exceptions import BankError
 __all__ = ["load_weights", "read_checkpoint"]
 
 _MOST_SHOWN = 5
+_DOS_FOLDER = 0x10
 _SUFFIXES = {
     ".onnx": "an ONNX graph, which has no modules to read features from",
     ".pt2": "an exported program, which holds its own network: use BankEntry.from_exported",
@@ -114,7 +115,7 @@ def read_checkpoint(path: Path, *, trusted: bool = False, lazily: bool = False) 
     BankError
         If the file is missing, truncated, of another format, or holds anything else.
     """
-    problem = _file_problem(path)
+    problem = _file_problem(path, whole=not lazily)
     if problem:
         raise BankError(f"Weights {path}: {problem}.")
     if path.suffix == ".safetensors":
@@ -135,7 +136,7 @@ def read_checkpoint(path: Path, *, trusted: bool = False, lazily: bool = False) 
         raise BankError(f"Weights {path}: {_corrupt(error)}.") from error
 
 
-def _file_problem(path: Path) -> str | None:
+def _file_problem(path: Path, whole: bool) -> str | None:
     if not path.exists():
         return "there is no such file"
     if not path.is_file():
@@ -152,15 +153,16 @@ def _file_problem(path: Path) -> str | None:
     if start.startswith(b"version https://git-lfs"):
         return "this is a Git LFS pointer, not the file itself; run 'git lfs pull'"
     if start.startswith(b"PK"):
-        return _archive_problem(path)
+        return _archive_problem(path, whole)
     return None
 
 
-def _archive_problem(path: Path) -> str | None:
+def _archive_problem(path: Path, whole: bool) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
             parts = archive.infolist()
-    except zipfile.BadZipFile:
+            damaged = _damaged(archive) if whole else []
+    except Exception:  # the module raises errors of many kinds for damaged files
         return "the file is truncated or corrupted; copy or download it again"
     inner = {part.filename.partition("/")[2] for part in parts}
     if "constants.pkl" in inner or any(name.startswith("code/") for name in inner):
@@ -174,7 +176,29 @@ def _archive_problem(path: Path) -> str | None:
             f"the archive unpacks to {unpacked} bytes, far more than its size; torch.save "
             "writes no such file, so it is refused"
         )
+    # torch.load does not look at checksums, and torch.save may be told to write none.
+    if 0 < len(damaged) < len(parts):
+        return (
+            f"{_some('the checksum does not fit in', damaged)}: the file was changed or "
+            "damaged after it was written; copy or download it again"
+        )
     return None
+
+
+def _damaged(archive: zipfile.ZipFile) -> list[str]:
+    """Names of parts that are not what was written, by their checksums."""
+    found = []
+    for part in archive.infolist():
+        try:
+            with archive.open(part) as file:
+                while file.read(2**20):
+                    pass
+            # torch.load takes it for a folder then, and returns memory that nothing filled.
+            if part.external_attr & _DOS_FOLDER and part.file_size:
+                found.append(part.filename)
+        except Exception:
+            found.append(part.filename)
+    return found
 
 
 def _numpy_scalars() -> list[Any]:
