@@ -1,6 +1,7 @@
 """Fixtures of all rooms. Threads are pinned before anything imports numpy or torch."""
 
 import os
+import sys
 
 # One thread each: results do not depend on the machine, and pytest-xdist's workers do
 # not fight for cores. Must stand before the first import of numpy or torch.
@@ -26,7 +27,21 @@ WARNING_FILTERS = [
 ]
 
 
+# Tests talk to servers of their own on this machine, and to no other.
+_HERE = {"localhost", "127.0.0.1", "::1", "", None}
+
+
+def _refuse_network(event: str, arguments: tuple[object, ...]) -> None:
+    if event == "socket.connect":
+        address = arguments[1]
+        if isinstance(address, tuple) and address[0] not in _HERE:
+            raise RuntimeError(f"a test connects to {address}")
+    elif event == "socket.getaddrinfo" and arguments[0] not in _HERE:
+        raise RuntimeError(f"a test looks up {arguments[0]!r}")
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    sys.addaudithook(_refuse_network)
     for line in WARNING_FILTERS:
         config.addinivalue_line("filterwarnings", line)
 

@@ -244,3 +244,56 @@ def test_lazy_parameters_take_the_file_s_shape(path):
 def test_checkpoints_land_on_the_cpu(path, trained):
     torch.save(trained.state_dict(), path)
     assert {t.device.type for t in read_checkpoint(path).values()} == {"cpu"}
+
+
+def flip(path, position):
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_flipped_bit_among_the_values_is_told(path, trained):
+    """torch.load does not look at the checksums of its own files."""
+    torch.save(trained.state_dict(), path)
+    with zipfile.ZipFile(path) as archive:
+        largest = max(
+            archive.infolist(), key=lambda part: part.file_size * ("data/" in part.filename)
+        )
+    flip(path, largest.header_offset + 200)  # behind the name and torch's padding
+    torch.load(path, weights_only=True)
+    message = refused(path)
+    assert f"the checksum does not fit in: {largest.filename}" in message
+
+
+def test_a_part_that_claims_to_be_a_folder_is_told(path, trained):
+    """torch.load would return memory that nothing filled."""
+    torch.save(trained.state_dict(), path)
+    content = bytearray(path.read_bytes())
+    entry = content.index(b"PK\1\2", content.index(b"PK\1\2") + 4)
+    while b"data/0" not in content[entry : entry + 80]:
+        entry = content.index(b"PK\1\2", entry + 4)
+    content[entry + 38] |= 0x10
+    path.write_bytes(content)
+    assert "checksum does not fit in" in refused(path)
+
+
+def test_names_that_are_no_text_are_told(path, trained):
+    torch.save(trained.state_dict(), path)
+    content = path.read_bytes()
+    at = content.index(b"PK\1\2")
+    flags = bytearray(content)
+    flags[at + 9] |= 0x08  # "names are UTF-8"
+    flags[at + 46] = 0xFF
+    path.write_bytes(flags)
+    assert "truncated or corrupted" in refused(path)
+
+
+def test_files_written_without_checksums_are_read(path, trained):
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(trained.state_dict(), path)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is not None
+    assert set(load(path).state_dict()) == set(trained.state_dict())
