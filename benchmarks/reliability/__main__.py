@@ -30,14 +30,14 @@ from tests.reliability.targets import TARGETS
 RESULT = Path(__file__).parent / "results" / "reliability.json"
 # Inputs of each door: the slow ones get fewer.
 N_INPUTS = {
-    "manifest": 2000,
-    "msd": 1500,
-    "nnunet_raw": 1500,
-    "plans": 800,
-    "cache": 3000,
-    "checkpoint": 4000,
-    "nifti": 2500,
-    "arrays": 8000,
+    "manifest": 4000,
+    "msd": 5000,
+    "nnunet_raw": 5000,
+    "plans": 4000,
+    "cache": 8000,
+    "checkpoint": 10_000,
+    "nifti": 8000,
+    "arrays": 16_000,
 }
 
 

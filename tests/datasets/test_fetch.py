@@ -66,8 +66,8 @@ class Handler(BaseHTTPRequestHandler):
         rest = server.body[start:]
         if server.drop_after:
             rest = rest[: server.drop_after.pop(0)]
+        server.sent += len(rest)  # first: who has read all of it looks at the count
         self.wfile.write(rest)
-        server.sent += len(rest)
 
     def _start(self):
         match = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
