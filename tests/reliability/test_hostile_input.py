@@ -102,7 +102,7 @@ def test_importing_opens_no_socket_and_starts_nothing():
 
 
 def test_tests_reach_no_other_machine():
-    with pytest.raises(RuntimeError, match="looks up .192"):
+    with pytest.raises(RuntimeError, match="looks up"):
         socket.create_connection(("192.0.2.1", 80), timeout=0.1)  # kept for documentation
     with socket.socket() as plain, pytest.raises(RuntimeError, match="connects to"):
         plain.connect(("192.0.2.1", 80))
