@@ -506,6 +506,17 @@ def test_leftovers_are_swept(sweep, age, cache):
     assert not path.exists()
 
 
+def test_half_a_marker_of_a_killed_run_is_swept(cache):
+    cache.root.mkdir()
+    path = cache.root / f".skte-cache.json.{'0' * 16}.tmp"
+    path.write_text('{"form')
+    used(path, 1)
+    cache = FeatureCache(cache.root)
+    assert cache.store(KEY, case_of())
+    assert not path.exists()
+    assert cache.load(KEY) is not None
+
+
 def test_young_leftovers_and_those_in_work_stay(cache):
     fcntl = pytest.importorskip("fcntl")
     cache.store(OTHER, case_of())

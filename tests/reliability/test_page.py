@@ -1,0 +1,32 @@
+"""The page on reliability shows what was measured, and nothing was lost."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RESULT = ROOT / "benchmarks" / "reliability" / "results" / "reliability.json"
+
+
+@pytest.fixture
+def result():
+    if not RESULT.exists():  # not part of a source distribution
+        pytest.skip("no benchmarks here")
+    return json.loads(RESULT.read_text())
+
+
+def test_tables_are_those_of_the_result_file(result):
+    from benchmarks.reliability._page import tables
+
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    for table in tables(result).values():
+        assert table in page
+
+
+def test_nothing_was_lost(result):
+    found = [row for part in ("kills", "faults", "fuzz") for row in result[part].values()]
+    rows = [row for row in found if isinstance(row, dict)]
+    assert len(rows) == 17
+    assert [row["problems"] for row in rows] == [[]] * len(rows)
+    assert not result["uncommitted_changes"]
