@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.reliability._kills import undisturbed
+from benchmarks.reliability._kills import half_done, undisturbed
 from benchmarks.reliability._place import Place, digests, fork, fresh, others, outcome, table, wait
 from skte.demo import small_unet
 
@@ -36,6 +36,8 @@ _MODELS = "tests.reliability.models"
 def file_size_limit(place: Place, limits: list[int]) -> dict[str, Any]:
     """Let no file grow beyond so many bytes: writes fail in the middle."""
 
+    undisturbed(place)
+
     def limited(most: int) -> list[str]:
         out = fresh(place.root / "limited")
 
@@ -54,6 +56,8 @@ def file_size_limit(place: Place, limits: list[int]) -> dict[str, Any]:
 
 def full_disk(place: Place, sizes: list[int]) -> dict[str, Any]:
     """Give a run a disk of so many bytes, and the next run one with room."""
+
+    undisturbed(place)
 
     def filled(size: int) -> list[str]:
         out = fresh(place.root / "small disk")
@@ -236,6 +240,8 @@ def _after_trouble(place: Place, out: Path, code: int, log: Path) -> list[str]:
         problems.append(f"no reason: {text[-300:]}")
     problems += [f"left behind: {name}" for name in others(out)]
     problems += [f"left behind: {path.name}" for path in (out / "cache").rglob("*.tmp")]
+    expected = outcome(place.root / "undisturbed")
+    problems += half_done(out, expected)
     if place.run(out) != 0:
         problems.append(f"the next run failed: {(out / 'log').read_text()[-300:]}")
     found, expected = outcome(out), outcome(place.root / "undisturbed")

@@ -16,7 +16,13 @@ import numpy as np
 
 from benchmarks.reliability._place import Place, digests, fork, fresh, others, outcome, table, wait
 
-__all__ = ["file_operations", "kill_at_operations", "kill_at_random"]
+__all__ = [
+    "file_operations",
+    "half_done",
+    "kill_at_operations",
+    "kill_at_random",
+    "undisturbed",
+]
 
 _OPERATIONS = ("open", "os.rename", "os.remove", "os.mkdir", "fcntl.flock")
 # A run started anew imports for longer than this; here it is forked, and starts at once.
@@ -106,7 +112,7 @@ def _round(
         os.kill(pid, signal.SIGKILL)  # also if it has ended: its number is kept until waited for
     code = wait(pid)
     stage = _stage(place, out) if code < 0 else "after its end"
-    problems = _half_done(out, expected)
+    problems = half_done(out, expected)
     leftovers = _leftovers(out)
     for path in leftovers:
         os.utime(path, (time.time() - _RESTART_SECONDS,) * 2)
@@ -131,7 +137,7 @@ def _stage(place: Place, out: Path) -> str:
     return "extracting and caching" if n_entries else "before the first features"
 
 
-def _half_done(out: Path, expected: dict[str, Any]) -> list[str]:
+def half_done(out: Path, expected: dict[str, Any]) -> list[str]:
     """What a reader could have met half of."""
     found = digests(out / "cache") if (out / "cache").exists() else {}
     problems = [
