@@ -102,9 +102,10 @@ def main() -> None:
                 line = {k: v for k, v in found[name].items() if k != "what"}
                 print(f"{part} {name} ({time.monotonic() - begun:.0f} s): {line}", flush=True)
             if not args.smoke:
-                result[part] = {"seed": args.seed, **found}
+                now = provenance()
+                result[part] = {"seed": args.seed, "commit": now["commit"], **found}
                 known = {k: result[k] for k in ("kills", "faults", "fuzz") if k in result}
-                result = {**provenance(), **known}
+                result = {**now, **known}
                 write_json(RESULT, result)
     if all(part in result for part in ("kills", "faults", "fuzz")) and not args.smoke:
         write_page(result)

@@ -53,8 +53,8 @@ def tables(result: Mapping[str, Any]) -> dict[str, str]:
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
     total = 0
-    for name, row in result["fuzz"].items():
-        if name == "seed":
+    for row in result["fuzz"].values():
+        if not isinstance(row, dict):  # seed and commit
             continue
         counts = dict(row["outcomes"])
         known = [counts.pop(key, 0) for key in ("result", "named error")]

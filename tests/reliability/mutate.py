@@ -42,7 +42,8 @@ def mutated(rng, value):
                 rng, [0, 1]
             )
         elif kind == 5 and isinstance(container[key], str):
-            container[key] = bytes_mutated(rng, container[key].encode()).decode(errors="replace")
+            text = bytes_mutated(rng, container[key].encode(errors="surrogatepass"))
+            container[key] = text.decode(errors="replace")
         else:
             container[key] = copy.deepcopy(pick(rng, NASTY))
     return holder[0]
