@@ -17,7 +17,17 @@ import numpy as np
 import torch
 
 from benchmarks.reliability._kills import half_done, undisturbed
-from benchmarks.reliability._place import Place, digests, fork, fresh, others, outcome, table, wait
+from benchmarks.reliability._place import (
+    Place,
+    digests,
+    fork,
+    fresh,
+    others,
+    outcome,
+    table,
+    wait,
+    without_warnings,
+)
 from skte.demo import small_unet
 
 __all__ = [
@@ -93,7 +103,7 @@ def read_only_cache(place: Place) -> dict[str, Any]:
             code = place.run(out, cache=cache)
         found = outcome(out, cache)
         problems = [] if code == 0 else [f"ended with {code}: {(out / 'log').read_text()[-500:]}"]
-        if _without_warnings(found["table"]) != _without_warnings(expected["table"]):
+        if without_warnings(found["table"]) != without_warnings(expected["table"]):
             problems.append("the table differs")
         problems += [f"left behind: {name}" for name in found["others"]]
         if digests(cache) != before:
@@ -285,10 +295,6 @@ def _read_only(folder: Path) -> Iterator[None]:
     finally:
         for command in undo:
             run(command, check=True)
-
-
-def _without_warnings(rows: list[dict[str, str]] | None) -> list[dict[str, str]]:
-    return [{key: row[key] for key in row if key != "warnings"} for row in rows or []]
 
 
 def _tried(cases: Any, check: Callable[[Any], list[str]]) -> dict[str, Any]:

@@ -169,6 +169,11 @@ def table(path: Path) -> list[dict[str, str]] | None:
     return [{k: v for k, v in row.items() if not _OF_THE_RUN.fullmatch(k)} for row in rows]
 
 
+def without_warnings(rows: list[dict[str, str]] | None) -> list[dict[str, str]]:
+    """Rows as they are where nothing was worth a warning, that nothing is cached for instance."""
+    return [{key: row[key] for key in row if key != "warnings"} for row in rows or []]
+
+
 def report(path: Path) -> str | None:
     """Digest of a page without its section on cost."""
     if not path.exists():

@@ -7,9 +7,12 @@ raises is a failure of skte's.
 
 import gzip
 import json
+import os
 import pickle
 import re
+import subprocess
 import warnings
+from pathlib import Path
 from typing import NamedTuple
 
 import nibabel as nib
@@ -194,14 +197,20 @@ def attempt_cache(rng, folder, sound):
 class Payload:
     """Would run a command when it is unpickled."""
 
-    def __init__(self, command):
-        self.command = command
+    def __init__(self, run, command):
+        self.run, self.command = run, command
 
     def __reduce__(self):
-        return pick(np.random.default_rng(len(self.command)), PAYLOADS), (self.command,)
+        return self.run, (self.command,)
 
 
-PAYLOADS = [__import__("os").system, eval, exec, __import__("subprocess").getoutput]
+# No path in them: equal seeds must give equal bytes. Whatever runs is seen by what it makes.
+PAYLOADS = [
+    (os.system, "mkdir skte-ran"),
+    (subprocess.getoutput, "mkdir skte-ran"),
+    (eval, "__import__('os').mkdir('skte-ran')"),
+    (exec, "import os; os.mkdir('skte-ran')"),
+]
 
 
 def prepare_checkpoint(folder):
@@ -219,10 +228,10 @@ def prepare_checkpoint(folder):
 
     safetensors.torch.save_file(state, folder / "safe.safetensors")
     files["safe.safetensors"] = (folder / "safe.safetensors").read_bytes()
-    command = f"__import__('os').mkdir({str(folder / 'ran')!r})"
-    for i in range(4):
-        files[f"evil{i}.pt"] = pickle.dumps({**state, "x": Payload(command + " " * i)})
-        torch.save({**state, "x": Payload(command + " " * i)}, folder / "evil.pt")
+    for i, payload in enumerate(PAYLOADS):
+        evil = {**state, "x": Payload(*payload)}
+        files[f"evil{i}.pt"] = pickle.dumps(evil)
+        torch.save(evil, folder / "evil.pt")
         files[f"evil{i}.zip.pt"] = (folder / "evil.pt").read_bytes()
     return state, files
 
@@ -245,7 +254,7 @@ def attempt_checkpoint(rng, folder, sound):
     except BankError:
         return "named error"
     finally:
-        require(not (folder / "ran").exists(), "a file ran code")
+        require(not Path("skte-ran").exists(), "a file ran code")
     found = network.state_dict()
     same = all(torch.equal(found[key], state[key]) for key in state)
     # Formats without checksums cannot tell: what is read is what stands there.
