@@ -18,6 +18,7 @@ from sklearn.base import clone
 from skte.bank import BankEntry
 from skte.datasets import case_stamp, check_unchanged, read_case
 from skte.estimators import TransferabilityEstimator
+from skte.exceptions import SkteError
 from skte.extraction import (
     CaseStore,
     FeatureCache,
@@ -26,6 +27,7 @@ from skte.extraction import (
 )
 from skte.features import FeatureSet
 from skte.selection._apart import run_apart
+from skte.selection._on_dask import dask_client, run_on_dask
 from skte.selection._record import ModelRecord, score_entry
 
 __all__ = ["common_cells", "make_template", "run_models", "share_devices"]
@@ -184,10 +186,20 @@ def run_models(
     ------
     DatasetError
         If a failure is the fault of a case, or a case's files are written to meanwhile.
+    SkteError
+        If there is a timeout and ``joblib.parallel_config("dask")``.
     """
+    client = dask_client()
+    if client is not None and timeout is not None:
+        raise SkteError(
+            "timeout ends processes of this machine, and the models run on a dask cluster: leave "
+            "it out, or leave joblib.parallel_config('dask')."
+        )
     stamps = [case_stamp(subject) for subject in subjects]
     store = CaseStore(_KEPT_BYTES if len(entries) > 1 else 0)
-    devices = share_devices(template.device, len(entries), n_jobs)
+    # Which devices a cluster's workers have is not seen from here.
+    n_local = n_jobs if client is None else None
+    devices = share_devices(template.device, len(entries), n_local)
     tasks = [
         (
             entry,
@@ -202,7 +214,9 @@ def run_models(
         )
         for entry, device in zip(entries, devices, strict=True)
     ]
-    if timeout is None:
+    if client is not None:
+        running = run_on_dask(tasks, client, raises=raises)
+    elif timeout is None:
         running = _run_together(tasks, n_jobs, raises)
     else:
         running = run_apart(tasks, n_jobs=n_jobs, timeout=timeout, raises=raises)
