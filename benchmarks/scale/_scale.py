@@ -163,7 +163,7 @@ def main() -> None:
         "exponents": {
             "models": exponents(by_models, "models"),
             "cases": exponents(by_cases, "cases"),
-        },  # fmt: skip
+        },
         "command_line": commands,
     }
     _tell(content["exponents"])
