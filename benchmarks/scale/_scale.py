@@ -11,10 +11,10 @@ time and memory are the library's own. The command line then ranks a bank of as 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import multiprocessing
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -48,7 +48,7 @@ class Recorded(SegmentationFeatureExtractor):  # type: ignore[misc]
     def _case(self, case_id: str) -> CaseFeatures:
         model = int(self.entry.name.split("-")[1])
         number = int(case_id.split("_")[-1])
-        key = f"{model:032x}{number:032x}"
+        key = hashlib.sha256(f"{model} {number}".encode()).hexdigest()
         known = self.cache.load(key)
         if known is None:
             known = _draw(model, number, case_id)
@@ -65,6 +65,12 @@ def _draw(model: int, number: int, case_id: str) -> CaseFeatures:
     return CaseFeatures(case_id, {"up": LayerSample(X[0], y, X[1])})
 
 
+def _peak_mib() -> float:
+    """Of this process alone; getrusage hands on the peak of the process that started it."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
 def _subjects(n_cases: int) -> list[Any]:
     return list(make_phantoms(n_cases, size=(8, 8, 8)))
 
@@ -74,14 +80,14 @@ def _rank(queue: Any, folder: Path, n_models: int, n_cases: int, report: Path) -
     cases = _subjects(n_cases)
     bank = [BankEntry(f"model-{i}", small_unet, arguments={"widths": (2, 4)})
             for i in range(n_models)]  # fmt: skip
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    before = _peak_mib()
     selector = ModelBankSelector(
         {"ccfv": CCFV(), "logme": LogME()}, extractor=Recorded(), cache=folder
     )
     begun = time.perf_counter()
     selector.fit(bank, cases)
     seconds = time.perf_counter() - begun
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = _peak_mib()
     begun = time.perf_counter()
     write_report(selector, report, explain=False)
     shown = time.perf_counter() - begun

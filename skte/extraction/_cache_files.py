@@ -140,7 +140,7 @@ def list_files(root: Path) -> Iterator[CacheFile]:
 
 def sweep_folder(folder: Path) -> None:
     """Remove what killed writers left in one folder of a cache."""
-    sweep(_list_folder(folder))
+    sweep(_list_folder(folder, unfinished=True))
 
 
 def sweep(files: Iterable[CacheFile], *, min_age: float = _YOUNG) -> list[CacheFile]:
@@ -183,9 +183,11 @@ def _fan_out(root: Path) -> Iterator[Path]:
                 yield root / item.name
 
 
-def _list_folder(folder: Path) -> Iterator[CacheFile]:
+def _list_folder(folder: Path, *, unfinished: bool = False) -> Iterator[CacheFile]:
+    """List a folder; a write looks at what is `unfinished` alone, or every file costs the next."""
     with suppress(FileNotFoundError), os.scandir(folder) as found:
-        for item in sorted(found, key=lambda item: item.name):
+        names = [i for i in found if not unfinished or _UNFINISHED.fullmatch(i.name)]
+        for item in sorted(names, key=lambda item: item.name):
             kind = _kind(item.name, folder.name)
             if kind and item.is_file(follow_symlinks=False):
                 with suppress(FileNotFoundError):  # removed by another process meanwhile

@@ -15,7 +15,7 @@ import pytest
 
 from skte import _locks
 from skte.exceptions import SkteError, SkteWarning
-from skte.extraction import FeatureCache, _cache, _cache_io, make_key
+from skte.extraction import FeatureCache, _cache, _cache_files, _cache_io, make_key
 from skte.features import CaseFeatures, LayerSample, pack_case
 
 KEY = make_key(entry="e", case="c")
@@ -515,6 +515,21 @@ def test_half_a_marker_of_a_killed_run_is_swept(cache):
     assert cache.store(KEY, case_of())
     assert not path.exists()
     assert cache.load(KEY) is not None
+
+
+def test_a_write_looks_at_no_finished_file(cache, monkeypatch):
+    """Or storing takes as long as what is there already, and a large bank its square."""
+    assert cache.store(KEY, case_of())
+    left, looked = leftover(cache), []
+    whole = _cache_files.CacheFile
+
+    def look(path, *rest):
+        looked.append(path)
+        return whole(path, *rest)
+
+    monkeypatch.setattr(_cache_files, "CacheFile", look)
+    assert cache.store(KEY, case_of(1))
+    assert looked == [left]
 
 
 def test_young_leftovers_and_those_in_work_stay(cache):
