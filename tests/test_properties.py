@@ -22,6 +22,7 @@ from skte.estimators import (
     LEEP,
     NCE,
     PARC,
+    RCFV,
     SFDA,
     LogME,
     RankMe,
@@ -215,6 +216,15 @@ LAWS: dict[str, list[Transformation]] = {
         append_zero_channels,
         duplicate_channels,
     ],
+    "RCFV": [
+        *EVERYWHERE,
+        shuffle_class_names,
+        rotate,
+        scale,
+        scale_hugely,
+        append_zero_channels,
+        duplicate_channels,
+    ],
     "SFDA": [*MOMENTS, rotate],
     "SFDA-trace": [*MOMENTS, rotate, scale, scale_hugely],
     "TransRate": [*MOMENTS, rotate],
@@ -236,7 +246,7 @@ few = settings(max_examples=10)
 
 def suited_problem(name: str, arguments: dict[str, float]) -> Problem:
     """A problem on which the variant's score is finite and well conditioned."""
-    if name.startswith("CCFV"):  # one channel on the unit sphere is a sign: it collapses
+    if name.startswith(("CCFV", "RCFV")):  # one channel on the unit sphere is a sign: it collapses
         arguments = {**arguments, "n_channels": arguments["n_channels"] + 2}
     if name in ("CCFV-kl", "CCFV-bhattacharyya"):  # invert covariances of rank n_rows - 1
         arguments = {**arguments, "n_rows": 3 * arguments["n_channels"] + 6}
@@ -417,6 +427,22 @@ def test_sfda_sees_scale_through_shrinkage_alone(
     scaled = problem.of(X=factor * problem.X)
     expected = problem.score(SFDA(a=5.0 * factor**2))
     assert scaled.score(SFDA(a=5.0)) == pytest.approx(expected, rel=1e-7, abs=1e-9)
+
+
+@few
+@given(arguments=problems)
+def test_rcfv_of_duplicated_cases(arguments: dict[str, float]) -> None:
+    """A copy of every case adds pairs at distance zero to the mean over cases, in each class."""
+    problem = suited_problem("RCFV", arguments)
+    n = arguments["n_cases"]
+    doubled = Problem(
+        np.concatenate([problem.X, problem.X]),
+        np.concatenate([problem.y, problem.y]),
+        np.concatenate([problem.groups, problem.groups + n]),
+    )
+    expected = problem.score(RCFV(min_distance=0)) + np.log((2 * n - 1) / (2 * n - 2))
+    # Equal Gaussians cancel down to the square root of rounding.
+    assert doubled.score(RCFV(min_distance=0)) == pytest.approx(expected, abs=1e-5)
 
 
 @few

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh, sqrtm
 from scipy.optimize import minimize
 from scipy.special import softmax
-from scipy.stats import spearmanr
+from scipy.stats import gmean, spearmanr
 from sklearn.covariance import ledoit_wolf
 from sklearn.decomposition import PCA
 from sklearn.linear_model import BayesianRidge
@@ -32,6 +32,7 @@ from skte.estimators import (
     NCE,
     NLEEP,
     PARC,
+    RCFV,
     SFDA,
     HScore,
     LogME,
@@ -82,6 +83,16 @@ def bhattacharyya(p: Gaussian, q: Gaussian) -> float:
     return float((m - o) @ np.linalg.inv(middle) @ (m - o) / 8 + volume / 2)
 
 
+def energy(V: Array, s: float = 1.0, floor: float = 0.0) -> float:
+    terms = []
+    for a in range(len(V)):
+        for b in range(len(V)):
+            if a != b:
+                gap = max(floor, float(np.linalg.norm(V[a] - V[b])))
+                terms.append(np.log(1 / gap) if s == 0 else gap**-s)
+    return float(np.mean(terms))
+
+
 def ccfv(
     *,
     sphere: bool = True,
@@ -92,15 +103,6 @@ def ccfv(
 ) -> Oracle:
     """Equations (1) to (5), voxel by voxel and pair by pair."""
 
-    def energy(V: Array) -> float:
-        terms = []
-        for a in range(len(V)):
-            for b in range(len(V)):
-                if a != b:
-                    gap = float(np.linalg.norm(V[a] - V[b]))
-                    terms.append(np.log(1 / gap) if s == 0 else gap**-s)
-        return float(np.mean(terms))
-
     def score(X: Array, y: NDArray[np.generic], groups: NDArray[np.generic]) -> float:
         X = normalize(X) if sphere else X
         cases = groups if by_case else np.arange(len(X))
@@ -110,7 +112,7 @@ def ccfv(
             pairs = [distance(p, q) for p in fits for q in fits if p is not q]
             consistency += float(np.mean(pairs))
         samples = [X[groups == i] for i in np.unique(groups)] if by_case else [X]
-        variety = np.mean([1 / energy(V) for V in samples])
+        variety = np.mean([1 / energy(V, s) for V in samples])
         return float(np.log(variety / consistency))
 
     return score
@@ -327,6 +329,32 @@ class Row(NamedTuple):
 
 
 LITERAL = {"normalize": None, "min_distance": 1e-12}
+
+
+def rcfv(floor: float = 0.0) -> Oracle:
+    """Loops over classes and pairs of cases; classes that share no case do not occur."""
+
+    def score(X: Array, y: NDArray[np.generic], groups: NDArray[np.generic]) -> float:
+        classes, cases = np.unique(y), np.unique(groups)
+        rows = {(k, i): X[(y == k) & (groups == i)] for k in classes for i in cases}
+        fitted = {key: gaussian(part) for key, part in rows.items() if len(part)}
+        least = floor * np.sqrt(np.trace(np.cov(X, rowvar=False, ddof=0)))
+        within: dict[object, list[float]] = {}
+        between: dict[object, list[float]] = {}
+        for (k, i), p in fitted.items():
+            for (m, j), q in fitted.items():
+                if k == m and i < j:
+                    within.setdefault(k, []).append(wasserstein(p, q))
+                if i == j and k < m:
+                    between.setdefault((k, m), []).append(wasserstein(p, q))
+        W = gmean([max(least, np.mean(values)) for values in within.values()])
+        B = gmean([max(least, np.mean(values)) for values in between.values()])
+        variety = np.mean([1 / energy(normalize(X[groups == i]), floor=floor) for i in cases])
+        return float(np.log(variety * B / W))
+
+    return score
+
+
 TALL = {"n_rows": 30}  # more voxels than channels in every class and case
 WIDE = {"n_channels": 150}  # more channels than voxels
 NOISE = {"n_channels": 60, "n_rows": 4, "separation": 0.0}  # optimum is not at beta -> inf
@@ -414,6 +442,11 @@ ORACLES: dict[str, dict[str, Row]] = {
     "RankMe": {
         "singular-values": Row(RankMe(), rankme),
         "more-channels-than-voxels": Row(RankMe(), rankme, 1e-9, WIDE),
+    },
+    "RCFV": {
+        "default": Row(RCFV(min_distance=0.0), rcfv(), 1e-7),
+        "more-channels-than-voxels": Row(RCFV(min_distance=0.0), rcfv(), 1e-6, {"n_channels": 20}),
+        "floored": Row(RCFV(min_distance=0.45), rcfv(floor=0.45), 1e-7, {"n_rows": 12}),
     },
     "SFDA": {
         "default": Row(SFDA(), sfda()),

@@ -11,7 +11,9 @@ writes a file of its own into ``results``. ``--smoke`` does a little of everythi
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from joblib import Parallel, delayed
 from benchmarks._provenance import data_folder, provenance, write_json
 from benchmarks.confidence._cost import measure_cost
 from benchmarks.confidence._coverage import (
+    ESTIMATORS,
     LEVEL,
     coverage,
     large_sample,
@@ -35,9 +38,11 @@ _VOXELS_EVERY = 4  # slower than the rest
 _BOOTSTRAPPED = 60
 
 
-def run_coverage(sizes: list[int], n_runs: int, work: Path, *, heavy: bool) -> dict[str, Any]:
+def run_coverage(
+    sizes: list[int], n_runs: int, work: Path, *, heavy: bool, names: Sequence[str]
+) -> dict[str, Any]:
     """Simulate, and go on where an earlier call stopped."""
-    truth = large_sample(heavy=heavy)
+    truth = large_sample(heavy=heavy, names=names)
     result: dict[str, Any] = {}
     for n_cases in sizes:
         path = work / f"{'heavy' if heavy else 'regular'}_{n_cases}.npz"
@@ -51,6 +56,7 @@ def run_coverage(sizes: list[int], n_runs: int, work: Path, *, heavy: bool) -> d
                     voxels=k % _VOXELS_EVERY == 0,
                     bootstrap=k < _BOOTSTRAPPED,
                     heavy=heavy,
+                    names=names,
                 )
             )
             if len(runs) % 5 == 0:
@@ -93,6 +99,7 @@ def main() -> None:
     parser.add_argument("part", nargs="?", choices=["coverage", "races", "cost"])
     parser.add_argument("--cases", type=int, nargs="+", default=[10, 20])
     parser.add_argument("--runs", type=int, default=200)
+    parser.add_argument("--only", nargs="+", choices=ESTIMATORS, help="add these to the file")
     parser.add_argument("--heavy", action="store_true", help="cases far from all others")
     parser.add_argument("--work", help="folder where runs are kept")
     parser.add_argument("--banks", type=int, default=10)
@@ -106,9 +113,13 @@ def main() -> None:
     elif args.part == "coverage":
         work = Path(args.work or tempfile.mkdtemp())
         work.mkdir(parents=True, exist_ok=True)
-        found = run_coverage(args.cases, args.runs, work, heavy=args.heavy)
-        name = "coverage_heavy.json" if args.heavy else "coverage.json"
-        write_json(RESULTS / name, {**provenance(level=LEVEL, seed=0), **found})
+        names = args.only or list(ESTIMATORS)
+        found = run_coverage(args.cases, args.runs, work, heavy=args.heavy, names=names)
+        path = RESULTS / ("coverage_heavy.json" if args.heavy else "coverage.json")
+        content = {**provenance(level=LEVEL, seed=0), **found}
+        if args.only:
+            content = _added(json.loads(path.read_text()), found, args.only)
+        write_json(path, content)
     elif args.part == "races":
         settings = {"n_banks": args.banks, "n_orders": args.orders, "n_cases": 32, "n_models": 20}
         found = run_races(**settings, n_jobs=args.jobs)
@@ -119,6 +130,14 @@ def main() -> None:
         write_json(RESULTS / "cost.json", {**provenance(seed=0), **found})
     else:
         parser.error("name a part, or --smoke")
+
+
+def _added(known: dict[str, Any], found: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """A result file with rows of some estimators, and what those are of."""
+    seen = {"commit": provenance()["commit"], **{k: v["runs"] for k, v in found.items()}}
+    for size, table in found.items():
+        known[size] |= {name: table[name] for name in names}
+    return {**known, "added": known.get("added", {}) | dict.fromkeys(names, seen)}
 
 
 def smoke() -> None:

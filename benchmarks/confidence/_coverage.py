@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from skte.estimators import (
     NCE,
     NLEEP,
     PARC,
+    RCFV,
     SFDA,
     HScore,
     LogME,
@@ -36,6 +37,7 @@ __all__ = ["ESTIMATORS", "coverage", "large_sample", "load_runs", "save_runs", "
 #: Those that look at pairs of voxels take as many at any number of cases.
 ESTIMATORS: dict[str, TransferabilityEstimator] = {
     "CCFV": CCFV(),
+    "RCFV": RCFV(),
     "LogME": LogME(tol=1e-4),
     "GBC": GBC(),
     "GBC (log)": GBC(log=True),
@@ -51,7 +53,7 @@ ESTIMATORS: dict[str, TransferabilityEstimator] = {
     "NLEEP": NLEEP(n_components_per_class=2, covariance="diag"),
 }
 # Cheap enough for true bootstrap draws.
-BOOTSTRAPPED = ("CCFV", "GBC", "GBC (log)", "HScore", "LEEP", "NCE", "TransRate")
+BOOTSTRAPPED = ("CCFV", "RCFV", "GBC", "GBC (log)", "HScore", "LEEP", "NCE", "TransRate")
 N_DRAWS = 200
 LEVEL = 0.9
 _PARTS = 10  # of the voxels, left out in turn
@@ -59,12 +61,15 @@ _PARTS = 10  # of the voxels, left out in turn
 Arrays = dict[str, NDArray[np.float64]]
 
 
-def large_sample(n_cases: int = 800, *, heavy: bool = False) -> dict[str, list[float]]:
+def large_sample(
+    n_cases: int = 800, *, heavy: bool = False, names: Iterable[str] = ESTIMATORS
+) -> dict[str, list[float]]:
     """Scores of very many cases, for both models."""
     truth: dict[str, list[float]] = {}
     for model in (0, 1):
         many = draw_cases(n_cases, 999_999, model=model, heavy=heavy)
-        for name, estimator in ESTIMATORS.items():
+        for name in names:
+            estimator = ESTIMATORS[name]
             truth.setdefault(name, []).append(_many(estimator, many))
     return truth
 
@@ -78,7 +83,13 @@ def _many(estimator: TransferabilityEstimator, many: FeatureSet) -> float:
 
 
 def simulate(
-    n_cases: int, seed: int, *, voxels: bool, bootstrap: bool, heavy: bool = False
+    n_cases: int,
+    seed: int,
+    *,
+    voxels: bool,
+    bootstrap: bool,
+    heavy: bool = False,
+    names: Iterable[str] = ESTIMATORS,
 ) -> Arrays:
     """Scores of two models on the same random cases, with what resampling gives."""
     found: Arrays = {}
@@ -87,7 +98,8 @@ def simulate(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for model, features in enumerate(draw_bank(n_cases, seed, 2, heavy=heavy)):
-            for name, estimator in ESTIMATORS.items():
+            for name in names:
+                estimator = ESTIMATORS[name]
                 fitted = clone(estimator).fit(features)
                 found[f"{name}|{model}|score"] = np.array(fitted.score_)
                 weights = leave_out

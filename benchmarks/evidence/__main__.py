@@ -21,6 +21,7 @@ from benchmarks.evidence._noise import ENOUGH, LEARNT, seed_agreement
 from benchmarks.evidence._page import write_page
 from benchmarks.evidence._protocol import FULL, SMOKE, Study
 from benchmarks.evidence._scores import ABLATION, CONTENDERS, ESTIMATORS, jackknifed, models_of
+from benchmarks.evidence._search import terms
 from benchmarks.evidence._variants import variants
 
 RESULTS = Path(__file__).parent / "results"
@@ -94,6 +95,7 @@ def write_result(
         "scores": jackknifed(chosen, study, target, out, n_jobs),
         "ablation": jackknifed(ABLATION, study, target, out, n_jobs),
         "variants": variants(study, target, out, n_jobs, CONTENDERS),
+        "terms": terms(study, target, out, n_jobs),
         "embedding": embed(study, target, out),
     }
     settings = {**asdict(study), "seed": 0}

@@ -24,16 +24,19 @@ class Target:
     ----------
     dice : ndarray of shape (n_models, n_seeds, n_test_cases)
         Mean foreground Dice.
+    n_tune_cases : int
+        Cases that fine-tuning and ranking had.
     """
 
     name: str
     models: list[dict[str, Any]]
     dice: NDArray[np.float64]
+    n_tune_cases: int
 
     @classmethod
     def from_result(cls, result: dict[str, Any]) -> Target:
         dice = np.array([model["dice"] for model in result["models"]], dtype=float)
-        return cls(result["target"], result["models"], dice)
+        return cls(result["target"], result["models"], dice, result["study"]["n_tune_cases"])
 
     @property
     def performance(self) -> NDArray[np.float64]:

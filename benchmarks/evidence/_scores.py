@@ -15,7 +15,7 @@ from benchmarks.evidence._driver import record_of
 from benchmarks.evidence._jobs import Job
 from benchmarks.evidence._protocol import Model, Study
 from skte import estimators as family
-from skte.estimators import CCFV, TransferabilityEstimator
+from skte.estimators import CCFV, RCFV, TransferabilityEstimator
 from skte.features import FeatureSet, unpack_case
 
 __all__ = [
@@ -46,7 +46,7 @@ ABLATION: dict[str, TransferabilityEstimator] = {
     "raw features": CCFV(normalize=None),
 }
 #: Whose settings are looked at beside those of CC-FV and LogME.
-CONTENDERS: dict[str, TransferabilityEstimator] = {}
+CONTENDERS: dict[str, TransferabilityEstimator] = {"RCFV": RCFV()}
 
 
 def load_features(out: Path, target: str, model: str) -> FeatureSet:

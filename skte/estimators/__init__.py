@@ -21,6 +21,7 @@ from skte.estimators._parc import PARC
 from skte.estimators._parc import parc_score as parc_score
 from skte.estimators._rankme import RankMe
 from skte.estimators._rankme import rankme_score as rankme_score
+from skte.estimators._rcfv import RCFV
 from skte.estimators._sfda import SFDA
 from skte.estimators._sfda import sfda_score as sfda_score
 from skte.estimators._transrate import TransRate
@@ -38,6 +39,7 @@ __all__ = [
     "NCE",
     "NLEEP",
     "PARC",
+    "RCFV",
     "RankMe",
     "SFDA",
     "TransRate",

@@ -17,7 +17,7 @@ from skte.estimators._labels import as_plain
 from skte.exceptions import UnusableClassWarning
 from skte.features import FeatureBlock
 
-__all__ = ["CaseDistances", "case_codes", "class_distances"]
+__all__ = ["CaseDistances", "case_codes", "class_distances", "fitted_gaussians"]
 
 # Without groups every row is a case; beyond this the pairs take too long.
 _MAX_CASES = 10_000
@@ -150,7 +150,7 @@ def class_distances(
     for label in labels:
         if background is not None and label == background:
             continue
-        present, gaussians = _fitted(block, codes, label)
+        present, gaussians = fitted_gaussians(block, codes, label)
         if len(present) < 2:
             unusable.append(as_plain(label))
             continue
@@ -195,10 +195,27 @@ def _check_usable(
         )
 
 
-def _fitted(
+def fitted_gaussians(
     block: FeatureBlock, codes: NDArray[np.intp], label: Any
 ) -> tuple[NDArray[np.intp], Gaussians]:
-    """Find the cases that hold a class, and fit its Gaussian in each."""
+    """Find the cases that hold a class, and fit its Gaussian in each.
+
+    Parameters
+    ----------
+    block : FeatureBlock
+        Features, or the moments of all labelled voxels of its cases.
+    codes : ndarray of shape (n_voxels,)
+        Case of each row.
+    label : label
+        The class.
+
+    Returns
+    -------
+    present : ndarray of shape (n_present,)
+        Positions of the cases.
+    gaussians : Gaussians
+        One a case.
+    """
     if block.case_moments is not None:
         holds = [label in part.classes for part in block.case_moments]
         parts = [part for part, held in zip(block.case_moments, holds, strict=True) if held]

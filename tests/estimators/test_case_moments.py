@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from skte.estimators import CCFV, GBC, LEEP, HScore, LogME, TransRate
+from skte.estimators import CCFV, GBC, LEEP, RCFV, HScore, LogME, TransRate
 from skte.estimators._gaussian import PAIRWISE_DISTANCES, Gaussians
 from skte.exceptions import UnusableClassWarning
 from skte.features import CaseFeatures, ClassMoments, FeatureBlock, FeatureSet, LayerSample
@@ -23,6 +23,7 @@ USE_ALL = [
     CCFV(normalize=None, distance="bhattacharyya"),
     CCFV(normalize=None, trace_share=0.9),
     CCFV(normalize=None, n_pairs=2),
+    RCFV(),
 ]
 each = pytest.mark.parametrize("estimator", USE_ALL, ids=str)
 
@@ -67,7 +68,7 @@ def test_all_voxels_count(estimator):
 @each
 def test_all_voxels_count_also_with_fewer_rows_than_channels(estimator):
     few = make_set(n_rows=12, n_channels=80, n_more=400)
-    if not isinstance(estimator, CCFV):
+    if not isinstance(estimator, (CCFV, RCFV)):
         moments = few.blocks()[0].moments
         assert moments.n_voxels == 4 * 412
         assert estimator.score(few) == pytest.approx(estimator.score(moments), rel=1e-9)
@@ -185,3 +186,23 @@ def test_sets_and_blocks_carry_moments():
     assert again[1].layers["up"].moments is features[2].layers["up"].moments
     mixed = FeatureSet([features[0], *without(features)[1:]])
     assert mixed.blocks()[0].case_moments is None  # half of all voxels are none of all
+
+
+def test_rcfv_says_when_moments_cannot_be_squared():
+    features = make_set()
+    huge = FeatureSet(
+        replace(
+            case,
+            layers={
+                k: LayerSample(
+                    s.X * 1e80, s.y, s.X_case * 1e80,
+                    ClassMoments.from_arrays(s.X * 1e80, s.y, name=k),
+                )
+                for k, s in case.layers.items()
+            },
+        )
+        for case in features
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"cannot be squared.*moments='sample'"):
+        RCFV().fit(huge)
+    assert RCFV().fit(without(huge)).score_ == pytest.approx(RCFV().fit(without(features)).score_)

@@ -15,6 +15,7 @@ from skte import (
     NCE,
     NLEEP,
     PARC,
+    RCFV,
     SFDA,
     BankEntry,
     Ensemble,
@@ -121,7 +122,7 @@ def test_every_estimator_scores_it_or_says_what_it_lacks(cases):
     for estimator in [*able, NLEEP(), PARC(), SFDA(), TransRate()]:
         assert not estimator.needs_case_sample
         assert np.isfinite(estimator.fit(features).score_), estimator
-    for estimator in (CCFV(), CCFV(class_consistency=False), RankMe()):
+    for estimator in (CCFV(), CCFV(class_consistency=False), RankMe(), RCFV()):
         assert estimator.needs_case_sample
         with pytest.raises(ValueError, match=r"whole-case sample is empty.*samples='all'"):
             estimator.fit(features)

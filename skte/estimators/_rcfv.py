@@ -1,0 +1,323 @@
+"""RCFV: CC-FV with a class consistency relative to how far classes are apart."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from numbers import Real
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
+
+from skte._sklearn import Interval
+from skte.estimators._base import TransferabilityEstimator
+from skte.estimators._ccfv import CCFV
+from skte.estimators._consistency import case_codes, fitted_gaussians
+from skte.estimators._gaussian import Gaussians, pairwise_wasserstein
+from skte.estimators._labels import as_plain, encode_labels
+from skte.estimators._resample import each_or_nan
+from skte.estimators._scaling import unit_range
+from skte.exceptions import CollapsedFeaturesWarning, UnusableClassWarning
+from skte.features import FeatureBlock
+
+__all__ = ["RCFV"]
+
+Array = NDArray[np.float64]
+
+# A distance below this share of the features' spread is rounding, as in CC-FV.
+_ROUNDING = 1e-6
+# Rows that are cases of their own are compared so many at a time.
+_ROWS = 512
+# Distances between Gaussians form fourth powers of the features.
+_HUGE = 1e70
+
+
+class RCFV(TransferabilityEstimator):
+    r"""Relative Class consistency and Feature Variety (RCFV).
+
+    CC-FV with another consistency: a class should look the same in every case
+    *compared with how far it is from the other classes of the case*::
+
+        T = log(F_v * B / W)
+
+    ``W`` is the geometric mean over classes of the mean Wasserstein distance between
+    the Gaussians fitted to the class in two cases (*within*); ``B`` the geometric mean
+    over pairs of classes of the mean distance between the two in one case (*between*).
+    ``F_v`` is the feature variety of CC-FV, on the unit sphere.
+
+    Parameters
+    ----------
+    min_distance : float, default=0.01
+        Floor of distances: of those in the energy of ``F_v``, and, times the spread of the
+        features (their root mean squared distance from the mean), of the mean ones in
+        ``B`` and ``W``. Without it a class that is constant in every case would make the
+        score infinite.
+    layer_reduction : {"last", "mean"}, default="last"
+        The last (finest) layer alone, or the mean over layers.
+
+    Attributes
+    ----------
+    score_ : float
+        Higher is better. ``-inf`` where a layer collapsed.
+    layer_scores_ : ndarray of shape (n_layers,)
+        Score of each layer.
+    layer_names_ : tuple of str
+        Names of the layers.
+    layer_details_ : tuple of dict
+        For each layer: ``within`` (mapping of label to its part of ``W``), ``between``
+        (mapping of pairs of labels to their part of ``B``), ``spread``, the parts of
+        CC-FV's variety and, unless every row is a case of its own, all ``pair_distances`` with
+        the ``pairs`` of cases and the ``class_pairs`` that they are between (positions).
+    n_features_in_ : int
+        Number of channels, when fitted on an array.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two classes or cases, no class is in two cases, or the
+        whole-case sample is empty.
+
+    Warns
+    -----
+    CollapsedFeaturesWarning
+        When features are constant, or no class differs between any two cases.
+    UnusableClassWarning
+        When a class counts for nothing in ``W`` because fewer than two cases hold it.
+
+    See Also
+    --------
+    CCFV : The published score that this one starts from.
+
+    Notes
+    -----
+    ``C_cons`` of CC-FV is small for features that are alike everywhere, whatever the class:
+    those of a network with random weights, or of noise. Here consistency is relative:
+    what is the same in every case for all classes alike gains nothing. The background is
+    a class like any other. Two classes that no case holds both of are compared across
+    cases, and so are all where every row is a case of its own.
+
+    ``B`` and ``W`` are of features as they come (only their ratio counts), so that they
+    use *all* labelled voxels where their moments were extracted. The score is
+    invariant to scale and rotation, and to zero or duplicated channels.
+
+    The score is skte's own: the documentation's page on RCFV has the derivation, and the
+    one on evidence how it was chosen.
+
+    References
+    ----------
+    .. [1] Yang, Y., Wei, M., He, J., Yang, J., Ye, J., Gu, Y. "Pick the Best Pre-trained
+       Model: Towards Transferability Estimation for Medical Image Segmentation". MICCAI
+       2023. arXiv:2307.11958. (CC-FV)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skte import RCFV
+    >>> rng = np.random.default_rng(0)
+    >>> labels, cases = rng.integers(0, 3, 300), np.repeat(np.arange(6), 50)
+    >>> noise = rng.normal(size=(300, 8))  # alike in every case, and in every class
+    >>> informative = noise + 2 * np.eye(8)[labels]
+    >>> estimator = RCFV().fit(informative, labels, groups=cases)
+    >>> bool(estimator.score_ > RCFV().fit(noise, labels, groups=cases).score_)
+    True
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **TransferabilityEstimator._parameter_constraints,
+        "min_distance": [Interval(Real, 0, None, closed="left")],
+    }
+
+    def __init__(self, *, min_distance: float = 0.01, layer_reduction: str = "last") -> None:
+        super().__init__(layer_reduction=layer_reduction)
+        self.min_distance = min_distance
+
+    @property
+    def needs_case_sample(self) -> bool:
+        """Whether the score looks at voxels of the whole case: feature variety does."""
+        return True
+
+    @property
+    def _variety(self) -> CCFV:
+        return CCFV(class_consistency=False, min_distance=self.min_distance)
+
+    def _score_block(self, block: FeatureBlock) -> float:
+        return self._explain_block(block)[0]
+
+    def _explain_block(self, block: FeatureBlock) -> tuple[float, Mapping[str, Any]]:
+        labels, _ = encode_labels(block.y)  # refuses a single class
+        self._check_case_sample(block)
+        variety, parts = self._variety._explain_block(block)
+        details = dict(parts)
+        _, codes = case_codes(block)
+        block, exponent = _scaled(block)
+        classes = labels if block.case_moments is None else block.moments.classes
+        details["spread"] = float(np.ldexp(np.sqrt(block.X.var(axis=0).sum()), exponent))
+        if block.groups is None:
+            means = np.ldexp(_means_of_points(block), exponent)
+        else:
+            details |= _compare(block, codes, classes)
+            details["pair_distances"] = np.ldexp(details["pair_distances"], exponent)
+            means = _means(details, len(classes))
+        within, between = np.diag(means), means[np.triu_indices(len(means), k=1)]
+        plain = [as_plain(label) for label in classes]
+        _check_usable(block, plain, within)
+        details["within"] = {k: float(w) for k, w in zip(plain, within, strict=True) if w == w}
+        details["between"] = {
+            pair: float(b)
+            for pair, b in zip(itertools.combinations(plain, 2), between, strict=True)
+        }
+        if np.isfinite(variety) and _is_rounding(within, details["spread"]):
+            warnings.warn(
+                f"{block.label}: features are the same in every case, class by class; they "
+                "collapsed, and the score is -inf.",
+                CollapsedFeaturesWarning,
+                stacklevel=2,
+            )
+            return -np.inf, details
+        return variety + _log_ratio(means, self.min_distance * details["spread"]), details
+
+    def _check_case_sample(self, block: FeatureBlock) -> None:
+        X, groups = block.case_sample
+        counts = np.unique(np.zeros(len(X)) if groups is None else groups, return_counts=True)[1]
+        if counts.max(initial=0) < 2:
+            raise ValueError(
+                f"{block.label}: the whole-case sample is empty or has one voxel a case, so "
+                "feature variety is undefined. Sample more voxels of whole cases: samples='all' "
+                "of the extractor."
+            )
+
+    def _resample_block(
+        self, block: FeatureBlock, details: Mapping[str, Any], weights: NDArray[np.intp]
+    ) -> Array:
+        """From the distances and energies at hand."""
+        if "pairs" not in details:
+            return each_or_nan(self._score_block, block, weights)
+        scores = np.array(self._variety._resample_block(block, details, weights))
+        held = np.unique(np.asarray(block.groups, dtype=np.intp))
+        for b in np.flatnonzero(np.isfinite(scores)):
+            means = _means(details, len(details["classes"]), weights[b, held])
+            if _is_rounding(np.diag(means), details["spread"]):
+                scores[b] = -np.inf
+            else:
+                scores[b] += _log_ratio(means, self.min_distance * details["spread"])
+        return scores
+
+
+def _scaled(block: FeatureBlock) -> tuple[FeatureBlock, int]:
+    """Bring features to a size whose powers are numbers, by a power of two."""
+    exponent = 0
+    if block.case_moments is None:
+        X, exponent = unit_range(block.X)
+        block = replace(block, X=X)
+    else:
+        largest = float(np.abs(block.X).max())
+        if largest > _HUGE or 0 < largest < 1 / _HUGE:
+            raise ValueError(
+                f"{block.label}: values of size {largest:.3g} cannot be squared. Rescale the "
+                "features, or sample voxels (moments='sample' of the extractor)."
+            )
+    return block, exponent
+
+
+def _compare(
+    block: FeatureBlock, codes: NDArray[np.intp], classes: NDArray[np.generic]
+) -> dict[str, Any]:
+    """Distances of a class between cases, and of two classes within a case.
+
+    Two classes that no case holds both of are compared across cases.
+    """
+    fitted = [fitted_gaussians(block, codes, label) for label in classes]
+    cases = np.concatenate([present for present, _ in fitted])
+    labels = np.repeat(np.arange(len(classes)), [len(present) for present, _ in fitted])
+    units = Gaussians(
+        np.concatenate([one.means for _, one in fitted]),
+        [factor for _, one in fitted for factor in one.factors],
+    )
+    where = [np.flatnonzero(labels == k) for k in range(len(classes))]
+    found: list[Iterator[tuple[Any, Any]]] = [itertools.combinations(rows, 2) for rows in where]
+    found += [itertools.combinations(np.flatnonzero(cases == case), 2) for case in set(cases)]
+    found += [
+        itertools.product(where[k], where[m])
+        for k, m in itertools.combinations(range(len(classes)), 2)
+        if not np.isin(cases[where[k]], cases[where[m]]).any()
+    ]
+    pairs = np.array(sorted(itertools.chain(*found)), dtype=np.intp).reshape(-1, 2)
+    return {
+        "pair_distances": pairwise_wasserstein(units, pairs)[0],
+        "pairs": cases[pairs],
+        "classes": classes,
+        "class_pairs": labels[pairs],
+    }
+
+
+def _means(
+    compared: Mapping[str, Any], n_classes: int, weights: NDArray[np.intp] | None = None
+) -> Array:
+    """Mean distance of each class (diagonal) and of two classes; NaN where none is known.
+
+    With weights, each case counts so many times: two copies of it are no pair of cases.
+    """
+    k, m = compared["class_pairs"].T
+    cell = k * n_classes + m
+    weight = np.ones(len(cell))
+    if weights is not None:
+        i, j = compared["pairs"].T
+        weight = weights[i] * np.where(i == j, 1.0, weights[j])
+    totals = np.bincount(cell, weight * compared["pair_distances"], minlength=n_classes**2)
+    counts = np.bincount(cell, weight, minlength=n_classes**2)
+    means = np.divide(totals, counts, out=np.full(n_classes**2, np.nan), where=counts > 0)
+    return np.asarray(means.reshape(n_classes, n_classes))
+
+
+def _means_of_points(block: FeatureBlock) -> Array:
+    """Mean distance within and between classes where every row is a case of its own."""
+    classes, codes = encode_labels(block.y)
+    membership = np.eye(len(classes))[codes]
+    sums = np.zeros((len(classes), len(classes)))
+    for start in range(0, len(codes), _ROWS):
+        rows = slice(start, start + _ROWS)
+        sums += membership[rows].T @ (cdist(block.X[rows], block.X) @ membership)
+    counts = membership.sum(axis=0)
+    pairs = np.outer(counts, counts) - np.diag(counts)
+    means = np.full_like(sums, np.nan)
+    np.divide(sums, pairs, out=means, where=pairs > 0)
+    return means
+
+
+def _log_ratio(means: Array, floor: float) -> float:
+    """Log of B / W: geometric means over pairs of classes and classes; NaN where unknown."""
+    within, between = np.diag(means), means[np.triu_indices(len(means), k=1)]
+    within, between = within[np.isfinite(within)], between[np.isfinite(between)]
+    if not (len(within) and len(between)):
+        return np.nan
+    least = max(floor, np.finfo(np.float64).tiny)
+    return float(
+        np.log(np.maximum(between, least)).mean() - np.log(np.maximum(within, least)).mean()
+    )
+
+
+def _check_usable(block: FeatureBlock, classes: list[Any], within: Array) -> None:
+    """Refuse a block without a class in two cases, and name the classes left out of W."""
+    unusable = [label for label, w in zip(classes, within, strict=True) if np.isnan(w)]
+    if len(unusable) == len(classes):
+        raise ValueError(
+            f"{block.label}: no class is present in two cases, so RCFV has no distance within "
+            "classes. Label more cases."
+        )
+    if unusable:
+        warnings.warn(
+            f"{block.label}: classes {unusable} are present in fewer than two cases and count "
+            "for nothing in the distances within classes.",
+            UnusableClassWarning,
+            stacklevel=3,
+        )
+
+
+def _is_rounding(within: Array, spread: float) -> bool:
+    """Tell whether no class differs between cases."""
+    known = within[np.isfinite(within)]
+    return len(known) > 0 and not (known > _ROUNDING * spread).any()
