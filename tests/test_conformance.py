@@ -285,3 +285,16 @@ def test_source_head_scores_need_a_posterior(estimator: Estimator) -> None:
     features = FeatureSet.from_blocks([make_problem().block("up1")], name="unet")
     with pytest.raises(ValueError, match=r"'unet'.*no source head.*NLEEP"):
         estimator.fit(features)
+
+
+def test_an_estimator_from_outside_may_leave_the_reduction_of_layers_out():
+    class Spread(TransferabilityEstimator):
+        def __init__(self, power=1.0):
+            self.power = power
+
+        def _score_block(self, block):
+            return float(block.X.std() ** self.power)
+
+    X, y = np.array([[0.0], [2.0], [0.0], [2.0]]), [0, 0, 1, 1]
+    assert Spread(power=2).fit(2 * X, y).score_ == 4.0
+    assert Spread().get_params() == {"power": 1.0}

@@ -59,6 +59,8 @@ class TransferabilityEstimator(BaseEstimator):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "layer_reduction": [StrOptions({"mean", "last"})]
     }
+    #: For estimators whose own ``__init__`` leaves the parameter out.
+    layer_reduction: str = "mean"
     #: What ``X`` is: decoder features, or the source head's probabilities.
     _uses_posterior: ClassVar[bool] = False
     #: Whether continuous ``y`` (regression targets) make sense.

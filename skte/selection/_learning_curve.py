@@ -83,17 +83,16 @@ class RankLearningCurve:
 
         Measured where two draws of so many cases exist. Above that, the Spearman-Brown
         formula tells how many times as many cases the reliability of the largest
-        draws would need. None: no number of cases would do, they agree by chance alone.
+        draws would need. None: no number of cases is known that would do, because they
+        agree by chance alone, or in all but the first places.
         """
         known = np.isfinite(self.kendall_apart)
         good = self.kendall_apart >= self.target
         for i in np.flatnonzero(known):
             if good[i:][known[i:]].all():
                 return int(self.n_cases[i])
-        if not self.reliability > 0.0:
+        if not 0.0 < self.reliability < self.target:
             return None
-        if self.reliability >= self.target:  # by ranks, though not with the top weighted
-            return int(self.n_cases[known][-1]) + 1
         odds = self.target / (1 - self.target) * (1 - self.reliability) / self.reliability
         return math.ceil(odds * int(self.n_cases[known][-1]))
 
@@ -101,6 +100,12 @@ class RankLearningCurve:
     def suggestion(self) -> str:
         """What to do, in a sentence."""
         n, now = self.suggested_n_cases, int(self.n_cases[-1])
+        if n is None and self.reliability >= self.target:
+            return (
+                f"Rankings of separate draws agree as a whole (Spearman {self.reliability:.2f}), "
+                "but not on the first places: models there may be alike. See the groups that "
+                "confidence_level gives."
+            )
         if n is None:
             return (
                 f"Rankings of separate draws do not agree: {now} cases do not tell these models "

@@ -257,6 +257,16 @@ class TestLearningCurve:
         longer = curve.suggested_n_cases / 6
         assert longer * r / (1 + (longer - 1) * r) == pytest.approx(0.95, abs=0.01)
 
+    def test_alike_models_on_top_are_named_and_no_number_is_promised(self):
+        weights, rows = _draws(12, [2, 6, 12], 60, 0)
+        values = np.repeat([0.0, 1, 2, 3, 4, 5, 5], 12).reshape(7, 12)
+        values[-2:] += 0.1 * np.random.default_rng(0).normal(size=(2, 12))
+        scores = values @ weights.T / weights.sum(axis=1)
+        curve = _curve(list("abcdefg"), scores, [2, 6, 12], rows, 0.95)
+        assert curve.kendall_apart[1] < 0.95 < curve.reliability
+        assert curve.suggested_n_cases is None
+        assert "first places" in curve.suggestion
+
     def test_separate_draws_share_no_case(self):
         weights, rows = _draws(9, [2, 4, 9], 5, 0)
         for size in (2, 4):
