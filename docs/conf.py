@@ -2,18 +2,28 @@
 
 import importlib
 import inspect
+import sys
+import warnings
 from pathlib import Path
 
 import skte
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 project = "skte"
 author = "The skte developers"
 copyright = author
 version = release = skte.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "numpydoc"]
+extensions = [
+    "myst_parser",
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.mathjax",
+    "sphinx_gallery.gen_gallery",
+]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "examples"]
 myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 3
 numpydoc_show_class_members = False  # autodoc lists them, with what they do
@@ -21,8 +31,25 @@ autodoc_typehints = "none"  # numpydoc's sections say it
 autodoc_member_order = "bysource"
 add_module_names = False
 
+# In examples a warning is read for what it says; where skte is installed does not matter.
+warnings.formatwarning = lambda message, category, *_: f"{category.__name__}: {message}\n"
+sphinx_gallery_conf = {
+    "examples_dirs": "examples",
+    "gallery_dirs": "gallery",
+    "image_scrapers": ("_gallery.display_scraper",),
+    "reset_modules": (),
+    "within_subsection_order": "FileNameSortKey",
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "show_memory": False,
+    "show_signature": False,
+    "write_computation_times": False,
+}
+
 html_theme = "pydata_sphinx_theme"
 html_title = "skte"
+html_static_path = ["_static"]
+html_css_files = ["skte.css"]
 html_show_sourcelink = False
 html_theme_options = {
     "navbar_align": "left",

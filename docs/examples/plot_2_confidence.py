@@ -1,0 +1,68 @@
+"""
+How sure is the order, and when to stop labelling
+=================================================
+
+Other cases could have been labelled, and would have given other scores. Resampling the cases
+tells which models cannot be told apart; a learning curve tells whether more cases would help;
+a race spends forward passes on the contenders only.
+"""
+
+# %%
+# A bank of networks that were trained on three other tasks, from different beginnings, and twelve
+# cases of the target task.
+
+import torch
+
+from skte.datasets import make_phantoms
+from skte.demo import prepare_cases, small_unet, train_network
+
+
+def trained(task, seed):
+    images = prepare_cases(make_phantoms(12, task=task, size=(64, 64, 1)), (0, 1))
+    torch.manual_seed(seed)
+    network = small_unet(spatial_dims=2, widths=(4, 8, 16))
+    train_network(network, images, n_steps=60, patch_size=(32, 32), batch_size=8)
+    return network
+
+
+bank = {
+    f"{task}, seed {seed}": trained(task, seed)
+    for task in ("ellipsoids", "lobes", "texture")
+    for seed in (0, 1)
+}
+cases = make_phantoms(12, task="shells", size=(64, 64, 1), random_state=3)
+
+# %%
+# Lines are intervals of the score at 90 %. Group 1 holds the best model and all that these cases
+# cannot tell from it. Differences are far better known than scores, because all models see the
+# same voxels: overlapping intervals alone say little.
+
+from skte import LogME, ModelBankSelector
+from skte.report import LearningCurveDisplay, RankingDisplay
+
+selector = ModelBankSelector(LogME(), confidence_level=0.9).fit(bank, cases)
+selector.ranking_
+
+# %%
+display = RankingDisplay.from_selector(selector)
+
+# %%
+# Would more labels help? Two separate parts of the cases rank the bank, again and again, for parts
+# of every size. Where their rankings agree, labelling can stop.
+
+from skte.selection import rank_learning_curve
+
+curve = rank_learning_curve(LogME(), bank, cases)
+print(curve)
+
+# %%
+chart = LearningCurveDisplay(curve).plot()
+
+# %%
+# If only the winner is sought, most of the bank need not see most of the cases:
+
+from skte.selection import HalvingModelBankSelector
+
+race = HalvingModelBankSelector(LogME()).fit(bank, cases)
+print(f"{race.best_name_} wins after {race.cost_:.0%} of the cases of all models")
+print("cases of each rung:", race.n_resources_, "models:", race.n_candidates_)
