@@ -77,7 +77,7 @@ def test_the_site_reaches_every_page() -> None:
         if page not in reached:
             reached.add(page)
             for block in re.findall(r"```{toctree}(.*?)```", page.read_text("utf-8"), re.S):
-                for entry in re.findall(r"^(?![:\s])(\S+)$", block, re.M):
+                for entry in re.findall(r"^(?:[^:\s].*<)?([\w/*-]+)>?$", block, re.M):
                     open_pages += page.parent.glob(f"{entry}.md")
     assert pages - reached == set()
 
