@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,25 @@ def test_examples_of_how_to_pages_run(page: Path) -> None:
     failed, tried = doctest.testfile(str(page), module_relative=False, optionflags=flags)
     assert tried
     assert not failed
+
+
+def test_badges_and_citation_of_readme_are_true() -> None:
+    root = PAGES.parents[1]
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    cff = (root / "CITATION.cff").read_text(encoding="utf-8")
+    badges = re.findall(r"img\.shields\.io/badge/(\S+?)-blue\)", readme)
+    python = project["project"]["requires-python"].replace(">=", "%E2%89%A5")
+    licence = project["project"]["license"]
+    strict = "strict" if project["tool"]["mypy"]["strict"] else "loose"
+    assert badges == [
+        f"python-{python}",
+        f"licence-{licence.replace('-', '--')}",
+        f"typing-{strict}",
+    ]
+    entry = dict(re.findall(r"^  (\w+) += \{(.*)\},?$", readme, re.M))
+    assert entry["version"] == skte.__version__
+    assert entry["license"] == licence
+    assert f'title: "{entry["title"]}"' in cff
+    assert f"version: {entry['version']}\n" in cff
+    assert f"license: {licence}\n" in cff

@@ -1,0 +1,1 @@
+"""README's picture, drawn from a result file."""
