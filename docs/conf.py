@@ -20,11 +20,12 @@ extensions = [
     "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.mathjax",
+    "sphinx_design",
     "sphinx_gallery.gen_gallery",
 ]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 exclude_patterns = ["_build", "examples"]
-myst_enable_extensions = ["dollarmath", "deflist"]
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 numpydoc_show_class_members = False  # autodoc lists them, with what they do
 autodoc_typehints = "none"  # numpydoc's sections say it
@@ -51,6 +52,9 @@ html_title = "skte"
 html_static_path = ["_static"]
 html_css_files = ["skte.css"]
 html_show_sourcelink = False
+# Pages without a section have nothing to list beside them.
+ALONE = ("index", "get-started", "faq", "glossary", "reliability", "tolerances")
+html_sidebars: dict[str, list[str]] = {page: [] for page in ALONE}
 html_theme_options = {
     "navbar_align": "left",
     "show_prev_next": False,

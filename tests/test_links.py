@@ -41,11 +41,22 @@ def problem(page: Path, target: str) -> str | None:
         good = parts.scheme == "https" and "." in parts.netloc and " " not in target
         return None if good else f"{target}: neither an https address nor a path"
     goal = page if not parts.path else (page.parent / parts.path).resolve()
+    if goal.parent in (ROOT / "docs" / "api", ROOT / "docs" / "gallery"):
+        goal = source_of(goal)
     if not goal.exists() or not goal.is_relative_to(ROOT):
         return f"{target}: no such file"
     if parts.fragment and (goal.suffix != ".md" or parts.fragment not in anchors(goal)):
         return f"{target}: no such heading"
     return None
+
+
+def source_of(page: Path) -> Path:
+    """What a page is made of that exists once the site is built."""
+    if page.stem == "index":
+        return ROOT / "docs" / "conf.py"
+    if page.parent.name == "api":
+        return ROOT / "skte" / page.stem / "__init__.py"
+    return ROOT / "docs" / "examples" / f"{page.stem}.py"
 
 
 def targets(page: Path) -> list[str]:
@@ -67,6 +78,13 @@ def test_files_and_benchmarks_that_a_text_names_exist(page: Path) -> None:
     files = [name for name in NAMED.findall(text) if not any(ROOT.glob(name.rstrip("/")))]
     commands = [name for name in COMMAND.findall(text) if find_spec(name) is None]
     assert (files, commands) == ([], [])
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_sessions_stand_in_code_blocks(page: Path) -> None:
+    """Without a fence, Markdown takes a prompt for a quotation."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    assert re.findall(r"^>.*$", text, re.M) == []
 
 
 def test_the_site_reaches_every_page() -> None:
