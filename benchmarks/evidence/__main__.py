@@ -12,8 +12,10 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from benchmarks._provenance import data_folder, provenance, write_json
+from benchmarks.evidence._cost import cost
 from benchmarks.evidence._driver import run
 from benchmarks.evidence._embedding import embed
 from benchmarks.evidence._jobs import KINDS
@@ -45,6 +47,8 @@ def main() -> None:
     scoring.add_argument("--out", required=True, type=Path, help="as for run")
     scoring.add_argument("--targets", nargs="+", default=[task.name for task in FULL.tasks])
     scoring.add_argument("--jobs", type=int, default=2, help="models at a time")
+    costing = commands.add_parser("cost", help="time ranking beside fine-tuning")
+    costing.add_argument("--out", required=True, type=Path, help="as for run")
     commands.add_parser("page", help="write tables and figures")
     args = parser.parse_args()
     if args.smoke:
@@ -57,8 +61,11 @@ def main() -> None:
     elif args.command == "score":
         for target in args.targets:
             write_result(FULL, target, args.out, RESULTS, args.jobs)
+    elif args.command == "cost":
+        write_json(RESULTS / "cost.json", {**provenance(seed=0), **costs(FULL, args.out)})
     elif args.command == "page":
-        write_page([json.loads((RESULTS / f"{t.name}.json").read_text()) for t in FULL.tasks])
+        results = [json.loads((RESULTS / f"{t.name}.json").read_text()) for t in FULL.tasks]
+        write_page(results, json.loads((RESULTS / "cost.json").read_text()))
     else:
         parser.error("give a command, or --smoke")
 
@@ -103,6 +110,11 @@ def write_result(
     print(f"{target}: {len(content['models'])} models", flush=True)
 
 
+def costs(study: Study, out: Path) -> dict[str, Any]:
+    """Time ranking and fine-tuning on every target."""
+    return {task.name: cost(study, task.name, out) for task in study.tasks}
+
+
 def smoke() -> None:
     """Run every step on phantoms, to see that the study works."""
     with tempfile.TemporaryDirectory() as folder:
@@ -114,7 +126,8 @@ def smoke() -> None:
             write_result(SMOKE, target, out, out / "results", 1, ("CCFV", "LogME", "LEEP"))
         written = [json.loads((out / "results" / f"{name}.json").read_text()) for name in targets]
         (out / "README.md").write_text("<!-- evidence: begin -->\n<!-- evidence: end -->\n")
-        write_page(written, docs=out, readme=out / "README.md")
+        seconds = {name: cost(SMOKE, name, out) for name in targets}
+        write_page(written, seconds, docs=out, readme=out / "README.md")
         print((out / "README.md").read_text())
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -57,8 +57,10 @@ class Target:
         by_seed = self.dice.mean(axis=2)
         return float(np.sqrt(by_seed.var(axis=1, ddof=1).mean() / by_seed.shape[1]))
 
-    def ceiling(self, n_draws: int = 1000) -> float:
+    def ceiling(self, n_draws: int = 1000, *, within: bool = False) -> float:
         """The tau that knowing every model's true Dice would reach on this ground truth.
+
+        With ``within``, the mean over architectures of that among their own models.
 
         True values are taken as far apart as the observed means are beyond what seeds
         explain (James-Stein); what is measured adds an error of the seeds' size to them.
@@ -68,6 +70,9 @@ class Target:
         spread = max(0.0, 1 - error**2 / observed.var(ddof=1))
         true = observed.mean() + np.sqrt(spread) * (observed - observed.mean())
         noise = np.random.default_rng(0).normal(scale=error, size=(n_draws, len(true)))
+        if within:
+            noisy = [replace(self, dice=(true + one)[:, None, None]) for one in noise]
+            return float(np.mean([_within(one, true) for one in noisy]))
         return float(np.mean([tau(true + one, true) for one in noise]))
 
 

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.evidence._cost import of_bank
 from benchmarks.evidence._figures import draw_embedding, draw_scores
 from benchmarks.evidence._judge import Target, last_if_missing, tau
+from benchmarks.evidence._search import Search, choose
 from benchmarks.evidence._tables import baseline_scores, markdown, summary_rows, verdicts
 
 __all__ = ["write_page"]
@@ -23,17 +25,23 @@ _PLACE = re.compile(r"\{\{(\w+)\}\}")
 
 
 def write_page(
-    results: Sequence[dict[str, Any]], docs: Path = _DOCS, readme: Path = _README
+    results: Sequence[dict[str, Any]],
+    seconds: Mapping[str, Any],
+    docs: Path = _DOCS,
+    readme: Path = _README,
 ) -> None:
     """Fill the page's prose with tables, draw its figures, and update README's table."""
     targets = [Target.from_result(result) for result in results]
+    search = choose(targets, [result["terms"] for result in results])
     parts = {
         "protocol": _protocol(results[0]),
         "noise": _noise(targets),
         "table1": _table1(targets, results),
         "table2": _table2(targets, results),
         "variants": _variants(targets, results),
-        "cost": _cost(targets, results[0]["study"]["n_tune_cases"]),
+        "cost": _cost(targets, seconds),
+        "search": _search(search),
+        "candidates": _candidates(search),
         "top": _top(targets, results),
         "provenance": _provenance(results),
     }
@@ -78,20 +86,23 @@ def _noise(targets: Sequence[Target]) -> str:
                 target.name,
                 f"{target.seed_tau():.2f}",
                 f"{target.ceiling():.2f}",
+                f"{target.ceiling(within=True):.2f}",
                 f"{by_model.min():.1f} to {by_model.max():.1f}",
                 f"{100 * target.seed_error():.1f}",
                 target.models[int(by_model.argmax())]["name"],
             ]
         )
-    taus, ceilings = (
-        float(np.mean(values))
-        for values in zip(*((t.seed_tau(), t.ceiling()) for t in targets), strict=True)
+    means = (
+        _mean(t.seed_tau() for t in targets),
+        _mean(t.ceiling() for t in targets),
+        _mean(t.ceiling(within=True) for t in targets),
     )
-    rows.append(["mean", f"**{taus:.2f}**", f"**{ceilings:.2f}**", "", "", ""])
+    rows.append(["mean", *(f"**{value:.2f}**" for value in means), "", "", ""])
     head = [
         "target",
         "tau of two seeds",
         "tau that true Dice would reach",
+        "within architectures",
         "Dice, worst to best",
         "error of a mean Dice",
         "best model",
@@ -110,7 +121,9 @@ def _with_baselines(
 ) -> list[dict[str, Any]]:
     found = []
     for target, result in zip(targets, results, strict=True):
-        extra = {name: {"scores": s} for name, s in baseline_scores(target).items()}
+        channels = result["terms"][str(target.n_tune_cases)]["channels"]
+        baselines = baseline_scores(target, channels)
+        extra = {name: {"scores": s} for name, s in baselines.items()}
         found.append({**result["scores"], **extra})
     return found
 
@@ -144,16 +157,51 @@ def _variants(targets: Sequence[Target], results: Sequence[Mapping[str, Any]]) -
     return markdown(["setting", *names], rows)
 
 
-def _cost(targets: Sequence[Target], n_cases: int) -> str:
+def _cost(targets: Sequence[Target], seconds: Mapping[str, Any]) -> str:
     rows = []
     for target in targets:
-        tuned = sum(model["tune_seconds"] for model in target.models)
-        ranked = sum(model["extract_seconds"] for model in target.models)
+        ranked, tuned = of_bank(seconds[target.name], target.models)
         rows.append(
-            [target.name, f"{ranked / 60:.1f}", f"{tuned / 60:.1f}", f"{tuned / ranked:.1f}"]
+            [target.name, f"{ranked / 60:.1f}", f"{tuned / 60:.1f}", f"{tuned / ranked:.0f}"]
         )
     head = ["target", "rank all, minutes", "fine-tune all once, minutes", "ratio"]
     return markdown(head, rows)
+
+
+def _search(search: Search) -> str:
+    rows = [
+        [
+            choice.target,
+            choice.candidate,
+            f"{choice.held_out.tau:.2f}",
+            f"{choice.held_out.pearson:.2f}",
+            f"{choice.held_out.regret_1:.1f}",
+            f"{choice.held_out.within:.2f}",
+        ]
+        for choice in search.choices
+    ]
+    held = [choice.held_out for choice in search.choices]
+    rows.append(
+        [
+            "mean",
+            "",
+            f"**{_mean(v.tau for v in held):.2f}**",
+            f"{_mean(v.pearson for v in held):.2f}",
+            f"{_mean(v.regret_1 for v in held):.1f}",
+            f"{_mean(v.within for v in held):.2f}",
+        ]
+    )
+    head = ["target", "chosen on the others", "tau here", "Pearson", "regret@1", "within"]
+    return markdown(head, rows)
+
+
+def _candidates(search: Search, n_shown: int = 8) -> str:
+    """The best ones, and those that CC-FV is made of."""
+    order = sorted(search.taus, key=lambda name: -search.taus[name])
+    own = ["F_v, mean + 1 / C_cons, mean", "F_v, mean", "1 / C_cons, mean", "B / W, raw, last"]
+    shown = [*order[:n_shown], *(name for name in own if name not in order[:n_shown])]
+    rows = [[str(order.index(n) + 1), n, f"{search.taus[n]:.2f}"] for n in shown]
+    return markdown([f"place of {len(order)}", "candidate", "mean tau"], rows)
 
 
 def _top(targets: Sequence[Target], results: Sequence[Mapping[str, Any]]) -> str:
@@ -189,6 +237,18 @@ def _key_figures(targets: Sequence[Target], results: Sequence[Mapping[str, Any]]
         ]
         for name in order
     ]
+    if "RCFV" in found:  # chosen on these targets: what it does on others is another figure
+        held = [c.held_out for c in choose(targets, [r["terms"] for r in results]).choices]
+        rows = [row for row in rows if row[0] != "RCFV"]
+        rows.append(
+            [
+                "what RCFV comes from, each target held out",
+                f"{_mean(v.tau for v in held):.2f}",
+                f"{_mean(v.pearson for v in held):.2f}",
+                f"{_mean(v.regret_1 for v in held):.1f}",
+            ]
+        )
+        rows.sort(key=lambda row: -float(row[1]))
     noise = float(np.mean([target.ceiling() for target in targets]))
     rows.insert(0, ["*the true Dice, were it known*", f"{noise:.2f}", "", ""])
     return markdown(["ranked by", "weighted Kendall", "Pearson", "regret@1, Dice points"], rows)

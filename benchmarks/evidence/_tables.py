@@ -12,10 +12,13 @@ from benchmarks.evidence._judge import Target, Verdict, judge, mean_tau_p
 __all__ = ["baseline_scores", "markdown", "summary_rows", "verdicts"]
 
 
-def baseline_scores(target: Target) -> dict[str, list[float | None]]:
-    """Rankings that look at no features: by size, and by the source head as it is."""
+def baseline_scores(
+    target: Target, channels: Sequence[Sequence[float]]
+) -> dict[str, list[float | None]]:
+    """Rankings that look at no features: by size, by width, by the source head as it is."""
     return {
         "model size": [float(model["n_parameters"]) for model in target.models],
+        "channels of the finest layer": [layers[-1] for layers in channels],
         "zero-shot Dice": [model["zero_shot"] for model in target.models],
     }
 
