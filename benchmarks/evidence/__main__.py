@@ -119,15 +119,15 @@ def smoke() -> None:
     """Run every step on phantoms, to see that the study works."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
-        targets = [SMOKE.tasks[0].name]
-        run(SMOKE, targets, None, out, None)
+        name = SMOKE.tasks[0].name
+        run(SMOKE, [name], None, out, None)
         print_noise(SMOKE, out)
-        for target in targets:
-            write_result(SMOKE, target, out, out / "results", 1, ("CCFV", "LogME", "LEEP"))
-        written = [json.loads((out / "results" / f"{name}.json").read_text()) for name in targets]
+        write_result(SMOKE, name, out, out / "results", 1, ("CCFV", "RCFV", "LEEP"))
+        written = json.loads((out / "results" / f"{name}.json").read_text())
+        twice = [written, {**written, "target": "again"}]  # to hold one out of
+        seconds = cost(SMOKE, name, out)
         (out / "README.md").write_text("<!-- evidence: begin -->\n<!-- evidence: end -->\n")
-        seconds = {name: cost(SMOKE, name, out) for name in targets}
-        write_page(written, seconds, docs=out, readme=out / "README.md")
+        write_page(twice, {name: seconds, "again": seconds}, docs=out, readme=out / "README.md")
         print((out / "README.md").read_text())
 
 

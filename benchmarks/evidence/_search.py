@@ -72,7 +72,8 @@ class Search:
 def terms(study: Study, target: str, out: Path, n_jobs: int) -> dict[str, Any]:
     """Logarithm of every term, for each number of cases, model and layer; None if collapsed."""
     bank = study.bank(target)
-    sizes = [n for n in SIZES if n < study.n_rank_cases] + [study.n_rank_cases]
+    sizes = sorted({*SIZES, study.n_tune_cases, study.n_rank_cases})
+    sizes = [n for n in sizes if n <= study.n_rank_cases]
     rows = Parallel(n_jobs=n_jobs)(
         delayed(_of_model)(model, target, out, n) for n in sizes for model in bank
     )
