@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.evidence._cost import of_bank
 from benchmarks.evidence._figures import draw_embedding, draw_scores
-from benchmarks.evidence._judge import Target, last_if_missing, tau
+from benchmarks.evidence._judge import Target, Verdict, judge, last_if_missing, tau
 from benchmarks.evidence._search import Search, choose
 from benchmarks.evidence._tables import baseline_scores, markdown, summary_rows, verdicts
 
@@ -43,6 +43,8 @@ def write_page(
         "search": _search(search),
         "candidates": _candidates(search),
         "top": _top(targets, results),
+        "settings": _settings(targets, results),
+        **_held_out(search, targets, results),
         "provenance": _provenance(results),
     }
     prose = _PROSE.read_text()
@@ -170,29 +172,64 @@ def _cost(targets: Sequence[Target], seconds: Mapping[str, Any]) -> str:
 
 def _search(search: Search) -> str:
     rows = [
-        [
-            choice.target,
-            choice.candidate,
-            f"{choice.held_out.tau:.2f}",
-            f"{choice.held_out.pearson:.2f}",
-            f"{choice.held_out.regret_1:.1f}",
-            f"{choice.held_out.within:.2f}",
-        ]
+        [choice.target, choice.candidate, *_figures_of([choice.held_out])]
         for choice in search.choices
     ]
-    held = [choice.held_out for choice in search.choices]
+    rows.append(["mean", "", *_figures_of([choice.held_out for choice in search.choices])])
+    head = ["target", "chosen on the others", "tau here", "Pearson", "regret@1", "within"]
+    return markdown(head, rows)
+
+
+def _settings(targets: Sequence[Target], results: Sequence[Mapping[str, Any]]) -> str:
+    """CC-FV on the sphere or raw, over how many layers: chosen for each target on the others."""
+    keys = [
+        f"{layers}: {name}"
+        for layers in ("last layer", "last two layers", "all layers")
+        for name in ("CCFV", "CCFV raw")
+    ]
+    found = {
+        key: [judge(t, r["variants"][key]) for t, r in zip(targets, results, strict=True)]
+        for key in keys
+    }
+    rows = []
+    chosen = []
+    for i, target in enumerate(targets):
+        others = [j for j in range(len(targets)) if j != i]
+        best = max(keys, key=lambda key: _mean(found[key][j].tau for j in others))
+        chosen.append(found[best][i])
+        rows.append([target.name, best, *_figures_of([found[best][i]])])
+    rows.append(["mean", "", *_figures_of(chosen)])
     rows.append(
-        [
-            "mean",
-            "",
-            f"**{_mean(v.tau for v in held):.2f}**",
-            f"{_mean(v.pearson for v in held):.2f}",
-            f"{_mean(v.regret_1 for v in held):.1f}",
-            f"{_mean(v.within for v in held):.2f}",
-        ]
+        ["mean of the default", "all layers: CCFV", *_figures_of(found["all layers: CCFV"])]
     )
     head = ["target", "chosen on the others", "tau here", "Pearson", "regret@1", "within"]
     return markdown(head, rows)
+
+
+def _figures_of(found: Sequence[Verdict]) -> list[str]:
+    return [
+        f"{_mean(v.tau for v in found):.2f}",
+        f"{_mean(v.pearson for v in found):.2f}",
+        f"{_mean(v.regret_1 for v in found):.1f}",
+        f"{_mean(v.within for v in found):.2f}",
+    ]
+
+
+def _held_out(
+    search: Search, targets: Sequence[Target], results: Sequence[Mapping[str, Any]]
+) -> dict[str, str]:
+    """What the search is worth beside CC-FV."""
+    held = [choice.held_out for choice in search.choices]
+    own = verdicts(targets, [r["scores"] for r in results], ["CCFV"])["CCFV"]
+    tau_held, tau_own = _mean(v.tau for v in held), _mean(v.tau for v in own)
+    return {
+        "n_candidates": str(len(search.taus)),
+        "held_tau": f"{tau_held:.2f}",
+        "held_pearson": f"{_mean(v.pearson for v in held):.2f}",
+        "ccfv_tau": f"{tau_own:.2f}",
+        "ccfv_pearson": f"{_mean(v.pearson for v in own):.2f}",
+        "gain": f"{100 * (tau_held / tau_own - 1):.0f}",
+    }
 
 
 def _candidates(search: Search, n_shown: int = 8) -> str:

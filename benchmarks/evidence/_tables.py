@@ -54,7 +54,7 @@ def summary_rows(
                 *(f"{v.tau:.2f} / {v.pearson:.2f}" for v in each),
                 f"**{mean:.2f}** / {_mean(v.pearson for v in each):.2f}",
                 f"{max(-1, mean - 1.96 * error):.2f} to {min(1, mean + 1.96 * error):.2f}",
-                f"{p:.3f}",
+                f"{p:.3f}" if p >= 0.001 else "< 0.001",
                 f"{_mean(v.regret_1 for v in each):.1f}",
                 f"{_mean(v.regret_3 for v in each):.1f}",
                 f"{_mean(v.within for v in each):.2f}",
