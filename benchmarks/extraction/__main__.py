@@ -178,7 +178,7 @@ def main() -> None:
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "networks": lambda: {n: compare(Subject(setting, n)) for n in setting.networks},
         "volume": lambda: _costs.growth(name, small, half, setting.rounds),
-        "memory": lambda: _costs.peak_memory(name, window, shape),
+        "memory": lambda: _costs.peak_memory(name, window, shape, more),
         "all voxels": lambda: _costs.all_voxels(name, window, shape, setting.rounds),
         "second estimator": lambda: _costs.second_estimator(name, window, half, 6),
         "few windows": lambda: _few.few_windows(name, window, shape, setting.rounds),
