@@ -57,7 +57,7 @@ def switches(name: str, window: Shape, rounds: int) -> dict[str, Any]:
     # Without instructions for it, bfloat16 takes minutes: once, on a part of the window.
     part = first[..., :_PART, :_PART, :_PART]
     half = {_BASE: _side(network, part), _BFLOAT: _side(network, part, _autocast)}
-    with suppress(RuntimeError):  # position embeddings are made for whole windows
+    with suppress(RuntimeError, ValueError):  # position embeddings are made for whole windows
         per_window[_BFLOAT] = ratio(in_turn(half, 1), _BFLOAT, _BASE)
     saved = 1 - per_window.get(_COMPILED, 1.0)
     plain = sorted(seconds[_BASE])[rounds // 2]
