@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks._provenance import provenance, write_json
+from benchmarks.scale._page import write_page
 from skte import CCFV, BankEntry, LogME, ModelBankSelector, SegmentationFeatureExtractor
 from skte.datasets import make_phantoms
 from skte.demo import small_unet
@@ -176,6 +177,7 @@ def main() -> None:
     if not args.smoke:
         threads = os.environ.get("OMP_NUM_THREADS", "default")
         write_json(RESULTS / "scale.json", {**provenance(threads=threads), **content})
+        write_page(content)
 
 
 def _made(folder: Path, n_models: int) -> str:

@@ -166,7 +166,8 @@ class BankConfidence:
         sure = f"at {100 * self.confidence_level:g} % confidence, {self.n_cases} cases"
         if len(tied) == 1:
             return f"{best} is ahead of all others ({sure})."
-        return f"{len(tied)} of {len(self.names)} models cannot be told from {best} ({sure})."
+        others = len(self.names) - 1
+        return f"{len(tied) - 1} of the {others} other models cannot be told from {best} ({sure})."
 
 
 def tell_apart(

@@ -24,6 +24,17 @@ def test_tables_are_those_of_the_result_file(result):
         assert table in page
 
 
+def test_table_of_growth_is_that_of_the_result_file(result):
+    from benchmarks.scale._page import table
+
+    grown = json.loads((ROOT / "benchmarks/scale/results/scale.json").read_text())
+    assert table(grown) in (ROOT / "docs/how-to/clusters.md").read_text(encoding="utf-8")
+    for growth in grown["exponents"].values():
+        assert growth["seconds"] < 1.2
+        assert growth["files"] < 1.2
+    assert grown["command_line"]["rank"]["code"] == grown["command_line"]["bank list"]["code"] == 0
+
+
 def test_nothing_was_lost(result):
     found = [row for part in ("kills", "faults", "fuzz") for row in result[part].values()]
     rows = [row for row in found if isinstance(row, dict)]

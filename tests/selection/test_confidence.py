@@ -108,6 +108,12 @@ class TestOfMeans:
         assert found.prob_best[0] > 0.99
         assert "ahead of all others" in found.verdict()
 
+    def test_the_best_is_not_counted_among_those_it_cannot_be_told_from(self):
+        values = np.random.default_rng(0).normal(size=(6, 7))
+        values[4:] -= 100
+        verdict = confidence(*means_without(values)).verdict()
+        assert verdict.startswith("3 of the 5 other models cannot be told from m")
+
     def test_equal_models_are_rarely_told_apart(self):
         """Familywise: in at most a tenth of the data sets is any of 15 pairs told apart."""
         rng = np.random.default_rng(0)
