@@ -38,13 +38,18 @@ cases = make_phantoms(12, task="shells", size=(64, 64, 1), random_state=3)
 # same voxels: overlapping intervals alone say little.
 
 from skte import LogME, ModelBankSelector
-from skte.report import LearningCurveDisplay, RankingDisplay
+from skte.report import LearningCurveDisplay, RankingDisplay, StabilityDisplay
 
 selector = ModelBankSelector(LogME(), confidence_level=0.9).fit(bank, cases)
 selector.ranking_
 
 # %%
 display = RankingDisplay.from_selector(selector)
+
+# %%
+# In ranks, and how often each model scores best when other cases are drawn:
+
+stability = StabilityDisplay(selector.confidence_).plot()
 
 # %%
 # Would more labels help? Two separate parts of the cases rank the bank, again and again, for parts

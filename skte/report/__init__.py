@@ -9,6 +9,7 @@ from skte.report._learning_curve_display import LearningCurveDisplay
 from skte.report._ranking_display import RankingDisplay
 from skte.report._results_file import results_rows, write_results
 from skte.report._sampled_voxels_display import SampledVoxelsDisplay
+from skte.report._stability_display import StabilityDisplay
 from skte.report._write_report import write_report
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "LearningCurveDisplay",
     "RankingDisplay",
     "SampledVoxelsDisplay",
+    "StabilityDisplay",
     "results_rows",
     "write_report",
     "write_results",

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from skte.report import EvaluationDisplay, LearningCurveDisplay
-from skte.selection import evaluate_ranking
+from skte.report import EvaluationDisplay, LearningCurveDisplay, StabilityDisplay
+from skte.selection import BankConfidence, evaluate_ranking
 from skte.selection._learning_curve import _curve, _draws
 
 
@@ -26,3 +26,48 @@ def test_card_shows_intervals_and_chance():
     assert [label.get_text() for label in ax.get_yticklabels()] == ["score", "size"]
     assert tuple(ax.lines[1].get_xdata()) == card.rows[0].interval
     assert "5 models" in ax.get_xlabel()
+
+
+def bank_of(n, failed=()):
+    """Scores n, n - 1, ...; every model may be one rank higher or lower."""
+    ranks = np.arange(1, n + 1)
+    groups = ranks.copy()
+    scores = n - ranks.astype(float)
+    for model in failed:
+        groups[model], scores[model] = 0, np.nan
+    nothing = np.full(n, np.nan)
+    return BankConfidence(
+        names=[f"m{i}" for i in range(n)],
+        scores=scores,
+        centres=scores,
+        standard_errors=nothing,
+        intervals=np.stack([nothing, nothing], axis=1),
+        rank_intervals=np.stack([np.maximum(ranks - 1, 1), np.minimum(ranks + 1, n)], axis=1),
+        prob_best=np.where(ranks == 1, 0.75, 0.25 / max(1, n - 1)),
+        groups=groups,
+        difference_errors=np.full((n, n), np.nan),
+        critical_value=2.0,
+        confidence_level=0.9,
+        n_cases=7,
+        method="jackknife",
+    )
+
+
+def test_stability_spans_the_ranks_that_the_data_allow():
+    ax = StabilityDisplay(bank_of(4)).plot().ax_
+    lines = [segment[:, 0].tolist() for segment in ax.collections[0].get_segments()]
+    assert lines == [[1, 2], [1, 3], [2, 4], [3, 4]]
+    assert ax.collections[1].get_offsets()[:, 0].tolist() == [1, 2, 3, 4]
+    assert [t.get_text() for t in ax.texts] == ["75%", "8%", "8%", "8%", "best in"]
+    assert ax.get_xlabel() == "rank at 90 % confidence, 7 cases"
+
+
+def test_stability_of_two_of_many_and_of_failed_models():
+    assert len(StabilityDisplay(bank_of(2)).plot().ax_.get_yticks()) == 2
+    ax = StabilityDisplay(bank_of(200)).plot(max_models=30).ax_
+    assert len(ax.get_yticks()) == 30
+    assert "the best 30 of 200 models" in ax.get_xlabel()
+    ax = StabilityDisplay(bank_of(3, failed=(1,))).plot().ax_
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["m0", "m2", "m1"]
+    assert ax.texts[2].get_text() == "failed"
+    assert len(ax.collections[1].get_offsets()) == 2
