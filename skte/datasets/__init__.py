@@ -2,6 +2,7 @@
 
 from skte.datasets._bids import load_bids
 from skte.datasets._case import Case, read_case
+from skte.datasets._case_list import CaseList
 from skte.datasets._checks import check_dataset
 from skte.datasets._csv import load_csv
 from skte.datasets._dicom import load_dicom
@@ -19,6 +20,7 @@ from skte.datasets._stamp import case_stamp, check_unchanged
 
 __all__ = [
     "Case",
+    "CaseList",
     "CaseSummary",
     "DatasetReport",
     "MSD_TASKS",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from skte.datasets._bids_names import BidsFile, bids_files, read_lookup
+from skte.datasets._case_list import CaseList
 from skte.datasets._description import check_folder
 from skte.datasets._problem import Flaw, Problem, case_problems, raise_problems
 from skte.datasets._subject import make_subject
@@ -22,7 +22,7 @@ def load_bids(
     *,
     channels: Sequence[str] | None = None,
     desc: str | None = None,
-) -> list[Any]:
+) -> CaseList:
     """Load the segmentations (``*_dseg.nii.gz``) of a BIDS dataset and their images.
 
     Segmentations lie among the derivatives, with names of their ids in a ``*_dseg.tsv``
@@ -43,8 +43,8 @@ def load_bids(
 
     Returns
     -------
-    list of Subject
-        One a segmentation, sorted by name, lazy: no volume is read. Each has ``image``,
+    CaseList
+        Subjects, one a segmentation, sorted by name, lazy: no volume is read. Each has ``image``,
         ``label``, ``case_id`` (``sub-01_ses-2``), ``ignore_label`` (None),
         ``label_names`` and ``label_ids``.
 
@@ -78,7 +78,7 @@ def load_bids(
         if not flaws:
             subjects.append(make_subject(file.case_id, images, file.path, members=members))
     raise_problems(title, problems)
-    return subjects
+    return CaseList(subjects)
 
 
 def is_bids(folder: Path) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from skte.datasets._case_list import CaseList
 from skte.datasets._checks import repeated_ids
 from skte.datasets._filenames import image_stem, is_file, is_folder
 from skte.datasets._problem import Problem, case_problems, raise_problems
@@ -28,7 +29,7 @@ def load_csv(
     channels: Sequence[str] | None = None,
     label: str = "label",
     case_id: str | None = None,
-) -> list[Any]:
+) -> CaseList:
     r"""Load the cases that a table of paths lists, one a row.
 
     The first line names the columns: ``label``; ``image``, or one column a channel
@@ -50,8 +51,8 @@ def load_csv(
 
     Returns
     -------
-    list of Subject
-        In the order of the rows, lazy: no volume is read. Each has ``image``, ``label``,
+    CaseList
+        Subjects in the order of the rows, lazy: no volume is read. Each has ``image``, ``label``,
         ``case_id``, ``ignore_label`` (None), ``label_names`` and ``label_ids`` (empty).
 
     Raises
@@ -97,7 +98,7 @@ def load_csv(
     if not rows:
         problems.append(Problem(None, "the table lists no case", "add a line for each"))
     raise_problems(title, problems)
-    return subjects
+    return CaseList(subjects)
 
 
 def _read_table(file: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:

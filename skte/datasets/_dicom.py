@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from skte.datasets._case_list import CaseList
 from skte.datasets._description import check_folder
 from skte.datasets._dicom_series import is_dicom, is_series, list_series
 from skte.datasets._filenames import list_images
@@ -18,7 +19,7 @@ __all__ = ["is_dicom_dataset", "load_dicom"]
 _LABEL_WORDS = ("label", "seg", "mask")
 
 
-def load_dicom(path: str | os.PathLike[str], *, channels: Sequence[str] | None = None) -> list[Any]:
+def load_dicom(path: str | os.PathLike[str], *, channels: Sequence[str] | None = None) -> CaseList:
     """Load a folder of cases, each a folder with DICOM series and a label map.
 
     ``case1/CT/*.dcm`` and ``case1/label.nii.gz``. Every subfolder of a case that holds
@@ -35,8 +36,8 @@ def load_dicom(path: str | os.PathLike[str], *, channels: Sequence[str] | None =
 
     Returns
     -------
-    list of Subject
-        Sorted by name, lazy: no volume is read. Each has ``image``, ``label``,
+    CaseList
+        Subjects sorted by name, lazy: no volume is read. Each has ``image``, ``label``,
         ``case_id``, ``ignore_label`` (None), ``label_names`` and ``label_ids`` (empty).
 
     Raises
@@ -73,7 +74,7 @@ def load_dicom(path: str | os.PathLike[str], *, channels: Sequence[str] | None =
     if not (subjects or problems):
         problems.append(Problem(None, "no subfolder holds a DICOM series", "add one for each case"))
     raise_problems(f"The dataset {folder} cannot be loaded", problems)
-    return subjects
+    return CaseList(subjects)
 
 
 def is_dicom_dataset(folder: Path) -> bool:

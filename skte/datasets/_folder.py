@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
+from skte.datasets._case_list import CaseList
 from skte.datasets._channels import match_files
 from skte.datasets._description import check_folder
 from skte.datasets._dicom_series import list_series
@@ -17,7 +17,7 @@ __all__ = ["load_folder"]
 
 def load_folder(
     path: str | os.PathLike[str], *, images: str = "images", labels: str = "labels"
-) -> list[Any]:
+) -> CaseList:
     """Load images and labels of the same file names from two folders.
 
     ``images/a.nii.gz`` belongs to ``labels/a.nii.gz``; the endings may differ. Channels
@@ -34,8 +34,8 @@ def load_folder(
 
     Returns
     -------
-    list of Subject
-        Sorted by name, lazy: no volume is read. Each has ``image``, ``label``,
+    CaseList
+        Subjects sorted by name, lazy: no volume is read. Each has ``image``, ``label``,
         ``case_id``, ``ignore_label`` (None), ``label_names`` and ``label_ids`` (empty).
 
     Raises
@@ -82,4 +82,4 @@ def load_folder(
     raise_problems(title, problems)
     cases, problems = match_files(image_files, label_files)
     raise_problems(title, problems)
-    return [make_subject(case_id, files, label) for case_id, (files, label) in cases.items()]
+    return CaseList(make_subject(case_id, *files) for case_id, files in cases.items())

@@ -8,6 +8,7 @@ from typing import Any
 
 import torchio as tio
 
+from skte.datasets._case_list import CaseList
 from skte.datasets._checks import repeated_ids, structure_problems
 from skte.datasets._from_dict import subject_from_dict
 from skte.datasets._label_scheme import Labels, relabel_subjects
@@ -25,7 +26,7 @@ def load_dataset(
     labels: Labels | None = None,
     channels: Sequence[str] | None = None,
     layout: str | None = None,
-) -> list[Any]:
+) -> CaseList:
     """Turn any accepted form of a dataset into a list of subjects.
 
     Parameters
@@ -53,7 +54,7 @@ def load_dataset(
 
     Returns
     -------
-    list of Subject
+    CaseList
         New subjects; those given are never changed. Lazy: no volume is read, unless a
         `SubjectsDataset` has a transform, which must be applied. Each has ``case_id``,
         ``ignore_label``, ``label_names`` (by id) and ``label_ids`` (by name, regions
@@ -87,7 +88,7 @@ def load_dataset(
     """
     if isinstance(dataset, (str, os.PathLike)):
         subjects = load_path(dataset, layout, channels, merge_regions=labels is None)
-        return relabel_subjects(subjects, labels)
+        return CaseList(relabel_subjects(subjects, labels))
     if channels is not None or layout is not None:
         raise DatasetError("channels and layout say how files are read: give a path with them.")
     if isinstance(dataset, (tio.Subject, Mapping)):
@@ -98,7 +99,7 @@ def load_dataset(
     items = _items(dataset)
     if not items:
         raise DatasetError("The dataset holds no case: give at least two.")
-    return relabel_subjects(_subjects(items), labels)
+    return CaseList(relabel_subjects(_subjects(items), labels))
 
 
 def _subjects(items: Sequence[Any]) -> list[Any]:

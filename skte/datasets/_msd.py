@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
+from skte.datasets._case_list import CaseList
 from skte.datasets._checks import repeated_ids
 from skte.datasets._description import check_folder, read_description, resolve_inside
 from skte.datasets._filenames import image_stem
@@ -16,7 +16,7 @@ from skte.datasets._subject import make_subject
 __all__ = ["load_msd"]
 
 
-def load_msd(path: str | os.PathLike[str]) -> list[Any]:
+def load_msd(path: str | os.PathLike[str]) -> CaseList:
     """Load a dataset in the layout of the Medical Segmentation Decathlon.
 
     A folder with ``dataset.json``, whose ``training`` lists pairs of ``image`` and
@@ -30,8 +30,8 @@ def load_msd(path: str | os.PathLike[str]) -> list[Any]:
 
     Returns
     -------
-    list of Subject
-        Lazy: no volume is read. Each has ``image``, ``label``, ``case_id``,
+    CaseList
+        Lazy subjects: no volume is read. Each has ``image``, ``label``, ``case_id``,
         ``ignore_label`` (None), ``label_names`` and ``label_ids``.
 
     Raises
@@ -67,10 +67,10 @@ def load_msd(path: str | os.PathLike[str]) -> list[Any]:
             found.append((stem.removesuffix("_0000"), images, label))
     problems += repeated_ids(case_id for case_id, _, _ in found)
     raise_problems(f"The dataset {folder} cannot be loaded", problems)
-    return [
+    return CaseList(
         make_subject(case_id, images, label, ignore_label=ignore_label, members=members)
         for case_id, images, label in found
-    ]
+    )
 
 
 def _parse_item(folder: Path, item: object) -> tuple[list[Path], Path | None, list[Flaw]]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from skte.datasets._case_list import CaseList
 from skte.datasets._channels import match_files
 from skte.datasets._description import check_folder, read_description
 from skte.datasets._filenames import image_stem, is_file, list_images
@@ -26,7 +27,7 @@ def load_nnunet_raw(
     *,
     channels: Sequence[str] | None = None,
     merge_regions: bool = True,
-) -> list[Any]:
+) -> CaseList:
     """Load a dataset in the raw layout of nnU-Net (version 1 or 2).
 
     A folder with ``dataset.json``, ``imagesTr/case_0000.nii.gz`` (one file a channel)
@@ -48,8 +49,8 @@ def load_nnunet_raw(
 
     Returns
     -------
-    list of Subject
-        Lazy: no volume is read. Each has ``image``, ``label``, ``case_id``,
+    CaseList
+        Lazy subjects: no volume is read. Each has ``image``, ``label``, ``case_id``,
         ``ignore_label``, ``label_names`` and ``label_ids``. An id that lies in several
         regions is named by the smallest.
 
@@ -94,8 +95,8 @@ def load_nnunet_raw(
         for case_id, (images, label) in cases.items()
     ]
     if plan is None or not merge_regions:
-        return subjects
-    return [relabel_subject(subject, plan) for subject in subjects]
+        return CaseList(subjects)
+    return CaseList(relabel_subject(subject, plan) for subject in subjects)
 
 
 def _region_order(

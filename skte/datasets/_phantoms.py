@@ -5,13 +5,13 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 import torchio as tio
 from numpy.typing import NDArray
 
+from skte.datasets._case_list import CaseList
 from skte.datasets._shapes import Grid, Level, make_grid, smooth_field
 from skte.datasets._tissues import TISSUES, Tissue
 from skte.exceptions import DatasetError
@@ -37,7 +37,7 @@ def make_phantoms(
     spacing: Sequence[float] = (1.0, 1.0, 1.0),
     noise: float = 0.15,
     random_state: int = 0,
-) -> list[Any]:
+) -> CaseList:
     """Draw synthetic cases of one tissue task.
 
     Every image has a varying background, a smooth bias field, noise, a scale and offset
@@ -73,8 +73,8 @@ def make_phantoms(
 
     Returns
     -------
-    list of Subject
-        In memory, with float32 ``image``, ``label``, and ``case_id`` such as
+    CaseList
+        Subjects in memory, with float32 ``image``, ``label``, and ``case_id`` such as
         ``"tubes_003"``. Every case holds every class.
 
     Raises
@@ -115,7 +115,7 @@ def make_phantoms(
                 },
             )
         )
-    return subjects
+    return CaseList(subjects)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from skte._table import format_html_table
 from skte.datasets._case import Case, read_case
 from skte.datasets._checks import find_problems
 from skte.datasets._problem import Problem
@@ -121,6 +122,20 @@ class DatasetReport:
             "problems": [problem._asdict() for problem in self.problems],
             "notes": [note._asdict() for note in self.notes],
         }
+
+    def _repr_html_(self) -> str:
+        classes = [
+            [k, self.label_names.get(k, ""), n, self.n_cases_with(k)]
+            for k, n in self.n_voxels().items()
+        ]
+        caption = f"cases: {self.n_cases}, usable: {len(self.cases)}"
+        tables = [format_html_table(["class", "name", "voxels", "cases"], classes, caption=caption)]
+        for title, found in (("problems", self.problems), ("notes", self.notes)):
+            if found:
+                rows = [[p.case_id or "(all)", p.what, p.remedy] for p in found]
+                header = ["case", "what", "what to do"]
+                tables.append(format_html_table(header, rows, caption=title))
+        return "".join(tables)
 
 
 def inspect_dataset(subjects: Iterable[Any]) -> DatasetReport:
