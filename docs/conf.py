@@ -76,7 +76,7 @@ def api_page(room: str) -> str:
         kind = "class" if inspect.isclass(value) else "function"
         if kind == "class" or inspect.isfunction(value):
             heading = f"{name}\n{'-' * len(name)}\n\n"
-            members = "   :members:\n   :inherited-members: BaseEstimator, tuple\n"
+            members = "   :members:\n   :inherited-members: BaseEstimator, tuple, list\n"
             options = members if kind == "class" else ""
             page += f"{heading}.. auto{kind}:: skte.{room}.{name}\n{options}\n"
     return page

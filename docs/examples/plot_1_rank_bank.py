@@ -17,6 +17,7 @@ from skte.datasets import make_phantoms
 
 cases = make_phantoms(8, task="sheets", size=(64, 64, 1), random_state=1)
 test_cases = make_phantoms(8, task="sheets", size=(64, 64, 1), random_state=2)
+cases
 
 # %%
 # The bank. ``prepare_cases`` and ``train_network`` are the demo's small training loop: with models

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from skte._files import write_text_atomically
-from skte.cli._numbers import seed
+from skte.cli._numbers import seed, share
 from skte.exceptions import SkteError
 from skte.selection import evaluate_ranking
 
@@ -46,7 +46,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="column of scores; may be repeated (default: every score_..., else score)",
     )
-    parser.add_argument("--confidence", type=_share, default=0.9, metavar="LEVEL")
+    parser.add_argument("--confidence", type=share, default=0.9, metavar="LEVEL")
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="seed of the draws")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument("--out", metavar="FILE", help="write the JSON there")
@@ -85,16 +85,6 @@ def _run(args: argparse.Namespace) -> int:
     if card.excluded:
         print(f"skte: left out: {', '.join(card.excluded)}", file=sys.stderr)
     return 1 if card.excluded else 0
-
-
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"must be a number between 0 and 1, got {text!r}")
-    return value
 
 
 def _read_table(path: str) -> dict[str, dict[str, Any]]:

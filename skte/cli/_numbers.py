@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 
-__all__ = ["age", "count", "jobs", "seconds", "seed", "size"]
+__all__ = ["age", "count", "jobs", "seconds", "seed", "share", "size"]
 
 _BYTES: dict[str, float] = {
     "": 1,
@@ -50,6 +50,17 @@ def seconds(text: str) -> float:
     value = _with_unit(text, _SECONDS, "a time such as 90s, 15m or 2h")
     if value == 0:
         raise argparse.ArgumentTypeError("must be above 0; leave it out for no limit")
+    return value
+
+
+def share(text: str) -> float:
+    """Read a number between 0 and 1, such as a level of confidence."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"must be a number between 0 and 1, got {text!r}")
     return value
 
 

@@ -23,7 +23,7 @@ from skte._files import check_writable
 from skte._table import format_table
 from skte.cli._bank_options import add_trusted_option, for_shell, open_bank, tell_problems
 from skte.cli._data_options import add_data_options, load_data
-from skte.cli._numbers import count, jobs, seconds, seed
+from skte.cli._numbers import count, jobs, seconds, seed, share
 from skte.estimators import TransferabilityEstimator
 from skte.exceptions import SkteError
 from skte.extraction import SegmentationFeatureExtractor, resolve_device
@@ -59,6 +59,13 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         action="append",
         choices=list(ESTIMATORS),
         help="may be repeated: one extraction serves all, the first one ranks (default: ccfv)",
+    )
+    parser.add_argument(
+        "--confidence",
+        type=share,
+        metavar="LEVEL",
+        help="resample the cases, and tell which models they cannot tell apart at this level, "
+        "0.9 for instance",
     )
     parser.add_argument(
         "--out", metavar="FILE", help="write the table as CSV, or as JSON if FILE ends in .json"
@@ -137,7 +144,7 @@ def _run(args: argparse.Namespace) -> int:
         selector, problems = _fit(args)
     rows = results_rows(selector.results_)
     try:
-        print(_to_json(rows) if args.json else _to_table(rows, list(selector.estimator)))
+        print(_to_json(rows) if args.json else _to_table(rows, selector))
     finally:  # neither a closed pipe nor a full disk costs both
         if args.out:
             write_results(selector.results_, args.out)
@@ -198,6 +205,7 @@ def _fit(args: argparse.Namespace) -> tuple[ModelBankSelector, list[str]]:
         n_jobs=args.n_jobs,
         device=args.device,
         timeout=args.timeout,
+        confidence_level=args.confidence,
         error_score="raise" if args.error_score == "raise" else np.nan,
         random_state=args.seed,
     )
@@ -217,8 +225,14 @@ def _to_json(rows: list[dict[str, Any]]) -> str:
     return json.dumps(finite, indent=1)
 
 
-def _to_table(rows: list[dict[str, Any]], names: list[str]) -> str:
-    return format_table(
-        ["rank", "model", *names],
-        [[row["rank"], row["name"], *(row[f"score_{name}"] for name in names)] for row in rows],
-    )
+def _to_table(rows: list[dict[str, Any]], selector: ModelBankSelector) -> str:
+    names = list(selector.estimator)
+    header = ["rank", "model", *names]
+    cells = [[row["rank"], row["name"], *(row[f"score_{name}"] for name in names)] for row in rows]
+    confidence = selector.confidence_
+    if confidence is None:
+        return format_table(header, cells)
+    # Of the first estimator; with several, --out and --json hold the others' as well.
+    header += confidence.header[3:]
+    cells = [[*a, *b[3:]] for a, b in zip(cells, confidence.rows(), strict=True)]
+    return f"{format_table(header, cells)}\n{confidence.verdict()}"

@@ -16,7 +16,7 @@ from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_X_y, column_or_1d, validate_data
 
-from skte._sklearn import StrOptions, fit_context
+from skte._sklearn import DocLinkMixin, StrOptions, fit_context
 from skte.estimators._diagnosis import Diagnosis
 from skte.estimators._resample import case_weights, each_or_nan
 from skte.features import CaseFeatures, ClassMoments, FeatureBlock, FeatureSet
@@ -28,7 +28,7 @@ Features = ArrayLike | FeatureSet | FeatureBlock | ClassMoments | Sequence[CaseF
 Part = Mapping[str, Any]
 
 
-class TransferabilityEstimator(BaseEstimator):
+class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
     """Base class of all transferability estimators. Higher is better.
 
     A score is a statistic of a sample: ``est.score(X, y)`` equals

@@ -17,7 +17,7 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from skte._sklearn import Interval, StrOptions, fit_context
+from skte._sklearn import DocLinkMixin, Interval, StrOptions, fit_context
 from skte.bank import BankEntry, LayerInfo
 from skte.datasets import load_dataset
 from skte.exceptions import SkteWarning
@@ -37,7 +37,7 @@ __all__ = ["SegmentationFeatureExtractor"]
 
 
 class SegmentationFeatureExtractor(  # type: ignore[call-arg]
-    TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
+    TransformerMixin, DocLinkMixin, BaseEstimator, auto_wrap_output_keys=None
 ):
     """Sample decoder features of a segmentation network, case by case.
 

@@ -149,10 +149,9 @@ class LayerScoreDisplay:
             np.arange(n),
             [f"{i + 1}  {plot_name(name, 30)}" for i, name in enumerate(self.names[:n])],
         )
-        back = [n_layers - 1 - i for i in range(n_layers)]
-        ax.set_xticks(np.arange(n_layers), ["finest" if b == 0 else f"-{b}" for b in back])
+        ax.set_xticks(np.arange(n_layers), [str(n_layers - i) for i in range(n_layers)])
         note = f"; the best {n} of {len(self.names)} models" if n < len(self.names) else ""
-        ax.set_xlabel(f"layer, coarse to fine{note}")
+        ax.set_xlabel(f"layer; 1 is the finest{note}")
         if shown.count():
             ax.figure.colorbar(image, ax=ax, label=plot_name(self.score_name), shrink=0.8)
         self.ax_, self.figure_ = ax, ax.figure

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils import Tags, check_random_state
 
-from skte._sklearn import UNUSED, Interval, StrOptions, fit_context
+from skte._sklearn import UNUSED, DocLinkMixin, Interval, StrOptions, fit_context
 from skte.bank import BankEntry, entry_digest, load_bank
 from skte.datasets import check_dataset, load_dataset
 from skte.estimators import TransferabilityEstimator
@@ -34,7 +34,7 @@ from skte.selection._selector import ModelBankSelector
 __all__ = ["HalvingModelBankSelector"]
 
 
-class HalvingModelBankSelector(BaseEstimator):
+class HalvingModelBankSelector(DocLinkMixin, BaseEstimator):
     """Find the best models of a bank without running all of them over all cases.
 
     All models are scored on a few cases, drawn at random. Those that are out of the race

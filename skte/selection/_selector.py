@@ -19,7 +19,7 @@ from sklearn.exceptions import FitFailedWarning
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from skte._sklearn import UNUSED, Interval, StrOptions, fit_context
+from skte._sklearn import UNUSED, DocLinkMixin, Interval, StrOptions, fit_context
 from skte.bank import BankEntry, load_bank
 from skte.datasets import check_dataset, load_dataset
 from skte.estimators import TransferabilityEstimator
@@ -44,7 +44,7 @@ __all__ = ["ModelBankSelector"]
 _log = logging.getLogger("skte")
 
 
-class ModelBankSelector(CallbackSupportMixin, BaseEstimator):
+class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
     """Rank the models of a bank by how well they should transfer to a dataset.
 
     Each model is run over the cases once; no model is trained. The sampled voxels

@@ -68,6 +68,48 @@ def test_several_estimators_share_one_table(write_bank, data, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[0].split() == ["rank", "model", "logme", "gbc"]
 
 
+def test_confidence_is_told_beside_the_scores(write_bank, data, tmp_path, capsys):
+    bank, out = write_bank("a", "b", "c"), tmp_path / "ranking.csv"
+    chosen = ["--estimator", "gbc", "--estimator", "ccfv", "--confidence", "0.8"]
+    assert run(bank, data, *chosen, "--out", out) == 0
+    expected = ModelBankSelector(estimators.GBC(), confidence_level=0.8).fit(bank, data)
+    *table, verdict = capsys.readouterr().out.splitlines()
+    assert table[0].split() == [
+        "rank",
+        "model",
+        "gbc",
+        "ccfv",
+        "80",
+        "%",
+        "interval",
+        "ranks",
+        "P(best)",
+        "group",
+    ]
+    assert verdict == expected.confidence_.verdict()
+    for line, (rank, name, *_, ranks, best, group) in zip(
+        table[1:], expected.confidence_.rows(), strict=True
+    ):
+        assert line.split()[:2] == [str(rank), name]
+        assert line.split()[-3:] == [ranks, f"{best:.4g}", str(group)]
+    columns = set(read_csv(out)[0])
+    assert {"interval_low", "prob_best", "group", "interval_low_ccfv"} <= columns
+
+
+@pytest.mark.parametrize("level", ["0", "1", "90", "nan", "half"])
+def test_a_level_of_confidence_lies_between_0_and_1(level, write_bank, data, capsys):
+    with pytest.raises(SystemExit) as error:
+        run(write_bank("a"), data, "--confidence", level)
+    assert error.value.code == 2
+    assert "--confidence: must be a number between 0 and 1" in capsys.readouterr().err
+
+
+def test_confidence_needs_three_cases(write_bank, tmp_path, capsys):
+    data = write_msd(tmp_path / "data", make_phantoms(2, size=(16, 16, 16)), "two")
+    assert run(write_bank("a", "b"), data, "--confidence", "0.9") == 2
+    assert "three" in capsys.readouterr().err
+
+
 def test_json_on_stdout_is_what_the_file_holds(write_bank, data, tmp_path, capsys):
     out = tmp_path / "ranking.json"
     assert run(write_bank("a", "b"), data, "--json", "--out", out) == 0

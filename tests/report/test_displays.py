@@ -147,7 +147,7 @@ def test_layers_of_models_stand_finest_last():
     expected = [[-1, -np.inf], [np.nan, -3], [np.nan, np.nan]]
     np.testing.assert_array_equal(display.matrix, expected)
     assert [t.get_text() for t in display.ax_.texts] == ["-1", "-∞", "-3"]
-    assert [t.get_text() for t in display.ax_.get_xticklabels()] == ["-1", "finest"]
+    assert [t.get_text() for t in display.ax_.get_xticklabels()] == ["2", "1"]
     assert display.ax_.images[0].get_array().compressed().tolist() == [-1, -3]
     with pytest.raises(ValueError, match="No model has scores of layers"):
         LayerScoreDisplay(["a"], [[]]).plot()
