@@ -63,7 +63,10 @@ HOW_TO = [p for p in sorted(PAGES.parent.rglob("*.md")) if ">>> " in p.read_text
 
 
 @pytest.mark.parametrize("page", HOW_TO, ids=lambda p: p.name)
-def test_examples_of_how_to_pages_run(page: Path) -> None:
+def test_examples_of_how_to_pages_run(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # what pages leave goes with it
     flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
     failed, tried = doctest.testfile(str(page), module_relative=False, optionflags=flags)
     assert tried

@@ -190,6 +190,8 @@ def main() -> None:
         "switches": lambda: {n: switches(n, _CUBE, more) for n in others},
         "gpu": lambda: _gpu.gpu(others, window, shape, more),
     }
+    if args.smoke:
+        del parts["few windows, half size"]  # the same again
     for title, measure in parts.items():
         if not args.only or title in args.only:
             kept = content.get(title, {}) if args.networks else {}

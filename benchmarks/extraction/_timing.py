@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
+import shutil
 import statistics
 import tempfile
 import time
@@ -27,7 +29,9 @@ def count_cpu_time() -> None:
 
 def compile_from_scratch() -> None:
     """Let no compiled code of an earlier run be found."""
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(prefix="skte-benchmark-")
+    folder = tempfile.mkdtemp(prefix="skte-benchmark-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
 
 
 def clock() -> str:

@@ -63,7 +63,7 @@ def load_csv(
 
     Examples
     --------
-    >>> import tempfile
+    >>> import shutil, tempfile
     >>> from pathlib import Path
     >>> from skte.datasets import load_csv, make_phantoms
     >>> folder = Path(tempfile.mkdtemp())
@@ -78,6 +78,7 @@ def load_csv(
     >>> _ = (folder / "cases.csv").write_text(table)
     >>> [subject["case_id"] for subject in load_csv(folder / "cases.csv")]
     ['a', 'b']
+    >>> shutil.rmtree(folder)
     """
     file = Path(path).expanduser()
     columns, rows = _read_table(file)

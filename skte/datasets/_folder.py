@@ -46,7 +46,7 @@ def load_folder(
 
     Examples
     --------
-    >>> import tempfile
+    >>> import shutil, tempfile
     >>> from pathlib import Path
     >>> from skte.datasets import load_folder, make_phantoms
     >>> folder = Path(tempfile.mkdtemp())
@@ -56,6 +56,7 @@ def load_folder(
     ...         subject[kind].save(folder / f"{kind}s" / f"{subject['case_id']}.nii.gz")
     >>> [subject["case_id"] for subject in load_folder(folder)]
     ['ellipsoids_000', 'ellipsoids_001']
+    >>> shutil.rmtree(folder)
     """
     folder = check_folder(path)
     title = f"The dataset {folder} cannot be loaded"
