@@ -53,7 +53,7 @@ html_static_path = ["_static"]
 html_css_files = ["skte.css"]
 html_show_sourcelink = False
 # Pages without a section have nothing to list beside them.
-ALONE = ("index", "get-started", "faq", "glossary", "reliability", "tolerances")
+ALONE = ("index", "get-started", "faq", "glossary", "reliability", "tolerances", "compatibility")
 html_sidebars: dict[str, list[str]] = {page: [] for page in ALONE}
 html_theme_options = {
     "navbar_align": "left",

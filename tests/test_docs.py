@@ -12,7 +12,7 @@ import pytest
 import skte
 from skte import estimators
 
-PAGES = Path(skte.__file__).parents[1] / "docs" / "estimators"
+PAGES = Path(__file__).parents[1] / "docs" / "estimators"
 NAMES = [name for name in estimators.__all__ if name != "TransferabilityEstimator"]
 HEADINGS = [
     "Formula",

@@ -9,6 +9,7 @@ import pytest
 
 import skte
 
+ROOT = Path(__file__).parents[1]  # of the project, which may not be where skte is
 ROOMS = [
     "bank", "cli", "datasets", "demo", "estimators", "exceptions",
     "extraction", "features", "report", "selection",
@@ -55,22 +56,19 @@ def test_rooms_hide_their_files(room):
 
 
 def test_version_is_in_the_changelog_and_citation():
-    root = Path(skte.__file__).parents[1]
-    assert f"## [{skte.__version__}]" in (root / "CHANGELOG.md").read_text("utf-8")
-    assert f"version: {skte.__version__}" in (root / "CITATION.cff").read_text("utf-8")
+    assert f"## [{skte.__version__}]" in (ROOT / "CHANGELOG.md").read_text("utf-8")
+    assert f"version: {skte.__version__}" in (ROOT / "CITATION.cff").read_text("utf-8")
 
 
 def test_extras_used_by_the_cli_are_in_its_extra():
-    root = Path(skte.__file__).parents[1]
-    extras = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"][
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"][
         "optional-dependencies"
     ]
     assert {r.split(">")[0] for r in extras["cli"]} <= {r.split(">")[0] for r in extras["test"]}
 
 
 def test_readme_starts_with_the_two_commands():
-    root = Path(skte.__file__).parents[1]
-    blocks = (root / "README.md").read_text("utf-8").split("```bash\n")[1:]
+    blocks = (ROOT / "README.md").read_text("utf-8").split("```bash\n")[1:]
     assert len(blocks) == 2
     assert "skte demo" in blocks[0].split("```")[0]
     assert "pytest" in blocks[1].split("```")[0]

@@ -7,26 +7,87 @@ from pathlib import Path
 import pytest
 
 SCRIPT = """
-from skte import CCFV, BankEntry, FeatureBlock, FeatureSet, ModelBankSelector
+import numpy as np
+from sklearn.pipeline import Pipeline
+from torch import nn
+
+from skte import (
+    CCFV,
+    GBC,
+    BankEntry,
+    FeatureBlock,
+    FeatureSet,
+    LogME,
+    ModelBank,
+    ModelBankSelector,
+    SegmentationFeatureExtractor,
+    TransferabilityEstimator,
+    weighted_kendall_score,
+)
+from skte.datasets import CaseList, DatasetReport, inspect_dataset, load_dataset, make_phantoms
 from skte.demo import small_unet
+from skte.report import RankingDisplay, StabilityDisplay, write_report, write_results
+from skte.selection import BankConfidence, HalvingModelBankSelector, Ranking, evaluate_ranking
 
-selector: ModelBankSelector = ModelBankSelector(CCFV(), n_jobs=2, cache="features")
-selector = selector.fit([BankEntry("a", small_unet)], "data")
+# Estimators on arrays.
+X, y = np.zeros((4, 3)), np.array([0, 0, 1, 1])
+score: float = CCFV(n_pairs=10).fit(X, y, groups=[0, 1, 0, 1]).score()
+score = LogME().score(X, y)
+score = GBC(log=True).fit([[0.0, 1.0]], [1]).score()
+estimators: dict[str, TransferabilityEstimator] = {"ccfv": CCFV(), "logme": LogME()}
+
+# Datasets.
+cases: CaseList = make_phantoms(4, size=(16, 16, 16))
+merged: CaseList = load_dataset("folder", labels={"ventricle": ["LV", "RV"]})[:2]
+report: DatasetReport = inspect_dataset(cases)
+problems: list[str] = [problem.what for problem in report.problems]
+
+# Banks.
+entry = BankEntry("a", small_unet, weights="a.pt", window_size=(32, 32, 32))
+bank = ModelBank([entry, BankEntry.from_module("b", nn.Conv3d(1, 2, 1))])
+found: ModelBank = ModelBank.from_folder("models")
+same: BankEntry = bank["a"]
+
+# Ranking.
+selector: ModelBankSelector = ModelBankSelector(
+    estimators, n_jobs=2, cache="features", confidence_level=0.9
+)
+selector = selector.fit(bank, cases)
+selector = selector.fit({"a": nn.Conv3d(1, 2, 1)}, "folder")
+ranking: Ranking = selector.ranking_
 best: str = selector.best_name_
-names: list[str] = list(selector.ranking_)
-first: float = float(selector.scores_[0])
-score: float = CCFV(n_pairs=10).fit([[0.0, 1.0]], [1]).score()
+names: list[str] = list(ranking)
+first: str = ranking[0]
+number: float = float(selector.scores_[0])
+confidence: BankConfidence | None = selector.confidence_
+tau: float = selector.score(bank, {"a": 0.5, "b": 0.75})
+raced: str = HalvingModelBankSelector(CCFV()).fit(bank, cases).best_name_
+tau = weighted_kendall_score([1.0, 2.0], [0.1, 0.2])
+card = evaluate_ranking({"ccfv": {"a": 1.0, "b": 2.0}}, {"a": 0.5, "b": 0.75})
 
+# Features.
+extractor = SegmentationFeatureExtractor(entry, max_windows=4)
+features: FeatureSet = extractor.fit_transform(cases)
+blocks: list[FeatureBlock] = features.blocks()
+widths: list[int] = [block.X.shape[1] for block in blocks]
+pipeline = Pipeline([("features", extractor), ("score", CCFV())])
 
-def widths(features: FeatureSet) -> list[int]:
-    blocks: list[FeatureBlock] = features.blocks()
-    return [block.X.shape[1] for block in blocks]
+# Results.
+display: RankingDisplay = RankingDisplay.from_selector(selector, max_models=10)
+if confidence is not None:
+    sure: bool = confidence.told_apart("a", "b")
+    StabilityDisplay(confidence).plot()
+write_report(selector, "ranking.html")
+write_results(selector.results_, "ranking.csv")
 """
 WRONG = """
 from skte import CCFV, ModelBankSelector
+from skte.datasets import load_dataset
 
 ModelBankSelector(CCFV(), n_jobs="two")
 number: int = ModelBankSelector(CCFV()).best_name_
+load_dataset("folder", layuot="msd")
+score: str = CCFV().score([[1.0]], [1])
 """
 
 
@@ -48,4 +109,5 @@ def test_users_scripts_are_checked(tmp_path: Path) -> None:
     code, said = check(tmp_path, WRONG)
     assert code == 1
     assert 'Argument "n_jobs"' in said
-    assert "Incompatible types in assignment" in said
+    assert said.count("Incompatible types in assignment") == 2
+    assert 'Unexpected keyword argument "layuot"' in said

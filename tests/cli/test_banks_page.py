@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 
-import skte
 from skte.cli import main
 from skte.datasets import make_phantoms
 from skte.demo import write_msd
 from tests.hub_server import hub_server
 from tests.model_folders import require_dna, require_monai, write_bundle, write_nnunet
 
-ROOT = Path(skte.__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "how-to" / "banks.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^\$ (skte .*)$", PAGE, re.M)
 

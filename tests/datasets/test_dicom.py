@@ -1,5 +1,7 @@
 """DICOM series, written here with SimpleITK, beside what torchio reads of them."""
 
+import locale
+
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
@@ -25,6 +27,7 @@ def write_series(folder, volume, *, direction=None, uid="1.2.3.4", skip=(), spac
     """Write the slices of a volume (x, y, z) of CT, file names out of order."""
     folder.mkdir(parents=True, exist_ok=True)
     direction = np.eye(3) if direction is None else direction
+    before = locale.setlocale(locale.LC_CTYPE)  # which writing sets to C, and open() then to ASCII
     writer = sitk.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
     for k in range(volume.shape[2]):
@@ -49,6 +52,7 @@ def write_series(folder, volume, *, direction=None, uid="1.2.3.4", skip=(), spac
             image.SetMetaData(tag, value)
         writer.SetFileName(str(folder / f"{uid}_{k * 7 % 10}.dcm"))
         writer.Execute(image)
+    locale.setlocale(locale.LC_CTYPE, before)
     return folder
 
 

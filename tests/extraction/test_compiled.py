@@ -89,7 +89,9 @@ def test_features_are_the_same_and_the_network_is_untouched(cases):
 def test_more_models_than_the_compiler_keeps_versions_of(cases):
     """Each has code of its own, which goes when the model does."""
     gone = []
-    with warnings.catch_warnings(), torch._dynamo.config.patch(recompile_limit=1):
+    config = torch._dynamo.config
+    limit = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"
+    with warnings.catch_warnings(), config.patch({limit: 1}):
         warnings.simplefilter("error")
         for seed in range(3):
             torch.manual_seed(seed)

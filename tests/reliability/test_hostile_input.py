@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from skte.exceptions import SkteError
 from tests.model_folders import require_dna
-from tests.reliability.targets import TARGETS, Target, require
+from tests.reliability.outcome import require
+from tests.reliability.targets import TARGETS, Target
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -83,11 +84,15 @@ def test_requirements_are_not_named_errors():
 QUIET = """
 import importlib, pkgutil, sys
 
+watched = ["socket."]
+
 def hook(event, arguments):
-    if event.startswith("socket.") or event in ("subprocess.Popen", "os.system"):
+    if event.startswith(tuple(watched)):
         print(event, arguments)
 
 sys.addaudithook(hook)
+import numpy.testing, torch  # they ask what the machine has
+watched += ["subprocess.Popen", "os.system", "os.exec", "os.posix_spawn"]
 import skte
 for found in pkgutil.walk_packages(skte.__path__, "skte."):
     if not found.name.endswith("__main__"):

@@ -1,4 +1,4 @@
-"""The page on reliability shows what was measured, and nothing was lost."""
+"""Pages on trust show what was measured, and nothing was lost."""
 
 import json
 from pathlib import Path
@@ -11,8 +11,6 @@ RESULT = ROOT / "benchmarks" / "reliability" / "results" / "reliability.json"
 
 @pytest.fixture
 def result():
-    if not RESULT.exists():  # not part of a source distribution
-        pytest.skip("no benchmarks here")
     return json.loads(RESULT.read_text())
 
 
@@ -33,6 +31,19 @@ def test_table_of_growth_is_that_of_the_result_file(result):
         assert growth["seconds"] < 1.2
         assert growth["files"] < 1.2
     assert grown["command_line"]["rank"]["code"] == grown["command_line"]["bank list"]["code"] == 0
+
+
+def test_table_of_compatibility():
+    from benchmarks.compatibility._page import table
+
+    runs = json.loads((ROOT / "benchmarks/compatibility/results/compatibility.json").read_text())
+    assert table(runs) in (ROOT / "docs/compatibility.md").read_text(encoding="utf-8")
+    assert {run["dependencies"] for run in runs["runs"]} == {"lowest", "pinned"}
+    assert {run["installed"] for run in runs["runs"]} == {"sdist", "wheel"}
+    for run in runs["runs"]:
+        assert run["failed"] == []
+        assert run["passed"] > 4000
+        assert not run["uncommitted_changes"]
 
 
 def test_nothing_was_lost(result):

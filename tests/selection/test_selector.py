@@ -119,21 +119,6 @@ def test_score_is_that_of_the_pipeline_by_hand(cases, bank, extractor):
         assert score == pytest.approx(CCFV().fit(features).score_, rel=1e-9)
 
 
-def test_result_does_not_depend_on_order_jobs_or_batch_size(cases, extractor):
-    entries = [
-        BankEntry(f"net{i}", build_net, arguments={"seed": i}, layers=("up",)) for i in range(3)
-    ]
-    reference = select(extractor).fit(entries, cases)
-    backwards = select(extractor).fit(entries[::-1], cases)
-    np.testing.assert_allclose(backwards.scores_[::-1], reference.scores_, rtol=1e-9)
-    parallel = select(extractor, n_jobs=2).fit(entries, cases)
-    np.testing.assert_allclose(parallel.scores_, reference.scores_, rtol=1e-6)
-    shuffled = select(extractor).fit(entries, [cases[i] for i in (2, 0, 3, 1)])
-    np.testing.assert_allclose(shuffled.scores_, reference.scores_, rtol=1e-9)
-    batched = select(clone(extractor).set_params(batch_size=3)).fit(entries, cases)
-    np.testing.assert_allclose(batched.scores_, reference.scores_, rtol=1e-4)
-
-
 def test_seed_decides_the_voxels(cases, bank, extractor):
     a, b = (select(extractor, random_state=s).fit(bank, cases).scores_ for s in (1, 1))
     np.testing.assert_array_equal(a, b)
