@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from skte.estimators import CCFV
-from skte.report._drawing import new_axes, plot_name
+from skte.report._drawing import new_axes, plot_name, plot_names
 
 __all__ = ["CaseDistanceDisplay"]
 
@@ -132,7 +132,7 @@ class CaseDistanceDisplay:
         shown = np.ma.masked_invalid(self.distances[:n, :n])
         shown[np.eye(n, dtype=bool)] = np.ma.masked  # no case is far from itself
         image = ax.imshow(shown, **{"cmap": "cividis", "aspect": "auto", **dict(image_kw or {})})
-        ax.set_yticks(range(n), [self._tick(i) for i in range(n)], fontsize="small")
+        ax.set_yticks(range(n), self._ticks(n), fontsize="small")
         ax.set_xticks([])
         whole = len(self.case_ids)
         ax.set_xlabel("cases, same order" if n == whole else f"the farthest {n} of {whole} cases")
@@ -141,9 +141,12 @@ class CaseDistanceDisplay:
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
-    def _tick(self, i: int) -> str:
-        ratio = "" if np.isnan(self.ratios[i]) else f"  {self.ratios[i]:.2f}"
-        return f"{plot_name(self.case_ids[i], 26)}{ratio}"
+    def _ticks(self, n: int) -> list[str]:
+        names = plot_names(self.case_ids[:n], 26)
+        return [
+            name if np.isnan(ratio) else f"{name}  {ratio:.2f}"
+            for name, ratio in zip(names, self.ratios[:n], strict=True)
+        ]
 
 
 def _matrices(

@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from skte.report._drawing import COLORS, new_axes, plot_name
+from skte.report._drawing import COLORS, new_axes, plot_name, plot_names
 from skte.selection import WeightedKendallResult, align_performance, weighted_kendall_test
 
 __all__ = ["CorrelationDisplay"]
@@ -128,11 +128,11 @@ class CorrelationDisplay:
             ax.scatter(x[~finite], y, marker="<", color=COLORS[1], label="collapsed")
             ax.legend()
         right = x > (x.min() + x.max()) / 2  # names stay inside the axes
+        names = plot_names(self.names, 24) if self.names else []
         for i in self._named(max_names):
             side = {"xytext": (-5, 4), "ha": "right"} if right[i] else {"xytext": (5, 4)}
-            name = plot_name(self.names[i], 24) if self.names else ""
             at = (x[i], self.performance[i])
-            ax.annotate(name, at, textcoords="offset points", fontsize="small", **side)
+            ax.annotate(names[i], at, textcoords="offset points", fontsize="small", **side)
         ax.set_xlabel(plot_name(score_name))
         ax.set_ylabel(plot_name(performance_name, 60))
         r = self.result

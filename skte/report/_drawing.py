@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from typing import Any
 
-__all__ = ["COLORS", "MARKERS", "new_axes", "plot_name"]
+__all__ = ["COLORS", "MARKERS", "new_axes", "plot_name", "plot_names", "width_of"]
 
 #: Okabe and Ito's colours, which the colour-blind can tell apart, without the light ones
 #: that vanish on white; ordered so that neighbours also differ in grey.
@@ -32,6 +34,22 @@ def new_axes(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), layout="constrained").subplots()
 
 
+def width_of(texts: Iterable[str]) -> float:
+    """Estimate the width in inches of the longest text beside an axis.
+
+    Parameters
+    ----------
+    texts : iterable of str
+        Labels in matplotlib's default size.
+
+    Returns
+    -------
+    float
+        Zero without texts.
+    """
+    return 0.085 * max(map(len, texts), default=0)
+
+
 def plot_name(name: object, length: int = 36) -> str:
     """Return a name as a plot can hold it.
 
@@ -40,7 +58,7 @@ def plot_name(name: object, length: int = 36) -> str:
     name : object
         From a file, so it may hold anything.
     length : int, default=36
-        Longer names lose their middle, where names of models differ least.
+        Longer names lose their middle.
 
     Returns
     -------
@@ -52,11 +70,67 @@ def plot_name(name: object, length: int = 36) -> str:
     >>> plot_name("a" * 20 + "b" * 20, 11)
     'aaaaa…bbbbb'
     """
-    text = "".join("\N{REPLACEMENT CHARACTER}" if _unprintable(c) else c for c in str(name))
-    if len(text) > length:
-        half = (length - 1) // 2
-        text = f"{text[: length - 1 - half]}…{text[-half:]}"
-    return text.replace("$", r"\$")
+    return _shorten(_printable(name), length).replace("$", r"\$")
+
+
+def plot_names(names: Iterable[object], length: int = 36) -> list[str]:
+    """Return names as a plot can hold them; of long ones, the part in which they differ.
+
+    Parameters
+    ----------
+    names : iterable of object
+        From files, so they may hold anything.
+    length : int, default=36
+        Longer names lose what they begin or end with in common.
+
+    Returns
+    -------
+    list of str
+        One each, as from `plot_name`.
+
+    Examples
+    --------
+    >>> plot_names([f"nnUNetTrainer__3d_fullres__Dataset{i}_Heart/fold_0" for i in (7, 12)], 12)
+    ['…Dataset7_H…', '…Dataset12_…']
+    """
+    texts = [_printable(name) for name in names]
+    long = [text for text in texts if len(text) > length]
+    start = _common_start(long)
+    end = _common_start([text[start:][::-1] for text in long])
+    shown = [
+        text if len(text) <= length or len(long) == 1 else _differing(text, start, end, length)
+        for text in texts
+    ]
+    return [_shorten(text, length).replace("$", r"\$") for text in shown]
+
+
+def _common_start(texts: Sequence[str]) -> int:
+    """Count the letters with which all texts begin."""
+    columns = zip(*texts, strict=False)
+    return sum(1 for _ in takewhile(lambda letters: len(set(letters)) == 1, columns))
+
+
+def _differing(text: str, start: int, end: int, length: int) -> str:
+    """Return what is between a common start and end, and as much of these as fits."""
+    middle = len(text) - start - end
+    if not 0 < middle <= length - 2:
+        return text if middle <= 0 else f"…{text[start : len(text) - end]}…"
+    room = length - 2 - middle
+    before = min(start, max(2 * room // 3, room - end))
+    after = min(end, room - before)
+    first, last = start - before, len(text) - end + after
+    return f"{'…' * (first > 0)}{text[first:last]}{'…' * (last < len(text))}"
+
+
+def _shorten(text: str, length: int) -> str:
+    if len(text) <= length:
+        return text
+    half = (length - 1) // 2
+    return f"{text[: length - 1 - half]}…{text[-half:]}"
+
+
+def _printable(name: object) -> str:
+    return "".join("\N{REPLACEMENT CHARACTER}" if _unprintable(c) else c for c in str(name))
 
 
 def _unprintable(character: str) -> bool:

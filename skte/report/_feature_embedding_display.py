@@ -11,7 +11,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
 from skte.features import FeatureSet
-from skte.report._drawing import COLORS, MARKERS, new_axes, plot_name
+from skte.report._drawing import COLORS, MARKERS, new_axes, plot_name, plot_names
 
 __all__ = ["FeatureEmbeddingDisplay"]
 
@@ -156,10 +156,10 @@ class FeatureEmbeddingDisplay:
             n = len(ids) - len(bright)
             style = {**kw, "color": "0.7", "s": 8}
             ax.scatter(*self.embedding[rest].T, label=f"{n} other cases", **style)
-        for i, case in enumerate(bright):
+        for i, (case, name) in enumerate(zip(bright, plot_names(bright, 24), strict=True)):
             style = {**kw, "color": COLORS[i], "marker": MARKERS[i]}
             own = self.embedding[self.cases == case]
-            ax.scatter(*own.T, label=plot_name(case, 24), **style)
+            ax.scatter(*own.T, label=name, **style)
         ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, markerscale=2)
         ax.set(xlabel=self.axis_names[0], ylabel=self.axis_names[1], xticks=[], yticks=[])
         ax.set_title(self.title, fontsize="medium")

@@ -14,6 +14,7 @@ from typing import Any
 __all__ = ["Html", "element", "number", "picture", "table"]
 
 _VOID = {"img", "input", "meta"}
+_NAME_WIDTH = 30  # digits that fit beside each other in the first column, on wide screens
 
 
 class Html(str):
@@ -93,6 +94,7 @@ def table(
         The markup.
     """
     body: list[Html] = []
+    longest = 0
     first: list[Html] = [Html("")] * len(header)
     for row in rows:
         named, cells = False, []
@@ -105,7 +107,7 @@ def table(
                 cells.append(element("td", value))
             else:
                 cells.append(element("th", value, scope="row"))
-                named = True
+                named, longest = True, max(longest, len(str(value)))
         first = first if body else cells
         body.append(element("tr", cells))
     # Headings stand above their numbers.
@@ -120,6 +122,8 @@ def table(
         element("thead", element("tr", heads)),
         element("tbody", body),
         class_="sortable" if sortable else None,
+        # Long names may break anywhere, and would then take a line for every few letters.
+        style=f"--name:{min(longest, _NAME_WIDTH)}ch",
     )
     return element("div", whole, class_="scroll", tabindex=0, role="region", aria_label=caption)
 

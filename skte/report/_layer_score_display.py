@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from skte.report._drawing import new_axes, plot_name
+from skte.report._drawing import new_axes, plot_name, plot_names, width_of
 from skte.selection import ModelBankSelector
 
 __all__ = ["LayerScoreDisplay"]
@@ -138,8 +138,12 @@ class LayerScoreDisplay:
             raise ValueError("No model has scores of layers: all failed, or the score has none.")
         matrix = self.matrix[:max_models]
         n, n_layers = matrix.shape
+        names = plot_names(self.names[:n], 30)
+        note = f"; the best {n} of {len(self.names)} models" if n < len(self.names) else ""
+        label = f"layer; 1 is the finest{note}"
         if ax is None:
-            ax = new_axes(2.9 + 0.8 * n_layers, 1.4 + 0.26 * n)
+            below = width_of([label]) - width_of(names)
+            ax = new_axes(2.0 + width_of(names) + max(0.8 * n_layers, below), 1.4 + 0.26 * n)
         ax.set_facecolor("0.93")  # shows where a model has no such layer, or it collapsed
         shown = np.ma.masked_invalid(matrix)
         image = ax.imshow(shown, **{"cmap": "cividis", "aspect": "auto", **dict(image_kw or {})})
@@ -147,11 +151,10 @@ class LayerScoreDisplay:
             _write_numbers(ax, matrix, image)
         ax.set_yticks(
             np.arange(n),
-            [f"{i + 1}  {plot_name(name, 30)}" for i, name in enumerate(self.names[:n])],
+            [f"{i + 1}  {name}" for i, name in enumerate(names)],
         )
         ax.set_xticks(np.arange(n_layers), [str(n_layers - i) for i in range(n_layers)])
-        note = f"; the best {n} of {len(self.names)} models" if n < len(self.names) else ""
-        ax.set_xlabel(f"layer; 1 is the finest{note}")
+        ax.set_xlabel(label)
         if shown.count():
             ax.figure.colorbar(image, ax=ax, label=plot_name(self.score_name), shrink=0.8)
         self.ax_, self.figure_ = ax, ax.figure

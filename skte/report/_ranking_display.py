@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from skte.report._drawing import COLORS, MARKERS, new_axes, plot_name
+from skte.report._drawing import COLORS, MARKERS, new_axes, plot_name, plot_names, width_of
 from skte.selection import ModelBankSelector, rank_scores
 
 __all__ = ["RankingDisplay"]
@@ -174,8 +174,9 @@ class RankingDisplay:
         """
         n = min(len(self.names), max_models)
         scores = self.scores[:n]
+        names = plot_names(self.names[:n])
         if ax is None:
-            ax = new_axes(7.0, 1.2 + 0.24 * n)
+            ax = new_axes(4.8 + width_of(names), 1.2 + 0.24 * n)
         finite = np.isfinite(scores)
         rows = np.arange(n)
         if self.intervals is not None:
@@ -190,9 +191,7 @@ class RankingDisplay:
             ax.text(
                 0.01, row, word, va="center", style="italic", transform=ax.get_yaxis_transform()
             )
-        ax.set_yticks(
-            rows, [f"{i + 1}  {plot_name(name)}" for i, name in enumerate(self.names[:n])]
-        )
+        ax.set_yticks(rows, [f"{i + 1}  {name}" for i, name in enumerate(names)])
         ax.set_ylim(n - 0.4, -0.6)
         ax.grid(axis="x", color="0.9")
         ax.set_axisbelow(True)
@@ -207,14 +206,19 @@ class RankingDisplay:
         n = len(scores)
         groups = np.ones(n, dtype=np.intp) if self.groups is None else self.groups[:n]
         present = sorted(set(groups[finite].tolist()))
-        for position, group in enumerate(present):
-            rows = np.flatnonzero(finite & (groups == group))
-            color, marker = COLORS[position % len(COLORS)], MARKERS[position % len(MARKERS)]
+        own = present if len(present) <= len(COLORS) else present[: len(COLORS) - 1]
+        drawn = [
+            (groups == group, f"group {group}" + (": may be the best" if group == 1 else ""))
+            for group in own
+        ]
+        if len(own) < len(present):  # more than shapes can tell apart
+            drawn.append((~np.isin(groups, own), "other groups"))
+        for (members, label), color, marker in zip(drawn, COLORS, MARKERS, strict=False):
+            rows = np.flatnonzero(finite & members)
             style = {"color": color, "marker": marker, "s": 36, "zorder": 2, **kw}
-            label = f"group {group}: may be the best" if group == 1 else f"group {group}"
             ax.scatter(scores[rows], rows, label=label, **style)
         if self.groups is not None and len(present) > 1:
-            n_columns = min(3, len(present))
+            n_columns = min(3, len(drawn))
             ax.legend(
                 loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=n_columns,
                 frameon=False, fontsize="small",

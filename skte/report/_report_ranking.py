@@ -55,7 +55,7 @@ def ranking_section(results: Mapping[str, Any]) -> Html:
     figure = RankingDisplay.from_results(results).figure_
     alt = f"Scores of the models, best on top. The first is {rows[0]['name']}."
     caption = "Points: scores; higher is better." + (
-        " Bars: confidence intervals. Models of one shape cannot be told apart." if sure else ""
+        " Bars: confidence intervals. Models of one group cannot be told apart." if sure else ""
     )
     return section(
         "ranking",

@@ -152,7 +152,7 @@ class SampledVoxelsDisplay:
         ax : sequence of matplotlib Axes, optional
             One a slice; a new figure by default.
         point_kw : mapping, optional
-            Passed to ``Axes.scatter`` for every class.
+            Passed to ``Axes.scatter``, for every class and the whole case.
 
         Returns
         -------
@@ -184,7 +184,7 @@ class SampledVoxelsDisplay:
         if handles:
             self.figure_.legend(
                 handles.values(), handles, loc="outside lower center", ncols=4,
-                fontsize="small", frameon=False,
+                fontsize="small", frameon=False, markerscale=2.5,
             )  # fmt: skip
         return self
 
@@ -207,11 +207,12 @@ class SampledVoxelsDisplay:
             levels = (edges[1:] + edges[:-1]) / 2
             ax.contour(label.T, levels=levels, colors="white", linewidths=0.8)
         classes, whole = self.points(position)
-        ax.scatter(*whole.T, s=3, color="#F0E442", linewidths=0, label="whole case")
+        ax.scatter(*whole.T, **{"s": 4, "color": "#F0E442", "edgecolors": "black",
+                                "linewidths": 0.2, "label": "whole case", **kw})  # fmt: skip
         foreground = [k for k in classes if k != 0]
         if 0 in classes:
-            ax.scatter(*classes[0].T, s=9, marker="x", linewidths=0.7, color="#56B4E9",
-                       label=self._class_name(0))  # fmt: skip
+            style = {"s": 9, "color": "#56B4E9", "marker": "x", "linewidths": 0.7, **kw}
+            ax.scatter(*classes[0].T, label=self._class_name(0), **style)
         for i, k in enumerate(foreground):
             style = {
                 "s": 12, "color": ("#E69F00", *COLORS[1:4], COLORS[0])[i % 5],

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from skte.report._drawing import COLORS, new_axes, plot_name
+from skte.report._drawing import COLORS, new_axes, plot_names
 from skte.selection import BankConfidence, rank_scores
 
 __all__ = ["StabilityDisplay"]
@@ -96,7 +96,7 @@ class StabilityDisplay:
             said = f"{known.prob_best[model]:.0%}" if ranked[row] else "failed"
             ax.text(1.01, row, said, va="center", transform=ax.get_yaxis_transform())
         ax.text(1.01, -0.9, "best in", va="center", transform=ax.get_yaxis_transform())
-        ax.set_yticks(rows, [plot_name(known.names[model]) for model in order])
+        ax.set_yticks(rows, plot_names(known.names[model] for model in order))
         ax.set_ylim(len(order) - 0.4, -0.6)
         ax.set_xlim(0.5, len(known.names) + 0.5)
         ax.xaxis.get_major_locator().set_params(integer=True)

@@ -13,6 +13,8 @@ from skte.selection._ranking import rank_scores
 
 __all__ = ["BankConfidence"]
 
+_NAMED = 2  # so many models that tie with the best are told by name
+
 
 @dataclass(frozen=True, eq=False)
 class BankConfidence:
@@ -161,13 +163,18 @@ class BankConfidence:
         str
             One line.
         """
-        tied = [name for name, group in zip(self.names, self.groups, strict=True) if group == 1]
-        best = self.names[int(np.argmin(rank_scores(self.scores)))]
+        order = np.argsort(rank_scores(self.scores))
+        best = self.names[order[0]]
+        others = [self.names[i] for i in order[1:] if self.groups[i] == 1]
         sure = f"at {100 * self.confidence_level:g} % confidence, {self.n_cases} cases"
-        if len(tied) == 1:
+        if not others:
             return f"{best} is ahead of all others ({sure})."
-        others = len(self.names) - 1
-        return f"{len(tied) - 1} of the {others} other models cannot be told from {best} ({sure})."
+        if len(others) <= _NAMED:
+            *first, last = others
+            who = f"{', '.join(first)} and {last}" if first else last
+        else:
+            who = f"{len(others)} of the {len(self.names) - 1} other models"
+        return f"{who} cannot be told from {best} ({sure})."
 
 
 def tell_apart(

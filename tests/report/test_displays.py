@@ -43,6 +43,19 @@ def test_ranking_points_stand_at_the_scores_best_on_top():
     assert display.ax_.get_legend() is None
 
 
+@pytest.mark.parametrize(("n", "last"), [(6, "group 6"), (7, "other groups"), (60, "other groups")])
+def test_more_groups_than_shapes_share_the_last_one(n, last):
+    results = {
+        "name": [f"m{i}" for i in range(n)],
+        "score": -np.arange(n),
+        "group": 1 + np.arange(n),
+    }
+    ax = RankingDisplay.from_results(results).ax_
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert labels == ["group 1: may be the best", *(f"group {i}" for i in range(2, 6)), last]
+    assert [len(c.get_offsets()) for c in ax.collections] == [1] * 5 + [n - 5]
+
+
 def test_intervals_and_groups_follow_their_models():
     results = {
         "name": ["a", "b", "c"],
