@@ -38,6 +38,7 @@ N_INPUTS = {
     "checkpoint": 10_000,
     "nifti": 8000,
     "arrays": 16_000,
+    "shell": 3000,
 }
 
 

@@ -28,9 +28,17 @@ _SECONDS = 60
 # Of Python's audit events, those that no input may cause.
 _NEVER = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.startfile",
           "os.fork", "os.forkpty", "pty.spawn", "socket.connect", "socket.bind",
-          "socket.getaddrinfo", "ctypes.dlopen", "webbrowser.open", "os.kill", "os.chmod",
-          "os.symlink", "os.link", "shutil.rmtree")  # fmt: skip
-_WRITES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate")
+          "socket.getaddrinfo", "ctypes.dlopen", "webbrowser.open", "os.kill",
+          "os.symlink", "os.link")  # fmt: skip
+_WRITES = (
+    "os.rename",
+    "os.remove",
+    "os.mkdir",
+    "os.rmdir",
+    "os.truncate",
+    "os.chmod",
+    "shutil.rmtree",
+)
 
 
 def fuzz(name: str, n: int, seed: int, n_jobs: int) -> dict[str, Any]:
@@ -186,11 +194,11 @@ def _watch(folder: Path, seen: list[str]) -> None:
         if event in _NEVER:
             seen.append(f"{event} {str(arguments)[:100]}")
         elif event == "open" and isinstance(arguments[0], (str, bytes, Path)):
-            path, flags = os.fsdecode(arguments[0]), arguments[2] or 0
+            path, flags = os.path.abspath(os.fsdecode(arguments[0])), arguments[2] or 0
             writing = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
             if writing and not path.startswith((inside, "/dev/null")):
                 seen.append(f"open {path} for writing")
-        elif event in _WRITES and not str(arguments[0]).startswith(inside):
+        elif event in _WRITES and not os.path.abspath(str(arguments[0])).startswith(inside):
             seen.append(f"{event} {arguments[0]}")
 
     sys.addaudithook(hook)

@@ -117,6 +117,8 @@ def _target(bank: Path, source: str, name: str | None) -> Path:
     path = Path(source).absolute()
     if not path.exists():
         raise SkteError(f"There is no {source}.")
+    if path.is_dir() and bank.resolve().is_relative_to(path.resolve()):
+        raise SkteError(f"{source} holds the bank {bank} itself: name the model's own folder.")
     if path.is_file():
         return bank / path.stem
     return bank / path.parent.name / path.name if "__" in path.name else bank / path.name

@@ -99,6 +99,16 @@ def test_a_copy_stays_inside_the_bank(bank, tmp_path, capsys, name):
     assert "must be the name of a folder" in error
 
 
+@pytest.mark.parametrize("source", [".", "bank", "bank/../bank"])
+def test_a_bank_is_not_copied_into_itself(bank, tmp_path, capsys, monkeypatch, source):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    code, _, error = run(capsys, "bank", "add", "bank", source)
+    assert code == 2
+    assert "holds the bank bank itself" in error
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_what_cannot_be_used_is_not_kept(bank, tmp_path, capsys):
     torch.save(small_unet(widths=(4, 8)).state_dict(), tmp_path / "loose.pt")
     code, _, error = run(capsys, "bank", "add", bank, tmp_path / "loose.pt")

@@ -11,6 +11,7 @@ import torch
 
 from skte.cli import main
 from skte.cli._main import build_parser
+from skte.cli._rank import ESTIMATORS
 from skte.datasets import make_phantoms
 from skte.demo import small_unet, write_msd
 from tests.reliability.mutate import pick
@@ -37,11 +38,10 @@ SOUND = {
     "ranking": ["ranking.csv"],
     "performance": ["performance.json"],
     "folder": ["cache"],
-    "source": ["models/first.pt"],
+    "source": ["models/first.pt", "models", "."],
     "out": ["new.csv", "new.json", "ranking.csv"],
     "report": ["new.html"],
     "cache": ["cache", "new-cache"],
-    "n_jobs": ["1"],
     "entry": ["first"],
     "confidence": ["0.9"],
     "labels": ['{"organ": ["ellipsoids 1", "ellipsoids 2"]}'],
@@ -72,6 +72,9 @@ def prepare_shell(folder):
     with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()):
         words = "rank --bank bank.json --data data --confidence 0.9 --out ranking.csv"
         code = main([*words.split(), "--cache", "cache", "--report", "old.html"])
+        # Libraries are loaded at the first use, and not by an input.
+        every = [word for name in ESTIMATORS for word in ("--estimator", name)]
+        main(["rank", "--bank", "bank.json", "--data", "data", *every])
     require(code == 0, "the sound command line failed")
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -134,6 +137,8 @@ def values_of(rng, action, oddness):
 
 
 def value_of(rng, action, oddness):
+    if action.dest == "n_jobs":  # others than 1 start processes
+        return pick(rng, ["1", "1", "0", "nan", "", "x", "9" * 30])
     if rng.random() < oddness:
         return pick(rng, ODD)
     if action.choices:
