@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+# `assert_type` where a value has no annotation of its own: to one, Any would do.
 SCRIPT = """
+from typing import assert_type
+
 import numpy as np
 from sklearn.pipeline import Pipeline
 from torch import nn
@@ -26,14 +29,23 @@ from skte import (
 )
 from skte.datasets import CaseList, DatasetReport, inspect_dataset, load_dataset, make_phantoms
 from skte.demo import small_unet
+from skte.estimators import Diagnosis
 from skte.report import RankingDisplay, StabilityDisplay, write_report, write_results
-from skte.selection import BankConfidence, HalvingModelBankSelector, Ranking, evaluate_ranking
+from skte.selection import (
+    BankConfidence,
+    HalvingModelBankSelector,
+    Ranking,
+    evaluate_ranking,
+    weighted_kendall_scorer,
+)
 
 # Estimators on arrays.
 X, y = np.zeros((4, 3)), np.array([0, 0, 1, 1])
 score: float = CCFV(n_pairs=10).fit(X, y, groups=[0, 1, 0, 1]).score()
 score = LogME().score(X, y)
 score = GBC(log=True).fit([[0.0, 1.0]], [1]).score()
+assert_type(CCFV().fit(X, y), CCFV)
+assert_type(CCFV().fit(X, y).score(), float)
 estimators: dict[str, TransferabilityEstimator] = {"ccfv": CCFV(), "logme": LogME()}
 
 # Datasets.
@@ -56,6 +68,10 @@ selector = selector.fit(bank, cases)
 selector = selector.fit({"a": nn.Conv3d(1, 2, 1)}, "folder")
 ranking: Ranking = selector.ranking_
 best: str = selector.best_name_
+assert_type(ModelBankSelector(CCFV()).fit(bank, cases), ModelBankSelector)
+assert_type(selector.fit("models", "folder").ranking_, Ranking)
+assert_type(HalvingModelBankSelector(CCFV()).fit(bank, cases).ranking_, Ranking)
+assert_type(weighted_kendall_scorer(selector, bank, [0.5, 0.75]), float)
 names: list[str] = list(ranking)
 first: str = ranking[0]
 number: float = float(selector.scores_[0])
@@ -67,7 +83,10 @@ card = evaluate_ranking({"ccfv": {"a": 1.0, "b": 2.0}}, {"a": 0.5, "b": 0.75})
 
 # Features.
 extractor = SegmentationFeatureExtractor(entry, max_windows=4)
-features: FeatureSet = extractor.fit_transform(cases)
+assert_type(extractor.fit(cases), SegmentationFeatureExtractor)
+features = extractor.fit_transform(cases)
+assert_type(features, FeatureSet)
+assert_type(CCFV().fit(features).diagnose(), Diagnosis)
 blocks: list[FeatureBlock] = features.blocks()
 widths: list[int] = [block.X.shape[1] for block in blocks]
 pipeline = Pipeline([("features", extractor), ("score", CCFV())])
@@ -88,6 +107,9 @@ ModelBankSelector(CCFV(), n_jobs="two")
 number: int = ModelBankSelector(CCFV()).best_name_
 load_dataset("folder", layuot="msd")
 score: str = CCFV().score([[1.0]], [1])
+wrong: int = ModelBankSelector(CCFV()).fit("models", "folder").best_name_
+CCFV().fit([[1.0]], [1], grups=[0])
+ModelBankSelector(CCFV()).fit("models")
 """
 
 
@@ -109,5 +131,7 @@ def test_users_scripts_are_checked(tmp_path: Path) -> None:
     code, said = check(tmp_path, WRONG)
     assert code == 1
     assert 'Argument "n_jobs"' in said
-    assert said.count("Incompatible types in assignment") == 2
+    assert said.count("Incompatible types in assignment") == 3
     assert 'Unexpected keyword argument "layuot"' in said
+    assert 'Unexpected keyword argument "grups"' in said
+    assert 'Missing positional argument "dataset"' in said

@@ -109,8 +109,8 @@ class CaseStore:
 
     def __init__(self, max_bytes: int, token: str | None = None) -> None:
         self.max_bytes = max_bytes
-        self.token = token or uuid.uuid4().hex
-        self.n_bytes = 0
+        self.token: str = token or uuid.uuid4().hex
+        self.n_bytes: int = 0
         self._kept: dict[int, list[tuple[Sequence[Any], PreparedCase]]] = defaultdict(list)
 
     def get(self, index: int, preprocessing: Sequence[Any]) -> PreparedCase | None:

@@ -351,7 +351,7 @@ class HalvingModelBankSelector(DocLinkMixin, BaseEstimator):
         return dropped
 
     def _collect(self, names: list[str], rungs: Sequence[Rung], n_total: int) -> None:
-        self.names_ = names
+        self.names_: list[str] = names
         last: dict[str, tuple[int, float]] = {}
         for i, rung in enumerate(rungs):
             for record, score in zip(rung.records, rung.scores, strict=True):
@@ -360,7 +360,7 @@ class HalvingModelBankSelector(DocLinkMixin, BaseEstimator):
         order = sorted(range(len(names)), key=lambda i: _place(*last[names[i]]))
         self.ranks_: NDArray[np.intp] = np.empty(len(names), dtype=np.intp)
         self.ranks_[order] = np.arange(1, len(names) + 1)
-        self.ranking_ = Ranking([names[i] for i in order], self.scores_[order])
+        self.ranking_: Ranking = Ranking([names[i] for i in order], self.scores_[order])
         self.best_name_: str = self.ranking_[0]
         self.n_iterations_: int = len(rungs)
         self.n_resources_: list[int] = [rung.n_cases for rung in rungs]

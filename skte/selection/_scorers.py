@@ -24,9 +24,9 @@ __all__ = [
 ]
 
 #: Scorers ``(estimator, X, y) -> float`` that compare ``estimator.predict(X)`` with y.
-weighted_kendall_scorer = make_scorer(weighted_kendall_score)
-pearson_scorer = make_scorer(pearson_score)
-spearman_scorer = make_scorer(spearman_score)
+weighted_kendall_scorer: Callable[..., float] = make_scorer(weighted_kendall_score)
+pearson_scorer: Callable[..., float] = make_scorer(pearson_score)
+spearman_scorer: Callable[..., float] = make_scorer(spearman_score)
 
 
 class BankScorer:

@@ -14,12 +14,19 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
-from sklearn.callback import CallbackSupportMixin, with_callbacks
+from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import FitFailedWarning
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from skte._sklearn import UNUSED, DocLinkMixin, Interval, StrOptions, fit_context
+from skte._sklearn import (
+    UNUSED,
+    DocLinkMixin,
+    Interval,
+    StrOptions,
+    fit_context,
+    with_callbacks,
+)
 from skte.bank import BankEntry, load_bank
 from skte.datasets import check_dataset, load_dataset
 from skte.estimators import TransferabilityEstimator
@@ -428,7 +435,7 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
             else {}
         )
         self.confidence_: BankConfidence | None = confidences.get(keys[0])
-        self.ranking_ = Ranking.from_scores(self.names_, self.scores_, self.confidence_)
+        self.ranking_: Ranking = Ranking.from_scores(self.names_, self.scores_, self.confidence_)
         self.best_name_: str = self.ranking_[0]
         several = isinstance(self.estimator, Mapping)
         self.results_: dict[str, NDArray[Any]] = results_table(
