@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,7 @@ def smoke() -> None:
 def main() -> None:
     """Check every environment asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--python", nargs="+", default=["python3"], help="interpreters")
+    parser.add_argument("--python", nargs="+", default=[sys.executable], help="interpreters")
     parser.add_argument("--sdist", action="store_true", help="install the sdist, not the wheel")
     parser.add_argument("--lowest", action="store_true", help="the lowest versions declared")
     parser.add_argument("--work", help="folder where environments are kept")

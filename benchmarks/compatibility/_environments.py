@@ -24,11 +24,20 @@ __all__ = ["Environment", "lowest_versions", "make_environment", "run_tests", "s
 # Holds the result file, which the run is about to write, to the page.
 _ABOUT_ITSELF = "tests/reliability/test_page.py::test_table_of_compatibility"
 _PACKAGES = ("joblib", "numpy", "scikit-learn", "scipy", "torch", "torchio")
-_VERSIONS = (
-    "import json, platform, sys; from importlib.metadata import version; import skte; "
-    "print(json.dumps({'python': platform.python_version(), 'skte': skte.__file__, "
-    "'versions': {name: version(name) for name in sys.argv[1:]}}))"
-)
+# Every public name is imported, and counted.
+_DESCRIBE = """
+import importlib, json, pkgutil, platform, sys
+from importlib.metadata import version
+import skte
+
+rooms = [m.name for m in pkgutil.iter_modules(skte.__path__) if not m.name.startswith("_")]
+modules = [skte, *(importlib.import_module(f"skte.{room}") for room in rooms)]
+names = [getattr(module, name) for module in modules for name in module.__all__]
+print(json.dumps({
+    "python": platform.python_version(), "skte": skte.__file__, "release": version("skte"),
+    "names": len(names), "versions": {name: version(name) for name in sys.argv[1:]},
+}))
+"""
 
 
 @dataclass(frozen=True)
@@ -49,10 +58,14 @@ class Environment:
         return self.folder / "bin" / "python"
 
     def describe(self) -> dict[str, Any]:
-        """Tell versions, and make sure that the installed package is the one in use."""
-        told = json.loads(run([self.python, "-c", _VERSIONS, *_PACKAGES], cwd=self.folder))
+        """Tell versions, and make sure that the installed package is in use, and whole."""
+        told = json.loads(run([self.python, "-c", _DESCRIBE, *_PACKAGES], cwd=self.folder))
         place = Path(told.pop("skte")).resolve()
         assert place.is_relative_to(self.folder.resolve()), f"skte comes from {place}"
+        names = told.pop("names")
+        assert names > 100, f"{names} public names were found"
+        said = run([self.folder / "bin" / "skte", "--version"], cwd=self.folder)
+        assert said.split() == ["skte", told.pop("release")], said
         found: dict[str, Any] = told
         return found
 
@@ -68,18 +81,23 @@ def lowest_versions() -> list[str]:
 
 
 def make_environment(folder: Path, python: str, distribution: Path, *, lowest: bool) -> Environment:
-    """Install one of the distributions, with what the tests need, which is kept."""
+    """Install one of the distributions, with what the tests need.
+
+    What they need is kept, for as long as interpreter and versions stay what they were.
+    """
+    pins = "\n".join(lowest_versions()) + "\n"
+    known = [run([python, "-VV"]), pins]
+    if not lowest:
+        pins = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+        known.append(pins)
     done = folder / "installed"
     pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet"]
-    if not done.exists():
+    if not done.is_file() or done.read_text(encoding="utf-8") != "".join(known):
         shutil.rmtree(folder, ignore_errors=True)
         run([python, "-m", "venv", folder])
-        pins = ROOT / "constraints.txt"
-        if lowest:
-            pins = folder / "lowest.txt"
-            pins.write_text("\n".join(lowest_versions()) + "\n")
-        run([*pip, "-c", pins, f"{distribution}[test]"])
-        done.touch()
+        (folder / "pins.txt").write_text(pins, encoding="utf-8")
+        run([*pip, "-c", folder / "pins.txt", f"{distribution}[test]"])
+        done.write_text("".join(known), encoding="utf-8")
     run([*pip, "--no-deps", "--force-reinstall", distribution])
     return Environment(folder)
 
@@ -117,7 +135,8 @@ def run_tests(
     command = [environment.python, "-m", "pytest", "-q", "-n", str(jobs), f"--junitxml={report}"]
     command += ["--deselect", _ABOUT_ITSELF]
     command += [] if strict else ["-o", "filterwarnings=default"]
-    variables = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    # Real images are not part of a release; without them, runs are the same everywhere.
+    variables = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "SKTE_DATA")}
     begun = time.perf_counter()
     done = subprocess.run(
         [*command, *tests], cwd=folder, env=variables, capture_output=True, text=True, check=False
