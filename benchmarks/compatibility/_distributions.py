@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import tomllib
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,8 +54,11 @@ def build(place: Path) -> Distributions:
     """Build both (the wheel from the sdist), and check their files."""
     run([sys.executable, "-m", "venv", place / "builder"])
     python = place / "builder" / "bin" / "python"
-    run([python, "-m", "pip", "install", "--quiet", "build"])
-    run([python, "-m", "build", "--outdir", place, ROOT])
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    tools = project["build-system"]["requires"]
+    run([python, "-m", "pip", "install", "--quiet", "build", *tools])
+    # This environment is an isolated one: no need for one more for each of the two.
+    run([python, "-m", "build", "--no-isolation", "--outdir", place, ROOT])
     built = Distributions(next(place.glob("*.whl")), next(place.glob("*.tar.gz")))
     _check_wheel(built.wheel)
     _check_sdist(built.sdist)
