@@ -90,8 +90,8 @@ def plot_names(names: Iterable[object], length: int = 36) -> list[str]:
 
     Examples
     --------
-    >>> plot_names([f"nnUNetTrainer__3d_fullres__Dataset{i}_Heart/fold_0" for i in (7, 12)], 12)
-    ['…Dataset7_H…', '…Dataset12_…']
+    >>> plot_names([f"nnUNetTrainer__3d_fullres__Dataset{i}_Heart/fold_0" for i in (7, 12)], 14)
+    ['…Dataset7_Hea…', '…ataset12_Hea…']
     """
     texts = [_printable(name) for name in names]
     long = [text for text in texts if len(text) > length]
