@@ -10,10 +10,10 @@ try:
 except ImportError:  # no such locks on Windows: leftovers are told by their age alone
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["is_abandoned", "lock", "open_flags"]
+__all__ = ["SURELY_OLD", "is_abandoned", "lock", "open_flags"]
 
 # Seconds after which no one writes one file any more, where locks do not work.
-_SURELY_OLD = 86_400.0
+SURELY_OLD = 86_400.0
 
 
 def is_abandoned(path: Path, age: float) -> bool:
@@ -39,7 +39,7 @@ def is_abandoned(path: Path, age: float) -> bool:
         free = lock(handle)
     finally:
         os.close(handle)
-    return age >= _SURELY_OLD if free is None else free
+    return age >= SURELY_OLD if free is None else free
 
 
 def lock(handle: int) -> bool | None:

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from numbers import Integral, Real
-from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils import Tags, check_random_state
 
+from skte._scratch import scratch_folder
 from skte._sklearn import UNUSED, DocLinkMixin, Interval, StrOptions, fit_context
 from skte.bank import BankEntry, entry_digest, load_bank
 from skte.datasets import check_dataset, load_dataset
@@ -243,7 +243,7 @@ class HalvingModelBankSelector(DocLinkMixin, BaseEstimator):
         if self.cache is not None or (self.extractor is not None and self.extractor.cache):
             yield self.cache
             return
-        with TemporaryDirectory(prefix="skte-race-") as folder:
+        with scratch_folder("skte-race-") as folder:
             yield folder
 
     def _race(self, entries: list[BankEntry], subjects: list[Any], seed: int, cache: Any) -> None:
