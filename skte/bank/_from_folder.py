@@ -98,8 +98,8 @@ class _Reader:
         self.seen: set[str] = set()
         self.n_folders = 0
 
-    def read(self, folder: Path, depth: int = 0) -> None:
-        """Read a folder and those in it."""
+    def read(self, folder: Path, depth: int = 0, around: tuple[Path, ...] = ()) -> None:
+        """Read a folder and those in it; `around` are those it lies in, links followed."""
         self.n_folders += 1
         if self.n_folders > _MOST_FOLDERS or depth > _DEEPEST:
             self.content.not_understood[self._name(folder)] = (
@@ -113,9 +113,12 @@ class _Reader:
             self._try(folder, BankEntry.from_monai_bundle)
         else:
             self._read_files(folder)
+            around = (*around, folder.resolve())
             for inner in sorted(folder.iterdir()):
-                if inner.is_dir() and not inner.name.startswith("."):
-                    self.read(inner, depth + 1)
+                if not inner.is_dir() or inner.name.startswith("."):
+                    continue
+                if inner.resolve() not in around:  # a link back would be read again and again
+                    self.read(inner, depth + 1, around)
 
     def _read_files(self, folder: Path) -> None:
         used: set[Path] = set()

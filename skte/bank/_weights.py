@@ -139,8 +139,10 @@ def read_checkpoint(path: Path, *, trusted: bool = False, lazily: bool = False) 
 def _file_problem(path: Path, whole: bool) -> str | None:
     if not path.exists():
         return "there is no such file"
-    if not path.is_file():
+    if path.is_dir():
         return "this is a folder; name the file in it"
+    if not path.is_file():
+        return "this is no regular file; copy what it gives into one"
     if path.suffix in _SUFFIXES:
         return (
             f"this is {_SUFFIXES[path.suffix]}; or save the network's state_dict() with "

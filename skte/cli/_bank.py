@@ -79,6 +79,9 @@ def _add(args: argparse.Namespace) -> int:
     bank = Path(args.bank)
     if bank.exists() and not bank.is_dir():
         raise SkteError(f"{bank} is a file: models are added to a folder.")
+    source = Path(args.source)
+    if source.is_dir() and bank.resolve().is_relative_to(source.resolve()):
+        raise SkteError(f"{source} holds the bank {bank} itself: name the model's own folder.")
     target = _target(bank, args.source, args.name)
     if target.exists():
         raise SkteError(f"{target} is there already: remove it first, or pass --as.")
@@ -117,8 +120,6 @@ def _target(bank: Path, source: str, name: str | None) -> Path:
     path = Path(source).absolute()
     if not path.exists():
         raise SkteError(f"There is no {source}.")
-    if path.is_dir() and bank.resolve().is_relative_to(path.resolve()):
-        raise SkteError(f"{source} holds the bank {bank} itself: name the model's own folder.")
     if path.is_file():
         return bank / path.stem
     return bank / path.parent.name / path.name if "__" in path.name else bank / path.name

@@ -133,6 +133,21 @@ class Crafted:
         return os.mkdir, (str(self.marker),)
 
 
+def test_links_are_followed_and_loops_of_them_are_not(tmp_path):
+    bank, elsewhere = tmp_path / "bank", tmp_path / "elsewhere"
+    for folder, name in ((bank / "inner", "own"), (elsewhere, "linked")):
+        folder.mkdir(parents=True)
+        model = {"name": name, "factory": "skte.demo:small_unet"}
+        (folder / "bank.json").write_text(json.dumps({"version": 1, "models": [model]}))
+    (bank / "far").symlink_to(elsewhere)
+    (bank / "loop").symlink_to(".")
+    (bank / "inner" / "up").symlink_to("..")
+    (elsewhere / "back").symlink_to(bank)
+    found = ModelBank.from_folder(bank)
+    assert sorted(found.names) == ["linked", "own"]
+    assert found.not_understood == {}
+
+
 def test_trust_is_given_to_one_model_by_its_path(tmp_path):
     require_dna()
     marker = tmp_path / "was_run"

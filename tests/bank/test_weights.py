@@ -297,3 +297,12 @@ def test_files_written_without_checksums_are_read(path, trained):
     with zipfile.ZipFile(path) as archive:
         assert archive.testzip() is not None
     assert set(load(path).state_dict()) == set(trained.state_dict())
+
+
+def test_what_is_no_file_is_not_opened(tmp_path):
+    """A pipe would be waited for."""
+    os.mkfifo(tmp_path / "pipe.pt")
+    with pytest.raises(BankError, match="no regular file"):
+        load(tmp_path / "pipe.pt")
+    with pytest.raises(BankError, match="this is a folder"):
+        load(tmp_path)

@@ -99,11 +99,12 @@ def test_a_copy_stays_inside_the_bank(bank, tmp_path, capsys, name):
     assert "must be the name of a folder" in error
 
 
+@pytest.mark.parametrize("more", [(), ("--as", "copy")])
 @pytest.mark.parametrize("source", [".", "bank", "bank/../bank"])
-def test_a_bank_is_not_copied_into_itself(bank, tmp_path, capsys, monkeypatch, source):
+def test_a_bank_is_not_copied_into_itself(bank, tmp_path, capsys, monkeypatch, source, more):
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.rglob("*"))
-    code, _, error = run(capsys, "bank", "add", "bank", source)
+    code, _, error = run(capsys, "bank", "add", "bank", source, *more)
     assert code == 2
     assert "holds the bank bank itself" in error
     assert sorted(tmp_path.rglob("*")) == before
