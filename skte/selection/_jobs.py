@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, effective_n_jobs
 from numpy.typing import NDArray
 from sklearn.base import clone
 
@@ -232,6 +232,8 @@ def _run_together(
     tasks: Sequence[tuple[Any, ...]], n_jobs: int | None, raises: bool
 ) -> Generator[ModelRecord]:
     n_done = 0
+    if n_jobs is not None:  # joblib would start processes that find nothing to do
+        n_jobs = max(1, min(effective_n_jobs(n_jobs), len(tasks)))
     records = Parallel(n_jobs=n_jobs, return_as="generator")(
         delayed(score_entry)(*task) for task in tasks
     )

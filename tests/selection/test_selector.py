@@ -34,6 +34,7 @@ from skte.exceptions import (
     ExtractionError,
     SkteError,
 )
+from skte.selection import _jobs
 from skte.selection._jobs import share_devices
 
 
@@ -327,6 +328,20 @@ def build_dead():
     for parameter in network.up.parameters():
         parameter.data.zero_()
     return network
+
+
+def test_no_more_processes_than_models(cases, bank, extractor, monkeypatch):
+    asked = []
+
+    class Counted(_jobs.Parallel):
+        def __init__(self, n_jobs, **kwargs):
+            asked.append(n_jobs)
+            super().__init__(n_jobs=1, **kwargs)
+
+    monkeypatch.setattr(_jobs, "Parallel", Counted)
+    for n_jobs in (3, 32_768, None):
+        select(extractor, n_jobs=n_jobs).fit(bank, cases)
+    assert asked == [3, len(bank), None]
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
