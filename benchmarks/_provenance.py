@@ -27,7 +27,7 @@ def provenance(**settings: Any) -> dict[str, Any]:
         "versions": {name: version(name) for name in _PACKAGES},
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "machine": platform.machine(),
-        "command": " ".join(["python -m", (sys.modules["__main__"].__spec__ or _Unknown).name]),
+        "command": f"python -m {_module()}",
         **settings,
     }
 
@@ -49,8 +49,9 @@ def data_folder(argument: str | None) -> Path:
     return folder
 
 
-class _Unknown:
-    name = "?"
+def _module() -> str:
+    spec = sys.modules["__main__"].__spec__
+    return "?" if spec is None else spec.name.removesuffix(".__main__")
 
 
 def _git(*arguments: str) -> str:

@@ -49,6 +49,6 @@ def test_table_of_compatibility():
 def test_nothing_was_lost(result):
     found = [row for part in ("kills", "faults", "fuzz") for row in result[part].values()]
     rows = [row for row in found if isinstance(row, dict)]
-    assert len(rows) == 17
+    assert len(rows) == 18
     assert [row["problems"] for row in rows] == [[]] * len(rows)
     assert not result["uncommitted_changes"]
