@@ -6,6 +6,8 @@ import sys
 import warnings
 from pathlib import Path
 
+from sphinx.pycode import ModuleAnalyzer
+
 import skte
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -71,15 +73,28 @@ def api_page(room: str) -> str:
     module = importlib.import_module(f"skte.{room}")
     title = f"skte.{room}"
     page = HEADER.format(title=title, line="=" * len(title), room=room, doc=module.__doc__)
+    members = "   :members:\n   :inherited-members: BaseEstimator, tuple, list\n"
     for name in module.__all__:
         value = getattr(module, name)
-        kind = "class" if inspect.isclass(value) else "function"
-        if kind == "class" or inspect.isfunction(value):
-            heading = f"{name}\n{'-' * len(name)}\n\n"
-            members = "   :members:\n   :inherited-members: BaseEstimator, tuple, list\n"
-            options = members if kind == "class" else ""
-            page += f"{heading}.. auto{kind}:: skte.{room}.{name}\n{options}\n"
+        page += f"{name}\n{'-' * len(name)}\n\n"
+        if inspect.isclass(value):
+            page += f".. autoclass:: skte.{room}.{name}\n{members}\n"
+        elif inspect.isfunction(value):
+            page += f".. autofunction:: skte.{room}.{name}\n\n"
+        else:
+            page += f".. py:data:: {name}\n\n   {comment(room, name)}\n\n"
     return page
+
+
+def comment(room: str, name: str) -> str:
+    """Return what ``#:`` says of a constant where it is made, which autodoc does not follow."""
+    homes = [
+        path
+        for path, module in list(sys.modules.items())
+        if path.startswith(f"skte.{room}._") and name in getattr(module, "__all__", ())
+    ]
+    lines = ModuleAnalyzer.for_module(homes[0]).find_attr_docs()["", name]
+    return " ".join(lines).strip()
 
 
 def write_api(app: object) -> None:

@@ -27,7 +27,15 @@ from skte import (
     TransferabilityEstimator,
     weighted_kendall_score,
 )
-from skte.datasets import CaseList, DatasetReport, inspect_dataset, load_dataset, make_phantoms
+from skte.bank import BankLike
+from skte.datasets import (
+    CaseList,
+    DatasetLike,
+    DatasetReport,
+    inspect_dataset,
+    load_dataset,
+    make_phantoms,
+)
 from skte.demo import small_unet
 from skte.estimators import Diagnosis
 from skte.report import RankingDisplay, StabilityDisplay, write_report, write_results
@@ -77,6 +85,14 @@ first: str = ranking[0]
 number: float = float(selector.scores_[0])
 confidence: BankConfidence | None = selector.confidence_
 tau: float = selector.score(bank, {"a": 0.5, "b": 0.75})
+
+
+def rank_all(bank: BankLike, dataset: DatasetLike) -> list[str]:
+    return list(ModelBankSelector(CCFV()).fit(bank, dataset).ranking_)
+
+
+rank_all({"a": nn.Conv3d(1, 2, 1), "b": entry}, [{"image": X, "label": y}])
+rank_all([entry], [cases[0]])
 raced: str = HalvingModelBankSelector(CCFV()).fit(bank, cases).best_name_
 tau = weighted_kendall_score([1.0, 2.0], [0.1, 0.2])
 card = evaluate_ranking({"ccfv": {"a": 1.0, "b": 2.0}}, {"a": 0.5, "b": 0.75})
@@ -100,7 +116,7 @@ write_report(selector, "ranking.html")
 write_results(selector.results_, "ranking.csv")
 """
 WRONG = """
-from skte import CCFV, ModelBankSelector
+from skte import CCFV, ModelBank, ModelBankSelector
 from skte.datasets import load_dataset
 
 ModelBankSelector(CCFV(), n_jobs="two")
@@ -110,6 +126,8 @@ score: str = CCFV().score([[1.0]], [1])
 wrong: int = ModelBankSelector(CCFV()).fit("models", "folder").best_name_
 CCFV().fit([[1.0]], [1], grups=[0])
 ModelBankSelector(CCFV()).fit("models")
+ModelBankSelector(CCFV()).fit({"a": 0.5}, "folder")
+ModelBankSelector(CCFV()).fit("models", ModelBank.from_folder("models"))
 """
 
 
@@ -135,3 +153,5 @@ def test_users_scripts_are_checked(tmp_path: Path) -> None:
     assert 'Unexpected keyword argument "layuot"' in said
     assert 'Unexpected keyword argument "grups"' in said
     assert 'Missing positional argument "dataset"' in said
+    assert 'Dict entry 0 has incompatible type "str": "float"' in said
+    assert 'Argument 2 to "fit" of "ModelBankSelector"' in said

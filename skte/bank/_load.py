@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import nn
 
@@ -13,10 +13,21 @@ from skte.bank._bank import ModelBank
 from skte.bank._entry import BankEntry
 from skte.exceptions import BankError
 
-__all__ = ["load_bank"]
+__all__ = ["BankLike", "load_bank"]
+
+#: Type of what is taken as a bank: a `ModelBank`, an entry or a list of them, a dict of names to
+#: networks or entries, or a path; see `load_bank`.
+BankLike: TypeAlias = (
+    ModelBank
+    | BankEntry
+    | Mapping[str, nn.Module | BankEntry]
+    | Sequence[BankEntry]
+    | str
+    | os.PathLike[str]
+)
 
 
-def load_bank(bank: Any) -> ModelBank:
+def load_bank(bank: BankLike) -> ModelBank:
     """Make a `ModelBank` of anything that can be one.
 
     Parameters
@@ -42,21 +53,21 @@ def load_bank(bank: Any) -> ModelBank:
     >>> load_bank({"tiny": nn.Conv3d(1, 2, 1)})
     ModelBank(['tiny'])
     """
+    if isinstance(bank, (str, os.PathLike)):
+        is_folder = os.path.isdir(bank)
+        return ModelBank.from_folder(bank) if is_folder else ModelBank.from_manifest(bank)
     if isinstance(bank, ModelBank):
         return bank
     if isinstance(bank, BankEntry):
         return ModelBank([bank])
-    if isinstance(bank, (str, os.PathLike)):
-        is_folder = os.path.isdir(bank)
-        return ModelBank.from_folder(bank) if is_folder else ModelBank.from_manifest(bank)
     if isinstance(bank, Mapping):
         return ModelBank(_named(name, model) for name, model in bank.items())
-    if isinstance(bank, Sequence):
-        return ModelBank(bank)
-    raise BankError(
-        f"Cannot make a bank of {type(bank).__name__}. Give a ModelBank, a dict of names to "
-        "networks, a list of BankEntry, or the path of a manifest or folder."
-    )
+    if not isinstance(bank, Sequence):
+        raise BankError(
+            f"Cannot make a bank of {type(bank).__name__}. Give a ModelBank, a dict of names to "
+            "networks, a list of BankEntry, or the path of a manifest or folder."
+        )
+    return ModelBank(bank)  # type: ignore[arg-type]  # mypy: a str, which left above
 
 
 def _named(name: Any, model: Any) -> BankEntry:

@@ -10,7 +10,7 @@ from skte.datasets._fetch import MSD_TASKS, fetch_msd
 from skte.datasets._fingerprint import case_fingerprint
 from skte.datasets._folder import load_folder
 from skte.datasets._home import cache_home
-from skte.datasets._load import load_dataset
+from skte.datasets._load import DatasetLike, load_dataset
 from skte.datasets._msd import load_msd
 from skte.datasets._nnunet import load_nnunet_raw
 from skte.datasets._phantoms import PHANTOM_TASKS, make_phantoms
@@ -22,6 +22,7 @@ __all__ = [
     "Case",
     "CaseList",
     "CaseSummary",
+    "DatasetLike",
     "DatasetReport",
     "MSD_TASKS",
     "PHANTOM_TASKS",

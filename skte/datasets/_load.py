@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
+import torch
 import torchio as tio
 
 from skte.datasets._case_list import CaseList
@@ -17,11 +18,17 @@ from skte.datasets._problem import Problem, raise_problems
 from skte.datasets._subject import copy_subject, subject_case_id
 from skte.exceptions import DatasetError
 
-__all__ = ["load_dataset"]
+__all__ = ["DatasetLike", "load_dataset"]
+
+#: Type of what is taken as a dataset: a path, a `SubjectsDataset`, subjects or dicts (mappings
+#: both); see `load_dataset`.
+DatasetLike: TypeAlias = (
+    str | os.PathLike[str] | Iterable[Mapping[str, Any]] | torch.utils.data.Dataset[Any]
+)
 
 
 def load_dataset(
-    dataset: Any,
+    dataset: DatasetLike,
     *,
     labels: Labels | None = None,
     channels: Sequence[str] | None = None,

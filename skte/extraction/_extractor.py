@@ -19,7 +19,7 @@ from torch import nn
 
 from skte._sklearn import DocLinkMixin, Interval, StrOptions, fit_context
 from skte.bank import BankEntry, LayerInfo
-from skte.datasets import load_dataset
+from skte.datasets import DatasetLike, load_dataset
 from skte.exceptions import SkteWarning
 from skte.extraction._cache import FeatureCache
 from skte.extraction._cached import CaseCache
@@ -198,7 +198,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         self.random_state = random_state
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: None = None) -> Self:
+    def fit(self, X: DatasetLike, y: None = None) -> Self:
         """Load the model once, choose its layers and check that it runs.
 
         Parameters
@@ -221,7 +221,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         self._fit(load_dataset(X), LazyNetwork(self._recipe))
         return self
 
-    def transform(self, X: Any) -> FeatureSet:
+    def transform(self, X: DatasetLike) -> FeatureSet:
         """Extract the features of every case.
 
         Parameters
@@ -238,7 +238,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         return self._transform(load_dataset(X), LazyNetwork(self._recipe), CaseStore(0))
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit_transform(self, X: Any, y: None = None) -> FeatureSet:
+    def fit_transform(self, X: DatasetLike, y: None = None) -> FeatureSet:
         """Fit and extract, loading the model once.
 
         Parameters
@@ -255,7 +255,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         """
         return self.extract(X, CaseStore(0))
 
-    def extract(self, X: Any, store: CaseStore) -> FeatureSet:
+    def extract(self, X: DatasetLike, store: CaseStore) -> FeatureSet:
         """Fit and extract, with cases that an extractor of another model prepared.
 
         Parameters

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata, studentized_range
 
-from skte.bank import load_bank
+from skte.bank import BankLike, load_bank
+from skte.datasets import DatasetLike
 from skte.estimators import TransferabilityEstimator
 from skte.extraction import FeatureCache, SegmentationFeatureExtractor
 from skte.selection._comparison import EstimatorComparison, EstimatorPair
@@ -29,8 +30,8 @@ Values = NDArray[np.float64]
 
 def compare_estimators(
     estimators: Mapping[str, TransferabilityEstimator],
-    bank: Any,
-    dataset: Any,
+    bank: BankLike | Mapping[str, BankLike],
+    dataset: DatasetLike | Mapping[str, DatasetLike],
     performance: Any,
     *,
     extractor: SegmentationFeatureExtractor | None = None,
@@ -82,11 +83,11 @@ def compare_estimators(
     several = isinstance(dataset, Mapping)
     if several and not isinstance(performance, Mapping):
         raise ValueError("With a mapping of datasets, performance must be one of the same keys.")
-    targets = dict(dataset) if several else {"target": dataset}
+    targets: dict[str, Any] = dict(dataset) if several else {"target": dataset}  # type: ignore[arg-type]
     reached = dict(performance) if several else {"target": performance}
     if set(targets) != set(reached):
         raise ValueError(f"Targets {sorted(targets)} and performances {sorted(reached)} differ.")
-    banks = dict.fromkeys(targets, bank)
+    banks: dict[str, Any] = dict.fromkeys(targets, bank)
     if several and isinstance(bank, Mapping) and set(bank) == set(targets):
         banks = dict(bank)
     selector = ModelBankSelector(

@@ -17,12 +17,13 @@ from sklearn.utils import Tags, check_random_state
 
 from skte._scratch import scratch_folder
 from skte._sklearn import UNUSED, DocLinkMixin, Interval, StrOptions, fit_context
-from skte.bank import BankEntry, entry_digest, load_bank
-from skte.datasets import check_dataset, load_dataset
+from skte.bank import BankEntry, BankLike, entry_digest, load_bank
+from skte.datasets import DatasetLike
 from skte.estimators import TransferabilityEstimator
-from skte.exceptions import DatasetError, SkteError
 from skte.extraction import FeatureCache, SegmentationFeatureExtractor
 from skte.features import FeatureSet
+from skte.selection._announce import check_not_all_failed
+from skte.selection._cases import usable_cases
 from skte.selection._jobs import common_cells
 from skte.selection._racing import outpaced, rung_sizes
 from skte.selection._ranking import Ranking
@@ -188,7 +189,7 @@ class HalvingModelBankSelector(DocLinkMixin, BaseEstimator):
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, bank: Any, dataset: Any) -> Self:
+    def fit(self, bank: BankLike, dataset: DatasetLike) -> Self:
         """Race the models of the bank over the cases of the dataset.
 
         Parameters
@@ -216,7 +217,11 @@ class HalvingModelBankSelector(DocLinkMixin, BaseEstimator):
                 "changes while models are dropped: race with one estimator."
             )
         models = load_bank(bank)
-        subjects = self._checked(dataset)
+        subjects = usable_cases(
+            dataset,
+            self.min_cases,
+            f"fewer than min_cases={self.min_cases}. Label more, or use ModelBankSelector.",
+        )
         rng = check_random_state(self.random_state)
         whole = isinstance(self.random_state, Integral)
         seed = int(self.random_state) if whole else int(rng.randint(2**31 - 1))  # type: ignore[arg-type]
@@ -225,18 +230,6 @@ class HalvingModelBankSelector(DocLinkMixin, BaseEstimator):
         with self._storage() as cache:
             self._race(list(models), [subjects[i] for i in order], seed, cache)
         return self
-
-    def _checked(self, dataset: Any) -> list[Any]:
-        subjects = list(load_dataset(dataset))
-        problems = check_dataset(subjects)
-        if len(subjects) < self.min_cases:
-            problems.append(
-                f"There are {len(subjects)} cases, fewer than min_cases={self.min_cases}: label "
-                "more, or use ModelBankSelector."
-            )
-        if problems:
-            raise DatasetError("The dataset cannot be used:\n- " + "\n- ".join(problems))
-        return subjects
 
     @contextmanager
     def _storage(self) -> Iterator[Any]:
@@ -322,9 +315,7 @@ class HalvingModelBankSelector(DocLinkMixin, BaseEstimator):
         final: bool,
     ) -> Rung:
         scores = np.array([_score_of(record.parts.get("")) for record in records])
-        if np.isnan(scores).all():
-            listed = "\n".join(f"- {r.name}: {'; '.join(r.errors.values())}" for r in records)
-            raise SkteError(f"Every model of the bank failed:\n{listed}")
+        check_not_all_failed(records, "")
         nothing = {"score": np.full(n_cases, np.nan)}
         jackknife = np.stack([record.resampled.get("", nothing)["score"] for record in records])
         step = outpaced(

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +15,11 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from skte._table import format_table
-from skte.bank import load_bank
-from skte.datasets import load_dataset
+from skte.bank import BankLike, load_bank
+from skte.datasets import DatasetLike
 from skte.estimators import TransferabilityEstimator
-from skte.exceptions import DatasetError
 from skte.extraction import FeatureCache, SegmentationFeatureExtractor
+from skte.selection._cases import usable_cases
 from skte.selection._evaluate_ranking import check_level
 from skte.selection._jobs import common_cells
 from skte.selection._kendall import weighted_kendall_rows
@@ -131,8 +130,8 @@ class RankLearningCurve:
 
 def rank_learning_curve(
     estimator: TransferabilityEstimator,
-    bank: Any,
-    dataset: Any,
+    bank: BankLike,
+    dataset: DatasetLike,
     *,
     n_cases: Sequence[int] | None = None,
     n_draws: int = 50,
@@ -197,12 +196,12 @@ def rank_learning_curve(
     check_level("target", target)
     if not isinstance(n_draws, Integral) or n_draws < 2:
         raise ValueError(f"n_draws must be an integer of at least 2, got {n_draws!r}.")
-    models, subjects = list(load_bank(bank)), list(load_dataset(dataset))
-    if len(subjects) < 4:
-        raise DatasetError(
-            f"There are {len(subjects)} cases; a learning curve needs at least four, so that two "
-            "separate draws of two exist."
-        )
+    models = list(load_bank(bank))
+    subjects = usable_cases(
+        dataset,
+        4,
+        "a learning curve needs at least four, so that two separate draws of two exist.",
+    )
     sizes = _sizes(n_cases, len(subjects))
     weights, rows = _draws(len(subjects), sizes, n_draws, random_state)
     runner = ModelBankSelector(

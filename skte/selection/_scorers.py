@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import clone
 from sklearn.metrics import make_scorer
 
-from skte.bank import load_bank
+from skte.bank import BankLike, ModelBank, load_bank
 from skte.selection._correlation import pearson_score, spearman_score
 from skte.selection._kendall import weighted_kendall_score
 from skte.selection._performance import align_performance
@@ -23,9 +23,12 @@ __all__ = [
     "weighted_kendall_scorer",
 ]
 
-#: Scorers ``(estimator, X, y) -> float`` that compare ``estimator.predict(X)`` with y.
+#: Scorer ``(estimator, X, y) -> float``: `weighted_kendall_score` of y and
+#: ``estimator.predict(X)``.
 weighted_kendall_scorer: Callable[..., float] = make_scorer(weighted_kendall_score)
+#: Scorer ``(estimator, X, y) -> float``: `pearson_score` of y and ``estimator.predict(X)``.
 pearson_scorer: Callable[..., float] = make_scorer(pearson_score)
+#: Scorer ``(estimator, X, y) -> float``: `spearman_score` of y and ``estimator.predict(X)``.
 spearman_scorer: Callable[..., float] = make_scorer(spearman_score)
 
 
@@ -48,7 +51,7 @@ class BankScorer:
 
     def __init__(
         self,
-        bank: Any,
+        bank: ModelBank,
         performance: ArrayLike,
         metric: Callable[[ArrayLike, ArrayLike], float],
         entry_parameter: str,
@@ -71,7 +74,7 @@ class BankScorer:
 
 
 def make_bank_scorer(
-    bank: Any,
+    bank: BankLike,
     performance: ArrayLike | Mapping[str, float],
     *,
     metric: Callable[[ArrayLike, ArrayLike], float] = weighted_kendall_score,

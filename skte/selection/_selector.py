@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import warnings
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from numbers import Integral, Real
@@ -15,7 +13,6 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin
-from sklearn.exceptions import FitFailedWarning
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -27,15 +24,13 @@ from skte._sklearn import (
     fit_context,
     with_callbacks,
 )
-from skte.bank import BankEntry, load_bank
-from skte.datasets import check_dataset, load_dataset
+from skte.bank import BankEntry, BankLike, load_bank
+from skte.datasets import DatasetLike
 from skte.estimators import TransferabilityEstimator
-from skte.exceptions import DatasetError, SkteError
-from skte.extraction import (
-    FeatureCache,
-    SegmentationFeatureExtractor,
-)
+from skte.extraction import FeatureCache, SegmentationFeatureExtractor
 from skte.features import FeatureSet
+from skte.selection._announce import announce, check_not_all_failed
+from skte.selection._cases import usable_cases
 from skte.selection._confidence import BankConfidence
 from skte.selection._estimate_confidence import estimate_confidence
 from skte.selection._jobs import common_cells, make_template, run_models
@@ -47,8 +42,6 @@ from skte.selection._resampling import resampling_weights
 from skte.selection._results import results_table
 
 __all__ = ["ModelBankSelector"]
-
-_log = logging.getLogger("skte")
 
 
 class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
@@ -209,7 +202,7 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
 
     @with_callbacks
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, bank: Any, dataset: Any) -> Self:
+    def fit(self, bank: BankLike, dataset: DatasetLike) -> Self:
         """Score every model of the bank on the dataset and rank them.
 
         Parameters
@@ -231,20 +224,7 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
             fails and ``error_score`` is "raise", or every model fails.
         """
         models = load_bank(bank)
-        subjects = load_dataset(dataset)
-        problems = check_dataset(subjects)
-        if len(subjects) == 1:
-            problems.append(
-                "There is one case only: a ranking needs at least two labelled cases, or it is "
-                "about that case alone."
-            )
-        elif len(subjects) == 2 and self.confidence_level is not None:
-            problems.append(
-                "There are two cases only: confidence_level resamples cases and needs at least "
-                "three. Label more, or set confidence_level=None."
-            )
-        if problems:
-            raise DatasetError("The dataset cannot be used:\n- " + "\n- ".join(problems))
+        subjects = usable_cases(dataset, *self._needed())
         if isinstance(self.random_state, Integral):
             seed = int(self.random_state)
         else:
@@ -255,14 +235,14 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
         if self.confidence_level is not None:
             weights = resampling_weights(len(subjects), self.n_resamples, seed, self.resampling)
         records = self._run_with_callbacks(list(models), subjects, seed, weights)
-        self._check_not_all_failed(records)
+        check_not_all_failed(records, next(iter(self._estimators())))
         self.dataset_ = subjects
         self.random_state_ = seed
         self.bank_ = models
         self._collect(records)
         return self
 
-    def predict(self, bank: Any) -> NDArray[np.float64]:
+    def predict(self, bank: BankLike) -> NDArray[np.float64]:
         """Scores of the models of a bank on the fitted dataset.
 
         Parameters
@@ -286,7 +266,7 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
                 known[entry] = record.parts.get(key)
         return self._combine(estimator, [known[entry] for entry in entries])
 
-    def score(self, bank: Any, performance: ArrayLike | Mapping[str, float]) -> float:
+    def score(self, bank: BankLike, performance: ArrayLike | Mapping[str, float]) -> float:
         """Weighted Kendall correlation of the scores with true performances.
 
         Parameters
@@ -305,6 +285,16 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
         models = load_bank(bank)
         return weighted_kendall_score(
             align_performance(performance, models.names), self.predict(models)
+        )
+
+    def _needed(self) -> tuple[int, str]:
+        if self.confidence_level is None:
+            return 2, (
+                "a ranking needs at least two labelled cases, or it is about that case alone."
+            )
+        return 3, (
+            "confidence_level resamples cases and needs at least three. Label more, or set "
+            "confidence_level=None."
         )
 
     def _estimators(self) -> dict[str, TransferabilityEstimator]:
@@ -353,7 +343,12 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
         )
         with closing(running) as records:
             for position, record in enumerate(records, start=1):
-                self._report(record, position, len(entries))
+                announce(
+                    record,
+                    f"{position}/{len(entries)}",
+                    error_score=self.error_score,
+                    verbose=self.verbose,
+                )
                 yield record
 
     def _run_with_callbacks(
@@ -376,27 +371,6 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
         context.call_on_fit_task_end(estimator=self)
         return records
 
-    def _report(self, record: ModelRecord, position: int, total: int) -> None:
-        for category, text in record.warned:
-            warnings.warn(f"Model {record.name!r}: {text}", category, stacklevel=2)
-        for key, reason in record.errors.items():
-            for_what = f" ({key})" if key else ""
-            warnings.warn(
-                f"Model {record.name!r}{for_what} failed and scores {self.error_score}: {reason}",
-                FitFailedWarning,
-                stacklevel=2,
-            )
-        shown = ", ".join(
-            f"{key} {part['score']:.4g}".strip()
-            for key, part in record.parts.items()
-            if "score" in part  # else it takes the whole bank to have one
-        )
-        shown = shown or ("failed" if record.errors else "done")
-        line = f"[{position}/{total}] {record.name}: {shown} ({record.seconds:.1f} s)"
-        _log.info(line)
-        if self.verbose:
-            print(line, flush=True)
-
     def _combine(
         self, estimator: TransferabilityEstimator, parts: Sequence[Mapping[str, Any] | None]
     ) -> NDArray[np.float64]:
@@ -407,16 +381,6 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
         if ran.any():
             scores[ran] = estimator.combine([part for part in parts if part is not None])
         return scores
-
-    def _check_not_all_failed(self, records: Sequence[ModelRecord]) -> None:
-        first = next(iter(self._estimators()))
-        reasons = [record.errors.get(first) for record in records]
-        if all(reason is not None for reason in reasons):
-            listed = "\n".join(
-                f"- {record.name}: {reason}"
-                for record, reason in zip(records, reasons, strict=True)
-            )
-            raise SkteError(f"Every model of the bank failed:\n{listed}")
 
     def _collect(self, records: Sequence[ModelRecord]) -> None:
         estimators = self._estimators()

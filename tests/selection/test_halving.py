@@ -293,6 +293,17 @@ class TestLearningCurve:
         with pytest.raises(DatasetError, match="at least four"):
             rank_learning_curve(LogME(), make_bank(2), cases[:3])
 
+    def test_a_broken_case_is_refused_before_any_model_runs(self, cases):
+        image = np.zeros((12, 12, 12))
+        odd = {"id": "odd", "image": image, "label": image[:8]}
+        with pytest.raises(DatasetError, match=r"cannot be used:\n- Case 'odd'"):
+            rank_learning_curve(LogME(), {"never": Refuses()}, [*cases[:4], odd])
+
+
+class Refuses(nn.Module):
+    def forward(self, x):
+        raise AssertionError("run")
+
 
 @pytest.mark.parametrize("n_total", [None, 12, 40])
 def test_a_gap_of_means_has_the_textbook_error_of_a_sample_without_replacement(n_total):
