@@ -97,7 +97,13 @@ def _begin(target: Path) -> tuple[Path, int]:
     name = f".{target.stem}.{secrets.token_hex(8)}.tmp{target.suffix}"
     temporary = target.with_name(name)
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | open_flags("O_NOFOLLOW", "O_CLOEXEC")
-    return temporary, os.open(temporary, flags, 0o666)
+    try:
+        return temporary, os.open(temporary, flags, 0o666)
+    except OSError as error:  # the user knows nothing of the temporary file
+        reason = error.strerror
+        if isinstance(error, FileNotFoundError):
+            reason = "The folder of the file to write does not exist; create it first"
+        raise OSError(error.errno, reason, str(target)) from None
 
 
 def _sweep(target: Path) -> None:

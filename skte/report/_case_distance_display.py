@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from skte.estimators import CCFV
 from skte.report._drawing import new_axes, plot_name, plot_names
+from skte.report._results_of import check_at_least_one
 
 __all__ = ["CaseDistanceDisplay"]
 
@@ -124,6 +125,7 @@ class CaseDistanceDisplay:
         CaseDistanceDisplay
             This display, with ``ax_`` and ``figure_``.
         """
+        check_at_least_one("max_cases", max_cases)
         n = min(len(self.case_ids), max_cases)
         if ax is None:
             side = 2.2 + 0.19 * n

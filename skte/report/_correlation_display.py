@@ -80,9 +80,18 @@ class CorrelationDisplay:
         -------
         CorrelationDisplay
             Plotted.
+
+        Raises
+        ------
+        ValueError
+            If lengths differ, names are missing, or a number is NaN.
         """
         values = np.asarray(scores, dtype=np.float64)
+        if names is None and isinstance(performance, Mapping):
+            raise ValueError("performance is a mapping: give names, in the order of the scores.")
         labels = [str(i) for i in range(len(values))] if names is None else names
+        if len(labels) != len(values):
+            raise ValueError(f"{len(labels)} names, but {len(values)} scores: give one each.")
         reached = align_performance(performance, labels)
         result = weighted_kendall_test(reached, values)
         return cls(reached, values, names, result).plot(**plot_kwargs)

@@ -12,6 +12,7 @@ from sklearn.manifold import TSNE
 
 from skte.features import FeatureSet
 from skte.report._drawing import COLORS, MARKERS, new_axes, plot_name, plot_names
+from skte.report._results_of import check_at_least_one
 
 __all__ = ["FeatureEmbeddingDisplay"]
 
@@ -114,6 +115,9 @@ class FeatureEmbeddingDisplay:
         ValueError
             If there is no such layer, class or method, or fewer than three voxels.
         """
+        if not isinstance(features, FeatureSet):
+            raise TypeError(f"features must be a FeatureSet, got {type(features).__name__}.")
+        check_at_least_one("max_voxels", max_voxels)
         if method not in ("pca", "tsne"):
             raise ValueError(f"method must be 'pca' or 'tsne', got {method!r}.")
         if normalize not in ("l2", None):

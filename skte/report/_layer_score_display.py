@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from skte.report._drawing import new_axes, plot_name, plot_names, width_of
+from skte.report._results_of import check_at_least_one, check_columns, results_of
 from skte.selection import ModelBankSelector
 
 __all__ = ["LayerScoreDisplay"]
@@ -78,8 +79,15 @@ class LayerScoreDisplay:
         -------
         LayerScoreDisplay
             Plotted.
+
+        Raises
+        ------
+        TypeError
+            If `selector` is no `ModelBankSelector`.
+        NotFittedError
+            If it is not fitted.
         """
-        return cls.from_results(selector.results_, **plot_kwargs)
+        return cls.from_results(results_of(selector), **plot_kwargs)
 
     @classmethod
     def from_results(cls, results: Mapping[str, Any], **plot_kwargs: Any) -> Self:
@@ -102,9 +110,7 @@ class LayerScoreDisplay:
         ValueError
             If a column is missing.
         """
-        missing = [key for key in ("name", "rank", "layer_scores") if key not in results]
-        if missing:
-            raise ValueError(f"results lack {missing}; they have {sorted(results)}.")
+        check_columns(results, ["name", "rank", "layer_scores"])
         order = np.argsort(np.asarray(results["rank"]))
         return cls(
             [str(results["name"][i]) for i in order], [results["layer_scores"][i] for i in order]
@@ -136,6 +142,7 @@ class LayerScoreDisplay:
         """
         if self.matrix.size == 0:
             raise ValueError("No model has scores of layers: all failed, or the score has none.")
+        check_at_least_one("max_models", max_models)
         matrix = self.matrix[:max_models]
         n, n_layers = matrix.shape
         names = plot_names(self.names[:n], 30)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from skte.report._drawing import COLORS, MARKERS, new_axes, plot_name, plot_names, width_of
+from skte.report._results_of import check_at_least_one, check_columns, results_of
 from skte.selection import ModelBankSelector, rank_scores
 
 __all__ = ["RankingDisplay"]
@@ -89,11 +90,19 @@ class RankingDisplay:
         -------
         RankingDisplay
             Plotted.
+
+        Raises
+        ------
+        TypeError
+            If `selector` is no `ModelBankSelector`.
+        NotFittedError
+            If it is not fitted.
         """
+        results = results_of(selector)
         estimator = selector.estimator
         if isinstance(estimator, Mapping):
             estimator = next(iter(estimator.values()))
-        display = cls._of_results(selector.results_, "score", type(estimator).__name__)
+        display = cls._of_results(results, "score", type(estimator).__name__)
         return display.plot(**plot_kwargs)
 
     @classmethod
@@ -122,9 +131,7 @@ class RankingDisplay:
         ValueError
             If a column is missing.
         """
-        missing = [key for key in ("name", column) if key not in results]
-        if missing:
-            raise ValueError(f"results lack {missing}; they have {sorted(results)}.")
+        check_columns(results, ["name", column])
         return cls._of_results(results, column, column).plot(**plot_kwargs)
 
     @classmethod
@@ -172,6 +179,7 @@ class RankingDisplay:
         RankingDisplay
             This display, with ``ax_`` and ``figure_``.
         """
+        check_at_least_one("max_models", max_models)
         n = min(len(self.names), max_models)
         scores = self.scores[:n]
         names = plot_names(self.names[:n])

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from skte._files import write_text_atomically
+from skte.report._results_of import check_columns
 
 __all__ = ["results_rows", "write_results"]
 
@@ -51,7 +52,7 @@ def write_results(results: Mapping[str, Any], path: str | os.PathLike[str]) -> N
     Raises
     ------
     ValueError
-        If the ending is another one.
+        If the ending is another one, or names or ranks are missing.
 
     Notes
     -----
@@ -70,6 +71,7 @@ def write_results(results: Mapping[str, Any], path: str | os.PathLike[str]) -> N
     a,1,-2.5
     <BLANKLINE>
     """
+    check_columns(results, ["name", "rank"])
     suffix = Path(path).suffix.lower()
     rows = results_rows(results)
     if suffix == ".json":

@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from skte.report._drawing import COLORS, new_axes, plot_names
+from skte.report._results_of import check_at_least_one
 from skte.selection import BankConfidence, rank_scores
 
 __all__ = ["StabilityDisplay"]
@@ -52,6 +53,11 @@ class StabilityDisplay:
     """
 
     def __init__(self, confidence: BankConfidence) -> None:
+        if not isinstance(confidence, BankConfidence):
+            raise TypeError(
+                "Give the confidence_ of a selector that was fitted with a confidence_level (0.9, "
+                f"say), got {type(confidence).__name__}."
+            )
         self.confidence = confidence
 
     def plot(
@@ -80,6 +86,7 @@ class StabilityDisplay:
         StabilityDisplay
             This display, with ``ax_`` and ``figure_``.
         """
+        check_at_least_one("max_models", max_models)
         known = self.confidence
         ranks = rank_scores(known.scores)
         order = np.argsort(ranks, kind="stable")[:max_models]

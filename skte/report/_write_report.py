@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from skte import __version__
-from skte._files import write_text_atomically
+from skte._files import check_writable, write_text_atomically
 from skte.report._html import Html, element
 from skte.report._report_evidence import (
     bank_section,
@@ -31,6 +31,7 @@ from skte.report._report_ranking import (
     verdict,
     warning_section,
 )
+from skte.report._results_of import check_columns, results_of
 from skte.selection import ModelBankSelector
 
 __all__ = ["write_report"]
@@ -72,7 +73,9 @@ def write_report(
     Raises
     ------
     ValueError
-        If the name does not end in ``.html``, or the selector is not fitted.
+        If the name does not end in ``.html``, the selector is not fitted, or a column is missing.
+    OSError
+        If the file cannot be written; told before the best model runs once more.
     ImportError
         Without matplotlib (``pip install 'skte[plot]'``).
 
@@ -91,12 +94,11 @@ def write_report(
     if find_spec("matplotlib") is None:
         raise ImportError("A report needs matplotlib: pip install 'skte[plot]'.")
     selector = None if isinstance(ranked, Mapping) else ranked
-    if selector is not None and not hasattr(selector, "results_"):
-        raise ValueError("The selector is not fitted: call fit(bank, dataset) first.")
-    results: Mapping[str, Any] = ranked if isinstance(ranked, Mapping) else ranked.results_
-    missing = [key for key in ("name", "score", "rank") if key not in results]
-    if missing or len(results["name"]) == 0:
-        raise ValueError(f"results lack {missing or 'rows'}: a report needs names, scores, ranks.")
+    results = ranked if isinstance(ranked, Mapping) else results_of(ranked)
+    check_columns(results, ["name", "score", "rank"])
+    if len(results["name"]) == 0:
+        raise ValueError("results lack rows: a report needs a model.")
+    check_writable(path)
     sections = [how_to_read("interval_low" in results), ranking_section(results)]
     if selector is not None and n_cases > 0:
         last = len(selector.dataset_) - 1

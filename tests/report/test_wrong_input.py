@@ -1,0 +1,100 @@
+"""What displays and files are made of may be something else, unfitted, or incomplete."""
+
+import re
+
+import numpy as np
+import pytest
+from sklearn.exceptions import NotFittedError
+
+from skte import CCFV, FeatureBlock, FeatureSet, LogME, ModelBankSelector
+from skte.report import (
+    CaseDistanceDisplay,
+    CorrelationDisplay,
+    FeatureEmbeddingDisplay,
+    LayerScoreDisplay,
+    RankingDisplay,
+    StabilityDisplay,
+    write_report,
+    write_results,
+)
+from skte.selection import HalvingModelBankSelector
+
+pytest.importorskip("matplotlib")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        RankingDisplay.from_selector,
+        LayerScoreDisplay.from_selector,
+        lambda selector: write_report(selector, "ranking.html"),
+    ],
+)
+def test_selectors_are_fitted_and_of_the_right_kind(make):
+    with pytest.raises(NotFittedError, match="fit"):
+        make(ModelBankSelector(CCFV()))
+    for other in (HalvingModelBankSelector(LogME()), 3):
+        with pytest.raises(
+            TypeError, match=f"fitted ModelBankSelector, got {type(other).__name__}"
+        ):
+            make(other)
+
+
+def test_tables_are_tables_with_the_columns_needed(tmp_path):
+    with pytest.raises(TypeError, match="got ModelBankSelector"):
+        write_results(ModelBankSelector(CCFV()), tmp_path / "r.csv")
+    with pytest.raises(ValueError, match=re.escape("results lack ['rank']; they have ['name']")):
+        write_results({"name": ["a"]}, tmp_path / "r.csv")
+    with pytest.raises(TypeError, match="got list"):
+        LayerScoreDisplay.from_results([1])
+    with pytest.raises(ValueError, match="a report needs a model"):
+        write_report({"name": [], "score": [], "rank": []}, tmp_path / "r.html")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_confidence_that_was_not_asked_for():
+    with pytest.raises(TypeError, match=r"fitted with a confidence_level .* got NoneType"):
+        StabilityDisplay(None)
+
+
+def test_scores_and_names_fit():
+    with pytest.raises(ValueError, match="1 names, but 3 scores"):
+        CorrelationDisplay.from_scores([0.1, 0.2, 0.3], [1, 2, 3], names=["a"])
+    with pytest.raises(ValueError, match="mapping: give names"):
+        CorrelationDisplay.from_scores({"a": 0.1, "b": 0.2}, [1, 2])
+
+
+def test_features_are_features():
+    with pytest.raises(TypeError, match="must be a FeatureSet, got list"):
+        FeatureEmbeddingDisplay.from_features([1, 2])
+
+
+def embed(max_voxels):
+    X = np.random.default_rng(0).normal(size=(12, 3))
+    block = FeatureBlock(X, np.repeat([0, 1], 6), np.tile(["a", "b"], 6))
+    features = FeatureSet.from_blocks([block])
+    return FeatureEmbeddingDisplay.from_features(features, max_voxels=max_voxels)
+
+
+@pytest.mark.parametrize(
+    ("name", "draw"),
+    [
+        ("max_models", lambda n: RankingDisplay(["a"], [1]).plot(max_models=n)),
+        ("max_models", lambda n: LayerScoreDisplay(["a"], [[1.0]]).plot(max_models=n)),
+        ("max_cases", lambda n: CaseDistanceDisplay(["a", "b"], np.eye(2)).plot(max_cases=n)),
+        ("max_voxels", embed),
+    ],
+)
+def test_something_is_left_to_draw(name, draw):
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
+        draw(0)
+
+
+@pytest.mark.parametrize("name", ["r.csv", "r.html"])
+def test_a_missing_folder_is_named_and_no_temporary_file(tmp_path, name):
+    table = {"name": ["a"], "score": [1.0], "rank": [1]}
+    path = tmp_path / "nowhere" / name
+    write = write_report if name == "r.html" else write_results
+    with pytest.raises(FileNotFoundError, match=r"folder .* does not exist") as caught:
+        write(table, path)
+    assert caught.value.filename == str(path)
