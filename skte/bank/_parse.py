@@ -18,15 +18,16 @@ _MOST_BYTES, _MOST_VALUES = 2**26, 1_000_000
 
 def parse_file(path: Path, what: str = "Manifest") -> Any:
     """Return the content of a ``.yaml``, ``.yml`` or ``.json`` file; `what` messages call it."""
-    if path.suffix.lower() not in (".yaml", ".yml", ".json"):
-        raise BankError(
-            f"{what} {path} must be a .yaml, .yml or .json file"
-            + ("; name the file in this folder." if path.is_dir() else ".")
-        )
     try:
-        if path.stat().st_size > _MOST_BYTES:
+        n_bytes = path.stat().st_size
+        if path.suffix.lower() not in (".yaml", ".yml", ".json"):
             raise BankError(
-                f"{what} {path} was refused: it has {path.stat().st_size} bytes, far more than "
+                f"{what} {path} must be a .yaml, .yml or .json file"
+                + ("; name the file in this folder." if path.is_dir() else ".")
+            )
+        if n_bytes > _MOST_BYTES:
+            raise BankError(
+                f"{what} {path} was refused: it has {n_bytes} bytes, far more than "
                 "a description needs; check where it comes from."
             )
         text = path.read_text(encoding="utf-8-sig")  # editors may leave a byte order mark

@@ -254,6 +254,9 @@ def test_files_that_are_no_text(tmp_path):
         ModelBank.from_manifest(path)
     with pytest.raises(BankError, match="name the file in this folder"):
         ModelBank.from_manifest(tmp_path)
+    for name in ("bank", "bank.txt", "bank.json"):  # what is missing needs no better ending
+        with pytest.raises(BankError, match=f"There is no manifest .*{name}"):
+            ModelBank.from_manifest(tmp_path / "nowhere" / name)
 
 
 def test_yaml_tags_run_nothing(folder):
