@@ -44,7 +44,7 @@ N_INPUTS = {
 
 def parts(place: Place, seed: int, n_jobs: int, smoke: bool) -> dict[str, dict[str, Callable]]:
     """Everything there is to try, by part and name; smaller for a smoke test."""
-    n_kills, step = (2, 40) if smoke else (250, 1)
+    n_kills, step = (2, 40) if smoke else (500, 1)
     limits = [3000] if smoke else [0, 100, 1000, 3000, 8000, 20_000, 50_000, 300_000]
     sizes = [40_000] if smoke else [n * 40_000 for n in range(1, 11)]
     return {
