@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+import textwrap
 from collections.abc import Iterable, Sequence
 from html import escape
 
-__all__ = ["format_html_table", "format_table"]
+__all__ = ["format_html_table", "format_table", "format_wrapped_table"]
+
+_NARROW, _WIDE = 80, 160  # columns that a wrapped table takes at least and at most
 
 
 def format_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -44,6 +48,40 @@ def format_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str
         ).rstrip()
         for line in texts
     )
+
+
+def format_wrapped_table(header: Sequence[str], rows: Iterable[tuple[str, str, str]]) -> str:
+    """Lay out a name and two texts, the second shorter, in the width of the terminal.
+
+    Parameters
+    ----------
+    header : sequence of str
+        Names of the columns.
+    rows : iterable of (str, str, str)
+        Cells.
+
+    Returns
+    -------
+    str
+        Lines without a final newline.
+
+    Examples
+    --------
+    >>> print(format_wrapped_table(["case", "problem", "what to do"], [("a", "NaN", "mend it")]))
+    case  problem  what to do
+    a     NaN      mend it
+    """
+    table = list(rows)
+    width = min(max(shutil.get_terminal_size((120, 24)).columns, _NARROW), _WIDE)
+    first = min(max((len(row[0]) for row in table), default=1), width // 4)
+    rest = width - first - 4
+    sizes = (first, rest - rest // 3, rest // 3)
+    lines: list[list[str]] = []
+    for row in table:
+        cells = [textwrap.wrap(text, size) or [""] for text, size in zip(row, sizes, strict=True)]
+        height = max(map(len, cells))
+        lines += [[cell[i] if i < len(cell) else "" for cell in cells] for i in range(height)]
+    return format_table(header, lines)
 
 
 def format_html_table(

@@ -7,10 +7,10 @@ import json
 import sys
 from typing import Any
 
+from skte._table import format_wrapped_table
 from skte.cli._bank_options import add_trusted_option, open_bank, tell_problems
 from skte.cli._data_options import add_data_options, load_data
 from skte.cli._inspect_bank import describe_entry, show_entry
-from skte.cli._inspect_data import show_problems, show_report
 from skte.datasets import DatasetReport, inspect_dataset
 from skte.exceptions import DatasetError, SkteError
 
@@ -56,7 +56,10 @@ def _run(args: argparse.Namespace) -> int:
         report = inspect_dataset(subjects)
         found["data"] = report.to_dict()
         if not args.json:
-            show_report(report, every=args.all)
+            text = report.to_text(every=args.all)
+            print(text)
+            if text != report.to_text(every=True):
+                print("\n--all shows every case")
     wrong = _inspect_bank(args, found, report, subjects) if args.bank else []
     if args.json:
         print(json.dumps(found, indent=1))
@@ -92,6 +95,7 @@ def _not_loaded(path: str, error: DatasetError, *, as_json: bool) -> int:
         problems = [problem._asdict() for problem in error.problems]
         print(json.dumps({"data": {"problems": problems}}, indent=1))
     else:
-        show_problems(error.problems)
+        rows = [(p.case_id or "(all)", p.what, p.remedy) for p in error.problems]
+        print(format_wrapped_table(["case", "problem", "what to do"], rows))
     print(f"skte: error: {path} cannot be loaded: {len(error.problems)} problems", file=sys.stderr)
     return 2

@@ -17,7 +17,6 @@ from skte.bank import (
     model_in_channels,
     model_spatial_dims,
 )
-from skte.cli._inspect_data import by
 from skte.exceptions import BankError, SkteError
 from skte.extraction import SegmentationFeatureExtractor
 
@@ -74,9 +73,10 @@ def show_entry(found: dict[str, Any]) -> None:
         f"{found['name']}: {found['spatial_dims']}-D, {found['in_channels']} channels in, "
         f"{found['n_parameters']} parameters; layers marked * are {how}"
     )
+    strides = [" x ".join(f"{s:.4g}" for s in a["stride"]) for a in found["layers"]]
     rows = [
-        ["*" if a["is_read"] else "", a["name"], by(f"{s:.4g}" for s in a["stride"]), a["channels"]]
-        for a in found["layers"]
+        ["*" if a["is_read"] else "", a["name"], stride, a["channels"]]
+        for a, stride in zip(found["layers"], strides, strict=True)
     ]
     print(format_table(["", "layer", "stride", "channels"], rows))
 

@@ -3,7 +3,7 @@
 from skte.datasets._bids import load_bids
 from skte.datasets._case import Case, read_case
 from skte.datasets._case_list import CaseList
-from skte.datasets._checks import check_dataset
+from skte.datasets._check_dataset import check_dataset
 from skte.datasets._csv import load_csv
 from skte.datasets._dicom import load_dicom
 from skte.datasets._fetch import MSD_TASKS, fetch_msd

@@ -16,45 +16,10 @@ from skte.datasets._subject import split_images, subject_case_id
 from skte.datasets._values import few
 
 __all__ = [
-    "check_dataset",
     "find_problems",
     "repeated_ids",
     "structure_problems",
 ]
-
-
-def check_dataset(subjects: Iterable[Any]) -> list[str]:
-    """Look for problems of all cases in file headers; no volume is loaded.
-
-    Finds repeated case ids, missing or several label maps, missing files, files that
-    cannot be opened, images and labels of different shape or affine, labels with
-    several channels, and cases that differ in their number of channels. What lies in
-    the values (NaN, empty labels, truncated files) is found by `read_case`.
-
-    Parameters
-    ----------
-    subjects : iterable of Subject
-        As `load_dataset` returns them.
-
-    Returns
-    -------
-    list of str
-        One sentence a problem, naming the case and the remedy. Empty: none found.
-
-    See Also
-    --------
-    read_case : Loads one case and checks its values.
-
-    Examples
-    --------
-    >>> from skte.datasets import check_dataset, make_phantoms
-    >>> cases = make_phantoms(2, size=(16, 16, 16))
-    >>> check_dataset(cases)
-    []
-    >>> check_dataset([*cases, cases[0]])
-    ["Case id 'ellipsoids_000' is used by 2 cases: give every case one of its own."]
-    """
-    return [str(problem) for problem in find_problems(subjects)]
 
 
 def find_problems(subjects: Iterable[Any]) -> list[Problem]:

@@ -18,7 +18,7 @@ from skte.datasets._problem import Problem, raise_problems
 from skte.datasets._subject import copy_subject, subject_case_id
 from skte.exceptions import DatasetError
 
-__all__ = ["DatasetLike", "load_dataset"]
+__all__ = ["DatasetLike", "as_subjects", "load_dataset"]
 
 #: Type of what is taken as a dataset: a path, a `SubjectsDataset`, subjects or dicts (mappings
 #: both); see `load_dataset`.
@@ -107,6 +107,13 @@ def load_dataset(
     if not items:
         raise DatasetError("The dataset holds no case: give at least two.")
     return CaseList(relabel_subjects(_subjects(items), labels))
+
+
+def as_subjects(dataset: DatasetLike) -> list[Any]:
+    """Return subjects as they are, whatever is wrong with them, and load all else."""
+    if isinstance(dataset, Sequence) and all(isinstance(one, tio.Subject) for one in dataset):
+        return list(dataset)
+    return load_dataset(dataset)
 
 
 def _subjects(items: Sequence[Any]) -> list[Any]:

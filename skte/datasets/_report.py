@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -11,7 +11,9 @@ import torch
 from skte._table import format_html_table
 from skte.datasets._case import Case, read_case
 from skte.datasets._checks import find_problems
+from skte.datasets._load import DatasetLike, as_subjects
 from skte.datasets._problem import Problem
+from skte.datasets._report_text import report_text
 from skte.datasets._values import few
 from skte.exceptions import DatasetError
 
@@ -123,6 +125,25 @@ class DatasetReport:
             "notes": [note._asdict() for note in self.notes],
         }
 
+    def to_text(self, *, every: bool = False) -> str:
+        """Lay out everything as tables; ``print(report)`` shows the same.
+
+        Parameters
+        ----------
+        every : bool, default=False
+            Whether all cases are listed, not the first 20 alone.
+
+        Returns
+        -------
+        str
+            Lines without a final newline.
+        """
+        return report_text(self, every=every)
+
+    def __str__(self) -> str:
+        """As `to_text` lays it out."""
+        return self.to_text()
+
     def _repr_html_(self) -> str:
         classes = [
             [k, self.label_names.get(k, ""), n, self.n_cases_with(k)]
@@ -138,22 +159,27 @@ class DatasetReport:
         return "".join(tables)
 
 
-def inspect_dataset(subjects: Iterable[Any]) -> DatasetReport:
+def inspect_dataset(dataset: DatasetLike) -> DatasetReport:
     """Read every case and tell what is there, and what is wrong.
 
     Cases are read one after the other; none stays in memory.
 
     Parameters
     ----------
-    subjects : iterable of Subject
-        As `load_dataset` returns them.
+    dataset : list of Subject, SubjectsDataset, list of dict, or path
+        Subjects are taken as they are, all else as `load_dataset` takes it.
 
     Returns
     -------
     DatasetReport
         Sizes, spacings and voxel counts of the usable cases; problems with their
         remedies; notes on labels without a name, named classes without a voxel, and
-        classes that occur in one case only.
+        classes that occur in one case only. Prints as tables.
+
+    Raises
+    ------
+    DatasetError
+        If it is no dataset, or cannot be loaded at all.
 
     See Also
     --------
@@ -166,7 +192,7 @@ def inspect_dataset(subjects: Iterable[Any]) -> DatasetReport:
     >>> report.problems, [case.size for case in report.cases]
     ((), [(16, 16, 16), (16, 16, 16)])
     """
-    subjects = list(subjects)
+    subjects = as_subjects(dataset)
     problems = dict.fromkeys(find_problems(subjects))  # each once
     cases: list[CaseSummary] = []
     names: dict[int, str] = {}

@@ -101,10 +101,13 @@ def test_summary_classes_and_cases(how, data, capsys):
 def test_many_cases_are_cut_short(tmp_path, capsys):
     data = write_msd(tmp_path, make_phantoms(22, size=(8, 8, 8)), "many")
     assert main(["inspect", str(data)]) == 0
-    assert "and 2 more" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "... and 2 more" in shown
+    assert "--all shows every case" in shown
     assert main(["inspect", str(data), "--all"]) == 0
     shown = capsys.readouterr().out
     assert "more" not in shown
+    assert "--all" not in shown
     assert "ellipsoids_021" in shown
 
 
