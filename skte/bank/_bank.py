@@ -57,6 +57,8 @@ class ModelBank(Sequence[BankEntry]):
     """
 
     def __init__(self, entries: Iterable[BankEntry]) -> None:
+        if isinstance(entries, Mapping):
+            raise BankError("A ModelBank takes entries; load_bank makes one of a dict.")
         self.entries: tuple[BankEntry, ...] = tuple(entries)
         self.not_understood: dict[str, str] = {}
         if not self.entries:

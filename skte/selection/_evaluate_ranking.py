@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
 
 from skte.selection._correlation import pearson_score, spearman_score
 from skte.selection._evaluation_card import Agreement, EvaluationCard, WithinArchitecture
 from skte.selection._kendall import weighted_kendall_rows, weighted_kendall_test
 from skte.selection._ranking import Ranking
 from skte.selection._regret import regret_at_k
+from skte.selection._selector import ModelBankSelector
 
 __all__ = ["check_level", "evaluate_ranking", "kendall_interval"]
 
@@ -24,7 +27,7 @@ Values = NDArray[np.float64]
 
 
 def evaluate_ranking(
-    scores: ArrayLike | Mapping[str, Any] | Ranking,
+    scores: ArrayLike | Mapping[str, Any] | Ranking | ModelBankSelector,
     performance: ArrayLike | Mapping[str, float],
     *,
     names: Sequence[str] | None = None,
@@ -40,9 +43,10 @@ def evaluate_ranking(
 
     Parameters
     ----------
-    scores : array-like of shape (n_models,), mapping or Ranking
+    scores : array-like of shape (n_models,), mapping, Ranking or ModelBankSelector
         Transferability scores; a mapping of name to score, or of a method's name to
-        scores of any of these kinds, one row each. ``-inf`` is a last place.
+        scores of any of these kinds, one row each. Of a fitted selector, every estimator's,
+        in bank order. ``-inf`` is a last place.
     performance : array-like of shape (n_models,) or mapping of name to float
         What each model reached after fine-tuning, such as Dice.
     names : sequence of str, optional
@@ -72,8 +76,10 @@ def evaluate_ranking(
     Raises
     ------
     ValueError
-        If fewer than three models have both, lists are of different length, or names are
-        missing.
+        If fewer than three models have both, lists are of different length, names are
+        missing, or a selector is not fitted.
+    TypeError
+        If scores are nothing of the kind.
 
     Notes
     -----
@@ -103,8 +109,8 @@ def evaluate_ranking(
     kept = np.isfinite(reached) & ~np.isnan(np.stack(list(columns.values()))).any(axis=0)
     if kept.sum() < _FEWEST:
         raise ValueError(
-            f"{kept.sum()} models have both a score and a performance; a ranking needs at least "
-            f"{_FEWEST}."
+            f"Models that have both a score and a performance: {kept.sum()}; a ranking needs at "
+            f"least {_FEWEST}."
         )
     kinds = _architectures(architecture, models)
     settings = (ks, confidence_level, n_resamples, random_state)
@@ -139,6 +145,18 @@ def _check(ks: Sequence[int], confidence_level: float, n_resamples: int) -> None
 
 
 def _methods(scores: Any) -> dict[str, Any]:
+    if isinstance(scores, ModelBankSelector):
+        check_is_fitted(scores, "results_")
+        columns = {type(scores.estimator).__name__: scores.scores_}
+        if isinstance(scores.estimator, Mapping):
+            columns = {key: scores.results_[f"score_{key}"] for key in scores.estimator}
+        # In bank order, which is that of a list of performances.
+        return {k: dict(zip(scores.names_, v.tolist(), strict=True)) for k, v in columns.items()}
+    if isinstance(scores, BaseEstimator):
+        raise TypeError(
+            "scores are numbers, a mapping, a Ranking or a fitted ModelBankSelector, got "
+            f"{type(scores).__name__}."
+        )
     if isinstance(scores, Mapping) and not isinstance(scores, Ranking):
         if not scores:
             raise ValueError("scores are an empty mapping: give a score a model.")

@@ -55,6 +55,8 @@ def test_an_empty_bank_is_an_error(empty):
 def test_strangers_are_named():
     with pytest.raises(BankError, match=r"got Conv2d, int\. Wrap .*from_module"):
         ModelBank([A, nn.Conv2d(1, 1, 1), 3])
+    with pytest.raises(BankError, match="load_bank makes one of a dict"):
+        ModelBank({"a": nn.Conv3d(1, 2, 1)})
 
 
 def test_everything_that_can_be_a_bank(tmp_path):
@@ -82,7 +84,8 @@ def test_everything_that_can_be_a_bank(tmp_path):
         ({"a": 3}, "Entry 'a': expected an nn.Module or BankEntry, got int"),
         ({3: nn.Conv2d(1, 1, 1)}, "name must be text"),
         ("none.yaml", r"no manifest none\.yaml"),
-        ("bank.txt", r"must be a \.yaml, \.yml or \.json file"),
+        ("none", "no manifest none"),
+        (__file__, r"must be a \.yaml, \.yml or \.json file"),
     ],
 )
 def test_what_cannot(bank, match):

@@ -5,8 +5,11 @@ import json
 import numpy as np
 import pytest
 from scipy.stats import kendalltau, pearsonr, spearmanr, weightedtau
+from sklearn.exceptions import NotFittedError
 
-from skte import GBC, LogME
+from skte import GBC, LogME, ModelBankSelector
+from skte.datasets import make_phantoms
+from skte.demo import small_unet
 from skte.selection import (
     Ranking,
     compare_estimators,
@@ -97,6 +100,21 @@ class TestCard:
     def test_parameters_are_named(self, kwargs, message):
         with pytest.raises(ValueError, match=message):
             evaluate_ranking(SCORES, REACHED, **kwargs)
+
+    def test_a_fitted_selector_gives_a_row_an_estimator(self):
+        bank = {f"m{i}": small_unet(widths=(2, 2 + i)) for i in range(3)}
+        cases = make_phantoms(3, size=(12, 12, 12))
+        for estimator in (LogME(), {"first": LogME(), "second": GBC()}):
+            selector = ModelBankSelector(estimator).fit(bank, cases)
+            card = evaluate_ranking(selector, [0.3, 0.2, 0.1])  # in bank order
+            names = list(estimator) if isinstance(estimator, dict) else ["LogME"]
+            assert [row.method for row in card.rows] == names
+            expected = weightedtau([0.3, 0.2, 0.1], selector.scores_).statistic
+            assert card.rows[0].weighted_kendall == pytest.approx(expected)
+        with pytest.raises(NotFittedError):
+            evaluate_ranking(ModelBankSelector(GBC()), REACHED)
+        with pytest.raises(TypeError, match="got GBC"):
+            evaluate_ranking(GBC(), REACHED)
 
     def test_too_few_or_nothing(self):
         with pytest.raises(ValueError, match="at least 3"):
