@@ -2,11 +2,10 @@
 
 import importlib
 import inspect
+import re
 import sys
 import warnings
 from pathlib import Path
-
-from sphinx.pycode import ModuleAnalyzer
 
 import skte
 
@@ -88,13 +87,12 @@ def api_page(room: str) -> str:
 
 def comment(room: str, name: str) -> str:
     """Return what ``#:`` says of a constant where it is made, which autodoc does not follow."""
-    homes = [
-        path
-        for path, module in list(sys.modules.items())
-        if path.startswith(f"skte.{room}._") and name in getattr(module, "__all__", ())
-    ]
-    lines = ModuleAnalyzer.for_module(homes[0]).find_attr_docs()["", name]
-    return " ".join(lines).strip()
+    for path, module in list(sys.modules.items()):
+        if path.startswith(f"skte.{room}._") and name in getattr(module, "__all__", ()):
+            found = re.search(rf"((?:^#:.*\n)+){name}\b", inspect.getsource(module), re.MULTILINE)
+            if found:
+                return " ".join(line.removeprefix("#:").strip() for line in found[1].splitlines())
+    raise LookupError(f"skte.{room}.{name} has no comment '#:' above it.")
 
 
 def write_api(app: object) -> None:

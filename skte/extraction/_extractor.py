@@ -275,6 +275,14 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         self._fit(subjects, network)
         return self._transform(subjects, network, store)
 
+    def _validate_params(self) -> None:
+        if isinstance(self.entry, nn.Module):  # the general message would print all of it
+            raise TypeError(
+                "entry is a network; give BankEntry.from_module(name, network), which clones "
+                "without a copy of the weights."
+            )
+        super()._validate_params()
+
     @property
     def _recipe(self) -> BankEntry:
         if self.entry is None:  # fit checks it; this is for readers and mypy

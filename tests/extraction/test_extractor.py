@@ -383,7 +383,7 @@ class TestBadInput:
         return SegmentationFeatureExtractor(entry, layers=layers, window_size=8, **kwargs)
 
     def test_entry_must_be_a_recipe(self):
-        with pytest.raises(ValueError, match="'entry' parameter"):
+        with pytest.raises(TypeError, match="from_module"):
             SegmentationFeatureExtractor(nn.Conv3d(1, 1, 1)).fit(self.cases)
         with pytest.raises(ValueError, match="'entry' parameter"):
             SegmentationFeatureExtractor().fit(self.cases)
