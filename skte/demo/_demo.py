@@ -28,7 +28,7 @@ from skte.demo._findings import (
 from skte.demo._target import write_msd
 from skte.demo._train import prepare_cases
 from skte.estimators import CCFV, GBC, LEEP, LogME, TransRate
-from skte.report import CorrelationDisplay, write_results
+from skte.report import CorrelationDisplay, write_report, write_results
 from skte.selection import ModelBankSelector
 
 __all__ = ["DemoResult", "run_demo"]
@@ -75,7 +75,7 @@ def run_demo(
     out : path-like, default="skte-demo"
         Folder for the results: ``bank/bank.json`` with the weights, ``target/`` (the
         labelled cases), ``ranking.csv``, ``results.json``, ``report.txt`` and, where
-        matplotlib is installed, ``ranking.png``.
+        matplotlib is installed, ``ranking.html`` and ``ranking.png``.
     random_state : int, default=0
         Seed of phantoms, networks, patches and voxels.
     quick : bool, default=False
@@ -104,6 +104,7 @@ def run_demo(
         selector = ModelBankSelector(
             {name: cls() for name, cls in _ESTIMATORS.items()},
             n_jobs=n_jobs,
+            confidence_level=0.9,
             random_state=random_state,
         ).fit(bank, data)
     cases = prepare_cases(phantoms, CLASS_IDS)
@@ -159,7 +160,9 @@ def _write_files(
         "agreements": [asdict(one) for one in result.agreements],
     }
     write_text_atomically(folder / "results.json", json.dumps(content, indent=1))
+    where = str(folder)
     if find_spec("matplotlib") is not None:
+        where = f"{folder}; ranking.html shows them"
         display = CorrelationDisplay.from_scores(
             mean_dice,
             selector.scores_,
@@ -168,6 +171,7 @@ def _write_files(
             score_name="CC-FV",
         )
         write_atomically(folder / "ranking.png", lambda path: display.figure_.savefig(path))
+        write_report(selector, folder / "ranking.html")
     again = f"skte rank --bank {folder / 'bank' / 'bank.json'} --data {folder / 'target'}"
-    log.say(f"\nResults are in {folder}. To rank again:\n  {again}")
+    log.say(f"\nResults are in {where}. To rank again:\n  {again}")
     write_text_atomically(folder / "report.txt", "\n".join(log.lines) + "\n")

@@ -66,7 +66,8 @@ def voxel_section(selector: ModelBankSelector, shown: Sequence[int]) -> Html:
         element(
             "p",
             "Every model was looked at in these voxels and no others; the same for all models. "
-            "White lines are the labels' outlines.",
+            "White lines are the labels' outlines. Slices lie as radiologists look at them, by "
+            "the images' affines.",
         ),
         figures,
     )

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from skte.datasets import Case, read_case
 from skte.extraction import SegmentationFeatureExtractor, VoxelSample, sampled_voxels
-from skte.report._drawing import COLORS, MARKERS, plot_name
+from skte.report._drawing import COLORS, MARKERS, plot_name, width_of
+from skte.report._results_of import check_at_least_one
 
 __all__ = ["SampledVoxelsDisplay"]
 
@@ -24,6 +25,7 @@ class SampledVoxelsDisplay:
     Slices are cut through the labelled structures, across the axis with the largest voxels.
     Each shows the voxels of a thin slab around it: the sample of each class in a colour and
     marker of its own, the whole-case sample as light dots, and where classes meet a white line.
+    Slices lie as radiologists look at them: head or front up, the patient's right at the left.
 
     Parameters
     ----------
@@ -59,6 +61,7 @@ class SampledVoxelsDisplay:
     """
 
     def __init__(self, case: Case, sample: VoxelSample, *, n_slices: int = 3) -> None:
+        check_at_least_one("n_slices", n_slices)
         self.case = case
         self.sample = sample
         shape = case.label.shape
@@ -85,6 +88,18 @@ class SampledVoxelsDisplay:
         if self.case.ignore_label is not None:
             chosen &= label != self.case.ignore_label
         return np.asarray(chosen)
+
+    def _tallness(self) -> float:
+        """Height of a slice over its width, within what a page can show."""
+        first, second = self._others(self.axis)
+        mm = np.multiply(self.case.spacing, self.case.label.shape)
+        return float(np.clip(mm[second] / mm[first], 0.2, 2.0))
+
+    def _grows(self, axis: int) -> str:
+        """Where in the patient an axis of the array leads to, as a letter."""
+        direction = self.case.affine[:3, axis]
+        world = int(np.abs(direction).argmax())
+        return ("RAS" if direction[world] > 0 else "LPI")[world]
 
     @staticmethod
     def _others(axis: int) -> tuple[int, int]:
@@ -164,10 +179,12 @@ class SampledVoxelsDisplay:
         ValueError
             If fewer axes than slices are given.
         """
+        figure = None
         if ax is None:
             from matplotlib.figure import Figure
 
-            figure = Figure(figsize=(0.4 + 3.0 * len(self.slices), 3.6), layout="constrained")
+            size = (0.4 + 3.0 * len(self.slices), 0.6 + 3.0 * self._tallness())
+            figure = Figure(figsize=size, layout="constrained")
             axes = list(figure.subplots(1, len(self.slices), squeeze=False)[0])
         else:
             axes = list(np.atleast_1d(ax))
@@ -182,10 +199,14 @@ class SampledVoxelsDisplay:
         }
         self.ax_, self.figure_ = axes, axes[0].figure
         if handles:
+            width, height = self.figure_.get_size_inches()
+            n_columns = int(np.clip(width // (0.5 + width_of(handles)), 1, 4))
             self.figure_.legend(
-                handles.values(), handles, loc="outside lower center", ncols=4,
+                handles.values(), handles, loc="outside lower center", ncols=n_columns,
                 fontsize="small", frameon=False, markerscale=2.5,
             )  # fmt: skip
+            if figure is not None:  # slices stay as large
+                figure.set_size_inches(width, height + 0.2 * ((len(handles) - 1) // n_columns))
         return self
 
     def _draw(self, ax: Any, position: int, kw: dict[str, Any]) -> None:
@@ -221,6 +242,10 @@ class SampledVoxelsDisplay:
             ax.scatter(*classes[k].T, label=self._class_name(k), **style)
         ax.set(xticks=[], yticks=[], xlim=(-0.5, image.shape[0] - 0.5),
                ylim=(-0.5, image.shape[1] - 0.5))  # fmt: skip
+        if self._grows(first) in ("R", "A", "I"):
+            ax.invert_xaxis()
+        if self._grows(second) in ("P", "I"):
+            ax.invert_yaxis()
         ax.set_title(f"{'xyz'[self.axis]} = {position}", fontsize="small")
 
     def _class_name(self, label: int) -> str:

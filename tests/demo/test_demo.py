@@ -46,6 +46,7 @@ def test_files_are_whole(result, folder):
     assert {path.name for path in folder.iterdir()} == {
         "bank",
         "ranking.csv",
+        "ranking.html",
         "ranking.png",
         "report.txt",
         "results.json",

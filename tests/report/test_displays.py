@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torchio as tio
 
 from skte import (
     CCFV,
@@ -322,6 +323,27 @@ def test_a_flat_case_has_one_slice():
     assert (display.axis, display.slices) == (2, [0])
     with pytest.raises(ValueError, match="1 slices need as many axes"):
         display.plot([])
+
+
+@pytest.mark.parametrize(
+    ("directions", "inverted"),
+    [
+        ((1, 1, 1), (True, False)),  # RAS
+        ((-1, -1, 1), (False, True)),  # LPS, and pictures such as PNG: their first row is above
+        ((1, -1, -1), (True, True)),
+    ],
+)
+def test_slices_lie_as_radiologists_look_at_them(directions, inverted):
+    plain = make_phantoms(1, size=(20, 16, 8), spacing=(1, 1, 3))[0]
+    affine = plain["image"].affine @ np.diag([*directions, 1.0])
+    images = {
+        key: type(plain[key])(tensor=plain[key].data, affine=affine) for key in ("image", "label")
+    }
+    display = SampledVoxelsDisplay.from_case(
+        SegmentationFeatureExtractor(), tio.Subject(**images, case_id="turned")
+    )
+    for ax in display.ax_:
+        assert (ax.xaxis_inverted(), ax.yaxis_inverted()) == inverted
 
 
 def test_scatter_holds_the_points_and_the_agreement():

@@ -5,11 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skte import SegmentationFeatureExtractor
+from skte.datasets import make_phantoms
 from skte.report import (
     CaseDistanceDisplay,
     CorrelationDisplay,
     LayerScoreDisplay,
     RankingDisplay,
+    SampledVoxelsDisplay,
     StabilityDisplay,
 )
 from skte.report._drawing import plot_names
@@ -97,3 +100,23 @@ def test_names_that_differ_in_the_middle_stay_different(start, end, middles, len
         assert text.replace("…", "") in name
         if len(name) <= length:
             assert text == name
+
+
+@pytest.mark.parametrize("size", [(16, 16, 1), (40, 10, 1), (10, 40, 1), (16, 16, 16)])
+@pytest.mark.parametrize("n_classes", [2, 6])
+def test_slices_and_their_legend_have_room(size, n_classes):
+    case = make_phantoms(1, size=size, n_classes=n_classes)[0]
+    case["label_names"] = {k: f"a structure called {k}" for k in range(1, n_classes)}
+    display = SampledVoxelsDisplay.from_case(SegmentationFeatureExtractor(), case)
+    page = display.figure_
+    renderer = agg.FigureCanvasAgg(page).get_renderer()
+    page.draw(renderer)
+    (legend,) = page.legends
+    room = legend.get_window_extent(renderer)
+    assert room.x0 >= 0
+    assert room.x1 <= page.bbox.width
+    assert room.y0 >= 0
+    for ax in display.ax_:
+        assert room.y1 <= ax.get_window_extent(renderer).y0
+        height = ax.get_window_extent(renderer).height / page.dpi
+        assert height > 0.4
