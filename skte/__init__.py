@@ -1,6 +1,7 @@
 """Rank pre-trained segmentation networks for a new dataset without fine-tuning them."""
 
 from skte import datasets
+from skte._memory import memory_limit
 from skte.bank import BankEntry, ModelBank
 from skte.estimators import (
     CCFV,
@@ -49,5 +50,6 @@ __all__ = [
     "TransferabilityEstimator",
     "__version__",
     "datasets",
+    "memory_limit",
     "weighted_kendall_score",
 ]

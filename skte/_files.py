@@ -6,13 +6,13 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from skte._locks import is_abandoned, lock, open_flags
 
-__all__ = ["check_writable", "write_atomically", "write_text_atomically"]
+__all__ = ["check_writable", "outside_problem", "write_atomically", "write_text_atomically"]
 
 
 def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], object]) -> Path:
@@ -121,3 +121,29 @@ def _close(handle: int) -> int:
     if handle >= 0:
         os.close(handle)
     return -1
+
+
+def outside_problem(path: str | os.PathLike[str], roots: Iterable[str | os.PathLike[str]]) -> str:
+    """Say that a file lies outside the folders it must lie in; empty where it does not.
+
+    Links are followed, so that one inside a folder cannot lead out of it.
+
+    Parameters
+    ----------
+    path : path-like
+        A file or folder, which need not exist.
+    roots : iterable of path-like
+        The folders that may be read.
+
+    Returns
+    -------
+    str
+        To be continued after the name of what is read: "leads to ...".
+    """
+    real = Path(os.path.realpath(path))
+    if any(real.is_relative_to(os.path.realpath(root)) for root in roots):
+        return ""
+    return (
+        f"leads to {real}, outside the folder that was given; to allow it, name its folder with "
+        f"--allow-root {real.parent} or extra_roots=[...]"
+    )

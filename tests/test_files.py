@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from skte._files import check_writable, write_atomically, write_text_atomically
+from skte._files import check_writable, outside_problem, write_atomically, write_text_atomically
 
 LEFTOVER = ".ranking.0123456789abcdef.tmp.csv"
 
@@ -95,3 +95,17 @@ def test_without_locks_age_decides(tmp_path, monkeypatch):
     os.utime(leftover, (time.time() - 100_000,) * 2)
     write_text_atomically(tmp_path / "ranking.csv", "2")
     assert names(tmp_path) == ["ranking.csv"]
+
+
+def test_links_are_followed_before_a_path_is_held_to_its_roots(tmp_path):
+    root, other = tmp_path / "root", tmp_path / "other"
+    (root / "annex").mkdir(parents=True)
+    other.mkdir()
+    (root / "annex" / "inside").touch()
+    (other / "outside").touch()
+    (root / "in").symlink_to(root / "annex" / "inside")
+    (root / "out").symlink_to(other / "outside")
+    assert outside_problem(root / "in", [root]) == ""
+    assert outside_problem(root / "out", [root, other]) == ""
+    assert f"--allow-root {other}" in outside_problem(root / "out", [root])
+    assert outside_problem(root / ".." / "other" / "outside", [root])

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from skte import __version__
+from skte._memory import memory_limit
 from skte.cli import _bank, _cache, _completion, _demo, _evaluate, _fetch, _inspect, _rank
 from skte.cli._bank_options import for_shell
 from skte.cli._command_tree import parsers
@@ -52,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     with _messages(args):
         try:
-            code: int = args.run(args)
+            with memory_limit(args.max_memory):
+                code: int = args.run(args)
         except KeyboardInterrupt:
             print("skte: interrupted", file=sys.stderr)
             return 130
@@ -78,6 +80,19 @@ def build_parser() -> argparse.ArgumentParser:
     talk.add_argument("--quiet", "-q", action="store_true", help="no progress, no warnings")
     talk.add_argument("--verbose", "-v", action="store_true", help="a line for every model")
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    common.add_argument(
+        "--max-memory",
+        metavar="SIZE",
+        help="memory that reading one file may take, 8GB for instance (default: in proportion "
+        "to its size)",
+    )
+    common.add_argument(
+        "--allow-root",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="a folder that links and paths may lead to; may be repeated",
+    )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for command in (_rank, _evaluate, _inspect, _fetch, _bank, _cache, _completion, _demo):
         command.add_parser(commands, common)

@@ -1,0 +1,139 @@
+"""How much memory a file may take, known before it is read."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from skte.exceptions import SkteError
+
+__all__ = ["memory_limit", "memory_problem", "parse_bytes"]
+
+_VARIABLE = "SKTE_MAX_MEMORY"  # processes that skte starts inherit it
+# Of the memory that is free; what is read is often copied once.
+_SHARE = 0.25
+# No file may take more than the floor, or this many times its own size: compressed images
+# rarely pass 20, crafted ones reach 1000.
+_FLOOR, _EXPANSION = 256 * 2**20, 50
+_UNKNOWN = 4 * 2**30  # free memory where the system does not say
+_UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", re.IGNORECASE)
+
+
+@contextmanager
+def memory_limit(size: str | int | None) -> Iterator[None]:
+    """Let each file that is read take up to a number of bytes of memory.
+
+    By default a file may take a quarter of the memory that is free, and not more than
+    256 MiB or 50 times its own size, whichever is larger: more is the mark of a file made
+    to exhaust memory. An image of one value throughout may need more.
+
+    Parameters
+    ----------
+    size : str, int or None
+        Bytes, or text such as ``"8GB"`` (units are powers of 1024). None keeps the default.
+
+    Raises
+    ------
+    SkteError
+        If `size` is neither.
+
+    Examples
+    --------
+    >>> from skte import memory_limit
+    >>> with memory_limit("8GB"):
+    ...     pass  # load_dataset, fit, ...
+    """
+    before = os.environ.get(_VARIABLE)
+    if size is not None:
+        os.environ[_VARIABLE] = str(parse_bytes(size))
+    try:
+        yield
+    finally:
+        os.environ.pop(_VARIABLE, None)
+        if before is not None:
+            os.environ[_VARIABLE] = before
+
+
+def memory_problem(n_bytes: int, file_bytes: int | None = None) -> str | None:
+    """Say why something must not be read, or None where it may be.
+
+    Parameters
+    ----------
+    n_bytes : int
+        Memory that reading it takes at its peak.
+    file_bytes : int, optional
+        Size of the file it comes from; None where the content is bounded in another way
+        (a label map that has the shape of its image).
+
+    Returns
+    -------
+    str or None
+        To be continued after "the file" or a name: "would take ...".
+    """
+    allowed = os.environ.get(_VARIABLE)
+    if allowed is not None:
+        most, why = parse_bytes(allowed), "the limit that was set"
+    else:
+        most, why = int(_SHARE * free_memory()), f"{_SHARE:.0%} of the memory that is free"
+        if file_bytes is not None and max(_FLOOR, _EXPANSION * file_bytes) < most:
+            most = max(_FLOOR, _EXPANSION * file_bytes)
+            why = f"what a file of {_spoken(file_bytes)} may take"
+    if n_bytes <= most:
+        return None
+    return (
+        f"would take {_spoken(n_bytes)} of memory, more than {_spoken(most)}, {why}; where it is "
+        f"sound, raise the limit with --max-memory or skte.memory_limit(...)"
+    )
+
+
+def parse_bytes(size: str | int) -> int:
+    """Return a number of bytes from a number or text such as ``"8GB"``.
+
+    Parameters
+    ----------
+    size : str or int
+        Units are powers of 1024.
+
+    Returns
+    -------
+    int
+        At least 1.
+
+    Raises
+    ------
+    SkteError
+        If it is not a positive size.
+    """
+    match = _SIZE.fullmatch(str(size))
+    n_bytes = int(float(match[1]) * _UNITS[match[2].lower()]) if match else 0
+    if n_bytes < 1:
+        raise SkteError(f"{size!r} is not a size in bytes: write a number, or text such as '8GB'.")
+    return n_bytes
+
+
+def free_memory() -> int:
+    """Bytes that this process may still take, under the limits of its container."""
+    free = _UNKNOWN
+    with suppress(OSError, ValueError, StopIteration):
+        with open("/proc/meminfo", encoding="ascii") as file:
+            line = next(line for line in file if line.startswith("MemAvailable"))
+        free = int(line.split()[1]) * 1024
+    with suppress(OSError, ValueError):
+        folder = Path("/sys/fs/cgroup")
+        most = int((folder / "memory.max").read_text("ascii"))
+        used = int((folder / "memory.current").read_text("ascii"))
+        free = min(free, max(most - used, 0))
+    return free
+
+
+def _spoken(n_bytes: int) -> str:
+    size = float(n_bytes)
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.3g} {unit}"
+        size /= 1024
+    return f"{size:.3g} TiB"

@@ -1,0 +1,44 @@
+"""Text that leaves skte is one clean line, whatever it came from."""
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skte._text import clean_cell, clean_text
+
+
+@given(st.text(max_size=3000))
+def test_text_is_one_bounded_line_without_control_characters(text):
+    cleaned = clean_text(text, longest=200)
+    assert len(cleaned) <= 200
+    categories = {unicodedata.category(character) for character in cleaned}
+    assert not categories & {"Cc", "Cf", "Cs", "Zl", "Zp"}
+    cleaned.encode("utf-8")
+
+
+@given(st.text(alphabet=st.characters(categories=["L", "N", "P", "S"]), max_size=100))
+def test_printable_text_is_left_as_it_is(text):
+    assert clean_text(text) == text
+
+
+def test_bidirectional_controls_are_shown_not_obeyed():
+    assert clean_text("a\u202eb") == "a\\u202eb"
+
+
+def test_megabytes_keep_their_ends():
+    cleaned = clean_text("begin " + "x" * 4_000_000 + " end", longest=100)
+    assert cleaned.startswith("begin")
+    assert cleaned.endswith("end")
+    assert len(cleaned) <= 100
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", " =", "\t=", "\r=", "\n@", "\uff1d"])
+def test_no_cell_begins_a_formula(start):
+    assert clean_cell(f"{start}1+1").startswith("'")
+
+
+@pytest.mark.parametrize("value", [-0.5, -1, float("-inf"), "a-b", "x=1"])
+def test_numbers_and_plain_text_are_no_formulas(value):
+    assert clean_cell(value) == str(value)
