@@ -27,7 +27,6 @@ from benchmarks.extraction._networks import NETWORKS
 from benchmarks.extraction._switches import switches
 from benchmarks.extraction._timing import (
     clock,
-    compile_from_scratch,
     count_cpu_time,
     in_turn,
     ratio,
@@ -163,7 +162,6 @@ def main() -> None:
         "--cpu-time", action="store_true", help="count processor time, on one thread: busy machines"
     )
     args = parser.parse_args()
-    compile_from_scratch()
     if args.cpu_time:
         count_cpu_time()
     setting = Setting.of(args.smoke)

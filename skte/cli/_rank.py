@@ -107,11 +107,6 @@ def _add_extraction_options(parser: argparse._ArgumentGroup) -> None:
         "--batch-size", type=count, default=1, metavar="N", help="windows in a forward pass"
     )
     parser.add_argument(
-        "--compile",
-        action="store_true",
-        help="compile each model first: pays for models that are run over many windows",
-    )
-    parser.add_argument(
         "--cache", metavar="DIR", help="keep features there: nothing is run twice (skte cache)"
     )
     parser.add_argument(
@@ -199,7 +194,6 @@ def _fit(args: argparse.Namespace) -> tuple[ModelBankSelector, list[str]]:
             windows=args.windows,
             max_windows=args.max_windows,
             samples=args.samples,
-            compile=args.compile,
         ),
         cache=args.cache,
         n_jobs=args.n_jobs,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Generator, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing
 from dataclasses import asdict
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
@@ -23,7 +23,6 @@ from skte.datasets import DatasetLike, load_dataset
 from skte.exceptions import SkteWarning
 from skte.extraction._cache import FeatureCache
 from skte.extraction._cached import CaseCache
-from skte.extraction._compiled import CompiledNetwork
 from skte.extraction._memory import memory_kept
 from skte.extraction._model import LazyNetwork, entry_window, examine_model
 from skte.extraction._precision import whole_float32
@@ -91,12 +90,6 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         Voxels of the whole-case sample.
     batch_size : int, default=1
         Windows in one forward pass. It changes the time only.
-    compile : bool, default=False
-        Compile the network (``torch.compile`` with frozen weights), which takes many seconds
-        and makes every later window faster. A model that cannot be compiled runs as
-        it is, with a warning. Features agree within float tolerance. The first size of a batch
-        is compiled; give a window size, so that it is every case's. Compiled code is
-        compared with the network itself on the first window.
     device : str or torch.device, optional
         Default: CUDA where there is one, else the CPU.
     cache : path-like or FeatureCache, optional
@@ -152,7 +145,6 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         "n_class_samples": [Interval(Integral, 1, None, closed="left")],
         "n_case_samples": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "compile": ["boolean"],
         "device": [str, torch.device, None],
         "cache": [str, os.PathLike, FeatureCache, None],
         "random_state": ["random_state"],
@@ -174,7 +166,6 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         n_class_samples: int = 500,
         n_case_samples: int = 500,
         batch_size: int = 1,
-        compile: bool = False,
         device: str | torch.device | None = None,
         cache: str | os.PathLike[str] | FeatureCache | None = None,
         random_state: int | np.random.RandomState | None = 0,
@@ -192,7 +183,6 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         self.n_class_samples = n_class_samples
         self.n_case_samples = n_case_samples
         self.batch_size = batch_size
-        self.compile = compile
         self.device = device
         self.cache = cache
         self.random_state = random_state
@@ -335,12 +325,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         all_voxels = self.moments == "all"
         preparer = CasePreparer(self._recipe, self._sample_plan(), all_voxels, store)
         head = self.source_head and self._recipe.source_head
-        with (
-            memory_kept(device),
-            whole_float32(device),
-            inference_ready(network, device),
-            self._compiled(network, head) as compiled,
-        ):
+        with memory_kept(device), whole_float32(device), inference_ready(network, device):
             runner = CaseRunner(
                 entry=self._recipe,
                 network=network,
@@ -353,21 +338,12 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
                 windows=self._window_rule(),
                 source_head=head,
                 all_voxels=all_voxels,
-                compiled=compiled,
             )
             items = [(i, subjects[i]) for i in which]
             # Closed at once, not when memory is collected: it owns a thread.
             with closing(ahead(lambda item: preparer.prepare(*item), items)) as prepared:
                 for case, waited in prepared:
                     yield runner.run(case, waited)
-
-    def _compiled(
-        self, network: nn.Module, head: bool
-    ) -> AbstractContextManager[CompiledNetwork | None]:
-        if not self.compile:
-            return nullcontext()
-        names = [layer.name for layer in self.layers_]
-        return CompiledNetwork(network, names, head=head, entry_name=self._recipe.name)
 
     def _window_rule(self) -> str:
         return "cover" if self.max_windows is not None else self.windows

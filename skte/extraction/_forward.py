@@ -14,7 +14,6 @@ from torch.nn import functional
 
 from skte.exceptions import ExtractionError
 from skte.extraction._all_voxels import LabelBox, MomentAccumulator
-from skte.extraction._compiled import CompiledNetwork
 from skte.extraction._taps import Taps, first_tensor, gather_points
 from skte.extraction._windows import WindowPlan
 from skte.features import ClassMoments
@@ -59,8 +58,6 @@ class WindowReader:
         Where the network is.
     batch_size : int
         Windows in one forward pass.
-    compiled : CompiledNetwork, optional
-        The same network, compiled.
     """
 
     network: nn.Module
@@ -68,7 +65,6 @@ class WindowReader:
     n_axes: int
     device: torch.device
     batch_size: int
-    compiled: CompiledNetwork | None = None
 
     def read(
         self,
@@ -115,9 +111,7 @@ class WindowReader:
                 if box is not None
             ]
 
-        compiled = None if self.compiled is None else self.compiled.run
-        stop = n_output is None
-        taps = Taps(self.network, self.layers, take, stop=stop, compiled=compiled)
+        taps = Taps(self.network, self.layers, take, stop=n_output is None)
         for batch in plan.batches(self.batch_size):
             whole = first_tensor(taps.run(self._windows(image, plan, batch)))
             for name in self.layers:

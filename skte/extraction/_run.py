@@ -16,7 +16,6 @@ from torch import nn
 from skte.bank import BankEntry, LayerInfo, model_in_channels
 from skte.exceptions import ExtractionError, SkteError, SkteWarning
 from skte.extraction._all_voxels import LabelBox, label_boxes
-from skte.extraction._compiled import CompiledNetwork
 from skte.extraction._forward import OUTPUT, Reading, WindowReader
 from skte.extraction._out_of_memory import free_memory, is_out_of_memory
 from skte.extraction._posterior import source_posterior
@@ -54,8 +53,6 @@ class CaseRunner:
         Whether the head's probabilities are read.
     all_voxels : bool
         Whether the moments of all labelled voxels are computed.
-    compiled : CompiledNetwork or None
-        The same network, compiled.
     """
 
     entry: BankEntry
@@ -69,7 +66,6 @@ class CaseRunner:
     windows: str
     source_head: bool
     all_voxels: bool
-    compiled: CompiledNetwork | None = None
 
     def run(self, case: PreparedCase, waited: float) -> CaseFeatures:
         """Read the features of one case.
@@ -98,7 +94,6 @@ class CaseRunner:
         boxes = None
         if self.all_voxels:
             plan, boxes = self._boxes(case, plan)
-        compiling = self.compiled.seconds if self.compiled is not None else 0.0
         read = self._read(case, plan, boxes, where)
         info = {
             "n_windows": len(plan.starts),
@@ -107,8 +102,6 @@ class CaseRunner:
             "seconds_forward": time.perf_counter() - begun,
             "seconds_tap": read.seconds,
         }
-        if self.compiled is not None:
-            info["seconds_compile"] = self.compiled.seconds - compiling
         try:
             return self._assemble(case, read, info)
         except ValueError as error:
@@ -170,9 +163,7 @@ class CaseRunner:
 
     def _reader(self) -> WindowReader:
         names = [layer.name for layer in self.layers]
-        return WindowReader(
-            self.network, names, self.n_axes, self.device, self.batch_size, self.compiled
-        )
+        return WindowReader(self.network, names, self.n_axes, self.device, self.batch_size)
 
     def _halve_batch(self, what: str, problem: str) -> None:
         """Go on with smaller batches, in later cases as well."""

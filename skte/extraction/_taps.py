@@ -6,7 +6,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import nn
 
 from skte.exceptions import ExtractionError
 
-__all__ = ["Outputs", "Taps", "first_tensor", "gather_points", "inference_ready"]
+__all__ = ["Taps", "first_tensor", "gather_points", "inference_ready"]
 
 
 @contextmanager
@@ -41,21 +41,6 @@ class _AllTaken(Exception):  # noqa: N818 (no error: nothing is left to compute)
     """Ends a forward pass after the last layer that is read."""
 
 
-class Outputs(NamedTuple):
-    """What one forward pass gave.
-
-    Attributes
-    ----------
-    layers : dict of str to Tensor
-        Output of each layer.
-    head : Tensor or None
-        Main output of the network, where it was asked for and is a tensor.
-    """
-
-    layers: dict[str, torch.Tensor]
-    head: torch.Tensor | None
-
-
 class Taps:
     """What the layers of a network give, in each forward pass.
 
@@ -72,8 +57,6 @@ class Taps:
         call counts.
     stop : bool, default=False
         End passes after the last layer; the first pass tells which that is.
-    compiled : callable, optional
-        ``compiled(batch)`` gives the outputs in another way, or None where it cannot.
     """
 
     def __init__(
@@ -83,9 +66,7 @@ class Taps:
         take: Callable[[str, Any], Any],
         *,
         stop: bool = False,
-        compiled: Callable[[torch.Tensor], Outputs | None] | None = None,
     ) -> None:
-        self.compiled = compiled
         self.network, self.names, self.take, self.stop = network, names, take, stop
         self.taken: dict[str, Any] = {}
         self.seconds = 0.0  # spent reading layers
@@ -101,11 +82,6 @@ class Taps:
             The network's output; None where the pass was ended before.
         """
         self.taken.clear()
-        found = None if self.compiled is None else self.compiled(batch)
-        if found is not None:
-            for name, output in found.layers.items():
-                self._keep(name, output)
-            return found.head
         self._calls = 0
         try:
             with self._hooked():
@@ -128,14 +104,11 @@ class Taps:
             for handle in handles:
                 handle.remove()
 
-    def _keep(self, name: str, output: Any) -> None:
-        begun = time.perf_counter()
-        self.taken[name] = self.take(name, output)
-        self.seconds += time.perf_counter() - begun
-
     def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def store(module: nn.Module, args: Any, output: Any) -> None:
-            self._keep(name, output)
+            begun = time.perf_counter()
+            self.taken[name] = self.take(name, output)
+            self.seconds += time.perf_counter() - begun
             self._calls += 1
             if self._calls == self._last:
                 raise _AllTaken
