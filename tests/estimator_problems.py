@@ -38,7 +38,6 @@ VARIANTS: dict[str, TransferabilityEstimator] = {
     "CCFV-literal": CCFV(normalize=None, min_distance=1e-9),
     "CCFV-kl": CCFV(distance="kl"),
     "CCFV-bhattacharyya": CCFV(distance="bhattacharyya"),
-    "CCFV-truncated": CCFV(trace_share=0.9),
     "CCFV-all-classes": CCFV(background=None, s=2.0),
     "GBC-full": GBC(covariance="full", log=True),
     "GBC-spherical": GBC(covariance="spherical", n_components=3),

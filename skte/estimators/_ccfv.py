@@ -76,11 +76,6 @@ class CCFV(TransferabilityEstimator):
         Pairs of cases compared for each class, drawn at random; ``standard_error_``
         tells what that costs. Default: all pairs, whose number grows with the square
         of the cases.
-    trace_share : float, default=1.0
-        Below 1, the cross term of the Wasserstein distance sees each covariance in
-        the fewest principal directions that hold this share of its trace. Traces
-        stay exact, so distances come out somewhat too high; ``layer_details_`` bounds by
-        how much. Faster for wide layers: 0.99 is a common choice.
     random_state : int, default=0
         Seed of the pairs, for `n_pairs`. They are drawn by the names of the cases, so
         that all models and layers are compared on the same ones.
@@ -104,7 +99,6 @@ class CCFV(TransferabilityEstimator):
         NaN where a case lacks the class or a pair was not compared; left out where
         more than 512 rows are cases of their own), ``cases`` (the case of each row of
         the matrices), ``n_pairs`` (mapping of label to the pairs there are),
-        ``truncation`` (how much too high the sum of ``consistency`` is at most),
         ``variety`` (inverse energies, for the cases in ``variety_cases``),
         ``floored`` (share of pairs of voxels on the energy's floor; ``floored_pairs`` of
         ``voxel_pairs`` in each case).
@@ -161,7 +155,6 @@ class CCFV(TransferabilityEstimator):
         "background": [Real, str, None],
         "min_distance": [Interval(Real, 0, None, closed="left")],
         "n_pairs": [Interval(Integral, 2, None, closed="left"), None],
-        "trace_share": [Interval(Real, 0, 1, closed="right")],
         "random_state": [Interval(Integral, 0, None, closed="left")],
     }
 
@@ -176,7 +169,6 @@ class CCFV(TransferabilityEstimator):
         background: int | None = 0,
         min_distance: float = 0.01,
         n_pairs: int | None = None,
-        trace_share: float = 1.0,
         random_state: int = 0,
         layer_reduction: str = "mean",
     ) -> None:
@@ -189,7 +181,6 @@ class CCFV(TransferabilityEstimator):
         self.background = background
         self.min_distance = min_distance
         self.n_pairs = n_pairs
-        self.trace_share = trace_share
         self.random_state = random_state
 
     def diagnose(self) -> Diagnosis:
@@ -358,7 +349,6 @@ class CCFV(TransferabilityEstimator):
             background=self.background,
             n_pairs=self.n_pairs,
             random_state=self.random_state,
-            trace_share=self.trace_share,
         )
         return {
             "consistency": {label: one.mean for label, one in found.items()},
@@ -366,7 +356,6 @@ class CCFV(TransferabilityEstimator):
                 label: one.matrix(len(cases)) for label, one in found.items() if len(one.values)
             },
             "n_pairs": {label: one.n_pairs for label, one in found.items()},
-            "truncation": sum(one.error for one in found.values()),
             "cases": names,
         }
 

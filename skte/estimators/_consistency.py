@@ -38,8 +38,6 @@ class CaseDistances:
         Positions of the cases compared; empty where every row is a case of its own.
     values : ndarray of shape (n_compared,)
         Distance of each pair.
-    error : float
-        How much too high the mean is at most, from truncation.
     n_pairs : int
         Pairs of cases that hold the class.
     """
@@ -47,7 +45,6 @@ class CaseDistances:
     mean: float
     pairs: NDArray[np.intp]
     values: NDArray[np.float64]
-    error: float
     n_pairs: int
 
     def matrix(self, n_cases: int) -> NDArray[np.float64]:
@@ -106,7 +103,6 @@ def class_distances(
     background: Any,
     n_pairs: int | None,
     random_state: int,
-    trace_share: float,
 ) -> dict[Any, CaseDistances]:
     """Distances between pairs of cases, for each class that two cases hold.
 
@@ -130,8 +126,6 @@ def class_distances(
         share the pairs, and classes as far as can be.
     random_state : int
         Seed of that order.
-    trace_share : float
-        Of each covariance, see `pairwise_wasserstein`.
 
     Returns
     -------
@@ -159,12 +153,11 @@ def class_distances(
             result[as_plain(label)] = _between_points(gaussians.means, present)
             continue
         pairs = _choose_pairs(len(present), present, order, n_pairs)
-        values, errors = PAIRWISE_DISTANCES[distance](gaussians, pairs, trace_share)
+        values = PAIRWISE_DISTANCES[distance](gaussians, pairs)
         result[as_plain(label)] = CaseDistances(
             mean=float(values.mean()),
             pairs=present[pairs],
             values=values,
-            error=float(errors.mean()),
             n_pairs=len(present) * (len(present) - 1) // 2,
         )
     _check_usable(block, bool(result), unusable, background)
@@ -263,9 +256,9 @@ def _between_points(X: NDArray[np.float64], present: NDArray[np.intp]) -> CaseDi
         i, j = np.triu_indices(n, k=1)
         values = cdist(X, X)[i, j]
         pairs = np.stack([present[i], present[j]], axis=1)
-        return CaseDistances(float(values.mean()), pairs, values, 0.0, n_pairs)
+        return CaseDistances(float(values.mean()), pairs, values, n_pairs)
     total = 0.0
     for start in range(0, n, _ROWS):
         total += float(cdist(X[start : start + _ROWS], X).sum())
     none = np.zeros((0, 2), dtype=np.intp)
-    return CaseDistances(total / (2 * n_pairs), none, np.zeros(0), 0.0, n_pairs)
+    return CaseDistances(total / (2 * n_pairs), none, np.zeros(0), n_pairs)

@@ -9,17 +9,14 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from skte.estimators._nuclear import nuclear_norms
 from skte.features import ClassMoments
 
 __all__ = ["PAIRWISE_DISTANCES", "Gaussians", "pairwise_wasserstein"]
 
 Pairs = NDArray[np.intp]
-#: One value a pair, and how much too high each is at most.
-Distances = tuple[NDArray[np.float64], NDArray[np.float64]]
 
-# Where W2^2 is below this share of the traces, the cross term gets a true SVD.
-_CANCELLATION = 0.01
+# Numbers in the products of a batch of pairs.
+_CHUNK = 2_000_000
 # Ridge of the covariances for the distances that invert them, relative to the mean
 # variance. It decides the result where a case has fewer voxels than channels.
 _RIDGE = 1e-6
@@ -74,57 +71,32 @@ def _root(S: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.sqrt(values[kept])[:, None] * V[:, kept].T)
 
 
-def pairwise_wasserstein(gaussians: Gaussians, pairs: Pairs, trace_share: float = 1.0) -> Distances:
-    """2-Wasserstein distances between Gaussians.
+def pairwise_wasserstein(gaussians: Gaussians, pairs: Pairs) -> NDArray[np.float64]:
+    """2-Wasserstein distances (not squared) between Gaussians, one value per pair.
 
-    Parameters
-    ----------
-    gaussians : Gaussians
-        One a case.
-    pairs : ndarray of shape (n_pairs, 2)
-        Positions of the Gaussians to compare, ordered by the first.
-    trace_share : float, default=1.0
-        Each covariance is reduced to the fewest principal directions that hold this
-        share of its trace, in the cross term alone; its trace stays exact.
-
-    Returns
-    -------
-    values : ndarray of shape (n_pairs,)
-        W2 (not its square).
-    errors : ndarray of shape (n_pairs,)
-        How much too high each value is at most; zero for ``trace_share=1``.
-
-    Notes
-    -----
     With ``S = A^T A`` (for a sample, A is its centred rows over ``sqrt(n - 1)``), the trace
     of ``(S_i S_j)^(1/2)`` is the nuclear norm of ``A_i A_j^T``, a matrix no larger
     than the rank of the covariances. In float32 the difference of the traces
     cancels every digit on wide layers; everything here is float64.
-
-    A truncated ``A`` is ``A - E`` with ``E`` orthogonal to it, so the nuclear norm drops, and
-    by no more than ``|E_i| |A_j| + |A_i| |E_j|`` in Frobenius norms (Hoelder).
     """
     gaps = gaussians.means[pairs[:, 0]] - gaussians.means[pairs[:, 1]]
     squared = np.einsum("ij,ij->i", gaps, gaps)
-    if not any(len(A) for A in gaussians.factors):
-        return np.sqrt(squared), np.zeros_like(squared)
-    factors = _stacked(gaussians)
-    traces = np.einsum("ijk,ijk->i", factors, factors)
-    slack = np.zeros(len(pairs))
-    if trace_share < 1.0:
-        factors, dropped = _truncated(factors, traces, trace_share)
-        i, j = pairs.T
-        slack = 2.0 * (np.sqrt(dropped[i] * traces[j]) + np.sqrt(traces[i] * dropped[j]))
-    both = traces[pairs[:, 0]] + traces[pairs[:, 1]]
-    squared += both - 2.0 * nuclear_norms(factors, pairs)
-    # There the difference of the traces cancels, and squaring the singular values (the
-    # fast way) would cost the seventh digit.
-    for k in np.flatnonzero(squared < _CANCELLATION * both):
-        i, j = pairs[k]
-        norm = float(np.linalg.svd(factors[i] @ factors[j].T, compute_uv=False).sum())
-        squared[k] = gaps[k] @ gaps[k] + both[k] - 2.0 * norm
-    values = np.sqrt(np.maximum(squared, 0.0))
-    return values, values - np.sqrt(np.maximum(squared - slack, 0.0))
+    if any(len(A) for A in gaussians.factors):
+        factors = _stacked(gaussians)
+        traces = np.einsum("ijk,ijk->i", factors, factors)
+        squared += traces[pairs].sum(axis=1) - 2.0 * _nuclear_norms(factors, pairs)
+    return np.asarray(np.sqrt(np.maximum(squared, 0.0)))
+
+
+def _nuclear_norms(factors: NDArray[np.float64], pairs: Pairs) -> NDArray[np.float64]:
+    """Sum of the singular values of ``A_i A_j^T``, for each pair (i, j)."""
+    step = max(1, _CHUNK // factors.shape[1] ** 2)
+    norms = np.empty(len(pairs))
+    for start in range(0, len(pairs), step):
+        i, j = pairs[start : start + step].T
+        products = factors[i] @ factors[j].transpose(0, 2, 1)
+        norms[start : start + step] = np.linalg.svd(products, compute_uv=False).sum(axis=1)
+    return norms
 
 
 def _stacked(gaussians: Gaussians) -> NDArray[np.float64]:
@@ -139,26 +111,8 @@ def _stacked(gaussians: Gaussians) -> NDArray[np.float64]:
     return factors
 
 
-def _truncated(
-    factors: NDArray[np.float64], traces: NDArray[np.float64], trace_share: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Factors in the fewest rows that hold a share of each trace, and what that drops."""
-    height = 1
-    dropped = np.zeros(len(factors))
-    for k, A in enumerate(factors):
-        # Rotating the rows leaves A^T A; the rotated rows are orthogonal, longest first.
-        values, U = np.linalg.eigh(A @ A.T)
-        values, U = np.maximum(values[::-1], 0.0), U[:, ::-1]
-        kept = 1 + int(np.searchsorted(np.cumsum(values), trace_share * traces[k]))
-        A[:] = U.T @ A
-        dropped[k] = values[kept:].sum()
-        A[kept:] = 0.0
-        height = max(height, min(kept, len(values)))
-    return np.ascontiguousarray(factors[:, :height]), dropped
-
-
-def pairwise_kl(gaussians: Gaussians, pairs: Pairs, trace_share: float = 1.0) -> Distances:
-    """Symmetrised Kullback-Leibler divergence, ``(KL(i|j) + KL(j|i)) / 2``; exact."""
+def pairwise_kl(gaussians: Gaussians, pairs: Pairs) -> NDArray[np.float64]:
+    """Symmetrised Kullback-Leibler divergence, ``(KL(i|j) + KL(j|i)) / 2``."""
     means, covariances = gaussians.means, _covariances(gaussians)
     inverses = np.linalg.inv(covariances)
     n_channels = means.shape[1]
@@ -168,13 +122,11 @@ def pairwise_kl(gaussians: Gaussians, pairs: Pairs, trace_share: float = 1.0) ->
         both = inverses[i] + inverses[j]
         spread = np.vdot(inverses[i], covariances[j]) + np.vdot(inverses[j], covariances[i])
         values[pair] = 0.25 * (spread - 2 * n_channels + gap @ both @ gap)
-    return values, np.zeros_like(values)
+    return values
 
 
-def pairwise_bhattacharyya(
-    gaussians: Gaussians, pairs: Pairs, trace_share: float = 1.0
-) -> Distances:
-    """Bhattacharyya distance between the Gaussians; exact."""
+def pairwise_bhattacharyya(gaussians: Gaussians, pairs: Pairs) -> NDArray[np.float64]:
+    """Bhattacharyya distance between the Gaussians."""
     means, covariances = gaussians.means, _covariances(gaussians)
     logdets = np.linalg.slogdet(covariances).logabsdet
     values = np.empty(len(pairs))
@@ -183,7 +135,7 @@ def pairwise_bhattacharyya(
         middle = (covariances[i] + covariances[j]) / 2
         volume = np.linalg.slogdet(middle).logabsdet - (logdets[i] + logdets[j]) / 2
         values[pair] = gap @ np.linalg.solve(middle, gap) / 8 + volume / 2
-    return values, np.zeros_like(values)
+    return values
 
 
 def _covariances(gaussians: Gaussians) -> NDArray[np.float64]:
@@ -200,7 +152,7 @@ def _covariances(gaussians: Gaussians) -> NDArray[np.float64]:
     return covariances
 
 
-PAIRWISE_DISTANCES: dict[str, Callable[[Gaussians, Pairs, float], Distances]] = {
+PAIRWISE_DISTANCES: dict[str, Callable[[Gaussians, Pairs], NDArray[np.float64]]] = {
     "bhattacharyya": pairwise_bhattacharyya,
     "kl": pairwise_kl,
     "wasserstein": pairwise_wasserstein,

@@ -247,7 +247,7 @@ def _compare(
     ]
     pairs = np.array(sorted(itertools.chain(*found)), dtype=np.intp).reshape(-1, 2)
     return {
-        "pair_distances": pairwise_wasserstein(units, pairs)[0],
+        "pair_distances": pairwise_wasserstein(units, pairs),
         "pairs": cases[pairs],
         "classes": classes,
         "class_pairs": labels[pairs],

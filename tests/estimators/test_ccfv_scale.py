@@ -1,4 +1,4 @@
-"""CC-FV with many cases: some of the pairs, truncated factors, memory, diagnosis."""
+"""CC-FV with many cases: some of the pairs, memory, diagnosis."""
 
 import tracemalloc
 import warnings
@@ -96,24 +96,6 @@ class TestPairs:
         details = consistency(problem, n_pairs=10).layer_details_[0]
         assert np.isfinite(details["distances"][2]).sum() == 3 + 2 * 3
         assert details["n_pairs"] == {1: 435, 2: 3}
-
-
-class TestTruncation:
-    @pytest.mark.parametrize("share", [0.5, 0.9, 0.99, 0.9999])
-    @pytest.mark.parametrize("n_channels", [5, 40])
-    def test_truncated_distances_are_too_high_by_no_more_than_the_bound(self, share, n_channels):
-        problem = many_cases(6, n_channels=n_channels, separation=0.1)
-        exact = consistency(problem).layer_details_[0]
-        loose = consistency(problem, trace_share=share).layer_details_[0]
-        excess = sum(loose["consistency"].values()) - sum(exact["consistency"].values())
-        assert -1e-9 <= excess <= loose["truncation"] + 1e-9
-        assert exact["truncation"] == 0.0
-
-    def test_a_lower_share_truncates_more(self):
-        problem = make_problem(n_cases=6, n_rows=60, n_channels=40)
-        scores = [consistency(problem, trace_share=s).score_ for s in (1.0, 0.99, 0.9, 0.5)]
-        assert scores == sorted(scores, reverse=True)
-        assert len(set(scores)) == 4
 
 
 def test_energy_needs_memory_for_a_block_of_distances_alone():
