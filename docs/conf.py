@@ -63,7 +63,17 @@ html_theme_options = {
     "secondary_sidebar_items": ["page-toc"],
 }
 
-ROOMS = ["datasets", "bank", "features", "extraction", "estimators", "selection", "report"]
+ROOMS = [
+    "datasets",
+    "bank",
+    "features",
+    "extraction",
+    "estimators",
+    "selection",
+    "evaluation",
+    "metrics",
+    "report",
+]
 HEADER = "{title}\n{line}\n\n.. currentmodule:: skte.{room}\n\n{doc}\n\n"
 
 

@@ -22,7 +22,8 @@ from skte.estimators import (
 )
 from skte.extraction import SegmentationFeatureExtractor
 from skte.features import FeatureBlock, FeatureSet
-from skte.selection import ModelBankSelector, weighted_kendall_score
+from skte.metrics import weighted_kendall_score
+from skte.selection import ModelBankSelector
 
 __version__ = "0.1.0"
 

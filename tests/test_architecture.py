@@ -9,18 +9,20 @@ import skte
 
 ROOT = Path(skte.__file__).parent
 BELOW = {  # what a room may import; skte/exceptions.py and skte/_*.py serve all
+    "metrics": set(),
     "datasets": set(),
     "bank": {"datasets"},
     "features": set(),
     "extraction": {"datasets", "bank", "features"},
     "estimators": {"features"},
-    "selection": {"datasets", "bank", "features", "extraction", "estimators"},
+    "selection": {"metrics", "datasets", "bank", "features", "extraction", "estimators"},
 }
-BELOW["report"] = {*BELOW, "selection"}
-BELOW["demo"] = {*BELOW, "report"}
-BELOW["cli"] = {*BELOW, "demo"}
+BELOW["evaluation"] = set(BELOW)
+BELOW["report"] = set(BELOW)
+BELOW["demo"] = set(BELOW)
+BELOW["cli"] = set(BELOW)
 HEAVY = {"torch", "torchio"}
-LIGHT_ROOMS = {"features", "estimators"}
+LIGHT_ROOMS = {"metrics", "features", "estimators"}
 FILES = sorted(p for room in BELOW for p in (ROOT / room).rglob("*.py"))
 
 

@@ -11,8 +11,8 @@ import skte
 
 ROOT = Path(__file__).parents[1]  # of the project, which may not be where skte is
 ROOMS = [
-    "bank", "cli", "datasets", "demo", "estimators", "exceptions",
-    "extraction", "features", "report", "selection",
+    "bank", "cli", "datasets", "demo", "estimators", "evaluation", "exceptions",
+    "extraction", "features", "metrics", "report", "selection",
 ]  # fmt: skip
 NAMES = [
     "BankEntry", "CCFV", "FeatureBlock", "FeatureSet", "GBC", "LEEP", "LogME", "ModelBank",

@@ -38,14 +38,9 @@ from skte.datasets import (
 )
 from skte.demo import small_unet
 from skte.estimators import Diagnosis
+from skte.evaluation import evaluate_ranking
 from skte.report import RankingDisplay, StabilityDisplay, write_report, write_results
-from skte.selection import (
-    BankConfidence,
-    HalvingModelBankSelector,
-    Ranking,
-    evaluate_ranking,
-    weighted_kendall_scorer,
-)
+from skte.selection import BankConfidence, HalvingModelBankSelector, Ranking
 
 # Estimators on arrays.
 X, y = np.zeros((4, 3)), np.array([0, 0, 1, 1])
@@ -79,7 +74,6 @@ best: str = selector.best_name_
 assert_type(ModelBankSelector(CCFV()).fit(bank, cases), ModelBankSelector)
 assert_type(selector.fit("models", "folder").ranking_, Ranking)
 assert_type(HalvingModelBankSelector(CCFV()).fit(bank, cases).ranking_, Ranking)
-assert_type(weighted_kendall_scorer(selector, bank, [0.5, 0.75]), float)
 names: list[str] = list(ranking)
 first: str = ranking[0]
 number: float = float(selector.scores_[0])

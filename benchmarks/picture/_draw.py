@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t
 
-from skte.selection import weighted_kendall_test
+from skte.metrics import weighted_kendall_test
 
 __all__ = ["draw_picture"]
 

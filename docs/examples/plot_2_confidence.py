@@ -55,7 +55,7 @@ stability = StabilityDisplay(selector.confidence_).plot()
 # Would more labels help? Two separate parts of the cases rank the bank, again and again, for parts
 # of every size. Where their rankings agree, labelling can stop.
 
-from skte.selection import rank_learning_curve
+from skte.evaluation import rank_learning_curve
 
 curve = rank_learning_curve(LogME(), bank, cases)
 print(curve)

@@ -12,8 +12,8 @@ from typing import Any
 
 from skte._files import write_text_atomically
 from skte.cli._numbers import seed, share
+from skte.evaluation import evaluate_ranking
 from skte.exceptions import SkteError
-from skte.selection import evaluate_ranking
 
 __all__ = ["add_parser"]
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skte._table import format_table
-from skte.selection import WeightedKendallResult, rank_scores, regret_at_k, weighted_kendall_test
+from skte.metrics import WeightedKendallResult, rank_scores, regret_at_k, weighted_kendall_test
 
 __all__ = ["Agreement", "agreement_table", "agreements", "caveats", "model_table"]
 

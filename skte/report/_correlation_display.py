@@ -8,8 +8,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from skte.metrics import WeightedKendallResult, align_performance, weighted_kendall_test
 from skte.report._drawing import COLORS, new_axes, plot_name, plot_names
-from skte.selection import WeightedKendallResult, align_performance, weighted_kendall_test
 
 __all__ = ["CorrelationDisplay"]
 

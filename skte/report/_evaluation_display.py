@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Self
 
-from skte.selection import EvaluationCard
+from skte.evaluation import EvaluationCard
 
 __all__ = ["EvaluationDisplay"]
 
@@ -28,7 +28,7 @@ class EvaluationDisplay:
     Examples
     --------
     >>> from skte.report import EvaluationDisplay
-    >>> from skte.selection import evaluate_ranking
+    >>> from skte.evaluation import evaluate_ranking
     >>> card = evaluate_ranking([1, 2, 3, 4], [0.6, 0.7, 0.8, 0.9], size=[4, 3, 2, 1])
     >>> display = EvaluationDisplay(card).plot()
     >>> [label.get_text() for label in display.ax_.get_yticklabels()]

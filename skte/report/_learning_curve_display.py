@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from skte.selection import RankLearningCurve
+from skte.evaluation import RankLearningCurve
 
 __all__ = ["LearningCurveDisplay"]
 

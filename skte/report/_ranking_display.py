@@ -8,9 +8,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from skte.metrics import rank_scores
 from skte.report._drawing import COLORS, MARKERS, new_axes, plot_name, plot_names, width_of
 from skte.report._results_of import check_at_least_one, check_columns, results_of
-from skte.selection import ModelBankSelector, rank_scores
+from skte.selection import ModelBankSelector
 
 __all__ = ["RankingDisplay"]
 

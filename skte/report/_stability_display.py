@@ -7,9 +7,10 @@ from typing import Any, Self
 
 import numpy as np
 
+from skte.metrics import rank_scores
 from skte.report._drawing import COLORS, new_axes, plot_names
 from skte.report._results_of import check_at_least_one
-from skte.selection import BankConfidence, rank_scores
+from skte.selection import BankConfidence
 
 __all__ = ["StabilityDisplay"]
 

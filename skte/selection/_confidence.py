@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skte._table import format_table
-from skte.selection._ranking import rank_scores
+from skte.metrics import rank_scores
 
 __all__ = ["BankConfidence"]
 

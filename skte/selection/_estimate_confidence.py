@@ -13,8 +13,8 @@ from scipy.stats import t as student
 
 from skte.estimators import TransferabilityEstimator
 from skte.exceptions import SkteWarning
+from skte.metrics import rank_scores
 from skte.selection._confidence import BankConfidence, tell_apart
-from skte.selection._ranking import rank_scores
 from skte.selection._resampling import Part, combined_scores, leaves, student_factors
 
 __all__ = ["estimate_confidence"]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from skte.selection._ranking import rank_scores
+from skte.metrics import rank_scores
 
 __all__ = ["RaceStep", "outpaced", "rung_sizes"]
 

@@ -10,39 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from skte._table import format_table
+from skte.metrics import rank_scores
 
 if TYPE_CHECKING:
     from skte.selection._confidence import BankConfidence
 
-__all__ = ["Ranking", "rank_scores"]
-
-
-def rank_scores(scores: ArrayLike) -> NDArray[np.intp]:
-    """Ranks of scores: 1 for the highest, then in order; NaN comes last.
-
-    Parameters
-    ----------
-    scores : array-like of shape (n_models,)
-        Transferability scores, higher is better. ``-inf`` comes after all finite
-        scores, NaN (failed) after ``-inf``; equal scores keep the order of the list.
-
-    Returns
-    -------
-    ndarray of shape (n_models,)
-        Distinct integers from 1.
-
-    Examples
-    --------
-    >>> from skte.selection import rank_scores
-    >>> rank_scores([0.5, float("nan"), 2.0, float("-inf"), 0.5])
-    array([2, 5, 1, 4, 3])
-    """
-    values = np.asarray(scores, dtype=np.float64)
-    failed = np.isnan(values)
-    order = np.lexsort((-np.where(failed, 0.0, values), failed))
-    ranks = np.empty(len(values), dtype=np.intp)
-    ranks[order] = np.arange(1, len(values) + 1)
-    return ranks
+__all__ = ["Ranking"]
 
 
 class Ranking(Sequence[str]):

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skte.metrics import rank_scores
 from skte.selection._confidence import BankConfidence
-from skte.selection._ranking import rank_scores
 from skte.selection._record import ModelRecord
 
 __all__ = ["results_table"]

@@ -29,14 +29,13 @@ from skte.datasets import DatasetLike
 from skte.estimators import TransferabilityEstimator
 from skte.extraction import FeatureCache, SegmentationFeatureExtractor
 from skte.features import FeatureSet
+from skte.metrics import align_performance, rank_scores, weighted_kendall_score
 from skte.selection._announce import announce, check_not_all_failed
 from skte.selection._cases import usable_cases
 from skte.selection._confidence import BankConfidence
 from skte.selection._estimate_confidence import estimate_confidence
 from skte.selection._jobs import common_cells, make_template, run_models
-from skte.selection._kendall import weighted_kendall_score
-from skte.selection._performance import align_performance
-from skte.selection._ranking import Ranking, rank_scores
+from skte.selection._ranking import Ranking
 from skte.selection._record import ModelRecord
 from skte.selection._resampling import resampling_weights
 from skte.selection._results import results_table
@@ -131,7 +130,7 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
 
     See Also
     --------
-    skte.selection.make_bank_scorer : Tune a pipeline's parameters on a bank.
+    skte.evaluation.make_bank_scorer : Tune a pipeline's parameters on a bank.
 
     Examples
     --------

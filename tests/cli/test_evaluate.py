@@ -5,7 +5,7 @@ import json
 import pytest
 
 from skte.cli import main
-from skte.selection import evaluate_ranking
+from skte.evaluation import evaluate_ranking
 
 RANKING = "name,rank,score,score_ccfv,score_logme\na,1,-1,-1,0.1\nb,2,-2,-2,0.4\nc,3,-3,-3,0.2\n"
 REACHED = "name,performance,size,zero_shot,architecture\na,0.9,5,0.2,U\nb,0.8,4,,U\nc,0.7,9,0.1,U\n"

@@ -10,7 +10,7 @@ from skte.cli import main
 from skte.demo import run_demo, small_unet
 from skte.demo._bank import SOURCES
 from skte.demo._findings import agreement_table, agreements, caveats, model_table
-from skte.selection import weighted_kendall_score
+from skte.metrics import weighted_kendall_score
 
 # A twentieth of the training leaves layers with few distinct features.
 pytestmark = pytest.mark.filterwarnings("ignore::skte.exceptions.SkteWarning")

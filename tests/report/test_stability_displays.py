@@ -2,9 +2,10 @@
 
 import numpy as np
 
+from skte.evaluation import evaluate_ranking
+from skte.evaluation._learning_curve import _curve, _draws
 from skte.report import EvaluationDisplay, LearningCurveDisplay, StabilityDisplay
-from skte.selection import BankConfidence, evaluate_ranking
-from skte.selection._learning_curve import _curve, _draws
+from skte.selection import BankConfidence
 
 
 def test_learning_curve_marks_the_suggestion():

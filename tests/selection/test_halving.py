@@ -13,9 +13,10 @@ from torch import nn
 
 from skte import Ensemble, LogME, ModelBankSelector, SegmentationFeatureExtractor
 from skte.datasets import make_phantoms
+from skte.evaluation import rank_learning_curve
+from skte.evaluation._learning_curve import _curve, _draws
 from skte.exceptions import DatasetError, SkteError
-from skte.selection import HalvingModelBankSelector, _halving, rank_learning_curve
-from skte.selection._learning_curve import _curve, _draws
+from skte.selection import HalvingModelBankSelector, _halving
 from skte.selection._racing import outpaced, rung_sizes
 
 SEEN = Counter()  # windows, by seed: not in the network, whose content is its identity

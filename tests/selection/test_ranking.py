@@ -5,7 +5,8 @@ import pickle
 import numpy as np
 import pytest
 
-from skte.selection import Ranking, rank_scores
+from skte.metrics import rank_scores
+from skte.selection import Ranking
 
 
 def test_ranks_put_collapsed_and_failed_models_last_and_keep_ties_in_order():

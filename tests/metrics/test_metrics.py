@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from skte.selection import (
+from skte.metrics import (
     align_performance,
     pearson_score,
     regret_at_k,
     relative_top1,
     spearman_score,
+    weighted_kendall_rows,
     weighted_kendall_score,
     weighted_kendall_test,
 )
-from skte.selection._kendall import weighted_kendall_rows
 
 METRICS = [weighted_kendall_score, pearson_score, spearman_score]
 

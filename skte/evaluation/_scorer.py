@@ -1,4 +1,4 @@
-"""scikit-learn scorers that judge rankings."""
+"""A scikit-learn scorer that judges the rankings a pipeline gives."""
 
 from __future__ import annotations
 
@@ -8,28 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import clone
-from sklearn.metrics import make_scorer
 
 from skte.bank import BankLike, ModelBank, load_bank
-from skte.selection._correlation import pearson_score, spearman_score
-from skte.selection._kendall import weighted_kendall_score
-from skte.selection._performance import align_performance
+from skte.metrics import align_performance, weighted_kendall_score
 
-__all__ = [
-    "BankScorer",
-    "make_bank_scorer",
-    "pearson_scorer",
-    "spearman_scorer",
-    "weighted_kendall_scorer",
-]
-
-#: Scorer ``(estimator, X, y) -> float``: `weighted_kendall_score` of y and
-#: ``estimator.predict(X)``.
-weighted_kendall_scorer: Callable[..., float] = make_scorer(weighted_kendall_score)
-#: Scorer ``(estimator, X, y) -> float``: `pearson_score` of y and ``estimator.predict(X)``.
-pearson_scorer: Callable[..., float] = make_scorer(pearson_score)
-#: Scorer ``(estimator, X, y) -> float``: `spearman_score` of y and ``estimator.predict(X)``.
-spearman_scorer: Callable[..., float] = make_scorer(spearman_score)
+__all__ = ["BankScorer", "make_bank_scorer"]
 
 
 class BankScorer:
@@ -115,7 +98,7 @@ def make_bank_scorer(
     >>> from skte import CCFV, SegmentationFeatureExtractor
     >>> from skte.bank import load_bank
     >>> from skte.datasets import make_phantoms
-    >>> from skte.selection import make_bank_scorer
+    >>> from skte.evaluation import make_bank_scorer
     >>> cases = make_phantoms(4, size=(12, 12, 12))
     >>> bank = load_bank({
     ...     name: nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.Conv3d(4, 2, 1))

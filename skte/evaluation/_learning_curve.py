@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,14 +19,10 @@ from skte._table import format_table
 from skte.bank import BankLike, load_bank
 from skte.datasets import DatasetLike
 from skte.estimators import TransferabilityEstimator
+from skte.evaluation._card import check_level
 from skte.extraction import FeatureCache, SegmentationFeatureExtractor
-from skte.selection._cases import usable_cases
-from skte.selection._evaluate_ranking import check_level
-from skte.selection._jobs import common_cells
-from skte.selection._kendall import weighted_kendall_rows
-from skte.selection._ranking import rank_scores
-from skte.selection._resampling import Part, combined_scores
-from skte.selection._selector import ModelBankSelector
+from skte.metrics import rank_scores, weighted_kendall_rows
+from skte.selection import ModelBankSelector, combined_scores, common_cells, usable_cases
 
 __all__ = ["RankLearningCurve", "rank_learning_curve"]
 
@@ -181,7 +178,7 @@ def rank_learning_curve(
     >>> from torch import nn
     >>> from skte import LogME, SegmentationFeatureExtractor
     >>> from skte.datasets import make_phantoms
-    >>> from skte.selection import rank_learning_curve
+    >>> from skte.evaluation import rank_learning_curve
     >>> bank = {
     ...     name: nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.Conv3d(4, 2, 1))
     ...     for name in "abc"
@@ -213,7 +210,7 @@ def rank_learning_curve(
         records = [record for record in running if record.parts]
     if len(records) < 2:
         raise ValueError("Fewer than two models could be scored: there is nothing to rank.")
-    parts: list[Part] = [record.resampled[""] for record in records]
+    parts: list[Any] = [record.resampled[""] for record in records]
     scores = combined_scores(estimator, parts)
     return _curve([record.name for record in records], scores, sizes, rows, target)
 

@@ -10,13 +10,9 @@ from sklearn.exceptions import NotFittedError
 from skte import GBC, LogME, ModelBankSelector
 from skte.datasets import make_phantoms
 from skte.demo import small_unet
-from skte.selection import (
-    Ranking,
-    compare_estimators,
-    compare_scores,
-    evaluate_ranking,
-    weighted_kendall_test,
-)
+from skte.evaluation import compare_estimators, compare_scores, evaluate_ranking
+from skte.metrics import weighted_kendall_test
+from skte.selection import Ranking
 
 REACHED = {"a": 0.6, "b": 0.7, "c": 0.75, "d": 0.8, "e": 0.9, "f": 0.65}
 SCORES = {"a": -5.0, "b": -2.0, "c": -3.0, "d": -1.0, "e": -1.5, "f": -4.0}
@@ -230,7 +226,7 @@ def test_kendall_without_weights_is_not_what_is_told():
 
 
 def test_many_lists_at_once_are_as_by_scipy():
-    from skte.selection._kendall import weighted_kendall_rows
+    from skte.metrics import weighted_kendall_rows
 
     rng = np.random.default_rng(0)
     x, y = rng.integers(1, 6, size=(2, 40, 7)).astype(float)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata, weightedtau
 
-from skte.selection._performance import check_pair
+from skte.metrics._agreement import check_pair
 
 __all__ = [
     "WeightedKendallResult",
@@ -123,7 +123,7 @@ def weighted_kendall_test(
 
     Examples
     --------
-    >>> from skte.selection import weighted_kendall_test
+    >>> from skte.metrics import weighted_kendall_test
     >>> result = weighted_kendall_test([0.6, 0.7, 0.8, 0.9], [-4.0, -3.0, -2.0, -1.0])
     >>> result.statistic, round(result.pvalue, 4), result.n_models
     (1.0, 0.0417, 4)

@@ -1,0 +1,26 @@
+"""Whether a ranking or an estimator is any good."""
+
+from skte.evaluation._card import Agreement, EvaluationCard, WithinArchitecture, evaluate_ranking
+from skte.evaluation._comparison import (
+    EstimatorComparison,
+    EstimatorPair,
+    compare_estimators,
+    compare_scores,
+)
+from skte.evaluation._learning_curve import RankLearningCurve, rank_learning_curve
+from skte.evaluation._scorer import BankScorer, make_bank_scorer
+
+__all__ = [
+    "Agreement",
+    "BankScorer",
+    "EstimatorComparison",
+    "EstimatorPair",
+    "EvaluationCard",
+    "RankLearningCurve",
+    "WithinArchitecture",
+    "compare_estimators",
+    "compare_scores",
+    "evaluate_ranking",
+    "make_bank_scorer",
+    "rank_learning_curve",
+]
