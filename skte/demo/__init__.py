@@ -1,7 +1,6 @@
 """A small U-Net, its training, and the demo that shows the whole way of a ranking."""
 
-from skte.demo._demo import DemoResult, run_demo
-from skte.demo._target import write_msd
+from skte.demo._demo import DemoResult, run_demo, write_msd
 from skte.demo._train import (
     TrainingCase,
     load_body,

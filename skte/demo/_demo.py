@@ -5,33 +5,29 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import joblib
 import numpy as np
 from numpy.typing import NDArray
 
 from skte._files import write_atomically, write_text_atomically
+from skte._table import format_table
 from skte.datasets import make_phantoms
 from skte.demo._bank import CLASS_IDS, IMAGE_SIZE, SOURCES, fine_tune_bank, write_bank
-from skte.demo._findings import (
-    Agreement,
-    agreement_table,
-    agreements,
-    caveats,
-    model_table,
-)
-from skte.demo._target import write_msd
 from skte.demo._train import prepare_cases
 from skte.estimators import CCFV, GBC, LEEP, LogME, TransRate
+from skte.evaluation import EvaluationCard, evaluate_ranking
+from skte.metrics import rank_scores
 from skte.report import CorrelationDisplay, write_report, write_results
 from skte.selection import ModelBankSelector
 
-__all__ = ["DemoResult", "run_demo"]
+__all__ = ["DemoResult", "run_demo", "write_msd"]
 
 _TARGET = "sheets"
 _ESTIMATORS = {"ccfv": CCFV, "logme": LogME, "leep": LEEP, "gbc": GBC, "transrate": TransRate}
@@ -47,13 +43,13 @@ class DemoResult:
         Fitted on the target task with all estimators.
     dice : ndarray of shape (n_models, n_seeds)
         Mean foreground Dice on test cases after each fine-tuning.
-    agreements : list of Agreement
-        Of each estimator and baseline with the Dice: ``name``, ``kendall``, ``regret``.
+    card : EvaluationCard
+        Agreement of each estimator and baseline with the mean Dice.
     """
 
     selector: ModelBankSelector
     dice: NDArray[np.float64]
-    agreements: list[Agreement]
+    card: EvaluationCard
 
 
 def run_demo(
@@ -120,12 +116,14 @@ def run_demo(
     scores = {name: selector.results_[f"score_{name}"] for name in _ESTIMATORS}
     baselines = {"size": outcome.size, "zero-shot": outcome.zero_shot}
     mean_dice = outcome.dice.mean(axis=1)
-    found = agreements(mean_dice, {**scores, **baselines})
+    card = evaluate_ranking(
+        selector, mean_dice, size=outcome.size, zero_shot=outcome.zero_shot, ks=(1,)
+    )
     log.say("\nRanks by score, beside the Dice after fine-tuning (zero-shot: the source head's)\n")
-    log.say(model_table(selector.names_, mean_dice, {**scores, **baselines}))
-    log.say("\nAgreement with the order of the Dice\n\n" + agreement_table(found) + "\n")
-    log.say("\n".join(caveats(outcome.dice, found)))
-    result = DemoResult(selector, outcome.dice, found)
+    log.say(_model_table(selector.names_, mean_dice, {**scores, **baselines}))
+    log.say(f"\nAgreement with the order of the Dice\n\n{card}\n")
+    log.say("\n".join(_caveats(outcome.dice)))
+    result = DemoResult(selector, outcome.dice, card)
     _write_files(folder, result, mean_dice, log)
     return result
 
@@ -157,7 +155,7 @@ def _write_files(
     content = {
         "models": selector.names_,
         "dice": result.dice.tolist(),
-        "agreements": [asdict(one) for one in result.agreements],
+        **result.card.to_dict(),
     }
     write_text_atomically(folder / "results.json", json.dumps(content, indent=1))
     where = str(folder)
@@ -175,3 +173,65 @@ def _write_files(
     again = f"skte rank --bank {folder / 'bank' / 'bank.json'} --data {folder / 'target'}"
     log.say(f"\nResults are in {where}. To rank again:\n  {again}")
     write_text_atomically(folder / "report.txt", "\n".join(log.lines) + "\n")
+
+
+def write_msd(folder: Path, subjects: Sequence[Any], name: str) -> Path:
+    """Write cases in the layout of the Medical Segmentation Decathlon.
+
+    Parameters
+    ----------
+    folder : Path
+        Where they go; made if need be.
+    subjects : sequence of Subject
+        As `skte.datasets.make_phantoms` returns them.
+    name : str
+        Name of the dataset.
+
+    Returns
+    -------
+    Path
+        `folder`, which `skte.datasets.load_msd` reads.
+    """
+    training = []
+    for part in ("imagesTr", "labelsTr"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    for subject in subjects:
+        file = f"{subject['case_id']}.nii.gz"
+        subject["image"].save(folder / "imagesTr" / file)
+        subject["label"].save(folder / "labelsTr" / file)
+        training.append({"image": f"./imagesTr/{file}", "label": f"./labelsTr/{file}"})
+    description = {
+        "name": name,
+        "modality": {"0": "synthetic"},
+        "labels": {str(k): v for k, v in subjects[0]["label_names"].items()},
+        "numTraining": len(training),
+        "training": training,
+        "numTest": 0,
+        "test": [],
+    }
+    write_text_atomically(folder / "dataset.json", json.dumps(description, indent=2))
+    return folder
+
+
+def _model_table(
+    names: Sequence[str], dice: NDArray[np.float64], scores: Mapping[str, NDArray[np.float64]]
+) -> str:
+    """Show the rank by each list of scores beside the Dice, best Dice first."""
+    ranks = [rank_scores(values) for values in scores.values()]
+    rows = [
+        [names[i], f"{dice[i]:.3f}", *(int(rank[i]) for rank in ranks)]
+        for i in np.argsort(-dice, kind="stable")
+    ]
+    return format_table(["model", "Dice", *scores], rows)
+
+
+def _caveats(dice: NDArray[np.float64]) -> list[str]:
+    """Say what the numbers cannot; `dice` has shape (n_models, n_seeds)."""
+    spread = np.ptp(dice.mean(axis=1))
+    noise = np.std(dice, axis=1, ddof=1).mean()
+    return [
+        f"The mean Dice of the models spans {spread:.3f}; with another seed a model's Dice changes",
+        f"by {noise:.3f} (standard deviation): models closer than that have no sure order.",
+        "One run on synthetic images shows that the steps work. It is no evidence for or",
+        "against an estimator.",
+    ]

@@ -9,7 +9,6 @@ import torch
 from skte.cli import main
 from skte.demo import run_demo, small_unet
 from skte.demo._bank import SOURCES
-from skte.demo._findings import agreement_table, agreements, caveats, model_table
 from skte.metrics import weighted_kendall_score
 
 # A twentieth of the training leaves layers with few distinct features.
@@ -33,13 +32,21 @@ def test_every_model_is_ranked_and_fine_tuned(result):
 
 
 def test_agreement_is_that_of_scores_and_dice(result):
-    found = {one.name: one for one in result.agreements}
-    assert set(found) == {"ccfv", "logme", "leep", "gbc", "transrate", "size", "zero-shot"}
-    expected = weighted_kendall_score(result.dice.mean(axis=1), result.selector.scores_)
-    assert found["ccfv"].kendall.statistic == pytest.approx(expected)
-    best = np.argmax(result.selector.scores_)
+    methods = [row.method for row in result.card.rows]
+    assert methods == ["ccfv", "logme", "leep", "gbc", "transrate", "size", "zero-shot"]
     mean = result.dice.mean(axis=1)
-    assert found["ccfv"].regret == pytest.approx(mean.max() - mean[best])
+    expected = weighted_kendall_score(mean, result.selector.scores_)
+    assert result.card["ccfv"].weighted_kendall == pytest.approx(expected)
+    best = np.argmax(result.selector.scores_)
+    assert result.card["ccfv"].regret[1] == pytest.approx(mean.max() - mean[best])
+
+
+def test_models_are_listed_by_dice(result, folder):
+    lines = (folder / "report.txt").read_text().splitlines()
+    start = next(i for i, line in enumerate(lines) if line.split()[:2] == ["model", "Dice"])
+    listed = [line.split()[0] for line in lines[start + 1 : start + 1 + len(SOURCES)]]
+    order = np.argsort(-result.dice.mean(axis=1), kind="stable")
+    assert listed == [result.selector.names_[i] for i in order]
 
 
 def test_files_are_whole(result, folder):
@@ -78,17 +85,3 @@ def test_command(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "weighted Kendall" in shown
     assert (tmp_path / "new" / "folder" / "report.txt").is_file()
-
-
-def test_constant_lists_have_no_order():
-    found = agreements(np.array([0.5, 0.7, 0.6]), {"flat": np.ones(3), "good": np.arange(3.0)})
-    assert found[0].kendall is None
-    assert found[1].kendall is not None
-    table = agreement_table(found)
-    assert "undefined" in table
-    assert "K = 3" in "\n".join(caveats(np.array([[0.5, 0.5], [0.7, 0.7], [0.6, 0.6]]), found))
-
-
-def test_models_are_listed_by_dice():
-    lines = model_table(["a", "b"], np.array([0.1, 0.9]), {"x": np.array([2.0, 1.0])}).splitlines()
-    assert [line.split() for line in lines[1:]] == [["b", "0.900", "2"], ["a", "0.100", "1"]]
