@@ -10,6 +10,8 @@ from typing import Any, TypeAlias, TypeGuard
 import torch
 import torchio as tio
 
+from skte._digests import versioned
+
 __all__ = ["Step", "build_chain", "normalize_steps", "step_problems"]
 
 #: A transform's name with its parameters, a live transform, or a function of the tensor.
@@ -86,6 +88,7 @@ def build_chain(steps: Sequence[Step]) -> tio.Compose | None:
     return tio.Compose([_build(step) for step in steps]) if steps else None
 
 
+@versioned("function of the tensor", 1)
 class _TensorStep(tio.transforms.IntensityTransform):
     """A function of the image tensor, which must keep its spatial shape."""
 
