@@ -128,6 +128,7 @@ def digests(models):
     return [entry_digest(entry) for entry in entries]
 
 
+@pytest.mark.slow
 def test_an_edit_or_a_move_of_our_own_code_keeps_every_key(tmp_path, trained_models):
     """A copy with a remark in every file, and the transforms in files of other names."""
     copy = tmp_path / "new" / "skte"

@@ -19,6 +19,8 @@ from skte.demo import small_unet
 from skte.exceptions import ExtractionError, SkteWarning
 from skte.extraction import _compiled
 
+pytestmark = pytest.mark.slow
+
 needs_compiler = pytest.mark.skipif(
     shutil.which("g++") is None and shutil.which("clang++") is None, reason="no C++ compiler here"
 )
