@@ -1,15 +1,20 @@
-"""Digests of files and tensors that hold in every process."""
+"""Digests of files and tensors, and versions of our own code, that hold in every process."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 
-__all__ = ["file_digest", "file_stamp", "tensor_digest"]
+__all__ = ["file_digest", "file_stamp", "tensor_digest", "version_of", "versioned"]
+
+_T = TypeVar("_T", bound=Callable[..., Any])
+_VERSION = "__skte_version__"
 
 # Seconds within which a second change may leave a file's times as they are.
 _CLOCK_TICK = 2.0
@@ -110,6 +115,26 @@ def tensor_digest(tensor: torch.Tensor) -> str:
     plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
     digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def versioned(name: str, version: int) -> Callable[[_T], _T]:
+    """Let a class or function of skte be known by name and version, not by its source.
+
+    Digests then outlive edits of comments and moves to another file. Raise the version
+    whenever the same settings give other results than before; ``python -m benchmarks.golden
+    compare`` says where that was forgotten.
+    """
+
+    def mark(thing: _T) -> _T:
+        setattr(thing, _VERSION, f"{name}, version {version}")
+        return thing
+
+    return mark
+
+
+def version_of(thing: Any) -> str | None:
+    """Return what `versioned` gave this very class or function; bases do not count."""
+    return getattr(thing, "__dict__", {}).get(_VERSION)
 
 
 def _identity(path: Path, status: os.stat_result) -> tuple[str | int, ...]:

@@ -46,6 +46,7 @@ def end(process, how):
         pipe.close()
 
 
+@pytest.mark.slow
 def test_a_killed_process_s_folder_goes_with_the_next_one_and_a_living_one_s_stays(place):
     killed, left = hold()
     living, kept = hold()

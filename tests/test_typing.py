@@ -136,6 +136,7 @@ def check(folder: Path, text: str) -> tuple[int, str]:
     return run.returncode, run.stdout + run.stderr
 
 
+@pytest.mark.slow
 def test_users_scripts_are_checked(tmp_path: Path) -> None:
     pytest.importorskip("mypy", reason="needs mypy: pip install 'skte[dev]'")
     code, said = check(tmp_path, SCRIPT)

@@ -18,7 +18,7 @@ __all__ = ["Distributions", "build", "run"]
 ROOT = Path(__file__).resolve().parents[2]
 # What building adds to the files of the project.
 _ADDED = {"PKG-INFO", ".gitignore"}
-_FOLDERS = ("benchmarks", "docs", "skte", "tests")
+_FOLDERS = ("docs", "skte", "tests")
 _FILES = {
     "CHANGELOG.md",
     "CITATION.cff",

@@ -7,6 +7,7 @@ from skte.bank._entry import BankEntry
 from skte.bank._hub import download_snapshot
 from skte.bank._layers import find_decoder_layers, find_encoder_layers, find_layers
 from skte.bank._load import BankLike, load_bank
+from skte.bank._manifest_schema import manifest_schema
 from skte.bank._network import model_in_channels, model_spatial_dims
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "find_encoder_layers",
     "find_layers",
     "load_bank",
+    "manifest_schema",
     "model_in_channels",
     "model_spatial_dims",
 ]

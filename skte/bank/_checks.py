@@ -12,9 +12,9 @@ from torch import nn
 from skte.bank._factory import LiveModule, factory_name_problem
 from skte.bank._preprocessing import normalize_steps, step_problems
 
-__all__ = ["did_you_mean", "field_problems"]
+__all__ = ["LARGEST_EDGE", "did_you_mean", "field_problems"]
 
-_LARGEST_EDGE = 65_536  # no volume is as long, and a slip of the pen would fill the memory
+LARGEST_EDGE = 65_536  # no volume is as long, and a slip of the pen would fill the memory
 
 
 def field_problems(values: Mapping[str, Any]) -> list[str]:
@@ -124,8 +124,8 @@ def _window(value: Any) -> str | None:
         or not all(_is_count(edge) for edge in edges)
     ):
         return f"must be one, two or three positive integers (voxels), got {value!r}"
-    if max(edges) > _LARGEST_EDGE:
-        return f"must be edges in voxels, at most {_LARGEST_EDGE}, got {value!r}"
+    if max(edges) > LARGEST_EDGE:
+        return f"must be edges in voxels, at most {LARGEST_EDGE}, got {value!r}"
     return None
 
 

@@ -12,9 +12,9 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
-from skte._digests import file_digest
+from skte._digests import file_digest, version_of
 from skte.bank._entry import BankEntry
-from skte.bank._factory import LiveModule
+from skte.bank._factory import LiveModule, resolve_factory
 from skte.bank._stable import UnstableError, describe, describe_module
 from skte.exceptions import BankError
 
@@ -28,7 +28,8 @@ def entry_digest(entry: BankEntry) -> str | None:
     """Digest all that decides an entry's features: two entries with one digest are alike.
 
     That is the factory (its name, its code as far as it stands in the module or package
-    that is named, the version of its distribution), its arguments, the *content* of the
+    that is named, the version of its distribution; of skte's own factories and transforms
+    a version that changes when their results do), its arguments, the *content* of the
     weights file, the preprocessing and all other settings. Name and provenance do not
     count, but an entry without weights is initialised by its name, so there the name
     does. Of a network at hand classes, settings and all tensors count.
@@ -36,7 +37,7 @@ def entry_digest(entry: BankEntry) -> str | None:
     Parameters
     ----------
     entry : BankEntry
-        The recipe. Nothing is built, imported or loaded.
+        The recipe. Nothing is built or loaded, and no code but skte's own is imported.
 
     Returns
     -------
@@ -137,7 +138,20 @@ def _describe_factory(factory: Any) -> Any:
     if not isinstance(factory, str):
         return describe(factory)
     path = factory.partition(":")[0]
+    own = _own_version(factory)
+    if own is not None:
+        return ["name", own]
     return ["name", factory, _version(path), _code_digests(path)]
+
+
+def _own_version(factory: str) -> str | None:
+    """Return the version of one of skte's own factories; None for other code."""
+    if factory.partition(".")[0] != "skte":
+        return None
+    try:
+        return version_of(resolve_factory(factory))
+    except BankError:  # loading says what is wrong
+        return None
 
 
 def _version(path: str) -> str | None:

@@ -22,9 +22,9 @@ from skte.bank._limit import MemoryLimit, OverLimitError
 from skte.bank._usable import weightless
 from skte.exceptions import BankError
 
-__all__ = ["LiveModule", "build_network", "factory_name_problem", "resolve_factory"]
+__all__ = ["FACTORY_NAME", "LiveModule", "build_network", "factory_name_problem", "resolve_factory"]
 
-_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+FACTORY_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _BUILDING = threading.Lock()
 # None of these builds networks, but some read or run what a file names: a manifest from
 # elsewhere could do harm through them.
@@ -60,7 +60,7 @@ class LiveModule:
 
 def factory_name_problem(name: str) -> str | None:
     """Say what is wrong with the form of a factory's name, without importing it."""
-    if not _NAME.fullmatch(name):
+    if not FACTORY_NAME.fullmatch(name):
         return (
             f"factory {name!r} must read 'package.module:function', for example "
             "'skte.demo:small_unet'"

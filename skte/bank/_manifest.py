@@ -14,11 +14,11 @@ from skte.bank._entry import BankEntry
 from skte.bank._parse import holds_itself, parse_file
 from skte.exceptions import BankError
 
-__all__ = ["read_manifest"]
+__all__ = ["FIELDS", "VERSION", "read_manifest"]
 
-_VERSION = 1
+VERSION = 1
 _TOP = ("version", "description", "defaults", "models")
-_FIELDS = tuple(item.name for item in fields(BankEntry) if item.name != "trusted")
+FIELDS = tuple(item.name for item in fields(BankEntry) if item.name != "trusted")
 _REQUIRED = ("name", "factory")
 
 
@@ -79,11 +79,11 @@ def _top_level(content: Any) -> tuple[list[Any], dict[str, Any], list[str]]:
     problems = [
         f"unknown key {key!r}; {did_you_mean(str(key), _TOP)}" for key in content if key not in _TOP
     ]
-    if content.get("version", _VERSION) != _VERSION:
+    if content.get("version", VERSION) != VERSION:
         problems.append(
-            f"version is {content['version']!r}; this release of skte reads version {_VERSION}"
+            f"version is {content['version']!r}; this release of skte reads version {VERSION}"
         )
-    defaults = content.get("defaults") or {}
+    defaults = {} if content.get("defaults") is None else content["defaults"]
     if holds_itself(defaults):
         problems.append("defaults holds itself: an alias (*) stands within its own anchor (&)")
         defaults = {}
@@ -102,9 +102,9 @@ def _top_level(content: Any) -> tuple[list[Any], dict[str, Any], list[str]]:
 def _recipe_problems(recipe: Mapping[str, Any], folder: Path) -> list[str]:
     problems = [f"{key!r} is missing" for key in _REQUIRED if key not in recipe]
     problems += [
-        f"unknown key {key!r}; {did_you_mean(str(key), _FIELDS)}"
+        f"unknown key {key!r}; {did_you_mean(str(key), FIELDS)}"
         for key in recipe
-        if key not in (*_FIELDS, "trusted")
+        if key not in (*FIELDS, "trusted")
     ]
     if "trusted" in recipe:
         problems.append(
@@ -112,7 +112,7 @@ def _recipe_problems(recipe: Mapping[str, Any], folder: Path) -> list[str]:
             "on the shell, --trusted NAME, or in Python: dataclasses.replace(bank[name], "
             "trusted=True)"
         )
-    problems += field_problems({key: recipe[key] for key in _FIELDS if key in recipe})
+    problems += field_problems({key: recipe[key] for key in FIELDS if key in recipe})
     weights = recipe.get("weights")
     if isinstance(weights, str) and weights:
         problems += _path_problems(weights, folder)

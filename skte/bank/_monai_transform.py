@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torchio as tio
 
+from skte._digests import versioned
 from skte.bank._monai_config import TARGET, class_name, has_expression
 
 __all__ = ["MonaiTransform", "map_preprocessing"]
@@ -38,6 +39,7 @@ _DEFAULTS = {"Orientation": {"labels": (("L", "R"), ("P", "A"), ("I", "S"))}}
 _STATISTICS = ("NormalizeIntensity", "ScaleIntensity", "ScaleIntensityRangePercentiles")
 
 
+@versioned("transform of MONAI", 1)
 class MonaiTransform(tio.SpatialTransform):
     """One of MONAI's array transforms; its affine is followed.
 

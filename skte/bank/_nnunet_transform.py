@@ -12,12 +12,14 @@ import torchio as tio
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from skte._digests import versioned
 from skte.bank._nnunet_normalize import SCHEMES
 from skte.bank._nnunet_resample import RESAMPLERS, resampled_shape, separate_axis
 
 __all__ = ["NNUNetPreprocessing"]
 
 
+@versioned("preprocessing of nnU-Net", 1)
 class NNUNetPreprocessing(tio.SpatialTransform):
     """Transpose, crop to nonzero, normalise and resample, in nnU-Net's order.
 

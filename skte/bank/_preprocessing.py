@@ -10,7 +10,9 @@ from typing import Any, TypeAlias, TypeGuard
 import torch
 import torchio as tio
 
-__all__ = ["Step", "build_chain", "normalize_steps", "step_problems"]
+from skte._digests import versioned
+
+__all__ = ["ALLOWED", "Step", "build_chain", "normalize_steps", "step_problems"]
 
 #: A transform's name with its parameters, a live transform, or a function of the tensor.
 Step: TypeAlias = tuple[str, dict[str, Any]] | Any
@@ -18,7 +20,7 @@ Step: TypeAlias = tuple[str, dict[str, Any]] | Any
 # Deterministic transforms that keep the image's affine true, so that sampled voxels can
 # be followed through them, with the parameters a file may set. What reads other files or
 # needs a label map is left out.
-_ALLOWED: dict[str, tuple[str, ...]] = {
+ALLOWED: dict[str, tuple[str, ...]] = {
     "Blur": ("std",),
     "Clamp": ("out_min", "out_max"),
     "Crop": ("cropping",),
@@ -86,6 +88,7 @@ def build_chain(steps: Sequence[Step]) -> tio.Compose | None:
     return tio.Compose([_build(step) for step in steps]) if steps else None
 
 
+@versioned("function of the tensor", 1)
 class _TensorStep(tio.transforms.IntensityTransform):
     """A function of the image tensor, which must keep its spatial shape."""
 
@@ -124,9 +127,9 @@ def _step_problems(step: Any) -> list[str]:
 
 
 def _named_problems(name: str, parameters: Mapping[str, Any]) -> list[str]:
-    if name not in _ALLOWED:
+    if name not in ALLOWED:
         return [f"preprocessing: {_unknown(name)}"]
-    allowed = _ALLOWED[name]
+    allowed = ALLOWED[name]
     problems = []
     for key in parameters:
         if key not in allowed:
@@ -174,8 +177,8 @@ def _unknown(name: str) -> str:
         return f"{name!r} is refused: {_REFUSED[name]}"
     if name.startswith("Random") or name == "OneOf":
         return _by_chance(name)
-    near = difflib.get_close_matches(name, _ALLOWED, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else _takes(_ALLOWED)
+    near = difflib.get_close_matches(name, ALLOWED, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else _takes(ALLOWED)
     return f"unknown transform {name!r}; {hint}"
 
 
@@ -199,7 +202,7 @@ def _refusal(transform: tio.Transform) -> str | None:
         return f"{name} with p < 1 is refused: a ranking must not depend on chance; set p=1"
     reason = _moves_voxels(transform)
     if reason:
-        return f"{name!r} is refused: {reason}; use one of {', '.join(_ALLOWED)}"
+        return f"{name!r} is refused: {reason}; use one of {', '.join(ALLOWED)}"
     for part in getattr(transform, "transforms", None) or ():
         refusal = _refusal(part) if isinstance(part, tio.Transform) else None
         if refusal:
@@ -211,7 +214,7 @@ def _moves_voxels(transform: tio.Transform) -> str | None:
     """Why voxels cannot be followed through it; of classes from elsewhere their own base says."""
     own = [cls for cls in type(transform).__mro__ if cls.__module__.startswith("torchio.")]
     if isinstance(transform, tio.SpatialTransform):
-        if any(cls.__name__ in _ALLOWED for cls in own) or own[0] is tio.SpatialTransform:
+        if any(cls.__name__ in ALLOWED for cls in own) or own[0] is tio.SpatialTransform:
             return None
         return _REFUSED.get(own[0].__name__, _MOVES)
     return _REFUSED["Swap"] if isinstance(transform, tio.Swap) else None
@@ -230,7 +233,7 @@ def _build(step: Step) -> tio.Transform:
     required = [
         key
         for key, parameter in inspect.signature(transform).parameters.items()
-        if key in _ALLOWED[name] and parameter.default is parameter.empty and key not in parameters
+        if key in ALLOWED[name] and parameter.default is parameter.empty and key not in parameters
     ]
     if required or (name == "CropOrPad" and parameters.get("target_shape") is None):
         raise ValueError(f"{', '.join(required or ['target_shape'])} must be given")

@@ -17,7 +17,7 @@ import torch
 import torchio as tio
 from torch import nn
 
-from skte._digests import file_digest, tensor_digest
+from skte._digests import file_digest, tensor_digest, version_of
 
 __all__ = ["UnstableError", "describe", "describe_module", "describe_source"]
 
@@ -103,18 +103,22 @@ def describe_source(thing: Any) -> list[str]:
     Parameters
     ----------
     thing : function or class
-        It is known by its name and its file: an edit makes it another.
+        It is known by its name and its file: an edit makes it another. One of skte's own
+        that has a version is known by that alone.
 
     Returns
     -------
     list of str
-        Module, qualified name, digest.
+        Module, qualified name, digest; or the version.
 
     Raises
     ------
     UnstableError
         If it has no name by which another process could find it, or no file.
     """
+    version = version_of(thing)
+    if version is not None:
+        return [version]
     name = f"{thing.__module__}:{thing.__qualname__}"
     if "<" in thing.__qualname__:
         raise UnstableError(

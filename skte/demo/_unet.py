@@ -9,12 +9,15 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from skte._digests import versioned
+
 __all__ = ["SmallUNet", "small_unet"]
 
 _CONV = {2: nn.Conv2d, 3: nn.Conv3d}
 _NORM = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 
 
+@versioned("small U-Net", 1)
 class SmallUNet(nn.Module):
     """A small U-Net for images of any size, in 2-D or 3-D.
 
@@ -85,6 +88,7 @@ class SmallUNet(nn.Module):
         return logits
 
 
+@versioned("small U-Net by arguments", 1)
 def small_unet(
     in_channels: int = 1,
     n_classes: int = 2,

@@ -77,6 +77,7 @@ def entry(name="a", factory="skte.demo:small_unet", **fields):
     return BankEntry(name, factory, **fields)
 
 
+@pytest.mark.slow
 def test_digests_are_the_same_in_every_process(nets, tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     found = []

@@ -71,6 +71,7 @@ def test_interrupted(monkeypatch, capsys, data):
     assert "interrupted" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_module_is_the_command():
     command = [sys.executable, "-m", "skte", "--version"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

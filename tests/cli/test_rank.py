@@ -223,6 +223,7 @@ def run_in_process(tmp_path, bank, data, *more):
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.slow
 def test_what_a_model_prints_goes_to_stderr(jobs, write_bank, data, tmp_path):
     bank = write_bank("a", "b", factory="noisy_factories:noisy")
     done = run_in_process(tmp_path, bank, data, "--json", "--n-jobs", jobs)
@@ -231,6 +232,7 @@ def test_what_a_model_prints_goes_to_stderr(jobs, write_bank, data, tmp_path):
     assert done.stderr.count("from a child process") == 2
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_one_clean_line(write_bank, data, tmp_path):
     bank = write_bank("a", "b", factory="noisy_factories:deadly")
     done = run_in_process(tmp_path, bank, data, "--n-jobs", "2")
@@ -252,6 +254,7 @@ def test_layers_and_window_reach_the_extractor(write_bank, data, capsys):
     assert row["n_windows"] == 3
 
 
+@pytest.mark.slow
 def test_seed_and_jobs(write_bank, data, capsys):
     bank = write_bank("a", "b")
     printed = []

@@ -291,6 +291,7 @@ print(fetch_msd(sys.argv[1], folder=sys.argv[2], base_url=sys.argv[3], checksum=
 """
 
 
+@pytest.mark.slow
 def test_two_processes_at_once(server, tmp_path):
     checksum = "md5:" + hashlib.md5(server.body).hexdigest()
     command = [sys.executable, "-c", SCRIPT, NAME, str(tmp_path), server.url, checksum]

@@ -667,11 +667,13 @@ def run_python(cache):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.slow
 def test_writers_killed_at_any_moment_leave_no_half_file(run_python):
     assert run_python(KILLED) == "done\n"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.slow
 def test_processes_share_a_folder_while_it_is_pruned_and_cleared(run_python):
     assert run_python(TOGETHER) == "done 0\n"
 

@@ -130,6 +130,7 @@ def test_moments_come_back(data, tmp_path):
     assert first.scores_.tolist() != fit(data, None, GBC()).scores_.tolist()
 
 
+@pytest.mark.slow
 def test_workers_share_a_cache(data, tmp_path):
     extractor = SegmentationFeatureExtractor(n_class_samples=60, n_case_samples=60)
     settings = {"extractor": extractor, "cache": tmp_path / "cache", "n_jobs": 2}
@@ -174,6 +175,7 @@ print("done", flush=True)
 """
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_moment_goes_on_and_ends_byte_identical(data, tmp_path):
     command = [sys.executable, "-c", KILLED, str(data)]
     subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)

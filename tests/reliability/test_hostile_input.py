@@ -29,6 +29,7 @@ def door(request, tmp_path_factory):
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32 - 1))
+@pytest.mark.slow
 def test_a_right_result_or_a_named_error(door, seed):
     target, folder, sound = door
     outcome = target.attempt(np.random.default_rng(seed), folder, sound)
@@ -101,6 +102,7 @@ print("done")
 """
 
 
+@pytest.mark.slow
 def test_importing_opens_no_socket_and_starts_nothing():
     done = subprocess.run([sys.executable, "-c", QUIET], capture_output=True, text=True)
     assert done.stdout == "done\n", done.stdout + done.stderr

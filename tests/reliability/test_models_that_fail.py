@@ -18,6 +18,8 @@ from skte.extraction import _run
 from skte.selection import HalvingModelBankSelector
 from tests.reliability.models import Dying, Faulty, Greedy, Hanging, Killed
 
+pytestmark = pytest.mark.slow
+
 EXTRACTOR = SegmentationFeatureExtractor(n_class_samples=60, n_case_samples=60, window_size=8)
 GOOD = [BankEntry("a", Faulty), BankEntry("b", Faulty, arguments={"seed": 1})]
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+# Benchmarks are not part of a source distribution.
+pytest.importorskip("benchmarks")
 ROOT = Path(__file__).parents[2]
 RESULT = ROOT / "benchmarks" / "reliability" / "results" / "reliability.json"
 

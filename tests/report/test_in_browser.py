@@ -11,7 +11,10 @@ import pytest
 from skte.report import write_report
 from tests.browser import CHROMIUM, Browser
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs chromium"),
+]
 
 NAMES = [f"Dataset{i:03d}_Some-Organ__nnUNetTrainer__nnUNetPlans__3d_fullres" for i in range(12)]
 COLUMN = (

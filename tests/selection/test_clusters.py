@@ -17,6 +17,8 @@ from skte.extraction import CaseStore
 from skte.selection._jobs import run_models
 from tests.reliability.models import Dying, Faulty, Killed
 
+pytestmark = pytest.mark.slow
+
 EXTRACTOR = SegmentationFeatureExtractor(n_class_samples=60, n_case_samples=60, window_size=8)
 BANK = [BankEntry(f"net{i}", Faulty, arguments={"seed": i}) for i in range(5)]
 

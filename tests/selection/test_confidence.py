@@ -223,6 +223,7 @@ class TestSelector:
         errors = np.sqrt(4 / 5 * (gaps**2).sum(axis=0))
         np.testing.assert_allclose(selector.results_["standard_error"], errors, rtol=1e-6)
 
+    @pytest.mark.slow
     def test_the_same_from_workers_and_for_each_estimator(self, cases, extractor):
         from skte import BankEntry
 

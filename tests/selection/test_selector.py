@@ -267,6 +267,7 @@ class TestFailures:
 
     @pytest.mark.parametrize("n_jobs", [1, 2])
     @pytest.mark.parametrize("error_score", ["raise", np.nan])
+    @pytest.mark.slow
     def test_a_broken_case_is_told_once_and_blames_no_model(self, cases, error_score, n_jobs):
         image = tio.ScalarImage(tensor=torch.full((1, 16, 16, 16), torch.nan))
         broken = tio.Subject(image=image, label=cases[1]["label"], case_id="broken")

@@ -1,0 +1,69 @@
+"""Every package that skte imports is one that it asks for."""
+
+import ast
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+import skte
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+
+
+def distribution(text):
+    """Name of a requirement, spelled as package indexes compare it."""
+    return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", text)[0]).lower()
+
+
+CORE = {distribution(text) for text in PROJECT["dependencies"]}
+EXTRAS = {
+    distribution(text)
+    for name, texts in PROJECT["optional-dependencies"].items()
+    if name not in ("dev", "docs", "test")
+    for text in texts
+}
+
+
+def imports(nodes):
+    """Top-level packages that statements import, functions and ``if TYPE_CHECKING`` aside."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield (node.module or "").partition(".")[0]
+
+
+def packages(at_import):
+    found = {}
+    for file in Path(skte.__file__).parent.rglob("*.py"):
+        tree = ast.parse(file.read_text("utf-8"))
+        for name in imports(tree.body if at_import else ast.walk(tree)):
+            if name != "skte" and name not in sys.stdlib_module_names:
+                found.setdefault(name, file.name)
+    return found
+
+
+def asked_for(name, declared):
+    return any(distribution(d) in declared for d in packages_distributions().get(name, [name]))
+
+
+@pytest.mark.parametrize("name", packages(at_import=True))
+def test_what_is_imported_with_skte_is_a_dependency(name):
+    assert asked_for(name, CORE), packages(at_import=True)[name]
+
+
+# The Ranking knows pandas where the user has it.
+@pytest.mark.parametrize("name", sorted({*packages(at_import=False)} - {"pandas"}))
+def test_what_is_imported_when_needed_is_a_dependency_or_an_extra(name):
+    assert asked_for(name, CORE | EXTRAS), packages(at_import=False)[name]
+
+
+def test_every_dependency_is_imported():
+    used = packages(at_import=False)
+    unused = {name for name in CORE if not any(asked_for(found, {name}) for found in used)}
+    assert unused == set()
