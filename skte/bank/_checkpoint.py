@@ -48,9 +48,9 @@ from skte._text import clean_text
 
 __all__ = ["Archive", "MalformedError", "RefusedGlobalsError", "check_shape", "read_torch_file"]
 
-# A program of this many steps takes two seconds. Checkpoints of large networks with the state
-# of their optimizer have a tenth of it.
-_MOST_STEPS = 1_000_000
+# A program of this many steps takes two seconds. A network of 1000 tensors with the state of its
+# optimizer has a tenth of it.
+_MOST_STEPS = 500_000
 _MOST_ITEMS = 2_000_000  # where shared containers are counted as often as they occur
 _MOST_DEPTH = 100
 _MOST_EDGE = 2**48
@@ -63,6 +63,10 @@ _KEY_STEPS = 1000
 _LONGEST_LINE = 1000
 
 _REMEDY = "the file is damaged or was not written by torch.save, and was refused"
+_NOT_PLAIN = (
+    "save network.state_dict() alone with torch.save, or pass trusted=True where you trust its "
+    "origin"
+)
 _BIG_ENDIAN = "its numbers are not little-endian", "save it again on another kind of machine"
 _TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 _TORCH_PROTOCOL = 1001
@@ -286,7 +290,8 @@ def check_shape(shape: Any, itemsize: int) -> int:
     # Beside an edge of 0 the others would pass, and their product overflow in C++.
     if math.prod(max(edge, 1) for edge in shape) > _MOST_EDGE:
         raise MalformedError(f"a tensor has the impossible shape {clean_text(shape, 100)}")
-    return math.prod(shape) * itemsize
+    n_bytes: int = math.prod(shape) * itemsize
+    return n_bytes
 
 
 def _read_archive(file: IO[bytes], archive: Archive, values: bool) -> Any:
@@ -311,7 +316,7 @@ def _read_archive(file: IO[bytes], archive: Archive, values: bool) -> Any:
     for storage in shapes.storages.values():
         if storage.n_bytes > place(storage)[1]:
             raise MalformedError(f"storage {clean_text(storage.key, 100)} is cut off")
-    if not values:
+    if not values or not shapes.n_tensors:
         return found
     machine = _Machine(lambda s: _fill(file, s, place(s)[0]), size)
     return machine.run(io.BytesIO(program))
@@ -331,7 +336,7 @@ def _read_legacy(file: IO[bytes], size: int, values: bool) -> Any:
     keys = machine.run(stream)
     places = _legacy_places(stream, keys, machine.storages)
     _check_content(found, machine, size)
-    if not values:
+    if not values or not machine.n_tensors:
         return found
     file.seek(start)
     program = io.BytesIO(file.read(stop - start))
@@ -409,6 +414,7 @@ class _Machine:
 
     def __init__(self, read: _Read | None, size: int) -> None:
         self.storages: dict[str, _Storage] = {}
+        self.n_tensors = 0
         self._read = read
         self._filled: dict[str, torch.UntypedStorage] = {}
         self._left, self._room = _MOST_STEPS, _MOST_COPIED + 4 * size
@@ -424,7 +430,7 @@ class _Machine:
             self.spend(1)
             step = _STEPS.get(opcode.name)
             if step is None:
-                raise MalformedError(f"it holds the instruction {opcode.name}")
+                raise MalformedError(f"it holds the instruction {opcode.name}", _NOT_PLAIN)
             try:
                 step(self, argument)
             except RefusedGlobalsError as error:
@@ -437,7 +443,7 @@ class _Machine:
         """Count steps, so that a small file cannot take for ever."""
         self._left -= n_steps
         if self._left < 0:
-            raise MalformedError(f"its program takes more than {_MOST_STEPS} steps")
+            raise MalformedError(f"its program takes more than {_MOST_STEPS} steps", _NOT_PLAIN)
 
     def copy(self, n_bytes: int) -> None:
         """Count bytes that are copied."""
@@ -445,13 +451,18 @@ class _Machine:
         if self._room < 0:
             raise MalformedError("its program copies the same bytes again and again")
 
+    def count_tensor(self) -> None:
+        """Count a tensor, which takes longer to make than a number."""
+        self.spend(_TENSOR_STEPS)
+        self.n_tensors += 1
+
     def tensor(
         self, storage: Any, offset: Any, size: Any, stride: Any, dtype: torch.dtype | None = None
     ) -> torch.Tensor:
         """Make a tensor that lies within its storage."""
         if type(storage) is not _Storage:
             raise MalformedError("a tensor has no storage")
-        self.spend(_TENSOR_STEPS)
+        self.count_tensor()
         kind = dtype or storage.dtype
         check_shape(size, kind.itemsize)
         if type(stride) not in (tuple, list) or len(stride) != len(size):
@@ -471,7 +482,7 @@ class _Machine:
 
     def array(self) -> torch.Tensor:
         """Make the tensor that BUILD will fill with a numpy array."""
-        self.spend(_TENSOR_STEPS)
+        self.count_tensor()
         tensor = torch.empty(0, device="meta" if self._read is None else "cpu")
         self._arrays[id(tensor)] = tensor
         return tensor
@@ -533,7 +544,7 @@ class _Machine:
         if type(value) is tuple and len(value) <= 16 and all(type(v) in _KEYS for v in value):
             self.spend(_KEY_STEPS)
         elif type(value) not in _KEYS:
-            raise MalformedError(f"it uses a {_spoken(value)} as key")
+            raise MalformedError(f"it uses a {_spoken(value)} as key", _NOT_PLAIN)
         elif type(value) is int and value.bit_length() > 64:
             self.spend(_KEY_STEPS)
         return value
@@ -563,7 +574,12 @@ class _Machine:
         elif type(target) is _Kind:
             _set_kind(target, state)
         elif id(target) in self._arrays:
-            self._arrays.pop(id(target)).data = self._filled_array(state)
+            match state:
+                case (int(), shape, kind, bool() as turned, data):
+                    filled = self.filled(data, kind, shape, "F" if turned else "C")
+                    self._arrays.pop(id(target)).data = filled
+                case _:
+                    raise MalformedError("the content of a numpy array is not one")
         else:
             raise MalformedError(f"it sets the state of a {_spoken(target)}")
 
@@ -582,34 +598,28 @@ class _Machine:
             raise MalformedError("a storage has two sizes or types")
         self.push(self.storages[storage.key])
 
-    def _filled_array(self, state: Any) -> torch.Tensor:
-        match state:
-            case (
-                int(),
-                tuple() as shape,
-                _Kind() as kind,
-                bool() as turned,
-                bytes() | str() as data,
-            ):
-                pass
-            case _:
-                raise MalformedError("the content of a numpy array is not numbers")
+    def filled(self, data: Any, kind: Any, shape: Any, order: Any) -> torch.Tensor:
+        """Make a tensor from the bytes of a numpy array."""
+        if type(data) is str:
+            data = _encode(self, data, "latin-1")
+        if type(kind) is not _Kind or type(data) not in (bytes, bytearray):
+            raise MalformedError("the content of a numpy array is not numbers", _NOT_PLAIN)
         if not _NUMBERS.fullmatch(kind.code):
-            raise MalformedError(f"a numpy array holds {kind.code!r}, which is not numbers")
-        dtype = np.dtype(kind.order + kind.code)
+            raise MalformedError(f"a numpy array holds {kind.code!r}, not numbers", _NOT_PLAIN)
+        self.count_tensor()
         self.copy(2 * len(data))
-        data = data.encode("latin-1") if isinstance(data, str) else data
-        if check_shape(shape, dtype.itemsize) != len(data):
+        dtype = np.dtype(kind.order + kind.code)
+        if check_shape(shape, dtype.itemsize) != len(data) or order not in ("C", "F"):
             raise MalformedError("a numpy array has another size than its shape")
         array = _plain_array(np.frombuffer(data, dtype))
-        tensor = torch.from_numpy(array.reshape(shape, order="F" if turned else "C"))
+        tensor = torch.from_numpy(array.reshape(shape, order=order))
         return tensor.to("meta") if self._read is None else tensor
 
 
 def _plain_array(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Copy an array to the byte order of this machine and a type that torch has."""
     if array.dtype == bool:
-        return array.view(np.uint8) != 0
+        return np.asarray(array.view(np.uint8) != 0)
     if array.dtype.itemsize > 8 and array.dtype.kind == "f":
         return array.astype(np.float64)
     if array.dtype.itemsize > 16:
@@ -646,11 +656,11 @@ def _check_content(found: Any, machine: _Machine, file_bytes: int) -> None:
             depth = 1 + max((part[2] for part in parts), default=0)
             if items > _MOST_ITEMS or depth > _MOST_DEPTH:
                 raise MalformedError(
-                    "its content is nested too deeply, or repeats itself too often"
+                    "its content is nested too deeply, or repeats itself too often", _NOT_PLAIN
                 )
             done[number] = items, sum(part[1] for part in parts), depth
         elif number in above:
-            raise MalformedError("its content holds itself")
+            raise MalformedError("its content holds itself", _NOT_PLAIN)
         elif number not in done:
             if type(value) in (torch.Tensor, torch.nn.Parameter):
                 done[number] = 1, value.numel() * value.element_size(), 0
@@ -661,7 +671,7 @@ def _check_content(found: Any, machine: _Machine, file_bytes: int) -> None:
                 waiting.append((value, True))
                 waiting += [(part, False) for part in _parts(value)]
             else:
-                raise MalformedError(f"it holds a {_spoken(value)} as a value")
+                raise MalformedError(f"it holds a {_spoken(value)} as a value", _NOT_PLAIN)
     n_bytes = max(done[id(found)][1], sum(s.n_bytes for s in machine.storages.values()))
     _check_memory(n_bytes, file_bytes)
 
@@ -673,7 +683,9 @@ def _parts(value: Any) -> list[Any]:
 
 
 def _spoken(value: Any) -> str:
-    return str(value) if isinstance(value, _Global) else type(value).__name__.strip("_")
+    if isinstance(value, _Global):
+        return str(value)
+    return {_Kind: "numpy.dtype", _Storage: "storage"}.get(type(value), type(value).__name__)
 
 
 # What globals stand for. Each takes the machine and the arguments that the file gives.
@@ -778,7 +790,8 @@ def _kind(machine: _Machine, code: Any, *flags: Any) -> _Kind:
     if not (_NUMBERS.fullmatch(code) or _CHARACTERS.fullmatch(code)):
         raise MalformedError(
             f"it holds values of numpy's type {clean_text(code, 40)!r}, which are neither "
-            "numbers nor text"
+            "numbers nor text",
+            _NOT_PLAIN,
         )
     return _Kind(code)
 
@@ -789,7 +802,9 @@ def _set_kind(kind: _Kind, state: Any) -> None:
         case (int(), ("<" | ">" | "|" | "=") as order, None, None, None, int(), int(), int()):
             kind.order = ">" if order == ">" else "<"
         case _:
-            raise MalformedError("a dtype of numpy has fields, or a state that is not one")
+            raise MalformedError(
+                "a dtype of numpy has fields, or a state that is not one", _NOT_PLAIN
+            )
 
 
 def _scalar(machine: _Machine, kind: Any, data: Any) -> Any:
@@ -818,6 +833,10 @@ def _reconstruct(machine: _Machine, name: Any, shape: Any, code: Any) -> torch.T
     return machine.array()
 
 
+def _from_buffer(machine: _Machine, data: Any, kind: Any, shape: Any, order: Any) -> torch.Tensor:
+    return machine.filled(data, kind, shape, order)
+
+
 def _tensor(machine: _Machine, storage: Any, offset: Any, size: Any, stride: Any) -> torch.Tensor:
     return machine.tensor(storage, offset, size, stride)
 
@@ -827,7 +846,7 @@ def _tensor_v2(
     hooks: Any, metadata: Any = None,
 ) -> torch.Tensor:  # fmt: skip
     if not (_is_empty(hooks) and _is_empty(metadata)):
-        raise MalformedError("a tensor has hooks, or is a conjugated or negative view")
+        raise MalformedError("a tensor has hooks, or is a conjugated or negative view", _NOT_PLAIN)
     return _with_grad(machine.tensor(storage, offset, size, stride), grad)
 
 
@@ -837,7 +856,9 @@ def _tensor_v3(
 ) -> torch.Tensor:  # fmt: skip
     kind = _DTYPES.get(dtype) if type(dtype) is str else None
     if not (_is_empty(hooks) and _is_empty(metadata)) or kind in (None, torch.bool):
-        raise MalformedError("a tensor has hooks, is a conjugated view, or is not of a plain type")
+        raise MalformedError(
+            "a tensor has hooks, is a conjugated view, or is not of a plain type", _NOT_PLAIN
+        )
     return _with_grad(machine.tensor(storage, offset, size, stride, kind), grad)
 
 
@@ -871,6 +892,13 @@ _TENSORS = (
     "torch._utils._rebuild_tensor_v3",
     "torch._utils._rebuild_parameter",
 )
+_BUILTIN_CALLS: dict[str, Callable[..., Any]] = {
+    "set": _set,
+    "frozenset": _set,
+    "bytes": _bytes,
+    "bytearray": _bytearray,
+    "complex": _complex,
+}
 _CALLS: dict[str, Callable[..., Any]] = {
     "collections.OrderedDict": _ordered,
     "collections.Counter": _counter,
@@ -880,17 +908,7 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "pytorch_lightning.utilities.parsing.AttributeDict": _empty_dict,
     "lightning.fabric.utilities.data.AttributeDict": _empty_dict,
     "lightning_fabric.utilities.data.AttributeDict": _empty_dict,
-    **{
-        f"{module}.{name}": call
-        for module in _BUILTINS
-        for name, call in {
-            "set": _set,
-            "frozenset": _set,
-            "bytes": _bytes,
-            "bytearray": _bytearray,
-            "complex": _complex,
-        }.items()
-    },
+    **{f"{module}.{name}": call for module in _BUILTINS for name, call in _BUILTIN_CALLS.items()},
     "_codecs.encode": _encode,
     "torch.Size": _size,
     "torch.device": _device,
@@ -908,6 +926,8 @@ _CALLS: dict[str, Callable[..., Any]] = {
         for core in ("core", "_core")
         for name, call in (("scalar", _scalar), ("_reconstruct", _reconstruct))
     },
+    "numpy.core.numeric._frombuffer": _from_buffer,
+    "numpy._core.numeric._frombuffer": _from_buffer,
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor_v2,
     "torch._utils._rebuild_tensor_v3": _tensor_v3,

@@ -179,6 +179,13 @@ def _archive(path: Path, whole: bool) -> Archive | None:
 def _refusal(refused: Sequence[str]) -> str:
     if any(name.startswith("torch.nn.modules.") for name in refused):
         what = "the file holds a whole pickled network, and unpickling one runs its code"
+    elif all(
+        name.startswith(
+            ("torch._utils._rebuild", "torch.per_", "torch.Q", "torch.serialization._get_layout")
+        )
+        for name in refused
+    ):
+        what = "the file holds sparse, quantized, nested or meta tensors, which are not read"
     else:
         what = "the file holds more than tensors, and reading the rest would run code"
     return (
