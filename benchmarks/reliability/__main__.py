@@ -1,6 +1,6 @@
 """Kill, fill, break and fuzz on purpose, and count what comes of it.
 
-    python -m benchmarks.reliability [--smoke] [--only kills faults fuzz]
+    python -m benchmarks.reliability [--smoke] [--only kills faults fuzz checkpoints]
 
 Everything is seeded. ``--again TARGET NUMBER`` tries one input of the fuzzing once more, with
 its traceback. Ends with 1 if anything was lost. Needs Linux.
@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from benchmarks._provenance import provenance, write_json
-from benchmarks.reliability import _faults, _kills
+from benchmarks.reliability import _checkpoints, _faults, _kills
 from benchmarks.reliability._fuzz import fuzz, try_one
 from benchmarks.reliability._page import write_page
 from benchmarks.reliability._place import Place, import_as_runs_do
@@ -63,6 +63,7 @@ def parts(place: Place, seed: int, n_jobs: int, smoke: bool) -> dict[str, dict[s
             name: partial(fuzz, name, 30 if smoke else N_INPUTS[name], seed, n_jobs)
             for name in TARGETS
         },
+        "checkpoints": _checkpoints.attacks(seed, n_jobs, smoke),
     }
 
 
@@ -77,7 +78,7 @@ def _slow(place: Place) -> dict[str, Callable]:
 def main() -> None:
     """Run the parts and write the result file and the page."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reliability", description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=["kills", "faults", "fuzz"])
+    parser.add_argument("--only", nargs="+", choices=["kills", "faults", "fuzz", "checkpoints"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--n-jobs", type=int, default=2)
     parser.add_argument("--again", nargs=2, metavar=("TARGET", "NUMBER"), help="one input again")
@@ -102,7 +103,10 @@ def main() -> None:
                 n_lost += len(found[name]["problems"])
                 line = {k: v for k, v in found[name].items() if k != "what"}
                 print(f"{part} {name} ({time.monotonic() - begun:.0f} s): {line}", flush=True)
-            if not args.smoke:
+            if part == "checkpoints" and not args.smoke:
+                found = {"seed": args.seed, **found}
+                write_json(_checkpoints.RESULT, {**provenance(), part: found})
+            elif not args.smoke:
                 now = provenance()
                 result[part] = {"seed": args.seed, "commit": now["commit"], **found}
                 known = {k: result[k] for k in ("kills", "faults", "fuzz") if k in result}

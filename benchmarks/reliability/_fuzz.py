@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import resource
+import shlex
 import signal
 import sys
 import tempfile
@@ -18,13 +19,15 @@ from typing import Any
 
 import numpy as np
 
-from tests.reliability.targets import TARGETS
+from tests.reliability import checkpoints
+from tests.reliability.targets import TARGETS, Target
 
 __all__ = ["fuzz", "try_one"]
 
 # A tiny file must not take more than this beyond what skte itself takes, nor longer.
 _MEMORY = 4 * 2**30
 _SECONDS = 60
+_FREE = ("/dev/null", "/proc/self/clear_refs")  # the latter only resets a count of memory
 # Of Python's audit events, those that no input may cause.
 _NEVER = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.startfile",
           "os.fork", "os.forkpty", "pty.spawn", "socket.connect", "socket.bind",
@@ -58,7 +61,7 @@ def fuzz(name: str, n: int, seed: int, n_jobs: int) -> dict[str, Any]:
         time.sleep(0.02)
     counts = sum((one.counts for one in watched), Counter())
     return {
-        "what": TARGETS[name].what,
+        "what": _target(name).what,
         "seed": seed,
         "n_tried": n,
         "outcomes": dict(counts.most_common()),
@@ -123,20 +126,27 @@ class _Watched:
     def _count(self, number: int, outcome: str) -> None:
         self.counts[outcome.partition(":")[0]] += 1
         if outcome.startswith("failure"):
-            again = f"--seed {self.seed} --again {self.name} {number}"
+            again = f"--seed {self.seed} --again {shlex.quote(self.name)} {number}"
             self.problems.append(f"{outcome[9:]} ({again})")
 
 
 def try_one(name: str, seed: int, number: int) -> None:
     """Try one input again, here, with its traceback."""
-    target = TARGETS[name]
+    target = _target(name)
     with tempfile.TemporaryDirectory() as folder:
         sound = target.prepare(Path(folder))
         print(target.attempt(_rng(name, seed, number), Path(folder), sound))
 
 
 def _rng(name: str, seed: int, number: int) -> np.random.Generator:
-    return np.random.default_rng([seed, list(TARGETS).index(name), number])
+    return np.random.default_rng([seed, [*TARGETS, *checkpoints.ATTACKS].index(name), number])
+
+
+def _target(name: str) -> Target:
+    if name in TARGETS:
+        return TARGETS[name]
+    attack = checkpoints.ATTACKS[name]
+    return Target(lambda _: attack, lambda rng, d, a: checkpoints.attempt(a, rng, d), name)
 
 
 def _work(sender: Any, name: str, seed: int, numbers: list[int]) -> None:
@@ -145,7 +155,7 @@ def _work(sender: Any, name: str, seed: int, numbers: list[int]) -> None:
     os.dup2(null, 1)
     os.dup2(null, 2)
     warnings.simplefilter("ignore")
-    target = TARGETS[name]
+    target = _target(name)
     with tempfile.TemporaryDirectory(prefix="skte-fuzz-") as place:
         folder = Path(place)
         sound = target.prepare(folder)
@@ -196,7 +206,7 @@ def _watch(folder: Path, seen: list[str]) -> None:
         elif event == "open" and isinstance(arguments[0], (str, bytes, Path)):
             path, flags = os.path.abspath(os.fsdecode(arguments[0])), arguments[2] or 0
             writing = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-            if writing and not path.startswith((inside, "/dev/null")):
+            if writing and not path.startswith((inside, *_FREE)):
                 seen.append(f"open {path} for writing")
         elif event in _WRITES and not os.path.abspath(str(arguments[0])).startswith(inside):
             seen.append(f"{event} {arguments[0]}")

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import pickle
-import re
-import zipfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
+from skte._text import clean_text
+from skte.bank._checkpoint import Archive, MalformedError, RefusedGlobalsError, read_torch_file
 from skte.bank._containers import pick_state_dict
 from skte.bank._safetensors import read_safetensors
 from skte.exceptions import BankError
@@ -21,10 +19,11 @@ from skte.exceptions import BankError
 __all__ = ["load_weights", "read_checkpoint"]
 
 _MOST_SHOWN = 5
-_DOS_FOLDER = 0x10
 _SUFFIXES = {
     ".onnx": "an ONNX graph, which has no modules to read features from",
-    ".pt2": "an exported program, which holds its own network: use BankEntry.from_exported",
+    ".pt2": "an exported program, which BankEntry.from_exported reads with its network",
+    ".npy": "an array of NumPy, which does not name the weights of layers",
+    ".npz": "an archive of NumPy, which skte does not read",
 }
 
 
@@ -103,7 +102,7 @@ def read_checkpoint(path: Path, *, trusted: bool = False, lazily: bool = False) 
     trusted : bool, default=False
         Read with ``weights_only=False``, which runs code if the file holds any.
     lazily : bool, default=False
-        Leave values on the disk until they are used, where the format allows.
+        Read no values: tensors are on the meta device, with their shapes and types.
 
     Returns
     -------
@@ -115,28 +114,23 @@ def read_checkpoint(path: Path, *, trusted: bool = False, lazily: bool = False) 
     BankError
         If the file is missing, truncated, of another format, or holds anything else.
     """
-    problem = _file_problem(path, whole=not lazily)
+    problem = _file_problem(path)
     if problem:
         raise BankError(f"Weights {path}: {problem}.")
-    if path.suffix == ".safetensors":
-        return read_safetensors(path)
     try:
-        with torch.serialization.safe_globals(_numpy_scalars()):
-            return torch.load(
-                path,
-                map_location="cpu",
-                weights_only=not trusted,
-                mmap=lazily and zipfile.is_zipfile(path),
-            )
-    except pickle.UnpicklingError as error:
-        refused = _refused_globals(path, error)
-        problem = _refusal(refused) if refused else _corrupt(error)
-        raise BankError(f"Weights {path}: {problem}.") from error
-    except Exception as error:
+        if path.suffix == ".safetensors":
+            return read_safetensors(path, values=not lazily)
+        archive = _archive(path, whole=not lazily)
+        if trusted:
+            return torch.load(path, map_location="cpu", weights_only=False)
+        return read_torch_file(path, archive, values=not lazily)
+    except RefusedGlobalsError as error:
+        raise BankError(f"Weights {path}: {_refusal(error.names)}.") from None
+    except Exception as error:  # what the file holds decides what is raised
         raise BankError(f"Weights {path}: {_corrupt(error)}.") from error
 
 
-def _file_problem(path: Path, whole: bool) -> str | None:
+def _file_problem(path: Path) -> str | None:
     if not path.exists():
         return "there is no such file"
     if path.is_dir():
@@ -145,8 +139,8 @@ def _file_problem(path: Path, whole: bool) -> str | None:
         return "this is no regular file; copy what it gives into one"
     if path.suffix in _SUFFIXES:
         return (
-            f"this is {_SUFFIXES[path.suffix]}; or save the network's state_dict() with "
-            "torch.save and name that file"
+            f"this is {_SUFFIXES[path.suffix]}; save the network's state_dict() with torch.save "
+            "and name that file"
         )
     with path.open("rb") as file:
         start = file.read(64)
@@ -154,78 +148,44 @@ def _file_problem(path: Path, whole: bool) -> str | None:
         return "the file is empty; copy or download it again"
     if start.startswith(b"version https://git-lfs"):
         return "this is a Git LFS pointer, not the file itself; run 'git lfs pull'"
-    if start.startswith(b"PK"):
-        return _archive_problem(path, whole)
     return None
 
 
-def _archive_problem(path: Path, whole: bool) -> str | None:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            parts = archive.infolist()
-            damaged = _damaged(archive) if whole else []
-    except Exception:  # the module raises errors of many kinds for damaged files
-        return "the file is truncated or corrupted; copy or download it again"
-    inner = {part.filename.partition("/")[2] for part in parts}
+def _archive(path: Path, whole: bool) -> Archive | None:
+    """Look at the parts of a file; None where it is not an archive."""
+    with path.open("rb") as file:
+        if file.read(2) != b"PK":
+            return None
+    archive = Archive(path)
+    inner = {name.partition("/")[2] for name in archive.parts}
     if "constants.pkl" in inner or any(name.startswith("code/") for name in inner):
-        return (
+        raise MalformedError(
             "this is TorchScript, whose layers cannot be hooked, so no features can be read; "
-            "save the state_dict() of the original nn.Module with torch.save"
+            "save the state_dict() of the original nn.Module with torch.save",
+            "",
         )
-    unpacked = sum(part.file_size for part in parts)
-    if unpacked > 2 * path.stat().st_size + 2**20:  # torch.save does not compress
-        return (
-            f"the archive unpacks to {unpacked} bytes, far more than its size; torch.save "
-            "writes no such file, so it is refused"
-        )
+    archive.check()
+    damaged = archive.damaged(path) if whole else []
     # torch.load does not look at checksums, and torch.save may be told to write none.
-    if 0 < len(damaged) < len(parts):
-        return (
+    if 0 < len(damaged) < len(archive.parts):
+        raise MalformedError(
             f"{_some('the checksum does not fit in', damaged)}: the file was changed or "
-            "damaged after it was written; copy or download it again"
+            "damaged after it was written",
+            "copy or download it again",
         )
-    return None
-
-
-def _damaged(archive: zipfile.ZipFile) -> list[str]:
-    """Names of parts that are not what was written, by their checksums."""
-    found = []
-    for part in archive.infolist():
-        try:
-            with archive.open(part) as file:
-                while file.read(2**20):
-                    pass
-            # torch.load takes it for a folder then, and returns memory that nothing filled.
-            if part.external_attr & _DOS_FOLDER and part.file_size:
-                found.append(part.filename)
-        except Exception:
-            found.append(part.filename)
-    return found
-
-
-def _numpy_scalars() -> list[Any]:
-    """Numbers that training code leaves in checkpoints, under old and new names."""
-    scalar = np.float64(0).__reduce__()[0]
-    kinds = (np.bool_, np.int32, np.int64, np.uint8, np.float16, np.float32, np.float64)
-    return [
-        np.dtype,
-        *{type(np.dtype(kind)) for kind in kinds},
-        (scalar, "numpy.core.multiarray.scalar"),
-        (scalar, "numpy._core.multiarray.scalar"),
-    ]
-
-
-def _refused_globals(path: Path, error: Exception) -> list[str]:
-    try:
-        with torch.serialization.safe_globals(_numpy_scalars()):
-            return list(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    except Exception:  # the old format, or a pickle too broken to look into
-        return re.findall(r"GLOBAL ([\w.]+)", str(error))[:1]
+    return archive
 
 
 def _refusal(refused: Sequence[str]) -> str:
     if any(name.startswith("torch.nn.modules.") for name in refused):
         what = "the file holds a whole pickled network, and unpickling one runs its code"
+    elif all(
+        name.startswith(
+            ("torch._utils._rebuild", "torch.per_", "torch.Q", "torch.serialization._get_layout")
+        )
+        for name in refused
+    ):
+        what = "the file holds sparse, quantized, nested or meta tensors, which are not read"
     else:
         what = "the file holds more than tensors, and reading the rest would run code"
     return (
@@ -236,10 +196,11 @@ def _refusal(refused: Sequence[str]) -> str:
 
 
 def _corrupt(error: Exception) -> str:
-    lines = str(error).splitlines() or [""]
-    reason = next((line for line in lines if line.startswith("Unsupported")), lines[0])[:200]
+    if isinstance(error, MalformedError):
+        return str(error)
+    reason = clean_text(error, 200)
     return (
-        "the file is truncated, corrupted, or no file of torch.save "
+        "the file is truncated, corrupted, or not a file of torch.save "
         f"({type(error).__name__}: {reason}); copy or download it again"
     )
 

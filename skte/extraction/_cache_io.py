@@ -9,11 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from skte._locks import lock, open_flags
+from skte._memory import memory_problem
 
 __all__ = ["read_file", "write_file"]
 
 _ATTEMPTS = 5
 _CHUNK = 2**24
+_COPIES = 2  # the file, and the arrays in it
 
 
 def read_file(path: Path, most: int | None = None) -> bytes:
@@ -34,7 +36,7 @@ def read_file(path: Path, most: int | None = None) -> bytes:
     Raises
     ------
     OSError
-        If it cannot be read, or is a link, a pipe or the like.
+        If it cannot be read, would take too much memory, or is a link, a pipe or the like.
     ValueError
         If it is larger than `most`.
     """
@@ -46,7 +48,10 @@ def read_file(path: Path, most: int | None = None) -> bytes:
             raise OSError(f"{path} is no plain file")
         if most is not None and status.st_size > most:
             raise ValueError(f"it has {status.st_size} bytes, more than {most}")
-        return file.read()
+        problem = memory_problem(_COPIES * status.st_size, status.st_size)
+        if problem:
+            raise OSError(f"{path} {problem}")
+        return file.read(status.st_size)
 
 
 def write_file(path: Path, data: bytes) -> None:
