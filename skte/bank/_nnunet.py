@@ -125,6 +125,7 @@ def _fields(
         "preprocessing": [*steps, NNUNetPreprocessing(**plan.preprocessing)],
         "activation": "sigmoid" if regions else "softmax",
         "trusted": trusted,
+        "trusted_packages": [plan.architecture.factory.partition(":")[0]] if trusted else [],
         "provenance": _provenance(plan, saved, weights, channels, labels),
     }
 
