@@ -217,9 +217,7 @@ def build_network(
     BankError
         If the factory fails or returns something else than a module.
     """
-    call, is_trusted = (
-        _resolve(factory, trusted) if isinstance(factory, str) else (factory, True)
-    )
+    call, is_trusted = _resolve(factory, trusted) if isinstance(factory, str) else (factory, True)
     shown = factory if isinstance(factory, str) else getattr(factory, "__qualname__", factory)
     limit = contextlib.nullcontext() if max_bytes is None else MemoryLimit(max_bytes)
     watch = Watch()
@@ -235,8 +233,7 @@ def build_network(
                 raise BankError(f"factory {shown} was stopped: {watch.stopped}.") from error
             given = clean_text(repr(dict(arguments)), 500)
             raise BankError(
-                f"factory {shown} failed with arguments {given}: "
-                f"{type(error).__name__}: {error}."
+                f"factory {shown} failed with arguments {given}: {type(error).__name__}: {error}."
             ) from error
     if not isinstance(network, nn.Module):
         raise BankError(f"factory {shown} returned a {type(network).__name__}, not an nn.Module.")

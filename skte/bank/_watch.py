@@ -109,9 +109,11 @@ class Watch:
             return "" if _is_below(text, self._places) else f"read {text[:200]!r}"
         if event == "ctypes.dlopen":
             text = str(args[0] or "")
-            return f"load {text[:200]!r}" if os.sep in text and not _is_below(
-                text, self._places
-            ) else ""
+            return (
+                f"load {text[:200]!r}"
+                if os.sep in text and not _is_below(text, self._places)
+                else ""
+            )
         if event in _STARTS:
             return "start a program"
         if event in _CHANGES:
