@@ -1,6 +1,6 @@
 """Kill, fill, break and fuzz on purpose, and count what comes of it.
 
-    python -m benchmarks.reliability [--smoke] [--only kills faults fuzz]
+    python -m benchmarks.reliability [--smoke] [--only kills faults factories fuzz]
 
 Everything is seeded. ``--again TARGET NUMBER`` tries one input of the fuzzing once more, with
 its traceback. Ends with 1 if anything was lost. Needs Linux.
@@ -22,11 +22,13 @@ import torch
 
 from benchmarks._provenance import provenance, write_json
 from benchmarks.reliability import _faults, _kills
+from benchmarks.reliability._factories import attack_factories
 from benchmarks.reliability._fuzz import fuzz, try_one
 from benchmarks.reliability._page import write_page
 from benchmarks.reliability._place import Place, import_as_runs_do
 from tests.reliability.targets import TARGETS
 
+_PARTS = ("kills", "faults", "factories", "fuzz")
 RESULT = Path(__file__).parent / "results" / "reliability.json"
 # Inputs of each door: the slow ones get fewer.
 N_INPUTS = {
@@ -59,6 +61,7 @@ def parts(place: Place, seed: int, n_jobs: int, smoke: bool) -> dict[str, dict[s
             "shared": lambda: _faults.shared_cache(place, 2 if smoke else 12, seed),
             **({} if smoke else _slow(place)),
         },
+        "factories": {"names": lambda: attack_factories(20 if smoke else 1)},
         "fuzz": {
             name: partial(fuzz, name, 30 if smoke else N_INPUTS[name], seed, n_jobs)
             for name in TARGETS
@@ -77,7 +80,7 @@ def _slow(place: Place) -> dict[str, Callable]:
 def main() -> None:
     """Run the parts and write the result file and the page."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reliability", description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=["kills", "faults", "fuzz"])
+    parser.add_argument("--only", nargs="+", choices=_PARTS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--n-jobs", type=int, default=2)
     parser.add_argument("--again", nargs=2, metavar=("TARGET", "NUMBER"), help="one input again")
@@ -105,10 +108,10 @@ def main() -> None:
             if not args.smoke:
                 now = provenance()
                 result[part] = {"seed": args.seed, "commit": now["commit"], **found}
-                known = {k: result[k] for k in ("kills", "faults", "fuzz") if k in result}
+                known = {k: result[k] for k in _PARTS if k in result}
                 result = {**now, **known}
                 write_json(RESULT, result)
-    if all(part in result for part in ("kills", "faults", "fuzz")) and not args.smoke:
+    if all(part in result for part in _PARTS if part != "factories") and not args.smoke:
         write_page(result)
     if n_lost:
         sys.exit(f"{n_lost} problems")

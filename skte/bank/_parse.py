@@ -117,7 +117,7 @@ def _parse_yaml(text: str, path: Path) -> Any:
 
 
 def _n_values(value: Any, known: dict[int, tuple[int, int]], depth: int) -> tuple[int, int]:
-    """Number of values and levels of nesting."""
+    """Return the number of values and levels of nesting."""
     if not isinstance(value, (Mapping, list)) or not value:
         return 1, 0
     if id(value) not in known:

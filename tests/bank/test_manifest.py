@@ -278,6 +278,8 @@ def test_without_pyyaml_the_extra_is_named(folder, monkeypatch):
 
 
 def test_reading_imports_and_builds_nothing(folder):
-    entry = read(folder, model(factory="no.such.package:build"), name="bank.json")["a"]
+    path = folder / "bank.json"
+    path.write_text(json.dumps(model(factory="no.such.package:build")))
+    entry = ModelBank.from_manifest(path, trusted_packages=["no.such"])["a"]
     with pytest.raises(BankError, match=r"Entry 'a': .*no module 'no'"):
         entry.load()
