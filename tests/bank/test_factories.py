@@ -18,6 +18,7 @@ OWN = """
 import functools, os, pathlib
 from os import mkdir
 from torch import load, nn
+from skte.demo import small_unet
 PATH = pathlib.Path("x")
 hidden = functools.partial(functools.partial(os.mkdir), "skte-ran")
 class Net(nn.Conv2d):
@@ -25,7 +26,7 @@ class Net(nn.Conv2d):
     def small(cls):
         return cls(1, 2, 1)
 def build():
-    return nn.Conv2d(1, 3, 1)
+    return small_unet(widths=(2, 4), n_classes=3)
 """
 
 
@@ -92,7 +93,7 @@ def test_trust_is_given_by_each_door(place, capsys):
         ModelBank.from_manifest(path, **trust),
         ModelBank.from_folder(place, **trust),
     ):
-        assert bank["a"].load().out_channels == 3
+        assert bank["a"].load().head.out_channels == 3
     assert BankEntry("a", "own_nets:Net.small", **trust).load().out_channels == 2
     for command in (["bank", "list"], ["bank", "check"], ["inspect", "--bank"]):
         assert main([*command, str(path)]) == 2
@@ -112,8 +113,8 @@ def test_trust_is_kept_for_a_bank_of_one_s_own(place, capsys):
     assert str(place / "config" / "skte" / "trusted.json") in capsys.readouterr().out
     write(bank, "own_nets:build")
     assert main(["bank", "check", str(bank)]) == 0
-    assert load_bank(bank)["a"].load().out_channels == 3
-    assert load_bank(bank / "bank.json")["a"].load().out_channels == 3
+    assert load_bank(bank)["a"].load().head.out_channels == 3
+    assert load_bank(bank / "bank.json")["a"].load().head.out_channels == 3
     # Not of other banks, of models that were added, nor of other manifests beside it.
     (bank / "added").mkdir()
     for path in (
@@ -130,7 +131,7 @@ def test_trust_is_kept_for_a_bank_of_one_s_own(place, capsys):
         load_bank(copy / "bank.json")
     # One that is there already, and a manifest by its own name.
     assert main(["bank", "init", str(bank / "other.json"), "--trust-package", "own_nets"]) == 0
-    assert load_bank(bank / "other.json")["a"].load().out_channels == 3
+    assert load_bank(bank / "other.json")["a"].load().head.out_channels == 3
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"/x": "own"}', '{"/x": ["os"]}'])
