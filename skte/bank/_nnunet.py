@@ -81,8 +81,8 @@ def nnunet_fields(
     ) as error:  # a value of a kind nobody writes
         raise BankError(
             f"nnU-Net folder {folder}: plans.json or dataset.json is not of the form that nnU-Net "
-            f"writes ({type(error).__name__}: {clean_text(error, 300)}); copy them again from where "
-            "it was trained"
+            f"writes ({type(error).__name__}: {clean_text(error, 300)}); copy them again from "
+            "where it was trained"
         ) from error
 
 

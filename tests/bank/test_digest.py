@@ -53,7 +53,8 @@ from skte.bank import BankEntry, entry_digest
 steps = [clip, tio.Compose([tio.ZNormalization(masking_method=tio.ZNormalization.mean)])]
 print(entry_digest(BankEntry.from_module("a", Net(), preprocessing=steps)))
 print(entry_digest(BankEntry("a", build, arguments={"scale": 2.0})))
-print(entry_digest(BankEntry("a", "nets_of_test:build", trusted_packages=["nets_of_test"], preprocessing=["ToCanonical"])))
+trust = {"trusted_packages": ["nets_of_test"]}
+print(entry_digest(BankEntry("a", "nets_of_test:build", preprocessing=["ToCanonical"], **trust)))
 """
 
 
