@@ -33,8 +33,8 @@ _EXAMPLE = """\
 # bank.yaml, and fill it in. Paths are relative to it and stay inside its folder.
 models:
   - name: my-unet
-    factory: package.module:function    # returns the network
-    arguments: {in_channels: 1}
+    factory: monai.networks.nets:UNet   # a function of your own: --trust-package PACKAGE
+    arguments: {spatial_dims: 3, in_channels: 1, out_channels: 2, channels: [8, 16], strides: [2]}
     weights: my-unet.safetensors        # or a state dict by torch.save
     preprocessing:
       - ToCanonical
