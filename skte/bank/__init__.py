@@ -8,6 +8,7 @@ from skte.bank._hub import download_snapshot
 from skte.bank._layers import find_decoder_layers, find_encoder_layers, find_layers
 from skte.bank._load import BankLike, load_bank
 from skte.bank._network import model_in_channels, model_spatial_dims
+from skte.bank._trust import keep_trust
 
 __all__ = [
     "BankEntry",
@@ -21,6 +22,7 @@ __all__ = [
     "find_decoder_layers",
     "find_encoder_layers",
     "find_layers",
+    "keep_trust",
     "load_bank",
     "model_in_channels",
     "model_spatial_dims",

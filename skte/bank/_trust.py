@@ -48,6 +48,16 @@ def keep_trust(bank: str | os.PathLike[str], packages: Iterable[str]) -> Path:
     -------
     Path
         The file that holds the note.
+
+    Raises
+    ------
+    BankError
+        If a package cannot be trusted for factories, or the note cannot be written.
+
+    Examples
+    --------
+    >>> from skte.bank import keep_trust
+    >>> keep_trust("bank", ["my_package"])  # doctest: +SKIP
     """
     path = _path()
     notes = _read(path)

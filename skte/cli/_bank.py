@@ -12,8 +12,7 @@ from typing import Any
 
 from skte._files import outside_problem
 from skte._table import format_table
-from skte.bank import BankEntry, ModelBank, download_snapshot
-from skte.bank._trust import check_packages, keep_trust
+from skte.bank import BankEntry, ModelBank, download_snapshot, keep_trust
 from skte.cli._bank_options import (
     add_trust_package_option,
     add_trusted_option,
@@ -76,11 +75,10 @@ def _init(args: argparse.Namespace) -> int:
     is_there = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
     if is_there and not args.trust_package:
         raise SkteError(f"{folder} is there already and not empty.")
-    check_packages(args.trust_package)
+    trust = keep_trust(folder, args.trust_package) if args.trust_package else None
     if not is_there:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "bank.example.yaml").write_text(_EXAMPLE)
-    trust = keep_trust(folder, args.trust_package) if args.trust_package else None
     if args.json:
         found = {"bank": str(folder)} | ({"trust": str(trust)} if trust else {})
         print(json.dumps(found, indent=1))
