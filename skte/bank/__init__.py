@@ -9,6 +9,7 @@ from skte.bank._layers import find_decoder_layers, find_encoder_layers, find_lay
 from skte.bank._load import BankLike, load_bank
 from skte.bank._manifest_schema import manifest_schema
 from skte.bank._network import model_in_channels, model_spatial_dims
+from skte.bank._trust import keep_trust
 
 __all__ = [
     "BankEntry",
@@ -22,6 +23,7 @@ __all__ = [
     "find_decoder_layers",
     "find_encoder_layers",
     "find_layers",
+    "keep_trust",
     "load_bank",
     "manifest_schema",
     "model_in_channels",

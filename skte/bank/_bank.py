@@ -80,13 +80,24 @@ class ModelBank(Sequence[BankEntry]):
         return tuple(entry.name for entry in self.entries)
 
     @classmethod
-    def from_manifest(cls, path: str | os.PathLike[str]) -> Self:
+    def from_manifest(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        trusted_packages: Collection[str] = (),
+        extra_roots: Collection[str | os.PathLike[str]] = (),
+    ) -> Self:
         """Read a bank from a YAML or JSON manifest.
 
         Parameters
         ----------
         path : path-like
-            The manifest. Paths in it are relative to its folder.
+            The manifest. Paths in it are relative to its folder, and may not leave it.
+        trusted_packages : collection of str
+            Packages or modules whose functions the manifest may name as factories,
+            beside those that ``skte bank init --trust-package`` keeps for it.
+        extra_roots : collection of path-like
+            Further folders that its paths and links may lead to.
 
         Returns
         -------
@@ -100,13 +111,20 @@ class ModelBank(Sequence[BankEntry]):
 
         Notes
         -----
-        ``load`` of an entry imports and calls the factory its manifest names. Use
-        manifests only from those whose code you would run.
+        ``load`` of an entry imports and calls the factory its manifest names: a class of
+        networks from a library that skte knows, or what a trusted package defines.
         """
-        return cls(read_manifest(path))
+        return cls(read_manifest(path, roots=tuple(extra_roots), trusted_packages=trusted_packages))
 
     @classmethod
-    def from_folder(cls, path: str | os.PathLike[str], *, trusted: Collection[str] = ()) -> Self:
+    def from_folder(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        trusted: Collection[str] = (),
+        trusted_packages: Collection[str] = (),
+        extra_roots: Collection[str | os.PathLike[str]] = (),
+    ) -> Self:
         """Make a bank of all models in a folder, whatever tool left them.
 
         Found are results folders of nnU-Net v2 (one fold of each), MONAI bundles,
@@ -120,6 +138,10 @@ class ModelBank(Sequence[BankEntry]):
         trusted : collection of str
             Paths, relative to the folder, of models that may run code when they are
             read; of entries of manifests their names.
+        trusted_packages : collection of str
+            Packages or modules whose functions manifests may name as factories.
+        extra_roots : collection of path-like
+            Further folders that links and paths may lead to.
 
         Returns
         -------
@@ -131,7 +153,7 @@ class ModelBank(Sequence[BankEntry]):
         BankError
             If nothing in the folder can be used; the message lists what there is.
         """
-        found = read_folder(path, trusted)
+        found = read_folder(path, trusted, trusted_packages, tuple(extra_roots))
         listed = "\n".join(f"  - {name}: {why}" for name, why in found.not_understood.items())
         if not found.entries:
             raise BankError(

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from skte.bank._factory import LiveModule, factory_name_problem
+from skte.bank._factory import LiveModule, factory_name_problem, package_problem
 from skte.bank._preprocessing import normalize_steps, step_problems
 
 __all__ = ["LARGEST_EDGE", "did_you_mean", "field_problems"]
@@ -35,6 +35,10 @@ def field_problems(values: Mapping[str, Any]) -> list[str]:
         problem = _CHECKS[field](value) if field in _CHECKS else None
         if problem:
             problems.append(problem if field in problem else f"{field} {problem}")
+    packages = values.get("trusted_packages", ())
+    if isinstance(values.get("factory"), str) and _packages(packages) is None:
+        problem = factory_name_problem(values["factory"], packages)
+        problems += [problem] if problem else []
     steps = values.get("preprocessing", ())
     if _steps(steps) is None:
         problems += step_problems(normalize_steps(steps))
@@ -68,11 +72,15 @@ def _name(value: Any) -> str | None:
 def _factory(value: Any) -> str | None:
     if isinstance(value, nn.Module):
         return "is a network; use BankEntry.from_module(name, network) for one at hand"
-    if isinstance(value, str):
-        return factory_name_problem(value)
-    if not callable(value):
+    if not isinstance(value, str) and not callable(value):
         return f"must be a callable or 'package.module:function', got {value!r}"
     return None
+
+
+def _packages(value: Any) -> str | None:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return f"must be a list of names of packages, got {value!r:.200}"
+    return next((problem for item in value if (problem := package_problem(item))), None)
 
 
 def _mapping(value: Any) -> str | None:
@@ -179,5 +187,6 @@ _CHECKS = {
     "source_head": _flag,
     "activation": _activation,
     "trusted": _flag,
+    "trusted_packages": _packages,
     "provenance": _mapping,
 }

@@ -21,7 +21,9 @@ from skte.exceptions import BankError
 __all__ = ["digest_problem", "entry_digest"]
 
 # Described in their own ways, or not at all; every other field counts as it is.
-_SPECIAL = ("name", "provenance", "factory", "arguments", "weights", "preprocessing")
+_SPECIAL = (
+    "name", "provenance", "factory", "arguments", "weights", "preprocessing", "trusted_packages",
+)  # fmt: skip
 
 
 def entry_digest(entry: BankEntry) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 import torchio as tio
 from torch import nn
 
+from skte._memory import free_memory
 from skte.bank._checks import field_problems
 from skte.bank._encoder import encoder_roots
 from skte.bank._equality import equal
@@ -22,6 +23,8 @@ from skte.bank._weights import load_weights
 from skte.exceptions import BankError
 
 __all__ = ["BankEntry"]
+
+_MOST_WITHOUT_WEIGHTS = 2**32  # bytes of a network; there is no file to compare with
 
 
 @dataclass(frozen=True, repr=False)
@@ -36,7 +39,10 @@ class BankEntry(FolderReaders):
     name : str
         Name of the model in the bank.
     factory : callable or str
-        Returns the network: a callable, or its name ``"package.module:function"``.
+        Returns the network: a callable, or its name ``"package.module:function"``. A name
+        is text, wherever it comes from: without `trusted_packages` it may be that of a
+        class of networks from a library that skte knows (MONAI, torch.nn, timm, ...), or
+        ``"skte.demo:small_unet"``.
     arguments : mapping, optional
         Keyword arguments of the factory.
     weights : path-like, optional
@@ -73,6 +79,9 @@ class BankEntry(FolderReaders):
         Whether reading the weights may run code that stands in their file. Only for
         files whose origin you trust as you would trust a program; manifests cannot set
         it.
+    trusted_packages : sequence of str, default=()
+        Packages or modules whose functions `factory` may name, because you would run
+        them; manifests cannot set it.
     provenance : mapping, optional
         Where the model comes from: free text for reports.
 
@@ -118,6 +127,7 @@ class BankEntry(FolderReaders):
     source_head: bool = True
     activation: str | None = "softmax"
     trusted: bool = False
+    trusted_packages: Sequence[str] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -130,6 +140,7 @@ class BankEntry(FolderReaders):
         self._set("provenance", dict(self.provenance))
         self._set("preprocessing", normalize_steps(self.preprocessing))
         self._set("weights", None if self.weights is None else Path(self.weights))
+        self._set("trusted_packages", tuple(self.trusted_packages))
         for name in ("layers", "window_size"):
             value = getattr(self, name)
             if isinstance(value, Sequence) and not isinstance(value, str):
@@ -195,7 +206,9 @@ class BankEntry(FolderReaders):
         if isinstance(self.factory, LiveModule):
             return self.factory.module
         try:
-            network = build_network(self.factory, self.arguments, self.name, self._max_bytes())
+            network = build_network(
+                self.factory, self.arguments, self.name, self._max_bytes(), self.trusted_packages
+            )
             if self.weights is not None:
                 load_weights(
                     network,
@@ -239,10 +252,12 @@ class BankEntry(FolderReaders):
 
     def _max_bytes(self) -> int | None:
         """Memory that a factory named by a file may take: some times that of the weights."""
-        if self.trusted or not isinstance(self.factory, str) or self.weights is None:
+        if self.trusted or not isinstance(self.factory, str):
             return None
-        path = Path(self.weights)
-        return 4 * path.stat().st_size + 2**28 if path.is_file() else None
+        path = None if self.weights is None else Path(self.weights)
+        if path is None or not path.is_file():
+            return min(_MOST_WITHOUT_WEIGHTS, free_memory() // 4)
+        return 4 * path.stat().st_size + 2**28
 
     def _trainer_hint(self) -> str:
         trainer = self.provenance.get("trainer", "nnUNetTrainer")

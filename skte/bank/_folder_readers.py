@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any, Self
 
 from skte.bank._exported import exported_fields
@@ -25,6 +26,7 @@ class FolderReaders:
         configuration: str | None = None,
         checkpoint: str | None = None,
         trusted: bool = False,
+        extra_roots: Sequence[str | os.PathLike[str]] = (),
         **fields: Any,
     ) -> Self:
         """Make an entry from a trained model of nnU-Net v2, without nnU-Net.
@@ -49,6 +51,8 @@ class FolderReaders:
         trusted : bool, default=False
             Lets the plans name any class and the checkpoint hold any pickle. Either runs
             code.
+        extra_roots : sequence of path-like
+            Folders beside this one that its links may lead to.
         **fields
             Other fields, such as ``layers``, in place of those read.
 
@@ -70,6 +74,7 @@ class FolderReaders:
             configuration=configuration,
             checkpoint=checkpoint,
             trusted=trusted,
+            extra_roots=extra_roots,
         )
         return cls(**{**read, **fields})
 
@@ -81,6 +86,7 @@ class FolderReaders:
         name: str | None = None,
         weights: str | os.PathLike[str] | None = None,
         trusted: bool = False,
+        extra_roots: Sequence[str | os.PathLike[str]] = (),
         **fields: Any,
     ) -> Self:
         """Make an entry from a MONAI bundle, reading its configuration as data.
@@ -100,6 +106,8 @@ class FolderReaders:
         trusted : bool, default=False
             Lets MONAI's own parser run the network's expressions (``$...``) and build
             any class, and the weights hold any pickle. All of that runs code.
+        extra_roots : sequence of path-like
+            Folders beside this one that its links may lead to.
         **fields
             Other fields, such as ``layers``, in place of those read.
 
@@ -114,7 +122,9 @@ class FolderReaders:
             If a file is missing, or what it says would run code; the message says what
             and how to go on.
         """
-        read = bundle_fields(folder, name=name, weights=weights, trusted=trusted)
+        read = bundle_fields(
+            folder, name=name, weights=weights, trusted=trusted, extra_roots=extra_roots
+        )
         return cls(**{**read, **fields})
 
     @classmethod

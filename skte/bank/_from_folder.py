@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from skte._files import outside_problem
 from skte.bank._entry import BankEntry
 from skte.bank._manifest import read_manifest
 from skte.bank._monai_bundle import is_bundle
 from skte.bank._nnunet import is_nnunet_folder
+from skte.bank._trust import MANIFESTS, check_packages
 from skte.bank._weights import read_checkpoint
 from skte.exceptions import BankError
 
-__all__ = ["MANIFESTS", "FolderContent", "read_folder"]
-
-#: Names of manifests that are looked for.
-MANIFESTS = ("bank.yaml", "bank.yml", "bank.json")
+__all__ = ["FolderContent", "read_folder"]
 
 _WEIGHTS = (".pt", ".pth", ".ckpt", ".safetensors", ".ts", ".onnx", ".pt2")
 _DEEPEST, _MOST_FOLDERS = 8, 10_000
@@ -40,7 +39,12 @@ class FolderContent:
     not_understood: dict[str, str] = field(default_factory=dict)
 
 
-def read_folder(path: str | os.PathLike[str], trusted: Collection[str] = ()) -> FolderContent:
+def read_folder(
+    path: str | os.PathLike[str],
+    trusted: Collection[str] = (),
+    trusted_packages: Collection[str] = (),
+    extra_roots: Sequence[str | os.PathLike[str]] = (),
+) -> FolderContent:
     """Look for models in a folder and the folders in it.
 
     Parameters
@@ -50,6 +54,10 @@ def read_folder(path: str | os.PathLike[str], trusted: Collection[str] = ()) -> 
     trusted : collection of str
         Paths, relative to the folder, of what may run code when it is read; of entries
         of manifests their names.
+    trusted_packages : collection of str
+        Packages whose functions manifests may name as factories.
+    extra_roots : sequence of path-like
+        Further folders that links and paths may lead to.
 
     Returns
     -------
@@ -65,7 +73,9 @@ def read_folder(path: str | os.PathLike[str], trusted: Collection[str] = ()) -> 
     root = Path(path)
     if not root.is_dir():
         raise BankError(f"There is no folder {root}.")
-    reader = _Reader(root, {Path(item).as_posix() for item in trusted})
+    packages = check_packages(trusted_packages)
+    names = {Path(item).as_posix() for item in trusted}
+    reader = _Reader(root, names, packages, (root, *extra_roots))
     reader.read(root)
     entries = _distinct(reader.found)
     listed = {
@@ -91,8 +101,14 @@ def read_folder(path: str | os.PathLike[str], trusted: Collection[str] = ()) -> 
 class _Reader:
     """Walks through a folder and notes what it finds."""
 
-    def __init__(self, root: Path, trusted: set[str]) -> None:
-        self.root, self.trusted = root, trusted
+    def __init__(
+        self,
+        root: Path,
+        trusted: set[str],
+        packages: tuple[str, ...],
+        roots: tuple[str | os.PathLike[str], ...],
+    ) -> None:
+        self.root, self.trusted, self.packages, self.roots = root, trusted, packages, roots
         self.content = FolderContent()
         self.found: list[tuple[str, BankEntry]] = []
         self.seen: set[str] = set()
@@ -108,14 +124,14 @@ class _Reader:
             )
             return
         if is_nnunet_folder(folder):
-            self._try(folder, BankEntry.from_nnunet)
+            self._try(folder, BankEntry.from_nnunet, extra_roots=self.roots)
         elif is_bundle(folder):
-            self._try(folder, BankEntry.from_monai_bundle)
+            self._try(folder, BankEntry.from_monai_bundle, extra_roots=self.roots)
         else:
             self._read_files(folder)
             around = (*around, folder.resolve())
             for inner in sorted(folder.iterdir()):
-                if not inner.is_dir() or inner.name.startswith("."):
+                if not inner.is_dir() or inner.name.startswith(".") or self._leads_out(inner):
                     continue
                 if inner.resolve() not in around:  # a link back would be read again and again
                     self.read(inner, depth + 1, around)
@@ -123,12 +139,14 @@ class _Reader:
     def _read_files(self, folder: Path) -> None:
         used: set[Path] = set()
         for name in MANIFESTS:
-            if (folder / name).is_file():
+            if (folder / name).is_file() and not self._leads_out(folder / name):
                 used |= self._read_manifest(folder / name)
         for file in sorted(folder.iterdir()):
             if file.suffix.lower() not in _WEIGHTS or not file.is_file():
                 continue
-            if file.suffix == ".pt2":
+            if self._leads_out(file):
+                continue
+            if file.suffix.lower() == ".pt2":
                 self._try(file, BankEntry.from_exported)
             elif file.absolute() not in used:
                 self.content.not_understood[self._name(file)] = _why_not(file)
@@ -136,18 +154,27 @@ class _Reader:
     def _read_manifest(self, path: Path) -> set[Path]:
         """Take the entries of a manifest; returns the files that they use."""
         try:
-            entries = read_manifest(path)
+            entries = read_manifest(path, roots=self.roots, trusted_packages=self.packages)
         except BankError as error:
             self.content.not_understood[self._name(path)] = str(error)
             return set()
         self.found += [(self._name(path), entry) for entry in entries]
         return {Path(entry.weights) for entry in entries if entry.weights is not None}
 
-    def _try(self, path: Path, read: object) -> None:
+    def _leads_out(self, path: Path) -> bool:
+        """Note a link that leads out of the folders that may be read."""
+        problem = outside_problem(path, self.roots)
+        if problem:
+            self.content.not_understood[self._name(path)] = f"not looked at: it {problem}"
+        return bool(problem)
+
+    def _try(self, path: Path, read: object, **options: object) -> None:
         name = self._name(path)
         self.seen.add(name)
         try:
-            entry: BankEntry = read(path, trusted=name in self.trusted)  # type: ignore[operator]
+            entry: BankEntry = read(  # type: ignore[operator]
+                path, trusted=name in self.trusted, **options
+            )
         except BankError as error:
             self.content.not_understood[name] = str(error)
         except Exception as error:  # a broken model does not cost the others

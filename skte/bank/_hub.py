@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from skte.bank._from_folder import MANIFESTS
+from skte._text import clean_text
+from skte.bank._trust import MANIFESTS
 from skte.exceptions import BankError
 
 __all__ = ["download_snapshot"]
 
 _REPOSITORY = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 # What describes and holds models; no programs.
-_PATTERNS = (
-    "*.json", "*.yaml", "*.yml", "*.pt", "*.pth", "*.pt2", "*.ckpt", "*.safetensors", "*.md",
-    "*.txt", "LICENSE*",
+_SUFFIXES = (
+    ".json", ".yaml", ".yml", ".pt", ".pth", ".pt2", ".ckpt", ".safetensors", ".md", ".txt",
 )  # fmt: skip
+_LONGEST = 240  # characters of a name; file systems end at 255 bytes
+_DEEPEST = 20
+_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
 def download_snapshot(
@@ -65,13 +69,14 @@ def download_snapshot(
         info: Any = huggingface_hub.HfApi(endpoint=endpoint).model_info(
             repository, revision=revision
         )
-        _check_names(repository, [file.rfilename for file in info.siblings or ()])
+        names = [file.rfilename for file in info.siblings or ()]
+        _check_names(repository, names)
         huggingface_hub.snapshot_download(
             repository,
             revision=info.sha,  # what was checked, not what it may have become
             local_dir=folder,
-            allow_patterns=list(_PATTERNS),
-            ignore_patterns=[f"*{name}" for name in MANIFESTS],
+            # Names and not patterns, which tell Bank.yaml from bank.yaml; file systems may not.
+            allow_patterns=[_literally(name) for name in names if _is_wanted(name)],
             endpoint=endpoint,
         )
     except BankError:
@@ -85,10 +90,48 @@ def download_snapshot(
     return Path(folder)
 
 
+def _is_wanted(name: str) -> bool:
+    """Whether a file describes or holds a model, and names no code."""
+    *folders, last = name.split("/")
+    if any(part.startswith(".") for part in (*folders, last)):
+        return False
+    plain = unicodedata.normalize("NFKC", last).casefold()
+    if plain in MANIFESTS:
+        return False
+    return plain.endswith(_SUFFIXES) or plain.startswith("license")
+
+
+def _literally(name: str) -> str:
+    return re.sub(r"([*?[])", r"[\1]", name)
+
+
 def _check_names(repository: str, names: list[str]) -> None:
+    taken: dict[str, str] = {}
     for name in names:
-        path = PurePosixPath(name.replace("\\", "/"))
-        if path.is_absolute() or ".." in path.parts or ":" in name:
-            raise BankError(
-                f"{repository} was refused: its file {name!r} would be written outside the folder."
+        problem = _name_problem(name)
+        if not problem and _is_wanted(name):
+            plain = unicodedata.normalize("NFC", name).casefold()
+            other = taken.setdefault(plain, name)
+            problem = (
+                "" if other == name else f"is the same as {clean_text(repr(other), 100)} on some"
             )
+            problem = problem and f"{problem} file systems"
+        if problem:
+            shown = clean_text(repr(name), 200)
+            raise BankError(f"{clean_text(repository)} was refused: its file {shown} {problem}.")
+
+
+def _name_problem(name: str) -> str:
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or ":" in name or "\\" in name:
+        return "would be written outside the folder"
+    parts = name.split("/")
+    if any(not part or part == "." or part != part.rstrip(". ") for part in parts):
+        return "has a part that file systems change (empty, or with a dot or space at its end)"
+    if any(len(part) > _LONGEST for part in parts) or len(parts) > _DEEPEST:
+        return "is longer or deeper than a file of a model needs"
+    if name != clean_text(name, len(name) + 5):
+        return "holds characters that nobody can see"
+    if any(_DEVICES.fullmatch(part) for part in parts):
+        return "is called as devices are on Windows"
+    return ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from torch import nn
@@ -27,7 +27,12 @@ BankLike: TypeAlias = (
 )
 
 
-def load_bank(bank: BankLike) -> ModelBank:
+def load_bank(
+    bank: BankLike,
+    *,
+    trusted_packages: Collection[str] = (),
+    extra_roots: Collection[str | os.PathLike[str]] = (),
+) -> ModelBank:
     """Make a `ModelBank` of anything that can be one.
 
     Parameters
@@ -35,6 +40,11 @@ def load_bank(bank: BankLike) -> ModelBank:
     bank : ModelBank, dict of str to nn.Module or BankEntry, list of BankEntry, or path
         A path leads to a YAML or JSON manifest, or to a folder of models. In a dict the
         key is the name, also of an entry that has another one.
+    trusted_packages : collection of str
+        Packages or modules whose functions a manifest may name as factories. Of a path
+        only: an entry has its own.
+    extra_roots : collection of path-like
+        Further folders that paths and links in the folder or manifest may lead to.
 
     Returns
     -------
@@ -54,8 +64,13 @@ def load_bank(bank: BankLike) -> ModelBank:
     ModelBank(['tiny'])
     """
     if isinstance(bank, (str, os.PathLike)):
-        is_folder = os.path.isdir(bank)
-        return ModelBank.from_folder(bank) if is_folder else ModelBank.from_manifest(bank)
+        read = ModelBank.from_folder if os.path.isdir(bank) else ModelBank.from_manifest
+        return read(bank, trusted_packages=trusted_packages, extra_roots=extra_roots)
+    if trusted_packages or extra_roots:
+        raise BankError(
+            "trusted_packages and extra_roots are about a path, and this bank is not one; give "
+            "trusted_packages to each BankEntry."
+        )
     if isinstance(bank, ModelBank):
         return bank
     if isinstance(bank, BankEntry):

@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from skte._files import outside_problem
+from skte._text import clean_text
 from skte.bank._checks import did_you_mean, field_problems
 from skte.bank._entry import BankEntry
-from skte.bank._parse import holds_itself, parse_file
+from skte.bank._parse import count_values, holds_itself, parse_file
+from skte.bank._trust import check_packages, kept_trust
 from skte.exceptions import BankError
 
 __all__ = ["FIELDS", "VERSION", "read_manifest"]
 
 VERSION = 1
 _TOP = ("version", "description", "defaults", "models")
-FIELDS = tuple(item.name for item in fields(BankEntry) if item.name != "trusted")
+# What only the user can say: a file that could, would trust itself.
+_OF_THE_USER = {
+    "trusted": "'trusted' is refused: no file can say of itself that it is to be trusted; say so "
+    "on the shell, --trusted NAME, or in Python: dataclasses.replace(bank[name], trusted=True)",
+    "trusted_packages": "'trusted_packages' is refused: no file can say of itself that it is to "
+    "be trusted; say so on the shell, --trust-package NAME, or in Python: load_bank(path, "
+    "trusted_packages=[...])",
+}
+FIELDS = tuple(item.name for item in fields(BankEntry) if item.name not in _OF_THE_USER)
 _REQUIRED = ("name", "factory")
+_MOST_SHOWN = 50  # problems
+_MOST_VALUES = 1_000_000  # in all models together, what they share written out
 
 
-def read_manifest(path: str | os.PathLike[str]) -> list[BankEntry]:
+def read_manifest(
+    path: str | os.PathLike[str],
+    *,
+    roots: Sequence[str | os.PathLike[str]] = (),
+    trusted_packages: Collection[str] = (),
+) -> list[BankEntry]:
     """Read the entries of a manifest.
 
     Parameters
@@ -30,6 +49,11 @@ def read_manifest(path: str | os.PathLike[str]) -> list[BankEntry]:
     path : path-like
         A ``.yaml``, ``.yml`` or ``.json`` file. Paths in it are relative to its folder
         and may not leave it.
+    roots : sequence of path-like
+        Further folders that paths and links may lead to.
+    trusted_packages : collection of str
+        Packages whose functions may be factories, beside those that this user keeps for
+        this manifest.
 
     Returns
     -------
@@ -42,32 +66,47 @@ def read_manifest(path: str | os.PathLike[str]) -> list[BankEntry]:
         If the file cannot be read, or with every problem there is in it.
     """
     path = Path(path)
+    packages = check_packages(trusted_packages)
     content = parse_file(path)
+    packages = tuple(dict.fromkeys((*packages, *kept_trust(path))))
     models, defaults, problems = _top_level(content)
     names: Counter[str] = Counter()
     recipes = []
+    cyclic: dict[int, bool] = {}
     for number, model in enumerate(models, start=1):
+        if len(problems) > _MOST_SHOWN:  # of a file that is no manifest at all
+            break
         label = f"model {number}"
         if not isinstance(model, Mapping):
-            problems.append(f"{label}: must map fields to values, got {model!r}")
+            problems.append(
+                f"{label}: must map fields to values, got {clean_text(repr(model), 100)}"
+            )
             continue
-        if holds_itself(model):
+        if holds_itself(model, cyclic):
             problems.append(f"{label}: holds itself: an alias (*) stands within its own anchor (&)")
             continue
         recipe = {**defaults, **model}
         if isinstance(recipe.get("name"), str):
             names[recipe["name"]] += 1
-            label = f"model {number} ({recipe['name']!r})"
-        problems += [f"{label}: {text}" for text in _recipe_problems(recipe, path.parent)]
-        recipes.append(recipe)
+            label = f"model {number} ({clean_text(repr(recipe['name']), 100)})"
+        found = [*_recipe_problems(recipe, packages), *_path_problems(recipe, path.parent, roots)]
+        problems += [f"{label}: {text}" for text in found]
+        recipes.append({**recipe, "trusted_packages": packages})
     repeated = [name for name, n in names.items() if n > 1]
     if repeated:
-        problems.append(f"names must be distinct; repeated: {repeated}")
+        shown = clean_text(repeated, 300)
+        problems.append(f"names must be distinct; repeated: {shown}; give each its own")
     if problems:
-        count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
-        listed = "\n".join(f"  - {problem}" for problem in problems)
-        raise BankError(f"Manifest {path} has {count}:\n{listed}")
+        raise BankError(_listed(path, problems))
     return [_entry(recipe, path.parent) for recipe in recipes]
+
+
+def _listed(path: Path, problems: list[str]) -> str:
+    more = len(problems) - _MOST_SHOWN
+    number = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
+    number = number if more <= 0 else f"more than {_MOST_SHOWN} problems"
+    text = "\n".join(f"  - {clean_text(problem, 1000)}" for problem in problems[:_MOST_SHOWN])
+    return f"Manifest {path} has {number}:\n{text}"
 
 
 def _top_level(content: Any) -> tuple[list[Any], dict[str, Any], list[str]]:
@@ -76,64 +115,75 @@ def _top_level(content: Any) -> tuple[list[Any], dict[str, Any], list[str]]:
         content = {"models": content}
     if not isinstance(content, Mapping):
         return [], {}, ["must hold a list of models under the key 'models'"]
-    problems = [
-        f"unknown key {key!r}; {did_you_mean(str(key), _TOP)}" for key in content if key not in _TOP
-    ]
+    problems = _unknown_keys(content, _TOP)
     if content.get("version", VERSION) != VERSION:
-        problems.append(
-            f"version is {content['version']!r}; this release of skte reads version {VERSION}"
-        )
-    defaults = {} if content.get("defaults") is None else content["defaults"]
+        shown = clean_text(repr(content["version"]), 100)
+        problems.append(f"version is {shown}; this release of skte reads version {VERSION}")
+    defaults = content.get("defaults") or {}
     if holds_itself(defaults):
         problems.append("defaults holds itself: an alias (*) stands within its own anchor (&)")
         defaults = {}
     if not isinstance(defaults, Mapping):
-        problems.append(f"defaults must map fields to values, got {defaults!r}")
+        problems.append(
+            f"defaults must map fields to values, got {clean_text(repr(defaults), 100)}"
+        )
         defaults = {}
     if "name" in defaults:
         problems.append("defaults cannot set 'name': every model needs its own")
     models = content.get("models")
     if not isinstance(models, list) or not models:
-        problems.append(f"models must be a list of at least one model, got {models!r}")
+        shown = clean_text(repr(models), 100)
+        problems.append(f"models must be a list of at least one model, got {shown}")
         models = []
+    if count_values(defaults) * len(models) > _MOST_VALUES:  # every model gets a copy
+        problems.append("defaults hold too much for so many models; write out what differs")
+        defaults = {}
     return models, dict(defaults), problems
 
 
-def _recipe_problems(recipe: Mapping[str, Any], folder: Path) -> list[str]:
-    problems = [f"{key!r} is missing" for key in _REQUIRED if key not in recipe]
-    problems += [
-        f"unknown key {key!r}; {did_you_mean(str(key), FIELDS)}"
-        for key in recipe
-        if key not in (*FIELDS, "trusted")
+def _unknown_keys(content: Mapping[Any, Any], known: Sequence[str]) -> list[str]:
+    """Name the first of the keys that nobody knows, with what they could have meant."""
+    unknown = itertools.islice((str(key) for key in content if key not in known), _MOST_SHOWN)
+    return [
+        f"unknown key {clean_text(repr(key), 100)}; {did_you_mean(key[:100], known)}"
+        for key in unknown
     ]
-    if "trusted" in recipe:
-        problems.append(
-            "'trusted' is refused: no file can say of itself that it is to be trusted; say so "
-            "on the shell, --trusted NAME, or in Python: dataclasses.replace(bank[name], "
-            "trusted=True)"
-        )
-    problems += field_problems({key: recipe[key] for key in FIELDS if key in recipe})
+
+
+def _recipe_problems(recipe: Mapping[str, Any], packages: Sequence[str]) -> list[str]:
+    problems = [f"{key!r} is missing" for key in _REQUIRED if key not in recipe]
+    problems += _unknown_keys(recipe, (*FIELDS, *_OF_THE_USER))
+    problems += [remedy for key, remedy in _OF_THE_USER.items() if key in recipe]
+    fields = {key: recipe[key] for key in FIELDS if key in recipe}
+    return problems + field_problems({**fields, "trusted_packages": packages})
+
+
+def _path_problems(
+    recipe: Mapping[str, Any], folder: Path, roots: Sequence[str | os.PathLike[str]]
+) -> list[str]:
     weights = recipe.get("weights")
-    if isinstance(weights, str) and weights:
-        problems += _path_problems(weights, folder)
-    return problems
-
-
-def _path_problems(weights: str, folder: Path) -> list[str]:
+    if not isinstance(weights, str) or not weights:
+        return []
+    shown = clean_text(repr(weights), 200)
     # Both conventions on every system: a manifest travels.
     forms = (PurePosixPath(weights), PureWindowsPath(weights))
-    if any(form.is_absolute() or form.anchor or ".." in form.parts for form in forms):
-        return [
-            f"weights {weights!r} is refused: a path must stay inside the manifest's folder, "
-            "so that a manifest from elsewhere cannot reach your other files; move the file "
-            "there, or name it in Python: BankEntry(..., weights=path)"
-        ]
+    leaves = any(form.is_absolute() or form.anchor or ".." in form.parts for form in forms)
     try:
+        problem = outside_problem(folder / weights, [*roots] if leaves else [folder, *roots])
         found = (folder / weights).is_file()
     except (OSError, ValueError):  # a name that no file can have, too long for instance
-        found = False
+        return [f"weights {shown}: there is no such file in the manifest's folder"]
+    if leaves and problem:
+        return [
+            f"weights {shown} is refused: a path must stay inside the manifest's folder, so that "
+            "a manifest from elsewhere cannot reach your other files; move the file there, name "
+            "it in Python: BankEntry(..., weights=path), or allow its folder with --allow-root "
+            "DIR or extra_roots=[...]"
+        ]
+    if problem:
+        return [f"weights {shown} {problem}"]
     if not found:
-        return [f"weights {weights!r:.200}: there is no such file in the manifest's folder"]
+        return [f"weights {shown}: there is no such file in the manifest's folder"]
     return []
 
 

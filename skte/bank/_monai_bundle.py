@@ -6,16 +6,17 @@ import importlib
 import inspect
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from skte._text import clean_text
 from skte.bank._containers import state_dict_places
 from skte.bank._monai_config import TARGET, class_name, has_expression, resolve
 from skte.bank._monai_transform import map_preprocessing
-from skte.bank._parse import parse_file
+from skte.bank._parse import check_inside, parse_file
 from skte.bank._weights import read_checkpoint
 from skte.exceptions import BankError, SkteWarning
 
@@ -27,6 +28,7 @@ _CONFIGS = tuple(
     for stem in ("inference", "evaluate", "train")
     for suffix in (".json", ".yaml", ".yml")
 )
+_METADATA = "configs/metadata.json"
 _NETWORK_KEYS = ("network_def", "network", "net", "model")
 # Arguments that let a network fetch weights, from where the file says or by default.
 _DOWNLOADS = {"pretrained": False, "use_pretrained": False, "pretrained_url": None}
@@ -44,6 +46,7 @@ def bundle_fields(
     name: str | None = None,
     weights: str | os.PathLike[str] | None = None,
     trusted: bool = False,
+    extra_roots: Sequence[str | os.PathLike[str]] = (),
 ) -> dict[str, Any]:
     """Read the fields of a `BankEntry` from a MONAI bundle.
 
@@ -51,7 +54,7 @@ def bundle_fields(
     ----------
     folder : path-like
         With ``configs`` and ``models``.
-    name, weights, trusted
+    name, weights, trusted, extra_roots
         As for `BankEntry.from_monai_bundle`.
 
     Returns
@@ -66,9 +69,14 @@ def bundle_fields(
     """
     folder = Path(folder)
     try:
-        return _fields(folder, name, weights, trusted)
+        check_inside(folder, [*_CONFIGS, _METADATA], extra_roots)
+        read = _fields(folder, name, weights, trusted)
+        if not weights:
+            check_inside(folder, [read["weights"]], extra_roots)
+        state_key = _state_key(read["weights"], trusted)
+        return {**read, "state_key": state_key}
     except BankError as error:
-        raise BankError(f"MONAI bundle {folder}: {error}") from error
+        raise BankError(f"MONAI bundle {folder}: {clean_text(error)}") from error
 
 
 def _fields(
@@ -101,7 +109,6 @@ def _fields(
         "factory": factory,
         "arguments": arguments,
         "weights": file,
-        "state_key": _state_key(file, trusted),
         "window_size": _window(config),
         "spatial_dims": n_axes if n_axes in (2, 3) else None,
         "in_channels": n_channels if isinstance(n_channels, int) else None,
@@ -274,7 +281,7 @@ def _activation(config: Mapping[str, Any]) -> str:
 def _metadata(folder: Path) -> dict[str, Any]:
     """Return what the bundle says of itself."""
     found: dict[str, Any] = {"format": "MONAI bundle"}
-    file = folder / "configs" / "metadata.json"
+    file = folder / _METADATA
     if file.is_file():
         content = parse_file(file, "Metadata")
         if isinstance(content, Mapping):

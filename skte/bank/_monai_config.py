@@ -15,6 +15,7 @@ __all__ = ["TARGET", "class_name", "has_expression", "resolve"]
 TARGET = "_target_"
 
 _DEEPEST = 50
+_INDEX = re.compile(r"[0-9]{1,6}")
 # References to lists of references multiply: with this many values a file describes no model.
 _MOST_VALUES = 100_000
 # Keys beside the arguments that MONAI's parser looks at.
@@ -69,12 +70,14 @@ def _resolve(config: Mapping[str, Any], value: Any, depth: int, seen: Iterator[i
 def _look_up(config: Mapping[str, Any], name: str) -> Any:
     found: Any = config
     for part in re.split(r"::|#", name):
-        if isinstance(found, list) and part.isdigit() and int(part) < len(found):
+        if isinstance(found, list) and _INDEX.fullmatch(part) and int(part) < len(found):
             found = found[int(part)]
         elif isinstance(found, Mapping) and part in found:
             found = found[part]
         else:
-            raise BankError(f"the reference '@{name}' leads nowhere: there is no {part!r}")
+            raise BankError(
+                f"the reference '@{name:.100}' leads nowhere: there is no {part[:100]!r}"
+            )
     return found
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from skte._text import clean_text
 from skte.bank._containers import pick_state_dict
 from skte.bank._nnunet_plans import NNUNetPlan, read_plan
 from skte.bank._nnunet_transform import NNUNetPreprocessing
-from skte.bank._parse import parse_file
+from skte.bank._parse import check_inside, parse_file
 from skte.bank._weights import read_checkpoint
 from skte.exceptions import BankError
 
@@ -25,6 +26,7 @@ _CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
 # What wrappers leave in front of every key.
 _PREFIXES = ("module.", "_orig_mod.")
 _KEY = "network_weights"
+_DESCRIPTIONS = ("plans.json", "dataset.json")
 
 
 def is_nnunet_folder(folder: Path) -> bool:
@@ -42,6 +44,7 @@ def nnunet_fields(
     configuration: str | None = None,
     checkpoint: str | None = None,
     trusted: bool = False,
+    extra_roots: Sequence[str | os.PathLike[str]] = (),
 ) -> dict[str, Any]:
     """Read the fields of a `BankEntry` from a results folder of nnU-Net v2.
 
@@ -49,7 +52,7 @@ def nnunet_fields(
     ----------
     folder : path-like
         With ``plans.json``, ``dataset.json`` and ``fold_*``.
-    name, fold, configuration, checkpoint, trusted
+    name, fold, configuration, checkpoint, trusted, extra_roots
         As for `BankEntry.from_nnunet`.
 
     Returns
@@ -64,25 +67,32 @@ def nnunet_fields(
     """
     folder = Path(folder)
     try:
-        return _fields(folder, name, fold, configuration, checkpoint, trusted)
+        _check_folder(folder)
+        weights = _weights_file(folder, fold, checkpoint)
+        check_inside(folder, [*_DESCRIPTIONS, weights], extra_roots)
+        return _fields(folder, name, configuration, weights, trusted)
     except BankError as error:
-        raise BankError(f"nnU-Net folder {folder}: {error}") from error
-    except (TypeError, ValueError, AttributeError) as error:  # a value of a kind nobody writes
+        raise BankError(f"nnU-Net folder {folder}: {clean_text(error)}") from error
+    except (
+        TypeError,
+        ValueError,
+        AttributeError,
+        OverflowError,
+    ) as error:  # a value of a kind nobody writes
         raise BankError(
             f"nnU-Net folder {folder}: plans.json or dataset.json is not of the form that nnU-Net "
-            f"writes ({type(error).__name__}: {error}); copy them again from where it was trained"
+            f"writes ({type(error).__name__}: {clean_text(error, 300)}); copy them again from "
+            "where it was trained"
         ) from error
 
 
 def _fields(
     folder: Path,
     name: str | None,
-    fold: int | str | None,
     configuration: str | None,
-    checkpoint: str | None,
+    weights: Path,
     trusted: bool,
 ) -> dict[str, Any]:
-    _check_folder(folder)
     if importlib.util.find_spec("dynamic_network_architectures") is None:
         raise BankError(
             "its networks come from the package dynamic-network-architectures, which is not "
@@ -91,7 +101,6 @@ def _fields(
     plans = parse_file(folder / "plans.json", "Plans")
     dataset = parse_file(folder / "dataset.json", "Description")
     channels = _channel_names(dataset)
-    weights = _weights_file(folder, fold, checkpoint)
     saved = read_checkpoint(weights, trusted=trusted, lazily=True)
     plan = read_plan(
         plans, configuration or _configuration(folder, plans, saved), len(channels), trusted=trusted
@@ -125,6 +134,7 @@ def _fields(
         "preprocessing": [*steps, NNUNetPreprocessing(**plan.preprocessing)],
         "activation": "sigmoid" if regions else "softmax",
         "trusted": trusted,
+        "trusted_packages": [plan.architecture.factory.partition(":")[0]] if trusted else [],
         "provenance": _provenance(plan, saved, weights, channels, labels),
     }
 
@@ -132,7 +142,7 @@ def _fields(
 def _check_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise BankError("there is no such folder")
-    missing = [name for name in ("plans.json", "dataset.json") if not (folder / name).is_file()]
+    missing = [name for name in _DESCRIPTIONS if not (folder / name).is_file()]
     if not missing and _folds(folder):
         return
     inside = sorted(str(p.parent) for p in folder.glob("*/plans.json"))

@@ -100,7 +100,7 @@ def _layer_class(key: str, name: Any, trusted: bool) -> Any:
     if package == _RESIDUAL and kind in _BLOCKS:
         return getattr(importlib.import_module(_RESIDUAL), kind)
     if trusted and package:
-        return resolve_factory(f"{package}:{kind}")
+        return resolve_factory(f"{package}:{kind}", [package])
     raise BankError(
         f"plans.json names {name!r} for {key}, which was refused: importing what a file names "
         f"runs code. Allowed are the layers of torch.nn and {', '.join(_BLOCKS)}. Where you "

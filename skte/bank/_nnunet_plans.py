@@ -14,6 +14,7 @@ from skte.exceptions import BankError
 __all__ = ["NNUNetPlan", "read_plan"]
 
 _PREPROCESSOR = "DefaultPreprocessor"
+_MOST_ANCESTORS = 20
 _REORIENTS = {
     "NaturalImage2DIO": False,
     "NibabelIO": False,
@@ -120,6 +121,8 @@ def _inherit(plans: Any, name: str) -> dict[str, Any]:
     while True:
         if name in seen:
             raise BankError(f"configurations inherit from each other in a circle: {seen}")
+        if len(seen) > _MOST_ANCESTORS:
+            raise BankError(f"configurations inherit from more than {_MOST_ANCESTORS} others")
         if not isinstance(known.get(name), Mapping):
             raise BankError(
                 f"there is no configuration {name!r} in plans.json; known: {', '.join(known)}"

@@ -1,60 +1,40 @@
-"""Reading a YAML or JSON file strictly: no key twice, nothing that holds itself."""
+"""Reading a YAML or JSON file strictly: no key twice, nothing that holds itself, all bounded."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from skte._files import outside_problem
+from skte._text import clean_text
 from skte.exceptions import BankError
 
-__all__ = ["holds_itself", "parse_file"]
+__all__ = ["check_inside", "count_values", "holds_itself", "parse_file"]
 
 
-# A file with more than this describes no models.
-_MOST_BYTES, _MOST_VALUES = 2**26, 1_000_000
+# A file with more than this describes no models. PyYAML takes 10 microseconds per byte.
+_MOST_BYTES = {".json": 2**22, ".yaml": 2**18, ".yml": 2**18}
+_MOST_VALUES, _DEEPEST = 1_000_000, 100
+_LONGEST_NUMBER = 1000  # characters; long ones take time that grows with the square
 
 
 def parse_file(path: Path, what: str = "Manifest") -> Any:
     """Return the content of a ``.yaml``, ``.yml`` or ``.json`` file; `what` messages call it."""
+    suffix = path.suffix.lower()
+    text = _read(path, suffix, what)
+    name = "JSON" if suffix == ".json" else "YAML"
     try:
-        n_bytes = path.stat().st_size
-        if path.suffix.lower() not in (".yaml", ".yml", ".json"):
-            raise BankError(
-                f"{what} {path} must be a .yaml, .yml or .json file"
-                + ("; name the file in this folder." if path.is_dir() else ".")
-            )
-        if n_bytes > _MOST_BYTES:
-            raise BankError(
-                f"{what} {path} was refused: it has {n_bytes} bytes, far more than "
-                "a description needs; check where it comes from."
-            )
-        text = path.read_text(encoding="utf-8-sig")  # editors may leave a byte order mark
-    except FileNotFoundError as error:
-        raise BankError(f"There is no {what.lower()} {path}.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise BankError(f"{what} {path} cannot be read: {error}.") from error
-    if path.suffix.lower() == ".json":
-        try:
-            return json.loads(text, object_pairs_hook=_distinct)
-        except (ValueError, RecursionError) as error:
-            raise BankError(f"{what} {path} is not valid JSON: {error}.") from error
-    return _parse_yaml(text, path, what)
-
-
-def _parse_yaml(text: str, path: Path, what: str) -> Any:
-    try:
-        import yaml
-    except ImportError as error:
-        raise BankError(
-            f"Reading {path} needs PyYAML: pip install skte[cli], or write it as JSON."
-        ) from error
-    try:
-        content = yaml.load(text, Loader=_loader())  # a SafeLoader: tags run nothing
-        n_values = 0 if holds_itself(content) else _n_values(content, {})
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise BankError(f"{what} {path} is not valid YAML: {error}.") from error
+        content = _parse_json(text) if suffix == ".json" else _parse_yaml(text, path)
+        n_values = 0 if holds_itself(content) else count_values(content)
+    except BankError:
+        raise
+    except RecursionError:
+        raise BankError(f"{what} {path} is not valid {name}: it is nested too deep.") from None
+    except Exception as error:  # PyYAML lets errors of many kinds through
+        raise BankError(f"{what} {path} is not valid {name}: {clean_text(error, 500)}.") from error
     if n_values > _MOST_VALUES:
         raise BankError(
             f"{what} {path} was refused: its aliases (*) stand for {n_values:.3g} values, more "
@@ -63,40 +43,122 @@ def _parse_yaml(text: str, path: Path, what: str) -> Any:
     return content
 
 
-def _n_values(value: Any, known: dict[int, int]) -> int:
-    """Count values with every alias written out, without writing them out."""
-    if not isinstance(value, (Mapping, list)):
-        return 1
+def check_inside(
+    folder: Path,
+    names: Iterable[str | os.PathLike[str]],
+    extra_roots: Sequence[str | os.PathLike[str]] = (),
+) -> None:
+    """Raise a `BankError` where a file of a folder is a link that leads out of it."""
+    for name in names:
+        problem = outside_problem(folder / name, [folder, *extra_roots])
+        if problem:
+            raise BankError(f"{os.path.relpath(folder / name, folder)} {problem}")
+
+
+def count_values(value: Any) -> int:
+    """Count values with every alias written out, without writing them out.
+
+    Raises
+    ------
+    ValueError
+        If containers are nested deeper than any description needs.
+    """
+    return _n_values(value, {}, 0)[0]
+
+
+def holds_itself(value: Any, known: dict[int, bool] | None = None) -> bool:
+    """Whether a container is found within itself, as an alias in YAML can have it.
+
+    `known` keeps what was found out about containers for the next call.
+    """
+    return _is_cyclic(value, set(), {} if known is None else known)
+
+
+def _read(path: Path, suffix: str, what: str) -> str:
+    try:
+        n_bytes = path.stat().st_size
+        if suffix not in _MOST_BYTES:
+            raise BankError(
+                f"{what} {path} must be a .yaml, .yml or .json file"
+                + ("; name the file in this folder." if path.is_dir() else ".")
+            )
+        if not path.is_file():
+            raise BankError(f"{what} {path} is not a regular file; name a file.")
+        if n_bytes > _MOST_BYTES[suffix]:
+            raise BankError(
+                f"{what} {path} was refused: it has {n_bytes} bytes, far more than a "
+                f"description needs ({_MOST_BYTES[suffix]}{_advice(suffix)}); check where it comes "
+                "from."
+            )
+        with path.open(encoding="utf-8-sig") as file:  # editors may leave a byte order mark
+            return file.read(_MOST_BYTES[suffix])
+    except FileNotFoundError as error:
+        raise BankError(f"There is no {what.lower()} {path}.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BankError(f"{what} {path} cannot be read: {error}.") from error
+
+
+def _advice(suffix: str) -> str:
+    return "" if suffix == ".json" else f", {_MOST_BYTES['.json']} as JSON"
+
+
+def _parse_json(text: str) -> Any:
+    return json.loads(text, object_pairs_hook=_distinct)
+
+
+def _parse_yaml(text: str, path: Path) -> Any:
+    try:
+        import yaml
+    except ImportError as error:
+        raise BankError(
+            f"Reading {path} needs PyYAML: pip install skte[cli], or write it as JSON."
+        ) from error
+    return yaml.load(text, Loader=_loader())  # a SafeLoader: tags run nothing
+
+
+def _n_values(value: Any, known: dict[int, tuple[int, int]], depth: int) -> tuple[int, int]:
+    """Return the number of values and levels of nesting."""
+    if not isinstance(value, (Mapping, list)) or not value:
+        return 1, 0
     if id(value) not in known:
+        if depth > _DEEPEST:
+            raise ValueError(f"it is nested deeper than {_DEEPEST} levels")
         items = value.values() if isinstance(value, Mapping) else value
-        known[id(value)] = 1 + sum(_n_values(item, known) for item in items)
+        n_values, n_levels = 1, 0
+        for item in items:
+            inner = _n_values(item, known, depth + 1)
+            n_values += inner[0]
+            n_levels = max(n_levels, inner[1] + 1)
+        known[id(value)] = n_values, n_levels
+    if depth + known[id(value)][1] > _DEEPEST:  # an alias of what was seen at a lesser depth
+        raise ValueError(f"it is nested deeper than {_DEEPEST} levels")
     return known[id(value)]
 
 
-def holds_itself(value: Any) -> bool:
-    """Whether a container is found within itself, as an alias in YAML can have it."""
-    return _is_cyclic(value, set(), set())
-
-
-def _is_cyclic(value: Any, above: set[int], done: set[int]) -> bool:
-    if not isinstance(value, (Mapping, list)) or id(value) in done:
+def _is_cyclic(value: Any, above: set[int], known: dict[int, bool]) -> bool:
+    if not isinstance(value, (Mapping, list)) or not value:
         return False
+    if id(value) in known:
+        return known[id(value)]
     if id(value) in above:
         return True
     above.add(id(value))
     items = value.values() if isinstance(value, Mapping) else value
-    found = any(_is_cyclic(item, above, done) for item in items)
+    found = any(_is_cyclic(item, above, known) for item in items)
     above.remove(id(value))
-    done.add(id(value))
+    known[id(value)] = found
     return found
 
 
 def _distinct(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    repeated = [key for i, key in enumerate(keys) if key in keys[:i]]
-    if repeated:
-        raise ValueError(f"the key {repeated[0]!r} stands twice in one object; keep one")
-    return dict(pairs)
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        repeated = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(
+            f"the key {clean_text(repr(repeated), 100)} stands twice in one object; keep one"
+        )
+    return found
 
 
 def _loader() -> Any:
@@ -104,6 +166,8 @@ def _loader() -> Any:
     import yaml
 
     class Loader(yaml.SafeLoader):
+        n_merged = 0
+
         def compose_mapping_node(self, anchor: Any) -> Any:
             node = super().compose_mapping_node(anchor)
             seen: set[tuple[str, str]] = set()
@@ -111,10 +175,33 @@ def _loader() -> Any:
                 if not isinstance(key, yaml.ScalarNode):
                     continue
                 if (key.tag, key.value) in seen:
+                    shown = clean_text(repr(key.value), 100)
                     raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {key.value!r} stands twice; keep one", key.start_mark
+                        None, None, f"the key {shown} stands twice; keep one", key.start_mark
                     )
                 seen.add((key.tag, key.value))
             return node
 
+        def flatten_mapping(self, node: Any) -> None:
+            # Merges (<<) of merges multiply before anything is built.
+            for key, value in list(node.value):
+                if key.tag != "tag:yaml.org,2002:merge":
+                    continue
+                sources = value.value if isinstance(value, yaml.SequenceNode) else [value]
+                for source in sources:
+                    if isinstance(source, yaml.MappingNode):
+                        self.flatten_mapping(source)
+                        self.n_merged += len(source.value) + 1
+                    if self.n_merged > _MOST_VALUES:
+                        raise ValueError("its merges (<<) stand for more values than memory holds")
+            super().flatten_mapping(node)
+
+        def construct_number(self, node: Any) -> Any:
+            if len(node.value) > _LONGEST_NUMBER:
+                raise ValueError(f"a number of {len(node.value)} characters")
+            kind = node.tag.rpartition(":")[2]
+            return getattr(self, f"construct_yaml_{kind}")(node)
+
+    for kind in ("int", "float"):
+        Loader.add_constructor(f"tag:yaml.org,2002:{kind}", Loader.construct_number)
     return Loader

@@ -10,9 +10,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from skte._files import outside_problem
 from skte._table import format_table
-from skte.bank import BankEntry, ModelBank, download_snapshot
-from skte.cli._bank_options import add_trusted_option, open_bank, tell_problems
+from skte.bank import BankEntry, ModelBank, download_snapshot, keep_trust
+from skte.cli._bank_options import (
+    add_trust_package_option,
+    add_trusted_option,
+    open_bank,
+    tell_problems,
+)
 from skte.cli._inspect_bank import describe_entry, show_entry
 from skte.exceptions import SkteError, SkteWarning
 
@@ -26,8 +32,8 @@ _EXAMPLE = """\
 # bank.yaml, and fill it in. Paths are relative to it and stay inside its folder.
 models:
   - name: my-unet
-    factory: package.module:function    # returns the network
-    arguments: {in_channels: 1}
+    factory: monai.networks.nets:UNet   # a function of your own: --trust-package PACKAGE
+    arguments: {spatial_dims: 3, in_channels: 1, out_channels: 2, channels: [8, 16], strides: [2]}
     weights: my-unet.safetensors        # or a state dict by torch.save
     preprocessing:
       - ToCanonical
@@ -49,7 +55,9 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         action.set_defaults(run=run)
         action.add_argument("bank", metavar="BANK", help="the bank's folder, or a manifest")
         action.add_argument("--json", action="store_true", help="print JSON instead of text")
-        if name != "init":
+        if name == "init":
+            add_trust_package_option(action)
+        else:
             add_trusted_option(action)
         if name == "check":
             action.add_argument("--entry", metavar="NAME", help="this model only")
@@ -64,14 +72,24 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
 
 def _init(args: argparse.Namespace) -> int:
     folder = Path(args.bank)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    is_there = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    if is_there and not args.trust_package:
         raise SkteError(f"{folder} is there already and not empty.")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "bank.example.yaml").write_text(_EXAMPLE)
+    trust = keep_trust(folder, args.trust_package) if args.trust_package else None
+    if not is_there:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "bank.example.yaml").write_text(_EXAMPLE)
     if args.json:
-        print(json.dumps({"bank": str(folder)}, indent=1))
+        found = {"bank": str(folder)} | ({"trust": str(trust)} if trust else {})
+        print(json.dumps(found, indent=1))
         return 0
-    print(f"{folder} is ready: add models with 'skte bank add {folder} SOURCE'")
+    if not is_there:
+        print(f"{folder} is ready: add models with 'skte bank add {folder} SOURCE'")
+    if trust:
+        print(
+            f"Factories of {', '.join(args.trust_package)} may be named by the manifest of "
+            f"{folder}, on this machine and for you; this is kept in {trust}"
+        )
     return 0
 
 
@@ -87,7 +105,7 @@ def _add(args: argparse.Namespace) -> int:
         raise SkteError(f"{target} is there already: remove it first, or pass --as.")
     args.trusted = _within(args.trusted, bank, target)
     try:
-        _fetch(args.source, target)
+        _fetch(args.source, target, args.allow_root)
         found, problems = open_bank(str(target), args)
     except BaseException:
         _remove(target, bank)
@@ -125,7 +143,7 @@ def _target(bank: Path, source: str, name: str | None) -> Path:
     return bank / path.parent.name / path.name if "__" in path.name else bank / path.name
 
 
-def _fetch(source: str, target: Path) -> None:
+def _fetch(source: str, target: Path, roots: list[str]) -> None:
     if source.startswith(_HUB):
         repository, _, revision = source.removeprefix(_HUB).partition("@")
         download_snapshot(repository, target, revision=revision or None)
@@ -133,7 +151,17 @@ def _fetch(source: str, target: Path) -> None:
         target.mkdir(parents=True)
         shutil.copy2(source, target)
     else:
-        shutil.copytree(source, target, ignore=_left_behind)
+        root = Path(source)
+
+        def ignore(folder: str, names: list[str]) -> Iterable[str]:
+            left = set(_left_behind(folder, names))
+            for name in sorted(set(names) - left):  # links are followed
+                problem = outside_problem(Path(folder, name), [root, *roots])
+                if problem:
+                    raise SkteError(f"{Path(folder, name)} {problem}.")
+            return left
+
+        shutil.copytree(source, target, ignore=ignore)
 
 
 def _left_behind(folder: str, names: list[str]) -> Iterable[str]:

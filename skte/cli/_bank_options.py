@@ -12,11 +12,17 @@ from typing import Any
 from skte.bank import ModelBank
 from skte.exceptions import BankError, SkteWarning
 
-__all__ = ["add_trusted_option", "for_shell", "open_bank", "tell_problems"]
+__all__ = [
+    "add_trust_package_option",
+    "add_trusted_option",
+    "for_shell",
+    "open_bank",
+    "tell_problems",
+]
 
 
 def add_trusted_option(parser: Any) -> None:
-    """Add ``--trusted`` to a parser or group."""
+    """Add ``--trusted`` and ``--trust-package`` to a parser or group."""
     parser.add_argument(
         "--trusted",
         action="append",
@@ -25,17 +31,30 @@ def add_trusted_option(parser: Any) -> None:
         help="this model may run code when it is read: its path relative to the bank's folder, "
         "or its name in a manifest; may be repeated, and is stored nowhere",
     )
+    add_trust_package_option(parser)
+
+
+def add_trust_package_option(parser: Any) -> None:
+    """Add ``--trust-package`` to a parser or group."""
+    parser.add_argument(
+        "--trust-package",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="manifests may name functions of this package or module as factories; may be repeated",
+    )
 
 
 def open_bank(path: str, args: argparse.Namespace) -> tuple[ModelBank, list[str]]:
     """Return a bank, its trusted models marked, and what was not understood of its folder."""
+    limits = {"trusted_packages": args.trust_package, "extra_roots": args.allow_root}
     with warnings.catch_warnings():
         # It is a problem, told at the end.
         warnings.filterwarnings("ignore", "Folder ", SkteWarning)
         if Path(path).is_dir():
-            bank = ModelBank.from_folder(path, trusted=args.trusted)
+            bank = ModelBank.from_folder(path, trusted=args.trusted, **limits)
         else:
-            bank = _trust(ModelBank.from_manifest(path), args.trusted)
+            bank = _trust(ModelBank.from_manifest(path, **limits), args.trusted)
     return bank, [f"{name}: {why}" for name, why in bank.not_understood.items()]
 
 

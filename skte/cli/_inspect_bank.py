@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from skte._memory import memory_problem
 from skte._table import format_table
 from skte.bank import (
     BankEntry,
@@ -23,6 +25,7 @@ from skte.extraction import SegmentationFeatureExtractor
 __all__ = ["describe_entry", "show_entry"]
 
 _EXAMPLE_EDGE = 64  # voxels; for entries that name no window
+_PER_VOXEL = 64  # bytes of a window and its feature maps, for a few channels each
 _SHOWN_DEPTH = 2  # modules nested deeper are shown with --all only
 
 
@@ -93,6 +96,9 @@ def _example(entry: BankEntry, network: nn.Module) -> torch.Tensor:
         raise BankError(f"{' and '.join(missing)} cannot be told; name them in the entry.")
     window = entry.window_size or _EXAMPLE_EDGE
     edges = (window,) * n_axes if isinstance(window, int) else tuple(window)[:n_axes]
+    problem = memory_problem(_PER_VOXEL * n_channels * math.prod(edges))
+    if problem:
+        raise BankError(f"a window of {' x '.join(map(str, edges))} voxels {problem}")
     parameter = next(network.parameters(), torch.empty(0))
     return torch.zeros(1, n_channels, *edges, device=parameter.device)
 

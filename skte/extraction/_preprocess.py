@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from skte.bank import BankEntry
 from skte.datasets import Case
 from skte.exceptions import ExtractionError, SkteWarning
+from skte.extraction._step_sizes import size_problem
 
 __all__ = ["carry_voxels", "preprocess_case"]
 
@@ -44,14 +45,21 @@ def preprocess_case(case: Case, entry: BankEntry) -> tuple[torch.Tensor, NDArray
     Raises
     ------
     ExtractionError
-        If the preprocessing fails or leaves NaN or Inf.
+        If the preprocessing fails, would take too much memory, or leaves NaN or Inf.
     """
     transform = entry.transform()
     if transform is None:
         return case.image, np.eye(4)
     where = f"entry {entry.name!r}, case {case.case_id!r}"
     try:
-        image = transform(case.to_image())
+        image = case.to_image()
+        for step in transform.transforms:
+            problem = size_problem(step, image)
+            if problem:
+                raise ExtractionError(f"Preprocessing was stopped ({where}): {problem}.")
+            image = step(image)
+    except ExtractionError:
+        raise
     except (Exception, SystemExit) as error:
         raise ExtractionError(
             f"Preprocessing failed ({where}): {type(error).__name__}: {error}"

@@ -53,7 +53,8 @@ from skte.bank import BankEntry, entry_digest
 steps = [clip, tio.Compose([tio.ZNormalization(masking_method=tio.ZNormalization.mean)])]
 print(entry_digest(BankEntry.from_module("a", Net(), preprocessing=steps)))
 print(entry_digest(BankEntry("a", build, arguments={"scale": 2.0})))
-print(entry_digest(BankEntry("a", "nets_of_test:build", preprocessing=["ToCanonical"])))
+trust = {"trusted_packages": ["nets_of_test"]}
+print(entry_digest(BankEntry("a", "nets_of_test:build", preprocessing=["ToCanonical"], **trust)))
 """
 
 
@@ -91,7 +92,14 @@ def test_digests_are_the_same_in_every_process(nets, tmp_path):
     here = [
         entry_digest(BankEntry.from_module("a", nets.Net(), preprocessing=steps)),
         entry_digest(BankEntry("a", nets.build, arguments={"scale": 2.0})),
-        entry_digest(BankEntry("a", "nets_of_test:build", preprocessing=["ToCanonical"])),
+        entry_digest(
+            BankEntry(
+                "a",
+                "nets_of_test:build",
+                trusted_packages=["nets_of_test"],
+                preprocessing=["ToCanonical"],
+            )
+        ),
     ]
     assert found == [here, here]
     assert len(set(here)) == 3
@@ -144,7 +152,7 @@ def test_weights_that_cannot_be_read_are_named(tmp_path):
         {"source_head": False},
         {"activation": None},
         {"activation": "sigmoid"},
-        {"factory": "skte.demo:write_msd"},
+        {"factory": "torch.nn:Conv3d"},
         {"factory": small_unet},
     ],
     ids=lambda fields: next(iter(fields)),  # values print with addresses
@@ -197,7 +205,7 @@ def test_running_and_training_change_nothing(nets):
 
 def test_an_edit_of_the_code_counts(nets, tmp_path):
     entries = [
-        BankEntry("a", "nets_of_test:build"),
+        BankEntry("a", "nets_of_test:build", trusted_packages=["nets_of_test"]),
         BankEntry("a", nets.build),
         BankEntry.from_module("a", nets.Net()),
         BankEntry("a", "skte.demo:small_unet", preprocessing=[nets.clip]),
@@ -213,7 +221,7 @@ def test_files_beside_a_package_count(tmp_path, monkeypatch):
     (package / "__init__.py").write_text("from package_of_test.nets import build")
     (package / "nets.py").write_text(MODULE)
     monkeypatch.syspath_prepend(tmp_path)
-    recipe = BankEntry("a", "package_of_test:build")
+    recipe = BankEntry("a", "package_of_test:build", trusted_packages=["package_of_test"])
     before = entry_digest(recipe)
     (package / "nets.py").write_text(MODULE.replace("0, 1", "0, 2"))
     assert entry_digest(recipe) != before
@@ -223,9 +231,8 @@ def test_files_beside_a_package_count(tmp_path, monkeypatch):
 def test_a_factory_that_cannot_be_found_has_a_digest(monkeypatch):
     monkeypatch.setitem(sys.modules, "module_without_spec", types.ModuleType("no_spec"))
     # Whether it can be built is another question, which loading answers.
-    assert entry_digest(BankEntry("a", "no_such_package_here.nets:build"))
-    assert entry_digest(BankEntry("a", "skte.no.such.module:build"))
-    assert entry_digest(BankEntry("a", "module_without_spec:build"))
+    for module in ("no_such_package_here.nets", "monai.no.such.module", "module_without_spec"):
+        assert entry_digest(BankEntry("a", f"{module}:build", trusted_packages=[module]))
 
 
 class Odd:
@@ -374,7 +381,9 @@ def test_code_below_folders_without_init_counts(tmp_path, monkeypatch):
     module.parent.mkdir(parents=True)
     module.write_text("def build(): ...")
     monkeypatch.syspath_prepend(tmp_path)
-    entry = BankEntry("a", "outer_of_test.middle.inner.nets:build")
+    entry = BankEntry(
+        "a", "outer_of_test.middle.inner.nets:build", trusted_packages=["outer_of_test"]
+    )
     before = entry_digest(entry)
     assert before is not None
     module.write_text("def build(): 1")

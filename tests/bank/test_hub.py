@@ -7,6 +7,7 @@ import torch
 
 from skte import ModelBank
 from skte.bank import download_snapshot
+from skte.bank._hub import _check_names, _is_wanted
 from skte.exceptions import BankError
 from tests.hub_server import SHA, hub_server
 from tests.model_folders import require_monai, write_bundle
@@ -83,3 +84,43 @@ def test_the_package_is_asked_for(tmp_path, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(BankError, match=r"pip install skte\[hub\]"):
         download_snapshot("lab/phantoms", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Bank.yaml", "BANK.JSON", "a/bank.Yml", "b\uff41nk.yaml", ".hidden/x.json", "run.py", "x.PTX"],
+)
+def test_what_names_code_is_not_downloaded_however_it_is_spelled(name):
+    assert not _is_wanted(name)
+
+
+@pytest.mark.parametrize("name", ["Model.PT", "a/plans.json", "LICENSE", "x[1].safetensors"])
+def test_what_describes_models_is_downloaded(name):
+    assert _is_wanted(name)
+
+
+@pytest.mark.parametrize(
+    ("names", "match"),
+    [
+        (["../x.pt"], "outside the folder"),
+        (["/x.pt"], "outside the folder"),
+        (["a\\..\\x.pt"], "outside the folder"),
+        (["C:x.pt"], "outside the folder"),
+        (["a//x.pt"], "file systems change"),
+        (["a/./x.pt"], "file systems change"),
+        (["bank.yaml."], "file systems change"),
+        (["a /x.pt"], "file systems change"),
+        (["x" * 300 + ".pt"], "longer or deeper"),
+        (["/".join("a" * 50) + "/x.pt"], "longer or deeper"),
+        (["a\x1b[2K.pt"], "nobody can see"),
+        (["a\nb.pt"], "nobody can see"),
+        (["a\u202etp.pt"], "nobody can see"),
+        (["CON.json"], "devices"),
+        (["aux/x.pt"], "devices"),
+        (["a.pt", "A.pt"], "is the same as 'a.pt'"),
+        (["e\u0301.pt", "\u00e9.pt"], "is the same as"),
+    ],
+)
+def test_odd_names_refuse_the_whole_repository(names, match):
+    with pytest.raises(BankError, match=match):
+        _check_names("lab/x", names)

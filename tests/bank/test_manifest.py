@@ -278,6 +278,80 @@ def test_without_pyyaml_the_extra_is_named(folder, monkeypatch):
 
 
 def test_reading_imports_and_builds_nothing(folder):
-    entry = read(folder, model(factory="no.such.package:build"), name="bank.json")["a"]
+    path = folder / "bank.json"
+    path.write_text(json.dumps(model(factory="no.such.package:build")))
+    entry = ModelBank.from_manifest(path, trusted_packages=["no.such"])["a"]
     with pytest.raises(BankError, match=r"Entry 'a': .*no module 'no'"):
         entry.load()
+
+
+def keys(n):
+    return "{" + ",".join(f'"{i}":1' for i in range(n)) + "}"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "match"),
+    [
+        ("bank.json", keys(300_000), "unknown key '0'"),
+        ("bank.json", keys(6_000_000), "far more than a description needs"),
+        ("bank.json", keys(300_000)[:-1] + ',"7":1}', "the key '7' stands twice"),
+        ("bank.json", '{"' + "k" * 10**6 + '": 1}', "unknown key 'kkk"),
+        ("bank.json", "[" * 10**6, "nested too deep"),
+        ("bank.json", '{"a":' * 200 + "1" + "}" * 200, "nested deeper than 100"),
+        ("bank.json", "9" * 10**6, "is not valid JSON"),
+        ("bank.json", "[" + "{}," * 10**6 + "{}]", "stand for"),
+        ("bank.json", json.dumps({"models": ["x" * 10**6] * 4}), "must map fields"),
+        ("bank.json", json.dumps({"models": [{}] * 50_000}), "more than 50 problems"),
+        ("bank.json", json.dumps({"version": "x" * 10**6, "models": []}), "version is"),
+        ("bank.yaml", "a: " + ":".join(["1"] * 90_000), "a number of"),
+        ("bank.yaml", "a: " + ":".join(["1"] * 400) + ".5", "is not valid YAML"),
+        ("bank.yaml", "# " + "x" * 10**6, "far more than a description needs"),
+        ("bank.yaml", "[" * 100_000, "nested too deep"),
+    ],
+    ids=str,
+)
+def test_a_hostile_description_ends_in_a_short_message(folder, name, text, match):
+    message = problems(folder, text, name=name)
+    assert match in message
+    assert len(message) < 60_000
+
+
+def test_a_repeated_key_is_found_in_linear_time(folder):
+    """Comparisons are counted, not seconds: one per key, not one per pair of keys."""
+    from skte.bank._parse import _distinct
+
+    n_compared = 0
+
+    class Key(str):
+        __hash__ = str.__hash__
+
+        def __eq__(self, other):
+            nonlocal n_compared
+            n_compared += 1
+            return str.__eq__(self, other)
+
+    pairs = [(Key(i), i) for i in range(3000)]
+    with pytest.raises(ValueError, match="stands twice"):
+        _distinct([*pairs, pairs[0]])
+    assert n_compared < 30_000
+
+
+def test_merges_that_multiply_are_refused(folder):
+    pytest.importorskip("yaml")
+    lines = ["a: &a0 {" + ", ".join(f"k{i}: 1" for i in range(10)) + "}"]
+    lines += [f"b{i}: &a{i + 1} {{<<: [{', '.join([f'*a{i}'] * 10)}]}}" for i in range(12)]
+    assert "its merges (<<) stand for more" in problems(folder, "\n".join(lines))
+
+
+def test_defaults_are_not_copied_without_end(folder):
+    content = {
+        "defaults": {"arguments": {"x": list(range(20_000))}, "factory": "skte.demo:small_unet"},
+        "models": [{"name": str(i)} for i in range(100)],
+    }
+    assert "defaults hold too much" in as_json(content, folder)
+
+
+def test_what_is_no_regular_file_is_refused(folder):
+    os.mkfifo(folder / "bank.json")
+    with pytest.raises(BankError, match="is not a regular file"):
+        ModelBank.from_manifest(folder / "bank.json")

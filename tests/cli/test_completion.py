@@ -83,7 +83,7 @@ def test_bash_completes_what_is_typed(bash):
     for typed, words in (
         ("skte ra", ["rank"]),
         ("skte bank ch", ["bank", "check"]),
-        ("skte bank add --tr", ["bank", "add", "--trusted"]),
+        ("skte bank add --trusted", ["bank", "add", "--trusted"]),
         ("skte rank --estimator ccf", ["rank", "--estimator", "ccfv"]),
         ("skte rank --estimator=ccf", ["rank", "--estimator=ccfv"]),
         ("skte rank --json --error-score r", ["rank", "--json", "--error-score", "raise"]),
@@ -122,7 +122,7 @@ def test_fish_completes_what_is_typed(capsys, tmp_path):
     for typed, offered in (
         ("skte bank ", {"init", "add", "list", "check"}),
         ("skte rank --estimator cc", {"ccfv"}),
-        ("skte bank add --tr", {"--trusted"}),
+        ("skte bank add --tr", {"--trusted", "--trust-package"}),
         ("skte rank --bank some", {"somewhere/"}),
         ("skte rank --seed some", set()),
     ):

@@ -217,6 +217,7 @@ def deadly(**arguments):
 def run_in_process(tmp_path, bank, data, *more):
     (tmp_path / "noisy_factories.py").write_text(NOISY)
     command = [sys.executable, "-m", "skte", "rank", "--bank", bank, "--data", data, *more]
+    command += ["--trust-package", "noisy_factories"]
     paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", ""), os.getcwd()])
     environment = {**os.environ, "PYTHONPATH": paths}
     return subprocess.run(command, capture_output=True, text=True, env=environment)

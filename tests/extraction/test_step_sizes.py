@@ -1,0 +1,104 @@
+"""Preprocessing from a file that would fill the memory is stopped before it runs."""
+
+import json
+
+import pytest
+import torchio as tio
+
+from skte import BankEntry, ModelBank, memory_limit
+from skte.bank._monai_transform import MonaiTransform
+from skte.bank._nnunet_transform import NNUNetPreprocessing
+from skte.datasets import make_phantoms, read_case
+from skte.exceptions import ExtractionError
+from skte.extraction._preprocess import preprocess_case
+from tests.model_folders import require_monai
+
+
+@pytest.fixture(scope="module")
+def case():
+    return read_case(make_phantoms(1, size=(24, 24, 24))[0])
+
+
+def nnunet(spacing):
+    return NNUNetPreprocessing(
+        transpose=[0, 1, 2],
+        spacing=spacing,
+        schemes=["NoNormalization"],
+        use_mask=[False],
+        intensities=[{}],
+        resampling="resample_data_or_seg_to_shape",
+        options={},
+    )
+
+
+def monai(kind, **options):
+    require_monai()
+    return MonaiTransform(kind, options)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        ("Resample", {"target": 0.001}),
+        ("Resample", {"target": [1, 1, 1e-9]}),
+        ("Resize", {"target_shape": 10**6}),
+        ("CropOrPad", {"target_shape": [10**5, 10**5, 10]}),
+        ("Pad", {"padding": [10**9, 0, 0, 0, 0, 0]}),
+        ("EnsureShapeMultiple", {"target_multiple": 10**5}),
+        ("Blur", {"std": 1e10}),
+        lambda: nnunet([1e-4] * 3),
+        lambda: nnunet([1e-4] * 2),
+        lambda: monai("Spacing", pixdim=[1e-3] * 3),
+        lambda: monai("Resize", spatial_size=[10**5] * 3),
+        lambda: monai("SpatialPad", spatial_size=[10**5] * 3),
+        lambda: monai("BorderPad", spatial_border=10**5),
+        lambda: monai("DivisiblePad", k=10**5),
+        lambda: tio.Compose([tio.Resize(10**5)]),
+    ],
+)
+def test_a_step_beyond_the_memory_is_stopped(case, step):
+    entry = BankEntry(
+        "m", "skte.demo:small_unet", preprocessing=[step() if callable(step) else step]
+    )
+    match = r"stopped \(entry 'm', case .*\): \w+ would make .* voxels .*--max-memory"
+    with pytest.raises(ExtractionError, match=match):
+        preprocess_case(case, entry)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        ("Resample", {"target": 0.8}),
+        ("Resize", {"target_shape": 32}),
+        ("CropOrPad", {"target_shape": 30}),
+        ("Pad", {"padding": 4}),
+        ("Blur", {"std": 1}),
+        ("Clamp", {"out_min": 0, "out_max": 1}),
+        lambda: nnunet([0.8] * 3),
+        lambda: monai("Spacing", pixdim=[0.8] * 3),
+    ],
+)
+def test_steps_of_usual_size_run(case, step):
+    entry = BankEntry(
+        "m", "skte.demo:small_unet", preprocessing=[step() if callable(step) else step]
+    )
+    image, _ = preprocess_case(case, entry)
+    assert image.shape[0] == 1
+
+
+def test_each_step_sees_what_the_one_before_made(case):
+    steps = [("Resize", {"target_shape": 60}), ("Resample", {"target": 0.1})]
+    entry = BankEntry("m", "skte.demo:small_unet", preprocessing=steps)
+    with memory_limit("8MB"), pytest.raises(ExtractionError, match=r"Resample would make 2\d\d x"):
+        preprocess_case(case, entry)
+
+
+def test_the_limit_can_be_raised(case, tmp_path):
+    model = {"name": "m", "factory": "skte.demo:small_unet"}
+    model["preprocessing"] = [{"name": "Resize", "target_shape": 100}]
+    (tmp_path / "bank.json").write_text(json.dumps({"models": [model]}))
+    entry = ModelBank.from_manifest(tmp_path / "bank.json")["m"]
+    with memory_limit("1MB"), pytest.raises(ExtractionError, match="would make 100 x 100 x 100"):
+        preprocess_case(case, entry)
+    with memory_limit("1GB"):
+        assert preprocess_case(case, entry)[0].shape == (1, 100, 100, 100)
