@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import warnings
 from collections.abc import Iterable
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from skte._table import format_table
+from skte._text import say, say_json
 from skte.bank import BankEntry, ModelBank, download_snapshot
 from skte.cli._bank_options import add_trusted_option, open_bank, tell_problems
 from skte.cli._inspect_bank import describe_entry, show_entry
@@ -69,9 +69,9 @@ def _init(args: argparse.Namespace) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "bank.example.yaml").write_text(_EXAMPLE)
     if args.json:
-        print(json.dumps({"bank": str(folder)}, indent=1))
+        say_json({"bank": str(folder)})
         return 0
-    print(f"{folder} is ready: add models with 'skte bank add {folder} SOURCE'")
+    say(f"{folder} is ready: add models with 'skte bank add {folder} SOURCE'")
     return 0
 
 
@@ -93,10 +93,10 @@ def _add(args: argparse.Namespace) -> int:
         _remove(target, bank)
         raise
     if args.json:
-        print(json.dumps({"added": found.names, "not_understood": found.not_understood}, indent=1))
+        say_json({"added": found.names, "not_understood": found.not_understood})
     else:
         for entry in found:
-            print(f"added {entry.name}")
+            say(f"added {entry.name}")
     return tell_problems(problems)
 
 
@@ -164,10 +164,10 @@ def _list(args: argparse.Namespace) -> int:
     bank, problems = _open(args)
     rows = [_summary(entry) for entry in bank]
     if args.json:
-        print(json.dumps({"models": rows, "not_understood": bank.not_understood}, indent=1))
+        say_json({"models": rows, "not_understood": bank.not_understood})
     else:
         header = ["name", "format", "channels", "window", "preprocessing"]
-        print(format_table(header, [[row[key] for key in header] for row in rows]))
+        say(format_table(header, [[row[key] for key in header] for row in rows]))
     return tell_problems(problems)
 
 
@@ -182,7 +182,7 @@ def _check(args: argparse.Namespace) -> int:
         if not args.json:
             show_entry(described)
     if args.json:
-        print(json.dumps({"models": found, "not_understood": bank.not_understood}, indent=1))
+        say_json({"models": found, "not_understood": bank.not_understood})
     return tell_problems(problems)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skte._files import write_atomically, write_text_atomically
+from skte._text import say
 from skte.datasets import make_phantoms
 from skte.demo._bank import CLASS_IDS, IMAGE_SIZE, SOURCES, fine_tune_bank, write_bank
 from skte.demo._findings import (
@@ -140,7 +141,7 @@ class _Log:
     def say(self, line: str) -> None:
         self.lines.append(line)
         if self.verbose:
-            print(line, flush=True)
+            say(line, flush=True)
 
     @contextmanager
     def timed(self, what: str) -> Iterator[None]:
