@@ -1,6 +1,6 @@
 """Kill, fill, break and fuzz on purpose, and count what comes of it.
 
-    python -m benchmarks.reliability [--smoke] [--only kills faults fuzz]
+    python -m benchmarks.reliability [--smoke] [--only kills faults fuzz text ...]
 
 Everything is seeded. ``--again TARGET NUMBER`` tries one input of the fuzzing once more, with
 its traceback. Ends with 1 if anything was lost. Needs Linux.
@@ -22,6 +22,7 @@ import torch
 
 from benchmarks._provenance import provenance, write_json
 from benchmarks.reliability import _faults, _kills
+from benchmarks.reliability._doors import DOORS, available, run_door
 from benchmarks.reliability._fuzz import fuzz, try_one
 from benchmarks.reliability._page import write_page
 from benchmarks.reliability._place import Place, import_as_runs_do
@@ -77,7 +78,7 @@ def _slow(place: Place) -> dict[str, Callable]:
 def main() -> None:
     """Run the parts and write the result file and the page."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reliability", description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=["kills", "faults", "fuzz"])
+    parser.add_argument("--only", nargs="+", choices=["kills", "faults", "fuzz", *DOORS])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--n-jobs", type=int, default=2)
     parser.add_argument("--again", nargs=2, metavar=("TARGET", "NUMBER"), help="one input again")
@@ -87,6 +88,21 @@ def main() -> None:
     if args.again:
         try_one(args.again[0], args.seed, int(args.again[1]))
         return
+    n_lost = sum(
+        run_door(name, smoke=args.smoke, seed=args.seed)
+        for name in available()
+        if not args.only or name in args.only
+    )
+    if not args.only or {"kills", "faults", "fuzz"} & set(args.only):
+        n_lost += run_parts(args)
+    if not args.smoke:
+        write_page(json.loads(RESULT.read_text()))
+    if n_lost:
+        sys.exit(f"{n_lost} problems")
+
+
+def run_parts(args: argparse.Namespace) -> int:
+    """Kill, fill and fuzz; return how many problems there were."""
     result: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     n_lost = 0
     with tempfile.TemporaryDirectory(prefix="skte-reliability-") as folder:
@@ -108,10 +124,7 @@ def main() -> None:
                 known = {k: result[k] for k in ("kills", "faults", "fuzz") if k in result}
                 result = {**now, **known}
                 write_json(RESULT, result)
-    if all(part in result for part in ("kills", "faults", "fuzz")) and not args.smoke:
-        write_page(result)
-    if n_lost:
-        sys.exit(f"{n_lost} problems")
+    return n_lost
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,7 +84,7 @@ def warn_if_constant(name: str, block: FeatureBlock | ClassMoments) -> None:
         )
 
 
-def warn_if_subnormal(X: NDArray[np.generic], label: str) -> None:
+def warn_if_subnormal(X: NDArray[Any], label: str) -> None:
     """Warn when all features are too small for their type to hold every digit of them."""
     if X.dtype.kind != "f" or not X.size:
         return
