@@ -7,12 +7,11 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from skte._text import clean_text
+from skte._text import clean_name, clean_text
 
 __all__ = ["format_html_table", "format_table", "format_wrapped_table"]
 
 _NARROW, _WIDE = 80, 160  # columns that a wrapped table takes at least and at most
-_LONGEST = 500  # characters of a cell
 
 
 def format_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -121,4 +120,4 @@ def format_html_table(
 
 
 def _text(cell: object) -> str:
-    return f"{cell:.4g}" if isinstance(cell, float) else clean_text(cell, _LONGEST)
+    return f"{cell:.4g}" if isinstance(cell, float) else clean_name(cell)

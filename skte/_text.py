@@ -18,6 +18,7 @@ __all__ = [
     "CleanFormatter",
     "clean_cell",
     "clean_lines",
+    "clean_name",
     "clean_text",
     "complain",
     "name_problem",
@@ -104,6 +105,17 @@ def clean_lines(value: object, longest: int = _LONGEST_LINE) -> str:
     if text.isascii() and text.isprintable() and len(text) <= longest:
         return text
     return "\n".join(_clean_line(line, longest) for line in text.split("\n"))
+
+
+def clean_name(value: object) -> str:
+    r"""Return a name as a table can hold it: on one line, with line breaks as escapes.
+
+    Examples
+    --------
+    >>> clean_name("liver\n  rank 1")
+    'liver\\n  rank 1'
+    """
+    return _clean_line(str(value), _LONGEST_NAME)
 
 
 def clean_cell(value: object) -> str:
