@@ -7,6 +7,8 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from skte._text import clean_name, clean_text
+
 __all__ = ["format_html_table", "format_table", "format_wrapped_table"]
 
 _NARROW, _WIDE = 80, 160  # columns that a wrapped table takes at least and at most
@@ -35,7 +37,7 @@ def format_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str
     long  -12.25
     """
     table = [list(row) for row in rows]
-    texts = [list(header), *([_text(cell) for cell in row] for row in table)]
+    texts = [[_text(name) for name in header], *([_text(cell) for cell in row] for row in table)]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     right = [
         bool(table) and all(isinstance(row[i], (int, float)) for row in table)
@@ -71,7 +73,7 @@ def format_wrapped_table(header: Sequence[str], rows: Iterable[tuple[str, str, s
     case  problem  what to do
     a     NaN      mend it
     """
-    table = list(rows)
+    table = [(_text(name), clean_text(what), clean_text(do)) for name, what, do in rows]
     width = min(max(shutil.get_terminal_size((120, 24)).columns, _NARROW), _WIDE)
     first = min(max((len(row[0]) for row in table), default=1), width // 4)
     rest = width - first - 4
@@ -108,14 +110,14 @@ def format_html_table(
     >>> format_html_table(["name"], [["a<b"]])
     '<table><thead><tr><th>name</th></tr></thead><tbody><tr><td>a&lt;b</td></tr></tbody></table>'
     """
-    head = "".join(f"<th>{escape(name)}</th>" for name in header)
+    head = "".join(f"<th>{escape(_text(name))}</th>" for name in header)
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(_text(cell))}</td>" for cell in row) + "</tr>"
         for row in rows
     )
-    above = f"<caption>{escape(caption)}</caption>" if caption else ""
+    above = f"<caption>{escape(_text(caption))}</caption>" if caption else ""
     return f"<table>{above}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _text(cell: object) -> str:
-    return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
+    return f"{cell:.4g}" if isinstance(cell, float) else clean_name(cell)

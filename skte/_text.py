@@ -1,18 +1,42 @@
-"""Text of unknown origin made safe for terminals, tables, logs and pages."""
+"""Text of unknown origin made safe for terminals, tables, logs and pages.
+
+All that skte prints passes through `say`, `say_json` or `complain`; all that it logs from the
+command line through `CleanFormatter`; every cell of a table, a page or a CSV file through
+`clean_text` or `clean_cell`. What a *model* prints is the model's, and goes to stderr as it is.
+"""
 
 from __future__ import annotations
 
+import json
+import logging
 import re
+import sys
 import unicodedata
+from typing import Any, TextIO
 
-__all__ = ["clean_cell", "clean_text"]
+__all__ = [
+    "CleanFormatter",
+    "clean_cell",
+    "clean_lines",
+    "clean_name",
+    "clean_text",
+    "complain",
+    "name_problem",
+    "read_cell",
+    "say",
+    "say_json",
+]
 
 # Control characters, line and paragraph separators, surrogates, and the format characters
 # that reorder or hide text: bidirectional controls, zero-width characters, tags.
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _LONGEST = 2_000
+_LONGEST_LINE = 20_000  # of a table: hundreds of columns
+_MOST_LINES = 200  # of one message
+_LONGEST_NAME = 500
 # What spreadsheet programs take for the beginning of a formula, full-width forms included.
-_FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")
+# Apostrophes before it count as well, so that taking one away is the exact inverse.
+_FORMULA = re.compile(r"'*\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")
 
 
 def clean_text(value: object, longest: int = _LONGEST) -> str:
@@ -54,6 +78,46 @@ def clean_text(value: object, longest: int = _LONGEST) -> str:
     return text
 
 
+def clean_lines(value: object, longest: int = _LONGEST_LINE) -> str:
+    r"""Return text of several lines with its spaces, but without control characters.
+
+    For tables and messages that skte lays out itself. Foreign text that goes into them is
+    cleaned by `clean_text` first, so that it cannot begin a line.
+
+    Parameters
+    ----------
+    value : object
+        Anything; its ``str`` is taken.
+    longest : int, default=20000
+        Characters kept of each line.
+
+    Returns
+    -------
+    str
+        Only ``\n`` breaks lines; tabs are spaces.
+
+    Examples
+    --------
+    >>> clean_lines("name   score\na[2K   0.5")
+    'name   score\na\\x1b[2K   0.5'
+    """
+    text = str(value)
+    if text.isascii() and text.isprintable() and len(text) <= longest:
+        return text
+    return "\n".join(_clean_line(line, longest) for line in text.split("\n"))
+
+
+def clean_name(value: object) -> str:
+    r"""Return a name as a table can hold it: on one line, with line breaks as escapes.
+
+    Examples
+    --------
+    >>> clean_name("liver\n  rank 1")
+    'liver\\n  rank 1'
+    """
+    return _clean_line(str(value), _LONGEST_NAME)
+
+
 def clean_cell(value: object) -> str:
     """Return text for a cell of a CSV file, which no spreadsheet takes for a formula.
 
@@ -65,17 +129,123 @@ def clean_cell(value: object) -> str:
     Returns
     -------
     str
-        As `clean_text`; behind an apostrophe where a formula would begin.
+        On one line and bounded; behind an apostrophe where a formula would begin.
 
     Examples
     --------
     >>> clean_cell("=HYPERLINK(...)"), clean_cell(-0.5)
     ("'=HYPERLINK(...)", '-0.5')
     """
-    text = clean_text(value)
-    if not isinstance(value, str) or not _FORMULA.match(text):
-        return text
-    return f"'{text}"
+    if not isinstance(value, str):
+        return clean_text(value)
+    # Spaces stay as they are: a name must be found again.
+    text = _clean_line(" ".join(re.split(r"[\r\n]+", value)), _LONGEST)
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def read_cell(text: str) -> str:
+    """Return the text that `clean_cell` put behind an apostrophe.
+
+    Examples
+    --------
+    >>> read_cell("'=model"), read_cell("'model")
+    ('=model', "'model")
+    """
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
+
+
+def name_problem(name: str) -> str:
+    r"""Return why text cannot be the name of a model or case; empty if it can.
+
+    Names are keys: tables, files and messages must show them exactly, so what cannot be
+    shown is refused where it comes in.
+
+    Examples
+    --------
+    >>> name_problem("liver (2 mm)"), name_problem("a\x1b[2K")
+    ('', 'holds control, invisible or text-reordering characters')
+    """
+    if len(name) > _LONGEST_NAME:
+        return f"is longer than {_LONGEST_NAME} characters"
+    if any(unicodedata.category(character) in _UNSAFE for character in name):
+        return "holds control, invisible or text-reordering characters"
+    return ""
+
+
+def say(
+    text: object = "",
+    *,
+    file: TextIO | None = None,
+    begin: str = "",
+    end: str = "\n",
+    flush: bool = False,
+) -> None:
+    """Print clean lines: the one place where skte prints text.
+
+    Parameters
+    ----------
+    text : object
+        What is printed, through `clean_lines`.
+    file : text stream, optional
+        Standard output by default.
+    begin, end : str
+        Printed as they are before and after.
+    flush : bool, default=False
+        As for ``print``.
+    """
+    stream = sys.stdout if file is None else file
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    # A terminal that lacks a letter shows its escape; it must not end the run.
+    shown = clean_lines(text).encode(encoding, "backslashreplace").decode(encoding)
+    print(f"{begin}{shown}", end=end, file=stream, flush=flush)
+
+
+def say_json(value: Any, *, indent: int = 1) -> None:
+    """Print JSON, exact and in ASCII: its own escapes leave no character to clean.
+
+    Parameters
+    ----------
+    value : object
+        Of plain types.
+    indent : int, default=1
+        As for ``json.dumps``.
+    """
+    print(json.dumps(value, indent=indent))
+
+
+def complain(kind: str, text: object) -> None:
+    """Print a message to stderr; its further lines are indented, so none can be forged.
+
+    Parameters
+    ----------
+    kind : str
+        ``"error"``, ``"warning"``, ``"problem"`` ...; empty for none.
+    text : object
+        The message, of any origin and length.
+    """
+    first, *more = clean_lines(text, _LONGEST).split("\n")
+    lines = [f"skte: {kind}: {first}" if kind else f"skte: {first}"]
+    lines += [f"  {line}" for line in more[:_MOST_LINES]]
+    if len(more) > _MOST_LINES:
+        lines.append(f"  ... and {len(more) - _MOST_LINES} more lines")
+    say("\n".join(lines), file=sys.stderr)
+
+
+class CleanFormatter(logging.Formatter):
+    """Log records on one clean, bounded line each."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record's text, cleaned."""
+        return clean_text(super().format(record))
+
+
+def _clean_line(line: str, longest: int) -> str:
+    if len(line) > longest:
+        half = (longest - 5) // 2
+        line = f"{line[:half]} ... {line[-half:]}"
+    if line.isascii() and line.isprintable():
+        return line
+    return "".join(map(_safe, line.replace("\t", " ")))
 
 
 def _safe(character: str) -> str:

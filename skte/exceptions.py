@@ -6,6 +6,8 @@ keeps working. Messages name the case, entry, layer or parameter and the remedy.
 
 from typing import Any
 
+from skte._text import clean_lines
+
 __all__ = [
     "BankError",
     "CollapsedFeaturesWarning",
@@ -19,7 +21,15 @@ __all__ = [
 
 
 class SkteError(ValueError):
-    """Base class of all errors raised by skte."""
+    """Base class of all errors raised by skte.
+
+    Messages quote file names, names of layers and errors of others; printed, they hold no
+    control or text-reordering characters, whatever was quoted.
+    """
+
+    def __str__(self) -> str:
+        """Return the message, cleaned."""
+        return clean_lines(super().__str__())
 
 
 class DatasetError(SkteError):
@@ -45,7 +55,11 @@ class ExtractionError(SkteError):
 
 
 class SkteWarning(UserWarning):
-    """Base class of all warnings raised by skte."""
+    """Base class of all warnings raised by skte; cleaned as errors are."""
+
+    def __str__(self) -> str:
+        """Return the message, cleaned."""
+        return clean_lines(super().__str__())
 
 
 class CollapsedFeaturesWarning(SkteWarning):

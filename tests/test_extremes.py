@@ -12,10 +12,23 @@ import pytest
 from sklearn.base import clone
 from threadpoolctl import threadpool_limits
 
-from skte.exceptions import SkteError, SkteWarning
+from skte.estimators import GBC, HScore, LogME, TransRate
+from skte.exceptions import (
+    CollapsedFeaturesWarning,
+    SaturatedScoreWarning,
+    SkteError,
+    SkteWarning,
+)
+from skte.features import ClassMoments
 from tests.estimator_problems import VARIANTS, Problem, make_problem, wants_probabilities
 
 SCALES = [1e-20, 1e-10, 1e10, 1e20]
+# To where float64 ends, and beyond where it keeps every digit.
+ALL_SCALES = [1e-323, 1e-310, 1e-300, 1e-200, 1e-160, 1e-100, 1e-30, 1e-10, 1e10, 1e30, 1e75,
+              1e100, 1e150, 1e160, 1e200, 1e300]  # fmt: skip
+#: Scores that depend on the features' scale, as their pages say.
+OF_SCALE = {"SFDA", "TransRate", "LEEP-logits", "NCE-logits"}
+OF_FEATURES = [name for name in VARIANTS if not wants_probabilities(VARIANTS[name])]
 
 
 def scored_or_refused(name: str, problem: Problem) -> float | None:
@@ -51,6 +64,70 @@ def test_scale(name: str, factor: float, dtype: type) -> None:
     score = scored_or_refused(name, problem.of(X=(problem.X * factor).astype(dtype)))
     # Probabilities that do not sum to one are refused; everything else is scored.
     assert (score is None) == wants_probabilities(VARIANTS[name])
+
+
+def told(name: str, problem: Problem) -> tuple[float | None, set[type[Warning]]]:
+    """Score, None where it is refused by name, and the kinds of warnings."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            score = problem.score(clone(VARIANTS[name]))
+        except (ValueError, SkteError):
+            score = None
+    return score, {w.category for w in caught}
+
+
+@pytest.mark.parametrize("name", OF_FEATURES)
+def test_no_scale_changes_a_score_silently(name: str) -> None:
+    problem = of(name)
+    expected = problem.score(clone(VARIANTS[name]))
+    for factor in ALL_SCALES:
+        score, kinds = told(name, problem.of(X=problem.X * factor))
+        if score is None or kinds & {CollapsedFeaturesWarning, SaturatedScoreWarning}:
+            continue
+        if name in OF_SCALE and factor > 1:
+            continue
+        assert score == pytest.approx(expected, rel=1e-9, abs=1e-12), factor
+    # Where every digit is kept, what does not depend on scale is not warned about either.
+    for factor in (1e-300, 1e-30, 1e30, 1e300) if name not in OF_SCALE else ():
+        score, kinds = told(name, problem.of(X=problem.X * factor))
+        assert score is None or not kinds, (factor, kinds)
+
+
+@pytest.mark.parametrize("value", [0.0, 3.3, -1e-310, 1e-40, 1e200])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_constant_features_are_told(name: str, value: float) -> None:
+    problem = of(name)
+    if wants_probabilities(VARIANTS[name]):
+        value = 1.0 / problem.X.shape[1]
+    for X in (np.full_like(problem.X, value), value * np.ones_like(problem.X) * np.arange(1, 6)):
+        if wants_probabilities(VARIANTS[name]):
+            X = X / X.sum(axis=1, keepdims=True)
+        score, kinds = told(name, problem.of(X=X))
+        assert score is None or kinds & {CollapsedFeaturesWarning, SaturatedScoreWarning}
+
+
+@pytest.mark.parametrize("name", OF_FEATURES)
+def test_digits_lost_in_a_narrow_type_are_told(name: str) -> None:
+    problem = of(name)
+    score, kinds = told(name, problem.of(X=(problem.X * 1e-42).astype(np.float32)))
+    assert score is None or CollapsedFeaturesWarning in kinds
+
+
+def test_constant_moments_of_all_voxels_are_told() -> None:
+    problem = make_problem()
+    moments = ClassMoments.from_arrays(np.zeros_like(problem.X), problem.y)
+    for estimator in (GBC(), HScore(), LogME(), TransRate()):
+        with pytest.warns(CollapsedFeaturesWarning, match="the same at every voxel"):
+            estimator.fit(moments)
+
+
+def test_a_layer_that_varies_in_one_voxel_is_not_constant() -> None:
+    problem = make_problem()
+    X = np.zeros_like(problem.X)
+    X[5, 2] = 1e-300
+    _, kinds = told("HScore", problem.of(X=X))
+    assert CollapsedFeaturesWarning not in kinds
 
 
 @pytest.mark.parametrize("name", VARIANTS)

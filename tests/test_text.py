@@ -3,10 +3,10 @@
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from skte._text import clean_cell, clean_text
+from skte._text import clean_cell, clean_text, name_problem, read_cell
 
 
 @given(st.text(max_size=3000))
@@ -42,3 +42,14 @@ def test_no_cell_begins_a_formula(start):
 @pytest.mark.parametrize("value", [-0.5, -1, float("-inf"), "a-b", "x=1"])
 def test_numbers_and_plain_text_are_no_formulas(value):
     assert clean_cell(value) == str(value)
+
+
+@given(st.text(max_size=200))
+def test_a_name_is_found_again_in_a_csv_file(name):
+    assume(not name_problem(name))
+    assert read_cell(clean_cell(name)) == name
+
+
+@pytest.mark.parametrize("name", ["=1", "'=1", "''=1", "'a", "- x", "\uff1da"])
+def test_apostrophes_are_taken_off_as_they_were_put(name):
+    assert read_cell(clean_cell(name)) == name

@@ -1,6 +1,6 @@
 """Kill, fill, break and fuzz on purpose, and count what comes of it.
 
-    python -m benchmarks.reliability [--smoke] [--only kills faults fuzz checkpoints]
+    python -m benchmarks.reliability [--smoke] [--only kills faults fuzz text ...]
 
 Everything is seeded. ``--again TARGET NUMBER`` tries one input of the fuzzing once more, with
 its traceback. Ends with 1 if anything was lost. Needs Linux.
@@ -21,7 +21,8 @@ from typing import Any
 import torch
 
 from benchmarks._provenance import provenance, write_json
-from benchmarks.reliability import _checkpoints, _faults, _kills
+from benchmarks.reliability import _faults, _kills
+from benchmarks.reliability._doors import DOORS, available, run_door
 from benchmarks.reliability._fuzz import fuzz, try_one
 from benchmarks.reliability._page import write_page
 from benchmarks.reliability._place import Place, import_as_runs_do
@@ -63,7 +64,6 @@ def parts(place: Place, seed: int, n_jobs: int, smoke: bool) -> dict[str, dict[s
             name: partial(fuzz, name, 30 if smoke else N_INPUTS[name], seed, n_jobs)
             for name in TARGETS
         },
-        "checkpoints": _checkpoints.attacks(seed, n_jobs, smoke),
     }
 
 
@@ -78,7 +78,7 @@ def _slow(place: Place) -> dict[str, Callable]:
 def main() -> None:
     """Run the parts and write the result file and the page."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reliability", description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=["kills", "faults", "fuzz", "checkpoints"])
+    parser.add_argument("--only", nargs="+", choices=["kills", "faults", "fuzz", *DOORS])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--n-jobs", type=int, default=2)
     parser.add_argument("--again", nargs=2, metavar=("TARGET", "NUMBER"), help="one input again")
@@ -88,6 +88,21 @@ def main() -> None:
     if args.again:
         try_one(args.again[0], args.seed, int(args.again[1]))
         return
+    n_lost = sum(
+        run_door(name, smoke=args.smoke, seed=args.seed)
+        for name in available()
+        if not args.only or name in args.only
+    )
+    if not args.only or {"kills", "faults", "fuzz"} & set(args.only):
+        n_lost += run_parts(args)
+    if not args.smoke:
+        write_page(json.loads(RESULT.read_text()))
+    if n_lost:
+        sys.exit(f"{n_lost} problems")
+
+
+def run_parts(args: argparse.Namespace) -> int:
+    """Kill, fill and fuzz; return how many problems there were."""
     result: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     n_lost = 0
     with tempfile.TemporaryDirectory(prefix="skte-reliability-") as folder:
@@ -103,19 +118,13 @@ def main() -> None:
                 n_lost += len(found[name]["problems"])
                 line = {k: v for k, v in found[name].items() if k != "what"}
                 print(f"{part} {name} ({time.monotonic() - begun:.0f} s): {line}", flush=True)
-            if part == "checkpoints" and not args.smoke:
-                found = {"seed": args.seed, **found}
-                write_json(_checkpoints.RESULT, {**provenance(), part: found})
-            elif not args.smoke:
+            if not args.smoke:
                 now = provenance()
                 result[part] = {"seed": args.seed, "commit": now["commit"], **found}
                 known = {k: result[k] for k in ("kills", "faults", "fuzz") if k in result}
                 result = {**now, **known}
                 write_json(RESULT, result)
-    if all(part in result for part in ("kills", "faults", "fuzz")) and not args.smoke:
-        write_page(result)
-    if n_lost:
-        sys.exit(f"{n_lost} problems")
+    return n_lost
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["tables", "write_page"]
+from benchmarks.reliability._doors import results
+
+__all__ = ["attack_table", "tables", "write_page"]
 
 _PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 _BEGIN, _END = "<!-- {}: begin -->\n", "<!-- {}: end -->"
@@ -29,11 +31,23 @@ _FAULTS = {
 def write_page(result: Mapping[str, Any], page: Path = _PAGE) -> None:
     """Put the tables in their places."""
     text = page.read_text(encoding="utf-8")
-    for name, table in tables(result).items():
+    for name, table in {**tables(result), "attacks": attack_table(results())}.items():
         begin, end = _BEGIN.format(name), _END.format(name)
         before, rest = text.split(begin, 1)
         text = f"{before}{begin}\n{table}\n\n{end}{rest.split(end, 1)[1]}"
     page.write_text(text, encoding="utf-8")
+
+
+def attack_table(doors: Mapping[str, Any]) -> str:
+    """Return what was tried at each door and how much of it held, in Markdown."""
+    lines = ["| door | attack | tried | held |", "|---|---|--:|--:|"]
+    n_tried = n_held = 0
+    for found in doors.values():
+        for i, row in enumerate(found["rows"]):
+            door = found["door"] if i == 0 else ""
+            lines.append(f"| {door} | {row['attack']} | {row['tried']} | {row['held']} |")
+            n_tried, n_held = n_tried + row["tried"], n_held + row["held"]
+    return "\n".join([*lines, "", f"{n_tried} attacks in all, of which {n_held} held."])
 
 
 def tables(result: Mapping[str, Any]) -> dict[str, str]:

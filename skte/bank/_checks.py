@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from skte._text import clean_text, name_problem
 from skte.bank._factory import LiveModule, factory_name_problem, package_problem
 from skte.bank._preprocessing import normalize_steps, step_problems
 
@@ -62,10 +63,9 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
 def _name(value: Any) -> str | None:
     if not isinstance(value, str) or not value.strip():
         return f"must be text that is not empty, got {value!r}"
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return f"must be text that UTF-8 can write, got {value!r}; replace the odd characters"
+    problem = name_problem(value)
+    if problem:
+        return f"name {problem}, got {clean_text(repr(value), 100)}; rename the model"
     return None
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from skte._files import outside_problem
+from skte._text import clean_text
 from skte.bank._entry import BankEntry
 from skte.bank._manifest import read_manifest
 from skte.bank._monai_bundle import is_bundle
@@ -204,7 +205,7 @@ def _distinct(found: list[tuple[str, BankEntry]]) -> list[BankEntry]:
     named: list[BankEntry] = []
     taken: set[str] = set()
     for place, entry in found:
-        name = entry.name if counts[entry.name] == 1 else f"{entry.name} ({place})"
+        name = entry.name if counts[entry.name] == 1 else f"{entry.name} ({clean_text(place, 200)})"
         for other in _others(name):
             if other not in taken:
                 taken.add(other)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import warnings
 from collections.abc import Iterable
@@ -12,6 +11,7 @@ from typing import Any
 
 from skte._files import outside_problem
 from skte._table import format_table
+from skte._text import say, say_json
 from skte.bank import BankEntry, ModelBank, download_snapshot, keep_trust
 from skte.cli._bank_options import (
     add_trust_package_option,
@@ -81,12 +81,12 @@ def _init(args: argparse.Namespace) -> int:
         (folder / "bank.example.yaml").write_text(_EXAMPLE)
     if args.json:
         found = {"bank": str(folder)} | ({"trust": str(trust)} if trust else {})
-        print(json.dumps(found, indent=1))
+        say_json(found)
         return 0
     if not is_there:
-        print(f"{folder} is ready: add models with 'skte bank add {folder} SOURCE'")
+        say(f"{folder} is ready: add models with 'skte bank add {folder} SOURCE'")
     if trust:
-        print(
+        say(
             f"Factories of {', '.join(args.trust_package)} may be named by the manifest of "
             f"{folder}, on this machine and for you; this is kept in {trust}"
         )
@@ -111,10 +111,10 @@ def _add(args: argparse.Namespace) -> int:
         _remove(target, bank)
         raise
     if args.json:
-        print(json.dumps({"added": found.names, "not_understood": found.not_understood}, indent=1))
+        say_json({"added": found.names, "not_understood": found.not_understood})
     else:
         for entry in found:
-            print(f"added {entry.name}")
+            say(f"added {entry.name}")
     return tell_problems(problems)
 
 
@@ -192,10 +192,10 @@ def _list(args: argparse.Namespace) -> int:
     bank, problems = _open(args)
     rows = [_summary(entry) for entry in bank]
     if args.json:
-        print(json.dumps({"models": rows, "not_understood": bank.not_understood}, indent=1))
+        say_json({"models": rows, "not_understood": bank.not_understood})
     else:
         header = ["name", "format", "channels", "window", "preprocessing"]
-        print(format_table(header, [[row[key] for key in header] for row in rows]))
+        say(format_table(header, [[row[key] for key in header] for row in rows]))
     return tell_problems(problems)
 
 
@@ -210,7 +210,7 @@ def _check(args: argparse.Namespace) -> int:
         if not args.json:
             show_entry(described)
     if args.json:
-        print(json.dumps({"models": found, "not_understood": bank.not_understood}, indent=1))
+        say_json({"models": found, "not_understood": bank.not_understood})
     return tell_problems(problems)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from skte._text import complain
 from skte.bank import ModelBank
 from skte.exceptions import BankError, SkteWarning
 
@@ -61,7 +61,7 @@ def open_bank(path: str, args: argparse.Namespace) -> tuple[ModelBank, list[str]
 def tell_problems(problems: list[str]) -> int:
     """Print problems to stderr; returns the exit code."""
     for problem in problems:
-        print(f"skte: problem: {for_shell(problem)}", file=sys.stderr)
+        complain("problem", for_shell(problem))
     return 1 if problems else 0
 
 

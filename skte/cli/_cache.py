@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
+from skte._text import complain, say, say_json
 from skte.cli._numbers import age, size
 from skte.exceptions import SkteError
 from skte.extraction import FeatureCache
@@ -37,10 +36,10 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
 def _info(args: argparse.Namespace) -> int:
     found = _open(args.folder).describe()
     if args.json:
-        print(json.dumps(found, indent=2))
+        say_json(found, indent=2)
     else:
         for name, value in found.items():
-            print(f"{name.removeprefix('n_'):<10} {value}")
+            say(f"{name.removeprefix('n_'):<10} {value}")
     return 0
 
 
@@ -50,11 +49,11 @@ def _verify(args: argparse.Namespace) -> int:
     found = cache.describe()
     n_files = found["n_entries"] + found["n_records"]
     if args.json:
-        print(json.dumps({"n_files": n_files, "damaged": damaged}, indent=2))
+        say_json({"n_files": n_files, "damaged": damaged}, indent=2)
     else:
-        print(f"{n_files} files, {len(damaged)} of them damaged")
+        say(f"{n_files} files, {len(damaged)} of them damaged")
     for path in damaged:
-        print(f"skte: problem: {path} is damaged; the next run replaces it", file=sys.stderr)
+        complain("problem", f"{path} is damaged; the next run replaces it")
     return 1 if damaged else 0
 
 
@@ -73,14 +72,14 @@ def _clear(args: argparse.Namespace) -> int:
 def _tell(args: argparse.Namespace, cache: FeatureCache, removed: Any) -> int:
     left = cache.describe()["n_bytes"]
     if args.json:
-        print(json.dumps({**removed._asdict(), "n_bytes_left": left}, indent=2))
+        say_json({**removed._asdict(), "n_bytes_left": left}, indent=2)
     else:
-        print(f"removed {removed.n_files} files, {removed.n_bytes} bytes; {left} bytes are left")
+        say(f"removed {removed.n_files} files, {removed.n_bytes} bytes; {left} bytes are left")
     if removed.n_failed:
-        print(
-            f"skte: problem: {removed.n_failed} files in {cache.root} could not be removed: "
-            "check the permissions of its folders",
-            file=sys.stderr,
+        complain(
+            "problem",
+            f"{removed.n_failed} files in {cache.root} could not be removed: check the "
+            "permissions of its folders",
         )
     return 1 if removed.n_failed else 0
 

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from skte._text import say
 from skte.cli._command_tree import Command, Option, walk
 
 __all__ = ["add_parser"]
@@ -35,7 +36,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     from skte.cli._main import build_parser  # which has this module's parser in it
 
-    print(_SCRIPTS[args.shell](list(walk(build_parser()))), end="")
+    say(_SCRIPTS[args.shell](list(walk(build_parser()))), end="")
     return 0
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from skte._files import write_text_atomically
+from skte._text import complain, read_cell, say
 from skte.cli._numbers import seed, share
 from skte.evaluation import evaluate_ranking
 from skte.exceptions import SkteError
@@ -81,9 +82,9 @@ def _run(args: argparse.Namespace) -> int:
         raise SkteError(str(error)) from error
     if args.out:
         write_text_atomically(args.out, card.to_json() + "\n")
-    print(card.to_json() if args.json else card)
+    say(card.to_json() if args.json else card)
     if card.excluded:
-        print(f"skte: left out: {', '.join(card.excluded)}", file=sys.stderr)
+        complain("left out", ", ".join(card.excluded))
     return 1 if card.excluded else 0
 
 
@@ -111,7 +112,9 @@ def _read_table(path: str) -> dict[str, dict[str, Any]]:
 
 
 def _csv_rows(text: str) -> list[dict[str, Any]]:
-    return list(csv.DictReader(text.splitlines()))
+    rows = csv.DictReader(io.StringIO(text, newline=""))
+    # Where a name was put behind an apostrophe for spreadsheets, it is found again.
+    return [{**row, "name": read_cell(row["name"])} if row.get("name") else row for row in rows]
 
 
 def _score_columns(rows: Mapping[str, Mapping[str, Any]], path: str) -> list[str]:

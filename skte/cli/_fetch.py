@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import Any
 
+from skte._text import say
 from skte.datasets import MSD_TASKS, fetch_msd
 from skte.exceptions import SkteError
 
@@ -37,7 +38,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     if args.list:
-        print("\n".join(MSD_TASKS))
+        say("\n".join(MSD_TASKS))
         return 0
     if not args.name:
         raise SkteError("skte fetch needs a NAME; skte fetch --list prints those there are.")
@@ -53,8 +54,8 @@ def _run(args: argparse.Namespace) -> int:
         )
     finally:
         if shown:
-            print(file=sys.stderr)
-    print(folder)
+            say(file=sys.stderr)
+    say(folder)
     return 0
 
 
@@ -71,4 +72,5 @@ class _Line:
             return
         self._shown = part
         percent = f" {part:4.0%}" if total else ""
-        print(f"\r{self.name}: {done / 1e6:.1f} MB{percent}", end="", file=sys.stderr, flush=True)
+        text = f"{self.name}: {done / 1e6:.1f} MB{percent}"
+        say(text, begin="\r", end="", file=sys.stderr, flush=True)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from typing import Any
 
 from skte._table import format_wrapped_table
+from skte._text import complain, say, say_json
 from skte.cli._bank_options import add_trusted_option, open_bank, tell_problems
 from skte.cli._data_options import add_data_options, load_data
 from skte.cli._inspect_bank import describe_entry, show_entry
@@ -57,12 +56,12 @@ def _run(args: argparse.Namespace) -> int:
         found["data"] = report.to_dict()
         if not args.json:
             text = report.to_text(every=args.all)
-            print(text)
+            say(text)
             if text != report.to_text(every=True):
-                print("\n--all shows every case")
+                say("\n--all shows every case")
     wrong = _inspect_bank(args, found, report, subjects) if args.bank else []
     if args.json:
-        print(json.dumps(found, indent=1))
+        say_json(found)
     if report is not None and report.problems:
         wrong.insert(0, f"{path}: {len(report.problems)} problems; the table lists them")
     return tell_problems(wrong)
@@ -93,9 +92,9 @@ def _not_loaded(path: str, error: DatasetError, *, as_json: bool) -> int:
     """Show the problems for which there is no dataset at all."""
     if as_json:
         problems = [problem._asdict() for problem in error.problems]
-        print(json.dumps({"data": {"problems": problems}}, indent=1))
+        say_json({"data": {"problems": problems}})
     else:
         rows = [(p.case_id or "(all)", p.what, p.remedy) for p in error.problems]
-        print(format_wrapped_table(["case", "problem", "what to do"], rows))
-    print(f"skte: error: {path} cannot be loaded: {len(error.problems)} problems", file=sys.stderr)
+        say(format_wrapped_table(["case", "problem", "what to do"], rows))
+    complain("error", f"{path} cannot be loaded: {len(error.problems)} problems")
     return 2

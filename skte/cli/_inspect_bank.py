@@ -11,6 +11,7 @@ from torch import nn
 
 from skte._memory import memory_problem
 from skte._table import format_table
+from skte._text import say
 from skte.bank import (
     BankEntry,
     LayerInfo,
@@ -67,12 +68,12 @@ def describe_entry(
 
 def show_entry(found: dict[str, Any]) -> None:
     """Print what `describe_entry` returned."""
-    print()
+    say()
     if "error" in found:
-        print(f"{found['name']}: cannot be used")
+        say(f"{found['name']}: cannot be used")
         return
     how = "found" if found["layers_found"] else "named by the entry"
-    print(
+    say(
         f"{found['name']}: {found['spatial_dims']}-D, {found['in_channels']} channels in, "
         f"{found['n_parameters']} parameters; layers marked * are {how}"
     )
@@ -81,7 +82,7 @@ def show_entry(found: dict[str, Any]) -> None:
         ["*" if a["is_read"] else "", a["name"], stride, a["channels"]]
         for a, stride in zip(found["layers"], strides, strict=True)
     ]
-    print(format_table(["", "layer", "stride", "channels"], rows))
+    say(format_table(["", "layer", "stride", "channels"], rows))
 
 
 def _example(entry: BankEntry, network: nn.Module) -> torch.Tensor:

@@ -9,10 +9,11 @@ import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 from skte import __version__
 from skte._memory import memory_limit
+from skte._text import CleanFormatter, clean_text, complain
 from skte.cli import _bank, _cache, _completion, _demo, _evaluate, _fetch, _inspect, _rank
 from skte.cli._bank_options import for_shell
 from skte.cli._command_tree import parsers
@@ -56,19 +57,26 @@ def main(argv: Sequence[str] | None = None) -> int:
             with memory_limit(args.max_memory):
                 code: int = args.run(args)
         except KeyboardInterrupt:
-            print("skte: interrupted", file=sys.stderr)
+            complain("", "interrupted")
             return 130
         except (Exception, SystemExit) as error:  # a model's code may call sys.exit()
             if args.debug:
                 raise
-            print(f"skte: error: {_spoken(error)}", file=sys.stderr)
+            complain("error", _spoken(error))
             return 2
     return code
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that quotes wrong arguments as clean text."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(clean_text(message))
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Build the whole command line; the documentation reads it, too."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="skte",
         description="Rank pre-trained segmentation networks for a new dataset.",
         epilog=_EPILOG,
@@ -105,11 +113,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _spoken(error: BaseException) -> str:
-    """Our own messages whole; of any other error its kind and first line."""
-    if isinstance(error, (SkteError, OSError)):
+    """Our own messages whole; any other error on one line, with its kind."""
+    if isinstance(error, SkteError):
         return for_shell(str(error))
-    first = next(iter(str(error).splitlines()), "")
-    return f"{type(error).__name__}: {first} (--debug shows where)"
+    if isinstance(error, OSError):
+        return for_shell(clean_text(error))
+    return f"{type(error).__name__}: {clean_text(error)} (--debug shows where)"
 
 
 @contextmanager
@@ -124,10 +133,11 @@ def _messages(args: argparse.Namespace) -> Iterator[None]:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
-        print(f"skte: warning: {message}", file=sys.stderr)
+        complain("warning", clean_text(message))
 
     log = logging.getLogger("skte")
     handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(CleanFormatter())
     level = log.level
     with warnings.catch_warnings():
         warnings.showwarning = show

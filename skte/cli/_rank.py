@@ -21,6 +21,7 @@ from sklearn.exceptions import FitFailedWarning
 from skte import estimators
 from skte._files import check_writable
 from skte._table import format_table
+from skte._text import complain, say, say_json
 from skte.cli._bank_options import add_trusted_option, for_shell, open_bank, tell_problems
 from skte.cli._data_options import add_data_options, load_data
 from skte.cli._numbers import count, jobs, seconds, seed, share
@@ -139,7 +140,10 @@ def _run(args: argparse.Namespace) -> int:
         selector, problems = _fit(args)
     rows = results_rows(selector.results_)
     try:
-        print(_to_json(rows) if args.json else _to_table(rows, selector))
+        if args.json:
+            say_json(_finite(rows))
+        else:
+            say(_to_table(rows, selector))
     finally:  # neither a closed pipe nor a full disk costs both
         if args.out:
             write_results(selector.results_, args.out)
@@ -147,7 +151,7 @@ def _run(args: argparse.Namespace) -> int:
             write_report(selector, args.report)
     failed = [row for row in rows if row["error"]]
     for row in failed:
-        print(f"skte: failed: {row['name']}: {for_shell(row['error'])}", file=sys.stderr)
+        complain("failed", f"{row['name']}: {for_shell(row['error'])}")
     # What cannot be ranked is said whatever --quiet hides: the table looks complete.
     return max(tell_problems(problems), 1 if failed else 0)
 
@@ -213,10 +217,9 @@ def _fit(args: argparse.Namespace) -> tuple[ModelBankSelector, list[str]]:
     return selector, problems
 
 
-def _to_json(rows: list[dict[str, Any]]) -> str:
-    # As write_results has it: JSON has no NaN and no infinities.
-    finite = json.loads(json.dumps(rows), parse_constant=lambda text: str(float(text)))
-    return json.dumps(finite, indent=1)
+def _finite(rows: list[dict[str, Any]]) -> Any:
+    """As write_results has it: JSON has no NaN and no infinities."""
+    return json.loads(json.dumps(rows), parse_constant=lambda text: str(float(text)))
 
 
 def _to_table(rows: list[dict[str, Any]], selector: ModelBankSelector) -> str:

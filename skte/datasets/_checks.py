@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from skte._text import name_problem
 from skte.datasets._geometry import geometry_flaws
 from skte.datasets._label_names import parse_label_names
 from skte.datasets._problem import Flaw, Problem, case_problems
@@ -55,6 +56,8 @@ def structure_problems(case_id: str, subject: Any) -> list[Problem]:
     """Problems of what a subject holds, nothing of it read."""
     images, labels = split_images(subject)
     flaws: list[Flaw] = []
+    if problem := name_problem(case_id):
+        flaws.append((f"its name {problem}", "rename it, or its files"))
     if not labels:
         flaws.append(("it has no label", "add a LabelMap"))
     if len(labels) > 1:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from skte._files import write_atomically, write_text_atomically
 from skte._table import format_table
+from skte._text import say
 from skte.datasets import make_phantoms
 from skte.demo._bank import CLASS_IDS, IMAGE_SIZE, SOURCES, fine_tune_bank, write_bank
 from skte.demo._train import prepare_cases
@@ -138,7 +139,7 @@ class _Log:
     def say(self, line: str) -> None:
         self.lines.append(line)
         if self.verbose:
-            print(line, flush=True)
+            say(line, flush=True)
 
     @contextmanager
     def timed(self, what: str) -> Iterator[None]:

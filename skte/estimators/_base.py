@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_array, check_X_y, column_or_1d, valid
 
 from skte._sklearn import DocLinkMixin, StrOptions, fit_context
 from skte.estimators._diagnosis import Diagnosis
+from skte.estimators._floor import warn_if_constant, warn_if_subnormal, warn_outside_spread
 from skte.estimators._resample import case_weights, each_or_nan
 from skte.features import CaseFeatures, ClassMoments, FeatureBlock, FeatureSet
 
@@ -69,6 +70,8 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
     _accepts_moments: ClassVar[bool] = False
     #: False for scores that do not look at labels.
     _needs_labels: ClassVar[bool] = True
+    #: Whether its own mathematics warns where features are constant; else this class does.
+    _warns_of_constants: ClassVar[bool] = False
     #: Whether scores of few cases lie so far off those of many that intervals are put
     #: around what is left when the jackknife's estimate of that is taken off.
     corrects_bias: ClassVar[bool] = False
@@ -108,6 +111,7 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
         self.layer_names_: tuple[str, ...] = tuple(
             block.name or f"layer_{i}" for i, block in enumerate(blocks)
         )
+        self._warn_of_what_says_nothing(blocks)
         explained = [
             (self._score_moments(block), {})
             if isinstance(block, ClassMoments)
@@ -154,6 +158,7 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
             return self.score_
         self._validate_params()
         blocks = self._check_blocks(X, y, groups, reset=False)
+        self._warn_of_what_says_nothing(blocks)
         scores = [
             self._score_moments(block)
             if isinstance(block, ClassMoments)
@@ -294,6 +299,17 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
     def _reduce_layers(self, scores: NDArray[np.float64]) -> float:
         return float(scores[-1] if self.layer_reduction == "last" else scores.mean())
 
+    def _spread_bounds(self) -> tuple[float, float]:
+        """Mean squared distances from the mean between which the score means something."""
+        return 0.0, np.inf
+
+    def _warn_of_what_says_nothing(self, blocks: Sequence[FeatureBlock | ClassMoments]) -> None:
+        name = type(self).__name__
+        for block in blocks:
+            if not self._warns_of_constants:
+                warn_if_constant(name, block)
+            warn_outside_spread(name, block, self._spread_bounds())
+
     def _check_blocks(
         self, X: Features, y: ArrayLike | None, groups: ArrayLike | None, *, reset: bool
     ) -> list[FeatureBlock | ClassMoments]:
@@ -319,6 +335,7 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
 
     def _block_from_arrays(self, X: Any, y: Any, groups: Any, *, reset: bool) -> FeatureBlock:
         checks = {"dtype": np.float64, "ensure_min_samples": 2}
+        as_given = X
         with_y = {**checks, "multi_output": self._accepts_regression}
         known = reset or hasattr(self, "n_features_in_")  # scoring alone must set nothing
         if y is None and not self._needs_labels:
@@ -333,6 +350,7 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
             )
         else:
             X, y = check_X_y(X, y, **with_y)
+        warn_if_subnormal(as_given if isinstance(as_given, np.ndarray) else X, "features")
         self._check_targets(y)
         if groups is not None:
             groups = column_or_1d(groups)
@@ -354,6 +372,7 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
         X = check_array(
             block.X, dtype=np.float64, ensure_min_samples=2, input_name=name, estimator=self
         )
+        warn_if_subnormal(block.X, block.label)
         self._check_targets(block.y)
         X_case = block.X_case
         if X_case is not None:

@@ -145,6 +145,7 @@ class CCFV(TransferabilityEstimator):
     True
     """
 
+    _warns_of_constants: ClassVar[bool] = True
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **TransferabilityEstimator._parameter_constraints,
         "distance": [StrOptions(set(PAIRWISE_DISTANCES))],

@@ -69,6 +69,8 @@ class GBC(TransferabilityEstimator):
 
     Warns
     -----
+    CollapsedFeaturesWarning
+        When features are constant.
     UnusableClassWarning
         When a class has a single row. Its variance is the floor, so that it seems
         separable from any other.

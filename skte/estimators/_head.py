@@ -39,6 +39,7 @@ class SourceHeadEstimator(TransferabilityEstimator):
         "input": [StrOptions({"probabilities", "logits"})],
     }
     _uses_posterior: ClassVar[bool] = True
+    _warns_of_constants: ClassVar[bool] = True
 
     def __init__(self, *, input: str = "probabilities", layer_reduction: str = "mean") -> None:
         super().__init__(layer_reduction=layer_reduction)

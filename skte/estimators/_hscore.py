@@ -58,6 +58,8 @@ class HScore(TransferabilityEstimator):
 
     Warns
     -----
+    CollapsedFeaturesWarning
+        When features are constant.
     SaturatedScoreWarning
         When the score reaches its ceiling C - 1 up to 1 %, as it always does without
         shrinkage where there are more channels than voxels.

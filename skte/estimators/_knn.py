@@ -119,6 +119,7 @@ class KNN(TransferabilityEstimator):
     0.3
     """
 
+    _warns_of_constants: ClassVar[bool] = True
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **TransferabilityEstimator._parameter_constraints,
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],

@@ -57,6 +57,11 @@ class LogME(TransferabilityEstimator):
     n_features_in_ : int
         Number of channels, when fitted on an array.
 
+    Warns
+    -----
+    CollapsedFeaturesWarning
+        When features are constant.
+
     See Also
     --------
     logme_evidence : The same for arrays, one value per target.

@@ -112,6 +112,7 @@ class NLEEP(TransferabilityEstimator):
     True
     """
 
+    _warns_of_constants: ClassVar[bool] = True
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **TransferabilityEstimator._parameter_constraints,
         "variance": [Interval(Real, 0, 1, closed="right")],

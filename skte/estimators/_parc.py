@@ -103,6 +103,7 @@ class PARC(TransferabilityEstimator):
     True
     """
 
+    _warns_of_constants: ClassVar[bool] = True
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **TransferabilityEstimator._parameter_constraints,
         "max_samples": [Interval(Integral, 2, None, closed="left")],

@@ -97,6 +97,7 @@ class RankMe(TransferabilityEstimator):
     """
 
     _needs_labels: ClassVar[bool] = False
+    _warns_of_constants: ClassVar[bool] = True
     corrects_bias: ClassVar[bool] = True
 
     @property

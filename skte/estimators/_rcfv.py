@@ -126,6 +126,7 @@ class RCFV(TransferabilityEstimator):
     True
     """
 
+    _warns_of_constants: ClassVar[bool] = True
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **TransferabilityEstimator._parameter_constraints,
         "min_distance": [Interval(Real, 0, None, closed="left")],
@@ -155,22 +156,25 @@ class RCFV(TransferabilityEstimator):
         _, codes = case_codes(block)
         block, exponent = _scaled(block)
         classes = labels if block.case_moments is None else block.moments.classes
-        details["spread"] = float(np.ldexp(np.sqrt(block.X.var(axis=0).sum()), exponent))
+        spread = float(np.sqrt(block.X.var(axis=0).sum()))
         if block.groups is None:
-            means = np.ldexp(_means_of_points(block), exponent)
+            means = _means_of_points(block)
         else:
             details |= _compare(block, codes, classes)
-            details["pair_distances"] = np.ldexp(details["pair_distances"], exponent)
             means = _means(details, len(classes))
+            details["pair_distances"] = np.ldexp(details["pair_distances"], exponent)
+        details["spread"] = float(np.ldexp(spread, exponent))
         within, between = np.diag(means), means[np.triu_indices(len(means), k=1)]
         plain = [as_plain(label) for label in classes]
         _check_usable(block, plain, within)
-        details["within"] = {k: float(w) for k, w in zip(plain, within, strict=True) if w == w}
+        details["within"] = {
+            k: float(np.ldexp(w, exponent)) for k, w in zip(plain, within, strict=True) if w == w
+        }
         details["between"] = {
-            pair: float(b)
+            pair: float(np.ldexp(b, exponent))
             for pair, b in zip(itertools.combinations(plain, 2), between, strict=True)
         }
-        if np.isfinite(variety) and _is_rounding(within, details["spread"]):
+        if np.isfinite(variety) and _is_rounding(within, spread):
             warnings.warn(
                 f"{block.label}: features are the same in every case, class by class; they "
                 "collapsed, and the score is -inf.",
@@ -178,7 +182,7 @@ class RCFV(TransferabilityEstimator):
                 stacklevel=2,
             )
             return -np.inf, details
-        return variety + _log_ratio(means, self.min_distance * details["spread"]), details
+        return variety + _log_ratio(means, self.min_distance * spread), details
 
     def _check_case_sample(self, block: FeatureBlock) -> None:
         X, groups = block.case_sample
@@ -294,7 +298,7 @@ def _log_ratio(means: Array, floor: float) -> float:
     within, between = within[np.isfinite(within)], between[np.isfinite(between)]
     if not (len(within) and len(between)):
         return np.nan
-    least = max(floor, np.finfo(np.float64).tiny)
+    least = max(floor, float(np.finfo(np.float64).smallest_subnormal))
     return float(
         np.log(np.maximum(between, least)).mean() - np.log(np.maximum(within, least)).mean()
     )

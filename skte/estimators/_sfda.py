@@ -21,6 +21,8 @@ __all__ = ["SFDA", "sfda_score"]
 
 # The released code's least shrinkage: exp(-a sigma) vanishes on large features.
 _MIN_SHRINKAGE = 1e-10
+# Below this a sigma, lambda is 1 within a thousandth.
+_LEAST_EXPONENT = 1e-3
 # Variance, as a share of the mean over channels, below which features differ by rounding.
 _ROUNDING = 1e-24
 
@@ -66,7 +68,8 @@ class SFDA(TransferabilityEstimator):
     Warns
     -----
     SaturatedScoreWarning
-        When the score is no better than ``-H(y)``.
+        When the score is no better than ``-H(y)``, or features are so small that lambda
+        is 1 (without ``normalize``).
 
     See Also
     --------
@@ -111,6 +114,7 @@ class SFDA(TransferabilityEstimator):
     """
 
     corrects_bias: ClassVar[bool] = True
+    _warns_of_constants: ClassVar[bool] = True
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **TransferabilityEstimator._parameter_constraints,
         "a": [Interval(Real, 0, None, closed="neither")],
@@ -123,6 +127,10 @@ class SFDA(TransferabilityEstimator):
         super().__init__(layer_reduction=layer_reduction)
         self.a = a
         self.normalize = normalize
+
+    def _spread_bounds(self) -> tuple[float, float]:
+        # Below, lambda is 1 and all shape is shrunk away; above, it is at its least.
+        return (0.0 if self.normalize == "trace" else _LEAST_EXPONENT / self.a), np.inf
 
     def _score_block(self, block: FeatureBlock) -> float:
         score = sfda_score(block.X, block.y, a=self.a, normalize=self.normalize)

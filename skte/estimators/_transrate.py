@@ -20,6 +20,9 @@ from skte.features import ClassMoments, FeatureBlock
 __all__ = ["TransRate", "transrate_score"]
 
 _EPS = float(np.finfo(np.float64).eps)
+# Mean squared distances from the mean, over eps: below, all is noise; above, the
+# logarithm of the scale is most of the score.
+_LEAST_SPREAD, _MOST_SPREAD = 1e-2, 1e16
 
 
 class TransRate(TransferabilityEstimator):
@@ -52,6 +55,14 @@ class TransRate(TransferabilityEstimator):
         Names of the layers.
     n_features_in_ : int
         Number of channels, when fitted on an array.
+
+    Warns
+    -----
+    CollapsedFeaturesWarning
+        When features are constant.
+    SaturatedScoreWarning
+        When features are so small or large beside ``eps`` that the score depends on little
+        but their scale (without ``normalize``).
 
     See Also
     --------
@@ -98,6 +109,11 @@ class TransRate(TransferabilityEstimator):
         super().__init__(layer_reduction=layer_reduction)
         self.eps = eps
         self.normalize = normalize
+
+    def _spread_bounds(self) -> tuple[float, float]:
+        if self.normalize == "trace":
+            return 0.0, np.inf
+        return _LEAST_SPREAD * self.eps, _MOST_SPREAD * self.eps
 
     def _score_block(self, block: FeatureBlock) -> float:
         if block.moments_suffice:

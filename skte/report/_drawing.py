@@ -70,7 +70,7 @@ def plot_name(name: object, length: int = 36) -> str:
     >>> plot_name("a" * 20 + "b" * 20, 11)
     'aaaaa…bbbbb'
     """
-    return _shorten(_printable(name), length).replace("$", r"\$")
+    return _plain(_shorten(_printable(name), length))
 
 
 def plot_names(names: Iterable[object], length: int = 36) -> list[str]:
@@ -101,7 +101,7 @@ def plot_names(names: Iterable[object], length: int = 36) -> list[str]:
         text if len(text) <= length or len(long) == 1 else _differing(text, start, end, length)
         for text in texts
     ]
-    return [_shorten(text, length).replace("$", r"\$") for text in shown]
+    return [_plain(_shorten(text, length)) for text in shown]
 
 
 def _common_start(texts: Sequence[str]) -> int:
@@ -120,6 +120,12 @@ def _differing(text: str, start: int, end: int, length: int) -> str:
     after = min(end, room - before)
     first, last = start - before, len(text) - end + after
     return f"{'…' * (first > 0)}{text[first:last]}{'…' * (last < len(text))}"
+
+
+def _plain(text: str) -> str:
+    """No formula for matplotlib, which also leaves labels that begin with "_" out of legends."""
+    text = f" {text}" if text.startswith("_") else text
+    return text.replace("$", r"\$")
 
 
 def _shorten(text: str, length: int) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from skte.evaluation import EvaluationCard
+from skte.report._drawing import plot_names
 
 __all__ = ["EvaluationDisplay"]
 
@@ -65,7 +66,7 @@ class EvaluationDisplay:
             ax.plot(tau, position, "o", color="C0")
             # Percentiles of draws need not hold the value itself.
             ax.plot([low, high], [position, position], **{"color": "C0", **dict(line_kw or {})})
-        ax.set_yticks(range(len(rows)), [row.method for row in rows])
+        ax.set_yticks(range(len(rows)), plot_names(row.method for row in rows))
         ax.invert_yaxis()
         ax.set_xlim(-1.05, 1.05)
         ax.set_xlabel(f"weighted Kendall, {self.card.n_models} models (grey: random orders ± 1 sd)")

@@ -5,15 +5,17 @@ from __future__ import annotations
 import base64
 import io
 import math
-import unicodedata
 import warnings
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
+from skte._text import clean_lines
+
 __all__ = ["Html", "element", "number", "picture", "table"]
 
 _VOID = {"img", "input", "meta"}
+_LONGEST = 2_000  # characters of a line
 _NAME_WIDTH = 30  # digits that fit beside each other in the first column, on wide screens
 
 
@@ -160,20 +162,12 @@ def picture(figure: Any, alt: str, caption: str, *, kind: str = "svg") -> Html:
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
     mime = "image/svg+xml" if kind == "svg" else "image/png"
     width = round(figure.get_size_inches()[0] * 96)
-    image = element("img", src=f"data:{mime};base64,{data}", alt=alt, width=width)
+    image = element("img", src=Html(f"data:{mime};base64,{data}"), alt=alt, width=width)
     return element("figure", image, element("figcaption", caption))
 
 
 def _text(value: object) -> str:
-    # Control and formatting characters (right-to-left marks, say) could disguise a name.
-    return escape(
-        "".join(
-            "\N{REPLACEMENT CHARACTER}"
-            if unicodedata.category(c) in {"Cc", "Cf", "Cs"} and c not in "\n\t"
-            else c
-            for c in str(value)
-        )
-    )
+    return value if isinstance(value, Html) else escape(clean_lines(value, _LONGEST))
 
 
 def _lay_out(children: Iterable[object]) -> Iterable[str]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from skte._files import write_text_atomically
+from skte._text import clean_cell
 from skte.report._results_of import check_columns
 
 __all__ = ["results_rows", "write_results"]
@@ -56,8 +57,9 @@ def write_results(results: Mapping[str, Any], path: str | os.PathLike[str]) -> N
 
     Notes
     -----
-    In CSV, lists are joined by semicolons. In JSON, ``-inf`` and NaN are the strings
-    "-inf" and "nan": JSON has no such numbers.
+    In CSV, lists are joined by semicolons, and text that a spreadsheet would take for a
+    formula stands behind an apostrophe, which ``skte evaluate`` takes off again. In JSON,
+    text is exact; ``-inf`` and NaN are the strings "-inf" and "nan": JSON has no such numbers.
 
     Examples
     --------
@@ -78,13 +80,9 @@ def write_results(results: Mapping[str, Any], path: str | os.PathLike[str]) -> N
         text = json.dumps([_jsonable(row) for row in rows], indent=1, allow_nan=False) + "\n"
     elif suffix == ".csv":
         buffer = io.StringIO(newline="")
-        writer = csv.DictWriter(buffer, list(results), lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            joined = {
-                k: ";".join(map(str, v)) if isinstance(v, list) else v for k, v in row.items()
-            }
-            writer.writerow(joined)
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow([clean_cell(name) for name in results])
+        writer.writerows([_cell(row[name]) for name in results] for row in rows)
         text = buffer.getvalue()
     else:
         raise ValueError(f"{path}: results are written as .csv or .json, not {suffix!r}.")
@@ -97,6 +95,14 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (np.ndarray, tuple, list)):
         return [_plain(v) for v in value]
     return value
+
+
+def _cell(value: Any) -> str:
+    """One cell; a list of numbers begins no formula, whatever its first sign."""
+    if not isinstance(value, list):
+        return "" if value is None else clean_cell(value)
+    joined = ";".join(map(str, value))
+    return clean_cell(joined) if any(isinstance(v, str) for v in value) else joined
 
 
 def _jsonable(value: Any) -> Any:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Self, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from skte._table import format_table
+from skte._table import format_html_table, format_table
+from skte._text import clean_lines
 from skte.metrics import rank_scores
 
 if TYPE_CHECKING:
@@ -108,21 +109,14 @@ class Ranking(Sequence[str]):
 
     def __repr__(self) -> str:
         if self.confidence is not None:
-            return str(self.confidence)
+            return clean_lines(self.confidence)
         return format_table(["rank", "model", "score"], self._rows())
 
     def _repr_html_(self) -> str:
-        header, note = ["rank", "model", "score"], ""
-        rows: Sequence[Sequence[object]] = self._rows()
-        if self.confidence is not None:
-            header, rows = self.confidence.header, self.confidence.rows()
-            note = f"<p>{escape(self.confidence.verdict())}</p>"
-        head = "".join(f"<th>{escape(name)}</th>" for name in header)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{escape(_text(cell))}</td>" for cell in row) + "</tr>"
-            for row in rows
-        )
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{note}"
+        if self.confidence is None:
+            return format_html_table(["rank", "model", "score"], self._rows())
+        table = format_html_table(self.confidence.header, self.confidence.rows())
+        return f"{table}<p>{escape(clean_lines(self.confidence.verdict()))}</p>"
 
     def _rows(self) -> list[tuple[int, str, float]]:
         return [
@@ -141,7 +135,3 @@ class Ranking(Sequence[str]):
         import pandas as pd
 
         return pd.DataFrame(self._rows(), columns=["rank", "model", "score"])
-
-
-def _text(cell: object) -> str:
-    return f"{cell:.4g}" if isinstance(cell, float) else str(cell)

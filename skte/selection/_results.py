@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skte._text import clean_text
 from skte.metrics import rank_scores
 from skte.selection._confidence import BankConfidence
 from skte.selection._record import ModelRecord
@@ -82,7 +83,9 @@ def results_table(
     ):
         table[name] = np.array([getattr(record, name) for record in records])
     table["warnings"] = _objects(_warnings(record) for record in records)
-    table["error"] = _objects("; ".join(dict.fromkeys(r.errors.values())) for r in records)
+    table["error"] = _objects(
+        "; ".join(dict.fromkeys(map(clean_text, r.errors.values()))) for r in records
+    )
     return table
 
 
@@ -100,7 +103,9 @@ def _confidence_columns(confidence: BankConfidence, suffix: str) -> dict[str, ND
 
 
 def _warnings(record: ModelRecord) -> tuple[str, ...]:
-    return tuple(text for kind, text in record.warned if not issubclass(kind, _NOT_OF_A_MODEL))
+    return tuple(
+        clean_text(text) for kind, text in record.warned if not issubclass(kind, _NOT_OF_A_MODEL)
+    )
 
 
 def _objects(values: Iterable[Any]) -> NDArray[Any]:

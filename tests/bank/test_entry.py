@@ -76,7 +76,10 @@ def test_every_wrong_field_is_listed_at_once():
     [
         ({"name": ""}, "name must be text that is not empty"),
         ({"name": 3}, "name must be text"),
-        ({"name": "\ud800"}, r"name must be text that UTF-8 can write, got '\\ud800'"),
+        ({"name": "\ud800"}, r"name holds control, .* characters, got '\\ud800'"),
+        ({"name": "a\nb"}, r"name holds control, .* characters, got 'a\\nb'; rename"),
+        ({"name": "a\u202eb"}, "name holds control, .* characters"),
+        ({"name": "a" * 501}, "name is longer than 500 characters"),
         ({"factory": nn.Identity()}, r"BankEntry\.from_module"),
         ({"factory": 3}, "must be a callable"),
         ({"layers": []}, "layers must be"),

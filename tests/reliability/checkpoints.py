@@ -531,8 +531,9 @@ def odd_legacy(rng):
     if rng.random() < 0.5:
         keys = ("0",)
     n = pick(rng, [16, 16, 16, 16, 0, -1, 17, *HUGE[:-2]])
-    data = legacy(program, keys, struct.pack("<q", n) + VALUES * int(rng.integers(1, 4) % 3),
-                  pick(rng, [*[{}] * 8, {"little_endian": False}, {"little_endian": []}]))  # fmt: skip
+    system = pick(rng, [*[{}] * 8, {"little_endian": False}, {"little_endian": []}])
+    values = struct.pack("<q", n) + VALUES * int(rng.integers(1, 4) % 3)
+    data = legacy(program, keys, values, system)
     return (bytes_mutated(rng, data) if rng.random() < 0.5 else data), ".pth"
 
 

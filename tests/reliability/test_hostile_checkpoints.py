@@ -1,16 +1,8 @@
 """Files of weights that were made to do harm: plain data or a named error, in child processes."""
 
-import zipfile
-
-import numpy as np
 import pytest
-import torch
 
-from skte import ModelBank
-from skte.bank import BankEntry
-from skte.cli import main
-from skte.exceptions import BankError
-from tests.reliability.checkpoints import ATTACKS, called, dtype, emit, named, tensor, zipped
+from tests.reliability.checkpoints import ATTACKS
 
 N_INPUTS = 25
 

@@ -24,6 +24,18 @@ def test_tables_are_those_of_the_result_file(result):
         assert table in page
 
 
+def test_the_table_of_attacks_is_that_of_the_result_files():
+    from benchmarks.reliability._doors import results
+    from benchmarks.reliability._page import attack_table
+
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    assert attack_table(results()) in page
+    for found in results().values():
+        for row in found["rows"]:
+            assert row["problems"] == []
+            assert row["held"] == row["tried"] > 0
+
+
 def test_table_of_growth_is_that_of_the_result_file(result):
     from benchmarks.scale._page import table
 

@@ -375,3 +375,11 @@ def test_drawing_writes_a_picture(tmp_path):
     display = RankingDisplay(["a", "b"], [1.0, 2.0]).plot()
     display.figure_.savefig(tmp_path / "ranking.png")
     assert (tmp_path / "ranking.png").stat().st_size > 1000
+
+
+def test_a_case_whose_name_begins_with_an_underscore_is_in_the_legend():
+    X = np.random.default_rng(0).normal(size=(12, 3))
+    block = FeatureBlock(X, np.repeat([0, 1], 6), np.tile(["_a", "$b$"], 6))
+    display = FeatureEmbeddingDisplay.from_features(FeatureSet.from_blocks([block]))
+    shown = [text.get_text().strip() for text in display.ax_.get_legend().get_texts()]
+    assert sorted(shown) == [r"\$b\$", "_a"]

@@ -40,7 +40,7 @@ def test_csv_reads_back(results, tmp_path):
     assert [row["name"] for row in rows] == ["a", "b,ad"]
     assert float(rows[0]["score"]) == -1.5
     assert np.isnan(float(rows[1]["score"]))
-    assert rows[1]["error"] == 'it "broke"\nbadly'
+    assert rows[1]["error"] == 'it "broke" badly'
     assert [float(v) for v in rows[1]["layer_scores"].split(";")] == [-1.0, -np.inf]
 
 
