@@ -12,10 +12,11 @@ from skte.demo._bank import SOURCES
 from skte.demo._findings import agreement_table, agreements, caveats, model_table
 from skte.selection import weighted_kendall_score
 
-pytestmark = pytest.mark.slow
-
-# A twentieth of the training leaves layers with few distinct features.
-pytestmark = pytest.mark.filterwarnings("ignore::skte.exceptions.SkteWarning")
+pytestmark = [
+    pytest.mark.slow,
+    # A twentieth of the training leaves layers with few distinct features.
+    pytest.mark.filterwarnings("ignore::skte.exceptions.SkteWarning"),
+]
 
 
 @pytest.fixture(scope="module")
