@@ -20,6 +20,7 @@ def distribution(text):
     return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", text)[0]).lower()
 
 
+DISTRIBUTIONS = packages_distributions()
 CORE = {distribution(text) for text in PROJECT["dependencies"]}
 EXTRAS = {
     distribution(text)
@@ -49,7 +50,7 @@ def packages(at_import):
 
 
 def asked_for(name, declared):
-    return any(distribution(d) in declared for d in packages_distributions().get(name, [name]))
+    return any(distribution(d) in declared for d in DISTRIBUTIONS.get(name, [name]))
 
 
 @pytest.mark.parametrize("name", packages(at_import=True))

@@ -265,6 +265,7 @@ def test_every_estimator_and_variant_has_laws() -> None:
 )
 @few
 @given(arguments=problems)
+@pytest.mark.slow
 def test_score_is_invariant(name: str, law: Transformation, arguments: dict[str, float]) -> None:
     estimator = VARIANTS[name]
     problem = suited_problem(name, arguments)
@@ -277,6 +278,7 @@ def test_score_is_invariant(name: str, law: Transformation, arguments: dict[str,
 @pytest.mark.parametrize("name", VARIANTS)
 @few
 @given(arguments=problems)
+@pytest.mark.slow
 def test_float32_is_scored_in_float64(name: str, arguments: dict[str, float]) -> None:
     estimator = VARIANTS[name]
     problem = suited_problem(name, arguments)

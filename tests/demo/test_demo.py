@@ -11,8 +11,11 @@ from skte.demo import run_demo, small_unet
 from skte.demo._bank import SOURCES
 from skte.metrics import weighted_kendall_score
 
-# A twentieth of the training leaves layers with few distinct features.
-pytestmark = pytest.mark.filterwarnings("ignore::skte.exceptions.SkteWarning")
+pytestmark = [
+    pytest.mark.slow,
+    # A twentieth of the training leaves layers with few distinct features.
+    pytest.mark.filterwarnings("ignore::skte.exceptions.SkteWarning"),
+]
 
 
 @pytest.fixture(scope="module")

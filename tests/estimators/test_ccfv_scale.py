@@ -63,6 +63,7 @@ class TestPairs:
         scores = {consistency(problem, n_pairs=20, random_state=s).score_ for s in range(5)}
         assert len(scores) == 5
 
+    @pytest.mark.slow
     def test_pairs_are_drawn_evenly(self):
         """Over seeds each pair comes up as often as any other, up to chance."""
         problem = many_cases(8)

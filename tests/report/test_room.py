@@ -71,6 +71,7 @@ def correlation(names):
     [ranking, layers(1), layers(5), stability, distances, correlation],
     ids=["ranking", "1 layer", "5 layers", "stability", "distances", "correlation"],
 )
+@pytest.mark.slow
 def test_nothing_is_cut_off(draw, n, name):
     figure = draw([name.format(i) for i in range(n)]).figure_
     agg.FigureCanvasAgg(figure).draw()  # would warn where there is no room for the axes

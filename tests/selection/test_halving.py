@@ -71,6 +71,7 @@ class TestStep:
         half = outpaced(scores, without, n_total=12, n_keep=1, confidence_level=0.9)
         assert half.gap_error[1] == pytest.approx(error * np.sqrt(0.5))
 
+    @pytest.mark.slow
     def test_false_drops_are_as_rare_as_stated(self):
         """Two models, twelve cases, three of them seen: the winner is lost in 1 of 10 at most."""
         rng = np.random.default_rng(0)
