@@ -9,7 +9,8 @@ from typing import Any
 
 from skte.datasets._case_list import CaseList
 from skte.datasets._description import check_folder
-from skte.datasets._dicom_series import is_dicom, is_series, list_series
+from skte.datasets._dicom_file import is_dicom
+from skte.datasets._dicom_series import is_series, list_series
 from skte.datasets._filenames import list_images
 from skte.datasets._problem import Flaw, Problem, case_problems, raise_problems
 from skte.datasets._subject import make_subject
