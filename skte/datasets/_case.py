@@ -176,9 +176,7 @@ def _read(images: Mapping[str, Any]) -> tuple[list[NDArray[Any]], list[Flaw]]:
     return arrays, flaws
 
 
-def _stack(
-    arrays: Sequence[NDArray[Any]], headers: Sequence[ImageHeader]
-) -> NDArray[np.float32]:
+def _stack(arrays: Sequence[NDArray[Any]], headers: Sequence[ImageHeader]) -> NDArray[np.float32]:
     """Channels of all files on the grid of the first; other orders of voxels are turned."""
     turned = [
         reorient(array, turn_between(header, headers[0]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mmap
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -178,18 +177,15 @@ class _Walk:
         if length != _UNDEFINED:
             end = self._within(position, length, end)
         before, self.implicit = self.implicit, self.implicit or unknown
-        for position in self._each_item(position, end, depth, keep):
-            pass
+        position = self._each_item(position, end, depth, keep)
         self.implicit = before
         return position
 
-    def _each_item(self, position: int, end: int, depth: int, keep: bool) -> Iterator[int]:
-        yield position
+    def _each_item(self, position: int, end: int, depth: int, keep: bool) -> int:
         while position + 8 <= end:
             tag, _, length, begin = self._head(position)
             if tag == _SEQUENCE_END:
-                yield begin
-                return
+                return begin
             if tag != _ITEM:
                 raise ValueError("has a sequence of what are not items")
             if length == _UNDEFINED:
@@ -200,7 +196,7 @@ class _Walk:
                     self.fragments.append(self.content[begin : min(position, begin + 65_536)])
                 else:
                     self.elements(begin, position, depth)
-            yield position
+        return position
 
 
 def _check_picture(part: bytes, found: DicomFile) -> None:
@@ -214,7 +210,11 @@ def _check_picture(part: bytes, found: DicomFile) -> None:
         if min(tile_x, tile_y) < 1 or -(-x1 // tile_x) * -(-y1 // tile_y) > 10_000:
             raise ValueError("has a JPEG 2000 frame of too many tiles")
         style = part.find(b"\xff\x52")
-        if style >= 0 and part[style + 4 : style + 5] >= b"\1" and min(_precincts(part[style:])) < 4:
+        if (
+            style >= 0
+            and part[style + 4 : style + 5] >= b"\1"
+            and min(_precincts(part[style:])) < 4
+        ):
             raise ValueError("has a JPEG 2000 frame of too many precincts")
     if size is not None and size != found.size:
         raise ValueError(f"has a frame of size {size} where its header states {found.size}")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from skte._files import outside_problem
 from skte.datasets._dicom_file import is_dicom, read_dicom
+from skte.datasets._filenames import is_folder
 
 __all__ = ["is_series", "list_series", "read_series", "series_files", "series_header"]
 
@@ -24,7 +25,7 @@ _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 
 def is_series(folder: Path) -> bool:
     """Tell whether a folder directly holds DICOM files."""
-    return any(map(is_dicom, _files(folder)))
+    return is_folder(folder) and any(map(is_dicom, _files(folder)))
 
 
 def list_series(folder: Path) -> list[tuple[str, Path]]:

@@ -19,6 +19,7 @@ from typing import BinaryIO
 
 from skte._files import outside_problem
 from skte.datasets._dicom_file import read_dicom
+from skte.datasets._filenames import is_folder
 from skte.datasets._problem import Flaw
 
 __all__ = ["ImageFile", "ImageFileError", "examine_image", "file_flaw", "named_roots"]
@@ -102,10 +103,10 @@ def examine_image(path: Path, roots: Sequence[Path] | None = None) -> ImageFile:
     ImageFileError
         If it must not be read.
     """
-    if roots is not None and (problem := outside_problem(path, roots)):
-        raise ImageFileError(problem, "or put the file inside")
-    if problem := _no_file(path):
-        raise ImageFileError(*problem)
+    if roots is not None and (leads := outside_problem(path, roots)):
+        raise ImageFileError(leads, "or put the file inside")
+    if wrong := _no_file(path):
+        raise ImageFileError(*wrong)
     with path.open("rb") as file:
         start = file.read(1024)
         _check_content(start)
@@ -122,10 +123,10 @@ def examine_image(path: Path, roots: Sequence[Path] | None = None) -> ImageFile:
     for other in examined.files:
         if other == path:
             continue
-        if problem := outside_problem(other, roots or named_roots(path)):
-            raise ImageFileError(f"names {other.name!r:.200}, which {problem}", "or put it inside")
-        if problem := _no_file(other):
-            raise ImageFileError(f"names {other.name!r:.200}, which {problem[0]}", problem[1])
+        if leads := outside_problem(other, roots or named_roots(path)):
+            raise ImageFileError(f"names {other.name!r:.200}, which {leads}", "or put it inside")
+        if wrong := _no_file(other):
+            raise ImageFileError(f"names {other.name!r:.200}, which {wrong[0]}", wrong[1])
     return examined
 
 
@@ -134,7 +135,9 @@ def named_roots(path: Path) -> tuple[Path, ...]:
     return path.parent, Path(os.path.realpath(path)).parent
 
 
-def file_flaw(path: Path, roots: Iterable[Path], *, folders: bool = False) -> Flaw | None:
+def file_flaw(
+    path: Path, roots: Iterable[Path], *, name: str | None = None, folders: bool = False
+) -> Flaw | None:
     """Find what forbids reading a file, by its name alone.
 
     Parameters
@@ -143,21 +146,21 @@ def file_flaw(path: Path, roots: Iterable[Path], *, folders: bool = False) -> Fl
         The file.
     roots : iterable of Path
         Folders that it must lie in.
+    name : str, optional
+        What it is called in messages; its path by default.
     folders : bool, default=False
         Whether it may be a folder, of DICOM files.
     """
-    if problem := outside_problem(path, roots):
-        return f"the file {_short(path)} {problem}", "or put the file inside"
-    if folders and path.is_dir():
+    called = f"the file {(name or str(path))!r:.400}"
+    if "\0" in str(path):
+        return f"{called} has a name that no file can have", "correct its path"
+    if leads := outside_problem(path, roots):
+        return f"{called} {leads}", "or put the file inside"
+    if folders and is_folder(path):
         return None
-    if problem := _no_file(path):
-        return f"the file {_short(path)} {problem[0]}", problem[1]
+    if wrong := _no_file(path):
+        return f"{called} {wrong[0]}", wrong[1]
     return None
-
-
-def _short(path: Path) -> str:
-    text = str(path)
-    return text if len(text) <= 400 else f"{text[:200]} ... {text[-200:]}"
 
 
 def _no_file(path: Path) -> Flaw | None:

@@ -274,7 +274,8 @@ def _without_relabeling(part: Any) -> Any:
     """Return the image as its file has it; ids change neither its geometry nor its faults."""
     if tio.DATA in part or not isinstance(part.reader, RelabelingReader):
         return part
-    return type(part)(part.path, reader=part.reader.reader, verify_path=False)
+    options = {"reader": part.reader.reader, "roots": part.get("roots"), "verify_path": False}
+    return type(part)(part.path, **options)
 
 
 def _is_ours(part: Any) -> bool:

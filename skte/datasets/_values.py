@@ -58,7 +58,7 @@ def label_flaws(label: NDArray[Any], ignore_label: int | None) -> list[Flaw]:
 
 def _count_beyond(array: NDArray[Any]) -> int:
     """Values that float32 cannot hold, counted without a copy of the whole."""
-    if -_LARGEST <= array.min() and array.max() <= _LARGEST:
+    if array.min() >= -_LARGEST and array.max() <= _LARGEST:
         return 0
     planes = array.reshape(-1, *array.shape[2:]) if array.ndim > 2 else array
     return sum(int(np.count_nonzero(~(np.abs(plane) <= _LARGEST))) for plane in planes)
