@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from benchmarks._provenance import provenance, write_json
-from benchmarks.reliability import _faults, _kills
+from benchmarks.reliability import _faults, _images, _kills
 from benchmarks.reliability._fuzz import fuzz, try_one
 from benchmarks.reliability._page import write_page
 from benchmarks.reliability._place import Place, import_as_runs_do
@@ -63,6 +63,7 @@ def parts(place: Place, seed: int, n_jobs: int, smoke: bool) -> dict[str, dict[s
             name: partial(fuzz, name, 30 if smoke else N_INPUTS[name], seed, n_jobs)
             for name in TARGETS
         },
+        "images": {"all": lambda: _images.try_images(seed, 20 if smoke else None)},
     }
 
 
@@ -77,7 +78,7 @@ def _slow(place: Place) -> dict[str, Callable]:
 def main() -> None:
     """Run the parts and write the result file and the page."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reliability", description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=["kills", "faults", "fuzz"])
+    parser.add_argument("--only", nargs="+", choices=["kills", "faults", "fuzz", "images"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--n-jobs", type=int, default=2)
     parser.add_argument("--again", nargs=2, metavar=("TARGET", "NUMBER"), help="one input again")
@@ -105,7 +106,7 @@ def main() -> None:
             if not args.smoke:
                 now = provenance()
                 result[part] = {"seed": args.seed, "commit": now["commit"], **found}
-                known = {k: result[k] for k in ("kills", "faults", "fuzz") if k in result}
+                known = {k: result[k] for k in ("kills", "faults", "fuzz", "images") if k in result}
                 result = {**now, **known}
                 write_json(RESULT, result)
     if all(part in result for part in ("kills", "faults", "fuzz")) and not args.smoke:

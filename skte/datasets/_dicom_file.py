@@ -23,7 +23,8 @@ _IMPLICIT = "1.2.840.10008.1.2"
 _PLAIN = (_IMPLICIT, "1.2.840.10008.1.2.1", _BIG_ENDIAN)
 # RLE, JPEG, JPEG-LS and JPEG 2000. Not deflated (the file may become a thousand times larger),
 # and no films.
-_PACKED = ("1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.")
+_RUN_LENGTHS = "1.2.840.10008.1.2.5"
+_PACKED = (_RUN_LENGTHS, "1.2.840.10008.1.2.4.")
 _FILMS = tuple(f"1.2.840.10008.1.2.4.{n}" for n in (*range(94, 109), *range(201, 206)))
 
 
@@ -115,7 +116,9 @@ def _read(walk: _Walk, found: DicomFile) -> None:
     walk.implicit = syntax == _IMPLICIT
     found.endian = walk.endian = ">" if syntax == _BIG_ENDIAN else "<"
     walk.elements(begin, len(content))
-    for part in walk.fragments:
+    for part in walk.fragments[1:]:  # the first is a table of offsets
+        if syntax == _RUN_LENGTHS and not 1 <= int.from_bytes(part[:4], "little") <= 15:
+            raise ValueError("has a frame of run lengths without 1 to 15 segments")
         _check_picture(part, found)
 
 

@@ -287,6 +287,8 @@ def _nrrd(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
     # "key:=value" is a remark of somebody's own.
     stated = (line for line in lines[1:] if not re.match(r"#|[^:]*:=", line))
     fields = _fields(stated, ":")
+    if not re.fullmatch("[1-5]", fields.get("dimension", "")):
+        raise ImageFileError(f"has {fields.get('dimension', 'no')!r:.50} dimensions, not 2 to 5")
     data = [value for key, value in fields.items() if "file" in key]
     if len(data) > 1:
         raise ImageFileError("names its data twice in its header")

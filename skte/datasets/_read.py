@@ -90,7 +90,10 @@ def read_headers(image: Any, name: str) -> tuple[list[ImageHeader], list[Flaw]]:
     for part in _parts(image):
         source = str(part.path) if part.path else f"image {name!r}"
         try:
-            headers.append(_header(part, source))
+            header = _header(part, source)
+            if max(header.shape) >= 2**31:
+                raise ImageFileError(f"states a shape of {header.shape}")
+            headers.append(header)
         except Exception as error:
             flaws.append(_unreadable(source, error))
     return headers, flaws
