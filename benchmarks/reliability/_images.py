@@ -456,8 +456,10 @@ def _archives() -> dict[str, bytes]:
     link = {"type": tarfile.SYMTYPE, "linkname": "/etc"}
     names = {
         "absolute name": "/tmp/evil", "name upwards": "Task/../../evil", "other folder": "Other/x",
-        "backslashes": "Task\\..\\evil", "control characters": "Task/a\x1b[2J", "long name": "Task/" + "a" * 300,
-        "deep name": "Task/" + "d/" * 500 + "x", "capitals": "Task/A.json", "same name": "Task/a.json",
+        "backslashes": "Task\\..\\evil", "control characters": "Task/a\x1b[2J",
+        "long name": "Task/" + "a" * 300,
+        "deep name": "Task/" + "d/" * 500 + "x", "capitals": "Task/A.json",
+        "same name": "Task/a.json",
         "file as folder": "Task/a.json/x", "file for the folder": "Task", "drive": "C:/evil",
     }  # fmt: skip
     found = {name: _tar((path, {})) for name, path in names.items()}

@@ -51,6 +51,8 @@ def extract_folder(archive: Path, name: str, target: Path) -> None:
                 folder = Path(place, name)
                 folder.chmod(0o755)
                 folder.replace(target)
+    except DatasetError:  # a ValueError too
+        raise
     except _BROKEN as error:
         what = clean_text(error, 200) or type(error).__name__
         raise DatasetError(f"{archive} is not a tar archive ({what}): get it again.") from error

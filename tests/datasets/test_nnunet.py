@@ -69,7 +69,7 @@ def test_explicit_paths(save_nnunet, nifti, image, label, tmp_path_factory):
         }
     }
     folder = save_nnunet(dataset=listed)
-    with pytest.raises(DatasetError, match="Case 'p': .* outside the folder .* --allow-root"):
+    with pytest.raises(DatasetError, match=r"Case 'p': .* outside the folder .* --allow-root"):
         load_dataset(folder)
     (case,) = load_dataset(folder, extra_roots=[elsewhere])
     assert case["case_id"] == "p"
@@ -86,7 +86,7 @@ def test_explicit_paths(save_nnunet, nifti, image, label, tmp_path_factory):
             {"p": {"images": ["a.nii.gz", "b.nii.gz"], "label": "c.nii.gz"}},
             r"(?s)a\.nii\.gz' does not exist.*c\.nii\.gz' does not exist",
         ),
-        ({"p": {"images": ["a" * 5000], "label": "c"}}, "a+' does not exist"),
+        ({"p": {"images": ["a" * 5000], "label": "c"}}, "a+ does not exist"),
         (
             {"p": {"images": "imagesTr/c_000_0000.nii.gz", "label": "labelsTr/c_000.nii.gz"}},
             "has 1 images, 'channel_names' has 2",
