@@ -36,7 +36,13 @@ def add_data_options(parser: Any) -> None:
 def load_data(path: str, args: argparse.Namespace) -> list[Any]:
     """Load the dataset that the options describe."""
     labels = None if args.labels is None else _read_labels(args.labels)
-    return load_dataset(path, labels=labels, channels=args.channels, layout=args.layout)
+    return load_dataset(
+        path,
+        labels=labels,
+        channels=args.channels,
+        layout=args.layout,
+        extra_roots=args.allow_root,
+    )
 
 
 def _read_labels(text: str) -> Any:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from skte.datasets._bids_names import BidsFile, bids_files, read_lookup
 from skte.datasets._case_list import CaseList
-from skte.datasets._description import check_folder
+from skte.datasets._description import ExtraRoots, check_folder, data_roots
+from skte.datasets._image_file import file_flaw
 from skte.datasets._problem import Flaw, Problem, case_problems, raise_problems
 from skte.datasets._subject import make_subject
 
@@ -22,6 +23,7 @@ def load_bids(
     *,
     channels: Sequence[str] | None = None,
     desc: str | None = None,
+    extra_roots: ExtraRoots = (),
 ) -> CaseList:
     """Load the segmentations (``*_dseg.nii.gz``) of a BIDS dataset and their images.
 
@@ -40,6 +42,8 @@ def load_bids(
     desc : str, optional
         Which segmentations, where there are several of a case: the value of their entity
         ``desc``.
+    extra_roots : sequence of path-like, default=()
+        Folders outside the dataset that links and paths may lead to.
 
     Returns
     -------
@@ -66,17 +70,21 @@ def load_bids(
     nearby = list(bids_files(root))
     raw = _raw_root(root)
     elsewhere = list(bids_files(raw)) if raw else []
+    # Derivatives and their dataset are one, whichever of both was given.
+    roots = data_roots(raw or folder, extra_roots)
     segmentations = [file for file in nearby if _is_wanted(file, desc)]
     problems = _repeated(segmentations)
     subjects = []
     for file in segmentations:
         images, flaws = _images_of(file, [nearby, elsewhere], channels)
-        members, broken = read_lookup(file, root)
+        flaws += [flaw for one in (*images, file.path) if (flaw := file_flaw(one, roots))]
+        members, broken = read_lookup(file, root, roots)
         if broken:
-            flaws.append((broken, "mend or remove it"))
+            flaws.append((broken, "correct or remove it"))
         problems += case_problems(file.case_id, flaws)
         if not flaws:
-            subjects.append(make_subject(file.case_id, images, file.path, members=members))
+            case = make_subject(file.case_id, images, file.path, roots=roots, members=members)
+            subjects.append(case)
     raise_problems(title, problems)
     return CaseList(subjects)
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from skte.datasets._image_file import file_flaw
 
 __all__ = ["BidsFile", "bids_files", "read_lookup"]
 
 _ENDINGS = (".nii.gz", ".nii")
 # What tells one acquisition from another; other entities say how it was processed.
 _ACQUISITION = ("sub", "ses", "task", "acq", "ce", "rec", "dir", "run", "echo", "part", "chunk")
-_MOST_BYTES = 10_000_000
+_MOST_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,13 @@ def bids_files(root: Path) -> Iterator[BidsFile]:
             ending = next((e for e in _ENDINGS if path.name.endswith(e)), None)
             file = BidsFile.parse(path, ending) if ending else None
             # Names of hidden files do not begin with an entity.
-            if file and "sub" in file.entities and path.is_file():
+            if file and "sub" in file.entities:
                 yield file
 
 
-def read_lookup(file: BidsFile, root: Path) -> tuple[dict[str, list[int]], str | None]:
+def read_lookup(
+    file: BidsFile, root: Path, roots: Sequence[Path]
+) -> tuple[dict[str, list[int]], str | None]:
     """Names of the ids of a segmentation, from its ``*_dseg.tsv``.
 
     The table beside the file comes first; else, up to the root, the nearest one whose
@@ -86,14 +90,16 @@ def read_lookup(file: BidsFile, root: Path) -> tuple[dict[str, list[int]], str |
             and table.entities.items() <= file.entities.items()
         ]
         if fitting:
-            return _parse_lookup(max(fitting, key=lambda table: len(table.entities)).path)
+            return _parse_lookup(max(fitting, key=lambda table: len(table.entities)).path, roots)
         if folder == root or folder == folder.parent:
             return {}, None
         folder = folder.parent
 
 
-def _parse_lookup(path: Path) -> tuple[dict[str, list[int]], str | None]:
+def _parse_lookup(path: Path, roots: Sequence[Path]) -> tuple[dict[str, list[int]], str | None]:
     members: dict[str, list[int]] = {}
+    if flaw := file_flaw(path, roots):
+        return {}, flaw[0]
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise ValueError("it is too large")

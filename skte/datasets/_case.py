@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from skte.datasets._checks import structure_problems
 from skte.datasets._geometry import geometry_flaws, reorient, turn_between
 from skte.datasets._label_names import parse_label_names
 from skte.datasets._problem import Flaw, case_problems, raise_problems
-from skte.datasets._read import ImageHeader, read_array, read_headers
+from skte.datasets._read import ImageHeader, memory_flaws, read_array, read_headers
 from skte.datasets._subject import split_images, subject_case_id
 from skte.datasets._values import image_flaws, label_flaws
 from skte.exceptions import DatasetError
@@ -118,24 +118,30 @@ def read_case(subject: Any) -> Case:
     raise_problems(title, structure_problems(case_id, subject))
     images, labels = split_images(subject)
     (label_name, label_image), *_ = labels.items()
-    arrays, headers, flaws = _read_images(images)
-    label_arrays, label_headers, label_unread = _read_images({label_name: label_image})
-    flaws += label_unread
-    flaws += geometry_flaws(headers, label_headers[0] if label_headers else None)
-    flaws += image_flaws(arrays)
+    headers, opened, flaws = _open(images)
+    label_headers, opened_label, unopened = _open({label_name: label_image})
+    label_header = label_headers[0] if label_headers else None
     ignore_label = subject.get("ignore_label")
+    flaws += unopened + geometry_flaws(headers, label_header)
+    # What has no header is not read, nor what would take too much: promises are believed.
+    if too_large := memory_flaws(headers, label_header):
+        raise_problems(title, case_problems(case_id, flaws + too_large))
+    arrays, wrong = _read(opened)
+    flaws += wrong + image_flaws(arrays)
+    image = None if flaws else _stack(arrays, headers)
+    del arrays  # before the label is read
+    label_arrays, wrong = _read(opened_label)
+    flaws += wrong
     for array in label_arrays:
         flaws += label_flaws(array, ignore_label)
     raise_problems(title, case_problems(case_id, flaws))
-    # Voxels listed in another order than those of the first image.
-    turns = [turn_between(header, headers[0]) for header in headers]
-    arrays = [reorient(array, turn) for array, turn in zip(arrays, turns, strict=True)]
+    assert image is not None
     label = reorient(label_arrays[0], turn_between(label_headers[0], headers[0]))[0]
     affine = headers[0].affines[0]
     x, y, z = np.linalg.norm(affine[:3, :3], axis=0).tolist()
     return Case(
         case_id=case_id,
-        image=torch.from_numpy(np.concatenate([_own(a, np.float32) for a in arrays])),
+        image=torch.from_numpy(image),
         label=torch.from_numpy(_own(label, np.int64)),
         affine=affine,
         spacing=(x, y, z),
@@ -144,20 +150,40 @@ def read_case(subject: Any) -> Case:
     )
 
 
-def _read_images(
+def _open(
     images: Mapping[str, Any],
-) -> tuple[list[NDArray[Any]], list[ImageHeader], list[Flaw]]:
-    arrays: list[NDArray[Any]] = []
+) -> tuple[list[ImageHeader], dict[str, Any], list[Flaw]]:
+    """Headers, the images that have them, and what is wrong with the others."""
     headers: list[ImageHeader] = []
+    opened: dict[str, Any] = {}
     flaws: list[Flaw] = []
     for name, image in images.items():
         found, unopened = read_headers(image, name)
         headers += found
-        # What has no header is not read: a promise of terabytes would be believed.
-        values, unread = read_array(image, name) if not unopened else ([], [])
+        flaws += unopened
+        if not unopened:
+            opened[name] = image
+    return headers, opened, flaws
+
+
+def _read(images: Mapping[str, Any]) -> tuple[list[NDArray[Any]], list[Flaw]]:
+    arrays: list[NDArray[Any]] = []
+    flaws: list[Flaw] = []
+    for name, image in images.items():
+        values, unread = read_array(image, name)
         arrays += values
-        flaws += unopened + unread
-    return arrays, headers, flaws
+        flaws += unread
+    return arrays, flaws
+
+
+def _stack(arrays: Sequence[NDArray[Any]], headers: Sequence[ImageHeader]) -> NDArray[np.float32]:
+    """Channels of all files on the grid of the first; other orders of voxels are turned."""
+    turned = [
+        reorient(array, turn_between(header, headers[0]))
+        for array, header in zip(arrays, headers, strict=True)
+    ]
+    stacked = np.empty((sum(map(len, turned)), *turned[0].shape[1:]), dtype=np.float32)
+    return np.concatenate(turned, out=stacked, casting="unsafe")
 
 
 def _own(array: NDArray[Any], dtype: Any) -> NDArray[Any]:

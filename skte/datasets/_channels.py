@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from skte.datasets._dicom_series import is_series
+from skte.datasets._image_file import file_flaw
 from skte.datasets._problem import Problem
 
-__all__ = ["match_files"]
+__all__ = ["case_file_problems", "match_files"]
 
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 
@@ -64,6 +66,18 @@ def match_files(
         if files
     }
     return cases, problems
+
+
+def case_file_problems(
+    cases: Mapping[str, tuple[Sequence[Path], Path]], roots: Sequence[Path]
+) -> list[Problem]:
+    """Problems of files that lead out of the roots, or are no files: links to nothing, pipes."""
+    return [
+        Problem(case_id, *flaw)
+        for case_id, (images, label) in cases.items()
+        for file in (*images, label)
+        if (flaw := file_flaw(file, roots, folders=is_series(file)))
+    ]
 
 
 def _clashes(files: Collection[tuple[str, Path]]) -> list[Problem]:

@@ -12,7 +12,7 @@ from skte._text import name_problem
 from skte.datasets._geometry import geometry_flaws
 from skte.datasets._label_names import parse_label_names
 from skte.datasets._problem import Flaw, Problem, case_problems
-from skte.datasets._read import ImageHeader, read_headers
+from skte.datasets._read import ImageHeader, memory_flaws, read_headers
 from skte.datasets._subject import split_images, subject_case_id
 from skte.datasets._values import few
 
@@ -92,6 +92,6 @@ def _case_header_problems(case_id: str, subject: Any) -> tuple[list[Problem], in
         flaws += broken
         label = found[0] if found else None
     unreadable = bool(flaws)
-    flaws += geometry_flaws(headers, label)
+    flaws += geometry_flaws(headers, label) + memory_flaws(headers, label)
     problems = structure_problems(case_id, subject) + case_problems(case_id, flaws)
     return problems, 0 if unreadable else sum(h.shape[0] for h in headers)

@@ -10,7 +10,9 @@ from typing import Any
 
 from skte.datasets._case_list import CaseList
 from skte.datasets._checks import repeated_ids
-from skte.datasets._filenames import image_stem, is_file, is_folder
+from skte.datasets._description import ExtraRoots, data_roots
+from skte.datasets._filenames import image_stem, is_file
+from skte.datasets._image_file import file_flaw
 from skte.datasets._problem import Problem, case_problems, raise_problems
 from skte.datasets._subject import make_subject
 from skte.exceptions import DatasetError
@@ -20,7 +22,8 @@ __all__ = ["CSV_ENDINGS", "load_csv"]
 CSV_ENDINGS = (".csv", ".tsv")
 
 _ID_COLUMNS = ("case_id", "id", "name", "subject_id")
-_MOST_BYTES = 100_000_000  # of a table of paths; more is another file
+_MOST_BYTES = 50_000_000  # of a table of paths; more is another file
+_MOST_CELLS = 1_000_000
 
 
 def load_csv(
@@ -29,6 +32,7 @@ def load_csv(
     channels: Sequence[str] | None = None,
     label: str = "label",
     case_id: str | None = None,
+    extra_roots: ExtraRoots = (),
 ) -> CaseList:
     r"""Load the cases that a table of paths lists, one a row.
 
@@ -40,14 +44,16 @@ def load_csv(
     Parameters
     ----------
     path : path-like
-        The file. Paths in it are relative to its folder, or absolute, and may lead
-        anywhere. An image may be a folder that holds one DICOM series.
+        The file. Paths in it are relative to its folder, or absolute, and must lie within
+        it or the `extra_roots`. An image may be a folder that holds one DICOM series.
     channels : sequence of str, optional
         Columns of the channels, in order, where their names do not begin with "image".
     label : str, default="label"
         Column of the label map.
     case_id : str, optional
         Column of the case id. Without one, a case is named by its first image.
+    extra_roots : sequence of path-like, default=()
+        Folders outside that of the file that paths may lead to, a data share for instance.
 
     Returns
     -------
@@ -80,7 +86,8 @@ def load_csv(
     ['a', 'b']
     >>> shutil.rmtree(folder)
     """
-    file = Path(path).expanduser()
+    file = Path(path).expanduser().absolute()
+    roots = data_roots(file.parent, extra_roots)
     columns, rows = _read_table(file)
     title = f"The dataset {file} cannot be loaded"
     if channels is None:
@@ -90,11 +97,11 @@ def load_csv(
     subjects: list[Any] = []
     problems: list[Problem] = []
     for number, row in rows:
-        images, name, wrong = _parse_row(file.parent, row, [*channels, label], id_column)
+        images, name, wrong = _parse_row(roots, row, [*channels, label], id_column)
         where = name or f"in line {number}"
         problems += case_problems(where, wrong)
         if not wrong:
-            subjects.append(make_subject(name, images[:-1], images[-1]))
+            subjects.append(make_subject(name, images[:-1], images[-1], roots=roots))
     problems += repeated_ids(subject["case_id"] for subject in subjects)
     if not rows:
         problems.append(Problem(None, "the table lists no case", "add a line for each"))
@@ -109,18 +116,21 @@ def _read_table(file: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]
     if file.stat().st_size > _MOST_BYTES:
         raise DatasetError(f"{file} is too large for a table of paths: give one with fewer rows.")
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-        delimiter = _delimiter(file, lines[0] if lines else "")
-        reader = csv.DictReader(lines, delimiter=delimiter, restkey="", strict=True)
-        columns = [name.strip() for name in reader.fieldnames or []]
-        reader.fieldnames = columns
-        rows = [
-            (reader.line_num, {k: (v or "").strip() for k, v in row.items() if k})
-            for row in reader
-            if any(isinstance(value, str) and value.strip() for value in row.values())
-        ]
-    except (ValueError, csv.Error) as error:
-        raise DatasetError(f"{file} is not a valid table ({error}): mend it.") from error
+        with file.open(encoding="utf-8-sig", newline="") as opened:
+            delimiter = _delimiter(file, opened.readline())
+            opened.seek(0)
+            reader = csv.DictReader(opened, delimiter=delimiter, restkey="", strict=True)
+            columns = [name.strip() for name in reader.fieldnames or []]
+            reader.fieldnames = columns
+            rows = []
+            for row in reader:
+                if any(isinstance(value, str) and value.strip() for value in row.values()):
+                    kept = {k: (v or "").strip() for k, v in row.items() if k}
+                    rows.append((reader.line_num, kept))
+                if len(rows) * len(columns) > _MOST_CELLS:
+                    raise ValueError(f"it has more than {_MOST_CELLS} cells")
+    except (OSError, ValueError, csv.Error) as error:
+        raise DatasetError(f"{file} is not a valid table ({error}): correct it.") from error
     return columns, rows
 
 
@@ -151,17 +161,13 @@ def _column_problems(
 
 
 def _parse_row(
-    folder: Path, row: Mapping[str, str], columns: Iterable[str], id_column: str | None
+    roots: Sequence[Path], row: Mapping[str, str], columns: Iterable[str], id_column: str | None
 ) -> tuple[list[Path], str, list[tuple[str, str]]]:
     """Files (the label last), name and flaws of a row."""
     flaws = [(f"column {name!r} is empty", "name a file") for name in columns if not row.get(name)]
-    files = [Path(os.path.normpath(folder / row[name])) for name in columns if row.get(name)]
+    files = [roots[0] / row[name] for name in columns if row.get(name)]
     name = row.get(id_column, "") if id_column else ""
     if not name and files:
         name = (image_stem(files[0]) or files[0].name).removesuffix("_0000")
-    flaws += [
-        (f"the file {file!s:.400} does not exist", "mend its path (relative to the table)")
-        for file in files
-        if not (is_file(file) or is_folder(file))
-    ]
+    flaws += [flaw for one in files if (flaw := file_flaw(one, roots, folders=True))]
     return files, name, flaws

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from skte.datasets._case_list import CaseList
-from skte.datasets._description import check_folder
-from skte.datasets._dicom_series import is_dicom, is_series, list_series
+from skte.datasets._description import ExtraRoots, check_folder, data_roots
+from skte.datasets._dicom_file import is_dicom
+from skte.datasets._dicom_series import is_series, list_series
 from skte.datasets._filenames import list_images
+from skte.datasets._image_file import file_flaw
 from skte.datasets._problem import Flaw, Problem, case_problems, raise_problems
 from skte.datasets._subject import make_subject
 
@@ -19,7 +21,12 @@ __all__ = ["is_dicom_dataset", "load_dicom"]
 _LABEL_WORDS = ("label", "seg", "mask")
 
 
-def load_dicom(path: str | os.PathLike[str], *, channels: Sequence[str] | None = None) -> CaseList:
+def load_dicom(
+    path: str | os.PathLike[str],
+    *,
+    channels: Sequence[str] | None = None,
+    extra_roots: ExtraRoots = (),
+) -> CaseList:
     """Load a folder of cases, each a folder with DICOM series and a label map.
 
     ``case1/CT/*.dcm`` and ``case1/label.nii.gz``. Every subfolder of a case that holds
@@ -33,6 +40,8 @@ def load_dicom(path: str | os.PathLike[str], *, channels: Sequence[str] | None =
         The folder of cases.
     channels : sequence of str, optional
         Names of the subfolders to read, in order; all by default.
+    extra_roots : sequence of path-like, default=()
+        Folders outside it that links and paths may lead to.
 
     Returns
     -------
@@ -58,14 +67,18 @@ def load_dicom(path: str | os.PathLike[str], *, channels: Sequence[str] | None =
     >>> cases = load_dicom("liver_ct")  # doctest: +SKIP
     """
     folder = check_folder(path)
+    roots = data_roots(folder, extra_roots)
     subjects: list[Any] = []
     problems: list[Problem] = []
     for case in _case_folders(folder):
         series, flaws = _series(case, channels)
         label, no_label = _label(case)
-        problems += case_problems(case.name, [*flaws, *no_label])
-        if label and not (flaws or no_label):
-            subjects.append(make_subject(case.name, series, label))
+        flaws += no_label
+        files = [*series, *([label] if label else [])]
+        flaws += [flaw for one in files if (flaw := file_flaw(one, roots, folders=True))]
+        problems += case_problems(case.name, flaws)
+        if label and not flaws:
+            subjects.append(make_subject(case.name, series, label, roots=roots))
     n_channels = {len(_paths(subject)) for subject in subjects}
     if len(n_channels) > 1:
         counts = " or ".join(map(str, sorted(n_channels)))
@@ -110,7 +123,7 @@ def _series(case: Path, channels: Sequence[str] | None) -> tuple[list[Path], lis
 
 def _label(case: Path) -> tuple[Path | None, list[Flaw]]:
     """File of the label map of a case."""
-    files = [path for _, path in list_images(case) if not is_dicom(path)]
+    files = [path for _, path in list_images(case) if not (path.is_file() and is_dicom(path))]
     if len(files) > 1:
         named = [p for p in files if any(word in p.name.lower() for word in _LABEL_WORDS)]
         files = named or files

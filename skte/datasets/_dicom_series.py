@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,11 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813 (its own habit; torchio depends on it)
 from numpy.typing import NDArray
 
-__all__ = ["is_dicom", "is_series", "list_series", "series_geometry"]
+from skte._files import outside_problem
+from skte.datasets._dicom_file import is_dicom, read_dicom
+from skte.datasets._filenames import is_folder
+
+__all__ = ["is_series", "list_series", "read_series", "series_files", "series_header"]
 
 # How much the distances between slices may differ, of the distance between them: a
 # missing slice doubles one of them.
@@ -19,18 +23,9 @@ _SPACING_TOLERANCE = 0.1
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 
 
-def is_dicom(path: Path) -> bool:
-    """Tell by its first bytes whether a file is DICOM."""
-    try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
-
-
 def is_series(folder: Path) -> bool:
     """Tell whether a folder directly holds DICOM files."""
-    return any(map(is_dicom, _files(folder)))
+    return is_folder(folder) and any(map(is_dicom, _files(folder)))
 
 
 def list_series(folder: Path) -> list[tuple[str, Path]]:
@@ -42,10 +37,15 @@ def list_series(folder: Path) -> list[tuple[str, Path]]:
     ]
 
 
-def series_geometry(folder: Path) -> tuple[tuple[int, ...], NDArray[np.float64]]:
-    """Shape and affine of the volume that torchio would read from a folder.
+def series_header(names: Sequence[Path]) -> tuple[tuple[int, ...], NDArray[np.float64], str]:
+    """Shape, affine and type of the volume of a series.
 
     Only headers are read.
+
+    Parameters
+    ----------
+    names : sequence of Path
+        Its files in order, as `series_files` returns them.
 
     Returns
     -------
@@ -53,14 +53,15 @@ def series_geometry(folder: Path) -> tuple[tuple[int, ...], NDArray[np.float64]]
         Channels, x, y, z.
     affine : ndarray of shape (4, 4)
         Voxel to world, RAS+, in mm.
+    kind : str
+        What ITK calls the type of the values.
 
     Raises
     ------
     ValueError
-        If there is not exactly one series, or its slices differ in size or direction, or
-        are not evenly spaced; the message says what to do.
+        If the slices differ in size or direction, or are not evenly spaced; the message
+        says what to do.
     """
-    names = _slices(folder)
     headers = [_header(name) for name in names]
     first = headers[0]
     if any(h.GetSize() != first.GetSize() for h in headers):
@@ -77,28 +78,62 @@ def series_geometry(folder: Path) -> tuple[tuple[int, ...], NDArray[np.float64]]
     affine = np.eye(4)
     affine[:3, :3] = _LPS_TO_RAS @ direction @ np.diag(spacing)
     affine[:3, 3] = _LPS_TO_RAS @ np.array(first.GetOrigin())
-    return (first.GetNumberOfComponents(), *size), affine
+    shape = (first.GetNumberOfComponents(), *size)
+    return shape, affine, sitk.GetPixelIDValueAsString(first.GetPixelID())
 
 
-def _slices(folder: Path) -> list[str]:
-    """Files of the one series in a folder, in order of their position."""
-    with _quiet():
-        series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-        if len(series) > 1:
-            raise ValueError(
-                f"it holds {len(series)} DICOM series, of which only one would be read; give "
-                "each a folder of its own"
-            )
-        names = list(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder)))
-    if not names:
-        raise ValueError("it holds no DICOM image")
-    n_files = sum(map(is_dicom, _files(folder)))
-    if n_files != len(names):
+def series_files(folder: Path, roots: Sequence[Path] | None = None) -> list[Path]:
+    """Files of the one series in a folder, in order of their position.
+
+    Each is walked through first, since GDCM believes the lengths in a file.
+
+    Parameters
+    ----------
+    folder : Path
+        Its folder.
+    roots : sequence of Path, optional
+        Folders that the files must lie in; None: the folder itself.
+
+    Raises
+    ------
+    ValueError
+        If there is not exactly one series, or a file cannot be used; the message says what
+        to do.
+    """
+    odd = [path.name for path in sorted(folder.iterdir()) if not (path.is_file() or path.is_dir())]
+    if odd:
+        names = ", ".join(odd[:5])
+        raise ValueError(f"it holds broken links, pipes or the like ({names}); replace them")
+    files = [path for path in _files(folder) if is_dicom(path)]
+    for path in files:
+        if problem := outside_problem(path, roots or (folder,)):
+            raise ValueError(f"its file {path.name} {problem}")
+    try:
+        found = {path: read_dicom(path) for path in files}
+    except ValueError as error:
+        raise ValueError(f"a DICOM file in it {error}; replace it") from error
+    series = Counter(one.series for one in found.values() if one.is_image)
+    if len(series) > 1:
         raise ValueError(
-            f"{n_files - len(names)} of its {n_files} DICOM files are no images of the series "
+            f"it holds {len(series)} DICOM series, of which only one would be read; give "
+            "each a folder of its own"
+        )
+    if not series:
+        raise ValueError("it holds no DICOM image")
+    if n_other := sum(not one.is_image for one in found.values()):
+        raise ValueError(
+            f"{n_other} of its {len(files)} DICOM files are no images of the series "
             "(reports, segmentations or damaged files); take them away"
         )
-    return names
+    return sorted(found, key=lambda path: found[path].place)
+
+
+def read_series(names: Sequence[Path]) -> Any:
+    """Return the volume of a series, an image of SimpleITK."""
+    reader = sitk.ImageSeriesReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileNames([str(name) for name in names])
+    return reader.Execute()
 
 
 def _even_step(origins: list[NDArray[np.float64]], normal: NDArray[np.float64]) -> float:
@@ -115,23 +150,13 @@ def _even_step(origins: list[NDArray[np.float64]], normal: NDArray[np.float64]) 
     return step
 
 
-def _header(name: str) -> Any:
+def _header(name: Path) -> Any:
     reader = sitk.ImageFileReader()
-    reader.SetFileName(name)
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileName(str(name))
     reader.ReadImageInformation()
     return reader
 
 
 def _files(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.iterdir()) if path.is_file()]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep ITK from writing warnings about every other file to stderr."""
-    before = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    try:
-        yield
-    finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(before)

@@ -49,11 +49,15 @@ def is_folder(path: Path) -> bool:
 
 
 def list_images(folder: Path, endings: Iterable[str] = IMAGE_ENDINGS) -> list[tuple[str, Path]]:
-    """Stem and path of every image in a folder, sorted by name; hidden files left out."""
+    """Stem and path of every image in a folder, sorted by name; hidden files left out.
+
+    Links to nothing, pipes and folders that are called like images are among them: their
+    cases must be named, not vanish.
+    """
     found = []
     for path in sorted(folder.iterdir()):
         stem = image_stem(path, endings)
         # Hidden files include the "._x.nii.gz" that macOS leaves in archives.
-        if stem is not None and path.is_file() and not path.name.startswith("."):
+        if stem is not None and not path.name.startswith("."):
             found.append((stem, path))
     return found

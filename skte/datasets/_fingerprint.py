@@ -15,6 +15,7 @@ from torchio.data.io import read_image
 from skte._digests import file_digest, tensor_digest
 from skte.datasets._checks import structure_problems
 from skte.datasets._problem import raise_problems
+from skte.datasets._read import memory_flaws, read_headers
 from skte.datasets._relabel import RelabelingReader
 from skte.datasets._subject import split_images, subject_case_id
 from skte.exceptions import DatasetError
@@ -95,16 +96,28 @@ def _fingerprint(image: Any) -> list[Any]:
     paths = image_paths(image)
     if not paths:
         return _of_values(image)
-    fresh = type(image)(image.path, reader=image.reader)
+    fresh = type(image)(image.path, reader=image.reader, roots=image.get("roots"))
     reader, how = image.reader, []
     if isinstance(reader, RelabelingReader):
         how = ["relabeled", list(reader.relabeling.ids), reader.relabeling.rest]
         reader = reader.reader
     if reader is not read_image or not all(is_whole_file(path) for path in paths):
+        if not is_loaded(image):
+            _check_readable(fresh)
         return _of_values(image if is_loaded(image) else fresh)
+    if is_loaded(image):
+        _check_readable(fresh)
     if is_loaded(image) and not _are_alike(image, fresh):
         return _of_values(image)
     return [*how, "files", *map(file_digest, paths)]
+
+
+def _check_readable(image: Any) -> None:
+    """Refuse what must not be read, before it is."""
+    headers, flaws = read_headers(image, "image")
+    flaws += memory_flaws(headers, None)
+    if flaws:
+        raise DatasetError("; ".join(f"{what}; {remedy}" for what, remedy in flaws))
 
 
 def image_paths(image: Any) -> list[Path]:

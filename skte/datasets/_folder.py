@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 from skte.datasets._case_list import CaseList
-from skte.datasets._channels import match_files
-from skte.datasets._description import check_folder
+from skte.datasets._channels import case_file_problems, match_files
+from skte.datasets._description import ExtraRoots, check_folder, data_roots
 from skte.datasets._dicom_series import list_series
 from skte.datasets._filenames import IMAGE_ENDINGS, list_images
 from skte.datasets._problem import Problem, raise_problems
@@ -16,7 +16,11 @@ __all__ = ["load_folder"]
 
 
 def load_folder(
-    path: str | os.PathLike[str], *, images: str = "images", labels: str = "labels"
+    path: str | os.PathLike[str],
+    *,
+    images: str = "images",
+    labels: str = "labels",
+    extra_roots: ExtraRoots = (),
 ) -> CaseList:
     """Load images and labels of the same file names from two folders.
 
@@ -31,6 +35,8 @@ def load_folder(
         The folder that holds both.
     images, labels : str, default="images", "labels"
         Their names.
+    extra_roots : sequence of path-like, default=()
+        Folders outside it that links and paths may lead to.
 
     Returns
     -------
@@ -82,5 +88,6 @@ def load_folder(
     ]
     raise_problems(title, problems)
     cases, problems = match_files(image_files, label_files)
-    raise_problems(title, problems)
-    return CaseList(make_subject(case_id, *files) for case_id, files in cases.items())
+    roots = data_roots(folder, extra_roots)
+    raise_problems(title, problems + case_file_problems(cases, roots))
+    return CaseList(make_subject(case_id, *files, roots=roots) for case_id, files in cases.items())

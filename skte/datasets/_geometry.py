@@ -93,7 +93,8 @@ def reorient(array: NDArray[Any], turn: NDArray[Any] | None) -> NDArray[Any]:
     """Apply what `turn_between` returned to an array (channels, x, y, z)."""
     if turn is None:
         return array
-    return np.stack([orientations.apply_orientation(channel, turn) for channel in array])
+    turned = orientations.apply_orientation(np.moveaxis(array, 0, -1), turn)  # a view
+    return np.moveaxis(turned, -1, 0)
 
 
 def _disagreements(

@@ -123,7 +123,8 @@ def _relabel_image(image: Any, relabeling: Relabeling) -> Any:
     reader = image.reader
     if isinstance(reader, RelabelingReader):
         relabeling, reader = reader.relabeling.then(relabeling), reader.reader
-    return tio.LabelMap(image.path, reader=RelabelingReader(relabeling, reader), verify_path=False)
+    reader = RelabelingReader(relabeling, reader)
+    return tio.LabelMap(image.path, reader=reader, roots=image.get("roots"), verify_path=False)
 
 
 def _plan(

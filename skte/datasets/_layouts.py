@@ -9,7 +9,7 @@ from typing import Any
 
 from skte.datasets._bids import is_bids, load_bids
 from skte.datasets._csv import CSV_ENDINGS, load_csv
-from skte.datasets._description import check_folder, read_description
+from skte.datasets._description import ExtraRoots, check_folder, data_roots, read_description
 from skte.datasets._dicom import is_dicom_dataset, load_dicom
 from skte.datasets._filenames import is_file, is_folder
 from skte.datasets._folder import load_folder
@@ -44,31 +44,33 @@ def load_path(
     channels: Sequence[str] | None,
     *,
     merge_regions: bool,
+    extra_roots: ExtraRoots = (),
 ) -> list[Any]:
     """Load a folder or CSV file; for the parameters see `load_dataset`."""
     if layout is not None and layout not in LAYOUTS:
         raise DatasetError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}.")
     if isinstance(channels, str):
         raise DatasetError(f"channels must be a list of names, got {channels!r}: write [...].")
-    layout = layout or _find_layout(path)
+    layout = layout or _find_layout(path, extra_roots)
     if layout in _PLAIN:
         if channels is not None:
             raise DatasetError(
                 f"Channels have no names in the layout {layout!r}: leave channels out, or list "
                 "the files in a CSV."
             )
-        return _PLAIN[layout](path)
-    more = {"merge_regions": merge_regions} if layout == "nnunet" else {}
-    return _NAMED_CHANNELS[layout](path, channels=channels, **more)
+        return _PLAIN[layout](path, extra_roots=extra_roots)
+    more: dict[str, Any] = {"merge_regions": merge_regions} if layout == "nnunet" else {}
+    return _NAMED_CHANNELS[layout](path, channels=channels, extra_roots=extra_roots, **more)
 
 
-def _find_layout(path: str | os.PathLike[str]) -> str:
+def _find_layout(path: str | os.PathLike[str], extra_roots: ExtraRoots) -> str:
     if Path(path).suffix.lower() in CSV_ENDINGS and not is_folder(Path(path)):
         return "csv"
     folder = check_folder(path)
     found = []
-    if (folder / "dataset.json").is_file():
-        found.append(_described_layout(folder))
+    description = folder / "dataset.json"
+    if description.exists() or description.is_symlink():
+        found.append(_described_layout(folder, data_roots(folder, extra_roots)))
     if is_bids(folder):
         found.append("bids")
     # A description is meant; without one, what lies there decides.
@@ -94,8 +96,8 @@ def _find_layout(path: str | os.PathLike[str]) -> str:
     raise DatasetError(f"The layout of {folder} is unknown. {_known()}{hint}")
 
 
-def _described_layout(folder: Path) -> str:
-    description = read_description(folder)
+def _described_layout(folder: Path, roots: Sequence[Path]) -> str:
+    description = read_description(folder, roots)
     if {"channel_names", "file_ending", "dataset"} & description.keys():
         return "nnunet"
     if "training" in description and not _lists_channels(folder, description["training"]):

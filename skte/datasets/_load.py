@@ -11,6 +11,7 @@ import torchio as tio
 
 from skte.datasets._case_list import CaseList
 from skte.datasets._checks import repeated_ids, structure_problems
+from skte.datasets._description import ExtraRoots
 from skte.datasets._from_dict import subject_from_dict
 from skte.datasets._label_scheme import Labels, relabel_subjects
 from skte.datasets._layouts import load_path
@@ -33,6 +34,7 @@ def load_dataset(
     labels: Labels | None = None,
     channels: Sequence[str] | None = None,
     layout: str | None = None,
+    extra_roots: ExtraRoots = (),
 ) -> CaseList:
     """Turn any accepted form of a dataset into a list of subjects.
 
@@ -58,6 +60,11 @@ def load_dataset(
         forms have no names. None: all of them.
     layout : {"msd", "nnunet", "bids", "folder", "dicom", "csv"}, optional
         How a path is read; None: found by itself, an error where it could be several.
+    extra_roots : sequence of path-like, default=()
+        Folders that links and paths may lead to. By default all files lie in the folder that
+        is given, or that of the CSV file. Paths in a list of subjects or dicts may lead
+        anywhere; what a detached header (``.mhd``, ``.nhdr``) names lies beside it, or in
+        these folders.
 
     Returns
     -------
@@ -94,7 +101,9 @@ def load_dataset(
     [0, 1, 1, 2, 0, 1, 1, 2]
     """
     if isinstance(dataset, (str, os.PathLike)):
-        subjects = load_path(dataset, layout, channels, merge_regions=labels is None)
+        subjects = load_path(
+            dataset, layout, channels, merge_regions=labels is None, extra_roots=extra_roots
+        )
         return CaseList(relabel_subjects(subjects, labels))
     if channels is not None or layout is not None:
         raise DatasetError("channels and layout say how files are read: give a path with them.")
@@ -106,7 +115,7 @@ def load_dataset(
     items = _items(dataset)
     if not items:
         raise DatasetError("The dataset holds no case: give at least two.")
-    return CaseList(relabel_subjects(_subjects(items), labels))
+    return CaseList(relabel_subjects(_subjects(items, extra_roots), labels))
 
 
 def as_subjects(dataset: DatasetLike) -> list[Any]:
@@ -116,7 +125,7 @@ def as_subjects(dataset: DatasetLike) -> list[Any]:
     return load_dataset(dataset)
 
 
-def _subjects(items: Sequence[Any]) -> list[Any]:
+def _subjects(items: Sequence[Any], extra_roots: ExtraRoots) -> list[Any]:
     subjects: list[Any] = []
     problems: list[Problem] = []
     for index, item in enumerate(items):
@@ -124,7 +133,7 @@ def _subjects(items: Sequence[Any]) -> list[Any]:
             subject = item if isinstance(item, tio.Subject) else subject_from_dict(item)
             case_id = subject_case_id(subject, index)
             wrong = structure_problems(case_id, subject)
-            subjects += [] if wrong else [copy_subject(subject, case_id)]
+            subjects += [] if wrong else [copy_subject(subject, case_id, extra_roots)]
             problems += wrong
         except Exception as error:
             problems.append(Problem(_name(item, index), str(error), "mend it or leave it out"))

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from skte.datasets._case_list import CaseList
 from skte.datasets._checks import repeated_ids
-from skte.datasets._description import check_folder, read_description, resolve_inside
+from skte.datasets._description import (
+    ExtraRoots,
+    check_folder,
+    data_roots,
+    read_description,
+    resolve_inside,
+)
 from skte.datasets._filenames import image_stem
 from skte.datasets._label_names import parse_labels
 from skte.datasets._problem import Flaw, Problem, case_problems, raise_problems
@@ -16,7 +23,7 @@ from skte.datasets._subject import make_subject
 __all__ = ["load_msd"]
 
 
-def load_msd(path: str | os.PathLike[str]) -> CaseList:
+def load_msd(path: str | os.PathLike[str], *, extra_roots: ExtraRoots = ()) -> CaseList:
     """Load a dataset in the layout of the Medical Segmentation Decathlon.
 
     A folder with ``dataset.json``, whose ``training`` lists pairs of ``image`` and
@@ -27,6 +34,8 @@ def load_msd(path: str | os.PathLike[str]) -> CaseList:
     ----------
     path : path-like
         The folder.
+    extra_roots : sequence of path-like, default=()
+        Folders outside it that links and paths may lead to.
 
     Returns
     -------
@@ -48,7 +57,8 @@ def load_msd(path: str | os.PathLike[str]) -> CaseList:
     {0: 'background', 1: 'Anterior', 2: 'Posterior'}
     """
     folder = check_folder(path)
-    description = read_description(folder)
+    roots = data_roots(folder, extra_roots)
+    description = read_description(folder, roots)
     members, ignore_label, flaws = parse_labels(description.get("labels"))
     problems = case_problems(None, flaws)
     training = description.get("training")
@@ -60,7 +70,7 @@ def load_msd(path: str | os.PathLike[str]) -> CaseList:
         problems.append(Problem(None, "dataset.json: key 'training' lists no case", "add some"))
     found: list[tuple[str, list[Path], Path]] = []
     for index, item in enumerate(training):
-        images, label, wrong = _parse_item(folder, item)
+        images, label, wrong = _parse_item(folder, item, roots)
         problems += [Problem(None, f"training[{index}]: {what}", do) for what, do in wrong]
         if label is not None and not wrong:
             stem = image_stem(images[0]) or images[0].name
@@ -68,12 +78,16 @@ def load_msd(path: str | os.PathLike[str]) -> CaseList:
     problems += repeated_ids(case_id for case_id, _, _ in found)
     raise_problems(f"The dataset {folder} cannot be loaded", problems)
     return CaseList(
-        make_subject(case_id, images, label, ignore_label=ignore_label, members=members)
+        make_subject(
+            case_id, images, label, roots=roots, ignore_label=ignore_label, members=members
+        )
         for case_id, images, label in found
     )
 
 
-def _parse_item(folder: Path, item: object) -> tuple[list[Path], Path | None, list[Flaw]]:
+def _parse_item(
+    folder: Path, item: object, roots: Sequence[Path]
+) -> tuple[list[Path], Path | None, list[Flaw]]:
     """Image files, label file and flaws of one entry of ``training``."""
     if not isinstance(item, dict):
         what = f"must be an object with 'image' and 'label', got {item!r:.200}"
@@ -82,7 +96,7 @@ def _parse_item(folder: Path, item: object) -> tuple[list[Path], Path | None, li
         keys = " and ".join(map(repr, missing))
         return [], None, [(f"key {keys} is missing", "name the file")]
     listed = item["image"] if isinstance(item["image"], list) else [item["image"]]
-    *images, label = (resolve_inside(folder, text) for text in [*listed, item["label"]])
+    *images, label = (resolve_inside(folder, text, roots) for text in [*listed, item["label"]])
     flaws = [(f"image: {wrong[0]}", wrong[1]) for _, wrong in images if wrong]
     if label[1]:
         flaws.append((f"label: {label[1][0]}", label[1][1]))

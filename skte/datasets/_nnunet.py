@@ -8,9 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from skte.datasets._case_list import CaseList
-from skte.datasets._channels import match_files
-from skte.datasets._description import check_folder, read_description
-from skte.datasets._filenames import image_stem, is_file, list_images
+from skte.datasets._channels import case_file_problems, match_files
+from skte.datasets._description import (
+    ExtraRoots,
+    check_folder,
+    data_roots,
+    read_description,
+    resolve_inside,
+)
+from skte.datasets._filenames import image_stem, list_images
 from skte.datasets._label_names import label_id, parse_labels
 from skte.datasets._label_scheme import merge_regions as plan_regions
 from skte.datasets._label_scheme import relabel_subject
@@ -27,6 +33,7 @@ def load_nnunet_raw(
     *,
     channels: Sequence[str] | None = None,
     merge_regions: bool = True,
+    extra_roots: ExtraRoots = (),
 ) -> CaseList:
     """Load a dataset in the raw layout of nnU-Net (version 1 or 2).
 
@@ -46,6 +53,8 @@ def load_nnunet_raw(
         Number the classes as ``regions_class_order`` does: ids that lie in the same
         regions become one class. Without that key ids stay as they are. False: ids stay
         in any case.
+    extra_roots : sequence of path-like, default=()
+        Folders outside it that links and paths may lead to.
 
     Returns
     -------
@@ -62,8 +71,8 @@ def load_nnunet_raw(
 
     Notes
     -----
-    As in nnU-Net, paths under ``dataset`` are relative to the folder and may lead out
-    of it, or be absolute.
+    Paths under ``dataset`` are relative to the folder, or absolute. Unlike nnU-Net, skte
+    reads those that lead out of it only where `extra_roots` names their folder.
 
     Examples
     --------
@@ -71,7 +80,8 @@ def load_nnunet_raw(
     >>> cases = load_nnunet_raw("nnUNet_raw/Dataset004_Hippocampus")  # doctest: +SKIP
     """
     folder = check_folder(path)
-    description = read_description(folder)
+    roots = data_roots(folder, extra_roots)
+    description = read_description(folder, roots)
     members, ignore_label, flaws = parse_labels(description.get("labels"))
     order, wrong = _region_order(description.get("regions_class_order"), members)
     names, no_names = _channel_names(description)
@@ -80,15 +90,17 @@ def load_nnunet_raw(
     plan, lost = plan_regions(members, order, ignore_label) if order else (None, [])
     problems = case_problems(None, [*flaws, *wrong, *lost, *no_names, *unknown, *no_ending])
     if "dataset" in description:
-        cases, missing = _explicit_cases(folder, description["dataset"], len(names))
+        cases, missing = _explicit_cases(folder, description["dataset"], len(names), roots)
     else:
         cases, missing = _scan_cases(folder, description, ending, len(names))
+    missing += case_file_problems(cases, roots)
     raise_problems(f"The dataset {folder} cannot be loaded", problems + missing)
     subjects = [
         make_subject(
             case_id,
             [images[i] for i in chosen] if chosen else images,
             label,
+            roots=roots,
             ignore_label=ignore_label,
             members=members,
         )
@@ -153,7 +165,9 @@ def _file_ending(description: Mapping[str, Any]) -> tuple[str, list[Flaw]]:
     return ".nii.gz", [(what, "mend it")]
 
 
-def _explicit_cases(folder: Path, listed: object, n_channels: int) -> tuple[_Cases, list[Problem]]:
+def _explicit_cases(
+    folder: Path, listed: object, n_channels: int, roots: Sequence[Path]
+) -> tuple[_Cases, list[Problem]]:
     """Cases of ``"dataset": {"case": {"images": [...], "label": ...}}``."""
     if not isinstance(listed, dict) or not listed:
         what = "dataset.json: key 'dataset' names no case"
@@ -168,16 +182,15 @@ def _explicit_cases(folder: Path, listed: object, n_channels: int) -> tuple[_Cas
             what = "under 'dataset' it lacks 'images' or 'label'"
             problems.append(Problem(case_id, what, "name its files"))
             continue
-        files = [Path(os.path.normpath(folder / str(text))) for text in [*images, label]]
-        problems += [
-            Problem(case_id, f"the file {file!s:.400} does not exist", "mend its path")
-            for file in files
-            if not is_file(file)
-        ]
+        resolved = [resolve_inside(folder, text, roots) for text in [*images, label]]
+        flaws = [flaw for _, flaw in resolved if flaw]
+        problems += case_problems(case_id, flaws)
+        files = [file for file, _ in resolved]
         if n_channels and len(images) != n_channels:
             what = f"it has {len(images)} images, 'channel_names' has {n_channels}"
             problems.append(Problem(case_id, what, "name one image for each channel"))
-        cases[str(case_id)] = (files[:-1], files[-1])
+        if not flaws:
+            cases[str(case_id)] = (files[:-1], files[-1])
     return cases, problems
 
 

@@ -1,32 +1,47 @@
 """Reading image files: headers alone, or values that nothing has touched up.
 
-NIfTI goes through nibabel, everything else through torchio. torchio reads NIfTI with
-ITK, which fills a truncated file with zeros and turns NaN into zero without a word, so
-that a broken case would pass for a whole one.
+NIfTI and MGH go through nibabel, everything else through the one reader of ITK that fits.
+ITK fills a truncated NIfTI file with zeros and turns NaN into zero without a word, so that a
+broken case would pass for a whole one.
 """
 
 from __future__ import annotations
 
-import copy
+import gzip
 import math
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+import SimpleITK as sitk  # noqa: N813 (its own habit; torchio depends on it)
 import torchio as tio
 from numpy.typing import NDArray
-from torchio.data.io import read_image
+from torchio.data.io import get_ras_affine_from_sitk, read_image, sitk_to_nib
 
-from skte.datasets._dicom_series import series_geometry
-from skte.datasets._file_size import check_size
+from skte._memory import memory_problem
+from skte._text import clean_text
+from skte.datasets._dicom_series import read_series, series_files, series_header
+from skte.datasets._image_file import ImageFile, ImageFileError, examine_image
 from skte.datasets._problem import Flaw
 from skte.datasets._relabel import RelabelingReader
 
-__all__ = ["ImageHeader", "read_array", "read_headers"]
+__all__ = ["ImageHeader", "memory_flaws", "read_array", "read_headers"]
 
-_NIFTI_ENDINGS = (".nii", ".nii.gz")
+# Bytes before the values of a NIfTI file, which its extensions take.
+_MOST_EXTENSIONS = 2**26
+# What becomes of a value: a float32 image beside what was read, or an int64 label and a copy.
+_IMAGE_BYTES, _LABEL_BYTES = 4, 16
+_MGHHeader = nib.freesurfer.MGHImage.header_class
+_IMAGE_CLASSES = {
+    nib.Nifti1Header: nib.Nifti1Image,
+    nib.Nifti2Header: nib.Nifti2Image,
+    _MGHHeader: nib.freesurfer.MGHImage,
+}
+# Types that ITK has, by words of their names.
+_ITK_TYPES = {"8-bit": 1, "16-bit": 2, "32-bit": 4, "64-bit": 8}
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,11 +56,17 @@ class ImageHeader:
         Channels, x, y, z.
     affines : tuple of ndarray of shape (4, 4)
         Voxel to world. A NIfTI file may state two (sform and qform); the first counts.
+    n_bytes : int
+        Memory that its values take at the peak of reading; 0 where they are in memory.
+    file_bytes : int
+        Size of the files they come from.
     """
 
     source: str
     shape: tuple[int, ...]
     affines: tuple[NDArray[np.float64], ...]
+    n_bytes: int = 0
+    file_bytes: int = 0
 
 
 def read_headers(image: Any, name: str) -> tuple[list[ImageHeader], list[Flaw]]:
@@ -69,7 +90,10 @@ def read_headers(image: Any, name: str) -> tuple[list[ImageHeader], list[Flaw]]:
     for part in _parts(image):
         source = str(part.path) if part.path else f"image {name!r}"
         try:
-            headers.append(_header(part, source))
+            header = _header(part, source)
+            if max(header.shape) >= 2**31:
+                raise ImageFileError(f"states a shape of {header.shape}")
+            headers.append(header)
         except Exception as error:
             flaws.append(_unreadable(source, error))
     return headers, flaws
@@ -102,48 +126,146 @@ def read_array(image: Any, name: str) -> tuple[list[NDArray[Any]], list[Flaw]]:
     return arrays, flaws
 
 
+def memory_flaws(images: list[ImageHeader], label: ImageHeader | None) -> list[Flaw]:
+    """Find what would take more memory than it may: the images of a case together, or the label.
+
+    A label map compresses far better than an image. One on the grid of its image is bounded
+    by it, and is held against the memory that is free alone.
+    """
+    remedy = "otherwise leave the case out"
+    total, size = sum(h.n_bytes for h in images), sum(h.file_bytes for h in images)
+    if total and (problem := memory_problem(total, size)):
+        return [(f"{', '.join(h.source for h in images)} {problem}", remedy)]
+    if label is None or not label.n_bytes:
+        return []
+    bounded = any(math.prod(h.shape[1:]) == math.prod(label.shape) for h in images)
+    problem = memory_problem(label.n_bytes, None if bounded else label.file_bytes)
+    return [(f"the label {label.source} {problem}", remedy)] if problem else []
+
+
 def _parts(image: Any) -> list[Any]:
     """One torchio image a file, so that each can be named; copies, so that none is loaded."""
-    if isinstance(image.path, list) and tio.DATA not in image:
-        kind = type(image)
-        return [kind(p, reader=image.reader, verify_path=False) for p in image.path]
     if tio.DATA in image:
         return [image]
-    return [type(image)(image.path, reader=image.reader, verify_path=False)]
+    paths = image.path if isinstance(image.path, list) else [image.path]
+    options = {"reader": image.reader, "roots": image.get("roots"), "verify_path": False}
+    return [type(image)(path, **options) for path in paths]
 
 
 def _header(part: Any, source: str) -> ImageHeader:
     part = _without_relabeling(part)
-    if tio.DATA not in part and part.reader is read_image and part.path.is_dir():
-        shape, affine = series_geometry(part.path)
-        return ImageHeader(source, shape, (affine,))
-    if not _is_plain_nifti(part):
-        shape = tuple(part.shape)
-        if tio.DATA not in part and part.reader is read_image:
-            check_size(part.path, math.prod(shape))
-        return ImageHeader(source, shape, (np.asarray(part.affine),))
-    _require(part.path)
-    file = nib.load(part.path, mmap=False)
-    shape = _channels_first_shape(file.shape)
-    check_size(part.path, math.prod(shape) * file.get_data_dtype().itemsize)
-    affines = [np.asarray(file.affine, dtype=np.float64)]
-    if isinstance(file, nib.Nifti1Pair):
-        affines += [
-            a
-            for a in (file.get_sform(coded=True)[0], file.get_qform(coded=True)[0])
-            if a is not None
-        ]
-    return ImageHeader(source, shape, tuple(affines))
+    if not _is_ours(part):
+        return ImageHeader(source, tuple(part.shape), (np.asarray(part.affine),))
+    label = isinstance(part, tio.LabelMap)
+    if part.path.is_dir():
+        names = series_files(part.path, part.get("roots"))
+        shape, affine, kind = series_header(names)
+        size = sum(name.stat().st_size for name in names)
+        return ImageHeader(source, shape, (affine,), _peak(shape, kind, label), size)
+    file = examine_image(part.path, part.get("roots"))
+    if file.reader == "nibabel":
+        return _nibabel_header(file, source, label)
+    return _itk_header(file, source, label)
+
+
+def _itk_header(file: ImageFile, source: str, label: bool) -> ImageHeader:
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO(file.reader)
+    reader.SetFileName(str(file.files[0]))
+    reader.ReadImageInformation()
+    n_axes, n_components = reader.GetDimension(), reader.GetNumberOfComponents()
+    shape = tuple(reader.GetSize())
+    if not 2 <= n_axes <= 4 or (n_axes == 4 and n_components > 1):
+        raise ValueError(f"an image of shape {shape} and {n_components} components is not read")
+    # Of four axes the last is that of the channels.
+    shape = (shape[3], *shape[:3]) if n_axes == 4 else (n_components, *shape, 1)[:4]
+    kind = sitk.GetPixelIDValueAsString(reader.GetPixelID())
+    n_bytes = _peak(shape, kind, label) + file.copies * math.prod(shape)
+    stored = math.prod(shape) * _itk_bytes(kind)
+    if file.plain:
+        _check_size(stored, sum(path.stat().st_size for path in file.files))
+    return ImageHeader(source, shape, (get_ras_affine_from_sitk(reader),), n_bytes, file.n_bytes)
+
+
+def _nibabel_header(file: ImageFile, source: str, label: bool) -> ImageHeader:
+    """Header of a NIfTI or MGH file, from its first bytes alone."""
+    path = file.files[0]
+    header = _first_bytes(path)
+    shape = _channels_first_shape(header.get_data_shape())
+    dtype, offset = header.get_data_dtype(), int(header.get_data_offset())
+    stored = math.prod(shape) * dtype.itemsize + offset
+    if not 0 <= offset <= _MOST_EXTENSIONS:
+        raise ImageFileError(f"states that its values begin at byte {offset}")
+    if file.plain:
+        _check_size(stored, path.stat().st_size)
+    slope, inter = header.get_slope_inter()
+    scaled = (1 if slope is None else slope, inter or 0) != (1, 0)
+    # Scaled values are float64, beside those they are made of.
+    held = dtype.itemsize + 8 if scaled else dtype.itemsize
+    n_bytes = math.prod(shape) * (held + (_LABEL_BYTES if label else _IMAGE_BYTES)) + offset
+    affines = [np.asarray(header.get_best_affine(), dtype=np.float64)]
+    if isinstance(header, nib.Nifti1Header):
+        forms = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
+        affines += [affine for affine in forms if affine is not None]
+    return ImageHeader(source, shape, tuple(affines), n_bytes, file.n_bytes)
+
+
+def _first_bytes(path: Path) -> Any:
+    """Header of a NIfTI or MGH file, without what a header may lead to."""
+    name = path.name.lower()
+    is_packed = name.endswith((".gz", ".mgz"))
+    try:
+        with gzip.open(path) if is_packed else path.open("rb") as opened:
+            start = opened.read(540)
+    except (EOFError, zlib.error) as error:
+        raise ImageFileError(f"is cut short or damaged ({error})") from error
+    if name.endswith((".mgh", ".mgz")):
+        if len(start) < 284:
+            raise ImageFileError("is not an MGH file")
+        return _MGHHeader(start[:284])
+    for kind, size in ((nib.Nifti1Header, 348), (nib.Nifti2Header, 540)):
+        if len(start) >= size and kind.may_contain_header(start):
+            return kind(start[:size])
+    raise ImageFileError("is not a NIfTI file")
+
+
+def _check_size(n_bytes: int, size: int) -> None:
+    if n_bytes > size:
+        raise ImageFileError(
+            f"has {size} bytes, and its header promises {n_bytes:.3g}: more than the file can hold",
+            "it is cut short: get it again or leave the case out",
+        )
+
+
+def _peak(shape: tuple[int, ...], kind: str, label: bool) -> int:
+    """Bytes for values that ITK reads: its own, a copy in a type of torch, and what is made."""
+    n_bytes = _itk_bytes(kind)
+    unsigned = "unsigned" in kind and n_bytes in (2, 4)
+    copied = n_bytes * (2 if unsigned else 1)
+    # ITK's values are gone when those that are used are made.
+    each = max(n_bytes + copied, copied + (_LABEL_BYTES if label else _IMAGE_BYTES))
+    return math.prod(shape) * each
+
+
+def _itk_bytes(kind: str) -> int:
+    n_bytes = next((n for name, n in _ITK_TYPES.items() if name in kind), 8)
+    return n_bytes * (2 if "complex" in kind else 1)
 
 
 def _values(part: Any) -> NDArray[Any]:
     if isinstance(part.reader, RelabelingReader) and tio.DATA not in part:
         return part.reader.relabeling.apply(_values(_without_relabeling(part)))
-    if not _is_plain_nifti(part):
-        loaded = part if tio.DATA in part else copy.copy(part)
-        return np.asarray(loaded.data.detach().cpu().resolve_conj())
-    _require(part.path)
-    file = nib.load(part.path, mmap=False)
+    if not _is_ours(part):
+        return np.asarray(part.data.detach().cpu().resolve_conj())
+    if part.path.is_dir():
+        volume = read_series(series_files(part.path, part.get("roots")))
+        return np.asarray(sitk_to_nib(volume, keepdim=True)[0])
+    found = examine_image(part.path, part.get("roots"))
+    if found.reader != "nibabel":
+        values, _ = sitk_to_nib(sitk.ReadImage(str(part.path), imageIO=found.reader), keepdim=True)
+        return np.asarray(values)
+    kind = _IMAGE_CLASSES[type(_first_bytes(part.path))]
+    file = kind.from_filename(part.path, mmap=False)
     data = np.asarray(file.dataobj)
     shape = _channels_first_shape(file.shape)
     if data.ndim >= 4:
@@ -155,24 +277,18 @@ def _without_relabeling(part: Any) -> Any:
     """Return the image as its file has it; ids change neither its geometry nor its faults."""
     if tio.DATA in part or not isinstance(part.reader, RelabelingReader):
         return part
-    return type(part)(part.path, reader=part.reader.reader, verify_path=False)
+    options = {"reader": part.reader.reader, "roots": part.get("roots"), "verify_path": False}
+    return type(part)(part.path, **options)
 
 
-def _is_plain_nifti(part: Any) -> bool:
-    return (
-        tio.DATA not in part
-        and part.reader is read_image
-        and part.path.name.lower().endswith(_NIFTI_ENDINGS)
-    )
-
-
-def _require(path: Path) -> None:
-    if not path.exists():
-        raise FileNotFoundError("the file does not exist")
+def _is_ours(part: Any) -> bool:
+    """Whether the file of an image is read here, not by a reader that the user wrote."""
+    return tio.DATA not in part and part.reader is read_image
 
 
 def _channels_first_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Channels last, as NIfTI stores them (4-D, or 5-D with time 1), to channels first."""
+    shape = tuple(map(int, shape))
     if len(shape) == 5 and shape[3] == 1:
         shape = (*shape[:3], shape[4])
     if not 2 <= len(shape) <= 4 or min(shape) < 1:
@@ -182,7 +298,9 @@ def _channels_first_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _unreadable(source: str, error: Exception) -> Flaw:
-    text = " ".join(str(error).split())[:200] or type(error).__name__
+    if isinstance(error, ImageFileError):
+        return f"{source} cannot be read (it {error})", error.remedy
+    text = clean_text(error, 300) or type(error).__name__
     return (
         f"{source} cannot be read ({text})",
         "the file may be missing, truncated or corrupted: get it again or leave the case out",

@@ -65,12 +65,11 @@ class Relabeling:
         lowest, highest = int(label.min()), int(label.max())
         if not -(2**63) <= lowest <= highest < 2**63:
             return label
-        label = label.astype(np.int64)
         if highest - lowest < _TABLE_SIZE:
-            values = range(lowest, highest + 1)
-            result: NDArray[Any] = self._table(values)[label - lowest]
+            values = np.subtract(label, lowest, dtype=np.int64, casting="unsafe")
+            result: NDArray[Any] = self._table(range(lowest, highest + 1))[values]
         else:
-            found, where = np.unique(label, return_inverse=True)
+            found, where = np.unique(label.astype(np.int64), return_inverse=True)
             result = self._table(found.tolist())[where].reshape(label.shape)
         return result
 

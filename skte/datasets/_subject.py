@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import torchio as tio
 
 from skte.datasets._filenames import image_stem
+from skte.datasets._image_file import named_roots
 from skte.datasets._label_names import label_members, names_of, parse_label_names
 
 __all__ = ["copy_subject", "make_subject", "split_images", "subject_case_id"]
@@ -23,17 +25,19 @@ def make_subject(
     images: Sequence[Path],
     label: Path,
     *,
+    roots: Sequence[Path],
     ignore_label: int | None = None,
     members: Mapping[str, Sequence[int]] | None = None,
 ) -> Any:
     """Return a lazy subject of files: one image (channels in order) and its label.
 
-    `members` holds the ids that each name stands for: one, or several for a region.
+    `members` holds the ids that each name stands for: one, or several for a region. Files,
+    and those that they name, are read only within the `roots`.
     """
     members = members or {}
     return tio.Subject(
-        image=tio.ScalarImage(images[0] if len(images) == 1 else list(images)),
-        label=tio.LabelMap(label),
+        image=tio.ScalarImage(images[0] if len(images) == 1 else list(images), roots=roots),
+        label=tio.LabelMap(label, roots=roots),
         case_id=case_id,
         ignore_label=ignore_label,
         label_names=names_of(members),
@@ -41,13 +45,18 @@ def make_subject(
     )
 
 
-def copy_subject(subject: Any, case_id: str) -> Any:
+def copy_subject(
+    subject: Any, case_id: str, extra_roots: Sequence[str | os.PathLike[str]] = ()
+) -> Any:
     """Return a subject of its own, with images of its own that share tensors.
 
     ``copy.copy`` of a subject shares the image objects, so that loading the copy would
-    leave the volume on the caller's subject.
+    leave the volume on the caller's subject. What a header names may lie in `extra_roots`.
     """
-    items = {k: copy.copy(v) if isinstance(v, tio.Image) else v for k, v in subject.items()}
+    items = {
+        k: _copy_image(v, extra_roots) if isinstance(v, tio.Image) else v
+        for k, v in subject.items()
+    }
     items["case_id"] = case_id
     items.setdefault("ignore_label", None)
     names = items.get("label_names")
@@ -57,6 +66,20 @@ def copy_subject(subject: Any, case_id: str) -> Any:
     result = tio.Subject(items)
     result.applied_transforms = list(subject.applied_transforms)
     return result
+
+
+def _copy_image(image: Any, extra_roots: Sequence[str | os.PathLike[str]]) -> Any:
+    """Return a copy whose files stay the same when the current folder changes."""
+    image = copy.copy(image)
+    if not image.path:
+        return image
+    paths = image.path if isinstance(image.path, list) else [image.path]
+    paths = [path.absolute() for path in paths]
+    image.path = paths if isinstance(image.path, list) else paths[0]
+    if extra_roots:
+        own = image.get("roots") or [root for path in paths for root in named_roots(path)]
+        image["roots"] = (*own, *(Path(root).expanduser().absolute() for root in extra_roots))
+    return image
 
 
 def split_images(subject: Any) -> tuple[dict[str, Any], dict[str, Any]]:

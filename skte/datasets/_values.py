@@ -24,9 +24,7 @@ def image_flaws(channels: Sequence[NDArray[Any]]) -> list[Flaw]:
     if any(np.iscomplexobj(array) for array in channels):
         return [("the image is complex-valued", "store its magnitude")]
     # What float32 cannot hold would become Inf; NaN fails the comparison too.
-    if n_bad := sum(
-        np.count_nonzero(~(np.abs(a) <= _LARGEST)) for a in channels if a.dtype.kind == "f"
-    ):
+    if n_bad := sum(_count_beyond(a) for a in channels if a.dtype.kind == "f"):
         remedy = "replace them, by the background value for instance, or leave the case out"
         return [(f"the image has {n_bad} voxels that are NaN, Inf or beyond float32", remedy)]
     if channels and all((c.min() == c.max()) for array in channels for c in array):
@@ -55,8 +53,15 @@ def label_flaws(label: NDArray[Any], ignore_label: int | None) -> list[Flaw]:
         beyond = max(extremes, key=abs)
         what = f"the label has values beyond 64-bit integers ({beyond:.3g})"
         return [(what, "renumber its classes")]
-    values = _distinct(label.astype(np.int64).ravel())
-    return _id_flaws(values, ignore_label)
+    return _id_flaws(_distinct(label, *extremes), ignore_label)
+
+
+def _count_beyond(array: NDArray[Any]) -> int:
+    """Values that float32 cannot hold, counted without a copy of the whole."""
+    if array.min() >= -_LARGEST and array.max() <= _LARGEST:
+        return 0
+    planes = array.reshape(-1, *array.shape[2:]) if array.ndim > 2 else array
+    return sum(int(np.count_nonzero(~(np.abs(plane) <= _LARGEST))) for plane in planes)
 
 
 def few(values: Iterable[Any], n: int = 5) -> str:
@@ -91,8 +96,11 @@ def _id_flaws(values: NDArray[np.int64], ignore_label: int | None) -> list[Flaw]
     return []
 
 
-def _distinct(values: NDArray[np.int64]) -> NDArray[np.int64]:
-    lowest, highest = int(values.min()), int(values.max())
-    if highest - lowest < 65_536:  # counting is much faster than sorting a large volume
-        return np.flatnonzero(np.bincount(values - lowest)).astype(np.int64) + lowest
-    return np.unique(values)
+def _distinct(label: NDArray[Any], lowest: int, highest: int) -> NDArray[np.int64]:
+    if highest - lowest >= 65_536:
+        return np.unique(label).astype(np.int64)
+    # Counting is much faster than sorting a large volume, plane by plane without a copy.
+    counts = np.zeros(highest - lowest + 1, dtype=np.int64)
+    for plane in (plane for channel in label for plane in channel):
+        counts += np.bincount(plane.astype(np.int64).ravel() - lowest, minlength=len(counts))
+    return np.flatnonzero(counts) + lowest

@@ -305,7 +305,7 @@ def test_check_dataset_lists_all_cases(subject, save_msd, tmp_path, image, label
     problems = check_dataset(cases)
     assert len(problems) == 3
     assert problems[0].startswith("Case id 'c_001' is used by 2 cases")
-    assert "c_000.nii.gz cannot be read (the file does not exist)" in problems[1]
+    assert "c_000.nii.gz cannot be read (it does not exist)" in problems[1]
     two = cases[3]["case_id"]
     assert f"number of channels (1 in c_001, c_002, c_001; 2 in {two}" in problems[2]
 

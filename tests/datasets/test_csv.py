@@ -65,7 +65,7 @@ def test_all_problems_at_once(write):
     with pytest.raises(DatasetError) as error:
         load_csv(path)
     assert "Case 'a': column 'label' is empty" in str(error.value)
-    assert "x.nii.gz does not exist" in str(error.value)
+    assert "x.nii.gz' does not exist" in str(error.value)
     twice = "a,files/a_t1.nii.gz,files/a_seg.nii.gz"
     with pytest.raises(DatasetError, match="Case id 'a' is used by 2 cases"):
         load_csv(write("id,image,label", twice, twice))

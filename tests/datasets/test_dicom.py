@@ -16,7 +16,7 @@ from skte.datasets import (
     load_dicom,
     read_case,
 )
-from skte.datasets._dicom_series import series_geometry
+from skte.datasets._dicom_series import series_files, series_header
 from skte.exceptions import DatasetError
 
 TURNED = Rotation.from_euler("xyz", [5, 10, -7], degrees=True).as_matrix()
@@ -77,7 +77,7 @@ def save(tmp_path, volume, label):
 
 def test_headers_say_what_torchio_reads(tmp_path, volume):
     folder = write_series(tmp_path / "a", volume, direction=TURNED)
-    shape, affine = series_geometry(folder)
+    shape, affine = series_header(series_files(folder))[:2]
     image = tio.ScalarImage(folder)
     assert shape == image.shape == (1, 6, 5, 4)
     np.testing.assert_allclose(affine, image.affine, atol=1e-9)

@@ -339,8 +339,13 @@ def tar_of(*members, mode="w"):
         ((f"{NAME}/hard", {"type": tarfile.LNKTYPE, "linkname": "../../x"}), "neither a plain"),
         ((f"{NAME}/pipe", {"type": tarfile.FIFOTYPE}), "neither a plain"),
         ((f"{NAME}/device", {"type": tarfile.CHRTYPE}), "neither a plain"),
-        ((f"{NAME}/" + "a" * 300, {}), "no file name"),
-        ((f"{NAME}/a\x1b[2J", {}), "no file name"),
+        ((f"{NAME}/" + "a" * 300, {}), "cannot be that of a file"),
+        ((f"{NAME}/a\x1b[2J", {}), "cannot be that of a file"),
+        ((f"{NAME}/{'d/' * 200}x", {}), "too long, or lies too deep"),
+        ((f"{NAME}/DATASET.json", {}), "occurs twice"),
+        ((f"{NAME}/dataset.json", {}), "occurs twice"),
+        ((f"{NAME}/dataset.json/x", {}), "lies in what is a file"),
+        ((NAME, {}), "a file where the folder should be"),
     ],
     ids=lambda value: None,
 )
@@ -378,15 +383,15 @@ def test_more_files_than_anyone_needs(serve, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("mode", ["w:gz", "w:xz"])
 def test_compressed_archives_are_not_expected(serve, tmp_path, mode):
-    with pytest.raises(DatasetError, match="no tar archive"):
+    with pytest.raises(DatasetError, match="not a tar archive"):
         fetch(serve(tar_of(mode=mode)), tmp_path)
 
 
 def test_archives_cut_short_and_of_other_things(serve, archive, tmp_path):
-    with pytest.raises(DatasetError, match=r"cut short|no tar archive|larger than"):
+    with pytest.raises(DatasetError, match=r"cut short|not a tar archive|larger than"):
         fetch(serve(archive[:1100]), tmp_path / "a")
     assert not (tmp_path / "a" / NAME).exists()
-    with pytest.raises(DatasetError, match="no tar archive"):
+    with pytest.raises(DatasetError, match="not a tar archive"):
         fetch(serve(b"<html>not here</html>"), tmp_path / "b")
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w"):

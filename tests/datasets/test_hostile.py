@@ -34,7 +34,7 @@ def test_msd_paths_outside_the_folder_are_refused(save_msd, secret, absolute, ke
     content = json.loads((folder / "dataset.json").read_text())
     content["training"][0][key] = path
     (folder / "dataset.json").write_text(json.dumps(content))
-    with pytest.raises(DatasetError, match=rf"training\[0\]: {key}: .* leads out of the dataset"):
+    with pytest.raises(DatasetError, match=rf"training\[0\]: {key}: .* leads to .*--allow-root"):
         load_dataset(folder)
 
 
@@ -126,8 +126,9 @@ def test_headers_that_promise_terabytes(
     (tmp_path / which / "big.raw").write_bytes(b"\0" * 64)
     (case,) = load_folder(tmp_path)
     problems = check_dataset([case])
-    assert any("its header promises" in problem for problem in problems)
-    with pytest.raises(DatasetError, match=r"its header promises .* more than the file can hold"):
+    refused = "(would take .* of memory|its header promises .* more than the file can hold)"
+    assert any(re.search(refused, problem) for problem in problems)
+    with pytest.raises(DatasetError, match=refused):
         read_case(case)
 
 

@@ -69,7 +69,9 @@ def test_explicit_paths(save_nnunet, nifti, image, label, tmp_path_factory):
         }
     }
     folder = save_nnunet(dataset=listed)
-    (case,) = load_dataset(folder)
+    with pytest.raises(DatasetError, match=r"Case 'p': .* outside the folder .* --allow-root"):
+        load_dataset(folder)
+    (case,) = load_dataset(folder, extra_roots=[elsewhere])
     assert case["case_id"] == "p"
     torch.testing.assert_close(read_case(case).image[1], torch.from_numpy(image + 5))
 
@@ -82,7 +84,7 @@ def test_explicit_paths(save_nnunet, nifti, image, label, tmp_path_factory):
         ({"p": "a.nii.gz"}, "Case 'p': under 'dataset' it lacks"),
         (
             {"p": {"images": ["a.nii.gz", "b.nii.gz"], "label": "c.nii.gz"}},
-            r"(?s)a\.nii\.gz does not exist.*c\.nii\.gz does not exist",
+            r"(?s)a\.nii\.gz' does not exist.*c\.nii\.gz' does not exist",
         ),
         ({"p": {"images": ["a" * 5000], "label": "c"}}, "a+ does not exist"),
         (

@@ -1,0 +1,100 @@
+"""Files stay within the folder that was given, and the folders that were allowed."""
+
+import os
+
+import numpy as np
+import pytest
+
+from skte import memory_limit
+from skte.cli import main
+from skte.datasets import check_dataset, inspect_dataset, load_dataset, read_case
+from skte.exceptions import DatasetError
+
+
+@pytest.fixture
+def save_folder(tmp_path, nifti, image, label):
+    """Write two cases of plain folders below `tmp_path / name`."""
+
+    def save(name="data"):
+        for case in ("a", "b"):
+            nifti(tmp_path / name / "images" / f"{case}.nii.gz", image)
+            nifti(tmp_path / name / "labels" / f"{case}.nii.gz", label)
+        return tmp_path / name
+
+    return save
+
+
+def replace_by_link(path, target):
+    target.parent.mkdir(parents=True, exist_ok=True)
+    path.rename(target)
+    path.symlink_to(target)
+
+
+def test_a_link_out_is_refused_until_it_is_allowed(save_folder, tmp_path, capsys):
+    folder, share = save_folder(), tmp_path / "share"
+    replace_by_link(folder / "images" / "a.nii.gz", share / "x.nii.gz")
+    with pytest.raises(DatasetError, match=rf"Case 'a': .* --allow-root {share}") as error:
+        load_dataset(folder)
+    assert [problem.case_id for problem in error.value.problems] == ["a"]
+    assert inspect_dataset(load_dataset(folder, extra_roots=[share])).problems == ()
+    assert main(["inspect", str(folder)]) == 2
+    assert main(["inspect", str(folder), "--allow-root", str(share)]) == 0
+
+
+def test_links_inside_and_a_root_that_is_a_link_are_fine(save_folder, tmp_path, monkeypatch):
+    folder = save_folder()
+    replace_by_link(folder / "images" / "a.nii.gz", folder / ".git" / "annex" / "objects" / "key")
+    (tmp_path / "link").symlink_to(folder)
+    monkeypatch.chdir(tmp_path)
+    for path in (folder, tmp_path / "link", "data", "./link/"):
+        assert len(load_dataset(path)) == 2
+
+
+def test_a_link_that_is_changed_after_loading_is_not_followed(save_folder, tmp_path):
+    folder = save_folder()
+    cases = load_dataset(folder)
+    replace_by_link(folder / "labels" / "b.nii.gz", tmp_path / "elsewhere" / "x.nii.gz")
+    (problem,) = check_dataset(cases)
+    assert "Case 'b'" in problem
+    assert "outside the folder" in problem
+    with pytest.raises(DatasetError, match="Case 'b'.*outside the folder"):
+        read_case(cases[1])
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["pipe", "folder"])
+def test_what_is_no_file_names_its_case(save_folder, make):
+    folder = save_folder()
+    for kind in ("images", "labels"):
+        (folder / kind / "a.nii.gz").unlink()
+        make(folder / kind / "a.nii.gz")
+    with pytest.raises(DatasetError) as error:
+        load_dataset(folder)
+    assert {problem.case_id for problem in error.value.problems} == {"a"}
+
+
+def test_another_current_folder_changes_nothing(save_folder, tmp_path, monkeypatch):
+    save_folder()
+    monkeypatch.chdir(tmp_path)
+    item = {"image": "data/images/a.nii.gz", "label": "data/labels/a.nii.gz"}
+    cases = [*load_dataset("data"), *load_dataset([item])]
+    monkeypatch.chdir("/")
+    assert [read_case(case).label.max().item() for case in cases] == [2, 2, 2]
+
+
+def test_large_honest_cases_load_where_a_limit_lets_them(tmp_path, nifti):
+    """Zeros but for a corner: the label is bounded by its image, the image by the limit."""
+    rng = np.random.default_rng(0)
+    values = np.zeros((400, 400, 200), dtype=np.int16)
+    values[:100] = rng.integers(0, 200, (100, 400, 200))
+    label = np.zeros(values.shape, dtype=np.uint8)
+    label[:9, :9] = 1
+    nifti(tmp_path / "images" / "a.nii.gz", values)
+    nifti(tmp_path / "labels" / "a.nii.gz", label)
+    (case,) = load_dataset(tmp_path)
+    assert check_dataset([case]) == []
+    with memory_limit("10MB"):
+        (problem,) = check_dataset([case])
+        assert "would take" in problem
+        assert "--max-memory" in problem
+    with memory_limit("8GB"):
+        assert read_case(case).label.sum() == 81 * 200
