@@ -57,7 +57,7 @@ def test_a_link_that_is_changed_after_loading_is_not_followed(save_folder, tmp_p
     (problem,) = check_dataset(cases)
     assert "Case 'b'" in problem
     assert "outside the folder" in problem
-    with pytest.raises(DatasetError, match="Case 'b'.*outside the folder"):
+    with pytest.raises(DatasetError, match=r"Case 'b'.*outside the folder"):
         read_case(cases[1])
 
 
