@@ -267,8 +267,9 @@ def _lies(rng: np.random.Generator) -> Iterator[tuple[str, str, bytes]]:
     yield "NIfTI, no axes", ".nii", nifti(_SHAPE, volume, o40h=0)
     yield "NIfTI, many axes", ".nii", nifti(_SHAPE, volume, o40h=int(rng.integers(8, 30_000)))
     yield "NIfTI, offset", ".nii", nifti(_SHAPE, volume, o108f=float(big))
-    yield "NIfTI, offset and extension", ".nii.gz", gzip.compress(
-        nifti(_SHAPE, struct.pack("<2i", big // 16 * 16, 6) + volume, o108f=float(big), o348b=1))  # fmt: skip
+    extended = struct.pack("<2i", big // 16 * 16, 6) + volume
+    extended = nifti(_SHAPE, extended, o108f=float(big), o348b=1)
+    yield "NIfTI, offset and extension", ".nii.gz", gzip.compress(extended)
     yield "NIfTI, negative offset", ".nii", nifti(_SHAPE, volume, o108f=-float(big))
     yield "NIfTI, offset not a number", ".nii", nifti(_SHAPE, volume, o108f=float("nan"))
     yield "NIfTI, scale", ".nii", nifti(_SHAPE, volume, o112f=1.0, o116f=float("inf"))
