@@ -2,8 +2,11 @@
 
 import os
 
+import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813
+import torchio as tio
 
 from skte import memory_limit
 from skte.cli import main
@@ -98,3 +101,31 @@ def test_large_honest_cases_load_where_a_limit_lets_them(tmp_path, nifti):
         assert "--max-memory" in problem
     with memory_limit("8GB"):
         assert read_case(case).label.sum() == 81 * 200
+
+
+ENDINGS = [
+    ".nii", ".nii.gz", ".hdr", ".img", ".mgz", ".mha", ".mhd", ".nrrd", ".nhdr", ".gipl", ".vtk",
+    ".png", ".bmp", ".tif", ".jpg",
+]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_what_other_tools_write_is_read_as_torchio_reads_it(tmp_path, ending):
+    values = np.random.default_rng(0).integers(0, 255, (9, 8, 5)).astype(np.uint8)
+    if ending in (".png", ".bmp", ".tif", ".jpg"):
+        values = values[..., :1]
+    written = tmp_path / f"a{'.hdr' if ending == '.img' else ending}"
+    if ending == ".mgz":
+        nib.freesurfer.MGHImage(values, np.eye(4)).to_filename(written)
+    elif values.shape[2] == 1:
+        sitk.WriteImage(sitk.GetImageFromArray(values[..., 0].T), str(written))
+    else:
+        compressed = ending in (".mha", ".mhd", ".nrrd", ".nhdr")
+        sitk.WriteImage(sitk.GetImageFromArray(values.T), str(written), compressed)
+    image = tio.ScalarImage(tmp_path / f"a{ending}")
+    label = (values > 100).astype(np.uint8)
+    label_map = tio.LabelMap(tensor=label[None], affine=tio.ScalarImage(image.path).affine)
+    (case,) = load_dataset([tio.Subject(image=image, label=label_map, case_id="a")])
+    assert check_dataset([case]) == []
+    np.testing.assert_array_equal(read_case(case).image, image.data.float())
