@@ -31,9 +31,10 @@ def make_subject(
     `members` holds the ids that each name stands for: one, or several for a region.
     """
     members = members or {}
+    files = [path.absolute() for path in images]
     return tio.Subject(
-        image=tio.ScalarImage(images[0] if len(images) == 1 else list(images)),
-        label=tio.LabelMap(label),
+        image=tio.ScalarImage(files[0] if len(files) == 1 else files),
+        label=tio.LabelMap(label.absolute()),
         case_id=case_id,
         ignore_label=ignore_label,
         label_names=names_of(members),
@@ -47,7 +48,7 @@ def copy_subject(subject: Any, case_id: str) -> Any:
     ``copy.copy`` of a subject shares the image objects, so that loading the copy would
     leave the volume on the caller's subject.
     """
-    items = {k: copy.copy(v) if isinstance(v, tio.Image) else v for k, v in subject.items()}
+    items = {k: _copy_image(v) if isinstance(v, tio.Image) else v for k, v in subject.items()}
     items["case_id"] = case_id
     items.setdefault("ignore_label", None)
     names = items.get("label_names")
@@ -56,6 +57,16 @@ def copy_subject(subject: Any, case_id: str) -> Any:
     items["label_names"], _ = parse_label_names(names)
     result = tio.Subject(items)
     result.applied_transforms = list(subject.applied_transforms)
+    return result
+
+
+def _copy_image(image: Any) -> Any:
+    """Return an image whose files are found whatever folder is the current one later."""
+    result = copy.copy(image)
+    if isinstance(image.path, list):
+        result.path = [path.absolute() for path in image.path]
+    elif image.path is not None:
+        result.path = image.path.absolute()
     return result
 
 

@@ -153,6 +153,7 @@ def _die_with_parent(parent: int) -> None:
 
 
 def _environment(n_workers: int) -> dict[str, str]:
-    """Share the cores, as joblib does, where the user does not say."""
+    """Search no current folder, and share the cores as joblib does, unless the user has said."""
     share = str(max(1, effective_n_jobs(-1) // n_workers))
-    return {} if n_workers == 1 else {k: share for k in _THREADS if k not in os.environ}
+    threads = {} if n_workers == 1 else {k: share for k in _THREADS if k not in os.environ}
+    return {"PYTHONSAFEPATH": "1", **threads}

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
 
+from skte._isolation import isolated
 from skte.bank import BankEntry
 from skte.estimators import TransferabilityEstimator
 from skte.exceptions import SkteError
@@ -94,9 +95,19 @@ def score_entry(
     recorded too: from a worker they would reach nobody, or without the model's name.
     """
     record = ModelRecord(entry.name)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        _fill(record, entry, template, estimators, subjects, store, raises, weights, known, keep)
+    caught: list[warnings.WarningMessage] = []
+    try:
+        with isolated(entry.name) as isolation, warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            _fill(
+                record, entry, template, estimators, subjects, store, raises, weights, known, keep
+            )
+    except SkteError as error:
+        if raises:
+            raise
+        record = ModelRecord(entry.name, errors=dict.fromkeys(estimators, _reason(error)))
+    if isolation.has_meddled:  # a case that was prepared meanwhile may be another one
+        store.forget()
     texts = ((w.category, str(w.message)) for w in caught)
     record.warned = list(dict.fromkeys(texts))
     return record
