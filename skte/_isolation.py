@@ -9,7 +9,9 @@ is kept, and how, stands in `skte._process_state`.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -32,6 +34,7 @@ class Isolation:
     """What is known of a model's code once it has run."""
 
     has_meddled: bool = False  # it left a setting or a function of the process changed
+    has_left_threads: bool = False  # what they do later cannot be undone
 
 
 @contextmanager
@@ -57,7 +60,7 @@ def isolated(name: str) -> Iterator[Isolation]:
         yield isolation
         return
     _of_thread.is_isolated = True
-    before = n_restored()
+    process, before, threads = os.getpid(), n_restored(), set(sys._current_frames())
     try:
         with ExitStack() as stack:
             stack.enter_context(safe_starts.held())
@@ -67,7 +70,10 @@ def isolated(name: str) -> Iterator[Isolation]:
             with _named_exits(name, user):
                 yield isolation
     finally:
+        if os.getpid() != process:  # the code has forked: one of the two goes on
+            os._exit(1)
         isolation.has_meddled = n_restored() != before
+        isolation.has_left_threads = not threads.issuperset(sys._current_frames())
         _of_thread.is_isolated = False
 
 

@@ -95,6 +95,8 @@ class _Worker:
                 reason = f"it took longer than timeout={timeout:g} seconds and was ended"
             else:
                 record: ModelRecord = future.result()
+                if record.left_threads:  # which may do anything to the next model
+                    self._end()
                 return record
         except BrokenProcessPool as error:
             self._end()

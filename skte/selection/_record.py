@@ -53,6 +53,8 @@ class ModelRecord:
     seconds_load, seconds_forward, seconds_tap, seconds_score : float
         Wall time for waiting for cases, forward passes, reading layers within them, and
         all estimators.
+    left_threads : bool
+        Whether the model's code still runs in its process.
     """
 
     name: str
@@ -70,6 +72,7 @@ class ModelRecord:
     seconds_forward: float = 0.0
     seconds_tap: float = 0.0
     seconds_score: float = 0.0
+    left_threads: bool = False
 
     @property
     def seconds(self) -> float:
@@ -108,6 +111,7 @@ def score_entry(
         record = ModelRecord(entry.name, errors=dict.fromkeys(estimators, _reason(error)))
     if isolation.has_meddled:  # a case that was prepared meanwhile may be another one
         store.forget()
+    record.left_threads = isolation.has_left_threads
     texts = ((w.category, str(w.message)) for w in caught)
     record.warned = list(dict.fromkeys(texts))
     return record
