@@ -23,19 +23,19 @@ DOORS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 def misbehaving_models(smoke: bool) -> dict[str, Any]:
     """Try every attack at every door; in the forward pass and while the model is built."""
-    cases = make_phantoms(3, size=(16, 16, 16))
     rows = []
-    for door, (params, attacks) in DOORS.items():
+    for door, (_, attacks) in DOORS.items():
         names = list(attacks)[:: 8 if smoke else 1]
         for when in ("forward", "init"):
-            rows += _try(door, when, names, cases, params)
+            rows += try_models(door, when, names)
     problems = [f"{row['door']}: {row['attack']}" for row in rows if row["held"] < row["tried"]]
     return {"n_tried": len(rows), "problems": problems, "rows": rows}
 
 
-def _try(
-    door: str, when: str, names: list[str], cases: Any, params: dict[str, Any]
-) -> list[dict[str, Any]]:
+def try_models(door: str, when: str, names: list[str]) -> list[dict[str, Any]]:
+    """Run each attack before a sound model, and compare that one's score."""
+    cases = make_phantoms(3, size=(16, 16, 16))
+    params, _ = DOORS[door]
     sound = [BankEntry(f"sound {i}", Faulty, arguments={"seed": i}) for i in range(len(names))]
     bad = [
         BankEntry(f"bad {i}", Misbehaving, arguments={"attack": name, "when": when})
