@@ -53,12 +53,12 @@ def test_what_a_living_writer_has_in_work_stays(tmp_path):
 
 
 KILLED = """
-import sys, time
+import sys
 from skte._files import write_atomically
 def write(path):
     path.write_text("x")
     print("now", flush=True)
-    time.sleep(60)
+    sys.stdin.read()  # until it is killed
 write_atomically(sys.argv[1], write)
 """
 
@@ -66,7 +66,9 @@ write_atomically(sys.argv[1], write)
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 def test_a_real_kill(tmp_path):
     path = tmp_path / "report.html"
-    with subprocess.Popen([sys.executable, "-c", KILLED, path], stdout=subprocess.PIPE) as process:
+    command = [sys.executable, "-c", KILLED, path]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes) as process:
         process.stdout.readline()
         assert len(names(tmp_path)) == 1
         check_writable(path)

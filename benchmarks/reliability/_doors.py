@@ -19,7 +19,7 @@ from benchmarks._provenance import provenance, write_json
 __all__ = ["DOORS", "available", "results", "run_door"]
 
 #: In the order of the page's table.
-DOORS = ("checkpoints", "factories", "images", "processes", "text")
+DOORS = ("checkpoints", "factories", "images", "processes", "models", "text")
 _RESULTS = Path(__file__).parent / "results"
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 import torchio as tio
 from torch import nn
 
+from skte._isolation import isolated
 from skte._memory import free_memory
 from skte.bank._checks import field_problems
 from skte.bank._encoder import encoder_roots
@@ -139,7 +140,7 @@ class BankEntry(FolderReaders):
         self._set("arguments", dict(self.arguments))
         self._set("provenance", dict(self.provenance))
         self._set("preprocessing", normalize_steps(self.preprocessing))
-        self._set("weights", None if self.weights is None else Path(self.weights))
+        self._set("weights", None if self.weights is None else Path(self.weights).absolute())
         self._set("trusted_packages", tuple(self.trusted_packages))
         for name in ("layers", "window_size"):
             value = getattr(self, name)
@@ -205,24 +206,29 @@ class BankEntry(FolderReaders):
         """
         if isinstance(self.factory, LiveModule):
             return self.factory.module
-        try:
-            network = build_network(
-                self.factory, self.arguments, self.name, self._max_bytes(), self.trusted_packages
-            )
-            if self.weights is not None:
-                load_weights(
-                    network,
-                    Path(self.weights),
-                    state_key=self.state_key,
-                    prefix=self.prefix,
-                    needed=encoder_roots(network) if self.layers == "encoder" else (),
-                    trusted=self.trusted,
-                )
-        except BankError as error:
-            raise BankError(f"Entry {self.name!r}: {error}{self._trainer_hint()}") from error
+        with isolated(self.name):
+            try:
+                network = self._build()
+            except BankError as error:
+                raise BankError(f"Entry {self.name!r}: {error}{self._trainer_hint()}") from error
         reason = unusable(network)
         if reason:
             raise BankError(f"Entry {self.name!r}: {reason}.")
+        return network
+
+    def _build(self) -> nn.Module:
+        network = build_network(
+            self.factory, self.arguments, self.name, self._max_bytes(), self.trusted_packages
+        )
+        if self.weights is not None:
+            load_weights(
+                network,
+                Path(self.weights),
+                state_key=self.state_key,
+                prefix=self.prefix,
+                needed=encoder_roots(network) if self.layers == "encoder" else (),
+                trusted=self.trusted,
+            )
         return network
 
     def transform(self) -> tio.Compose | None:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from skte._isolation import isolated
 from skte.exceptions import BankError
 
 __all__ = ["Call", "Node", "Trace", "main_tensor", "run_quietly", "trace_forward"]
@@ -151,19 +152,24 @@ def run_quietly(module: nn.Module, example: torch.Tensor, ledger: _Ledger | None
     BankError
         If the network fails; the message names its own error.
     """
-    try:
-        with _eval_mode(module), torch.inference_mode():
-            first = example.clone()  # a first layer may work in place
-            if ledger is None:
-                return module(first)
-            ledger.add(first, "input", ())
-            with _Recorder(ledger):
-                return module(first)
-    except (Exception, SystemExit) as error:
-        raise BankError(
-            f"The model failed on an example of shape {tuple(example.shape)}: "
-            f"{type(error).__name__}: {error}. {_remedy(module)}"
-        ) from error
+    with isolated(type(module).__name__):
+        try:
+            return _run_in_eval_mode(module, example, ledger)
+        except (Exception, SystemExit) as error:
+            raise BankError(
+                f"The model failed on an example of shape {tuple(example.shape)}: "
+                f"{type(error).__name__}: {error}. {_remedy(module)}"
+            ) from error
+
+
+def _run_in_eval_mode(module: nn.Module, example: torch.Tensor, ledger: _Ledger | None) -> Any:
+    with _eval_mode(module), torch.inference_mode():
+        first = example.clone()  # a first layer may work in place
+        if ledger is None:
+            return module(first)
+        ledger.add(first, "input", ())
+        with _Recorder(ledger):
+            return module(first)
 
 
 def _remedy(module: nn.Module) -> str:

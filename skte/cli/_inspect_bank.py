@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from skte._isolation import isolated
 from skte._memory import memory_problem
 from skte._table import format_table
 from skte._text import say
@@ -38,20 +39,25 @@ def describe_entry(
     With subjects, also whether it would run on them.
     """
     try:
-        network = entry.load().eval()
-        example = _example(entry, network)
-        chosen = find_layers(network, entry.layers, example)
-        if subjects:  # would it run on these cases?
-            SegmentationFeatureExtractor(entry).fit(subjects[:1])
+        with isolated(entry.name):
+            return _description(entry, subjects, show_all=show_all), []
     except SkteError as error:
         text = str(error)
         text = text if repr(entry.name) in text else f"entry {entry.name!r}: {text}"
         return {"name": entry.name, "error": text}, [text]
+
+
+def _description(entry: BankEntry, subjects: Sequence[Any], *, show_all: bool) -> dict[str, Any]:
+    network = entry.load().eval()
+    example = _example(entry, network)
+    chosen = find_layers(network, entry.layers, example)
+    if subjects:  # would it run on these cases?
+        SegmentationFeatureExtractor(entry).fit(subjects[:1])
     marked = {layer.name for layer in chosen}
     layers = _all_layers(network, example)
     if not show_all:
         layers = [a for a in layers if a.name in marked or a.name.count(".") < _SHOWN_DEPTH]
-    found = {
+    return {
         "name": entry.name,
         "spatial_dims": example.ndim - 2,
         "in_channels": example.shape[1],
@@ -63,7 +69,6 @@ def describe_entry(
             for a in layers
         ],
     }
-    return found, []
 
 
 def show_entry(found: dict[str, Any]) -> None:

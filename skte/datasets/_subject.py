@@ -35,9 +35,10 @@ def make_subject(
     and those that they name, are read only within the `roots`.
     """
     members = members or {}
+    files = [path.absolute() for path in images]
     return tio.Subject(
-        image=tio.ScalarImage(images[0] if len(images) == 1 else list(images), roots=roots),
-        label=tio.LabelMap(label, roots=roots),
+        image=tio.ScalarImage(files[0] if len(files) == 1 else files, roots=roots),
+        label=tio.LabelMap(label.absolute(), roots=roots),
         case_id=case_id,
         ignore_label=ignore_label,
         label_names=names_of(members),

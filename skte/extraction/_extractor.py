@@ -17,6 +17,7 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from skte._isolation import isolated
 from skte._sklearn import DocLinkMixin, Interval, StrOptions, fit_context
 from skte.bank import BankEntry, LayerInfo
 from skte.datasets import DatasetLike, load_dataset
@@ -208,7 +209,9 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         SkteError
             If model, layers or cases are unusable; the message names them.
         """
-        self._fit(load_dataset(X), LazyNetwork(self._recipe))
+        subjects = self._prepare_fit(X)
+        with isolated(self._recipe.name):
+            self._fit(subjects, LazyNetwork(self._recipe))
         return self
 
     def transform(self, X: DatasetLike) -> FeatureSet:
@@ -225,7 +228,9 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
             One element a case, in order.
         """
         check_is_fitted(self, "layers_")
-        return self._transform(load_dataset(X), LazyNetwork(self._recipe), CaseStore(0))
+        subjects = load_dataset(X)
+        with isolated(self._recipe.name):
+            return self._transform(subjects, LazyNetwork(self._recipe), CaseStore(0))
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit_transform(self, X: DatasetLike, y: None = None) -> FeatureSet:
@@ -261,9 +266,10 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
             As `fit_transform` returns it.
         """
         self._validate_params()
-        subjects, network = load_dataset(X), LazyNetwork(self._recipe)
-        self._fit(subjects, network)
-        return self._transform(subjects, network, store)
+        subjects, network = self._prepare_fit(X), LazyNetwork(self._recipe)
+        with isolated(self._recipe.name):
+            self._fit(subjects, network)
+            return self._transform(subjects, network, store)
 
     def _validate_params(self) -> None:
         if isinstance(self.entry, nn.Module):  # the general message would print all of it
@@ -279,9 +285,14 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
             raise ValueError("The 'entry' parameter is None; pass a BankEntry.")
         return self.entry
 
-    def _fit(self, subjects: Sequence[Any], lazy: LazyNetwork) -> None:
+    def _prepare_fit(self, X: DatasetLike) -> Sequence[Any]:
+        """Do what comes before the model's code: what is drawn here must not be drawn again."""
+        subjects = load_dataset(X)
         self._check_all_voxels()
         self.random_state_: int = _seed(self.random_state)
+        return subjects
+
+    def _fit(self, subjects: Sequence[Any], lazy: LazyNetwork) -> None:
         cache = self._case_cache()
         facts = cache.load_facts(subjects[0])
         if facts is None:

@@ -126,6 +126,11 @@ class CaseStore:
             self._kept[index].append((preprocessing, prepared))
             self.n_bytes += prepared.n_bytes
 
+    def forget(self) -> None:
+        """Keep none of the cases, so that they are prepared again."""
+        self._kept.clear()
+        self.n_bytes = 0
+
     def __reduce__(self) -> tuple[Callable[..., CaseStore], tuple[int, str]]:
         return type(self)._of_process, (self.max_bytes, self.token)
 

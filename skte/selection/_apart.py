@@ -95,6 +95,8 @@ class _Worker:
                 reason = f"it took longer than timeout={timeout:g} seconds and was ended"
             else:
                 record: ModelRecord = future.result()
+                if record.left_threads:  # which may do anything to the next model
+                    self._end()
                 return record
         except BrokenProcessPool as error:
             self._end()
@@ -153,6 +155,7 @@ def _die_with_parent(parent: int) -> None:
 
 
 def _environment(n_workers: int) -> dict[str, str]:
-    """Share the cores, as joblib does, where the user does not say."""
+    """Search no current folder, and share the cores as joblib does, unless the user has said."""
     share = str(max(1, effective_n_jobs(-1) // n_workers))
-    return {} if n_workers == 1 else {k: share for k in _THREADS if k not in os.environ}
+    threads = {} if n_workers == 1 else {k: share for k in _THREADS if k not in os.environ}
+    return {"PYTHONSAFEPATH": "1", **threads}

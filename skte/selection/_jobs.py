@@ -15,6 +15,7 @@ from joblib import Parallel, delayed, effective_n_jobs
 from numpy.typing import NDArray
 from sklearn.base import clone
 
+from skte._safe_path import safe_starts
 from skte.bank import BankEntry
 from skte.datasets import case_stamp, check_unchanged, read_case
 from skte.estimators import TransferabilityEstimator
@@ -220,7 +221,8 @@ def run_models(
         running = _run_together(tasks, n_jobs, raises)
     else:
         running = run_apart(tasks, n_jobs=n_jobs, timeout=timeout, raises=raises)
-    with closing(running) as records:
+    # joblib and dask start processes at any time, also in place of those that died.
+    with safe_starts.held(), closing(running) as records:
         for record in records:
             _raise_fault_of_cases(record, subjects)
             for subject, stamp in zip(subjects, stamps, strict=True):

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
 
+from skte._isolation import isolated
 from skte.bank import BankEntry
 from skte.estimators import TransferabilityEstimator
 from skte.exceptions import SkteError
@@ -52,6 +53,8 @@ class ModelRecord:
     seconds_load, seconds_forward, seconds_tap, seconds_score : float
         Wall time for waiting for cases, forward passes, reading layers within them, and
         all estimators.
+    left_threads : bool
+        Whether the model's code still runs in its process.
     """
 
     name: str
@@ -69,6 +72,7 @@ class ModelRecord:
     seconds_forward: float = 0.0
     seconds_tap: float = 0.0
     seconds_score: float = 0.0
+    left_threads: bool = False
 
     @property
     def seconds(self) -> float:
@@ -94,9 +98,20 @@ def score_entry(
     recorded too: from a worker they would reach nobody, or without the model's name.
     """
     record = ModelRecord(entry.name)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        _fill(record, entry, template, estimators, subjects, store, raises, weights, known, keep)
+    caught: list[warnings.WarningMessage] = []
+    try:
+        with isolated(entry.name) as isolation, warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            _fill(
+                record, entry, template, estimators, subjects, store, raises, weights, known, keep
+            )
+    except SkteError as error:
+        if raises:
+            raise
+        record = ModelRecord(entry.name, errors=dict.fromkeys(estimators, _reason(error)))
+    if isolation.has_meddled:  # a case that was prepared meanwhile may be another one
+        store.forget()
+    record.left_threads = isolation.has_left_threads
     texts = ((w.category, str(w.message)) for w in caught)
     record.warned = list(dict.fromkeys(texts))
     return record

@@ -57,7 +57,7 @@ def bash(capsys, tmp_path):
     os.close(theirs)
 
     def read_until(pattern):
-        text, end = "", time.monotonic() + 60
+        text, end = "", time.monotonic() + 6000
         while time.monotonic() < end:
             if select.select([ours], [], [], 0.1)[0]:
                 text += os.read(ours, 65536).decode(errors="replace")

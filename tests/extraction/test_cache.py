@@ -451,8 +451,10 @@ def test_a_clock_that_was_ahead(cache):
     used(path_of(cache, KEY), -5000)
     used(path_of(cache, OTHER), 1)
     size = path_of(cache, KEY).stat().st_size
+    begun = time.time()
     assert cache.prune(max_age_days=10).n_files == 0
-    assert abs(path_of(cache, KEY).stat().st_mtime - time.time()) < 60  # ages from now on
+    # Ages from now on; file systems may round times to two seconds.
+    assert begun - 2 <= path_of(cache, KEY).stat().st_mtime <= time.time() + 2
     used(path_of(cache, KEY), -5000)
     assert cache.prune(max_bytes=size).n_files == 1
     assert cache.load(KEY)
@@ -659,7 +661,7 @@ def run_python(cache):
 
     def run(script):
         command = [sys.executable, "-c", PRELUDE + script, str(cache.root)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -32,8 +32,16 @@ class Faulty(nn.Module):
 
 
 class Hanging(Faulty):
+    """Hangs, and says so in a file where one is named."""
+
+    def __init__(self, after=0, seed=0, marker=None):
+        super().__init__(after, seed)
+        self.marker = marker
+
     def fail(self, x):
-        time.sleep(1000)
+        if self.marker is not None:
+            Path(self.marker).touch()
+        time.sleep(1_000_000)
 
 
 class Dying(Faulty):

@@ -20,6 +20,12 @@ from tests.reliability.models import Dying, Faulty, Killed
 pytestmark = pytest.mark.slow
 
 EXTRACTOR = SegmentationFeatureExtractor(n_class_samples=60, n_case_samples=60, window_size=8)
+PATIENCE = [
+    "distributed.comm.timeouts.connect",
+    "distributed.comm.timeouts.tcp",
+    "distributed.deploy.lost-worker-timeout",
+    "distributed.scheduler.worker-ttl",
+]
 BANK = [BankEntry(f"net{i}", Faulty, arguments={"seed": i}) for i in range(5)]
 
 
@@ -53,11 +59,17 @@ def cluster():
     distributed = pytest.importorskip("distributed", reason="needs dask: pip install distributed")
     dask = pytest.importorskip("dask")
     with (
-        dask.config.set({"distributed.scheduler.allowed-failures": 1}),  # 2 deaths, not 4
+        dask.config.set(
+            {
+                "distributed.scheduler.allowed-failures": 1,  # 2 deaths, not 4
+                # A busy machine is slow to answer, and that is no failure.
+                **dict.fromkeys(PATIENCE, "10h"),
+            }
+        ),
         distributed.LocalCluster(
             n_workers=2, threads_per_worker=1, dashboard_address=None, memory_limit=None
         ) as local,
-        distributed.Client(local) as client,
+        distributed.Client(local, timeout="10h") as client,
     ):
         yield client
 

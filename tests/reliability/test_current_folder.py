@@ -1,0 +1,129 @@
+"""Nothing is imported from the current folder, or from that of a bank or dataset."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from skte.datasets import make_phantoms
+from skte.demo import write_msd
+
+ROOT = Path(__file__).parents[2]
+# Python itself imports these before ``python -m`` looks for what it is to run.
+BEFORE_SKTE = ["contextlib", "importlib", "keyword", "operator", "reprlib", "functools", "types"]
+BEFORE_SKTE += ["warnings", "collections", "skte"]
+NAMES = [
+    *BEFORE_SKTE, "argparse", "cloudpickle", "codecs", "dask", "distributed", "encodings", "io",
+    "joblib", "json", "logging", "loky", "matplotlib", "monai", "multiprocessing", "nibabel",
+    "numpy", "os", "pandas", "pickle", "pkgutil", "re", "resource", "scipy", "signal", "site",
+    "sitecustomize", "sklearn", "subprocess", "tempfile", "threading", "torch", "torchio",
+    "triton", "usercustomize", "yaml", "__future__", "_posixsubprocess", "SimpleITK",
+]  # fmt: skip
+SPY = "import pathlib; pathlib.Path({marks!r}, __name__).touch()\nraise SystemExit(__file__)\n"
+MODELS = [
+    {"name": name, "factory": "beside:network", "arguments": {"seed": seed}}
+    for seed, name in enumerate("ab")
+]
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A folder that holds data and a bank, each beside modules with well-known names."""
+    (tmp_path / "marks").mkdir()
+    data = write_msd(tmp_path / "here" / "data", make_phantoms(3, size=(16, 16, 16)), "tiny")
+    for folder in (tmp_path / "here", Path(data)):
+        for name in NAMES:
+            (folder / f"{name}.py").write_text(SPY.format(marks=str(tmp_path / "marks")))
+    (tmp_path / "here" / "bank.json").write_text(json.dumps({"models": MODELS}))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "beside.py").write_text(
+        "from tests.reliability.models import Dying, Faulty, Killed\n"
+        "def network(seed):\n    return Faulty(seed=seed)\n"
+    )
+    return tmp_path
+
+
+def run(place, *command, **environment):
+    paths = os.pathsep.join([str(place / "home"), str(ROOT)])
+    variables = {k: v for k, v in os.environ.items() if k != "PYTHONSAFEPATH"}
+    done = subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=place / "here",
+        env={**variables, "PYTHONPATH": paths, "SKTE_DATA": "", **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert [path.name for path in (place / "marks").iterdir()] == []
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize("how", [["--n-jobs", "2"], ["--timeout", "1h"]], ids=["loky", "apart"])
+def test_the_command(place, how):
+    found = run(
+        place, "-P", "-m", "skte", "rank", "--bank", "bank.json", "--data", "data", "--json", *how
+    )
+    assert [row["name"] for row in json.loads(found)]
+
+
+def test_python_m_skte(place):
+    """What Python imports before skte is its own affair; all else is found where it belongs."""
+    for name in BEFORE_SKTE:
+        (place / "here" / f"{name}.py").unlink()
+    options = ["--bank", "bank.json", "--data", "data", "--json", "--n-jobs", "2"]
+    assert json.loads(run(place, "-m", "skte", "rank", *options))
+    assert json.loads(run(place, "-m", "skte", "bank", "list", "bank.json", "--json"))
+
+
+SCRIPT = """
+import os, sys
+here, sys.path[:] = os.getcwd(), [p for p in sys.path if p]
+import joblib
+import numpy as np
+from beside import Dying, Faulty
+from skte import CCFV, BankEntry, ModelBankSelector
+from skte.datasets import make_phantoms
+from skte.selection import HalvingModelBankSelector
+
+class OfScript(Faulty):
+    pass
+
+if __name__ == "__main__":
+    cases = make_phantoms(4, size=(16, 16, 16))
+    bank = [BankEntry(f"n{i}", k, arguments={"seed": i}) for i, k in enumerate([OfScript, Faulty])]
+    dying = BankEntry("dying", Dying)
+    how = sys.argv[1]
+    if how == "loky":
+        with joblib.parallel_config("loky", n_jobs=2):
+            selector = ModelBankSelector(CCFV(), error_score=np.nan).fit([*bank, dying], cases)
+    elif how == "race":
+        selector = HalvingModelBankSelector(
+            CCFV(), timeout=36_000, n_jobs=2, min_cases=4, error_score=np.nan
+        ).fit([*bank, dying], cases)
+    elif how == "dask":
+        import distributed
+        os.chdir("/")
+        with distributed.LocalCluster(n_workers=1, dashboard_address=None) as cluster:
+            os.chdir(here)
+            with distributed.Client(cluster), joblib.parallel_config("dask"):
+                selector = ModelBankSelector(CCFV(), error_score=np.nan).fit([*bank, dying], cases)
+    assert "PYTHONSAFEPATH" not in os.environ
+    assert list(selector.ranking_)[-1] == "dying", selector.results_["error"]
+    assert np.isfinite(sorted(selector.scores_)[:2]).all()
+"""
+
+
+@pytest.mark.parametrize("how", ["loky", "race", "dask"])
+def test_a_script_of_the_user(place, how):
+    """Modules beside the script and classes in it are found; the current folder is not looked at.
+
+    A worker that dies is started again.
+    """
+    if how == "dask":
+        pytest.importorskip("distributed")
+    script = place / "home" / "script.py"
+    script.write_text(SCRIPT)
+    run(place, "-W", "ignore", script, how)

@@ -1,0 +1,172 @@
+"""A model that changes its process costs itself alone, and the user's Ctrl-C is the user's."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from skte import CCFV, BankEntry, ModelBankSelector, SegmentationFeatureExtractor
+from skte.bank import find_layers
+from skte.cli import main
+from skte.datasets import load_dataset, make_phantoms
+from skte.demo import write_msd
+from skte.exceptions import SkteError
+from tests.reliability.misbehaving import IN_PROCESS, Misbehaving
+from tests.reliability.models import Faulty
+
+ROOT = Path(__file__).parents[2]
+EXTRACTOR = SegmentationFeatureExtractor(n_class_samples=60, n_case_samples=60, window_size=8)
+
+# In a child process: some of it closes standard streams, which pytest needs.
+TRIES = """
+import json, sys, warnings
+warnings.simplefilter("ignore")
+sys.path.insert(0, sys.argv[1])
+from benchmarks.reliability._models import try_models
+door, when, names = json.loads(sys.argv[2])
+if __name__ == "__main__":
+    rows = try_models(door, when, names)
+    print(json.dumps([row["attack"] for row in rows if row["held"] < row["tried"]]))
+"""
+
+
+def spoiled(door, when, names):
+    """Attacks after which a sound model has another score than without them."""
+    command = [sys.executable, "-c", TRIES, str(ROOT), json.dumps([door, when, names])]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("when", ["forward", "init"])
+def test_in_one_process_no_other_score_changes(when):
+    assert spoiled("one process", when, list(IN_PROCESS)) == []
+
+
+def test_apart_no_other_score_changes_either():
+    names = ["float64 by default", "streams closed", "KeyboardInterrupt", "SIGINT to itself"]
+    names += ["thread that meddles", "segmentation fault", "convolution replaced"]
+    assert spoiled("apart (timeout)", "forward", names) == []
+
+
+@pytest.fixture(scope="module")
+def cases():
+    return make_phantoms(2, size=(16, 16, 16))
+
+
+@pytest.mark.parametrize("kind", ["KeyboardInterrupt", "SystemExit", "GeneratorExit"])
+@pytest.mark.parametrize("when", ["forward", "init"])
+class TestWhatWouldEndTheRun:
+    def test_is_named_by_the_selector(self, cases, kind, when):
+        bad = BankEntry("bad", Misbehaving, arguments={"attack": kind, "when": when})
+        with pytest.raises(SkteError, match=f"'bad'.*{kind}"):
+            ModelBankSelector(CCFV(), extractor=EXTRACTOR).fit([bad], cases)
+
+    def test_is_named_by_the_extractor(self, cases, kind, when):
+        bad = BankEntry("bad", Misbehaving, arguments={"attack": kind, "when": when})
+        with pytest.raises(SkteError, match=f"'bad'.*{kind}"):
+            SegmentationFeatureExtractor(bad, window_size=8).fit_transform(cases)
+
+    def test_is_listed_by_the_commands(self, kind, when, tmp_path, capsys):
+        factory = "tests.reliability.misbehaving:Misbehaving"
+        models = [
+            {"name": "bad", "factory": factory, "arguments": {"attack": kind, "when": when}},
+            {"name": "sound", "factory": "skte.demo:small_unet"},
+        ]
+        (tmp_path / "bank.json").write_text(json.dumps({"models": models}))
+        assert main(["bank", "check", str(tmp_path / "bank.json"), "--json"]) == 1
+        bad, sound = json.loads(capsys.readouterr().out)["models"]
+        assert "'bad'" in bad["error"]
+        assert kind in bad["error"]
+        assert sound["layers"]
+
+
+def test_layers_are_found_in_isolation():
+    class Changing(nn.Conv3d):
+        def forward(self, x):
+            torch.set_default_dtype(torch.float64)
+            os.chdir("/")
+            return super().forward(x)
+
+    folder = os.getcwd()
+    find_layers(
+        nn.Sequential(Changing(1, 4, 1), nn.Conv3d(4, 2, 1)), "auto", torch.zeros(1, 1, *[8] * 3)
+    )
+    assert torch.get_default_dtype() == torch.float32
+    assert os.getcwd() == folder
+
+
+def test_random_numbers_of_the_user_go_on_where_they_were(cases):
+    state = torch.get_rng_state()
+    entry = BankEntry("seeds", Misbehaving, arguments={"attack": "generators seeded"})
+    extractor = SegmentationFeatureExtractor(entry, window_size=8, random_state=None)
+    seeds = {extractor.fit(cases).random_state_ for _ in range(3)}
+    assert len(seeds) == 3  # each fit draws its own, as scikit-learn's estimators do
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_dataset_is_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_msd(Path("data"), make_phantoms(2, size=(16, 16, 16)), "tiny")
+    found = load_dataset("data")
+    again = load_dataset([{"image": s["image"].path, "label": s["label"].path} for s in found])
+    monkeypatch.chdir("/")
+    for subjects in (found, again):
+        assert subjects[0]["image"].path.is_file()
+        assert subjects[0]["label"].path.is_file()
+
+
+def test_relative_paths_and_a_model_that_leaves_the_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_msd(Path("data"), make_phantoms(2, size=(16, 16, 16)), "tiny")
+    torch.save(Faulty(seed=3).state_dict(), "weights.pt")
+    leaving = BankEntry("leaving", Misbehaving, arguments={"attack": "other folder"})
+    bank = [leaving, BankEntry("sound", Faulty, weights="weights.pt")]
+    selector = ModelBankSelector(CCFV(), extractor=EXTRACTOR, cache="cache").fit(bank, "data")
+    assert np.isfinite(selector.scores_).all()
+    assert Path.cwd() == tmp_path
+
+
+INTERRUPTED = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+from skte import CCFV, BankEntry, ModelBankSelector
+from skte.datasets import make_phantoms
+from tests.reliability.models import Faulty
+
+class Busy(Faulty):
+    def fail(self, x):
+        print("ready", flush=True)
+        try:
+            while True:
+                time.sleep(0.01)
+        except KeyboardInterrupt:
+            if sys.argv[2] == "swallowed":
+                return
+            if sys.argv[2] == "changed":
+                raise ValueError("other") from None
+            raise
+
+cases = make_phantoms(2, size=(16, 16, 16))
+try:
+    ModelBankSelector(CCFV(), error_score=0.0).fit([BankEntry("busy", Busy)], cases)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+@pytest.mark.parametrize("how", ["raised", "swallowed", "changed"])
+def test_the_user_s_own_interrupt_ends_the_run(how):
+    command = [sys.executable, "-W", "ignore", "-c", INTERRUPTED, str(ROOT), how]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "interrupted\n"
