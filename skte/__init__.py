@@ -13,6 +13,7 @@ from skte.estimators import (
     PARC,
     RCFV,
     SFDA,
+    CrossCaseProbe,
     Ensemble,
     HScore,
     LogME,
@@ -29,6 +30,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BankEntry",
     "CCFV",
+    "CrossCaseProbe",
     "Ensemble",
     "FeatureBlock",
     "FeatureSet",

@@ -30,7 +30,7 @@ from benchmarks.transfer2d._training import dice_per_case, train
 
 __all__ = ["Place", "load_network", "run_all", "truth_file", "weights_file"]
 
-_PRE_TRAINING = {"batch_size": 8, "rate": 3e-3}
+_PRE_TRAINING = {"batch_size": 4, "rate": 3e-3}
 _FINE_TUNING = {"steps": 100, "batch_size": 4, "rate": 3e-3, "body_rate": 5e-4}
 
 

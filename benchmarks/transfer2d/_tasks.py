@@ -24,9 +24,9 @@ N_RUNS = 2
 SUPPORT = 5
 SEED = 20261130
 #: Steps of a full pre-training; a tenth of it is the weak version of every source.
-FULL, TENTH = 300, 30
-#: Steps of the rungs of a close source; 300 and 30 are its full and weak versions.
-LADDER = (30, 60, 120, 200, 300)
+FULL, TENTH = 240, 24
+#: Steps of the rungs of a close source; 240 and 24 are its full and weak versions.
+LADDER = (24, 48, 96, 160, 240)
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Model:
 
     @property
     def name(self) -> str:
-        """Name in files and tables, such as ``drive-300`` or ``drive-300-noise``."""
+        """Name in files and tables, such as ``drive-240`` or ``drive-240-noise``."""
         parts = [self.source, str(self.steps), self.kind.replace(" ", "_")]
         seed = f"s{self.seed}" if self.seed else ""
         return "-".join(part for part in (*parts, seed) if part)

@@ -46,10 +46,9 @@ def train(
     losses = []
     for _ in range(steps):
         images, labels = _batch(part, batch_size, rng)
-        if restore:
-            loss = functional.mse_loss(network(_spoilt(images, rng)), images)
-        else:
-            loss = _loss(network(images), labels)
+        with torch.autocast("cpu", torch.bfloat16):  # a fifth less time on two cores
+            outputs = network(_spoilt(images, rng) if restore else images).float()
+        loss = functional.mse_loss(outputs, images) if restore else _loss(outputs, labels)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
