@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -127,7 +127,7 @@ class CrossCaseProbe(TransferabilityEstimator):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "reading": [StrOptions({"dice", "threshold", "auc"})],
         "ridge": [Interval(Real, 0, None, closed="neither")],
-        "background": [Integral, str, None],
+        "background": [Real, str, None],
     }
     _joins_layers: ClassVar[bool] = True
 
