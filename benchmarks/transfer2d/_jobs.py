@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -17,10 +15,13 @@ import numpy as np
 import torch
 
 from benchmarks.transfer2d._images import Part, load_task
-from benchmarks.transfer2d._network import UNet, fresh
+from benchmarks.transfer2d._network import fresh
+from benchmarks.transfer2d._place import Place, load_network, truth_file, weights_file, write
+from benchmarks.transfer2d._scoring import score_file, score_model
 from benchmarks.transfer2d._tasks import (
     MIXTURES,
     N_RUNS,
+    OTHER_SUPPORTS,
     SUPPORT,
     TASKS,
     Model,
@@ -28,35 +29,13 @@ from benchmarks.transfer2d._tasks import (
 )
 from benchmarks.transfer2d._training import dice_per_case, train
 
-__all__ = ["Place", "load_network", "run_all", "truth_file", "weights_file"]
+__all__ = ["run_all", "score_all"]
+
+#: File written, file needed, function and arguments.
+Job = tuple[Path, Path | None, Callable[..., None], tuple[Any, ...]]
 
 _PRE_TRAINING = {"batch_size": 4, "rate": 3e-3}
 _FINE_TUNING = {"steps": 100, "batch_size": 4, "rate": 3e-3, "body_rate": 5e-4}
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where images are read, and where slices, weights and results are kept."""
-
-    data: Path
-    work: Path
-
-
-def weights_file(place: Place, model: Model) -> Path:
-    """Weights of a pre-trained model."""
-    return place.work / "weights" / f"{model.name}.pt"
-
-
-def truth_file(place: Place, target: str, model: Model, run: int) -> Path:
-    """Result of one fine-tuning."""
-    return place.work / "truth" / target / f"{model.name}.{run}.json"
-
-
-def load_network(place: Place, model: Model) -> UNet:
-    """Network of a bank, as pre-training left it."""
-    network = UNet(1 if model.source == "restoration" else 2)
-    network.load_state_dict(torch.load(weights_file(place, model), weights_only=True))
-    return network.eval()
 
 
 def pretrain(place: Place, model: Model) -> None:
@@ -78,7 +57,7 @@ def pretrain(place: Place, model: Model) -> None:
     file = weights_file(place, model)
     file.parent.mkdir(parents=True, exist_ok=True)
     torch.save(network.state_dict(), file.with_suffix(".tmp"))
-    _write(file.with_suffix(".json"), facts)
+    write(file.with_suffix(".json"), facts)
     file.with_suffix(".tmp").replace(file)
 
 
@@ -99,35 +78,49 @@ def fine_tune(place: Place, target: str, model: Model, run: int) -> None:
     facts["dice"] = dice_per_case(network, test)
     facts["seconds"] = time.process_time() - started
     file = truth_file(place, target, model, run)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    _write(file, facts)
+    write(file, facts)
 
 
 def run_all(place: Place, targets: Sequence[str], n_runs: int = N_RUNS, n_workers: int = 2) -> None:
-    """Do every job that is not done; the first run of all targets comes before the second."""
+    """Train all that is not trained; the first run of all targets comes before the second."""
     for name in TASKS:  # slices are cut once, before anyone reads them
         load_task(name, "source", place.data, place.work)
-    waiting = _jobs(place, targets, n_runs)
+    _work_off(_training_jobs(place, targets, n_runs), n_workers)
+
+
+def score_all(place: Place, targets: Sequence[str], n_workers: int = 2) -> None:
+    """Score every model whose weights exist, on the standard support and on others."""
+    jobs = []
+    for n_cases in (SUPPORT, *OTHER_SUPPORTS):
+        for target in targets:
+            for model in recipe(target):
+                weights = weights_file(place, model)
+                out = score_file(place, target, model, n_cases)
+                only_grid = n_cases != SUPPORT
+                arguments = (place, target, model, n_cases, only_grid)
+                if weights.exists():
+                    jobs.append((out, weights, score_model, arguments))
+    _work_off(jobs, n_workers)
+
+
+def _work_off(waiting: list[Job], n_workers: int) -> None:
+    """Do every job whose file is missing, in order, as soon as the file it needs is there."""
+    waiting = [job for job in waiting if not job[0].exists()]
     running: dict[Future[None], Path] = {}
     with ProcessPoolExecutor(n_workers, mp_context=get_context("spawn")) as pool:
         while waiting or running:
-            ready = (job for job in waiting if job[1] is None or job[1].exists())
-            while len(running) < n_workers and (job := next(ready, None)) is not None:
-                out, _, do, arguments = job
+            for job in [job for job in waiting if job[1] is None or job[1].exists()]:
+                if len(running) == n_workers:
+                    break
                 waiting.remove(job)
-                if not out.exists():
-                    running[pool.submit(do, *arguments)] = out
-                ready = (job for job in waiting if job[1] is None or job[1].exists())
+                running[pool.submit(job[2], *job[3])] = job[0]
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
                 future.result()
                 print(running.pop(future).stem, len(waiting), "left", flush=True)
 
 
-Job = tuple[Path, Path | None, Callable[..., None], tuple[Any, ...]]
-
-
-def _jobs(place: Place, targets: Sequence[str], n_runs: int) -> list[Job]:
+def _training_jobs(place: Place, targets: Sequence[str], n_runs: int) -> list[Job]:
     """File written, file needed, function and arguments of each job, in order."""
     jobs: dict[Path, Job] = {}
     for run in range(n_runs):
@@ -166,9 +159,3 @@ def _source(model: Model, place: Place) -> Part:
         labels[moved] = part.labels[np.roll(moved, 1)]
         return Part(part.images, labels, part.groups)
     return part
-
-
-def _write(file: Path, facts: dict[str, Any]) -> None:
-    temporary = file.with_suffix(".json.tmp")
-    temporary.write_text(json.dumps(facts))
-    temporary.replace(file)

@@ -9,6 +9,7 @@ __all__ = [
     "DATASETS",
     "LADDER",
     "N_RUNS",
+    "OTHER_SUPPORTS",
     "SUPPORT",
     "TASKS",
     "Dataset",
@@ -22,6 +23,7 @@ __all__ = [
 N_RUNS = 2
 #: Labelled cases that a target gives, and the seed of everything that is drawn.
 SUPPORT = 5
+OTHER_SUPPORTS = (3, 10)
 SEED = 20261130
 #: Steps of a full pre-training; a tenth of it is the weak version of every source.
 FULL, TENTH = 240, 24

@@ -91,8 +91,9 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
     n_case_samples : int, default=500
         Voxels of the whole-case sample.
     taper : bool, default=True
-        Whether layers near the bottleneck keep fewer voxels than the finest layer. False gives every
-        layer all of them, for scores that look at all layers at once (`CrossCaseProbe`).
+        Whether layers near the bottleneck keep fewer voxels than the finest layer. False
+        gives every layer all of them, for scores that look at all layers at once
+        (`CrossCaseProbe`).
     batch_size : int, default=1
         Windows in one forward pass. It changes the time only.
     compile : bool, default=False
