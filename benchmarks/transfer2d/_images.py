@@ -139,8 +139,8 @@ def _to_square(plane: torch.Tensor, size: int) -> torch.Tensor:
         missing = size - plane.shape[axis]
         if missing < 0:
             plane = plane.narrow(axis, -missing // 2, size)
-    missing = [size - n for n in reversed(plane.shape)]
-    pads = [p for n in missing for p in (n // 2, n - n // 2)]
+    short = [size - n for n in reversed(plane.shape)]
+    pads = [p for n in short for p in (n // 2, n - n // 2)]
     return functional.pad(plane, pads)
 
 

@@ -34,8 +34,8 @@ __all__ = ["run_all", "score_all"]
 #: File written, file needed, function and arguments.
 Job = tuple[Path, Path | None, Callable[..., None], tuple[Any, ...]]
 
-_PRE_TRAINING = {"batch_size": 4, "rate": 3e-3}
-_FINE_TUNING = {"steps": 100, "batch_size": 4, "rate": 3e-3, "body_rate": 5e-4}
+_PRE_TRAINING: dict[str, Any] = {"batch_size": 4, "rate": 3e-3}
+_FINE_TUNING: dict[str, Any] = {"steps": 100, "batch_size": 4, "rate": 3e-3, "body_rate": 5e-4}
 
 
 def pretrain(place: Place, model: Model) -> None:
@@ -90,7 +90,7 @@ def run_all(place: Place, targets: Sequence[str], n_runs: int = N_RUNS, n_worker
 
 def score_all(place: Place, targets: Sequence[str], n_workers: int = 2) -> None:
     """Score every model whose weights exist, on the standard support and on others."""
-    jobs = []
+    jobs: list[Job] = []
     for n_cases in (SUPPORT, *OTHER_SUPPORTS):
         for target in targets:
             for model in recipe(target):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,10 +52,9 @@ def write_page(folder: Path, page: Path = _PAGE) -> None:
     }
     text = page.read_text()
     for name, part in parts.items():
-        pattern = rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)"
-        text = re.sub(
-            pattern, lambda m, part=part: m[1] + "\n" + part + "\n" + m[2], text, flags=re.S
-        )
+        begin, end = (f"<!-- {word} {name} -->" for word in ("begin", "end"))
+        before, rest = text.split(begin)
+        text = f"{before}{begin}\n\n{part}\n{end}{rest.split(end)[1]}"
     page.write_text(text)
 
 

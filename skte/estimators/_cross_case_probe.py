@@ -16,7 +16,7 @@ from sklearn.utils import Tags
 
 from skte._sklearn import Interval, StrOptions
 from skte.estimators._base import TransferabilityEstimator
-from skte.estimators._labels import encode_labels
+from skte.estimators._labels import as_plain, encode_labels
 from skte.estimators._resample import held_groups
 from skte.estimators._scaling import unit_range
 from skte.exceptions import CollapsedFeaturesWarning, UnusableClassWarning
@@ -184,7 +184,7 @@ class CrossCaseProbe(TransferabilityEstimator):
             )
         for k in sorted(set(wanted) - set(usable)):
             warnings.warn(
-                f"{where}: class {classes[k]!r} occurs in one case only and is left out.",
+                f"{where}: class {as_plain(classes[k])!r} occurs in one case only and is left out.",
                 UnusableClassWarning,
                 stacklevel=4,
             )
