@@ -69,8 +69,6 @@ def fine_tune(place: Place, target: str, model: Model, run: int) -> None:
     support = load_task(target, "support", place.data, place.work).first(SUPPORT)
     test = load_task(target, "test", place.data, place.work)
     facts: dict[str, Any] = {"target": target, "model": model.name, "run": run}
-    if model.source != "restoration":
-        facts["zero_shot"] = dice_per_case(network, test)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1 + run)  # the new head; the same for every model of a run
         network.head = type(network.head)(network.head.in_channels, 2, 1)

@@ -159,7 +159,7 @@ def _mixture(target: str) -> str:
     return next(name for name, parts in MIXTURES.items() if target not in parts)
 
 
-def _other_sources(target: str, n: int = 7) -> list[str]:
+def _other_sources(target: str, n: int = 6) -> list[str]:
     """Relatives first, then one task of each other family in turn."""
     own = TASKS[target].family
     free = [name for name in TASKS if name not in (target, TASKS[target].sibling)]
