@@ -15,6 +15,7 @@ from skte.estimators import (
     PARC,
     RCFV,
     SFDA,
+    CrossCaseProbe,
     Ensemble,
     HScore,
     LogME,
@@ -32,6 +33,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BankEntry",
     "CCFV",
+    "CrossCaseProbe",
     "Ensemble",
     "FeatureBlock",
     "FeatureSet",

@@ -141,6 +141,8 @@ DISTANCES: list[Transformation] = [
     append_constant_channel,
     duplicate_channels,
 ]
+PROBE: list[Transformation] = [*MOMENTS[:4], duplicate_rows, shift, scale, scale_hugely]
+PROBE += [append_zero_channels, append_constant_channel]
 CORRELATION: list[Transformation] = [
     *EVERYWHERE,
     shuffle_class_names,
@@ -159,6 +161,9 @@ LAWS: dict[str, list[Transformation]] = {
     "CCFV-bhattacharyya": [*EVERYWHERE, rotate, scale],
     "CCFV-truncated": [*CONSISTENCY, scale, duplicate_channels],
     "CCFV-all-classes": [*CONSISTENCY, shuffle_class_names, scale, duplicate_channels],
+    "CrossCaseProbe": PROBE,
+    "CrossCaseProbe-dice": PROBE,
+    "CrossCaseProbe-auc": [*PROBE, shuffle_class_names],
     "GBC": PRINCIPAL,
     "GBC-full": PRINCIPAL,
     "GBC-spherical": PRINCIPAL,

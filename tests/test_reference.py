@@ -19,10 +19,12 @@ from scipy.special import softmax
 from scipy.stats import gmean, spearmanr
 from sklearn.covariance import ledoit_wolf
 from sklearn.decomposition import PCA
-from sklearn.linear_model import BayesianRidge
+from sklearn.linear_model import BayesianRidge, Ridge
+from sklearn.metrics import f1_score, roc_auc_score
 from sklearn.mixture import GaussianMixture
+from sklearn.model_selection import LeaveOneGroupOut
 from sklearn.neighbors import NearestNeighbors
-from sklearn.preprocessing import normalize
+from sklearn.preprocessing import StandardScaler, normalize
 
 from skte.estimators import (
     CCFV,
@@ -34,6 +36,7 @@ from skte.estimators import (
     PARC,
     RCFV,
     SFDA,
+    CrossCaseProbe,
     HScore,
     LogME,
     RankMe,
@@ -355,6 +358,39 @@ def rcfv(floor: float = 0.0) -> Oracle:
     return score
 
 
+def probe(reading: str, *, ridge: float = 1.0, background: int | None = 0) -> Oracle:
+    """scikit-learn's Ridge with weights of rows, one pipeline of folds by case."""
+
+    def score(X: Array, y: NDArray[np.generic], groups: NDArray[np.generic]) -> float:
+        classes = np.unique(y)
+        T = (y[:, None] == classes).astype(float)
+        w = (T / T.mean(axis=0)).mean(axis=1)
+        Z = StandardScaler().fit_transform(X)
+        values: dict[object, list[float]] = {}
+        for fitted, held in LeaveOneGroupOut().split(Z, groups=groups):
+            model = Ridge(alpha=ridge * w[fitted].sum(), solver="svd")
+            model.fit(Z[fitted], T[fitted], sample_weight=w[fitted])
+            P, Q = model.predict(Z[held]), model.predict(Z[fitted])
+            for k in range(len(classes)):
+                if classes[k] == background or not T[held, k].any():
+                    continue
+                p, t = P[:, k], T[held, k]
+                if reading == "auc":
+                    value = roc_auc_score(t, p)
+                elif reading == "dice":
+                    p = p.clip(0, 1)
+                    value = 2 * np.minimum(p, t).sum() / (p.sum() + t.sum())
+                else:
+                    cuts = np.unique(Q[:, k])
+                    cuts = np.append(-np.inf, (cuts[1:] + cuts[:-1]) / 2)
+                    best = max(cuts, key=lambda c: f1_score(T[fitted, k], Q[:, k] > c))
+                    value = f1_score(t, p > best)
+                values.setdefault(groups[held][0], []).append(float(value))
+        return float(np.mean([np.mean(found) for found in values.values()]))
+
+    return score
+
+
 TALL = {"n_rows": 30}  # more voxels than channels in every class and case
 WIDE = {"n_channels": 150}  # more channels than voxels
 NOISE = {"n_channels": 60, "n_rows": 4, "separation": 0.0}  # optimum is not at beta -> inf
@@ -380,6 +416,19 @@ ORACLES: dict[str, dict[str, Row]] = {
         "bhattacharyya": Row(
             CCFV(distance="bhattacharyya"), ccfv(distance=bhattacharyya), RIDGE, TALL, RIDGE
         ),
+    },
+    "CrossCaseProbe": {
+        "threshold": Row(CrossCaseProbe(), probe("threshold"), 1e-8),
+        "threshold-noise": Row(CrossCaseProbe(), probe("threshold"), 1e-8, NOISE),
+        "dice": Row(CrossCaseProbe(reading="dice"), probe("dice"), 1e-8),
+        "dice-loose": Row(
+            CrossCaseProbe(reading="dice", ridge=1e-3), probe("dice", ridge=1e-3), 1e-8
+        ),
+        "dice-wide": Row(CrossCaseProbe(reading="dice"), probe("dice"), 1e-8, WIDE),
+        "auc-every-class": Row(
+            CrossCaseProbe(reading="auc", background=None), probe("auc", background=None), 1e-8
+        ),
+        "auc-wide": Row(CrossCaseProbe(reading="auc"), probe("auc"), 1e-8, WIDE),
     },
     "GBC": {
         "diagonal": Row(GBC(), gbc(lambda S: np.diag(np.diag(S)), 64)),

@@ -5,6 +5,7 @@ from skte.bank._describe import LayerInfo, describe_layers
 from skte.bank._digest import digest_problem, entry_digest
 from skte.bank._entry import BankEntry
 from skte.bank._hub import download_snapshot
+from skte.bank._layers import LAYER_SETS as LAYER_SETS
 from skte.bank._layers import find_decoder_layers, find_encoder_layers, find_layers
 from skte.bank._load import BankLike, load_bank
 from skte.bank._manifest_schema import manifest_schema

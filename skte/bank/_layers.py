@@ -14,7 +14,10 @@ from skte.bank._stages import traced_decoder_stages
 from skte.bank._trace import trace_forward
 from skte.exceptions import BankError
 
-__all__ = ["find_decoder_layers", "find_encoder_layers", "find_layers"]
+__all__ = ["LAYER_SETS", "find_decoder_layers", "find_encoder_layers", "find_layers"]
+
+#: Names that stand for stages of a network, in place of a list of modules.
+LAYER_SETS = ("decoder", "encoder", "all", "bottleneck+decoder")
 
 
 def find_layers(
@@ -26,8 +29,9 @@ def find_layers(
     ----------
     module : nn.Module
         The network, on the device of `example`. Mode and parameters are untouched.
-    layers : "auto", "encoder" or sequence of str
-        As for `BankEntry`.
+    layers : "auto", "decoder", "encoder", "all", "bottleneck+decoder" or sequence of str
+        "auto" and "decoder" are the decoder's stages, "all" the encoder's (the bottleneck is the
+        first of them) and then the decoder's.
     example : Tensor of shape (1, n_channels, x, y[, z])
         An input it takes; the values do not matter.
 
@@ -51,8 +55,17 @@ def find_layers(
     """
     if not isinstance(layers, str):
         return describe_layers(module, list(layers), example)
-    find = find_encoder_layers if layers == "encoder" else find_decoder_layers
-    return find(module, example)
+    if layers == "encoder":
+        return find_encoder_layers(module, example)
+    decoder = find_decoder_layers(module, example)
+    if layers in ("auto", "decoder"):
+        return decoder
+    encoder = find_encoder_layers(module, example)
+    if encoder[0].stride == decoder[-1].stride:  # one resolution: there is no way down
+        return decoder
+    before = encoder if layers == "all" else encoder[:1]
+    known = {layer.name for layer in decoder}  # an encoder alone has no decoder of its own
+    return [layer for layer in before if layer.name not in known] + decoder
 
 
 def find_decoder_layers(module: nn.Module, example: torch.Tensor) -> list[LayerInfo]:

@@ -22,6 +22,7 @@ from skte import estimators
 from skte._files import check_writable
 from skte._table import format_table
 from skte._text import complain, say, say_json
+from skte.bank import LAYER_SETS
 from skte.cli._bank_options import add_trusted_option, for_shell, open_bank, tell_problems
 from skte.cli._data_options import add_data_options, load_data
 from skte.cli._numbers import count, jobs, seconds, seed, share
@@ -102,7 +103,10 @@ def _add_extraction_options(parser: argparse._ArgumentGroup) -> None:
         "--window", type=count, nargs="+", metavar="N", help="edges of the window in voxels"
     )
     parser.add_argument(
-        "--layers", nargs="+", metavar="NAME", help="modules to read, coarse to fine"
+        "--layers",
+        nargs="+",
+        metavar="NAME",
+        help=f"modules to read, coarse to fine, or one of {', '.join(LAYER_SETS)}",
     )
     parser.add_argument(
         "--batch-size", type=count, default=1, metavar="N", help="windows in a forward pass"
@@ -184,6 +188,13 @@ def _stdout_for_results() -> Iterator[None]:
         os.close(kept)
 
 
+def _layers(names: list[str] | None) -> str | list[str]:
+    """Return the name of a set of stages as a string, names of modules as a list."""
+    if not names:
+        return "auto"
+    return names[0] if len(names) == 1 and names[0] in LAYER_SETS else names
+
+
 def _fit(args: argparse.Namespace) -> tuple[ModelBankSelector, list[str]]:
     """Return the fitted selector, and what of the bank was not understood."""
     bank, problems = open_bank(args.bank, args)
@@ -192,7 +203,7 @@ def _fit(args: argparse.Namespace) -> tuple[ModelBankSelector, list[str]]:
     selector = ModelBankSelector(
         {name: ESTIMATORS[name]() for name in names},
         extractor=SegmentationFeatureExtractor(
-            layers=args.layers or "auto",
+            layers=_layers(args.layers),
             window_size=window,
             batch_size=args.batch_size,
             windows=args.windows,

@@ -2,6 +2,8 @@
 
 from skte.estimators._base import TransferabilityEstimator
 from skte.estimators._ccfv import CCFV
+from skte.estimators._cross_case_probe import CrossCaseProbe
+from skte.estimators._cross_case_probe import cross_case_probe as cross_case_probe
 from skte.estimators._diagnosis import Diagnosis as Diagnosis
 from skte.estimators._ensemble import Ensemble
 from skte.estimators._evidence import logme_evidence as logme_evidence
@@ -30,6 +32,7 @@ from skte.estimators._transrate import transrate_score as transrate_score
 # The plain functions are public too; the suites iterate over the estimators named here.
 __all__ = [
     "CCFV",
+    "CrossCaseProbe",
     "Ensemble",
     "GBC",
     "HScore",

@@ -68,6 +68,8 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
     _accepts_regression: ClassVar[bool] = False
     #: Whether `ClassMoments` may stand for features.
     _accepts_moments: ClassVar[bool] = False
+    #: Whether all layers of a `FeatureSet` are one problem, side by side at the same voxels.
+    _joins_layers: ClassVar[bool] = False
     #: False for scores that do not look at labels.
     _needs_labels: ClassVar[bool] = True
     #: Whether its own mathematics warns where features are constant; else this class does.
@@ -240,6 +242,8 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
         if not hasattr(self, "layer_names_"):
             raise NotFittedError(f"This {type(self).__name__} is not fitted: call fit(X) first.")
         names = ("source posterior",) if self._uses_posterior else X.layer_names
+        if self._joins_layers:
+            names = (X.joined_block().name,)
         if self.layer_names_ != names:
             raise ValueError(
                 f"X has layers {names}, but the estimator was fitted on {self.layer_names_}: "
@@ -329,6 +333,8 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
             return [self._check_moments(X)]
         if isinstance(X, FeatureBlock):
             blocks = [X]
+        elif self._joins_layers:
+            blocks = [X.joined_block()]
         else:
             blocks = [X.posterior_block()] if self._uses_posterior else X.blocks()
         return [self._clean_block(block) for block in blocks]

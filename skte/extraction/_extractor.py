@@ -19,7 +19,7 @@ from torch import nn
 
 from skte._isolation import isolated
 from skte._sklearn import DocLinkMixin, Interval, StrOptions, fit_context
-from skte.bank import BankEntry, LayerInfo
+from skte.bank import LAYER_SETS, BankEntry, LayerInfo
 from skte.datasets import DatasetLike, load_dataset
 from skte.exceptions import SkteWarning
 from skte.extraction._cache import FeatureCache
@@ -50,10 +50,11 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
     entry : BankEntry
         The model's recipe, ``BankEntry.from_module(name, network)`` for a network
         at hand.
-    layers : "auto" or sequence of str, default="auto"
-        Names of modules, as in ``network.named_modules()``, coarse to fine. "auto"
-        takes the entry's layers, or finds the decoder's stages; ``layers_`` tells
-        which.
+    layers : str or sequence of str, default="auto"
+        Names of modules, as in ``network.named_modules()``, coarse to fine; or "auto", the
+        entry's layers or else the decoder's stages; or a set of stages: "decoder",
+        "encoder" (with the bottleneck), "all" (the encoder's, then the decoder's) or
+        "bottleneck+decoder". ``layers_`` tells which were found.
     window_size : int or tuple of int, optional
         Edges of the window in voxels (of the preprocessed image). Default: the
         entry's, or else one fitted to the volume, at most 96.
@@ -89,6 +90,10 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         voxels, but no fewer than 50 (or all it has) and no more than this.
     n_case_samples : int, default=500
         Voxels of the whole-case sample.
+    taper : bool, default=True
+        Whether layers near the bottleneck keep fewer voxels than the finest layer. False
+        gives every layer all of them, for scores that look at all layers at once
+        (`CrossCaseProbe`).
     batch_size : int, default=1
         Windows in one forward pass. It changes the time only.
     device : str or torch.device, optional
@@ -117,7 +122,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
     Notes
     -----
     Layers near the bottleneck keep a prefix of the sample, half as many voxels
-    for every doubling of the stride, but at least 50 of a class.
+    for every doubling of the stride, but at least 50 of a class, unless ``taper=False``.
 
     Examples
     --------
@@ -134,7 +139,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "entry": [BankEntry],
-        "layers": [StrOptions({"auto"}), "array-like"],
+        "layers": [StrOptions({"auto", *LAYER_SETS}), "array-like"],
         "window_size": [Interval(Integral, 1, None, closed="left"), "array-like", None],
         "overlap": [Interval(Real, 0, 1, closed="left")],
         "windows": [StrOptions({"grid", "cover"})],
@@ -145,6 +150,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         "source_head": ["boolean"],
         "n_class_samples": [Interval(Integral, 1, None, closed="left")],
         "n_case_samples": [Interval(Integral, 1, None, closed="left")],
+        "taper": ["boolean"],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "device": [str, torch.device, None],
         "cache": [str, os.PathLike, FeatureCache, None],
@@ -166,6 +172,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         source_head: bool = True,
         n_class_samples: int = 500,
         n_case_samples: int = 500,
+        taper: bool = True,
         batch_size: int = 1,
         device: str | torch.device | None = None,
         cache: str | os.PathLike[str] | FeatureCache | None = None,
@@ -183,6 +190,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         self.source_head = source_head
         self.n_class_samples = n_class_samples
         self.n_case_samples = n_case_samples
+        self.taper = taper
         self.batch_size = batch_size
         self.device = device
         self.cache = cache
@@ -349,6 +357,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
                 windows=self._window_rule(),
                 source_head=head,
                 all_voxels=all_voxels,
+                taper=self.taper,
             )
             items = [(i, subjects[i]) for i in which]
             # Closed at once, not when memory is collected: it owns a thread.
@@ -372,6 +381,8 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
                 "windows": self._window_rule(),
                 "source_head": self.source_head,
                 "moments": self.moments,
+                # Features that were kept before this could be chosen stay valid.
+                **({} if self.taper else {"taper": False}),
             },
         )
 

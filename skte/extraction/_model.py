@@ -70,7 +70,7 @@ def examine_model(
         The model.
     subject : Subject
         A case of the dataset, for the size and channels of its preprocessed image.
-    layers : "auto" or sequence of str
+    layers : str or sequence of str
         As the user gives them.
     window_size : int, sequence of int or None
         As the user gives it.
@@ -94,7 +94,9 @@ def examine_model(
     image, _ = preprocess_case(case, entry)
     check_channels(entry, network, image, case.case_id)
     window = (size or default_window_size(tuple(image.shape[1:])))[:n_axes]
-    names = entry.layers if isinstance(layers, str) else layers
+    # Where only the encoder was pre-trained, no set of stages holds more than that.
+    own = isinstance(layers, str) and (layers == "auto" or entry.layers == "encoder")
+    names = entry.layers if own else layers
     with inference_ready(network, device):
         example = torch.zeros(1, image.shape[0], *window, device=device)
         try:

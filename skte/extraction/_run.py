@@ -53,6 +53,8 @@ class CaseRunner:
         Whether the head's probabilities are read.
     all_voxels : bool
         Whether the moments of all labelled voxels are computed.
+    taper : bool
+        Whether layers near the bottleneck keep fewer voxels.
     """
 
     entry: BankEntry
@@ -66,6 +68,7 @@ class CaseRunner:
     windows: str
     source_head: bool
     all_voxels: bool
+    taper: bool
 
     def run(self, case: PreparedCase, waited: float) -> CaseFeatures:
         """Read the features of one case.
@@ -185,7 +188,7 @@ class CaseRunner:
         strides = [math.prod(layer.stride) ** (1 / self.n_axes) for layer in self.layers]
         layers = {}
         for layer, stride in zip(self.layers, strides, strict=True):
-            share = 0.5 ** round(math.log2(stride / min(strides)))
+            share = 0.5 ** round(math.log2(stride / min(strides))) if self.taper else 1.0
             rows, case_rows = sample.rows(share)
             X, moments = read.features[layer.name], read.moments.get(layer.name)
             layers[layer.name] = LayerSample(X[rows], sample.labels[rows], X[case_rows], moments)

@@ -34,6 +34,8 @@ LEAVE_ONE_OUT = 1 - np.eye(N_CASES, dtype=int)
 # Both change the sample on which something is decided once: where mixtures start, and
 # which rows are looked at.
 APPROXIMATE = {"NLEEP", "NLEEP-diag", "PARC-part"}
+# A case that is not drawn is not judged; the heads that judge the others saw it.
+APPROXIMATE |= {name for name in VARIANTS if name.startswith("CrossCaseProbe")}
 # A FeatureSet holds probabilities always, so these are LEEP and NCE.
 NAMES = [name for name in VARIANTS if not name.endswith("-logits")]
 

@@ -1,0 +1,41 @@
+"""Run the study: ``python -m benchmarks.transfer2d {train,score,judge,page} --work DIR``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from benchmarks._provenance import data_folder
+from benchmarks.transfer2d._jobs import run_all, score_all
+from benchmarks.transfer2d._page import write_page
+from benchmarks.transfer2d._place import Place
+from benchmarks.transfer2d._report import RESULTS, write_results
+from benchmarks.transfer2d._tasks import N_RUNS, targets
+
+
+def main() -> None:
+    """Parse the command line and run one step of the study."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.transfer2d", description=__doc__)
+    parser.add_argument("step", choices=["train", "score", "judge", "page"])
+    parser.add_argument("--data", help="folder of the real images (default: SKTE_DATA)")
+    parser.add_argument("--work", type=Path, help="folder of slices, weights and small files")
+    parser.add_argument("--targets", nargs="+", default=list(targets()), metavar="TARGET")
+    parser.add_argument("--runs", type=int, default=N_RUNS)
+    parser.add_argument("--workers", type=int, default=2)
+    args = parser.parse_args()
+    if args.step == "page":
+        write_page(RESULTS)
+        return
+    if args.work is None:
+        parser.error(f"{args.step} needs --work, a folder outside the repository.")
+    place = Place(data_folder(args.data), args.work)
+    if args.step == "train":
+        run_all(place, args.targets, args.runs, args.workers)
+    elif args.step == "score":
+        score_all(place, args.targets, args.workers)
+    else:
+        write_results(place, RESULTS)
+
+
+if __name__ == "__main__":
+    main()

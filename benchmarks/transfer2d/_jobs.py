@@ -1,0 +1,159 @@
+"""Pre-training and fine-tuning as jobs: one small file each, so that runs resume."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import torch
+
+from benchmarks.transfer2d._images import Part, load_task
+from benchmarks.transfer2d._network import fresh
+from benchmarks.transfer2d._place import Place, load_network, truth_file, weights_file, write
+from benchmarks.transfer2d._scoring import score_file, score_model
+from benchmarks.transfer2d._tasks import (
+    MIXTURES,
+    N_RUNS,
+    OTHER_SUPPORTS,
+    SUPPORT,
+    TASKS,
+    Model,
+    recipe,
+)
+from benchmarks.transfer2d._training import dice_per_case, train
+
+__all__ = ["run_all", "score_all"]
+
+#: File written, file needed, function and arguments.
+Job = tuple[Path, Path | None, Callable[..., None], tuple[Any, ...]]
+
+_PRE_TRAINING: dict[str, Any] = {"batch_size": 4, "rate": 3e-3}
+_FINE_TUNING: dict[str, Any] = {"steps": 100, "batch_size": 4, "rate": 3e-3, "body_rate": 5e-4}
+
+
+def pretrain(place: Place, model: Model) -> None:
+    """Train one model of the bank on its source and keep its weights."""
+    torch.set_num_threads(1)
+    started = time.process_time()
+    restore = model.source == "restoration"
+    network = fresh(model.seed + (1000 if restore else 0), 1 if restore else 2)
+    facts: dict[str, Any] = {"model": model.name}
+    if model.steps:
+        part = _source(model, place)
+        seed = crc32(model.name.encode())
+        facts["loss"] = train(
+            network, part, steps=model.steps, restore=restore, seed=seed, **_PRE_TRAINING
+        )
+        if not restore:
+            facts["training_dice"] = float(np.mean(dice_per_case(network, part.first(40))))
+    facts["seconds"] = time.process_time() - started
+    file = weights_file(place, model)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(network.state_dict(), file.with_suffix(".tmp"))
+    write(file.with_suffix(".json"), facts)
+    file.with_suffix(".tmp").replace(file)
+
+
+def fine_tune(place: Place, target: str, model: Model, run: int) -> None:
+    """Fine-tune one model on the target's labelled cases and keep its Dice on the test part."""
+    torch.set_num_threads(1)
+    started = time.process_time()
+    network = load_network(place, model)
+    support = load_task(target, "support", place.data, place.work).first(SUPPORT)
+    test = load_task(target, "test", place.data, place.work)
+    facts: dict[str, Any] = {"target": target, "model": model.name, "run": run}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1 + run)  # the new head; the same for every model of a run
+        network.head = type(network.head)(network.head.in_channels, 2, 1)
+    facts["loss"] = train(network, support, seed=100 + run, **_FINE_TUNING)
+    facts["dice"] = dice_per_case(network, test)
+    facts["seconds"] = time.process_time() - started
+    file = truth_file(place, target, model, run)
+    write(file, facts)
+
+
+def run_all(place: Place, targets: Sequence[str], n_runs: int = N_RUNS, n_workers: int = 2) -> None:
+    """Train all that is not trained; the first run of all targets comes before the second."""
+    for name in TASKS:  # slices are cut once, before anyone reads them
+        load_task(name, "source", place.data, place.work)
+    _work_off(_training_jobs(place, targets, n_runs), n_workers)
+
+
+def score_all(place: Place, targets: Sequence[str], n_workers: int = 2) -> None:
+    """Score every model whose weights exist, on the standard support and on others."""
+    jobs: list[Job] = []
+    for n_cases in (SUPPORT, *OTHER_SUPPORTS):
+        for target in targets:
+            for model in recipe(target):
+                weights = weights_file(place, model)
+                out = score_file(place, target, model, n_cases)
+                only_grid = n_cases != SUPPORT
+                arguments = (place, target, model, n_cases, only_grid)
+                if weights.exists():
+                    jobs.append((out, weights, score_model, arguments))
+    _work_off(jobs, n_workers)
+
+
+def _work_off(waiting: list[Job], n_workers: int) -> None:
+    """Do every job whose file is missing, in order, as soon as the file it needs is there."""
+    waiting = [job for job in waiting if not job[0].exists()]
+    running: dict[Future[None], Path] = {}
+    with ProcessPoolExecutor(n_workers, mp_context=get_context("spawn")) as pool:
+        while waiting or running:
+            for job in [job for job in waiting if job[1] is None or job[1].exists()]:
+                if len(running) == n_workers:
+                    break
+                waiting.remove(job)
+                running[pool.submit(job[2], *job[3])] = job[0]
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                future.result()
+                print(running.pop(future).stem, len(waiting), "left", flush=True)
+
+
+def _training_jobs(place: Place, targets: Sequence[str], n_runs: int) -> list[Job]:
+    """File written, file needed, function and arguments of each job, in order."""
+    jobs: dict[Path, Job] = {}
+    for run in range(n_runs):
+        for target in targets:
+            for model in recipe(target):
+                weights = weights_file(place, model)
+                jobs.setdefault(weights, (weights, None, pretrain, (place, model)))
+                out = truth_file(place, target, model, run)
+                jobs[out] = (out, weights, fine_tune, (place, target, model, run))
+    return list(jobs.values())
+
+
+@cache
+def _images(name: str, place: Place) -> Part:
+    return load_task(name, "source", place.data, place.work)
+
+
+def _source(model: Model, place: Place) -> Part:
+    """Slices and labels that a model is pre-trained on."""
+    names = MIXTURES.get(model.source, (model.source,))
+    if model.source == "restoration":
+        names = tuple({task.dataset: task.name for task in TASKS.values()}.values())
+    parts = [_images(name, place) for name in names]
+    part = Part(
+        torch.cat([part.images for part in parts]),
+        torch.cat([part.labels for part in parts]),
+        tuple(group for part in parts for group in part.groups),
+    )
+    if model.kind in ("two cases", "ten cases"):
+        return part.first(2 if model.kind == "two cases" else 10)
+    if model.kind in ("noise", "shuffled"):  # labels of other slices
+        rng = np.random.default_rng(crc32(model.name.encode()))
+        n = len(part) // 2 if model.kind == "noise" else len(part)
+        moved = rng.permutation(len(part))[:n]
+        labels = part.labels.clone()
+        labels[moved] = part.labels[np.roll(moved, 1)]
+        return Part(part.images, labels, part.groups)
+    return part

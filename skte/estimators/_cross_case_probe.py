@@ -1,0 +1,435 @@
+"""The cross-case probe: how well a linear head, fitted on some cases, segments the others."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import solve
+from scipy.stats import rankdata
+from sklearn.utils import Tags
+
+from skte._sklearn import Interval, StrOptions
+from skte.estimators._base import TransferabilityEstimator
+from skte.estimators._labels import as_plain, encode_labels
+from skte.estimators._resample import held_groups
+from skte.estimators._scaling import unit_range
+from skte.exceptions import CollapsedFeaturesWarning, UnusableClassWarning
+from skte.features import FeatureBlock
+
+__all__ = ["CrossCaseProbe", "cross_case_probe"]
+
+Matrix = NDArray[np.float64]
+
+#: Up to this many cases are left out one by one; with more, this many folds are made.
+_N_FOLDS = 5
+#: Channels whose spread is at most this share of the largest are zeroed.
+_DEAD = 1e-6
+
+
+class CrossCaseProbe(TransferabilityEstimator):
+    r"""Dice of a linear head on frozen features, on cases that it was not fitted on.
+
+    A head is fitted on some of the labelled cases by weighted ridge regression, and
+    segments the others. All layers at the same voxels are one feature vector ``z``::
+
+        W = argmin sum_p w_p |t_p - z_p W|^2 / sum_p w_p + ridge |W|^2
+        score = mean over cases of the mean over classes of reading(z W, t)
+
+    where ``t`` is one for the class of a voxel and zero for the others, and ``w`` gives
+    every class the same weight. Cases are left out one by one up to five of them, and in five
+    folds from six on.
+
+    Parameters
+    ----------
+    reading : {"dice", "threshold", "auc"}, default="threshold"
+        How the prediction of a class is judged on a case that was left out. "dice": the soft
+        Dice of predictions clipped to [0, 1]. "threshold": the Dice at the threshold that
+        is best for the cases that the head was fitted on. "auc": the area
+        under the ROC curve.
+    ridge : float, default=1.0
+        Strength of the penalty. Channels are standardised and the intercept is not penalised.
+    background : label or None, default=0
+        The label whose prediction is not judged. None: every class is.
+
+    Attributes
+    ----------
+    score_ : float
+        Between 0 and 1. Higher is better.
+    case_scores_ : ndarray of shape (n_cases,)
+        What each case contributes when it is left out; NaN where it holds no class that
+        is judged.
+    case_names_ : tuple of str
+        Names of the cases, in the order of ``case_scores_``.
+    layer_scores_ : ndarray of shape (1,)
+        The score: layers are not judged one by one.
+    layer_names_ : tuple of str
+        Name of the layer, or names of all of them joined by " + ".
+    n_features_in_ : int
+        Number of channels, when fitted on an array.
+
+    Raises
+    ------
+    ValueError
+        If ``groups`` is missing, if all rows come from one case, or if no class that is judged
+        occurs in two cases.
+
+    Warns
+    -----
+    UnusableClassWarning
+        When a class that occurs in one case only is left out of the mean.
+    CollapsedFeaturesWarning
+        When all voxels have the same features.
+
+    See Also
+    --------
+    cross_case_probe : The same for shares of classes, with all readings at once.
+    KNN : Nearest neighbours in other cases instead of a linear head.
+
+    Notes
+    -----
+    Intervals over cases come from ``case_scores_`` without another fit: the case that counts
+    twice is not fitted on twice.
+
+    The score is invariant to a shift and to the scale of all channels together, to the order
+    of rows, channels and cases, and to repeating every row. Within the ridge it is
+    invariant to invertible linear maps of the channels. Nothing is drawn at random.
+
+    In a `FeatureSet`, layers near the bottleneck hold a prefix of the sample. The probe uses the
+    voxels that all layers hold; ``SegmentationFeatureExtractor(taper=False)`` gives all layers all
+    voxels.
+
+    References
+    ----------
+    .. [1] Alain, G., Bengio, Y. "Understanding intermediate layers using linear classifier
+       probes". ICLR 2017 workshop. arXiv:1610.01644. (Linear probes; leaving out
+       cases, several stages at once and the readings are ours.)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skte import CrossCaseProbe
+    >>> rng = np.random.default_rng(0)
+    >>> labels, cases = rng.integers(0, 3, 300), np.repeat(np.arange(6), 50)
+    >>> noise = rng.normal(size=(300, 8))
+    >>> informative = noise + 3 * np.eye(8)[labels]
+    >>> round(CrossCaseProbe().fit(informative, labels, groups=cases).score_, 1)
+    0.9
+    >>> round(CrossCaseProbe().fit(noise, labels, groups=cases).score_, 1)
+    0.5
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "reading": [StrOptions({"dice", "threshold", "auc"})],
+        "ridge": [Interval(Real, 0, None, closed="neither")],
+        "background": [Real, str, None],
+    }
+    _joins_layers: ClassVar[bool] = True
+
+    def __init__(
+        self, *, reading: str = "threshold", ridge: float = 1.0, background: Any = 0
+    ) -> None:
+        self.reading = reading
+        self.ridge = ridge
+        self.background = background
+
+    def _score_block(self, block: FeatureBlock) -> float:
+        return self._explain_block(block)[0]
+
+    def _explain_block(self, block: FeatureBlock) -> tuple[float, Mapping[str, Any]]:
+        names, cases = _cases(block)
+        classes, codes = encode_labels(block.y)
+        judged = self._judged(classes, codes, cases, block.label)
+        shares = np.eye(len(classes))[codes]
+        problem = _Problem(block.X, shares, cases, names, self.ridge)
+        if problem.collapsed:
+            warnings.warn(
+                f"{block.label}: all voxels have the same features; every voxel is predicted "
+                "alike.",
+                CollapsedFeaturesWarning,
+                stacklevel=2,
+            )
+        values = problem.read((self.reading,), judged)[self.reading]
+        if np.isnan(values).all():
+            raise ValueError(
+                f"{block.label}: no case holds a class that is judged beside another class, so "
+                f"reading={self.reading!r} says nothing. Sample another class, or use "
+                "reading='dice'."
+            )
+        return float(np.nanmean(values)), {"cases": names, "values": values}
+
+    def _judged(
+        self,
+        classes: NDArray[np.generic],
+        codes: NDArray[np.intp],
+        cases: NDArray[np.intp],
+        where: str,
+    ) -> list[int]:
+        """Positions of the classes that are judged: not the background, and of two cases."""
+        wanted = [
+            k
+            for k, label in enumerate(classes.tolist())
+            if self.background is None or label != self.background
+        ]
+        usable = [k for k in wanted if len(np.unique(cases[codes == k])) > 1]
+        if not usable:
+            raise ValueError(
+                f"{where}: no class but the background ({self.background!r}) occurs in two cases, "
+                "so none can be learnt in one case and judged in another. Pass more cases."
+            )
+        for k in sorted(set(wanted) - set(usable)):
+            warnings.warn(
+                f"{where}: class {as_plain(classes[k])!r} occurs in one case only and is left out.",
+                UnusableClassWarning,
+                stacklevel=4,
+            )
+        return usable
+
+    def _summarise(self) -> None:
+        [details] = self.layer_details_
+        self.case_scores_: Matrix = details["values"]
+        self.case_names_: tuple[str, ...] = details["cases"]
+
+    def _resample_block(
+        self, block: FeatureBlock, details: Mapping[str, Any], weights: NDArray[np.intp]
+    ) -> Matrix:
+        """Weighted means of what the cases contribute."""
+        values = np.full(weights.shape[1], np.nan)
+        values[np.unique(held_groups(block))] = details["values"]
+        known = ~np.isnan(values)
+        totals = weights[:, known].sum(axis=1)
+        sums = weights[:, known] @ values[known]
+        return np.where(totals > 0, sums / np.maximum(totals, 1), np.nan)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False  # no array without the case of each row
+        return tags
+
+
+def cross_case_probe(
+    X: ArrayLike,
+    shares: ArrayLike,
+    groups: ArrayLike,
+    *,
+    ridge: float = 1.0,
+    background: int | None = 0,
+) -> dict[str, Matrix]:
+    """Probe features across cases where a row holds shares of several classes.
+
+    Rows may be cells of a grid that is coarser than the labels: their targets are the shares
+    of the classes in the cell.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_cells, n_channels)
+        Features of all layers at the same places.
+    shares : array-like of shape (n_cells, n_classes)
+        Share of each class in the cell, in [0, 1].
+    groups : array-like of shape (n_cells,)
+        The case each row came from.
+    ridge : float, default=1.0
+        As for `CrossCaseProbe`.
+    background : int or None, default=0
+        Column of `shares` that is not judged.
+
+    Returns
+    -------
+    dict of str to ndarray of shape (n_cases,)
+        By reading, what each case (in sorted order) contributes when it is left out: "dice",
+        "threshold" and "auc" as for `CrossCaseProbe`, and "best": the Dice at the threshold
+        that is best for the very case that was left out, an upper bound.
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree, or there is one case only.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skte.estimators import cross_case_probe
+    >>> rng = np.random.default_rng(0)
+    >>> foreground = rng.random(60)
+    >>> shares = np.column_stack([1 - foreground, foreground])
+    >>> values = cross_case_probe(foreground[:, None], shares, np.repeat([0, 1, 2], 20), ridge=1e-9)
+    >>> values["dice"].round(3)
+    array([1., 1., 1.])
+    """
+    X = np.asarray(X, dtype=np.float64)
+    T = np.asarray(shares, dtype=np.float64)
+    if X.ndim != 2 or T.ndim != 2 or len(X) != len(T):
+        raise ValueError(
+            f"X must have shape (n_cells, n_channels) and shares (n_cells, n_classes); got "
+            f"{X.shape} and {T.shape}."
+        )
+    names, cases = _cases(FeatureBlock(X, T[:, 0], np.asarray(groups)))
+    judged = [k for k in range(T.shape[1]) if k != background and T[:, k].any()]
+    return _Problem(X, T, cases, names, ridge).read(("dice", "threshold", "best", "auc"), judged)
+
+
+def _cases(block: FeatureBlock) -> tuple[tuple[str, ...], NDArray[np.intp]]:
+    """Names of the cases in sorted order of their groups, and each row's position among them."""
+    if block.groups is None:
+        raise ValueError(
+            f"{block.label}: the probe is fitted on some cases and judged on others, so it needs "
+            "groups, the case of every row. Pass groups=..., or a FeatureSet."
+        )
+    groups, codes = np.unique(block.groups, return_inverse=True)
+    if len(groups) < 2:
+        raise ValueError(
+            f"{block.label}: all rows come from one case. The probe is fitted on some cases and "
+            "judged on others; it needs at least two."
+        )
+    return tuple(block.case_name(group) for group in groups), codes.astype(np.intp)
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """Rows that the head was fitted on, rows it was not, and its predictions on both."""
+
+    held_out: NDArray[np.intp]
+    fitted: NDArray[np.intp]
+    predictions: Matrix  # of all rows
+
+
+class _Problem:
+    """Standardised features, shares and weights: what every fold is solved from."""
+
+    def __init__(
+        self,
+        X: Matrix,
+        shares: Matrix,
+        cases: NDArray[np.intp],
+        names: tuple[str, ...],
+        ridge: float,
+    ) -> None:
+        self.Z, self.collapsed = _standardised(X)
+        self.T, self.cases, self.ridge = shares, cases, ridge
+        present = shares.mean(axis=0) > 0
+        self.w: Matrix = (shares[:, present] / shares[:, present].mean(axis=0)).mean(axis=1)
+        # By name, so that the order of the cases does not matter.
+        self.folds = np.argsort(np.argsort(names)) % min(len(names), _N_FOLDS)
+
+    def read(self, readings: tuple[str, ...], judged: list[int]) -> dict[str, Matrix]:
+        """Mean over the judged classes of each case, by reading."""
+        n_cases = len(self.folds)
+        values = {name: np.full((n_cases, len(judged)), np.nan) for name in readings}
+        for fold in self._solved():
+            for j, k in enumerate(judged):
+                p, t = fold.predictions[:, k], self.T[:, k]
+                cut = _best_cut(p[fold.fitted], t[fold.fitted]) if "threshold" in readings else 0.0
+                for case in np.unique(self.cases[fold.held_out]):
+                    rows = self.cases == case
+                    if not t[rows].any():
+                        continue
+                    is_class = self.T[rows].argmax(axis=1) == k
+                    for name in readings:
+                        values[name][case, j] = _READINGS[name](p[rows], t[rows], is_class, cut)
+        with warnings.catch_warnings():  # a case without any judged class has no mean
+            warnings.simplefilter("ignore", RuntimeWarning)
+            return {name: np.nanmean(found, axis=1) for name, found in values.items()}
+
+    def _solved(self) -> Iterator[_Fold]:
+        fold_of_row = self.folds[self.cases]
+        wide = self.Z.shape[1] > len(self.Z)
+        grams = None if wide else self._grams(fold_of_row)
+        for fold in range(int(self.folds.max()) + 1):
+            fitted = np.flatnonzero(fold_of_row != fold)
+            if grams is None:
+                predictions = self._dual(fitted)
+            else:
+                predictions = _primal(self.Z, grams.sum(axis=0) - grams[fold], self.ridge)
+            yield _Fold(np.flatnonzero(fold_of_row == fold), fitted, predictions)
+
+    def _grams(self, fold_of_row: NDArray[np.intp]) -> Matrix:
+        """``sum w a a'`` of each fold, a = (z, 1, t): all that the ridge needs to know."""
+        n_folds = int(self.folds.max()) + 1
+        d, c = self.Z.shape[1], self.T.shape[1]
+        grams = np.empty((n_folds, d + 1, d + 1 + c))
+        for fold in range(n_folds):
+            rows = fold_of_row == fold
+            A = np.column_stack([self.Z[rows], np.ones(int(rows.sum()))])
+            weighted = A * self.w[rows, None]
+            grams[fold, :, : d + 1] = weighted.T @ A
+            grams[fold, :, d + 1 :] = weighted.T @ self.T[rows]
+        return grams
+
+    def _dual(self, fitted: NDArray[np.intp]) -> Matrix:
+        """Predictions of all rows from products of rows, for more channels than rows."""
+        w = self.w[fitted] / self.w[fitted].sum()
+        mean, mean_t = w @ self.Z[fitted], w @ self.T[fitted]
+        root = np.sqrt(w)[:, None]
+        A, B = root * (self.Z[fitted] - mean), root * (self.T[fitted] - mean_t)
+        K = A @ A.T
+        K[np.diag_indices_from(K)] += self.ridge
+        predicted: Matrix = (self.Z - mean) @ (A.T @ solve(K, B, assume_a="pos")) + mean_t
+        return predicted
+
+
+def _primal(Z: Matrix, gram: Matrix, ridge: float) -> Matrix:
+    """Predictions of all rows from the summed products of the rows that are fitted on."""
+    d = Z.shape[1]
+    total = gram[d, d]
+    mean, mean_t = gram[d, :d] / total, gram[d, d + 1 :] / total
+    S = gram[:d, :d] / total - np.outer(mean, mean)
+    S[np.diag_indices_from(S)] += ridge
+    R = gram[:d, d + 1 :] / total - np.outer(mean, mean_t)
+    predicted: Matrix = (Z - mean) @ solve(S, R, assume_a="pos") + mean_t
+    return predicted
+
+
+def _standardised(X: Matrix) -> tuple[Matrix, bool]:
+    """Channels of mean zero and variance one; those that hardly vary are zeroed."""
+    Z, _ = unit_range(X)
+    varies = Z.min(axis=0) < Z.max(axis=0)
+    Z -= Z.mean(axis=0)
+    Z -= Z.mean(axis=0)  # removes what rounding left of a mean far from zero
+    spread = np.where(varies, Z.std(axis=0), 0.0)
+    alive = spread > _DEAD * spread.max(initial=0.0)
+    scaled: Matrix = np.where(alive, Z / np.where(alive, spread, 1.0), 0.0)
+    return scaled, not alive.any()
+
+
+def _soft_dice(p: Matrix, t: Matrix, is_class: NDArray[np.bool_], cut: float) -> float:
+    p = np.clip(p, 0.0, 1.0)
+    return float(2 * np.minimum(p, t).sum() / (p.sum() + t.sum()))
+
+
+def _dice_at(p: Matrix, t: Matrix, is_class: NDArray[np.bool_], cut: float) -> float:
+    above = p > cut
+    return float(2 * t[above].sum() / (above.sum() + t.sum()))
+
+
+def _best_dice(p: Matrix, t: Matrix, is_class: NDArray[np.bool_], cut: float) -> float:
+    return _dice_at(p, t, is_class, _best_cut(p, t))
+
+
+def _auc(p: Matrix, t: Matrix, is_class: NDArray[np.bool_], cut: float) -> float:
+    n = int(is_class.sum())
+    if n in (0, len(p)):
+        return float("nan")
+    ranks = float(rankdata(p)[is_class].sum())
+    return (ranks - n * (n + 1) / 2) / (n * (len(p) - n))
+
+
+_READINGS = {"dice": _soft_dice, "threshold": _dice_at, "best": _best_dice, "auc": _auc}
+
+
+def _best_cut(p: Matrix, t: Matrix) -> float:
+    """Threshold of the largest Dice, halfway between two predictions."""
+    order = np.argsort(-p, kind="stable")
+    ranked = p[order]
+    hits = np.cumsum(t[order])
+    dice = 2 * hits / (np.arange(1, len(p) + 1) + t.sum())
+    following = np.append(ranked[1:], -np.inf)
+    dice[ranked <= following] = -1.0  # equal predictions fall on one side
+    best = int(dice.argmax())
+    if best == len(p) - 1:
+        return -np.inf
+    return float((ranked[best] + following[best]) / 2)
