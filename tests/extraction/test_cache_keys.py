@@ -33,9 +33,10 @@ COUNTS = {
     "source_head": ({}, False),
     "n_class_samples": ({}, 20),
     "n_case_samples": ({}, 20),
+    "taper": ({}, False),
     "random_state": ({}, 1),
 }
-DOES_NOT = {"batch_size": 2, "device": "cpu", "compile": True, "cache": None}
+DOES_NOT = {"batch_size": 2, "device": "cpu", "cache": None}
 PARAMETERS = list(inspect.signature(SegmentationFeatureExtractor).parameters)
 
 
@@ -70,8 +71,7 @@ def keys(folder, entry, cases, **params):
     extractor = SegmentationFeatureExtractor(
         entry, **{"layers": ("0",), "window_size": 8, "cache": folder, **params}
     )
-    # Compiling takes long, and what fitting leaves has the same key but for its kind.
-    extractor.fit(cases) if params.get("compile") else extractor.fit_transform(cases)
+    extractor.fit_transform(cases)
     return {file.name for file in folder.rglob("*") if len(file.stem) == 64}
 
 
