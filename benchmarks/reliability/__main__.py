@@ -107,7 +107,8 @@ def run_parts(args: argparse.Namespace) -> int:
     n_lost = 0
     with tempfile.TemporaryDirectory(prefix="skte-reliability-") as folder:
         place = Place(Path(folder))
-        import_as_runs_do(place)
+        if not args.only or {"kills", "faults"} & {*args.only}:  # those fork
+            import_as_runs_do(place)
         for part, tries in parts(place, args.seed, args.n_jobs, args.smoke).items():
             if args.only and part not in args.only:
                 continue
