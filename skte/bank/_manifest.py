@@ -119,7 +119,7 @@ def _top_level(content: Any) -> tuple[list[Any], dict[str, Any], list[str]]:
     if content.get("version", VERSION) != VERSION:
         shown = clean_text(repr(content["version"]), 100)
         problems.append(f"version is {shown}; this release of skte reads version {VERSION}")
-    defaults = content.get("defaults") or {}
+    defaults = {} if content.get("defaults") is None else content["defaults"]
     if holds_itself(defaults):
         problems.append("defaults holds itself: an alias (*) stands within its own anchor (&)")
         defaults = {}

@@ -175,12 +175,13 @@ def test_factories_that_exit_end_no_run(tmp_path, monkeypatch, code):
             BankEntry("a", f"{module}:build", trusted_packages=[module]).load()
 
 
-def test_an_interrupt_passes():
-    def interrupted():
-        raise KeyboardInterrupt
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_a_model_that_interrupts_has_failed(kind):
+    def interrupting():
+        raise kind
 
-    with pytest.raises(KeyboardInterrupt):
-        BankEntry("a", interrupted).load()
+    with pytest.raises(SkteError, match=f"'a'.*{kind.__name__}"):
+        BankEntry("a", interrupting).load()
 
 
 @pytest.mark.parametrize("name", ["os:system", "subprocess:run", "builtins:exec", "posix:mkdir"])

@@ -31,7 +31,7 @@ def refused(manifest, folder):
     (folder / "a.pt").touch()
     (folder / "bank.json").write_text(json.dumps(manifest))
     try:
-        ModelBank.from_manifest(folder / "bank.json")
+        ModelBank.from_manifest(folder / "bank.json", trusted_packages=["a"])
     except BankError:
         return True
     return False
@@ -45,7 +45,7 @@ def test_the_schema_is_one_and_published():
 
 def test_every_field_is_described():
     described = SCHEMA.schema["$defs"]["model"]["properties"]
-    assert [*described] == [item.name for item in fields(BankEntry) if item.name != "trusted"]
+    assert [*described] == [item.name for item in fields(BankEntry) if "trusted" not in item.name]
     assert all(len(field["description"]) > 20 for field in described.values())
 
 
