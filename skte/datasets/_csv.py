@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -109,9 +110,10 @@ def _read_table(file: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]
     if file.stat().st_size > _MOST_BYTES:
         raise DatasetError(f"{file} is too large for a table of paths: give one with fewer rows.")
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-        delimiter = _delimiter(file, lines[0] if lines else "")
-        reader = csv.DictReader(lines, delimiter=delimiter, restkey="", strict=True)
+        # str.splitlines would also begin a row at U+2028 and others within a name.
+        text = file.read_text(encoding="utf-8-sig")
+        delimiter = _delimiter(file, text.partition("\n")[0])
+        reader = csv.DictReader(io.StringIO(text), delimiter=delimiter, restkey="", strict=True)
         columns = [name.strip() for name in reader.fieldnames or []]
         reader.fieldnames = columns
         rows = [
