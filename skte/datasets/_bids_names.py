@@ -103,7 +103,7 @@ def _parse_lookup(path: Path, roots: Sequence[Path]) -> tuple[dict[str, list[int
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise ValueError("it is too large")
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
         header, *rows = [line.split("\t") for line in lines if line.strip()] or [[]]
         index, name = header.index("index"), header.index("name")
         for row in rows:

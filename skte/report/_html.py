@@ -167,7 +167,11 @@ def picture(figure: Any, alt: str, caption: str, *, kind: str = "svg") -> Html:
 
 
 def _text(value: object) -> str:
-    return value if isinstance(value, Html) else escape(clean_lines(value, _LONGEST))
+    return value if isinstance(value, Html) else escape(_one_line(value))
+
+
+def _one_line(value: object) -> str:
+    return clean_lines(value, _LONGEST).replace("\n", " ")
 
 
 def _lay_out(children: Iterable[object]) -> Iterable[str]:
