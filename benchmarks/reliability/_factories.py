@@ -6,6 +6,7 @@ named error and nothing ran: no marker, no process, no connection, no file outsi
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -180,13 +181,14 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 def run(smoke: bool, seed: int = 0) -> dict[str, Any]:
     """Try all names and arguments, or one in six; nothing here is random."""
+    chosen = {attack: tries[:: 6 if smoke else 1] for attack, tries in _tries().items()}
+    found = iter(_apart([one for tries in chosen.values() for one in tries]))  # imports are slow
     rows = []
-    for attack, tries in _tries().items():
-        chosen = tries[:: 6 if smoke else 1]
-        problems = [problem for problem in _apart(chosen) if problem]
-        held = len(chosen) - len(problems)
+    for attack, tries in chosen.items():
+        problems = [problem for problem in itertools.islice(found, len(tries)) if problem]
+        held = len(tries) - len(problems)
         rows.append(
-            {"attack": attack, "tried": len(chosen), "held": held, "problems": problems[:20]}
+            {"attack": attack, "tried": len(tries), "held": held, "problems": problems[:20]}
         )
     return {"door": "factories", "rows": rows}
 
