@@ -651,8 +651,9 @@ def touch(found):
         require(value.layout == torch.strided, f"a tensor that is {value.layout}")
         if value.device.type != "meta" and value.numel():
             copied = value.detach().clone(memory_format=torch.contiguous_format)
-            most = int(copied.reshape(-1).view(torch.uint8).amax())
-            require(value.dtype != torch.bool or most <= 1, "a boolean that is neither")
+            copied.reshape(-1).view(torch.uint8).amax()
+            raw = torch.empty(0, dtype=torch.uint8).set_(value.untyped_storage())
+            require(value.dtype != torch.bool or int(raw.amax()) <= 1, "neither true nor false")
 
 
 def _ran_out(error):
