@@ -48,7 +48,7 @@ class BankEntry(FolderReaders):
         Keyword arguments of the factory.
     weights : path-like, optional
         A file written by ``torch.save(network.state_dict(), ...)``, loaded strictly
-        with ``weights_only=True``, or a ``.safetensors`` file. None: whatever the
+        and without running what stands in it, or a ``.safetensors`` file. None: whatever the
         factory returns; its random initial weights then depend on `name` alone.
     state_key : str, optional
         Where in the file the state dict lies, such as ``"network_weights"`` or

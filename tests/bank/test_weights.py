@@ -1,16 +1,20 @@
 """Weights files: found, refused, mended by a key or prefix; never executed."""
 
+import argparse
 import copy
 import os
 import pickle
 import zipfile
+from collections import Counter, defaultdict
+from datetime import datetime
+from pathlib import PurePosixPath
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from skte import BankEntry
+from skte import BankEntry, memory_limit
 from skte.bank._weights import read_checkpoint
 from skte.exceptions import BankError
 
@@ -306,3 +310,153 @@ def test_what_is_no_file_is_not_opened(tmp_path):
         load(tmp_path / "pipe.pt")
     with pytest.raises(BankError, match="this is a folder"):
         load(tmp_path)
+
+
+KINDS = ["?", *"bhilBHIL", "e", "f", "d", "g", "F", "D", "G", "S3", "U3"]
+KEPT = {
+    "namespace": (argparse.Namespace(a=1, b=argparse.Namespace(c=[1])), {"a": 1, "b": {"c": [1]}}),
+    "path": (PurePosixPath("/a/b.c"), "/a/b.c"),
+    "date": (datetime(2024, 5, 17, 3, 4, 5), "2024-05-17T03:04:05"),
+    "default": (defaultdict(list, a=[1]), {"a": [1]}),
+    "device": (torch.device("cuda", 1), "cuda:1"),
+    "dtype": (torch.float16, "torch.float16"),
+    "counter": (Counter("aab"), Counter("aab")),
+    "set": ({1, 2}, {1, 2}),
+    "bytes": ((b"a\xff", b"", bytearray(b"b")), (b"a\xff", b"", bytearray(b"b"))),
+    "complex": (1 + 2j, 1 + 2j),
+    "large": (2**70, 2**70),
+}
+FORMATS = [{}, {"_use_new_zipfile_serialization": False}, {"pickle_protocol": 4}]
+
+
+@pytest.mark.parametrize("options", FORMATS)
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("kind", KINDS)
+def test_numbers_of_numpy_become_those_of_python(path, kind, order, options):
+    dtype = np.dtype(kind).newbyteorder(order)
+    value = np.array(["1", "0"] if kind[0] in "SU" else [1, 0]).astype(dtype)[0]
+    torch.save({"a": value}, path, **options)
+    (found,) = read_checkpoint(path).values()
+    assert found == value
+    assert type(found) in (bool, int, float, complex, str, bytes)
+
+
+@pytest.mark.parametrize("options", FORMATS)
+@pytest.mark.parametrize("name", KEPT)
+def test_what_training_leaves_becomes_plain(path, name, options):
+    value, expected = KEPT[name]
+    torch.save({"a": value}, path, **options)
+    found = read_checkpoint(path)["a"]
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_arrays_of_numpy_become_tensors(path, order):
+    arrays = [np.arange(6.0).reshape(2, 3), np.asfortranarray(np.eye(2)), np.array([True]),
+              np.array(3), np.zeros((0, 3), "u1")]  # fmt: skip
+    torch.save([a.astype(a.dtype.newbyteorder(order)) for a in arrays], path)
+    for found, array in zip(read_checkpoint(path), arrays, strict=True):
+        assert torch.equal(found, torch.from_numpy(array))
+
+
+TENSORS = {
+    "shared": lambda x: {"a": x, "b": x[1:3, ::2], "c": x.t(), "d": x[0]},
+    "channels last": lambda x: x.reshape(1, 2, 3, 6).to(memory_format=torch.channels_last),
+    "kinds": lambda x: [x.to(kind) for kind in (
+        torch.float64, torch.float16, torch.bfloat16, torch.complex64, torch.int8, torch.int16,
+        torch.int32, torch.int64, torch.uint8, torch.bool, torch.uint16)],
+    "parameters": lambda x: [nn.Parameter(x), nn.Parameter(x, requires_grad=False)],
+    "empty": lambda x: [torch.empty(0, 3), torch.tensor(3.0), x[:, :1].expand(6, 5)],
+    "optimizer": lambda x: torch.optim.Adam([nn.Parameter(x)]).state_dict(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("options", FORMATS[::2])
+@pytest.mark.parametrize("name", TENSORS)
+def test_tensors_are_exactly_those_of_torch(path, name, options):
+    torch.save({"x": TENSORS[name](torch.randn(6, 6))}, path, **options)
+    found, expected = (
+        flat(r) for r in (read_checkpoint(path), torch.load(path, weights_only=False))
+    )
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        if isinstance(other, torch.Tensor):
+            assert type(one) is type(other)
+            for name in ("dtype", "shape", "requires_grad"):
+                assert getattr(one, name) == getattr(other, name)
+            assert one.stride() == other.stride()
+            assert one.untyped_storage().nbytes() == other.untyped_storage().nbytes()
+            assert torch.equal(one, other)
+        else:
+            assert one == other
+    assert len({t.data_ptr() for t in found if isinstance(t, torch.Tensor)}) == len(
+        {t.data_ptr() for t in expected if isinstance(t, torch.Tensor)}
+    )
+
+
+def flat(value):
+    if isinstance(value, (dict, list, tuple)):
+        inner = value.values() if isinstance(value, dict) else value
+        return [leaf for item in inner for leaf in flat(item)]
+    return [value]
+
+
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [
+        (np.array([None]), "type 'O8'"),
+        (np.datetime64("2024-01-01"), "type 'M8'"),
+        (np.array(["a"]), "'U1', not numbers"),
+        (np.dtype("f4"), "numpy.dtype as a value"),
+        (torch.eye(2).to_sparse(), "sparse, quantized.*_rebuild_sparse_tensor"),
+        (torch.empty(2, device="meta"), "sparse, quantized.*_rebuild_meta_tensor"),
+        (range(3), "xrange"),
+    ],
+)
+def test_what_is_not_plain_is_refused_by_name(path, value, names):
+    torch.save({"x": value}, path)
+    with pytest.raises(BankError, match=names) as caught:
+        read_checkpoint(path)
+    assert "trusted=True" in str(caught.value)
+
+
+def test_shapes_are_read_without_values(path, trained):
+    torch.save(trained.state_dict(), path)
+    found = read_checkpoint(path, lazily=True)
+    assert {t.device.type for t in found.values()} == {"meta"}
+    assert [t.shape for t in found.values()] == [t.shape for t in trained.state_dict().values()]
+
+
+def test_what_a_file_takes_is_compared_with_the_limit(path):
+    torch.save({"w": torch.zeros(1).expand(2**40)}, path)
+    assert "would take 4 TiB of memory" in refused(path)
+    torch.save({"w": torch.zeros(2**20)}, path)
+    with memory_limit("1MB"):
+        assert "--max-memory" in refused(path)
+
+
+def test_what_other_code_allows_torch_is_not_allowed_here(path):
+    torch.save({"x": Crafted(path)}, path)
+    with torch.serialization.safe_globals([os.mkdir]):
+        assert "mkdir" in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("header", "match"),
+    [
+        ('{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}, '
+         '"b": {"dtype": "F32", "shape": [2], "data_offsets": [4, 12]}}', "overlap"),
+        ('{"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 12]}}', "another size"),
+        ('{"a": {"dtype": "F32", "shape": [99], "data_offsets": [0, 396]}}', "take 396 bytes"),
+        ('{"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 12]}, "a": 1}', "twice"),
+        ('{"a": {"dtype": "F4", "shape": [3], "data_offsets": [0, 12]}}', "type 'F4'"),
+        ('{"a": {"dtype": "F32", "shape": [0, 4611686018427387904], "data_offsets": [0, 0]}}',
+         "impossible shape"),
+        ("[" * 100_000, "header is truncated, corrupted"),
+    ],
+)  # fmt: skip
+def test_headers_of_safetensors_that_lie_are_told(tmp_path, header, match):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header.encode() + bytes(12))
+    assert match in refused(path)

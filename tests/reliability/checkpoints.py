@@ -246,6 +246,8 @@ def spoiled(rng, arguments):
             changed[at] = tuple(parts)
         elif changed and isinstance(changed[at], Raw) and kind < 6:
             changed[at] = odd_storage(rng) if rng.random() < 0.5 else hostile(rng)
+        elif changed and type(changed[at]) is int:
+            changed[at] = pick(rng, HUGE)
         elif changed:
             changed[at] = hostile(rng)
     return changed
@@ -377,8 +379,9 @@ def viewed(rng):
     source = pick(rng, [storage(), storage("torch.BoolStorage", n=64), odd_storage(rng)])
     edges = [0, 1, 2, 3, 4, 15, 16, 17, -1, *HUGE]
     n_axes = int(rng.integers(5))
-    size = tuple(pick(rng, edges) for _ in range(n_axes))
-    stride = tuple(pick(rng, edges) for _ in range(n_axes if rng.random() < 0.9 else 2))
+    sizes, strides = pick(rng, [(edges, edges), ([1, 2, 3], [0, 1, 2, 3]), (HUGE[:5], [0])])
+    size = tuple(pick(rng, sizes) for _ in range(n_axes))
+    stride = tuple(pick(rng, strides) for _ in range(n_axes if rng.random() < 0.9 else 2))
     found = tensor(source, pick(rng, [0, 0, 0, *edges]), size, stride)
     if rng.random() < 0.3:
         found = called("torch._utils._rebuild_parameter", found, pick(rng, [True, False, 2]), {})
@@ -531,7 +534,7 @@ def odd_legacy(rng):
     if rng.random() < 0.5:
         keys = ("0",)
     n = pick(rng, [16, 16, 16, 16, 0, -1, 17, *HUGE[:-2]])
-    system = pick(rng, [*[{}] * 8, {"little_endian": False}, {"little_endian": []}])
+    system = pick(rng, [*[{}] * 8, {"little_endian": []}])
     values = struct.pack("<q", n) + VALUES * int(rng.integers(1, 4) % 3)
     data = legacy(program, keys, values, system)
     return (bytes_mutated(rng, data) if rng.random() < 0.5 else data), ".pth"
@@ -649,8 +652,9 @@ def touch(found):
         require(value.layout == torch.strided, f"a tensor that is {value.layout}")
         if value.device.type != "meta" and value.numel():
             copied = value.detach().clone(memory_format=torch.contiguous_format)
-            most = int(copied.reshape(-1).view(torch.uint8).amax())
-            require(value.dtype != torch.bool or most <= 1, "a boolean that is neither")
+            copied.reshape(-1).view(torch.uint8).amax()
+            raw = torch.empty(0, dtype=torch.uint8).set_(value.untyped_storage())
+            require(value.dtype != torch.bool or int(raw.amax()) <= 1, "neither true nor false")
 
 
 def _ran_out(error):
