@@ -1,6 +1,6 @@
 """Kill, fill, break and fuzz on purpose, and count what comes of it.
 
-    python -m benchmarks.reliability [--smoke] [--only kills faults fuzz]
+    python -m benchmarks.reliability [--smoke] [--only kills faults fuzz models]
 
 Everything is seeded. ``--again TARGET NUMBER`` tries one input of the fuzzing once more, with
 its traceback. Ends with 1 if anything was lost. Needs Linux.
@@ -23,6 +23,7 @@ import torch
 from benchmarks._provenance import provenance, write_json
 from benchmarks.reliability import _faults, _kills
 from benchmarks.reliability._fuzz import fuzz, try_one
+from benchmarks.reliability._models import misbehaving_models
 from benchmarks.reliability._page import write_page
 from benchmarks.reliability._place import Place, import_as_runs_do
 from tests.reliability.targets import TARGETS
@@ -74,10 +75,19 @@ def _slow(place: Place) -> dict[str, Callable]:
     }
 
 
+def _try_models(smoke: bool) -> int:
+    """Run models that misbehave; their rows stand in a file of their own."""
+    found = misbehaving_models(smoke)
+    print(f"models: {found['n_tried']} tried, problems: {found['problems']}", flush=True)
+    if not smoke:
+        write_json(RESULT.with_name("models.json"), {**provenance(), **found})
+    return len(found["problems"])
+
+
 def main() -> None:
     """Run the parts and write the result file and the page."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reliability", description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=["kills", "faults", "fuzz"])
+    parser.add_argument("--only", nargs="+", choices=["kills", "faults", "fuzz", "models"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--n-jobs", type=int, default=2)
     parser.add_argument("--again", nargs=2, metavar=("TARGET", "NUMBER"), help="one input again")
@@ -90,6 +100,8 @@ def main() -> None:
     result: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     n_lost = 0
     with tempfile.TemporaryDirectory(prefix="skte-reliability-") as folder:
+        if not args.only or "models" in args.only:
+            n_lost += _try_models(args.smoke)
         place = Place(Path(folder))
         import_as_runs_do(place)
         for part, tries in parts(place, args.seed, args.n_jobs, args.smoke).items():

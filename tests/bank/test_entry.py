@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import signal
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 
 from skte import BankEntry
 from skte.bank._factory import resolve_factory
-from skte.exceptions import BankError
+from skte.exceptions import BankError, SkteError
 
 FACTORY = "skte.demo:small_unet"
 
@@ -172,12 +173,17 @@ def test_factories_that_exit_end_no_run(tmp_path, monkeypatch, code):
             BankEntry("a", f"{module}:build").load()
 
 
-def test_an_interrupt_passes():
+def test_the_user_s_interrupt_passes_and_a_factory_s_own_is_its_failure():
     def interrupted():
+        signal.raise_signal(signal.SIGINT)
+
+    def interrupting():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         BankEntry("a", interrupted).load()
+    with pytest.raises(SkteError, match="Entry 'a': the model raised KeyboardInterrupt"):
+        BankEntry("a", interrupting).load()
 
 
 @pytest.mark.parametrize("name", ["os:system", "subprocess:run", "builtins:exec", "posix:mkdir"])
