@@ -116,6 +116,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["loky", "race", "dask"])
 def test_a_script_of_the_user(place, how):
     """Modules beside the script and classes in it are found; the current folder is not looked at.

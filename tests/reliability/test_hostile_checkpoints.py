@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from skte import ModelBank
 from skte.cli import main

@@ -76,7 +76,7 @@ def test_a_timeout_ends_what_hangs_and_what_dies_is_named(cases, expected, tmp_p
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.FitFailedWarning")
 def test_a_timeout_by_the_clock(cases):
     bank = [BankEntry(name, Hanging) for name in "ab"]
-    with pytest.raises(SkteError, match=r"longer than timeout=0.5 seconds"):
+    with pytest.raises(SkteError, match=r"longer than timeout=0\.5 seconds"):
         select(error_score=np.nan, timeout=0.5, n_jobs=2).fit(bank, cases)
 
 
