@@ -56,54 +56,13 @@ class _ClassSum:
 
 
 class MomentAccumulator:
-    """Counts, means and scatters of all labelled voxels of one case, layer by layer.
-
-    They are those of features interpolated linearly to every labelled voxel, without
-    interpolating them there: the transpose of the interpolation carries the labels to
-    the features' own resolution. Sums are in float64 (float32 on Apple's GPUs, which
-    have no float64), of features less a value near those of the class.
-
-    Parameters
-    ----------
-    layers : sequence of str
-        Names of the layers.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import torch
-    >>> from skte.extraction._all_voxels import LabelBox, MomentAccumulator
-    >>> labels = np.array([0, 0, 0, 5]).reshape(4, 1, 1)
-    >>> box = LabelBox(labels, (np.arange(4.0), np.zeros(1), np.zeros(1)), (4, 1, 1))
-    >>> accumulator = MomentAccumulator(["up1"])
-    >>> accumulator.add("up1", torch.tensor([2.0, 6.0]).reshape(1, 2, 1, 1), box)
-    >>> moments = accumulator.moments("up1")  # of 2, 3, 5 and of 6
-    >>> moments.classes, (moments.pivot + moments.offsets).ravel().round(6)
-    (array([0, 5]), array([3.333333, 6.      ]))
-    """
+    """Counts, means and scatters of all labelled voxels of one case, layer by layer."""
 
     def __init__(self, layers: Sequence[str]) -> None:
         self._sums: dict[str, dict[int, _ClassSum]] = {layer: {} for layer in layers}
 
     def add(self, layer: str, feature: torch.Tensor, label: LabelBox) -> None:
-        """Add the voxels that one window owns.
-
-        Parameters
-        ----------
-        layer : str
-            Name of the layer.
-        feature : Tensor of shape (n_channels, *feature_size)
-            The layer's feature map of the window at its native resolution, two or
-            three axes, on any device and of any float type.
-        label : LabelBox
-            The voxels. Each is to be added once a layer.
-
-        Raises
-        ------
-        ExtractionError
-            If the feature map has other axes or channels than before, or holds NaN, Inf
-            or values too large to be squared.
-        """
+        """Add the voxels that one window owns."""
         feature = feature.detach()
         if feature.ndim == 3 and label.window_size[2] == 1:
             feature = feature[..., None]
@@ -133,23 +92,7 @@ class MomentAccumulator:
                 seen.products += products
 
     def moments(self, layer: str) -> ClassMoments:
-        """Moments of the voxels added.
-
-        Parameters
-        ----------
-        layer : str
-            Name of the layer.
-
-        Returns
-        -------
-        ClassMoments
-            Of the classes seen.
-
-        Raises
-        ------
-        ExtractionError
-            If no labelled voxel was added.
-        """
+        """Moments of the voxels added."""
         sums = dict(sorted(self._sums[layer].items()))
         if not sums:
             raise ExtractionError(f"layer {layer!r}: no labelled voxel was seen; label one")
@@ -222,22 +165,7 @@ class _Axis:
 
 
 def typical_feature(feature: torch.Tensor, box: ClassBox) -> NDArray[np.float64]:
-    """Return the median feature near some voxels of a class, channel by channel.
-
-    The median is a value of the features: a constant channel less this is exactly zero.
-
-    Parameters
-    ----------
-    feature : Tensor of shape (n_channels, x, y, z)
-        Feature map of one window, at its native resolution.
-    box : ClassBox
-        Voxels of the class.
-
-    Returns
-    -------
-    ndarray of shape (n_channels,)
-        Finite where the features are.
-    """
+    """Return the median feature near some voxels of a class, channel by channel."""
     voxels = np.flatnonzero(box.mask)
     voxels = voxels[:: max(1, len(voxels) // _LOOKED_AT)]
     axes = _axes(feature, box)
@@ -250,32 +178,7 @@ def typical_feature(feature: torch.Tensor, box: ClassBox) -> NDArray[np.float64]
 def class_products(
     feature: torch.Tensor, box: ClassBox, pivot: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Sum over the voxels of a class of outer products of interpolated features.
-
-    Parameters
-    ----------
-    feature : Tensor of shape (n_channels, x, y, z)
-        Feature map of one window, at its native resolution.
-    box : ClassBox
-        Voxels of the class.
-    pivot : ndarray of shape (n_channels,)
-        Subtracted from the features, so that squares keep their digits.
-
-    Returns
-    -------
-    ndarray of shape (n_channels + 1, n_channels + 1)
-        Sum of ``f f^T``, where f has a one appended: the last row holds the sum of the
-        features and the number of voxels.
-
-    Notes
-    -----
-    With ``f(v) = sum_m P[m, v] F[m]``, the sum over the voxels of a class is
-    ``sum_(m, m') Q[m, m'] F[m] F[m']^T``, and ``Q = P diag(class) P^T`` couples a
-    position with itself and its 26 neighbours only. P is a product of axes, so Q comes
-    from sums along one axis after the other; with G the features weighted by half of Q
-    (14 neighbours, by symmetry), the result is ``F G^T + G F^T``: the one large matrix
-    product is at the features' resolution. Classes of few voxels are interpolated.
-    """
+    """Sum over the voxels of a class of outer products of interpolated features."""
     axes = _axes(feature, box)
     # An interpolation's weights sum to one, so the pivot can be subtracted before it.
     dtype = torch.float32 if feature.device.type == "mps" else torch.float64
@@ -400,21 +303,12 @@ _MANY_LABELS = 65_536
 
 @dataclass(frozen=True, eq=False)
 class ClassBox:
-    """Voxels of one class that a window owns, in their bounding box.
+    """Voxels of one class that a window owns, in their bounding box."""
 
-    Attributes
-    ----------
-    mask : ndarray of bool, shape (n0, n1, n2)
-        Voxels of the class.
-    positions : tuple of ndarray
-        For each axis, the voxels' positions in voxels of the window.
-    window_size : tuple of int
-        Edges of the window in voxels.
-    """
-
-    mask: NDArray[np.bool_]
+    mask: NDArray[np.bool_]  # voxels of the class
+    # For each axis, the voxels' positions in voxels of the window.
     positions: tuple[NDArray[np.float64], ...]
-    window_size: tuple[int, ...]
+    window_size: tuple[int, ...]  # edges of the window in voxels
 
     @cached_property
     def count(self) -> int:
@@ -424,25 +318,14 @@ class ClassBox:
 
 @dataclass(frozen=True, eq=False)
 class LabelBox:
-    """Labelled voxels that one window owns: a box, whatever lies in it.
+    """Labelled voxels that one window owns: a box, whatever lies in it."""
 
-    Parameters
-    ----------
-    labels : ndarray of int, shape (n0, n1, n2)
-        Axes are those of the image; may be a view.
-    positions : tuple of ndarray, of shapes (n0,), (n1,), (n2,)
-        For each axis, the voxels' positions in voxels of the window, ascending; 0 is
-        the centre of the first voxel. They may be fractional.
-    window_size : tuple of int
-        Edges of the window in voxels, three of them.
-    ignore_label : int, optional
-        Voxels that belong to no class.
-    """
-
-    labels: NDArray[np.integer]
+    labels: NDArray[np.integer]  # axes are those of the image; may be a view
+    # For each axis, the voxels' positions in voxels of the window, ascending; 0 is the centre of
+    # the first voxel. They may be fractional.
     positions: tuple[NDArray[np.float64], ...]
-    window_size: tuple[int, ...]
-    ignore_label: int | None = None
+    window_size: tuple[int, ...]  # edges of the window in voxels, three of them
+    ignore_label: int | None = None  # voxels that belong to no class
 
     @cached_property
     def classes(self) -> Mapping[int, ClassBox]:
@@ -476,42 +359,7 @@ def label_boxes(
     n_axes: int = 3,
     ignore_label: int | None = None,
 ) -> Iterator[LabelBox | None]:
-    """Cut a label map into the parts that the windows of a grid own.
-
-    Every labelled voxel belongs to the window in which it lies deepest, as in
-    `plan_windows`: to one window and no other.
-
-    Parameters
-    ----------
-    label : Tensor of int, shape (x, y, z)
-        The case's label map, as it lies on disk.
-    to_image : array-like of shape (4, 4)
-        From indices of the label map to those of the preprocessed image. Axes may be
-        permuted, flipped, scaled and shifted.
-    image_shape : sequence of int
-        Size of the preprocessed image, three axes, unpadded.
-    padding : sequence of (int, int)
-        Voxels added before and after each axis of the image.
-    grid : sequence of ndarray
-        For each axis, the starts of the windows in the padded image.
-    window_size : sequence of int
-        Edges of a window; the third is 1 for a 2-D network.
-    n_axes : {2, 3}, default=3
-        Spatial axes of the network. For 2, voxels go to the nearest slice.
-    ignore_label : int, optional
-        Voxels that belong to no class.
-
-    Returns
-    -------
-    iterator of LabelBox or None
-        One a window, in scan order of the grid (the last axis varies fastest). None
-        where a window owns no labelled voxel.
-
-    Raises
-    ------
-    ExtractionError
-        If the axes of the image are not those of the label map.
-    """
+    """Cut a label map into the parts that the windows of a grid own."""
     labels, positions = _along_image(label.numpy(), np.asarray(to_image, dtype=np.float64))
     stretches = []
     for axis, (starts, window) in enumerate(zip(grid, window_size, strict=True)):

@@ -417,18 +417,7 @@ _VERSION = 1
 
 
 class CaseCache:
-    """The part of a cache that holds one model's features under some settings.
-
-    Parameters
-    ----------
-    folder : path-like, FeatureCache or None
-        The cache; None: nothing is kept or found.
-    entry : BankEntry
-        The model. One whose identity cannot be told from its content is not cached,
-        with a warning that says why.
-    settings : mapping
-        All that features depend on besides the model and the case.
-    """
+    """The part of a cache that holds one model's features under some settings."""
 
     def __init__(
         self,
@@ -473,14 +462,7 @@ class CaseCache:
         return None if self.cache is None else self.cache.load(self.key(subject, "features"))
 
     def store(self, subject: Any, case: CaseFeatures) -> None:
-        """Keep a case's features, without the seconds: equal runs leave equal files.
-
-        Raises
-        ------
-        DatasetError, BankError
-            If a file of the case, or that of the weights, was written to since its content
-            was digested: features of one content must not be kept for another.
-        """
+        """Keep a case's features, without the seconds: equal runs leave equal files."""
         if self.cache is not None:
             key = self.key(subject, "features")
             self._check_unchanged(subject)

@@ -103,18 +103,7 @@ def folder_problem(root: Path) -> str | None:
 
 
 def prepare_folder(root: Path) -> None:
-    """Make a folder a cache if it is none yet.
-
-    Parameters
-    ----------
-    root : Path
-        The folder; it and those above it are made where they are missing.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written, or is something else.
-    """
+    """Make a folder a cache if it is none yet."""
     problem = folder_problem(root)
     if problem:
         raise OSError(f"the folder {problem}")
@@ -159,21 +148,7 @@ def sweep_folder(folder: Path) -> None:
 
 
 def sweep(files: Iterable[CacheFile], *, min_age: float = _YOUNG) -> list[CacheFile]:
-    """Remove what killed writers left.
-
-    Parameters
-    ----------
-    files : iterable of CacheFile
-        Those to look at; only unfinished ones are touched.
-    min_age : float, default=2
-        Seconds since the last change. A change in the future counts as well: the clock
-        was set back since.
-
-    Returns
-    -------
-    list of CacheFile
-        The removed ones.
-    """
+    """Remove what killed writers left."""
     removed = []
     for file in files:
         age = abs(time.time() - file.modified)
@@ -230,27 +205,7 @@ _COPIES = 2  # the file, and the arrays in it
 
 
 def read_file(path: Path, most: int | None = None) -> bytes:
-    """Read a plain file, following no link.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    most : int, optional
-        Most bytes it may have.
-
-    Returns
-    -------
-    bytes
-        Its content.
-
-    Raises
-    ------
-    OSError
-        If it cannot be read, would take too much memory, or is a link, a pipe or the like.
-    ValueError
-        If it is larger than `most`.
-    """
+    """Read a plain file, following no link."""
     # Non-blocking: opening a pipe would otherwise wait for a writer for ever.
     handle = os.open(path, os.O_RDONLY | open_flags("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
     with os.fdopen(handle, "rb") as file:
@@ -266,23 +221,7 @@ def read_file(path: Path, most: int | None = None) -> bytes:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write a file of the cache in one step: readers meet all of it or none.
-
-    Nothing forces it to the disk at once: after a power failure it may be damaged, and
-    the checksum inside tells.
-
-    Parameters
-    ----------
-    path : Path
-        The file to be. Its folder is made where it is missing.
-    data : bytes
-        Its content.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written. What was written so far is removed.
-    """
+    """Write a file of the cache in one step: readers meet all of it or none."""
     for attempt in range(_ATTEMPTS):
         try:
             return _write_once(path, data)
@@ -364,27 +303,7 @@ def open_entry(key: str, data: bytes) -> CaseFeatures:
 
 
 def seal_record(key: str, record: Mapping[str, Any]) -> bytes:
-    """Return the bytes of a record.
-
-    Parameters
-    ----------
-    key : str
-        Its key.
-    record : mapping
-        What JSON can hold, text-keyed.
-
-    Returns
-    -------
-    bytes
-        JSON with a checksum.
-
-    Raises
-    ------
-    TypeError
-        If JSON cannot hold the record.
-    ValueError
-        If it takes more than 1 MiB.
-    """
+    """Return the bytes of a record."""
     plain = _plain(record, "record")
     content = {"key": key, "record": plain, "sha256": _digest([key, plain])}
     data = json.dumps(content, sort_keys=True).encode()

@@ -1,4 +1,4 @@
-"""Whole float32 in convolutions and products, on GPUs too."""
+"""Settings of the device while networks run: whole float32, memory kept between layers."""
 
 from __future__ import annotations
 
@@ -16,17 +16,7 @@ __all__ = ["memory_kept", "whole_float32"]
 
 
 def whole_float32(device: torch.device) -> AbstractContextManager[None]:
-    """Let a GPU compute in float32 as a CPU does.
-
-    torch lets cuDNN round the operands of convolutions to 10 bits (TF32), which moves
-    features in the third digit: enough to swap models that are close. Elsewhere than on
-    CUDA nothing happens. What the user had set is back afterwards.
-
-    Parameters
-    ----------
-    device : torch.device
-        Where the network runs.
-    """
+    """Let a GPU compute in float32 as a CPU does."""
     return _whole.held() if device.type == "cuda" else nullcontext()
 
 
@@ -61,20 +51,7 @@ _AFTERWARDS = ((_MMAP_MAX, 65536), (_MMAP_THRESHOLD, 32 * _MIB), (_TRIM_THRESHOL
 
 
 def memory_kept(device: torch.device) -> AbstractContextManager[None]:
-    """Let activations reuse memory from one layer, and one window, to the next.
-
-    glibc maps every block above 32 MiB anew and unmaps it when it is freed, so each
-    activation of a large window pays for fresh pages: a third of the time of a forward
-    pass and more. Within this context freed memory stays with the process; at the end
-    it is returned. Elsewhere than on a CPU under glibc nothing happens.
-
-    It may be entered several times at once; the last to leave returns the memory.
-
-    Parameters
-    ----------
-    device : torch.device
-        Where the network runs.
-    """
+    """Let activations reuse memory from one layer, and one window, to the next."""
     return _kept.held() if device.type == "cpu" and _glibc() else nullcontext()
 
 

@@ -1,4 +1,4 @@
-"""From a model and cases to labelled features."""
+"""From a model and cases to labelled features at sampled voxels."""
 
 from __future__ import annotations
 

@@ -30,28 +30,14 @@ __all__ = [
 
 
 class ModelFacts(NamedTuple):
-    """What running a model once on an example told.
+    """What running a model once on an example told."""
 
-    Attributes
-    ----------
-    layers : list of LayerInfo
-        Name, stride and channels of each layer, coarse to fine.
-    n_axes : {2, 3}
-        Spatial axes of the network.
-    """
-
-    layers: list[LayerInfo]
-    n_axes: int
+    layers: list[LayerInfo]  # name, stride and channels of each layer, coarse to fine
+    n_axes: int  # spatial axes of the network
 
 
 class LazyNetwork:
-    """A network that is loaded when it is needed first, and once.
-
-    Parameters
-    ----------
-    entry : BankEntry
-        Its recipe.
-    """
+    """A network that is loaded when it is needed first, and once."""
 
     def __init__(self, entry: BankEntry) -> None:
         self.entry = entry
@@ -71,31 +57,7 @@ def examine_model(
     window_size: Any,
     device: torch.device,
 ) -> ModelFacts:
-    """Run a model once, on an example of the size of its windows.
-
-    Parameters
-    ----------
-    lazy : LazyNetwork
-        The model.
-    subject : Subject
-        A case of the dataset, for the size and channels of its preprocessed image.
-    layers : str or sequence of str
-        As the user gives them.
-    window_size : int, sequence of int or None
-        As the user gives it.
-    device : torch.device
-        Where to run.
-
-    Returns
-    -------
-    ModelFacts
-        Layers and axes.
-
-    Raises
-    ------
-    SkteError
-        If model, layers or case are unusable; the message names them.
-    """
+    """Run a model once, on an example of the size of its windows."""
     entry, network = lazy.entry, lazy.load()
     case = read_case(subject)
     n_axes = entry.spatial_dims or model_spatial_dims(network) or 3
@@ -115,27 +77,7 @@ def examine_model(
 
 
 def entry_window(entry: BankEntry, window_size: Any, n_axes: int) -> tuple[int, ...] | None:
-    """Return the edges of a model's window: the user's, or the entry's own.
-
-    Parameters
-    ----------
-    entry : BankEntry
-        The model's recipe.
-    window_size : int, sequence of int or None
-        As the user gives it.
-    n_axes : {2, 3}
-        Spatial axes of the network.
-
-    Returns
-    -------
-    tuple of int or None
-        Three edges; None where neither names any.
-
-    Raises
-    ------
-    ExtractionError
-        If they are no edges of a window; it names the entry.
-    """
+    """Return the edges of a model's window: the user's, or the entry's own."""
     try:
         return window_edges(entry.window_size if window_size is None else window_size, n_axes)
     except ExtractionError as error:
@@ -184,25 +126,7 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
 
 
 def window_edges(size: Any, n_axes: int) -> tuple[int, ...] | None:
-    """Bring a window to three edges, the last one 1 for a 2-D network.
-
-    Parameters
-    ----------
-    size : int, sequence of int or None
-        As the user or the entry gives it.
-    n_axes : {2, 3}
-        Spatial axes of the network.
-
-    Returns
-    -------
-    tuple of int or None
-        None where no size is given.
-
-    Raises
-    ------
-    ExtractionError
-        If there are not as many whole edges as axes, or no memory holds such a window.
-    """
+    """Bring a window to three edges, the last one 1 for a 2-D network."""
     if size is None:
         return None
     edges = (size,) * n_axes if isinstance(size, Integral) else tuple(size)
@@ -224,25 +148,7 @@ def window_edges(size: Any, n_axes: int) -> tuple[int, ...] | None:
 
 
 def cell_edges(size: Any, name: str) -> tuple[int, ...] | None:
-    """Bring the size of a cell of the label map to three edges.
-
-    Parameters
-    ----------
-    size : int, sequence of int or None
-        As the user gives it; two edges are those of a slice.
-    name : str
-        What messages call it.
-
-    Returns
-    -------
-    tuple of int or None
-        None where no size is given.
-
-    Raises
-    ------
-    ExtractionError
-        If it is no size of a cell.
-    """
+    """Bring the size of a cell of the label map to three edges."""
     if size is None:
         return None
     edges = (size,) * 3 if isinstance(size, Integral) else tuple(size)

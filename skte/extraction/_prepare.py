@@ -1,4 +1,4 @@
-"""Getting a case ready for a model: read, sampled, preprocessed; ahead of its turn."""
+"""Getting cases ready ahead of their turn: read, sampled, preprocessed within the limit."""
 
 from __future__ import annotations
 
@@ -67,33 +67,15 @@ class SamplePlan:
 
 @dataclass(frozen=True, eq=False)
 class PreparedCase:
-    """What one model needs of one case.
+    """What one model needs of one case."""
 
-    Attributes
-    ----------
-    case_id : str
-        Name of the case.
-    image : Tensor of shape (n_channels, x, y, z)
-        Preprocessed.
-    to_image : ndarray of shape (4, 4)
-        From indices into the label map to indices into the image.
-    sample : VoxelSample
-        Voxels to look at.
-    label : Tensor of shape (x, y, z) or None
-        The whole label map, where all voxels are looked at.
-    ignore_label : int or None
-        Label of voxels that belong to no class.
-    seconds : float
-        What getting it ready took.
-    """
-
-    case_id: str
-    image: torch.Tensor
-    to_image: NDArray[np.float64]
-    sample: VoxelSample
-    label: torch.Tensor | None
-    ignore_label: int | None
-    seconds: float
+    case_id: str  # name of the case
+    image: torch.Tensor  # preprocessed
+    to_image: NDArray[np.float64]  # from indices into the label map to indices into the image
+    sample: VoxelSample  # voxels to look at
+    label: torch.Tensor | None  # the whole label map, where all voxels are looked at
+    ignore_label: int | None  # label of voxels that belong to no class
+    seconds: float  # what getting it ready took
 
     @property
     def n_bytes(self) -> int:
@@ -157,23 +139,12 @@ class CaseStore:
 
 @dataclass(frozen=True)
 class CasePreparer:
-    """Reads, samples and preprocesses cases for one model.
+    """Reads, samples and preprocesses cases for one model."""
 
-    Attributes
-    ----------
-    entry : BankEntry
-        The model.
-    plan : SamplePlan
-        Which voxels are drawn.
-    keep_label : bool
-        Whether the whole label map is needed later.
-    store : CaseStore
-        Where prepared cases of other models may be found.
-    """
-
-    entry: BankEntry
-    plan: SamplePlan
-    keep_label: bool = False
+    entry: BankEntry  # the model
+    plan: SamplePlan  # which voxels are drawn
+    keep_label: bool = False  # whether the whole label map is needed later
+    # Where prepared cases of other models may be found.
     store: CaseStore = field(default_factory=lambda: CaseStore(0))
 
     def prepare(self, index: int, subject: Any) -> PreparedCase:
@@ -198,22 +169,7 @@ class CasePreparer:
 
 
 def ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Generator[tuple[Result, float]]:
-    """Do the work for each item while the one before is in use.
-
-    Parameters
-    ----------
-    work : callable
-        Runs in a thread of its own.
-    items : iterable
-        In order.
-
-    Yields
-    ------
-    result : object
-        What `work` returns; an exception is raised in its turn.
-    waited : float
-        Seconds that the result was waited for.
-    """
+    """Do the work for each item while the one before is in use."""
     left = iter(items)
     with ThreadPoolExecutor(1, thread_name_prefix="skte-load") as pool:
         coming = [pool.submit(work, item) for item in itertools.islice(left, 1)]
@@ -233,30 +189,7 @@ _SLACK, _SHARE_TOLD, _SHARE_REFUSED = 0.51, 0.01, 0.10
 
 
 def preprocess_case(case: Case, entry: BankEntry) -> tuple[torch.Tensor, NDArray[np.float64]]:
-    """Apply an entry's preprocessing to the image.
-
-    Labels are never resampled: a voxel keeps its label, and its *physical*
-    position is looked up in the preprocessed image.
-
-    Parameters
-    ----------
-    case : Case
-        The case as it lies on disk.
-    entry : BankEntry
-        The model whose preprocessing is wanted.
-
-    Returns
-    -------
-    image : Tensor of shape (n_channels, x, y, z)
-        The preprocessed image.
-    to_image : ndarray of shape (4, 4)
-        From indices into the label map to indices into the image.
-
-    Raises
-    ------
-    ExtractionError
-        If the preprocessing fails, would take too much memory, or leaves NaN or Inf.
-    """
+    """Apply an entry's preprocessing to the image."""
     transform = entry.transform()
     if transform is None:
         return case.image, np.eye(4)
@@ -285,29 +218,7 @@ def preprocess_case(case: Case, entry: BankEntry) -> tuple[torch.Tensor, NDArray
 def carry_voxels(
     voxels: NDArray[np.intp], to_image: NDArray[np.float64], shape: tuple[int, ...], where: str
 ) -> NDArray[np.float64]:
-    """Positions of voxels of the label map in the preprocessed image.
-
-    Parameters
-    ----------
-    voxels : ndarray of shape (n_points, 3)
-        Indices into the label map.
-    to_image : ndarray of shape (4, 4)
-        As `preprocess_case` returns it.
-    shape : tuple of int
-        Size of the preprocessed image.
-    where : str
-        What messages call entry and case.
-
-    Returns
-    -------
-    ndarray of shape (n_points, 3)
-        Possibly fractional, inside the image.
-
-    Raises
-    ------
-    ExtractionError
-        If the preprocessing cuts away more than a tenth of the voxels.
-    """
+    """Positions of voxels of the label map in the preprocessed image."""
     carried = voxels @ to_image[:3, :3].T + to_image[:3, 3]
     rounded = np.round(carried)  # undo the rounding of the affines where it can be
     carried = np.where(np.abs(carried - rounded) < 1e-6, rounded, carried)
@@ -339,20 +250,7 @@ _USUAL = 2.0  # times the image's own size: where that fitted, this does
 
 
 def size_problem(step: Any, image: tio.Image) -> str | None:
-    """Say why a step must not run on an image; None if it may, or if its size is not known.
-
-    Parameters
-    ----------
-    step : tio.Transform
-        Of an entry's preprocessing, which a file may have described.
-    image : tio.Image
-        What it is to be applied to.
-
-    Returns
-    -------
-    str or None
-        One clause that names the step.
-    """
+    """Say why a step must not run on an image; None if it may, or if its size is not known."""
     for inner in getattr(step, "transforms", ()):  # each sees what the one before it made
         problem = size_problem(inner, image)
         if problem:

@@ -35,46 +35,22 @@ OUTPUT = ""
 
 
 class Reading(NamedTuple):
-    """What was read of one case, by layer.
+    """What was read of one case, by layer."""
 
-    Attributes
-    ----------
-    features : dict of str to ndarray of shape (n_points, n_channels)
-        Rows in the order of the points.
-    moments : dict of str to ClassMoments
-        Of all labelled voxels, where they were asked for.
-    seconds : float
-        Spent reading layers, within the forward passes.
-    """
-
-    features: dict[str, NDArray[np.float32]]
-    moments: dict[str, ClassMoments]
-    seconds: float
+    features: dict[str, NDArray[np.float32]]  # rows in the order of the points
+    moments: dict[str, ClassMoments]  # of all labelled voxels, where they were asked for
+    seconds: float  # spent reading layers, within the forward passes
 
 
 @dataclass(frozen=True, eq=False)
 class WindowReader:
-    """Reads layers of a network at the points of a window plan.
+    """Reads layers of a network at the points of a window plan."""
 
-    Parameters
-    ----------
-    network : nn.Module
-        Ready for inference, on `device`.
-    layers : sequence of str
-        Module names, as in ``named_modules()``.
-    n_axes : {2, 3}
-        Spatial axes of the network. A 2-D network gets windows of depth one.
-    device : torch.device
-        Where the network is.
-    batch_size : int
-        Windows in one forward pass.
-    """
-
-    network: nn.Module
-    layers: Sequence[str]
-    n_axes: int
-    device: torch.device
-    batch_size: int
+    network: nn.Module  # ready for inference, on `device`
+    layers: Sequence[str]  # module names, as in ``named_modules()``
+    n_axes: int  # spatial axes of the network. A 2-D network gets windows of depth one
+    device: torch.device  # where the network is
+    batch_size: int  # windows in one forward pass
 
     def read(
         self,
@@ -83,26 +59,7 @@ class WindowReader:
         n_output: int | None,
         boxes: Sequence[LabelBox | None] | None = None,
     ) -> Reading:
-        """Features at every point of the plan, and moments of all labelled voxels.
-
-        Parameters
-        ----------
-        image : Tensor of shape (n_channels, x, y, z)
-            The preprocessed image, unpadded.
-        plan : WindowPlan
-            Windows and the points they own.
-        n_output : int
-            The first so many points are read from the network's output as well
-            (key ``OUTPUT``); None where it has no source head. The key is missing
-            when the output is not a map over the window.
-        boxes : sequence of LabelBox or None, optional
-            The labelled voxels that each window of the plan owns.
-
-        Returns
-        -------
-        Reading
-            One array a layer, rows in the order of the points; moments with `boxes`.
-        """
+        """Features at every point of the plan, and moments of all labelled voxels."""
         pads = [edge for pair in reversed(plan.padding) for edge in pair]
         if any(pads):
             image = functional.pad(image, pads)
@@ -243,22 +200,7 @@ class _AllTaken(Exception):  # noqa: N818 (no error: nothing is left to compute)
 
 
 class Taps:
-    """What the layers of a network give, in each forward pass.
-
-    Parameters
-    ----------
-    network : nn.Module
-        The network.
-    names : sequence of str
-        Modules to read, as in ``named_modules()``.
-    take : callable
-        ``take(name, output)`` is what is kept of an output. It is called while the
-        module returns: an operation in place further on (``ReLU(inplace=True)``,
-        ``x += skip``) would change a kept output. Where a module runs twice, the last
-        call counts.
-    stop : bool, default=False
-        End passes after the last layer; the first pass tells which that is.
-    """
+    """What the layers of a network give, in each forward pass."""
 
     def __init__(
         self,
@@ -275,13 +217,7 @@ class Taps:
         self._last: int | None = None
 
     def run(self, batch: torch.Tensor) -> Any:
-        """Run the network; ``taken`` then holds what `take` kept of each layer.
-
-        Returns
-        -------
-        object
-            The network's output; None where the pass was ended before.
-        """
+        """Run the network; ``taken`` then holds what `take` kept of each layer."""
         self.taken.clear()
         self._calls = 0
         try:
@@ -329,25 +265,7 @@ def first_tensor(output: Any) -> torch.Tensor | None:
 def gather_points(
     feature: torch.Tensor, points: NDArray[np.float64], window_size: Sequence[int]
 ) -> torch.Tensor:
-    """Interpolate one window's feature map linearly at points of the window.
-
-    Equal to ``interpolate(feature, window_size, mode="trilinear",
-    align_corners=False)`` followed by indexing, without the full-size map.
-
-    Parameters
-    ----------
-    feature : Tensor of shape (n_channels, *feature_size)
-        Feature map of one window, at its native resolution.
-    points : ndarray of shape (n_points, n_axes)
-        Positions in voxels of the window, 0 the centre of its first voxel.
-    window_size : sequence of int
-        Edges of the window in voxels.
-
-    Returns
-    -------
-    Tensor of shape (n_points, n_channels)
-        Features, on the device of `feature`, in float32 at least.
-    """
+    """Interpolate one window's feature map linearly at points of the window."""
     sizes = np.array(feature.shape[1:])
     if len(sizes) != len(window_size):
         raise ExtractionError(

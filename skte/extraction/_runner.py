@@ -1,4 +1,4 @@
-"""Running one model over prepared cases."""
+"""Running one model over prepared cases; smaller batches where memory runs out."""
 
 from __future__ import annotations
 
@@ -27,67 +27,23 @@ __all__ = ["CaseRunner", "check_channels", "free_memory", "is_out_of_memory", "s
 
 @dataclass(eq=False)
 class CaseRunner:
-    """Turns prepared cases into features of one model.
+    """Turns prepared cases into features of one model."""
 
-    Attributes
-    ----------
-    entry : BankEntry
-        The model's recipe.
-    network : nn.Module
-        Ready for inference, on `device`.
-    layers : sequence of LayerInfo
-        Coarse to fine.
-    n_axes : {2, 3}
-        Spatial axes of the network.
-    device : torch.device
-        Where the network is.
-    batch_size : int
-        Windows in one forward pass; halved where memory runs out.
-    window_size : tuple of int or None
-        Three edges; None: fitted to each volume.
-    overlap, windows
-        As for `plan_windows`.
-    source_head : bool
-        Whether the head's probabilities are read.
-    all_voxels : bool
-        Whether the moments of all labelled voxels are computed.
-    taper : bool
-        Whether layers near the bottleneck keep fewer voxels.
-    """
-
-    entry: BankEntry
-    network: nn.Module
-    layers: Sequence[LayerInfo]
-    n_axes: int
-    device: torch.device
-    batch_size: int
-    window_size: tuple[int, ...] | None
+    entry: BankEntry  # the model's recipe
+    network: nn.Module  # ready for inference, on `device`
+    layers: Sequence[LayerInfo]  # coarse to fine
+    n_axes: int  # spatial axes of the network
+    device: torch.device  # where the network is
+    batch_size: int  # windows in one forward pass; halved where memory runs out
+    window_size: tuple[int, ...] | None  # three edges; None: fitted to each volume
     overlap: float
     windows: str
-    source_head: bool
-    all_voxels: bool
-    taper: bool
+    source_head: bool  # whether the head's probabilities are read
+    all_voxels: bool  # whether the moments of all labelled voxels are computed
+    taper: bool  # whether layers near the bottleneck keep fewer voxels
 
     def run(self, case: PreparedCase, waited: float) -> CaseFeatures:
-        """Read the features of one case.
-
-        Parameters
-        ----------
-        case : PreparedCase
-            Image and voxels.
-        waited : float
-            Seconds that the case was waited for, noted with the cost.
-
-        Returns
-        -------
-        CaseFeatures
-            Of all layers.
-
-        Raises
-        ------
-        ExtractionError
-            If the model or its features are unusable; it names entry and case.
-        """
+        """Read the features of one case."""
         begun = time.perf_counter()
         where = f"Entry {self.entry.name!r}, case {case.case_id!r}"
         check_channels(self.entry, self.network, case.image, case.case_id)
@@ -202,13 +158,7 @@ class CaseRunner:
 
 
 def check_channels(entry: BankEntry, network: nn.Module, image: torch.Tensor, case_id: str) -> None:
-    """Refuse an image with other channels than the network takes.
-
-    Raises
-    ------
-    ExtractionError
-        It names entry and case.
-    """
+    """Refuse an image with other channels than the network takes."""
     expected = entry.in_channels or model_in_channels(network)
     if expected is not None and expected != image.shape[0]:
         raise ExtractionError(
@@ -229,18 +179,7 @@ _SAID = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error of a forward pass is that memory ran out, of CPU or GPU.
-
-    Parameters
-    ----------
-    error : BaseException
-        What was raised.
-
-    Returns
-    -------
-    bool
-        Whether a smaller batch may help.
-    """
+    """Tell whether an error of a forward pass is that memory ran out, of CPU or GPU."""
     if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
         return True
     text = str(error).lower()
@@ -259,29 +198,7 @@ _SUM_TOLERANCE = 1e-2
 
 
 def source_posterior(logits: torch.Tensor, activation: str | None) -> torch.Tensor:
-    """Turn a source head's output into probabilities that sum to one.
-
-    Parameters
-    ----------
-    logits : Tensor of shape (n_points, n_source_classes)
-        The head's output.
-    activation : {"softmax", "sigmoid"} or None
-        "softmax": exclusive classes. "sigmoid": independent regions; what none of
-        them claims becomes a background class, and rows are divided by their sum.
-        None: the network already returns probabilities. A single channel is
-        always a foreground logit (or probability, with None).
-
-    Returns
-    -------
-    Tensor of shape (n_points, n_classes)
-        Rows sum to one.
-
-    Raises
-    ------
-    ValueError
-        If they cannot: the output is not finite, or without an activation it is no
-        probabilities. The message names the entry's parameter.
-    """
+    """Turn a source head's output into probabilities that sum to one."""
     if activation is None:
         _check_probabilities(logits)
     probabilities = _activated(logits, activation)

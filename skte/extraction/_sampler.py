@@ -89,50 +89,7 @@ def sample_case(
     window_size: Sequence[int] | None = None,
     overlap: float = 0.5,
 ) -> VoxelSample:
-    """Draw the class sample and the whole-case sample of a case.
-
-    Parameters
-    ----------
-    case : Case
-        Image and label map.
-    n_class_samples : int
-        Most voxels of a class. A class gives a quarter of its voxels, but no
-        fewer than 50 (or all it has) and no more than this.
-    n_case_samples : int
-        Voxels of the whole-case sample, drawn uniformly from those where the
-        image is not constant (air and padding say nothing about a model).
-    random_state : int
-        Seed. The draw depends on it, on the case's id and on image and label alone.
-    samples : {"all", "foreground"}, default="all"
-        "foreground" leaves out the class sample of label 0 and the whole-case sample;
-        the other classes give the voxels that they give with "all".
-    max_windows : int, optional
-        Draw in two stages: first so many cells of a lattice (what one window of a
-        grid owns), then voxels in them.
-    window_size : sequence of int, optional
-        Edges of the window that the lattice is made for, in voxels of the label map.
-        Default: as for a model that names none.
-    overlap : float, default=0.5
-        Of that grid.
-
-    Returns
-    -------
-    VoxelSample
-        Voxels without repetition within each class and within the whole case. None at
-        all where the case has no foreground and `samples` asks for no more.
-
-    Raises
-    ------
-    DatasetError
-        If a whole-case sample is asked for and the image is constant everywhere.
-
-    Notes
-    -----
-    In two stages, the cells of the whole-case sample are drawn with probabilities
-    proportional to the voxels in them and give equally many voxels each, so that every
-    voxel is still equally likely; but voxels come in clusters, and their statistics
-    vary more than those of as many scattered ones.
-    """
+    """Draw the class sample and the whole-case sample of a case."""
     label = case.label.numpy()
     counts = {
         int(value): int(count)
@@ -250,32 +207,7 @@ def count_labels(label: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[n
 def draw_informative(
     image: torch.Tensor, region: Region, wanted: int, rng: np.random.Generator
 ) -> NDArray[np.intp]:
-    """Draw voxels of a region uniformly from those where the image is not constant.
-
-    Parameters
-    ----------
-    image : Tensor of shape (n_channels, x, y, z)
-        The image. A voxel counts where its 3 x 3 x 3 neighbourhood is not constant in
-        every channel.
-    region : tuple of slice
-        Part of the volume; every slice has a start and a stop.
-    wanted : int
-        Voxels to draw, without repetition.
-    rng : Generator
-        What the draw depends on.
-
-    Returns
-    -------
-    ndarray of shape (n_voxels, 3)
-        Indices into the volume, in random order; fewer than `wanted` where the region
-        has fewer. None where all of it is constant.
-
-    Notes
-    -----
-    In a large region voxels are drawn and looked at one by one, which costs the same
-    whatever the volume. Where that finds too few (nearly all is air), and in a small
-    one, all are looked at.
-    """
+    """Draw voxels of a region uniformly from those where the image is not constant."""
     start = np.array([part.start for part in region])
     size = np.array([part.stop - part.start for part in region])
     n = int(size.prod())
@@ -294,20 +226,7 @@ def draw_informative(
 
 
 def is_informative(image: torch.Tensor, at: NDArray[np.intp]) -> NDArray[np.bool_]:
-    """Tell whether the image varies in the 3 x 3 x 3 voxels around each position.
-
-    Parameters
-    ----------
-    image : Tensor of shape (n_channels, x, y, z)
-        The image.
-    at : ndarray of shape (n_points, 3)
-        Indices of voxels.
-
-    Returns
-    -------
-    ndarray of shape (n_points,)
-        True where any channel varies.
-    """
+    """Tell whether the image varies in the 3 x 3 x 3 voxels around each position."""
     values = image.numpy()
     last = np.array(image.shape[1:]) - 1
     x, y, z = at.T
@@ -369,18 +288,7 @@ _TRIES = 10_000
 
 
 class Lattice:
-    """Cells of a volume: what each window of a grid owns.
-
-    Parameters
-    ----------
-    shape : sequence of int
-        Size of the label map in voxels.
-    window_size : sequence of int or None
-        Edges of the window the grid is made for; None for the default of that shape.
-    overlap : float
-        Share of the edge that neighbours share. Cells are as large as the part of a
-        window that is nearer to its centre than to any other's.
-    """
+    """Cells of a volume: what each window of a grid owns."""
 
     def __init__(
         self, shape: Sequence[int], window_size: Sequence[int] | None, overlap: float
@@ -419,32 +327,7 @@ def choose_cells(
     max_cells: int,
     rng: np.random.Generator,
 ) -> tuple[list[int], list[int]]:
-    """Draw the cells that a case is looked at in.
-
-    Parameters
-    ----------
-    lattice : Lattice
-        The cells.
-    image : Tensor of shape (n_channels, x, y, z)
-        Tells where there is air.
-    label : ndarray of shape (x, y, z)
-        Class ids.
-    counts : mapping of int to int
-        The classes that should be seen, and the voxels of each.
-    max_cells : int
-        At least 1.
-    rng : Generator
-        What the draw depends on.
-
-    Returns
-    -------
-    random : list of int
-        Half of the cells (rounded up), each drawn with a probability proportional to
-        the voxels in it that are not air: the whole-case sample comes from these.
-    others : list of int
-        The rest: for each class that no cell holds yet, rarest first, the cell of a
-        random voxel of it; then cells drawn like the first ones.
-    """
+    """Draw the cells that a case is looked at in."""
     n_random = -(-max_cells // 2)
     random = _draw_cells(lattice, image, n_random, set(), rng)
     chosen = set(random)

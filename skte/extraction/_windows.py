@@ -26,33 +26,17 @@ _MULTIPLE = 32
 
 @dataclass(frozen=True, eq=False)
 class WindowPlan:
-    """Windows that own sampled points, and the points each one owns.
+    """Windows that own sampled points, and the points each one owns."""
 
-    Attributes
-    ----------
-    window_size : tuple of int
-        Edges of a window, in voxels.
-    padding : tuple of (int, int)
-        Voxels to add before and after each axis so that a window fits.
-    starts : ndarray of shape (n_windows, n_axes)
-        First voxel of each window in the padded volume.
-    owned : list of ndarray of int
-        For each window, the points that belong to it.
-    positions : ndarray of shape (n_points, n_axes)
-        Points in voxels of the padded volume.
-    grid : tuple of ndarray
-        Starts of the whole grid with this overlap along each axis, in the padded volume.
-    n_planned : int
-        Windows of the whole grid with this overlap, those that own no point included.
-    """
-
-    window_size: tuple[int, ...]
+    window_size: tuple[int, ...]  # edges of a window, in voxels
+    # Voxels to add before and after each axis so that a window fits.
     padding: tuple[tuple[int, int], ...]
-    starts: NDArray[np.intp]
-    owned: list[NDArray[np.intp]]
-    positions: NDArray[np.float64]
+    starts: NDArray[np.intp]  # first voxel of each window in the padded volume
+    owned: list[NDArray[np.intp]]  # for each window, the points that belong to it
+    positions: NDArray[np.float64]  # points in voxels of the padded volume
+    # Starts of the whole grid with this overlap along each axis, in the padded volume.
     grid: tuple[NDArray[np.intp], ...]
-    n_planned: int
+    n_planned: int  # windows of the whole grid with this overlap, those that own no point included
 
     def chosen(self, windows: Sequence[int]) -> WindowPlan:
         """Return the plan with some of its windows alone; they must own all points."""
@@ -66,25 +50,7 @@ class WindowPlan:
 
 
 def default_window_size(shape: Sequence[int]) -> tuple[int, ...]:
-    """Choose a window for a volume when neither user nor entry names one.
-
-    Parameters
-    ----------
-    shape : sequence of int
-        Size of the volume in voxels.
-
-    Returns
-    -------
-    tuple of int
-        The volume's edges, rounded up to a multiple of 32 (thin axes to a power
-        of two), and at most 96.
-
-    Examples
-    --------
-    >>> from skte.extraction._windows import default_window_size
-    >>> default_window_size((300, 50, 14))
-    (96, 64, 16)
-    """
+    """Choose a window for a volume when neither user nor entry names one."""
     return tuple(
         min(_MAX_EDGE, _MULTIPLE * math.ceil(n / _MULTIPLE))
         if n > _MULTIPLE // 2
@@ -100,30 +66,7 @@ def plan_windows(
     overlap: float,
     windows: str = "grid",
 ) -> WindowPlan:
-    """Choose windows for points, and give each to the one it lies deepest inside.
-
-    Parameters
-    ----------
-    points : ndarray of shape (n_points, n_axes)
-        Positions in voxels, 0 being the centre of the first voxel; may be
-        fractional.
-    shape : sequence of int
-        Size of the volume in voxels. Axes smaller than the window are padded.
-    window_size : sequence of int
-        Edges of the window in voxels.
-    overlap : float
-        In [0, 1). Share of a window's edge that neighbours of a grid share; with
-        "cover" half of it is the margin that points keep from a window's faces.
-    windows : {"grid", "cover", "every"}, default="grid"
-        An evenly spaced grid, or few windows anywhere that contain the points; "every"
-        keeps the windows of the grid that own no point.
-
-    Returns
-    -------
-    WindowPlan
-        Only windows that own a point (unless "every"), in scan order. Without any point
-        a single one, in the middle of the grid: it tells the widths of the layers.
-    """
+    """Choose windows for points, and give each to the one it lies deepest inside."""
     padding, positions = _pad(points, shape, window_size)
     padded = [size + sum(pad) for size, pad in zip(shape, padding, strict=True)]
     grid = [
@@ -159,22 +102,7 @@ def plan_windows(
 
 
 def axis_starts(size: int, window: int, overlap: float) -> NDArray[np.intp]:
-    """Evenly spaced starts of windows along an axis, the last flush with the end.
-
-    Parameters
-    ----------
-    size : int
-        Length of the axis, at least `window`.
-    window : int
-        Edge of a window.
-    overlap : float
-        Share of the edge that neighbours share at least.
-
-    Returns
-    -------
-    ndarray of shape (n_windows,)
-        Increasing.
-    """
+    """Evenly spaced starts of windows along an axis, the last flush with the end."""
     step = max(1.0, window * (1.0 - overlap))
     n_windows = math.ceil((size - window) / step) + 1
     return np.round(np.linspace(0, size - window, n_windows)).astype(np.intp)
@@ -183,25 +111,7 @@ def axis_starts(size: int, window: int, overlap: float) -> NDArray[np.intp]:
 def deepest_on_axis(
     positions: NDArray[np.float64], starts: NDArray[np.intp], window: int
 ) -> NDArray[np.intp]:
-    """Index of the window whose centre is nearest; the first of two at equal distance.
-
-    A grid is a product of axes, so the nearest centre on each axis is the window in
-    which the point is farthest from every face.
-
-    Parameters
-    ----------
-    positions : ndarray of shape (n_points,)
-        Along the axis, in voxels.
-    starts : ndarray of shape (n_windows,)
-        As `axis_starts` returns them.
-    window : int
-        Edge of a window.
-
-    Returns
-    -------
-    ndarray of shape (n_points,)
-        Positions in `starts`.
-    """
+    """Index of the window whose centre is nearest; the first of two at equal distance."""
     centres = starts + (window - 1) / 2
     right = np.clip(np.searchsorted(centres, positions), 1, max(1, len(centres) - 1))
     if len(centres) == 1:
@@ -247,35 +157,7 @@ def cover_points(
     overlap: float,
     grid: NDArray[np.intp],
 ) -> NDArray[np.intp]:
-    """Place windows until every point lies in one, away from its faces.
-
-    Parameters
-    ----------
-    positions : ndarray of shape (n_points, 3)
-        Points in voxels of the volume.
-    shape : sequence of int
-        Size of the volume, at least that of a window.
-    window_size : sequence of int
-        Edges of a window.
-    overlap : float
-        In [0, 1). A point keeps half this share of the edge from the faces of its
-        window, except where the face is the volume's own.
-    grid : ndarray of shape (n_grid_windows, 3)
-        Starts of a grid with this overlap, which covers everything.
-
-    Returns
-    -------
-    ndarray of shape (n_windows, 3)
-        First voxel of each window, in scan order, without repetition.
-
-    Notes
-    -----
-    The fewest windows are hard to find (it is a set cover); this is greedy: the first
-    uncovered point along the first axis must be in some window, and of the windows
-    that begin there the one that covers most others is taken. Last, windows that others
-    make superfluous are taken away. The same is done to `grid`, and the shorter of both
-    lists is returned: a sample that fills the volume is covered best by the grid.
-    """
+    """Place windows until every point lies in one, away from its faces."""
     shape_, size = np.array(shape), np.array(window_size)
     # A window of one voxel has no inside: its margin is zero.
     margin = np.minimum(np.floor(0.5 * overlap * size), (size - 1) // 2)
