@@ -2,42 +2,55 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
+import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from skte.exceptions import SkteError, SkteWarning
-from skte.extraction._cache_entries import (
-    MOST_RECORD,
-    open_entry,
-    open_record,
-    seal_entry,
-    seal_record,
-)
+from skte._digests import file_stamp
+from skte.bank import BankEntry, LayerInfo, digest_problem, entry_digest
+from skte.datasets import case_fingerprint, case_stamp, check_unchanged
+from skte.exceptions import BankError, SkteError, SkteWarning
 from skte.extraction._cache_files import (
     ENTRY,
+    LEFTOVER,
+    MOST_RECORD,
     RECORD,
+    CacheFile,
     folder_problem,
+    list_files,
+    make_key,
+    open_entry,
+    open_record,
     place,
     prepare_folder,
+    read_file,
+    remove_empty,
+    seal_entry,
+    seal_record,
+    sweep,
     sweep_folder,
+    write_file,
 )
-from skte.extraction._cache_io import read_file, write_file
-from skte.extraction._cache_upkeep import (
-    Removed,
-    clear_files,
-    describe_files,
-    prune_files,
-    verify_files,
-)
+from skte.extraction._model import ModelFacts
 from skte.features import CaseFeatures
 
-__all__ = ["FeatureCache"]
+__all__ = [
+    "CaseCache",
+    "FeatureCache",
+    "Removed",
+    "clear_files",
+    "describe_files",
+    "prune_files",
+    "verify_files",
+]
 
 # One warning for each folder and kind of failure is enough for a process.
 _WARNED: set[tuple[Path, str]] = set()
@@ -293,3 +306,201 @@ class FeatureCache:
 def _refuse_link(folder: Path) -> None:
     if folder.is_symlink():
         raise OSError(f"{folder} is a link, and none is followed within a cache")
+
+
+_DAY = 86_400.0
+
+
+class Removed(NamedTuple):
+    """Files removed from a cache, their bytes, and files that could not be removed."""
+
+    n_files: int
+    n_bytes: int
+    n_failed: int
+
+
+def describe_files(root: Path) -> dict[str, Any]:
+    """Count the files of a cache; see `FeatureCache.describe`."""
+    files = list(list_files(root))
+    kept = [file for file in files if file.kind != LEFTOVER]
+    used = [file.modified for file in kept]
+    return {
+        "folder": str(root),
+        "n_entries": sum(file.kind == ENTRY for file in kept),
+        "n_records": sum(file.kind == RECORD for file in kept),
+        "n_leftovers": len(files) - len(kept),
+        "n_bytes": sum(file.n_bytes for file in files),
+        "oldest": _when(min(used)) if used else None,
+        "newest": _when(max(used)) if used else None,
+    }
+
+
+def prune_files(root: Path, max_bytes: float | None, max_age_days: float | None) -> Removed:
+    """Remove what was not used for longest; see `FeatureCache.prune`."""
+    now = time.time()
+    removed = _count(sweep(list_files(root)))
+    kept = [file for file in list_files(root) if file.kind != LEFTOVER]
+    for file in kept:
+        if file.modified > now:
+            # Used when the clock was ahead. From now on it ages as others do.
+            with suppress(OSError):
+                os.utime(file.path, (now, now), follow_symlinks=False)
+    kept.sort(key=lambda file: (min(file.modified, now), file.path))
+    doomed = []
+    left = sum(file.n_bytes for file in kept)
+    for file in kept:
+        too_old = max_age_days is not None and now - file.modified > max_age_days * _DAY
+        if too_old or (max_bytes is not None and left > max_bytes):
+            doomed.append(file)
+            left -= file.n_bytes
+    return _add(removed, _remove(doomed))
+
+
+def clear_files(root: Path) -> Removed:
+    """Remove everything but what a living process is writing; see `FeatureCache.clear`."""
+    removed = _count(sweep(list_files(root), min_age=0.0))
+    removed = _add(removed, _remove(f for f in list_files(root) if f.kind != LEFTOVER))
+    remove_empty(root)
+    return removed
+
+
+def verify_files(root: Path) -> list[Path]:
+    """Read every file; see `FeatureCache.verify`."""
+    damaged = []
+    for file in list_files(root):
+        key = file.path.stem
+        try:
+            if file.kind == ENTRY:
+                open_entry(key, read_file(file.path))
+            elif file.kind == RECORD:
+                open_record(key, read_file(file.path, most=MOST_RECORD))
+        except FileNotFoundError:  # removed by another process meanwhile
+            continue
+        except (OSError, ValueError):
+            damaged.append(file.path)
+    return damaged
+
+
+def _remove(files: Iterable[CacheFile]) -> Removed:
+    gone = []
+    n_failed = 0
+    for file in files:
+        try:
+            file.path.unlink()
+        except FileNotFoundError:  # another process was faster
+            continue
+        except OSError:
+            n_failed += 1
+        else:
+            gone.append(file)
+    return _add(_count(gone), Removed(0, 0, n_failed))
+
+
+def _count(files: list[CacheFile]) -> Removed:
+    return Removed(len(files), sum(file.n_bytes for file in files), 0)
+
+
+def _add(a: Removed, b: Removed) -> Removed:
+    return Removed(a.n_files + b.n_files, a.n_bytes + b.n_bytes, a.n_failed + b.n_failed)
+
+
+def _when(modified: float) -> str:
+    # A hostile or broken file system may state years that no calendar has.
+    try:
+        return datetime.fromtimestamp(modified, UTC).isoformat(timespec="seconds")
+    except (OverflowError, ValueError, OSError):
+        return "unknown"
+
+
+# Counts up whenever the same settings give other voxels or features than before.
+_VERSION = 1
+
+
+class CaseCache:
+    """The part of a cache that holds one model's features under some settings."""
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str] | FeatureCache | None,
+        entry: BankEntry,
+        settings: Mapping[str, Any],
+    ) -> None:
+        self.cache: FeatureCache | None = None
+        self.entry = entry
+        self.digest: str | None = None
+        self.settings = dict(settings)
+        self._fingerprints: dict[int, str] = {}
+        self._stamps: dict[int, dict[str, tuple[int, int]]] = {}
+        if folder is None:
+            return
+        self._weights = _stamp(entry)
+        self.digest = entry_digest(entry)
+        if self.digest is None:
+            warnings.warn(
+                f"Entry {entry.name!r} is not cached: {digest_problem(entry)}.",
+                SkteWarning,
+                stacklevel=2,
+            )
+            return
+        self.cache = folder if isinstance(folder, FeatureCache) else FeatureCache(folder)
+
+    def key(self, subject: Any, kind: str) -> str:
+        """Return the key of a case's features, or of what fitting on it told."""
+        if id(subject) not in self._fingerprints:  # content in memory is hashed once
+            self._stamps[id(subject)] = case_stamp(subject)  # before it is read
+            self._fingerprints[id(subject)] = case_fingerprint(subject)
+        return make_key(
+            kind=kind,
+            version=_VERSION,
+            entry=self.digest,
+            case=self._fingerprints[id(subject)],
+            **self.settings,
+        )
+
+    def load(self, subject: Any) -> CaseFeatures | None:
+        """Return a case's features, if they were kept."""
+        return None if self.cache is None else self.cache.load(self.key(subject, "features"))
+
+    def store(self, subject: Any, case: CaseFeatures) -> None:
+        """Keep a case's features, without the seconds: equal runs leave equal files."""
+        if self.cache is not None:
+            key = self.key(subject, "features")
+            self._check_unchanged(subject)
+            kept = {k: v for k, v in case.info.items() if not k.startswith("seconds")}
+            self.cache.store(key, dataclasses.replace(case, info=kept))
+
+    def load_facts(self, subject: Any) -> ModelFacts | None:
+        """Return what fitting on this case told, if it was kept."""
+        if self.cache is None:
+            return None
+        record = self.cache.load_record(self.key(subject, "fit"))
+        if record is None:
+            return None
+        layers = [LayerInfo(name, tuple(stride), n) for name, stride, n in record["layers"]]
+        return ModelFacts(layers, int(record["n_axes"]))
+
+    def store_facts(self, subject: Any, facts: ModelFacts) -> None:
+        """Keep what fitting on a case told."""
+        if self.cache is not None:
+            key = self.key(subject, "fit")
+            self._check_unchanged(subject)
+            layers = [[one.name, list(one.stride), one.channels] for one in facts.layers]
+            record = {"layers": layers, "n_axes": facts.n_axes}
+            self.cache.store_record(key, record)
+
+    def _check_unchanged(self, subject: Any) -> None:
+        check_unchanged(subject, self._stamps[id(subject)])
+        if _stamp(self.entry) != self._weights:
+            raise BankError(
+                f"Entry {self.entry.name!r}: {self.entry.weights} was written to while it was "
+                "in use. Run again when it is complete."
+            )
+
+
+def _stamp(entry: BankEntry) -> tuple[int, int] | None:
+    if entry.weights is None:
+        return None
+    try:
+        return file_stamp(entry.weights)
+    except OSError:  # told where they are read
+        return None

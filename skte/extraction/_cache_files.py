@@ -6,30 +6,45 @@ the folder is followed, so that a folder from elsewhere cannot lead out of itsel
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
+import secrets
+import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from skte._locks import is_abandoned
-from skte.extraction._cache_io import read_file, write_file
+import numpy as np
+
+from skte._locks import is_abandoned, lock, open_flags
+from skte._memory import memory_problem
+from skte.features import CaseFeatures, pack_case, unpack_case
 
 __all__ = [
+    "CacheFile",
     "ENTRY",
     "LEFTOVER",
+    "MOST_RECORD",
     "RECORD",
-    "CacheFile",
     "folder_problem",
     "list_files",
+    "make_key",
+    "open_entry",
+    "open_record",
     "place",
     "prepare_folder",
+    "read_file",
     "remove_empty",
+    "seal_entry",
+    "seal_record",
     "sweep",
     "sweep_folder",
+    "write_file",
 ]
 
 ENTRY, RECORD, LEFTOVER = ".skf", ".json", ".tmp"
@@ -88,18 +103,7 @@ def folder_problem(root: Path) -> str | None:
 
 
 def prepare_folder(root: Path) -> None:
-    """Make a folder a cache if it is none yet.
-
-    Parameters
-    ----------
-    root : Path
-        The folder; it and those above it are made where they are missing.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written, or is something else.
-    """
+    """Make a folder a cache if it is none yet."""
     problem = folder_problem(root)
     if problem:
         raise OSError(f"the folder {problem}")
@@ -144,21 +148,7 @@ def sweep_folder(folder: Path) -> None:
 
 
 def sweep(files: Iterable[CacheFile], *, min_age: float = _YOUNG) -> list[CacheFile]:
-    """Remove what killed writers left.
-
-    Parameters
-    ----------
-    files : iterable of CacheFile
-        Those to look at; only unfinished ones are touched.
-    min_age : float, default=2
-        Seconds since the last change. A change in the future counts as well: the clock
-        was set back since.
-
-    Returns
-    -------
-    list of CacheFile
-        The removed ones.
-    """
+    """Remove what killed writers left."""
     removed = []
     for file in files:
         age = abs(time.time() - file.modified)
@@ -207,3 +197,154 @@ def _is_link(path: Path) -> bool:
         return path.is_symlink()
     except OSError:
         return False
+
+
+_ATTEMPTS = 5
+_CHUNK = 2**24
+_COPIES = 2  # the file, and the arrays in it
+
+
+def read_file(path: Path, most: int | None = None) -> bytes:
+    """Read a plain file, following no link."""
+    # Non-blocking: opening a pipe would otherwise wait for a writer for ever.
+    handle = os.open(path, os.O_RDONLY | open_flags("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
+    with os.fdopen(handle, "rb") as file:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(f"{path} is no plain file")
+        if most is not None and status.st_size > most:
+            raise ValueError(f"it has {status.st_size} bytes, more than {most}")
+        problem = memory_problem(_COPIES * status.st_size, status.st_size)
+        if problem:
+            raise OSError(f"{path} {problem}")
+        return file.read(status.st_size)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file of the cache in one step: readers meet all of it or none."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            return _write_once(path, data)
+        except FileNotFoundError:
+            # Its folder is not there yet, or another process just cleared the cache.
+            if attempt == _ATTEMPTS - 1:
+                raise
+            path.parent.mkdir(exist_ok=True)
+
+
+def _write_once(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | open_flags("O_NOFOLLOW", "O_BINARY")
+    handle = os.open(temporary, flags, 0o666)
+    try:
+        try:
+            lock(handle)
+            view = memoryview(data)
+            while view:
+                view = view[os.write(handle, view[:_CHUNK]) :]
+        finally:
+            os.close(handle)  # network folders tell only now that they are full
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+#: Part of every key. Raise it whenever the same recipe on the same case gives other
+#: features (sampler, windows, interpolation), or the files of features change their form.
+FORMAT_VERSION = 1
+
+#: Bytes of a record.
+MOST_RECORD = 2**20
+
+
+def make_key(**parts: Any) -> str:
+    """Make the key of what a set of parts determines.
+
+    Parameters
+    ----------
+    **parts
+        Numbers, text, None, and lists, tuples and text-keyed dicts of them. Lists and
+        tuples are alike, 1 and 1.0 are not.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits: SHA-256 of the parts and of the cache's format, the same
+        in every process and on every machine.
+
+    Raises
+    ------
+    TypeError
+        If a part has no stable form; the message names it.
+
+    Examples
+    --------
+    >>> from skte.extraction import make_key
+    >>> make_key(entry="ab12", window=(64, 64)) == make_key(window=[64, 64], entry="ab12")
+    True
+    """
+    plain = {name: _plain(value, name) for name, value in parts.items()}
+    return _digest({"format": FORMAT_VERSION, "parts": plain})
+
+
+def seal_entry(key: str, case: CaseFeatures) -> bytes:
+    """Return the bytes of an entry; its key stands in it, so that a renamed file is noticed."""
+    return _entry_head(key) + pack_case(case)
+
+
+def open_entry(key: str, data: bytes) -> CaseFeatures:
+    """Return the features of an entry's bytes; a ValueError for what `seal_entry` did not make."""
+    head = _entry_head(key)
+    if not data.startswith(head):
+        raise ValueError("it is not the entry that its name says")
+    return unpack_case(memoryview(data)[len(head) :])
+
+
+def seal_record(key: str, record: Mapping[str, Any]) -> bytes:
+    """Return the bytes of a record."""
+    plain = _plain(record, "record")
+    content = {"key": key, "record": plain, "sha256": _digest([key, plain])}
+    data = json.dumps(content, sort_keys=True).encode()
+    if len(data) > MOST_RECORD:
+        raise ValueError(f"record takes {len(data)} bytes, and {MOST_RECORD} are the most.")
+    return data
+
+
+def open_record(key: str, data: bytes) -> dict[str, Any]:
+    """Return the record in its bytes; a ValueError for what `seal_record` did not make."""
+    try:
+        content = json.loads(data)
+        record = content["record"]
+        sound = content["key"] == key and content["sha256"] == _digest([key, record])
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError("it is truncated or was changed") from error
+    if not sound or not isinstance(record, dict):
+        raise ValueError("its checksum does not fit, or it is not the record that its name says")
+    return record
+
+
+def _entry_head(key: str) -> bytes:
+    return f"skte cache entry {key}\n".encode()
+
+
+def _digest(content: Any) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain(value: Any, where: str) -> Any:
+    """Check that JSON holds a value; numpy's numbers become Python's."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: _plain(item, f"{where}[{key!r}]") for key, item in value.items()}
+    raise TypeError(
+        f"{where} is a {type(value).__name__}, which has no stable form: use numbers, text, "
+        "None, or lists, tuples and text-keyed dicts of them."
+    )

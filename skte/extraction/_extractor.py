@@ -1,4 +1,4 @@
-"""From a model and cases to labelled features."""
+"""From a model and cases to labelled features at sampled voxels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
@@ -20,20 +20,24 @@ from torch import nn
 from skte._isolation import isolated
 from skte._sklearn import DocLinkMixin, Interval, StrOptions, fit_context
 from skte.bank import LAYER_SETS, BankEntry, LayerInfo
-from skte.datasets import DatasetLike, load_dataset
+from skte.datasets import Case, DatasetLike, load_dataset
 from skte.exceptions import SkteWarning
-from skte.extraction._cache import FeatureCache
-from skte.extraction._cached import CaseCache
-from skte.extraction._memory import memory_kept
-from skte.extraction._model import LazyNetwork, entry_window, examine_model
-from skte.extraction._precision import whole_float32
+from skte.extraction._cache import CaseCache, FeatureCache
+from skte.extraction._device import memory_kept, whole_float32
+from skte.extraction._model import (
+    LazyNetwork,
+    cell_edges,
+    entry_window,
+    examine_model,
+    resolve_device,
+)
 from skte.extraction._prepare import CasePreparer, CaseStore, SamplePlan, ahead
-from skte.extraction._run import CaseRunner
-from skte.extraction._settings import cell_edges, resolve_device
-from skte.extraction._taps import inference_ready
+from skte.extraction._reader import inference_ready
+from skte.extraction._runner import CaseRunner
+from skte.extraction._sampler import VoxelSample
 from skte.features import CaseFeatures, FeatureSet
 
-__all__ = ["SegmentationFeatureExtractor"]
+__all__ = ["SegmentationFeatureExtractor", "sampled_voxels"]
 
 
 class SegmentationFeatureExtractor(  # type: ignore[call-arg]
@@ -427,3 +431,50 @@ def _seed(random_state: Any) -> int:
     if isinstance(random_state, Integral):
         return int(random_state)
     return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+def sampled_voxels(extractor: SegmentationFeatureExtractor, case: Case) -> VoxelSample:
+    """Draw the voxels of a case that an extractor reads features at.
+
+    Parameters
+    ----------
+    extractor : SegmentationFeatureExtractor
+        Fitted or not; with ``max_windows`` it needs its entry or ``cell_size``.
+    case : Case
+        As `skte.datasets.read_case` returns it.
+
+    Returns
+    -------
+    VoxelSample
+        ``voxels``, indices into the label map, shape (n_voxels, 3): first the class sample,
+        whose labels are ``labels``, then the whole-case sample. The finest layers use all of
+        them, layers near the bottleneck ``sample.rows(share)``.
+
+    Raises
+    ------
+    ValueError
+        If the extractor is not fitted and its ``random_state`` is no number: the voxels are
+        then decided at fit.
+
+    Examples
+    --------
+    >>> from skte import SegmentationFeatureExtractor
+    >>> from skte.datasets import make_phantoms, read_case
+    >>> from skte.extraction import sampled_voxels
+    >>> case = read_case(make_phantoms(1, size=(16, 16, 16))[0])
+    >>> extractor = SegmentationFeatureExtractor(n_class_samples=60, n_case_samples=40)
+    >>> sample = sampled_voxels(extractor, case)
+    >>> x, y, z = sample.voxels[: len(sample.labels)].T
+    >>> bool((case.label.numpy()[x, y, z] == sample.labels).all())
+    True
+    """
+    if not hasattr(extractor, "random_state_"):
+        seed = extractor.random_state
+        if not isinstance(seed, Integral):
+            raise ValueError(
+                f"The extractor is not fitted and has random_state={seed!r}, so its voxels are not "
+                "decided yet: give an integer, or fit it first."
+            )
+        extractor = clone(extractor)
+        extractor.random_state_ = int(seed)
+    return extractor._sample_plan().draw(case)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import torch
@@ -11,38 +13,31 @@ from torch import nn
 from skte.bank import BankEntry, LayerInfo, find_layers, model_spatial_dims
 from skte.datasets import read_case
 from skte.exceptions import BankError, ExtractionError
-from skte.extraction._preprocess import preprocess_case
-from skte.extraction._run import check_channels
-from skte.extraction._settings import window_edges
-from skte.extraction._taps import inference_ready
+from skte.extraction._prepare import preprocess_case
+from skte.extraction._reader import inference_ready
+from skte.extraction._runner import check_channels
 from skte.extraction._windows import default_window_size
 
-__all__ = ["LazyNetwork", "ModelFacts", "entry_window", "examine_model"]
+__all__ = [
+    "LazyNetwork",
+    "ModelFacts",
+    "cell_edges",
+    "entry_window",
+    "examine_model",
+    "resolve_device",
+    "window_edges",
+]
 
 
 class ModelFacts(NamedTuple):
-    """What running a model once on an example told.
+    """What running a model once on an example told."""
 
-    Attributes
-    ----------
-    layers : list of LayerInfo
-        Name, stride and channels of each layer, coarse to fine.
-    n_axes : {2, 3}
-        Spatial axes of the network.
-    """
-
-    layers: list[LayerInfo]
-    n_axes: int
+    layers: list[LayerInfo]  # name, stride and channels of each layer, coarse to fine
+    n_axes: int  # spatial axes of the network
 
 
 class LazyNetwork:
-    """A network that is loaded when it is needed first, and once.
-
-    Parameters
-    ----------
-    entry : BankEntry
-        Its recipe.
-    """
+    """A network that is loaded when it is needed first, and once."""
 
     def __init__(self, entry: BankEntry) -> None:
         self.entry = entry
@@ -62,31 +57,7 @@ def examine_model(
     window_size: Any,
     device: torch.device,
 ) -> ModelFacts:
-    """Run a model once, on an example of the size of its windows.
-
-    Parameters
-    ----------
-    lazy : LazyNetwork
-        The model.
-    subject : Subject
-        A case of the dataset, for the size and channels of its preprocessed image.
-    layers : str or sequence of str
-        As the user gives them.
-    window_size : int, sequence of int or None
-        As the user gives it.
-    device : torch.device
-        Where to run.
-
-    Returns
-    -------
-    ModelFacts
-        Layers and axes.
-
-    Raises
-    ------
-    SkteError
-        If model, layers or case are unusable; the message names them.
-    """
+    """Run a model once, on an example of the size of its windows."""
     entry, network = lazy.entry, lazy.load()
     case = read_case(subject)
     n_axes = entry.spatial_dims or model_spatial_dims(network) or 3
@@ -106,28 +77,87 @@ def examine_model(
 
 
 def entry_window(entry: BankEntry, window_size: Any, n_axes: int) -> tuple[int, ...] | None:
-    """Return the edges of a model's window: the user's, or the entry's own.
-
-    Parameters
-    ----------
-    entry : BankEntry
-        The model's recipe.
-    window_size : int, sequence of int or None
-        As the user gives it.
-    n_axes : {2, 3}
-        Spatial axes of the network.
-
-    Returns
-    -------
-    tuple of int or None
-        Three edges; None where neither names any.
-
-    Raises
-    ------
-    ExtractionError
-        If they are no edges of a window; it names the entry.
-    """
+    """Return the edges of a model's window: the user's, or the entry's own."""
     try:
         return window_edges(entry.window_size if window_size is None else window_size, n_axes)
     except ExtractionError as error:
         raise ExtractionError(f"Entry {entry.name!r}: {error}.") from error
+
+
+_MOST_VOXELS = 2**31
+
+
+def resolve_device(device: str | torch.device | None) -> torch.device:
+    """Return the device to run on, having tried that it can be used.
+
+    Parameters
+    ----------
+    device : str, torch.device or None
+        None: CUDA where there is one, else the CPU.
+
+    Returns
+    -------
+    torch.device
+        A device that holds tensors.
+
+    Raises
+    ------
+    ExtractionError
+        If torch knows no such device, or cannot use it here.
+
+    Examples
+    --------
+    >>> from skte.extraction import resolve_device
+    >>> resolve_device("cpu")
+    device(type='cpu')
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.zeros(1, device=chosen).cpu()  # the meta device holds nothing to copy
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ExtractionError(
+            f"device={str(device)!r} cannot be used here: {reason.rstrip('.')}. Give 'cpu', or "
+            "leave device out to take a GPU if there is one."
+        ) from error
+    return chosen
+
+
+def window_edges(size: Any, n_axes: int) -> tuple[int, ...] | None:
+    """Bring a window to three edges, the last one 1 for a 2-D network."""
+    if size is None:
+        return None
+    edges = (size,) * n_axes if isinstance(size, Integral) else tuple(size)
+    if n_axes == 2 and len(edges) == 3 and edges[2] == 1:
+        edges = edges[:2]
+    # Not int(edge): it would cut 8.7 to 8 in silence.
+    if len(edges) != n_axes or not all(isinstance(e, Integral) and int(e) >= 1 for e in edges):
+        raise ExtractionError(
+            f"window_size={size!r} must be a positive integer or {n_axes} of them: the "
+            f"network is {n_axes}-D"
+        )
+    whole = tuple(map(int, edges))
+    if math.prod(whole) > _MOST_VOXELS:
+        raise ExtractionError(
+            f"window_size={size!r} makes windows of {math.prod(whole):.3g} voxels, more than "
+            "memory holds; its edges are in voxels, 96 for instance"
+        )
+    return (*whole, 1)[:3]
+
+
+def cell_edges(size: Any, name: str) -> tuple[int, ...] | None:
+    """Bring the size of a cell of the label map to three edges."""
+    if size is None:
+        return None
+    edges = (size,) * 3 if isinstance(size, Integral) else tuple(size)
+    if len(edges) == 2:
+        edges = (*edges, 1)
+    whole = len(edges) == 3 and all(isinstance(e, Integral) and int(e) >= 1 for e in edges)
+    if not whole or math.prod(map(int, edges)) > _MOST_VOXELS:
+        raise ExtractionError(
+            f"{name}={size!r} must be a positive integer, or three of them, or two for slices: "
+            "max_windows divides the label map into cells of about that size, in voxels."
+        )
+    return int(edges[0]), int(edges[1]), int(edges[2])

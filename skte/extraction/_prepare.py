@@ -1,29 +1,42 @@
-"""Getting a case ready for a model: read, sampled, preprocessed; ahead of its turn."""
+"""Getting cases ready ahead of their turn: read, sampled, preprocessed within the limit."""
 
 from __future__ import annotations
 
 import itertools
+import math
 import time
 import uuid
+import warnings
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
+import torchio as tio
 from numpy.typing import NDArray
 
+from skte._memory import memory_problem
 from skte.bank import BankEntry
 from skte.datasets import Case, read_case
-from skte.extraction._preprocess import preprocess_case
+from skte.exceptions import ExtractionError, SkteWarning
 from skte.extraction._sampler import VoxelSample, sample_case
+
+__all__ = [
+    "CasePreparer",
+    "CaseStore",
+    "PreparedCase",
+    "SamplePlan",
+    "ahead",
+    "carry_voxels",
+    "preprocess_case",
+    "size_problem",
+]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-__all__ = ["CasePreparer", "CaseStore", "PreparedCase", "SamplePlan", "ahead"]
 
 
 @dataclass(frozen=True)
@@ -54,33 +67,15 @@ class SamplePlan:
 
 @dataclass(frozen=True, eq=False)
 class PreparedCase:
-    """What one model needs of one case.
+    """What one model needs of one case."""
 
-    Attributes
-    ----------
-    case_id : str
-        Name of the case.
-    image : Tensor of shape (n_channels, x, y, z)
-        Preprocessed.
-    to_image : ndarray of shape (4, 4)
-        From indices into the label map to indices into the image.
-    sample : VoxelSample
-        Voxels to look at.
-    label : Tensor of shape (x, y, z) or None
-        The whole label map, where all voxels are looked at.
-    ignore_label : int or None
-        Label of voxels that belong to no class.
-    seconds : float
-        What getting it ready took.
-    """
-
-    case_id: str
-    image: torch.Tensor
-    to_image: NDArray[np.float64]
-    sample: VoxelSample
-    label: torch.Tensor | None
-    ignore_label: int | None
-    seconds: float
+    case_id: str  # name of the case
+    image: torch.Tensor  # preprocessed
+    to_image: NDArray[np.float64]  # from indices into the label map to indices into the image
+    sample: VoxelSample  # voxels to look at
+    label: torch.Tensor | None  # the whole label map, where all voxels are looked at
+    ignore_label: int | None  # label of voxels that belong to no class
+    seconds: float  # what getting it ready took
 
     @property
     def n_bytes(self) -> int:
@@ -144,23 +139,12 @@ class CaseStore:
 
 @dataclass(frozen=True)
 class CasePreparer:
-    """Reads, samples and preprocesses cases for one model.
+    """Reads, samples and preprocesses cases for one model."""
 
-    Attributes
-    ----------
-    entry : BankEntry
-        The model.
-    plan : SamplePlan
-        Which voxels are drawn.
-    keep_label : bool
-        Whether the whole label map is needed later.
-    store : CaseStore
-        Where prepared cases of other models may be found.
-    """
-
-    entry: BankEntry
-    plan: SamplePlan
-    keep_label: bool = False
+    entry: BankEntry  # the model
+    plan: SamplePlan  # which voxels are drawn
+    keep_label: bool = False  # whether the whole label map is needed later
+    # Where prepared cases of other models may be found.
     store: CaseStore = field(default_factory=lambda: CaseStore(0))
 
     def prepare(self, index: int, subject: Any) -> PreparedCase:
@@ -185,22 +169,7 @@ class CasePreparer:
 
 
 def ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Generator[tuple[Result, float]]:
-    """Do the work for each item while the one before is in use.
-
-    Parameters
-    ----------
-    work : callable
-        Runs in a thread of its own.
-    items : iterable
-        In order.
-
-    Yields
-    ------
-    result : object
-        What `work` returns; an exception is raised in its turn.
-    waited : float
-        Seconds that the result was waited for.
-    """
+    """Do the work for each item while the one before is in use."""
     left = iter(items)
     with ThreadPoolExecutor(1, thread_name_prefix="skte-load") as pool:
         coming = [pool.submit(work, item) for item in itertools.islice(left, 1)]
@@ -210,3 +179,166 @@ def ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Generator[tu
             waited = time.perf_counter() - begun
             coming = [pool.submit(work, item) for item in itertools.islice(left, 1)]
             yield result, waited
+
+
+# Sampled voxels may lie this far (in voxels) outside the preprocessed image, and
+# this share of them farther, before a user is told. A larger share would carry a
+# neighbour's features under another label; dropping those voxels instead would leave
+# each model with voxels of its own.
+_SLACK, _SHARE_TOLD, _SHARE_REFUSED = 0.51, 0.01, 0.10
+
+
+def preprocess_case(case: Case, entry: BankEntry) -> tuple[torch.Tensor, NDArray[np.float64]]:
+    """Apply an entry's preprocessing to the image."""
+    transform = entry.transform()
+    if transform is None:
+        return case.image, np.eye(4)
+    where = f"entry {entry.name!r}, case {case.case_id!r}"
+    try:
+        image = case.to_image()
+        for step in transform.transforms:
+            problem = size_problem(step, image)
+            if problem:
+                raise ExtractionError(f"Preprocessing was stopped ({where}): {problem}.")
+            image = step(image)
+    except ExtractionError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise ExtractionError(
+            f"Preprocessing failed ({where}): {type(error).__name__}: {error}"
+        ) from error
+    data = image.data.float()
+    if data.numel() == 0:
+        raise ExtractionError(f"Preprocessing leaves nothing of the image ({where}). Crop less.")
+    if not torch.isfinite(data).all():
+        raise ExtractionError(f"Preprocessing left NaN or Inf in the image ({where}).")
+    return data, np.linalg.solve(image.affine, case.affine)
+
+
+def carry_voxels(
+    voxels: NDArray[np.intp], to_image: NDArray[np.float64], shape: tuple[int, ...], where: str
+) -> NDArray[np.float64]:
+    """Positions of voxels of the label map in the preprocessed image."""
+    carried = voxels @ to_image[:3, :3].T + to_image[:3, 3]
+    rounded = np.round(carried)  # undo the rounding of the affines where it can be
+    carried = np.where(np.abs(carried - rounded) < 1e-6, rounded, carried)
+    return _inside(carried, shape, where)
+
+
+def _inside(points: NDArray[np.float64], shape: tuple[int, ...], where: str) -> NDArray[np.float64]:
+    last = np.array(shape) - 1
+    n_outside = int(((points < -_SLACK) | (points > last + _SLACK)).any(axis=1).sum())
+    share = n_outside / max(1, len(points))
+    told = f"The preprocessing cuts away {share:.0%} of the sampled voxels ({where})"
+    if share > _SHARE_REFUSED:
+        raise ExtractionError(
+            f"{told}, more than the {_SHARE_REFUSED:.0%} that the nearest voxel left may stand "
+            "for. Crop less (Crop, CropOrPad), and use transforms that keep the affine true."
+        )
+    if share > _SHARE_TOLD:
+        warnings.warn(
+            f"{told}; the nearest voxel that is left stands for them. Crop less.",
+            SkteWarning,
+            stacklevel=2,
+        )
+    return np.clip(points, 0, last)
+
+
+Shape = Sequence[float]
+
+_USUAL = 2.0  # times the image's own size: where that fitted, this does
+
+
+def size_problem(step: Any, image: tio.Image) -> str | None:
+    """Say why a step must not run on an image; None if it may, or if its size is not known."""
+    for inner in getattr(step, "transforms", ()):  # each sees what the one before it made
+        problem = size_problem(inner, image)
+        if problem:
+            return problem
+    kind = getattr(step, "kind", None)  # of one of MONAI's transforms, which has options
+    name = str(kind or type(step).__name__)
+    known = _SIZES.get(name)
+    if known is None:
+        return None
+    shape, spacing = tuple(image.spatial_shape), np.linalg.norm(image.affine[:3, :3], axis=0)
+    try:
+        found = known(step.options if kind else vars(step), shape, spacing)
+        n_voxels = math.prod(max(float(edge), 1.0) for edge in found)
+    except (TypeError, ValueError, KeyError, IndexError, OverflowError, ZeroDivisionError):
+        return None  # it will say itself what is wrong with its parameters
+    if n_voxels <= _USUAL * math.prod(shape):
+        return None
+    n_bytes = int(min(n_voxels * image.num_channels * 4, 2.0**62))
+    problem = memory_problem(n_bytes)
+    if problem is None:
+        return None
+    return (
+        f"{name} would make {' x '.join(f'{edge:.4g}' for edge in found)} voxels of an image of "
+        f"{' x '.join(map(str, shape))}; that {problem}; check its parameters"
+    )
+
+
+def _per_axis(value: Any, n: int = 3) -> list[float]:
+    values = [float(one) for one in np.atleast_1d(np.asarray(value, dtype=float)).ravel()]
+    return values * n if len(values) == 1 else values
+
+
+def _resampled(shape: Shape, spacing: Shape, target: Any) -> list[float]:
+    """Edges at another spacing; axes that are not named, or not positive, stay."""
+    wanted = _per_axis(target)
+    wanted += list(spacing[len(wanted) :])
+    return [
+        n * old / new if new > 0 else n for n, old, new in zip(shape, spacing, wanted, strict=False)
+    ]
+
+
+def _nnunet(options: Mapping[str, Any], shape: Shape, spacing: Shape) -> list[float]:
+    axes = [(2, 1, 0)[i] for i in options["transpose"]]
+    turned, old = [shape[i] for i in axes], [spacing[i] for i in axes]
+    given = list(options["spacing"])
+    return _resampled(turned, old, [*old[: 3 - len(given)], *given])
+
+
+def _at_least(shape: Shape, edges: Any) -> list[float]:
+    return [max(n, edge) for n, edge in zip(shape, _per_axis(edges), strict=False)]
+
+
+def _padded(shape: Shape, padding: Any) -> list[float]:
+    values = _per_axis(padding)
+    pairs = values if len(values) == 6 else [one for one in values for _ in (0, 1)]
+    return [n + pairs[2 * i] + pairs[2 * i + 1] for i, n in enumerate(shape)]
+
+
+def _multiple(shape: Shape, of: Any) -> list[float]:
+    return [
+        math.ceil(n / k) * k if k > 0 else n for n, k in zip(shape, _per_axis(of), strict=False)
+    ]
+
+
+def _smoothed(shape: Shape, widths: Sequence[float]) -> list[float]:
+    """Return the longer of image and kernel, which is as long as the smoothing is wide."""
+    return [max(n, 8 * abs(width)) for n, width in zip(shape, widths, strict=False)]
+
+
+def _blurred(options: Mapping[str, Any], shape: Shape, spacing: Shape) -> list[float]:
+    std = options.get("std", options.get("std_ranges", 0))
+    return _smoothed(shape, [a / b for a, b in zip(_per_axis(std), spacing, strict=False)])
+
+
+Size = Callable[[Mapping[str, Any], Shape, Shape], Sequence[float]]
+
+# By the names of torchio, of MONAI and of skte's own; where two share one, options tell.
+_SIZES: dict[str, Size] = {
+    "Resample": lambda o, shape, spacing: _resampled(shape, spacing, o["target"]),
+    "Resize": lambda o, shape, _: _per_axis(o.get("target_shape", o.get("spatial_size"))),
+    "CropOrPad": lambda o, shape, _: _at_least(shape, o["target_shape"]),
+    "Pad": lambda o, shape, _: _padded(shape, o["padding"]),
+    "EnsureShapeMultiple": lambda o, shape, _: _multiple(shape, o["target_multiple"]),
+    "Blur": _blurred,
+    "NNUNetPreprocessing": _nnunet,
+    "Spacing": lambda o, shape, spacing: _resampled(shape, spacing, o["pixdim"]),
+    "SpatialPad": lambda o, shape, _: _at_least(shape, o["spatial_size"]),
+    "BorderPad": lambda o, shape, _: _padded(shape, o["spatial_border"]),
+    "DivisiblePad": lambda o, shape, _: _multiple(shape, o["k"]),
+    "GaussianSmooth": lambda o, shape, _: _smoothed(shape, _per_axis(o.get("sigma", 1.0))),
+}

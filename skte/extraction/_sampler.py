@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from skte.datasets import Case
 from skte.exceptions import DatasetError
-from skte.extraction._cells import Lattice, choose_cells
-from skte.extraction._draw import (
-    CLASS,
-    WHOLE_CASE,
-    WINDOWS,
-    Region,
-    count_labels,
-    draw,
-    draw_informative,
-    generator,
-)
+from skte.extraction._windows import axis_starts, default_window_size
 
-__all__ = ["VoxelSample", "sample_case"]
+__all__ = [
+    "CLASS",
+    "Lattice",
+    "Region",
+    "VoxelSample",
+    "WHOLE_CASE",
+    "WINDOWS",
+    "choose_cells",
+    "count_labels",
+    "draw",
+    "draw_informative",
+    "generator",
+    "is_informative",
+    "sample_case",
+]
 
 # The label that is no class of interest, as CC-FV's default has it.
 _BACKGROUND = 0
@@ -82,50 +89,7 @@ def sample_case(
     window_size: Sequence[int] | None = None,
     overlap: float = 0.5,
 ) -> VoxelSample:
-    """Draw the class sample and the whole-case sample of a case.
-
-    Parameters
-    ----------
-    case : Case
-        Image and label map.
-    n_class_samples : int
-        Most voxels of a class. A class gives a quarter of its voxels, but no
-        fewer than 50 (or all it has) and no more than this.
-    n_case_samples : int
-        Voxels of the whole-case sample, drawn uniformly from those where the
-        image is not constant (air and padding say nothing about a model).
-    random_state : int
-        Seed. The draw depends on it, on the case's id and on image and label alone.
-    samples : {"all", "foreground"}, default="all"
-        "foreground" leaves out the class sample of label 0 and the whole-case sample;
-        the other classes give the voxels that they give with "all".
-    max_windows : int, optional
-        Draw in two stages: first so many cells of a lattice (what one window of a
-        grid owns), then voxels in them.
-    window_size : sequence of int, optional
-        Edges of the window that the lattice is made for, in voxels of the label map.
-        Default: as for a model that names none.
-    overlap : float, default=0.5
-        Of that grid.
-
-    Returns
-    -------
-    VoxelSample
-        Voxels without repetition within each class and within the whole case. None at
-        all where the case has no foreground and `samples` asks for no more.
-
-    Raises
-    ------
-    DatasetError
-        If a whole-case sample is asked for and the image is constant everywhere.
-
-    Notes
-    -----
-    In two stages, the cells of the whole-case sample are drawn with probabilities
-    proportional to the voxels in them and give equally many voxels each, so that every
-    voxel is still equally likely; but voxels come in clusters, and their statistics
-    vary more than those of as many scattered ones.
-    """
+    """Draw the class sample and the whole-case sample of a case."""
     label = case.label.numpy()
     counts = {
         int(value): int(count)
@@ -208,3 +172,203 @@ def _draw_whole_case(
 
 def _prefix(n: int, share: float) -> int:
     return min(n, max(_CLASS_FLOOR, math.ceil(n * share)))
+
+
+#: Part of a volume, by the first and last voxel along each axis.
+Region = tuple[slice, slice, slice]
+
+# Voxels looked at together when the n-th voxel of a mask is searched.
+_SLAB = 4_000_000
+# Regions up to this size are looked at whole; in larger ones this many rounds of drawing
+# must find enough voxels that are not air.
+_FEW, _ROUNDS = 100_000, 50
+#: What a draw is for: each has random numbers of its own.
+WHOLE_CASE, CLASS, WINDOWS = 0, 1, 2
+
+
+def generator(random_state: int, case_id: str, kind: int, label: int = 0) -> np.random.Generator:
+    """Random numbers of one draw: by seed, case, what it is for, and class."""
+    digest = hashlib.sha256(case_id.encode()).digest()
+    words = np.frombuffer(digest, dtype="<u4").tolist()
+    return np.random.default_rng([random_state, *words, kind, label])
+
+
+def count_labels(label: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
+    """Return the distinct labels of a flat array, sorted, and how often each occurs."""
+    lowest, highest = int(label.min()), int(label.max())
+    if highest - lowest < 65_536:  # much faster than sorting a large volume
+        # An ignore label may be negative, which bincount refuses.
+        counts = np.bincount(label - lowest if lowest < 0 else label)
+        classes = np.flatnonzero(counts)
+        return classes.astype(np.int64) + min(lowest, 0), counts[classes]
+    return np.unique(label, return_counts=True)
+
+
+def draw_informative(
+    image: torch.Tensor, region: Region, wanted: int, rng: np.random.Generator
+) -> NDArray[np.intp]:
+    """Draw voxels of a region uniformly from those where the image is not constant."""
+    start = np.array([part.start for part in region])
+    size = np.array([part.stop - part.start for part in region])
+    n = int(size.prod())
+    if n > _FEW:
+        found: dict[int, None] = {}
+        for _ in range(_ROUNDS):
+            flat = rng.integers(n, size=2 * wanted)
+            at = start + np.stack(np.unravel_index(flat, tuple(size)), axis=1)
+            found |= dict.fromkeys(flat[is_informative(image, at)].tolist())
+            if len(found) >= wanted:
+                chosen = np.array(list(found)[:wanted])
+                return start + np.stack(np.unravel_index(chosen, tuple(size)), axis=1)
+    mask = _informative_mask(image, region)
+    chosen = draw(mask, int(np.count_nonzero(mask)), wanted, rng)
+    return start + np.stack(np.unravel_index(chosen, tuple(size)), axis=1)
+
+
+def is_informative(image: torch.Tensor, at: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Tell whether the image varies in the 3 x 3 x 3 voxels around each position."""
+    values = image.numpy()
+    last = np.array(image.shape[1:]) - 1
+    x, y, z = at.T
+    centre = values[:, x, y, z]
+    result = np.zeros(len(at), dtype=bool)
+    for offset in itertools.product((-1, 0, 1), repeat=3):
+        x, y, z = np.clip(at + offset, 0, last).T
+        result |= (values[:, x, y, z] != centre).any(axis=0)
+    return result
+
+
+def _informative_mask(image: torch.Tensor, region: Region) -> NDArray[np.bool_]:
+    """Flat mask of a region; looked at in slabs, so that memory stays small."""
+    x, y, z = region
+    n_planes = max(1, _SLAB // ((y.stop - y.start) * (z.stop - z.start)))
+    slabs = []
+    for begin in range(x.start, x.stop, n_planes):
+        part = (slice(begin, min(begin + n_planes, x.stop)), y, z)
+        # One voxel more on every side, so that edges of the part see their neighbours.
+        around = tuple(slice(max(0, p.start - 1), p.stop + 1) for p in part)
+        inner = tuple(
+            slice(p.start - a.start, p.stop - a.start) for p, a in zip(part, around, strict=True)
+        )
+        slabs.append(_varies(image.numpy()[:, *around])[inner].reshape(-1))
+    return np.concatenate(slabs)
+
+
+def _varies(values: NDArray[np.float32]) -> NDArray[np.bool_]:
+    highest, lowest = values.copy(), values.copy()
+    for axis in (1, 2, 3):  # a maximum over a cube is one along each axis in turn
+        for extreme, pick in ((highest, np.maximum), (lowest, np.minimum)):
+            along, before = np.moveaxis(extreme, axis, 0), np.moveaxis(extreme.copy(), axis, 0)
+            pick(along[1:], before[:-1], out=along[1:])
+            pick(along[:-1], before[1:], out=along[:-1])
+    return np.asarray((highest > lowest).any(axis=0))
+
+
+def draw(
+    mask: NDArray[np.bool_], count: int, wanted: int, rng: np.random.Generator
+) -> NDArray[np.intp]:
+    """Positions of `wanted` of the `count` true entries, in random order."""
+    ranks = rng.choice(count, size=min(count, wanted), replace=False)
+    order = np.argsort(ranks)
+    found = np.empty(len(ranks), dtype=np.intp)
+    seen = placed = 0
+    for start in range(0, len(mask), _SLAB):
+        slab = mask[start : start + _SLAB]
+        n_here = int(np.count_nonzero(slab))
+        end = int(np.searchsorted(ranks[order], seen + n_here))
+        if end > placed:
+            chosen = order[placed:end]
+            found[chosen] = start + np.flatnonzero(slab)[ranks[chosen] - seen]
+        placed, seen = end, seen + n_here
+    return found
+
+
+# Draws of a voxel that must not be in air, before the volume is taken to be all air.
+_TRIES = 10_000
+
+
+class Lattice:
+    """Cells of a volume: what each window of a grid owns."""
+
+    def __init__(
+        self, shape: Sequence[int], window_size: Sequence[int] | None, overlap: float
+    ) -> None:
+        size = default_window_size(shape) if window_size is None else tuple(window_size)
+        self.edges: list[NDArray[np.intp]] = []
+        for length, window in zip(shape, size, strict=True):
+            starts = axis_starts(max(length, window), window, overlap)
+            between = (starts[1:] + starts[:-1] + window - 1) // 2 + 1
+            self.edges.append(np.array([0, *between[between < length], length]))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Cells along each axis."""
+        return tuple(len(edges) - 1 for edges in self.edges)
+
+    def index(self, voxel: NDArray[np.intp]) -> int:
+        """Return the number of the cell that a voxel lies in."""
+        at = [
+            np.searchsorted(e, v, side="right") - 1 for e, v in zip(self.edges, voxel, strict=True)
+        ]
+        return int(np.ravel_multi_index(at, self.shape))
+
+    def cell(self, index: int) -> Region:
+        """Return the voxels of a cell."""
+        at = np.unravel_index(index, self.shape)
+        x, y, z = (slice(int(e[i]), int(e[i + 1])) for e, i in zip(self.edges, at, strict=True))
+        return x, y, z
+
+
+def choose_cells(
+    lattice: Lattice,
+    image: torch.Tensor,
+    label: NDArray[np.int64],
+    counts: Mapping[int, int],
+    max_cells: int,
+    rng: np.random.Generator,
+) -> tuple[list[int], list[int]]:
+    """Draw the cells that a case is looked at in."""
+    n_random = -(-max_cells // 2)
+    random = _draw_cells(lattice, image, n_random, set(), rng)
+    chosen = set(random)
+    others: list[int] = []
+    for value in sorted(counts, key=lambda k: (counts[k], k)):
+        if len(chosen) == max_cells:
+            break
+        if not any((label[lattice.cell(i)] == value).any() for i in chosen):
+            voxel = _random_voxel(label, value, counts[value], rng)
+            others.append(lattice.index(voxel))
+            chosen.add(others[-1])
+    others += _draw_cells(lattice, image, max_cells - len(chosen), chosen, rng)
+    return random, others
+
+
+def _draw_cells(
+    lattice: Lattice, image: torch.Tensor, n: int, taken: set[int], rng: np.random.Generator
+) -> list[int]:
+    """Cells of random voxels that are not air, other than those taken."""
+    shape = np.array(image.shape[1:])
+    found: list[int] = []
+    n_cells = int(np.prod(lattice.shape))
+    for _ in range(_TRIES):
+        if len(found) == n or len(found) + len(taken) == n_cells:
+            break
+        voxel = (rng.random(3) * shape).astype(np.intp)
+        index = lattice.index(voxel)
+        if index in taken or index in found or not is_informative(image, voxel[None])[0]:
+            continue
+        found.append(index)
+    return found
+
+
+def _random_voxel(
+    label: NDArray[np.int64], value: int, count: int, rng: np.random.Generator
+) -> NDArray[np.intp]:
+    """Position of a random voxel of a class, slab by slab."""
+    rank = int(rng.integers(count))
+    for x, slab in enumerate(label):
+        here = np.flatnonzero(slab == value)
+        if rank < len(here):
+            return np.array([x, *np.unravel_index(here[rank], slab.shape)])
+        rank -= len(here)
+    raise AssertionError("count is the number of voxels of the class")

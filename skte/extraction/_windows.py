@@ -9,11 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from skte.extraction._cover import cover_points
-
 __all__ = [
     "WindowPlan",
     "axis_starts",
+    "cover_points",
     "deepest_on_axis",
     "default_window_size",
     "plan_windows",
@@ -27,33 +26,17 @@ _MULTIPLE = 32
 
 @dataclass(frozen=True, eq=False)
 class WindowPlan:
-    """Windows that own sampled points, and the points each one owns.
+    """Windows that own sampled points, and the points each one owns."""
 
-    Attributes
-    ----------
-    window_size : tuple of int
-        Edges of a window, in voxels.
-    padding : tuple of (int, int)
-        Voxels to add before and after each axis so that a window fits.
-    starts : ndarray of shape (n_windows, n_axes)
-        First voxel of each window in the padded volume.
-    owned : list of ndarray of int
-        For each window, the points that belong to it.
-    positions : ndarray of shape (n_points, n_axes)
-        Points in voxels of the padded volume.
-    grid : tuple of ndarray
-        Starts of the whole grid with this overlap along each axis, in the padded volume.
-    n_planned : int
-        Windows of the whole grid with this overlap, those that own no point included.
-    """
-
-    window_size: tuple[int, ...]
+    window_size: tuple[int, ...]  # edges of a window, in voxels
+    # Voxels to add before and after each axis so that a window fits.
     padding: tuple[tuple[int, int], ...]
-    starts: NDArray[np.intp]
-    owned: list[NDArray[np.intp]]
-    positions: NDArray[np.float64]
+    starts: NDArray[np.intp]  # first voxel of each window in the padded volume
+    owned: list[NDArray[np.intp]]  # for each window, the points that belong to it
+    positions: NDArray[np.float64]  # points in voxels of the padded volume
+    # Starts of the whole grid with this overlap along each axis, in the padded volume.
     grid: tuple[NDArray[np.intp], ...]
-    n_planned: int
+    n_planned: int  # windows of the whole grid with this overlap, those that own no point included
 
     def chosen(self, windows: Sequence[int]) -> WindowPlan:
         """Return the plan with some of its windows alone; they must own all points."""
@@ -67,25 +50,7 @@ class WindowPlan:
 
 
 def default_window_size(shape: Sequence[int]) -> tuple[int, ...]:
-    """Choose a window for a volume when neither user nor entry names one.
-
-    Parameters
-    ----------
-    shape : sequence of int
-        Size of the volume in voxels.
-
-    Returns
-    -------
-    tuple of int
-        The volume's edges, rounded up to a multiple of 32 (thin axes to a power
-        of two), and at most 96.
-
-    Examples
-    --------
-    >>> from skte.extraction._windows import default_window_size
-    >>> default_window_size((300, 50, 14))
-    (96, 64, 16)
-    """
+    """Choose a window for a volume when neither user nor entry names one."""
     return tuple(
         min(_MAX_EDGE, _MULTIPLE * math.ceil(n / _MULTIPLE))
         if n > _MULTIPLE // 2
@@ -101,30 +66,7 @@ def plan_windows(
     overlap: float,
     windows: str = "grid",
 ) -> WindowPlan:
-    """Choose windows for points, and give each to the one it lies deepest inside.
-
-    Parameters
-    ----------
-    points : ndarray of shape (n_points, n_axes)
-        Positions in voxels, 0 being the centre of the first voxel; may be
-        fractional.
-    shape : sequence of int
-        Size of the volume in voxels. Axes smaller than the window are padded.
-    window_size : sequence of int
-        Edges of the window in voxels.
-    overlap : float
-        In [0, 1). Share of a window's edge that neighbours of a grid share; with
-        "cover" half of it is the margin that points keep from a window's faces.
-    windows : {"grid", "cover", "every"}, default="grid"
-        An evenly spaced grid, or few windows anywhere that contain the points; "every"
-        keeps the windows of the grid that own no point.
-
-    Returns
-    -------
-    WindowPlan
-        Only windows that own a point (unless "every"), in scan order. Without any point
-        a single one, in the middle of the grid: it tells the widths of the layers.
-    """
+    """Choose windows for points, and give each to the one it lies deepest inside."""
     padding, positions = _pad(points, shape, window_size)
     padded = [size + sum(pad) for size, pad in zip(shape, padding, strict=True)]
     grid = [
@@ -160,22 +102,7 @@ def plan_windows(
 
 
 def axis_starts(size: int, window: int, overlap: float) -> NDArray[np.intp]:
-    """Evenly spaced starts of windows along an axis, the last flush with the end.
-
-    Parameters
-    ----------
-    size : int
-        Length of the axis, at least `window`.
-    window : int
-        Edge of a window.
-    overlap : float
-        Share of the edge that neighbours share at least.
-
-    Returns
-    -------
-    ndarray of shape (n_windows,)
-        Increasing.
-    """
+    """Evenly spaced starts of windows along an axis, the last flush with the end."""
     step = max(1.0, window * (1.0 - overlap))
     n_windows = math.ceil((size - window) / step) + 1
     return np.round(np.linspace(0, size - window, n_windows)).astype(np.intp)
@@ -184,25 +111,7 @@ def axis_starts(size: int, window: int, overlap: float) -> NDArray[np.intp]:
 def deepest_on_axis(
     positions: NDArray[np.float64], starts: NDArray[np.intp], window: int
 ) -> NDArray[np.intp]:
-    """Index of the window whose centre is nearest; the first of two at equal distance.
-
-    A grid is a product of axes, so the nearest centre on each axis is the window in
-    which the point is farthest from every face.
-
-    Parameters
-    ----------
-    positions : ndarray of shape (n_points,)
-        Along the axis, in voxels.
-    starts : ndarray of shape (n_windows,)
-        As `axis_starts` returns them.
-    window : int
-        Edge of a window.
-
-    Returns
-    -------
-    ndarray of shape (n_points,)
-        Positions in `starts`.
-    """
+    """Index of the window whose centre is nearest; the first of two at equal distance."""
     centres = starts + (window - 1) / 2
     right = np.clip(np.searchsorted(centres, positions), 1, max(1, len(centres) - 1))
     if len(centres) == 1:
@@ -235,3 +144,114 @@ def _deepest_of(
         deeper = depth > best
         best[deeper], owner[deeper] = depth[deeper], k
     return owner
+
+
+# Starts tried along each of the free axes, for the window that covers most points.
+_N_TRIED = 24
+
+
+def cover_points(
+    positions: NDArray[np.float64],
+    shape: Sequence[int],
+    window_size: Sequence[int],
+    overlap: float,
+    grid: NDArray[np.intp],
+) -> NDArray[np.intp]:
+    """Place windows until every point lies in one, away from its faces."""
+    shape_, size = np.array(shape), np.array(window_size)
+    # A window of one voxel has no inside: its margin is zero.
+    margin = np.minimum(np.floor(0.5 * overlap * size), (size - 1) // 2)
+    left = np.ones(len(positions), dtype=bool)
+    starts: list[NDArray[np.intp]] = []
+    while left.any():
+        first = np.flatnonzero(left)[np.argmin(positions[left, 0])]
+        start = _best_start(positions[first], positions[left], shape_, size, margin)
+        starts.append(start)
+        left &= ~_inside(positions, start, shape_, size, margin)
+        left[first] = False  # it is in, whatever rounding says: the loop must end
+    found = np.unique(np.array(starts, dtype=np.intp).reshape(-1, len(shape)), axis=0)
+    lists = [_needed(one, positions, shape_, size, margin) for one in (found, grid)]
+    return min(lists, key=len)
+
+
+def _best_start(
+    first: NDArray[np.float64],
+    points: NDArray[np.float64],
+    shape: NDArray[np.intp],
+    size: NDArray[np.intp],
+    margin: NDArray[np.float64],
+) -> NDArray[np.intp]:
+    """Start of the window that contains `first` and most of the other points."""
+    furthest = shape - size
+    start = np.zeros(len(shape), dtype=np.intp)
+    start[0] = np.clip(np.round(first[0] - margin[0]), 0, furthest[0])
+    kept = _within(points[:, 0], start[:1], shape[0], size[0], margin[0])[0]
+    tried, masks = [], []
+    for axis in range(1, len(shape)):
+        values = points[kept, axis]
+        # Windows that have a point at their margin, as far as they still hold `first`.
+        lowest = first[axis] - (size[axis] - 1 - 2 * margin[axis])
+        edges = np.unique(values[(values >= lowest) & (values <= first[axis])])
+        chosen = edges[np.linspace(0, len(edges) - 1, min(_N_TRIED, len(edges))).astype(int)]
+        begins = np.clip(np.round(chosen - margin[axis]), 0, furthest[axis]).astype(np.intp)
+        begins = np.unique([*begins, 0, furthest[axis]])  # flush with the volume, too
+        held = _within(first[axis : axis + 1], begins, shape[axis], size[axis], margin[axis])[:, 0]
+        begins = begins[held]
+        tried.append(begins)
+        masks.append(_within(values, begins, shape[axis], size[axis], margin[axis]))
+    counts = masks[0].astype(np.float64) @ masks[1].T.astype(np.float64)
+    best = np.unravel_index(int(np.argmax(counts)), counts.shape)
+    start[1:] = [begins[i] for begins, i in zip(tried, best, strict=True)]
+    return start
+
+
+def _within(
+    values: NDArray[np.float64],
+    starts: NDArray[np.intp],
+    length: int,
+    size: int,
+    margin: float,
+) -> NDArray[np.bool_]:
+    """Which values lie inside windows along one axis, shape (n_starts, n_values)."""
+    # A voxel reaches half its size beyond its centre; fractional positions lie there.
+    low = np.where(starts > 0, starts + margin - 0.5, -0.5)
+    high = np.where(starts + size < length, starts + size - 0.5 - margin, length - 0.5)
+    return np.asarray((values >= low[:, None]) & (values <= high[:, None]))
+
+
+def _inside(
+    positions: NDArray[np.float64],
+    start: NDArray[np.intp],
+    shape: NDArray[np.intp],
+    size: NDArray[np.intp],
+    margin: NDArray[np.float64],
+) -> NDArray[np.bool_]:
+    result = np.ones(len(positions), dtype=bool)
+    for axis in range(len(shape)):
+        result &= _within(
+            positions[:, axis],
+            start[axis : axis + 1],
+            int(shape[axis]),
+            int(size[axis]),
+            float(margin[axis]),
+        )[0]
+    return result
+
+
+def _needed(
+    starts: NDArray[np.intp],
+    positions: NDArray[np.float64],
+    shape: NDArray[np.intp],
+    size: NDArray[np.intp],
+    margin: NDArray[np.float64],
+) -> NDArray[np.intp]:
+    """Take away, one by one, windows all of whose points lie in others."""
+    held = np.stack([_inside(positions, start, shape, size, margin) for start in starts])
+    starts, held = starts[held.any(axis=1)], held[held.any(axis=1)]
+    times = held.sum(axis=0)
+    kept = np.ones(len(starts), dtype=bool)
+    for k in np.argsort(held.sum(axis=1), kind="stable"):
+        if (times[held[k]] > 1).all():
+            kept[k] = False
+            times -= held[k]
+    return starts[kept]

@@ -11,7 +11,7 @@ from scipy.ndimage import map_coordinates
 from torch.nn import functional
 
 from skte.exceptions import ExtractionError
-from skte.extraction import _transpose
+from skte.extraction import _all_voxels
 from skte.extraction._all_voxels import LabelBox, MomentAccumulator, label_boxes
 from skte.extraction._windows import axis_starts, plan_windows
 
@@ -55,9 +55,9 @@ def assert_describes(moments, X, y, rel):
 def path(request, monkeypatch):
     """Every way of summing must give the same."""
     if request.param == "thin slabs":
-        monkeypatch.setattr(_transpose, "_CPU_SLAB", 40)
+        monkeypatch.setattr(_all_voxels, "_CPU_SLAB", 40)
     elif request.param != "default":
-        monkeypatch.setattr(_transpose, "_GATHER", 0 if request.param == "gathered" else 1e9)
+        monkeypatch.setattr(_all_voxels, "_GATHER", 0 if request.param == "gathered" else 1e9)
 
 
 @pytest.mark.usefixtures("path")

@@ -15,7 +15,7 @@ import pytest
 
 from skte import _locks
 from skte.exceptions import SkteError, SkteWarning
-from skte.extraction import FeatureCache, _cache, _cache_files, _cache_io, make_key
+from skte.extraction import FeatureCache, _cache, _cache_files, make_key
 from skte.features import CaseFeatures, LayerSample, pack_case
 
 KEY = make_key(entry="e", case="c")
@@ -212,7 +212,7 @@ def test_a_folder_that_cannot_be_written_costs_one_warning(name, fail, cache, mo
             raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
 
     with monkeypatch.context() as patch:
-        patch.setattr(_cache_io.os, name, fail)
+        patch.setattr(_cache_files.os, name, fail)
         with pytest.warns(SkteWarning, match="could not be (written|read)") as caught:
             done = [cache.store(KEY, case_of()), cache.store_record(KEY, {})] * 2
     assert not any(done)
@@ -227,7 +227,7 @@ def test_a_folder_that_cannot_be_written_costs_one_warning(name, fail, cache, mo
 
 def test_short_writes_are_continued(cache, monkeypatch):
     write = os.write
-    monkeypatch.setattr(_cache_io.os, "write", lambda handle, data: write(handle, data[:7]))
+    monkeypatch.setattr(_cache_files.os, "write", lambda handle, data: write(handle, data[:7]))
     assert cache.store(KEY, case_of())
     assert pack_case(cache.load(KEY)) == pack_case(case_of())
 
@@ -250,7 +250,7 @@ def test_a_file_size_limit_is_a_full_disk(cache, run_python):
 def test_a_read_that_fails_is_a_miss_with_one_warning(cache, monkeypatch):
     cache.store(KEY, case_of())
     with monkeypatch.context() as patch:
-        patch.setattr(_cache_io.os, "fstat", refuse(errno.EIO))
+        patch.setattr(_cache_files.os, "fstat", refuse(errno.EIO))
         with pytest.warns(SkteWarning, match="could not be read: Input/output error") as caught:
             found = [cache.load(KEY), cache.load(KEY)]
     assert found == [None, None]

@@ -6,9 +6,7 @@ import torch
 from scipy.stats import chisquare
 
 from skte.datasets import Case
-from skte.extraction._cells import Lattice
-from skte.extraction._draw import draw_informative, is_informative
-from skte.extraction._sampler import sample_case
+from skte.extraction._sampler import Lattice, draw_informative, is_informative, sample_case
 from skte.extraction._windows import plan_windows
 
 
@@ -144,7 +142,7 @@ class TestInformative:
         )
 
     def test_slabs_see_their_neighbours(self, monkeypatch):
-        monkeypatch.setattr("skte.extraction._draw._SLAB", 100)
+        monkeypatch.setattr("skte.extraction._sampler._SLAB", 100)
         image = torch.zeros(1, 12, 8, 8)
         image[0, 5, 4, 4] = 1.0
         region = (slice(0, 12), slice(0, 8), slice(0, 8))

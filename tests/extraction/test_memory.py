@@ -8,8 +8,8 @@ import torch
 
 from skte.bank import BankEntry
 from skte.datasets import make_phantoms
-from skte.extraction import SegmentationFeatureExtractor, _memory
-from skte.extraction._memory import memory_kept
+from skte.extraction import SegmentationFeatureExtractor, _device
+from skte.extraction._device import memory_kept
 
 resource = pytest.importorskip("resource")
 
@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 N_BLOCKS, MIB = 6, 40  # above the largest block that glibc keeps by itself
 BLOCK = MIB * 2**20
 
-glibc = pytest.mark.skipif(_memory._glibc() is None, reason="the C library is not glibc")
+glibc = pytest.mark.skipif(_device._glibc() is None, reason="the C library is not glibc")
 
 
 def faults():
@@ -57,7 +57,7 @@ def test_the_last_to_leave_returns_it():
 def test_it_is_returned_after_an_error():
     with pytest.raises(RuntimeError), memory_kept(CPU):
         raise RuntimeError
-    assert _memory._kept.n_users == 0
+    assert _device._kept.n_users == 0
     assert faults() > 0.9 * BLOCK
 
 
@@ -69,26 +69,26 @@ def test_threads_may_share_it():
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(64)))
-    assert _memory._kept.n_users == 0
+    assert _device._kept.n_users == 0
 
 
 @pytest.mark.parametrize("device", ["cuda", "meta"])
 def test_other_devices_are_left_alone(device):
     with memory_kept(torch.device(device)):
-        assert _memory._kept.n_users == 0
+        assert _device._kept.n_users == 0
 
 
 def test_other_c_libraries_are_left_alone(monkeypatch):
     def no_library(_):
         raise OSError
 
-    monkeypatch.setattr(_memory.ctypes, "CDLL", no_library)
-    _memory._glibc.cache_clear()
+    monkeypatch.setattr(_device.ctypes, "CDLL", no_library)
+    _device._glibc.cache_clear()
     try:
         with memory_kept(CPU):
-            assert _memory._kept.n_users == 0
+            assert _device._kept.n_users == 0
     finally:
-        _memory._glibc.cache_clear()
+        _device._glibc.cache_clear()
 
 
 @glibc
@@ -97,7 +97,7 @@ def test_extraction_runs_inside_and_leaves():
 
     class Watching(torch.nn.Conv3d):
         def forward(self, x):
-            seen.append(_memory._kept.n_users)
+            seen.append(_device._kept.n_users)
             return super().forward(x)
 
     network = torch.nn.Sequential(Watching(1, 2, 3, padding=1), torch.nn.Conv3d(2, 2, 1))
@@ -108,4 +108,4 @@ def test_extraction_runs_inside_and_leaves():
     extractor.transform(make_phantoms(2, size=(16, 16, 16)))
     gc.collect()
     assert set(seen) == {1}
-    assert _memory._kept.n_users == 0
+    assert _device._kept.n_users == 0

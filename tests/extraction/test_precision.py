@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from skte.extraction import _precision
+from skte.extraction import _device
 
 CUDA = torch.device("cuda")  # a name: no GPU is needed to set torch's switches
 
@@ -19,9 +19,9 @@ def precision():
 
 def test_whole_within_and_restored_afterwards():
     before = precision()
-    with _precision.whole_float32(CUDA):
+    with _device.whole_float32(CUDA):
         assert precision() in (("ieee", "ieee"), (False, False))
-        with _precision.whole_float32(CUDA):
+        with _device.whole_float32(CUDA):
             pass
         assert precision() != before  # others still need it
     assert precision() == before
@@ -31,12 +31,12 @@ def test_whole_within_and_restored_afterwards():
 
 def test_restored_after_an_error():
     before = precision()
-    with pytest.raises(RuntimeError), _precision.whole_float32(CUDA):
+    with pytest.raises(RuntimeError), _device.whole_float32(CUDA):
         raise RuntimeError
     assert precision() == before
 
 
 def test_a_cpu_is_left_alone():
     before = precision()
-    with _precision.whole_float32(torch.device("cpu")):
+    with _device.whole_float32(torch.device("cpu")):
         assert precision() == before

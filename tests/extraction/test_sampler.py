@@ -129,7 +129,7 @@ def test_coarser_layers_use_a_prefix_of_each_class(label):
 
 
 def test_large_label_values_and_slabs(monkeypatch, label):
-    monkeypatch.setattr("skte.extraction._draw._SLAB", 37)
+    monkeypatch.setattr("skte.extraction._sampler._SLAB", 37)
     reference = draw(make_case(label))
     monkeypatch.undo()
     np.testing.assert_array_equal(reference.voxels, draw(make_case(label)).voxels)

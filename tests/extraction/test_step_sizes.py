@@ -10,7 +10,7 @@ from skte.bank._monai_transform import MonaiTransform
 from skte.bank._nnunet_transform import NNUNetPreprocessing
 from skte.datasets import make_phantoms, read_case
 from skte.exceptions import ExtractionError
-from skte.extraction._preprocess import preprocess_case
+from skte.extraction._prepare import preprocess_case
 from tests.model_folders import require_monai
 
 

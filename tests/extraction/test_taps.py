@@ -7,8 +7,8 @@ from torch import nn
 from torch.nn import functional
 
 from skte.exceptions import ExtractionError
-from skte.extraction._posterior import source_posterior
-from skte.extraction._taps import Taps, first_tensor, gather_points, inference_ready
+from skte.extraction._reader import Taps, first_tensor, gather_points, inference_ready
+from skte.extraction._runner import source_posterior
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from sklearn.exceptions import FitFailedWarning
 from skte import CCFV, BankEntry, ModelBankSelector, SegmentationFeatureExtractor
 from skte.datasets import make_phantoms
 from skte.exceptions import ExtractionError, SkteError, SkteWarning
-from skte.extraction import _run
+from skte.extraction import _runner
 from skte.selection import HalvingModelBankSelector, _apart
 from tests.reliability.models import Dying, Faulty, Greedy, Hanging, Killed
 
@@ -180,7 +180,7 @@ def test_batches_are_halved_down_to_one(cases, tmp_path):
 
 
 def test_other_errors_are_not_tried_again(cases, monkeypatch):
-    monkeypatch.setattr(_run, "free_memory", lambda device: pytest.fail("tried again"))
+    monkeypatch.setattr(_runner, "free_memory", lambda device: pytest.fail("tried again"))
     greedy = Greedy(1, "no thanks")
     with pytest.raises(ExtractionError, match="no thanks"):
         select(batch_size=4).fit({"greedy": greedy}, cases)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,57 +17,40 @@ from torch.nn import functional
 
 from skte.exceptions import ExtractionError
 from skte.extraction._all_voxels import LabelBox, MomentAccumulator
-from skte.extraction._taps import Taps, first_tensor, gather_points
 from skte.extraction._windows import WindowPlan
 from skte.features import ClassMoments
 
-__all__ = ["OUTPUT", "Reading", "WindowReader"]
+__all__ = [
+    "OUTPUT",
+    "Reading",
+    "Taps",
+    "WindowReader",
+    "first_tensor",
+    "gather_points",
+    "inference_ready",
+]
 
 #: Key of the network's own output beside its layers.
 OUTPUT = ""
 
 
 class Reading(NamedTuple):
-    """What was read of one case, by layer.
+    """What was read of one case, by layer."""
 
-    Attributes
-    ----------
-    features : dict of str to ndarray of shape (n_points, n_channels)
-        Rows in the order of the points.
-    moments : dict of str to ClassMoments
-        Of all labelled voxels, where they were asked for.
-    seconds : float
-        Spent reading layers, within the forward passes.
-    """
-
-    features: dict[str, NDArray[np.float32]]
-    moments: dict[str, ClassMoments]
-    seconds: float
+    features: dict[str, NDArray[np.float32]]  # rows in the order of the points
+    moments: dict[str, ClassMoments]  # of all labelled voxels, where they were asked for
+    seconds: float  # spent reading layers, within the forward passes
 
 
 @dataclass(frozen=True, eq=False)
 class WindowReader:
-    """Reads layers of a network at the points of a window plan.
+    """Reads layers of a network at the points of a window plan."""
 
-    Parameters
-    ----------
-    network : nn.Module
-        Ready for inference, on `device`.
-    layers : sequence of str
-        Module names, as in ``named_modules()``.
-    n_axes : {2, 3}
-        Spatial axes of the network. A 2-D network gets windows of depth one.
-    device : torch.device
-        Where the network is.
-    batch_size : int
-        Windows in one forward pass.
-    """
-
-    network: nn.Module
-    layers: Sequence[str]
-    n_axes: int
-    device: torch.device
-    batch_size: int
+    network: nn.Module  # ready for inference, on `device`
+    layers: Sequence[str]  # module names, as in ``named_modules()``
+    n_axes: int  # spatial axes of the network. A 2-D network gets windows of depth one
+    device: torch.device  # where the network is
+    batch_size: int  # windows in one forward pass
 
     def read(
         self,
@@ -73,26 +59,7 @@ class WindowReader:
         n_output: int | None,
         boxes: Sequence[LabelBox | None] | None = None,
     ) -> Reading:
-        """Features at every point of the plan, and moments of all labelled voxels.
-
-        Parameters
-        ----------
-        image : Tensor of shape (n_channels, x, y, z)
-            The preprocessed image, unpadded.
-        plan : WindowPlan
-            Windows and the points they own.
-        n_output : int
-            The first so many points are read from the network's output as well
-            (key ``OUTPUT``); None where it has no source head. The key is missing
-            when the output is not a map over the window.
-        boxes : sequence of LabelBox or None, optional
-            The labelled voxels that each window of the plan owns.
-
-        Returns
-        -------
-        Reading
-            One array a layer, rows in the order of the points; moments with `boxes`.
-        """
+        """Features at every point of the plan, and moments of all labelled voxels."""
         pads = [edge for pair in reversed(plan.padding) for edge in pair]
         if any(pads):
             image = functional.pad(image, pads)
@@ -207,3 +174,120 @@ def _moments_of(name: str, feature: torch.Tensor, box: LabelBox) -> ClassMoments
 def _owned(plan: WindowPlan, window: int, n_points: int) -> NDArray[np.intp]:
     points = plan.owned[window]
     return points[points < n_points]
+
+
+@contextmanager
+def inference_ready(network: nn.Module, device: torch.device) -> Iterator[nn.Module]:
+    """Put a network into eval mode on a device, and everything back afterwards."""
+    modes = [(module, module.training) for module in network.modules()]
+    parameter = next(itertools.chain(network.parameters(), network.buffers()), None)
+    home = parameter.device if parameter is not None else device
+    try:
+        network.eval()
+        if home != device:
+            network.to(device)
+        with torch.inference_mode():
+            yield network
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        if home != device:
+            network.to(home)
+
+
+class _AllTaken(Exception):  # noqa: N818 (no error: nothing is left to compute)
+    """Ends a forward pass after the last layer that is read."""
+
+
+class Taps:
+    """What the layers of a network give, in each forward pass."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        names: Sequence[str],
+        take: Callable[[str, Any], Any],
+        *,
+        stop: bool = False,
+    ) -> None:
+        self.network, self.names, self.take, self.stop = network, names, take, stop
+        self.taken: dict[str, Any] = {}
+        self.seconds = 0.0  # spent reading layers
+        self._calls = 0
+        self._last: int | None = None
+
+    def run(self, batch: torch.Tensor) -> Any:
+        """Run the network; ``taken`` then holds what `take` kept of each layer."""
+        self.taken.clear()
+        self._calls = 0
+        try:
+            with self._hooked():
+                output = self.network(batch)
+        except _AllTaken:
+            return None
+        if self.stop and self._last is None:
+            self._last = self._calls
+        return output
+
+    @contextmanager
+    def _hooked(self) -> Iterator[None]:
+        modules = dict(self.network.named_modules(remove_duplicate=False))  # may have two names
+        handles = []
+        try:
+            for name in self.names:
+                handles.append(modules[name].register_forward_hook(self._hook(name)))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def store(module: nn.Module, args: Any, output: Any) -> None:
+            begun = time.perf_counter()
+            self.taken[name] = self.take(name, output)
+            self.seconds += time.perf_counter() - begun
+            self._calls += 1
+            if self._calls == self._last:
+                raise _AllTaken
+
+        return store
+
+
+def first_tensor(output: Any) -> torch.Tensor | None:
+    """Return the main output of a network: deep supervision puts it first."""
+    while isinstance(output, (list, tuple)) and output:
+        output = output[0]
+    if isinstance(output, dict):
+        output = output.get("out", output.get("logits"))
+    return output if isinstance(output, torch.Tensor) else None
+
+
+def gather_points(
+    feature: torch.Tensor, points: NDArray[np.float64], window_size: Sequence[int]
+) -> torch.Tensor:
+    """Interpolate one window's feature map linearly at points of the window."""
+    sizes = np.array(feature.shape[1:])
+    if len(sizes) != len(window_size):
+        raise ExtractionError(
+            f"expected features with {len(window_size)} spatial axes, "
+            f"got shape {tuple(feature.shape)}"
+        )
+    at = (points + 0.5) * (sizes / np.array(window_size)) - 0.5
+    at = np.clip(at, 0, sizes - 1)
+    low = np.floor(at).astype(np.int64)
+    high = np.minimum(low + 1, sizes - 1)
+    upper = at - low
+    flat = feature.reshape(feature.shape[0], -1)
+    dtype = torch.promote_types(feature.dtype, torch.float32)
+    result = torch.zeros(feature.shape[0], len(points), dtype=dtype, device=feature.device)
+    for corner in itertools.product((False, True), repeat=len(sizes)):
+        weight = np.where(corner, upper, 1.0 - upper).prod(axis=1)
+        used = np.flatnonzero(weight)  # whole positions touch a single voxel
+        if len(used) == 0:
+            continue
+        index = np.ravel_multi_index(np.where(corner, high, low)[used].T, tuple(sizes))
+        values = flat[:, torch.from_numpy(index).to(flat.device)].to(dtype)
+        share = torch.from_numpy(weight[used]).to(flat.device, dtype)
+        columns = torch.from_numpy(used).to(flat.device)
+        result.index_add_(1, columns, values * share)
+    return result.T

@@ -1,7 +1,8 @@
-"""Running one model over prepared cases."""
+"""Running one model over prepared cases; smaller batches where memory runs out."""
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 import warnings
@@ -16,80 +17,33 @@ from torch import nn
 from skte.bank import BankEntry, LayerInfo, model_in_channels
 from skte.exceptions import ExtractionError, SkteError, SkteWarning
 from skte.extraction._all_voxels import LabelBox, label_boxes
-from skte.extraction._forward import OUTPUT, Reading, WindowReader
-from skte.extraction._out_of_memory import free_memory, is_out_of_memory
-from skte.extraction._posterior import source_posterior
-from skte.extraction._prepare import PreparedCase
-from skte.extraction._preprocess import carry_voxels
+from skte.extraction._prepare import PreparedCase, carry_voxels
+from skte.extraction._reader import OUTPUT, Reading, WindowReader
 from skte.extraction._windows import WindowPlan, default_window_size, plan_windows
 from skte.features import CaseFeatures, LayerSample
 
-__all__ = ["CaseRunner", "check_channels"]
+__all__ = ["CaseRunner", "check_channels", "free_memory", "is_out_of_memory", "source_posterior"]
 
 
 @dataclass(eq=False)
 class CaseRunner:
-    """Turns prepared cases into features of one model.
+    """Turns prepared cases into features of one model."""
 
-    Attributes
-    ----------
-    entry : BankEntry
-        The model's recipe.
-    network : nn.Module
-        Ready for inference, on `device`.
-    layers : sequence of LayerInfo
-        Coarse to fine.
-    n_axes : {2, 3}
-        Spatial axes of the network.
-    device : torch.device
-        Where the network is.
-    batch_size : int
-        Windows in one forward pass; halved where memory runs out.
-    window_size : tuple of int or None
-        Three edges; None: fitted to each volume.
-    overlap, windows
-        As for `plan_windows`.
-    source_head : bool
-        Whether the head's probabilities are read.
-    all_voxels : bool
-        Whether the moments of all labelled voxels are computed.
-    taper : bool
-        Whether layers near the bottleneck keep fewer voxels.
-    """
-
-    entry: BankEntry
-    network: nn.Module
-    layers: Sequence[LayerInfo]
-    n_axes: int
-    device: torch.device
-    batch_size: int
-    window_size: tuple[int, ...] | None
+    entry: BankEntry  # the model's recipe
+    network: nn.Module  # ready for inference, on `device`
+    layers: Sequence[LayerInfo]  # coarse to fine
+    n_axes: int  # spatial axes of the network
+    device: torch.device  # where the network is
+    batch_size: int  # windows in one forward pass; halved where memory runs out
+    window_size: tuple[int, ...] | None  # three edges; None: fitted to each volume
     overlap: float
     windows: str
-    source_head: bool
-    all_voxels: bool
-    taper: bool
+    source_head: bool  # whether the head's probabilities are read
+    all_voxels: bool  # whether the moments of all labelled voxels are computed
+    taper: bool  # whether layers near the bottleneck keep fewer voxels
 
     def run(self, case: PreparedCase, waited: float) -> CaseFeatures:
-        """Read the features of one case.
-
-        Parameters
-        ----------
-        case : PreparedCase
-            Image and voxels.
-        waited : float
-            Seconds that the case was waited for, noted with the cost.
-
-        Returns
-        -------
-        CaseFeatures
-            Of all layers.
-
-        Raises
-        ------
-        ExtractionError
-            If the model or its features are unusable; it names entry and case.
-        """
+        """Read the features of one case."""
         begun = time.perf_counter()
         where = f"Entry {self.entry.name!r}, case {case.case_id!r}"
         check_channels(self.entry, self.network, case.image, case.case_id)
@@ -204,16 +158,78 @@ class CaseRunner:
 
 
 def check_channels(entry: BankEntry, network: nn.Module, image: torch.Tensor, case_id: str) -> None:
-    """Refuse an image with other channels than the network takes.
-
-    Raises
-    ------
-    ExtractionError
-        It names entry and case.
-    """
+    """Refuse an image with other channels than the network takes."""
     expected = entry.in_channels or model_in_channels(network)
     if expected is not None and expected != image.shape[0]:
         raise ExtractionError(
             f"Entry {entry.name!r} takes {expected} channels, but case {case_id!r} has "
             f"{image.shape[0]}. Leave the entry out, or give cases the channels it was trained on."
+        )
+
+
+# What torch and the libraries below it say; most of them have no exception of their own.
+_SAID = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "cannot allocate memory",
+    "alloc_failed",  # of cuBLAS and cuDNN
+    "bad_alloc",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error of a forward pass is that memory ran out, of CPU or GPU."""
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(words in text for words in _SAID)
+
+
+def free_memory(device: torch.device) -> None:
+    """Give back what a failed pass left, so that the next one finds it free."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+# Without an activation, how far from one a row may sum: half precision rounds.
+_SUM_TOLERANCE = 1e-2
+
+
+def source_posterior(logits: torch.Tensor, activation: str | None) -> torch.Tensor:
+    """Turn a source head's output into probabilities that sum to one."""
+    if activation is None:
+        _check_probabilities(logits)
+    probabilities = _activated(logits, activation)
+    if not torch.isfinite(probabilities).all():  # a logit of -inf is fine: a class ruled out
+        raise ValueError("its output contains NaN or Inf; check the weights of the head")
+    return probabilities
+
+
+def _activated(logits: torch.Tensor, activation: str | None) -> torch.Tensor:
+    if activation == "softmax" and logits.shape[1] > 1:
+        return torch.softmax(logits, dim=1)
+    regions = logits.clamp(0, 1) if activation is None else torch.sigmoid(logits)
+    if activation is None and logits.shape[1] > 1:
+        probabilities = regions
+    else:
+        background = 1.0 - regions.max(dim=1, keepdim=True).values
+        probabilities = torch.cat([background, regions], dim=1)
+    total = probabilities.sum(dim=1, keepdim=True)
+    return probabilities / total.clamp_min(torch.finfo(probabilities.dtype).tiny)
+
+
+def _check_probabilities(output: torch.Tensor) -> None:
+    if not len(output):  # a case without sampled voxels
+        return
+    low, high = float(output.min()), float(output.max())
+    sums = output.sum(dim=1)
+    apart = 0.0 if output.shape[1] == 1 else float((sums - 1).abs().max())
+    if low < -_SUM_TOLERANCE or high > 1 + _SUM_TOLERANCE or apart > _SUM_TOLERANCE:
+        raise ValueError(
+            f"with activation=None its output must be probabilities that sum to one, but values "
+            f"go from {low:.4g} to {high:.4g} and sums from {float(sums.min()):.4g} to "
+            f"{float(sums.max()):.4g}; set activation='softmax' (or 'sigmoid') of the entry for "
+            "logits, or let the network divide by the sum"
         )

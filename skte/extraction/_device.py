@@ -1,4 +1,4 @@
-"""Keeping the C library from returning a network's memory between its layers."""
+"""Settings of the device while networks run: whole float32, memory kept between layers."""
 
 from __future__ import annotations
 
@@ -6,12 +6,40 @@ import ctypes
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
+from typing import Any
 
 import torch
 
 from skte._shared import SharedSetting
 
-__all__ = ["memory_kept"]
+__all__ = ["memory_kept", "whole_float32"]
+
+
+def whole_float32(device: torch.device) -> AbstractContextManager[None]:
+    """Let a GPU compute in float32 as a CPU does."""
+    return _whole.held() if device.type == "cuda" else nullcontext()
+
+
+def _make() -> Callable[[], None]:
+    backends: Any = torch.backends
+    whole: Any
+    if hasattr(backends.cudnn, "conv"):  # torch >= 2.9
+        owners, name, whole = (backends.cudnn.conv, backends.cuda.matmul), "fp32_precision", "ieee"
+    else:
+        owners, name, whole = (backends.cudnn, backends.cuda.matmul), "allow_tf32", False
+    before = [(owner, getattr(owner, name)) for owner in owners]
+
+    def undo() -> None:
+        for owner, value in before:
+            setattr(owner, name, value)
+
+    for owner in owners:
+        setattr(owner, name, whole)
+    return undo
+
+
+_whole = SharedSetting(_make)
+
 
 # Parameters of mallopt(3), as glibc's malloc.h numbers them.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
@@ -23,20 +51,7 @@ _AFTERWARDS = ((_MMAP_MAX, 65536), (_MMAP_THRESHOLD, 32 * _MIB), (_TRIM_THRESHOL
 
 
 def memory_kept(device: torch.device) -> AbstractContextManager[None]:
-    """Let activations reuse memory from one layer, and one window, to the next.
-
-    glibc maps every block above 32 MiB anew and unmaps it when it is freed, so each
-    activation of a large window pays for fresh pages: a third of the time of a forward
-    pass and more. Within this context freed memory stays with the process; at the end
-    it is returned. Elsewhere than on a CPU under glibc nothing happens.
-
-    It may be entered several times at once; the last to leave returns the memory.
-
-    Parameters
-    ----------
-    device : torch.device
-        Where the network runs.
-    """
+    """Let activations reuse memory from one layer, and one window, to the next."""
     return _kept.held() if device.type == "cpu" and _glibc() else nullcontext()
 
 
