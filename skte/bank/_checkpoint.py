@@ -744,6 +744,8 @@ def _bytes(machine: _Machine, *arguments: Any) -> bytes:
 
 
 def _bytearray(machine: _Machine, data: Any = b"", codec: Any = "latin-1") -> bytearray:
+    if type(data) not in (bytes, str):
+        _refuse("bytearray")
     data = data if type(data) is bytes else _encode(machine, data, codec)
     machine.copy(len(data))
     return bytearray(data)

@@ -21,7 +21,7 @@ __all__ = ["load_weights", "read_checkpoint"]
 _MOST_SHOWN = 5
 _SUFFIXES = {
     ".onnx": "an ONNX graph, which has no modules to read features from",
-    ".pt2": "an exported program, which BankEntry.from_exported reads with its network",
+    ".pt2": "an exported program, which holds its own network: use BankEntry.from_exported",
     ".npy": "an array of NumPy, which does not name the weights of layers",
     ".npz": "an archive of NumPy, which skte does not read",
 }
@@ -139,8 +139,8 @@ def _file_problem(path: Path) -> str | None:
         return "this is no regular file; copy what it gives into one"
     if path.suffix in _SUFFIXES:
         return (
-            f"this is {_SUFFIXES[path.suffix]}; save the network's state_dict() with torch.save "
-            "and name that file"
+            f"this is {_SUFFIXES[path.suffix]}; to use its weights alone, save the network's "
+            "state_dict() with torch.save and name that file"
         )
     with path.open("rb") as file:
         start = file.read(64)

@@ -101,16 +101,15 @@ def test_safetensors_are_read(tmp_path):
         ((10**15).to_bytes(8, "little") + b"{}", "the header claims 1000000000000000 bytes"),
         (b"", "the file is empty"),
         ((2).to_bytes(8, "little") + b"{", "the header claims 2 bytes"),
-        ((2).to_bytes(8, "little") + b"no", "corrupted or no safetensors file"),
+        ((2).to_bytes(8, "little") + b"no", "corrupted or not that of a safetensors file"),
         (
             (len(h := b'{"a":{"dtype":"F32","shape":[1000000000000],"data_offsets":[0,4]}}')
              ).to_bytes(8, "little") + h + bytes(4),
-            "corrupted or no safetensors file",
+            "another size than its type and shape",
         ),
     ],
 )  # fmt: skip
 def test_headers_that_claim_too_much_are_refused(tmp_path, content, match):
-    pytest.importorskip("safetensors.torch")
     path = tmp_path / "bad.safetensors"
     path.write_bytes(content)
     with pytest.raises(BankError, match=match):
