@@ -104,7 +104,9 @@ if __name__ == "__main__":
             CCFV(), timeout=36_000, n_jobs=2, min_cases=4, error_score=np.nan
         ).fit([*bank, dying], cases)
     elif how == "dask":
+        import dask
         import distributed
+        dask.config.set({"distributed.scheduler.allowed-failures": 0})  # two deaths are enough
         os.chdir("/")
         with distributed.LocalCluster(n_workers=1, dashboard_address=None) as cluster:
             os.chdir(here)
