@@ -462,7 +462,7 @@ def test_scores_respond_to_the_labels(name: str) -> None:
     problem = make_problem(VARIANTS[name], n_rows=20)
     order = np.random.default_rng(0).permutation(len(problem.y))
     shuffled = problem.of(y=problem.y[order]).score(VARIANTS[name])
-    if not VARIANTS[name]._needs_labels:
+    if not VARIANTS[name].tags.labels:
         assert shuffled == problem.score(VARIANTS[name])
     elif name in ("CCFV-kl", "CCFV-bhattacharyya"):  # wider Gaussians are closer by these
         assert shuffled != problem.score(VARIANTS[name])

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 
 from skte._sklearn import Interval, StrOptions
-from skte.estimators._base import TransferabilityEstimator
-from skte.estimators._consistency import case_codes, class_distances
-from skte.estimators._consistency_report import diagnose_consistency, pair_standard_error
-from skte.estimators._diagnosis import Diagnosis
-from skte.estimators._energy import PairEnergy, case_energies
-from skte.estimators._gaussian import PAIRWISE_DISTANCES
-from skte.estimators._resample import each_or_nan
-from skte.estimators._resample_pairs import resampled_ccfv
-from skte.estimators._scaling import unit_length
+from skte.estimators._base import (
+    CaseShare,
+    ClassShare,
+    Diagnosis,
+    EstimatorTags,
+    PairDistance,
+    TransferabilityEstimator,
+)
+from skte.estimators._consistency import PAIRWISE_DISTANCES, case_codes, class_distances
+from skte.estimators._samples import as_plain, unit_length
 from skte.exceptions import CollapsedFeaturesWarning, UnusableClassWarning
 from skte.features import FeatureBlock
 
 __all__ = ["CCFV"]
+
+Details = Sequence[Mapping[str, Any]]
 
 _WARN_FLOORED = 0.01
 _COLLAPSED = 0.5
@@ -33,6 +38,11 @@ _COLLAPSED = 0.5
 _ROUNDING = 1e-6
 # Distances between Gaussians form fourth powers of the features.
 _HUGE = 1e70
+# A block of distances of this many rows and columns stays in the processor's cache.
+_BLOCK = 256
+# Below this distance, relative to the vectors' size, the Gram form has lost the
+# digits that matter, even in float64, and differences are taken one by one.
+_GRAM_RESOLUTION = 1e-4
 
 
 class CCFV(TransferabilityEstimator):
@@ -145,7 +155,6 @@ class CCFV(TransferabilityEstimator):
     True
     """
 
-    _warns_of_constants: ClassVar[bool] = True
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **TransferabilityEstimator._parameter_constraints,
         "distance": [StrOptions(set(PAIRWISE_DISTANCES))],
@@ -184,6 +193,11 @@ class CCFV(TransferabilityEstimator):
         self.n_pairs = n_pairs
         self.random_state = random_state
 
+    @property
+    def tags(self) -> EstimatorTags:
+        """What the score needs and accepts."""
+        return EstimatorTags(case_sample=self.feature_variety, warns_of_constants=True)
+
     def diagnose(self) -> Diagnosis:
         """Tell which layers, classes and cases drive the score.
 
@@ -199,16 +213,13 @@ class CCFV(TransferabilityEstimator):
             Before `fit`.
         """
         plain = super().diagnose()
-        return replace(plain, **diagnose_consistency(self.layer_names_, self.layer_details_))
+        return replace(plain, **_diagnose_consistency(self.layer_names_, self.layer_details_))
 
     def _summarise(self) -> None:
         used = self.layer_details_[-1:] if self.layer_reduction == "last" else self.layer_details_
-        self.standard_error_: float = pair_standard_error(used)
+        self.standard_error_: float = _pair_standard_error(used)
 
-    def _score_block(self, block: FeatureBlock) -> float:
-        return self._explain_block(block)[0]
-
-    def _explain_block(self, block: FeatureBlock) -> tuple[float, Mapping[str, Any]]:
+    def _score_block(self, block: FeatureBlock) -> tuple[float, Mapping[str, Any]]:
         if not (self.class_consistency or self.feature_variety):
             raise ValueError(
                 "class_consistency and feature_variety are both False: nothing is left "
@@ -236,11 +247,6 @@ class CCFV(TransferabilityEstimator):
                 return _collapsed(block, "of infinite energy in every case"), details
             score += float(np.log(variety))
         return score, details
-
-    @property
-    def needs_case_sample(self) -> bool:
-        """Whether the score looks at voxels of the whole case: feature variety does."""
-        return self.feature_variety
 
     def _with_case_sample(self, block: FeatureBlock) -> FeatureBlock:
         """Let the class sample tell of collapse where no whole-case sample was drawn."""
@@ -274,7 +280,7 @@ class CCFV(TransferabilityEstimator):
     def _variety(self, block: FeatureBlock, min_distance: float) -> dict[str, Any]:
         """Inverse energy of each case's whole sample, eq. (3) and (4)."""
         X, groups = block.case_sample
-        energies = case_energies(X, groups, s=self.s, min_distance=min_distance)
+        energies = _case_energies(X, groups, s=self.s, min_distance=min_distance)
         n_pairs = sum(e.n_pairs for e in energies.values())
         floored = sum(e.n_floored for e in energies.values()) / max(1, n_pairs)
         if self.feature_variety:
@@ -296,7 +302,9 @@ class CCFV(TransferabilityEstimator):
             "voxel_pairs": np.array([e.n_pairs for e in energies.values()]),
         }
 
-    def _check_energies(self, energies: Mapping[Any, PairEnergy], n_cases: int, where: str) -> None:
+    def _check_energies(
+        self, energies: Mapping[Any, _PairEnergy], n_cases: int, where: str
+    ) -> None:
         for case, energy in energies.items():
             if energy.energy <= 0:
                 raise ValueError(
@@ -320,15 +328,15 @@ class CCFV(TransferabilityEstimator):
     def _resample_block(
         self, block: FeatureBlock, details: Mapping[str, Any], weights: NDArray[np.intp]
     ) -> NDArray[np.float64]:
-        """From the distances and energies at hand; see `mean_over_pairs`."""
+        """From the distances and energies at hand; see `_mean_over_pairs`."""
         known = len(details.get("distances", {})) == len(details.get("consistency", {}))
         if not known or block.case_names is None:  # too many rows for a matrix
-            return each_or_nan(self._score_block, block, weights)
+            return super()._resample_block(block, details, weights)
         normalized, _ = self._normalized(self._with_case_sample(block))
         if self.normalize == "l2" and _is_axis(normalized.case_sample[0], self.min_distance):
             return np.full(len(weights), -np.inf)
         euclidean = self.class_consistency and self.distance == "wasserstein"
-        return resampled_ccfv(
+        return _resampled_ccfv(
             details,
             weights,
             {name: position for position, name in enumerate(block.case_names)},
@@ -386,3 +394,179 @@ def _collapsed(block: FeatureBlock, what: str) -> float:
         stacklevel=2,
     )
     return -np.inf
+
+
+class _PairEnergy(NamedTuple):
+    """Mean energy of the pairs of one sample, and how many sit on the floor or below."""
+
+    energy: float
+    n_floored: int
+    n_pairs: int
+
+
+def mean_pair_energy(X: NDArray[np.float64], *, s: float, min_distance: float) -> _PairEnergy:
+    """Mean over pairs of ``|x_a - x_b|**-s`` (``-log |x_a - x_b|`` for ``s = 0``).
+
+    Distances below `min_distance` count as this distance. Memory is that of one block.
+    """
+    X = X - X.mean(axis=0)
+    squares = np.einsum("ij,ij->i", X, X)
+    scale = float(np.sqrt(squares.max(initial=0.0)))
+    exact = min_distance < _GRAM_RESOLUTION * scale
+    floor = min_distance**2
+    # One product gives |x|^2 - 2 x.y + |y|^2: the squares are two more columns.
+    ones = np.ones((len(X), 1))
+    left = np.hstack([-2.0 * X, squares[:, None], ones])
+    right = np.hstack([X, ones, squares[:, None]])
+    total, n_floored, n = 0.0, 0, len(X)
+    for i in range(0, n, _BLOCK):
+        for j in range(i, n, _BLOCK):
+            rows, columns = slice(i, i + _BLOCK), slice(j, j + _BLOCK)
+            if exact:
+                D = cdist(X[rows], X[columns], "sqeuclidean")
+            else:
+                D = left[rows] @ right[columns].T
+            if i == j:
+                D = D[np.triu_indices(len(D), k=1)]
+            if D.size and D.min() <= floor:  # rarely, and it saves two passes over D
+                n_floored += int(np.count_nonzero(floor >= D))
+                np.maximum(D, floor, out=D)
+            total += _sum_of_energies(D, s)
+    n_pairs = n * (n - 1) // 2
+    return _PairEnergy(total / n_pairs, n_floored, n_pairs)
+
+
+def _case_energies(
+    X: NDArray[np.float64], groups: NDArray[np.generic], *, s: float, min_distance: float
+) -> dict[Any, _PairEnergy]:
+    """Energy of each case's sample; cases with a single row are left out."""
+    if len(groups) == 0:
+        return {}
+    cases, codes = np.unique(groups, return_inverse=True)
+    order = np.argsort(codes, kind="stable")
+    parts = np.split(order, np.cumsum(np.bincount(codes, minlength=len(cases)))[:-1])
+    return {
+        as_plain(case): mean_pair_energy(X[rows], s=s, min_distance=min_distance)
+        for case, rows in zip(cases, parts, strict=True)
+        if len(rows) > 1
+    }
+
+
+def _sum_of_energies(D: NDArray[np.float64], s: float) -> float:
+    """Sum over squared distances `D`, which it may overwrite."""
+    with np.errstate(divide="ignore", over="ignore"):
+        if s == 0:
+            return float(-0.5 * np.log(D, out=D).sum())
+        if s == 1:
+            return float(np.reciprocal(np.sqrt(D, out=D), out=D).sum())
+        return float(np.power(D, -s / 2, out=D).sum())
+
+
+def _pair_standard_error(details: Details) -> float:
+    """Estimate the standard error of the score from comparing some of the pairs of cases.
+
+    To first order the score moves by ``-dC/C`` in each layer, and C is a sum of means over
+    pairs. Layers and classes share pairs, so what a pair contributes is summed over them
+    before it is squared. Drawing without replacement takes ``1 - m/M`` off the variance of a
+    mean over m of M pairs.
+    """
+    influence = 0.0
+    for layer in details:
+        total = sum(layer.get("consistency", {}).values())
+        for label, D in layer.get("distances", {}).items():
+            chosen = np.isfinite(D) & (np.arange(len(D))[:, None] < np.arange(len(D)))
+            m, n_pairs = np.count_nonzero(chosen), layer["n_pairs"][label]
+            if m < n_pairs and total > 0:
+                scale = np.sqrt((1 - m / n_pairs) * m / (m - 1)) / (m * total)
+                deviation = np.where(chosen, D - layer["consistency"][label], 0.0)
+                influence = influence + scale * deviation
+    return float(np.sqrt(np.sum(np.square(influence)))) / max(1, len(details))
+
+
+def _diagnose_consistency(layers: Sequence[str], details: Details) -> dict[str, Any]:
+    """Return the fields ``classes``, ``cases`` and ``pairs`` of a `Diagnosis`."""
+    classes: list[ClassShare] = []
+    pairs: list[PairDistance] = []
+    ratios: dict[tuple[str, Any], list[float]] = defaultdict(list)
+    for name, layer in zip(layers, details, strict=True):
+        consistency = layer.get("consistency", {})
+        total = sum(consistency.values())
+        shares = [
+            ClassShare(name, label, distance, distance / total if total > 0 else 0.0)
+            for label, distance in consistency.items()
+        ]
+        classes += sorted(shares, key=lambda one: -one.distance)
+        for label, D in layer.get("distances", {}).items():
+            upper = np.where(np.tri(len(D), dtype=bool), np.nan, D)  # no case is far from itself
+            i, j = np.unravel_index(np.nanargmax(upper), D.shape)
+            farthest = (str(layer["cases"][i]), str(layer["cases"][j]))
+            pairs.append(PairDistance(name, label, farthest, float(D[i, j])))
+            for case, ratio in zip(layer["cases"], _ratios(D), strict=True):
+                if np.isfinite(ratio):
+                    ratios[str(case), label].append(float(ratio))
+    cases = [CaseShare(case, label, float(np.mean(r))) for (case, label), r in ratios.items()]
+    cases.sort(key=lambda one: -one.ratio)
+    return {"classes": tuple(classes), "cases": tuple(cases), "pairs": tuple(pairs)}
+
+
+def _ratios(D: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean distance of each case to the others over the median of these means."""
+    known = np.isfinite(D) & ~np.eye(len(D), dtype=bool)
+    counts = known.sum(axis=1)
+    sums = np.where(known, D, 0.0).sum(axis=1)
+    means = np.full(len(D), np.nan)
+    np.divide(sums, counts, out=means, where=counts > 0)
+    middle = float(np.nanmedian(means))
+    return means / middle if middle > 0 else np.where(np.isfinite(means), 1.0, np.nan)
+
+
+def _mean_over_pairs(D: NDArray[np.float64], weights: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Mean distance between two different cases, for each row of `weights`; NaN of no pair.
+
+    A U-statistic: ``sum_{i<j} w_i w_j D_ij / sum_{i<j} w_i w_j``. A case drawn twice is
+    still one case. Counting the pair of its copies, at distance zero, would take a share of
+    about ``1/N`` off every resample and move the whole interval below the score.
+    """
+    W = weights.astype(np.float64)
+    known = np.isfinite(D)
+    np.fill_diagonal(known, False)
+    sums = np.einsum("bi,bi->b", W @ np.where(known, D, 0.0), W)
+    counts = np.einsum("bi,bi->b", W @ known, W)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(counts > 0, sums / np.maximum(counts, 1.0), np.nan))
+
+
+def _mean_over_cases(values: NDArray[np.float64], weights: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Weighted mean of what each case has, NaN where no case is drawn."""
+    total = weights.sum(axis=1)
+    return np.asarray(np.where(total > 0, weights @ values / np.maximum(total, 1), np.nan))
+
+
+def _resampled_ccfv(
+    details: Mapping[str, Any],
+    weights: NDArray[np.intp],
+    positions: Mapping[Any, int],
+    *,
+    consistency: bool,
+    variety: bool,
+    rounding: float,
+    most_floored: float,
+) -> NDArray[np.float64]:
+    """Score of one layer for each resample."""
+    sampled = weights[:, [positions[case] for case in details["variety_cases"]]]
+    scores = np.zeros(len(weights))
+    collapsed = np.zeros(len(weights), dtype=bool)
+    if consistency:
+        W = weights[:, [positions[case] for case in details["cases"]]]
+        means = np.stack([_mean_over_pairs(D, W) for D in details["distances"].values()])
+        n_classes = np.isfinite(means).sum(axis=0)
+        total = np.where(n_classes > 0, np.nansum(means, axis=0), np.nan)
+        collapsed |= total <= rounding * n_classes
+        scores -= np.log(np.where(collapsed, 1.0, total))
+    n_pairs = sampled @ details["voxel_pairs"]
+    collapsed |= sampled @ details["floored_pairs"] > most_floored * np.maximum(n_pairs, 1)
+    if variety:
+        mean = _mean_over_cases(details["variety"], sampled)
+        collapsed |= mean == 0.0
+        scores += np.log(np.where(mean == 0.0, 1.0, mean))
+    return np.where(collapsed, -np.inf, scores)

@@ -15,9 +15,8 @@ from sklearn.utils import Tags
 from sklearn.utils.metaestimators import available_if
 
 from skte._sklearn import StrOptions, fit_context
-from skte.estimators._base import Features, Part, TransferabilityEstimator
+from skte.estimators._base import Diagnosis, EstimatorTags, Features, Part, TransferabilityEstimator
 from skte.estimators._ccfv import CCFV
-from skte.estimators._diagnosis import Diagnosis
 from skte.estimators._gbc import GBC
 from skte.estimators._logme import LogME
 from skte.estimators._transrate import TransRate
@@ -101,7 +100,6 @@ class Ensemble(TransferabilityEstimator):
     [-3.0, -2.0, -1.0]
     """
 
-    relative_to_bank: ClassVar[bool] = True
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **TransferabilityEstimator._parameter_constraints,
         "estimators": [Mapping, None],
@@ -160,21 +158,23 @@ class Ensemble(TransferabilityEstimator):
     score = available_if(_has_score)(TransferabilityEstimator.score)
 
     @property
+    def tags(self) -> EstimatorTags:
+        """What the members need between them."""
+        members = [member.tags for member in self._members().values()]
+        return EstimatorTags(
+            labels=any(tags.labels for tags in members),
+            source_head=any(tags.source_head for tags in members),
+            case_sample=any(tags.case_sample for tags in members),
+            joined_layers=any(tags.joined_layers for tags in members),
+            relative_to_bank=True,
+        )
+
+    @property
     def part_(self) -> Part:
         """What `combine` needs to know of the model this was fitted on."""
         if not hasattr(self, "estimators_"):
             raise NotFittedError("This Ensemble is not fitted: call fit first.")
         return {name: member.part_ for name, member in self.estimators_.items()}
-
-    @property
-    def needs_source_head(self) -> bool:
-        """Whether any member's score is one of the source head's probabilities."""
-        return any(member.needs_source_head for member in self._members().values())
-
-    @property
-    def needs_case_sample(self) -> bool:
-        """Whether any member's score looks at voxels of the whole case."""
-        return any(member.needs_case_sample for member in self._members().values())
 
     def resample_cases(self, X: FeatureSet | Sequence[CaseFeatures], weights: ArrayLike) -> Part:
         """Scores of the members, had other cases been labelled.
@@ -275,12 +275,8 @@ class Ensemble(TransferabilityEstimator):
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
-        members = self._members()
-        tags.target_tags.required = any(
-            member.__sklearn_tags__().target_tags.required for member in members.values()
-        )
         tags.input_tags.two_d_array = all(
-            member.__sklearn_tags__().input_tags.two_d_array for member in members.values()
+            member.__sklearn_tags__().input_tags.two_d_array for member in self._members().values()
         )
         return tags
 

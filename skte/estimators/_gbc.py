@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -13,11 +12,8 @@ from scipy.linalg import solve_triangular
 from scipy.special import logsumexp
 
 from skte._sklearn import Interval, StrOptions
-from skte.estimators._base import TransferabilityEstimator
-from skte.estimators._labels import encode_labels
-from skte.estimators._resample import each_or_nan
-from skte.estimators._resample_moments import fits_in_memory, scores_from_moments
-from skte.estimators._scaling import centred
+from skte.estimators._base import EstimatorTags, TransferabilityEstimator
+from skte.estimators._samples import centred, encode_labels
 from skte.exceptions import SaturatedScoreWarning, UnusableClassWarning
 from skte.features import ClassMoments, FeatureBlock
 
@@ -109,8 +105,6 @@ class GBC(TransferabilityEstimator):
     -6
     """
 
-    _accepts_moments: ClassVar[bool] = True
-    corrects_bias: ClassVar[bool] = True
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **TransferabilityEstimator._parameter_constraints,
         "n_components": [Interval(Integral, 1, None, closed="left"), None],
@@ -134,6 +128,11 @@ class GBC(TransferabilityEstimator):
         self.log = log
         self.min_variance = min_variance
 
+    @property
+    def tags(self) -> EstimatorTags:
+        """What the score needs and accepts."""
+        return EstimatorTags(moments=True, corrects_bias=True)
+
     def _score_block(self, block: FeatureBlock) -> float:
         _warn_single_rows(block)
         encode_labels(block.y)  # refuses a single class
@@ -147,13 +146,6 @@ class GBC(TransferabilityEstimator):
             Z, block.y, covariance=self.covariance, min_variance=self.min_variance
         )
         return self._overlap(D, block.label)
-
-    def _resample_block(
-        self, block: FeatureBlock, details: Mapping[str, Any], weights: NDArray[np.intp]
-    ) -> NDArray[np.float64]:
-        if block.moments_suffice and fits_in_memory(block, weights.shape[1]):
-            return scores_from_moments(self._score_moments, block, weights)
-        return each_or_nan(self._score_block, block, weights)
 
     def _score_moments(self, moments: ClassMoments) -> float:
         covariances = moments.scatters / moments.counts[:, None, None]

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skte._sklearn import StrOptions
-from skte.estimators._base import TransferabilityEstimator
-from skte.estimators._labels import encode_labels
-from skte.estimators._resample import each_or_nan
-from skte.estimators._resample_moments import fits_in_memory, scores_from_moments
-from skte.estimators._scaling import centred
+from skte.estimators._base import EstimatorTags, TransferabilityEstimator
+from skte.estimators._samples import centred, encode_labels
 from skte.exceptions import SaturatedScoreWarning
 from skte.features import ClassMoments, FeatureBlock
 
@@ -99,8 +95,6 @@ class HScore(TransferabilityEstimator):
     True
     """
 
-    _accepts_moments: ClassVar[bool] = True
-    corrects_bias: ClassVar[bool] = True
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **TransferabilityEstimator._parameter_constraints,
         "shrinkage": [StrOptions({"ledoit-wolf"}), None],
@@ -110,6 +104,11 @@ class HScore(TransferabilityEstimator):
         super().__init__(layer_reduction=layer_reduction)
         self.shrinkage = shrinkage
 
+    @property
+    def tags(self) -> EstimatorTags:
+        """What the score needs and accepts."""
+        return EstimatorTags(moments=self.shrinkage is None, corrects_bias=True)
+
     def _score_block(self, block: FeatureBlock) -> float:
         encode_labels(block.y)  # refuses a single class
         if self.shrinkage is None and block.moments_suffice:
@@ -118,20 +117,15 @@ class HScore(TransferabilityEstimator):
         self._warn_at_ceiling(score, len(np.unique(block.y)), block.label)
         return score
 
-    def _resample_block(
-        self, block: FeatureBlock, details: Mapping[str, Any], weights: NDArray[np.intp]
-    ) -> NDArray[np.float64]:
-        suffice = block.moments_suffice and fits_in_memory(block, weights.shape[1])
-        if self.shrinkage is None and suffice:
-            return scores_from_moments(self._score_moments, block, weights)
-        return each_or_nan(self._score_block, block, weights)
-
-    def _score_moments(self, moments: ClassMoments) -> float:
+    def _check_moments(self, moments: ClassMoments) -> ClassMoments:
         if self.shrinkage is not None:
             raise ValueError(
                 f"HScore(shrinkage={self.shrinkage!r}) needs fourth moments, which ClassMoments "
                 "do not hold. Pass features, or use shrinkage=None."
             )
+        return super()._check_moments(moments)
+
+    def _score_moments(self, moments: ClassMoments) -> float:
         score = _from_moments(moments)
         self._warn_at_ceiling(score, len(moments.classes), moments.label)
         return score

@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import xlogy
 
-from skte.estimators._floor import warn_at_floor
-from skte.estimators._head import SourceHeadEstimator
-from skte.estimators._labels import encode_labels
-from skte.estimators._resample import held_groups
+from skte.estimators._leep import SourceHeadEstimator
+from skte.estimators._resampling import held_groups
+from skte.estimators._samples import encode_labels, warn_at_floor
 from skte.features import FeatureBlock
 
 __all__ = ["NCE", "nce_score"]

@@ -14,12 +14,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
 from skte._sklearn import Interval, StrOptions
-from skte.estimators._base import TransferabilityEstimator
-from skte.estimators._floor import warn_at_floor
-from skte.estimators._labels import encode_labels
+from skte.estimators._base import EstimatorTags, TransferabilityEstimator
 from skte.estimators._leep import leep_score
-from skte.estimators._principal import principal_coordinates
-from skte.estimators._resample import each_or_nan, held_groups
+from skte.estimators._resampling import held_groups
+from skte.estimators._samples import centred, encode_labels, warn_at_floor
 from skte.exceptions import SaturatedScoreWarning
 from skte.features import FeatureBlock
 
@@ -29,6 +27,9 @@ __all__ = ["NLEEP", "nleep_score"]
 # the order of rows that coincide, and the k-means that starts it, can depend on the
 # last bit, and that on the order of rows and channels.
 _DECIMALS = 8
+
+
+_EPS = float(np.finfo(np.float64).eps)
 
 
 class NLEEP(TransferabilityEstimator):
@@ -112,7 +113,6 @@ class NLEEP(TransferabilityEstimator):
     True
     """
 
-    _warns_of_constants: ClassVar[bool] = True
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **TransferabilityEstimator._parameter_constraints,
         "variance": [Interval(Real, 0, 1, closed="right")],
@@ -135,6 +135,11 @@ class NLEEP(TransferabilityEstimator):
         self.n_components_per_class = n_components_per_class
         self.covariance = covariance
         self.random_state = random_state
+
+    @property
+    def tags(self) -> EstimatorTags:
+        """What the score needs and accepts."""
+        return EstimatorTags(warns_of_constants=True)
 
     def _score_block(self, block: FeatureBlock) -> float:
         score = nleep_score(
@@ -168,7 +173,7 @@ class NLEEP(TransferabilityEstimator):
         )
         y, cases = block.y[order], held_groups(block)[order]
         if mixture is None:
-            return each_or_nan(self._score_block, block, weights)
+            return super()._resample_block(block, details, weights)
         start = {
             "weights_init": mixture.fit(T).weights_,
             "means_init": mixture.means_,
@@ -281,3 +286,26 @@ def _mixture(
         )
     mixture = GaussianMixture(n_components, covariance_type=covariance, random_state=random_state)
     return T, order, mixture
+
+
+def principal_coordinates(X: NDArray[np.floating], variance: float) -> NDArray[np.float64]:
+    """Project features of unit total variance on the axes that hold `variance` of it.
+
+    Axes point to where their coordinates are skewed, which rows in any order tell: the
+    result depends on no scale, shift or rotation. Axes of equal variance, or with exactly
+    symmetric coordinates, stay ambiguous.
+    """
+    Z, _ = centred(X)
+    n, d = Z.shape
+    if not d:
+        return Z
+    Z *= np.sqrt(n / np.einsum("ij,ij->", Z, Z))
+    wide = d > n
+    eigenvalues, vectors = np.linalg.eigh(Z @ Z.T if wide else Z.T @ Z)
+    eigenvalues, vectors = eigenvalues[::-1], vectors[:, ::-1]
+    rank = int((eigenvalues > max(n, d) * _EPS * eigenvalues[0]).sum())
+    shares = np.cumsum(eigenvalues[:rank]) / eigenvalues[:rank].sum()
+    kept = min(rank, int(np.searchsorted(shares, variance, side="right")) + 1)
+    vectors = vectors[:, :kept]
+    T = vectors * np.sqrt(eigenvalues[:kept]) if wide else Z @ vectors
+    return np.asarray(T * np.where((T**3).sum(axis=0) < 0, -1.0, 1.0))

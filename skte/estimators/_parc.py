@@ -12,11 +12,9 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from skte._sklearn import Interval
-from skte.estimators._base import TransferabilityEstimator
-from skte.estimators._labels import encode_labels
-from skte.estimators._resample import held_groups
-from skte.estimators._scaling import unit_length
-from skte.estimators._subsample import canonical_subsample
+from skte.estimators._base import EstimatorTags, TransferabilityEstimator
+from skte.estimators._resampling import held_groups
+from skte.estimators._samples import canonical_subsample, encode_labels, unit_length
 from skte.exceptions import CollapsedFeaturesWarning
 from skte.features import FeatureBlock
 
@@ -103,7 +101,6 @@ class PARC(TransferabilityEstimator):
     True
     """
 
-    _warns_of_constants: ClassVar[bool] = True
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **TransferabilityEstimator._parameter_constraints,
         "max_samples": [Interval(Integral, 2, None, closed="left")],
@@ -116,6 +113,11 @@ class PARC(TransferabilityEstimator):
         super().__init__(layer_reduction=layer_reduction)
         self.max_samples = max_samples
         self.random_state = random_state
+
+    @property
+    def tags(self) -> EstimatorTags:
+        """What the score needs and accepts."""
+        return EstimatorTags(warns_of_constants=True)
 
     def _score_block(self, block: FeatureBlock) -> float:
         rows = canonical_subsample(

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import entr
 
-from skte.estimators._base import TransferabilityEstimator
-from skte.estimators._resample import each_or_nan
-from skte.estimators._scaling import unit_range
+from skte.estimators._base import EstimatorTags, TransferabilityEstimator
+from skte.estimators._samples import unit_range
 from skte.exceptions import CollapsedFeaturesWarning
 from skte.features import FeatureBlock
 
@@ -96,14 +95,12 @@ class RankMe(TransferabilityEstimator):
     True
     """
 
-    _needs_labels: ClassVar[bool] = False
-    _warns_of_constants: ClassVar[bool] = True
-    corrects_bias: ClassVar[bool] = True
-
     @property
-    def needs_case_sample(self) -> bool:
-        """Whether the score looks at voxels of the whole case: it does."""
-        return True
+    def tags(self) -> EstimatorTags:
+        """What the score needs and accepts."""
+        return EstimatorTags(
+            labels=False, case_sample=True, corrects_bias=True, warns_of_constants=True
+        )
 
     def _score_block(self, block: FeatureBlock) -> float:
         X, _ = block.case_sample
@@ -129,7 +126,7 @@ class RankMe(TransferabilityEstimator):
         X, groups = block.case_sample
         n, d = X.shape
         if d > n or 8 * weights.shape[1] * d**2 > _MOST_BYTES:
-            return each_or_nan(self._score_block, block, weights)
+            return super()._resample_block(block, details, weights)
         Z, _ = unit_range(X)
         counts = np.bincount(np.asarray(groups, dtype=np.intp), minlength=weights.shape[1])
         parts = np.split(Z[np.argsort(groups, kind="stable")], np.cumsum(counts)[:-1])

@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
 from skte._sklearn import Interval
-from skte.estimators._base import TransferabilityEstimator
+from skte.estimators._base import EstimatorTags, TransferabilityEstimator
 from skte.estimators._ccfv import CCFV
-from skte.estimators._consistency import case_codes, fitted_gaussians
-from skte.estimators._gaussian import Gaussians, pairwise_wasserstein
-from skte.estimators._labels import as_plain, encode_labels
-from skte.estimators._resample import each_or_nan
-from skte.estimators._scaling import unit_range
+from skte.estimators._consistency import (
+    Gaussians,
+    case_codes,
+    fitted_gaussians,
+    pairwise_wasserstein,
+)
+from skte.estimators._samples import as_plain, encode_labels, unit_range
 from skte.exceptions import CollapsedFeaturesWarning, UnusableClassWarning
 from skte.features import FeatureBlock
 
@@ -126,7 +128,6 @@ class RCFV(TransferabilityEstimator):
     True
     """
 
-    _warns_of_constants: ClassVar[bool] = True
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **TransferabilityEstimator._parameter_constraints,
         "min_distance": [Interval(Real, 0, None, closed="left")],
@@ -137,21 +138,18 @@ class RCFV(TransferabilityEstimator):
         self.min_distance = min_distance
 
     @property
-    def needs_case_sample(self) -> bool:
-        """Whether the score looks at voxels of the whole case: feature variety does."""
-        return True
+    def tags(self) -> EstimatorTags:
+        """What the score needs and accepts."""
+        return EstimatorTags(case_sample=True, warns_of_constants=True)
 
     @property
     def _variety(self) -> CCFV:
         return CCFV(class_consistency=False, min_distance=self.min_distance)
 
-    def _score_block(self, block: FeatureBlock) -> float:
-        return self._explain_block(block)[0]
-
-    def _explain_block(self, block: FeatureBlock) -> tuple[float, Mapping[str, Any]]:
+    def _score_block(self, block: FeatureBlock) -> tuple[float, Mapping[str, Any]]:
         labels, _ = encode_labels(block.y)  # refuses a single class
         self._check_case_sample(block)
-        variety, parts = self._variety._explain_block(block)
+        variety, parts = self._variety._score_block(block)
         details = dict(parts)
         _, codes = case_codes(block)
         block, exponent = _scaled(block)
@@ -199,7 +197,7 @@ class RCFV(TransferabilityEstimator):
     ) -> Array:
         """From the distances and energies at hand."""
         if "pairs" not in details:
-            return each_or_nan(self._score_block, block, weights)
+            return super()._resample_block(block, details, weights)
         scores = np.array(self._variety._resample_block(block, details, weights))
         held = np.unique(np.asarray(block.groups, dtype=np.intp))
         for b in np.flatnonzero(np.isfinite(scores)):

@@ -11,10 +11,8 @@ from scipy.spatial.distance import cdist
 from scipy.special import log_softmax
 
 from skte._sklearn import Interval, StrOptions
-from skte.estimators._base import TransferabilityEstimator
-from skte.estimators._floor import label_entropy, warn_at_floor
-from skte.estimators._labels import encode_labels
-from skte.estimators._scaling import centred
+from skte.estimators._base import EstimatorTags, TransferabilityEstimator
+from skte.estimators._samples import centred, encode_labels, label_entropy, warn_at_floor
 from skte.features import FeatureBlock
 
 __all__ = ["SFDA", "sfda_score"]
@@ -113,8 +111,6 @@ class SFDA(TransferabilityEstimator):
     True
     """
 
-    corrects_bias: ClassVar[bool] = True
-    _warns_of_constants: ClassVar[bool] = True
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **TransferabilityEstimator._parameter_constraints,
         "a": [Interval(Real, 0, None, closed="neither")],
@@ -127,6 +123,11 @@ class SFDA(TransferabilityEstimator):
         super().__init__(layer_reduction=layer_reduction)
         self.a = a
         self.normalize = normalize
+
+    @property
+    def tags(self) -> EstimatorTags:
+        """What the score needs and accepts."""
+        return EstimatorTags(corrects_bias=True, warns_of_constants=True)
 
     def _spread_bounds(self) -> tuple[float, float]:
         # Below, lambda is 1 and all shape is shrunk away; above, it is at its least.

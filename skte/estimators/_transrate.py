@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from numbers import Real
 from typing import Any, ClassVar
 
@@ -10,11 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skte._sklearn import Interval, StrOptions
-from skte.estimators._base import TransferabilityEstimator
-from skte.estimators._labels import encode_labels
-from skte.estimators._resample import each_or_nan
-from skte.estimators._resample_moments import fits_in_memory, scores_from_moments
-from skte.estimators._scaling import centred
+from skte.estimators._base import EstimatorTags, TransferabilityEstimator
+from skte.estimators._samples import centred, encode_labels
 from skte.features import ClassMoments, FeatureBlock
 
 __all__ = ["TransRate", "transrate_score"]
@@ -95,8 +92,6 @@ class TransRate(TransferabilityEstimator):
     True
     """
 
-    _accepts_moments: ClassVar[bool] = True
-    corrects_bias: ClassVar[bool] = True
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **TransferabilityEstimator._parameter_constraints,
         "eps": [Interval(Real, 0, None, closed="neither")],
@@ -110,6 +105,11 @@ class TransRate(TransferabilityEstimator):
         self.eps = eps
         self.normalize = normalize
 
+    @property
+    def tags(self) -> EstimatorTags:
+        """What the score needs and accepts."""
+        return EstimatorTags(moments=True, corrects_bias=True)
+
     def _spread_bounds(self) -> tuple[float, float]:
         if self.normalize == "trace":
             return 0.0, np.inf
@@ -120,13 +120,6 @@ class TransRate(TransferabilityEstimator):
             encode_labels(block.y)  # refuses a single class
             return self._score_moments(block.moments)
         return transrate_score(block.X, block.y, eps=self.eps, normalize=self.normalize)
-
-    def _resample_block(
-        self, block: FeatureBlock, details: Mapping[str, Any], weights: NDArray[np.intp]
-    ) -> NDArray[np.float64]:
-        if block.moments_suffice and fits_in_memory(block, weights.shape[1]):
-            return scores_from_moments(self._score_moments, block, weights)
-        return each_or_nan(self._score_block, block, weights)
 
     def _score_moments(self, moments: ClassMoments) -> float:
         return _from_moments(moments, self.eps, self.normalize)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, overload
 
 import numpy as np
@@ -63,6 +63,7 @@ class FeatureSet(Sequence[CaseFeatures]):
         self.cases: tuple[CaseFeatures, ...] = tuple(cases)
         self.name = name
         self._blocks: list[FeatureBlock] | None = None
+        self._joined: FeatureBlock | None = None
         self._check()
         self.layer_names: tuple[str, ...] = tuple(self.cases[0].layers)
         self.case_ids: tuple[str, ...] = tuple(case.case_id for case in self.cases)
@@ -142,8 +143,31 @@ class FeatureSet(Sequence[CaseFeatures]):
             ]
         return list(self._blocks)
 
+    def joined_block(self) -> FeatureBlock:
+        """Return all layers side by side, at the voxels that every layer holds.
+
+        Layers near the bottleneck hold a prefix of each class's sample, so that is what is
+        taken of the other layers.
+
+        Returns
+        -------
+        FeatureBlock
+            Its name is that of the layer, or the names of all layers joined by " + ".
+
+        Raises
+        ------
+        ValueError
+            If the layers of a case hold the classes in different orders.
+        """
+        if len(self.layer_names) == 1:
+            return self.blocks()[0]
+        if self._joined is None:
+            name = " + ".join(self.layer_names)
+            self._joined = _stack([_joined(case) for case in self.cases], name, self.case_ids)
+        return self._joined
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_blocks": None}  # they can be made again
+        return {**self.__dict__, "_blocks": None, "_joined": None}  # they can be made again
 
     def posterior_block(self) -> FeatureBlock:
         """Return the source head's class probabilities at the class sample.
@@ -220,6 +244,28 @@ class FeatureSet(Sequence[CaseFeatures]):
 
 def _widths(case: CaseFeatures) -> dict[str, int]:
     return {name: int(sample.X.shape[1]) for name, sample in case.layers.items()}
+
+
+def _joined(case: CaseFeatures) -> LayerSample:
+    """All layers of a case side by side, at the rows of each class that all of them hold."""
+    samples = list(case.layers.values())
+    counts = [Counter(sample.y.tolist()) for sample in samples]
+    common = {label: min(count[label] for count in counts) for label in counts[0]}
+    rows = [_first_rows(sample.y, common) for sample in samples]
+    labels = [sample.y[kept] for sample, kept in zip(samples, rows, strict=True)]
+    if not all(np.array_equal(labels[0], other) for other in labels[1:]):
+        raise ValueError(
+            f"Case {case.case_id!r}: its layers hold classes in different orders, so their rows "
+            "are not the same voxels and cannot be joined."
+        )
+    X = np.hstack([sample.X[kept] for sample, kept in zip(samples, rows, strict=True)])
+    return LayerSample(X, labels[0], X[:0])
+
+
+def _first_rows(y: NDArray[Any], wanted: Mapping[Any, int]) -> NDArray[np.intp]:
+    """Positions of the first rows of each class, in order."""
+    parts = [np.flatnonzero(y == label)[:n] for label, n in wanted.items()]
+    return np.sort(np.concatenate([np.zeros(0, dtype=np.intp), *parts]))
 
 
 def _slice(block: FeatureBlock, group: object, position: int) -> LayerSample:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from skte.estimators import CCFV, GBC, LEEP, RCFV, HScore, LogME, TransRate
-from skte.estimators._gaussian import PAIRWISE_DISTANCES, Gaussians
+from skte.estimators._consistency import PAIRWISE_DISTANCES, Gaussians
 from skte.exceptions import UnusableClassWarning
 from skte.features import CaseFeatures, ClassMoments, FeatureBlock, FeatureSet, LayerSample
 

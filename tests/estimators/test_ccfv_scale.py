@@ -8,7 +8,7 @@ import pytest
 
 from skte import CCFV, FeatureBlock, FeatureSet
 from skte.estimators import Diagnosis
-from skte.estimators._energy import mean_pair_energy
+from skte.estimators._ccfv import mean_pair_energy
 from skte.features import CaseFeatures, LayerSample
 from tests.estimator_problems import make_problem
 

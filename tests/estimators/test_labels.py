@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from skte.estimators._labels import encode_labels
-from skte.estimators._scaling import centred, unit_range
+from skte.estimators._samples import centred, encode_labels, unit_range
 
 
 @pytest.mark.parametrize("y", [[7, 0, 2, 7], [-1, 5, 5, 3], ["b", "a", "c", "a"], [0.0, 2.0, 2.0]])

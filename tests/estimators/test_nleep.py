@@ -9,7 +9,7 @@ import pytest
 from sklearn.decomposition import PCA
 
 from skte.estimators import NLEEP, nleep_score
-from skte.estimators._principal import principal_coordinates
+from skte.estimators._nleep import principal_coordinates
 from skte.exceptions import SaturatedScoreWarning
 from tests.estimator_problems import Problem, make_problem
 

@@ -25,7 +25,7 @@ from skte.estimators import (
     TransferabilityEstimator,
     TransRate,
 )
-from skte.estimators import _resample_moments as moments_module
+from skte.estimators import _resampling as moments_module
 from skte.features import CaseFeatures, ClassMoments, FeatureSet, LayerSample
 from tests.estimator_problems import VARIANTS, as_feature_set, make_problem
 
@@ -161,13 +161,14 @@ class TestNeighbors:
     def test_rows_with_few_kept_neighbours_are_searched_again(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from skte.estimators import _resample_neighbors
+        # So few that rows must be searched again: no public sample of a test's size does.
+        from skte.estimators import _knn
 
         features = problem_set(KNN(), n_rows=6)
         knn = KNN(n_neighbors=2).fit(features)
         expected = knn.resample_cases(features, LEAVE_ONE_OUT)["score"]
-        monkeypatch.setattr(_resample_neighbors, "_KEPT", 3)
-        monkeypatch.setattr(_resample_neighbors, "max", lambda *sizes: min(sizes), raising=False)
+        monkeypatch.setattr(_knn, "_KEPT", 3)
+        monkeypatch.setattr(_knn, "max", lambda *sizes: min(sizes), raising=False)
         np.testing.assert_allclose(
             knn.resample_cases(features, LEAVE_ONE_OUT)["score"], expected, rtol=1e-12
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from skte.estimators._subsample import canonical_subsample
+from skte.estimators._samples import canonical_subsample
 
 
 @pytest.fixture
