@@ -24,7 +24,13 @@ from skte.estimators._resampling import (
     fits_in_memory,
     scores_from_moments,
 )
-from skte.estimators._samples import warn_if_constant, warn_if_subnormal, warn_outside_spread
+from skte.estimators._samples import (
+    Array,
+    Ints,
+    warn_if_constant,
+    warn_if_subnormal,
+    warn_outside_spread,
+)
 from skte.features import CaseFeatures, ClassMoments, FeatureBlock, FeatureSet
 
 __all__ = ["Diagnosis", "EstimatorTags", "TransferabilityEstimator"]
@@ -32,8 +38,10 @@ __all__ = ["Diagnosis", "EstimatorTags", "TransferabilityEstimator"]
 Features = ArrayLike | FeatureSet | FeatureBlock | ClassMoments | Sequence[CaseFeatures]
 #: What ``combine`` needs to know of one model.
 Part = Mapping[str, Any]
+#: What the score of one layer is made of.
+Details = Mapping[str, Any]
 #: Of one layer, and what it is made of, for estimators that report it.
-Scored = float | tuple[float, Mapping[str, Any]]
+Scored = float | tuple[float, Details]
 #: Outliers shown by a printed diagnosis.
 _SHOWN = 5
 
@@ -87,10 +95,9 @@ class EstimatorTags:
 class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
     """Base class of all transferability estimators. Higher is better.
 
-    A score is a statistic of a sample: ``est.score(X, y)`` equals
-    ``clone(est).fit(X, y).score_``. Subclasses implement one pure method,
-    ``_score_block``, for one layer; this class opens the doors (arrays, a
-    `FeatureBlock`, a `FeatureSet`), loops over layers and reduces.
+    A score is a statistic of a sample: ``est.score(X, y)`` equals ``clone(est).fit(X, y).score_``.
+    Subclasses implement one pure method, ``_score_block``, for one layer; this class opens the
+    doors (arrays, a `FeatureBlock`, a `FeatureSet`), loops over layers and reduces.
 
     Parameters
     ----------
@@ -115,6 +122,8 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "layer_reduction": [StrOptions({"mean", "last"})]
     }
+    #: What `tags` are, for estimators whose tags do not depend on their parameters.
+    _tags: ClassVar[EstimatorTags] = EstimatorTags()
     #: For estimators whose own ``__init__`` leaves the parameter out.
     layer_reduction: str = "mean"
 
@@ -151,7 +160,7 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
         self.layer_names_: tuple[str, ...] = _layer_names(blocks)
         self._warn_of_what_says_nothing(blocks)
         explained = [self._explain(block) for block in blocks]
-        self.layer_scores_: NDArray[np.float64] = np.array([score for score, _ in explained])
+        self.layer_scores_: Array = np.array([score for score, _ in explained])
         self.layer_details_: tuple[Mapping[str, Any], ...] = tuple(d for _, d in explained)
         self.score_: float = self._reduce_layers(self.layer_scores_)
         self._summarise()
@@ -197,19 +206,18 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
     @property
     def tags(self) -> EstimatorTags:
         """What the score needs and accepts, with the parameters as they are."""
-        return EstimatorTags()
+        return self._tags
 
     @property
     def part_(self) -> Part:
         """What `combine` needs to know of the model this was fitted on."""
         return {"score": self.score()}
 
-    def combine(self, parts: Sequence[Part]) -> NDArray[np.float64]:
+    def combine(self, parts: Sequence[Part]) -> Array:
         """Scores of the models of a bank, from what was learnt of each of them.
 
-        Most scores stand alone, and this returns them as they are. Those that are
-        defined relative to the other models (a mean rank, a min-max scaling over the
-        bank) are computed here.
+        Most scores stand alone, and this returns them as they are. Those that are defined relative
+        to the other models (a mean rank, a min-max scaling over the bank) are computed here.
 
         Parameters
         ----------
@@ -302,22 +310,20 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
     def _summarise(self) -> None:
         """Set further attributes from those of the layers, at the end of ``fit``."""
 
-    def _explain(self, block: FeatureBlock | ClassMoments) -> tuple[float, Mapping[str, Any]]:
+    def _explain(self, block: FeatureBlock | ClassMoments) -> tuple[float, Details]:
         if isinstance(block, ClassMoments):
             return self._score_moments(block), {}
         scored = self._score_block(block)
         return scored if isinstance(scored, tuple) else (scored, {})
 
-    def _resample_block(
-        self, block: FeatureBlock, details: Mapping[str, Any], weights: NDArray[np.intp]
-    ) -> NDArray[np.float64]:
+    def _resample_block(self, block: FeatureBlock, details: Details, weights: Ints) -> Array:
         """Score of one layer for each row of `weights`: from moments, or else of the rows drawn."""
         moments_suffice = self.tags.moments and block.moments_suffice
         if moments_suffice and fits_in_memory(block, weights.shape[1]):
             return scores_from_moments(self._score_moments, block, weights)
         return each_or_nan(lambda drawn: self._explain(drawn)[0], block, weights)
 
-    def _reduce_layers(self, scores: NDArray[np.float64]) -> float:
+    def _reduce_layers(self, scores: Array) -> float:
         return float(scores[-1] if self.layer_reduction == "last" else scores.mean())
 
     def _spread_bounds(self) -> tuple[float, float]:

@@ -17,19 +17,18 @@ from skte._sklearn import Interval, StrOptions
 from skte.estimators._base import (
     CaseShare,
     ClassShare,
+    Details,
     Diagnosis,
     EstimatorTags,
     PairDistance,
     TransferabilityEstimator,
 )
 from skte.estimators._consistency import PAIRWISE_DISTANCES, case_codes, class_distances
-from skte.estimators._samples import as_plain, unit_length
+from skte.estimators._samples import Array, Ints, as_plain, unit_length
 from skte.exceptions import CollapsedFeaturesWarning, UnusableClassWarning
 from skte.features import FeatureBlock
 
 __all__ = ["CCFV"]
-
-Details = Sequence[Mapping[str, Any]]
 
 _WARN_FLOORED = 0.01
 _COLLAPSED = 0.5
@@ -48,9 +47,8 @@ _GRAM_RESOLUTION = 1e-4
 class CCFV(TransferabilityEstimator):
     r"""Class Consistency and Feature Variety (CC-FV).
 
-    A good source model gives voxels of one class alike features in every case
-    (*class consistency*) while features as a whole stay diverse (*feature
-    variety*)::
+    A good source model gives voxels of one class alike features in every case (*class consistency*)
+    while features as a whole stay diverse (*feature variety*)::
 
         T = mean over layers of log(F_v / C_cons)
 
@@ -64,11 +62,10 @@ class CCFV(TransferabilityEstimator):
         Distance between the Gaussians of a class in two cases. The others serve
         the paper's ablation; they add a ridge of 1e-6 of the mean variance.
     normalize : {"l2"} or None, default="l2"
-        "l2" puts every feature vector on the unit sphere, for both terms, which
-        makes the score invariant to the features' scale. None takes them as they
-        come; ``C_cons`` then uses *all* labelled voxels where their moments were
-        extracted. (Moments are of features as they come, and cannot be normalised
-        voxel by voxel: with "l2", both terms use the sampled voxels.)
+        "l2" puts every feature vector on the unit sphere, for both terms, which makes the score
+        invariant to the features' scale. None takes them as they come; ``C_cons`` then uses *all*
+        labelled voxels where their moments were extracted. (Moments are of features as they come,
+        and cannot be normalised voxel by voxel: with "l2", both terms use the sampled voxels.)
     s : float, default=1.0
         Power of the energy, ``|v_a - v_b|**-s``; 0 is the logarithmic energy, which
         must be positive (features closer than 1 on average) to be inverted: on the
@@ -83,9 +80,8 @@ class CCFV(TransferabilityEstimator):
         Distances in the energy are floored here: on the unit sphere as it is,
         with ``normalize=None`` times the root-mean-square norm of the features.
     n_pairs : int, optional
-        Pairs of cases compared for each class, drawn at random; ``standard_error_``
-        tells what that costs. Default: all pairs, whose number grows with the square
-        of the cases.
+        Pairs of cases compared for each class, drawn at random; ``standard_error_`` tells what that
+        costs. Default: all pairs, whose number grows with the square of the cases.
     random_state : int, default=0
         Seed of the pairs, for `n_pairs`. They are drawn by the names of the cases, so
         that all models and layers are compared on the same ones.
@@ -104,23 +100,21 @@ class CCFV(TransferabilityEstimator):
     layer_names_ : tuple of str
         Names of the layers.
     layer_details_ : tuple of dict
-        For each layer: ``consistency`` (mapping of label to mean distance),
-        ``distances`` (mapping of label to the matrix of distances between cases,
-        NaN where a case lacks the class or a pair was not compared; left out where
-        more than 512 rows are cases of their own), ``cases`` (the case of each row of
-        the matrices), ``n_pairs`` (mapping of label to the pairs there are),
-        ``variety`` (inverse energies, for the cases in ``variety_cases``),
-        ``floored`` (share of pairs of voxels on the energy's floor; ``floored_pairs`` of
-        ``voxel_pairs`` in each case).
+        For each layer: ``consistency`` (mapping of label to mean distance), ``distances`` (mapping
+        of label to the matrix of distances between cases, NaN where a case lacks the class or a
+        pair was not compared; left out where more than 512 rows are cases of their own), ``cases``
+        (the case of each row of the matrices), ``n_pairs`` (mapping of label to the pairs there
+        are), ``variety`` (inverse energies, for the cases in ``variety_cases``), ``floored`` (share
+        of pairs of voxels on the energy's floor; ``floored_pairs`` of ``voxel_pairs`` in each
+        case).
     n_features_in_ : int
         Number of channels, when fitted on an array.
 
     Warns
     -----
     CollapsedFeaturesWarning
-        When more than 1 % of the pairs sit on the energy's floor. Above half, or
-        when no class differs between any two cases, the layer is collapsed and
-        scores ``-inf``.
+        When more than 1 % of the pairs sit on the energy's floor. Above half, or when no class
+        differs between any two cases, the layer is collapsed and scores ``-inf``.
     UnusableClassWarning
         When a class is left out because fewer than two cases hold it.
 
@@ -219,7 +213,7 @@ class CCFV(TransferabilityEstimator):
         used = self.layer_details_[-1:] if self.layer_reduction == "last" else self.layer_details_
         self.standard_error_: float = _pair_standard_error(used)
 
-    def _score_block(self, block: FeatureBlock) -> tuple[float, Mapping[str, Any]]:
+    def _score_block(self, block: FeatureBlock) -> tuple[float, Details]:
         if not (self.class_consistency or self.feature_variety):
             raise ValueError(
                 "class_consistency and feature_variety are both False: nothing is left "
@@ -325,9 +319,7 @@ class CCFV(TransferabilityEstimator):
                 stacklevel=2,
             )
 
-    def _resample_block(
-        self, block: FeatureBlock, details: Mapping[str, Any], weights: NDArray[np.intp]
-    ) -> NDArray[np.float64]:
+    def _resample_block(self, block: FeatureBlock, details: Details, weights: Ints) -> Array:
         """From the distances and energies at hand; see `_mean_over_pairs`."""
         known = len(details.get("distances", {})) == len(details.get("consistency", {}))
         if not known or block.case_names is None:  # too many rows for a matrix
@@ -369,7 +361,7 @@ class CCFV(TransferabilityEstimator):
         }
 
 
-def _spread(X: NDArray[np.float64]) -> float:
+def _spread(X: Array) -> float:
     """Root mean squared distance of features from their mean."""
     return float(np.sqrt(X.var(axis=0).sum()))
 
@@ -378,7 +370,7 @@ def _names(block: FeatureBlock, cases: list[Any]) -> list[Any]:
     return cases if block.case_names is None else [block.case_name(case) for case in cases]
 
 
-def _is_axis(X: NDArray[np.float64], min_distance: float) -> bool:
+def _is_axis(X: Array, min_distance: float) -> bool:
     """Tell whether unit vectors are one vector or its negative, up to the floor.
 
     One-dimensional features end like this, and half of their pairs may be far apart.
@@ -404,7 +396,7 @@ class _PairEnergy(NamedTuple):
     n_pairs: int
 
 
-def mean_pair_energy(X: NDArray[np.float64], *, s: float, min_distance: float) -> _PairEnergy:
+def mean_pair_energy(X: Array, *, s: float, min_distance: float) -> _PairEnergy:
     """Mean over pairs of ``|x_a - x_b|**-s`` (``-log |x_a - x_b|`` for ``s = 0``).
 
     Distances below `min_distance` count as this distance. Memory is that of one block.
@@ -437,7 +429,7 @@ def mean_pair_energy(X: NDArray[np.float64], *, s: float, min_distance: float) -
 
 
 def _case_energies(
-    X: NDArray[np.float64], groups: NDArray[np.generic], *, s: float, min_distance: float
+    X: Array, groups: NDArray[np.generic], *, s: float, min_distance: float
 ) -> dict[Any, _PairEnergy]:
     """Energy of each case's sample; cases with a single row are left out."""
     if len(groups) == 0:
@@ -452,7 +444,7 @@ def _case_energies(
     }
 
 
-def _sum_of_energies(D: NDArray[np.float64], s: float) -> float:
+def _sum_of_energies(D: Array, s: float) -> float:
     """Sum over squared distances `D`, which it may overwrite."""
     with np.errstate(divide="ignore", over="ignore"):
         if s == 0:
@@ -462,7 +454,7 @@ def _sum_of_energies(D: NDArray[np.float64], s: float) -> float:
         return float(np.power(D, -s / 2, out=D).sum())
 
 
-def _pair_standard_error(details: Details) -> float:
+def _pair_standard_error(details: Sequence[Details]) -> float:
     """Estimate the standard error of the score from comparing some of the pairs of cases.
 
     To first order the score moves by ``-dC/C`` in each layer, and C is a sum of means over
@@ -483,7 +475,7 @@ def _pair_standard_error(details: Details) -> float:
     return float(np.sqrt(np.sum(np.square(influence)))) / max(1, len(details))
 
 
-def _diagnose_consistency(layers: Sequence[str], details: Details) -> dict[str, Any]:
+def _diagnose_consistency(layers: Sequence[str], details: Sequence[Details]) -> dict[str, Any]:
     """Return the fields ``classes``, ``cases`` and ``pairs`` of a `Diagnosis`."""
     classes: list[ClassShare] = []
     pairs: list[PairDistance] = []
@@ -509,7 +501,7 @@ def _diagnose_consistency(layers: Sequence[str], details: Details) -> dict[str, 
     return {"classes": tuple(classes), "cases": tuple(cases), "pairs": tuple(pairs)}
 
 
-def _ratios(D: NDArray[np.float64]) -> NDArray[np.float64]:
+def _ratios(D: Array) -> Array:
     """Mean distance of each case to the others over the median of these means."""
     known = np.isfinite(D) & ~np.eye(len(D), dtype=bool)
     counts = known.sum(axis=1)
@@ -520,7 +512,7 @@ def _ratios(D: NDArray[np.float64]) -> NDArray[np.float64]:
     return means / middle if middle > 0 else np.where(np.isfinite(means), 1.0, np.nan)
 
 
-def _mean_over_pairs(D: NDArray[np.float64], weights: NDArray[np.intp]) -> NDArray[np.float64]:
+def _mean_over_pairs(D: Array, weights: Ints) -> Array:
     """Mean distance between two different cases, for each row of `weights`; NaN of no pair.
 
     A U-statistic: ``sum_{i<j} w_i w_j D_ij / sum_{i<j} w_i w_j``. A case drawn twice is
@@ -536,22 +528,22 @@ def _mean_over_pairs(D: NDArray[np.float64], weights: NDArray[np.intp]) -> NDArr
         return np.asarray(np.where(counts > 0, sums / np.maximum(counts, 1.0), np.nan))
 
 
-def _mean_over_cases(values: NDArray[np.float64], weights: NDArray[np.intp]) -> NDArray[np.float64]:
+def _mean_over_cases(values: Array, weights: Ints) -> Array:
     """Weighted mean of what each case has, NaN where no case is drawn."""
     total = weights.sum(axis=1)
     return np.asarray(np.where(total > 0, weights @ values / np.maximum(total, 1), np.nan))
 
 
 def _resampled_ccfv(
-    details: Mapping[str, Any],
-    weights: NDArray[np.intp],
+    details: Details,
+    weights: Ints,
     positions: Mapping[Any, int],
     *,
     consistency: bool,
     variety: bool,
     rounding: float,
     most_floored: float,
-) -> NDArray[np.float64]:
+) -> Array:
     """Score of one layer for each resample."""
     sampled = weights[:, [positions[case] for case in details["variety_cases"]]]
     scores = np.zeros(len(weights))

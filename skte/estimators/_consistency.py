@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-from skte.estimators._samples import as_plain
+from skte.estimators._samples import Array, Ints, as_plain
 from skte.exceptions import UnusableClassWarning
 from skte.features import ClassMoments, FeatureBlock
 
@@ -26,7 +26,6 @@ __all__ = [
     "pairwise_wasserstein",
 ]
 
-Pairs = NDArray[np.intp]
 
 # Without groups every row is a case; beyond this the pairs take too long.
 _MAX_CASES = 10_000
@@ -45,11 +44,11 @@ class CaseDistances:
     """Distances between the cases that hold one class."""
 
     mean: float
-    pairs: NDArray[np.intp]
-    values: NDArray[np.float64]
+    pairs: Ints
+    values: Array
     n_pairs: int
 
-    def matrix(self, n_cases: int) -> NDArray[np.float64]:
+    def matrix(self, n_cases: int) -> Array:
         """Symmetric matrix of shape (n_cases, n_cases); NaN where nothing was compared."""
         D = np.full((n_cases, n_cases), np.nan)
         i, j = self.pairs.T
@@ -59,7 +58,7 @@ class CaseDistances:
         return D
 
 
-def case_codes(block: FeatureBlock) -> tuple[NDArray[np.generic], NDArray[np.intp]]:
+def case_codes(block: FeatureBlock) -> tuple[NDArray[np.generic], Ints]:
     """Find the cases of a block and the position of each row's case among them."""
     if block.groups is not None:
         cases, codes = np.unique(block.groups, return_inverse=True)
@@ -80,7 +79,7 @@ def case_codes(block: FeatureBlock) -> tuple[NDArray[np.generic], NDArray[np.int
 
 def class_distances(
     block: FeatureBlock,
-    codes: NDArray[np.intp],
+    codes: Ints,
     names: Sequence[object],
     *,
     distance: str,
@@ -140,9 +139,7 @@ def _check_usable(
         )
 
 
-def fitted_gaussians(
-    block: FeatureBlock, codes: NDArray[np.intp], label: Any
-) -> tuple[NDArray[np.intp], Gaussians]:
+def fitted_gaussians(block: FeatureBlock, codes: Ints, label: Any) -> tuple[Ints, Gaussians]:
     """Find the cases that hold a class, and fit its Gaussian in each."""
     if block.case_moments is not None:
         holds = [label in part.classes for part in block.case_moments]
@@ -157,7 +154,7 @@ def fitted_gaussians(
     return present, Gaussians.from_samples(np.split(X, starts[1:]))
 
 
-def _pair_order(names: Sequence[object], random_state: int) -> NDArray[np.intp]:
+def _pair_order(names: Sequence[object], random_state: int) -> Ints:
     """All pairs of cases in random order, shape (n_pairs, 2)."""
     digests = [sha256(f"{random_state} {name}".encode()).digest()[:8] for name in names]
     keys = np.frombuffer(b"".join(digests), dtype=np.uint64)
@@ -169,13 +166,8 @@ def _pair_order(names: Sequence[object], random_state: int) -> NDArray[np.intp]:
     return np.stack([i[order], j[order]], axis=1)
 
 
-def _choose_pairs(
-    n_present: int,
-    present: NDArray[np.intp],
-    order: NDArray[np.intp] | None,
-    n_pairs: int | None,
-) -> NDArray[np.intp]:
-    """Pairs to compare, as positions in `present`, ordered by the first."""
+def _choose_pairs(n_present: int, present: Ints, order: Ints | None, n_pairs: int | None) -> Ints:
+    """Ints to compare, as positions in `present`, ordered by the first."""
     if order is None:
         return np.stack(np.triu_indices(n_present, k=1), axis=1)
     usable = order[np.isin(order, present).all(axis=1)][:n_pairs]
@@ -183,7 +175,7 @@ def _choose_pairs(
     return np.asarray(positions[np.lexsort(positions.T[::-1])])
 
 
-def _between_points(X: NDArray[np.float64], present: NDArray[np.intp]) -> CaseDistances:
+def _between_points(X: Array, present: Ints) -> CaseDistances:
     """Point masses: W2 is the Euclidean distance, and all pairs need not be kept."""
     n = len(X)
     n_pairs = n * (n - 1) // 2
@@ -203,11 +195,11 @@ def _between_points(X: NDArray[np.float64], present: NDArray[np.intp]) -> CaseDi
 class Gaussians:
     """Gaussians fitted to groups of vectors, with covariances of ddof 1."""
 
-    means: NDArray[np.float64]
-    factors: Sequence[NDArray[np.float64]]
+    means: Array
+    factors: Sequence[Array]
 
     @classmethod
-    def from_samples(cls, samples: Sequence[NDArray[np.float64]]) -> Self:
+    def from_samples(cls, samples: Sequence[Array]) -> Self:
         """Fit to vectors, one array of shape (n_i, n_channels) a group."""
         means = np.stack([X.mean(axis=0) for X in samples])
         factors = [
@@ -217,7 +209,7 @@ class Gaussians:
         return cls(means, factors)
 
     @classmethod
-    def at_points(cls, X: NDArray[np.float64]) -> Self:
+    def at_points(cls, X: Array) -> Self:
         """Point masses at the rows of X."""
         return cls(X, [X[:0]] * len(X))
 
@@ -233,14 +225,14 @@ class Gaussians:
         return cls(np.stack(means), factors)
 
 
-def _root(S: NDArray[np.float64]) -> NDArray[np.float64]:
+def _root(S: Array) -> Array:
     """Rows A, longest first, with ``A^T A = S``; what is rounding of S is left out."""
     values, V = np.linalg.eigh(S)
     kept = np.flatnonzero(values > len(values) * np.finfo(np.float64).eps * values[-1])[::-1]
     return np.asarray(np.sqrt(values[kept])[:, None] * V[:, kept].T)
 
 
-def pairwise_wasserstein(gaussians: Gaussians, pairs: Pairs) -> NDArray[np.float64]:
+def pairwise_wasserstein(gaussians: Gaussians, pairs: Ints) -> Array:
     """2-Wasserstein distances (not squared) between Gaussians, one value per pair."""
     gaps = gaussians.means[pairs[:, 0]] - gaussians.means[pairs[:, 1]]
     squared = np.einsum("ij,ij->i", gaps, gaps)
@@ -251,7 +243,7 @@ def pairwise_wasserstein(gaussians: Gaussians, pairs: Pairs) -> NDArray[np.float
     return np.asarray(np.sqrt(np.maximum(squared, 0.0)))
 
 
-def _nuclear_norms(factors: NDArray[np.float64], pairs: Pairs) -> NDArray[np.float64]:
+def _nuclear_norms(factors: Array, pairs: Ints) -> Array:
     """Sum of the singular values of ``A_i A_j^T``, for each pair (i, j)."""
     step = max(1, _CHUNK // factors.shape[1] ** 2)
     norms = np.empty(len(pairs))
@@ -262,7 +254,7 @@ def _nuclear_norms(factors: NDArray[np.float64], pairs: Pairs) -> NDArray[np.flo
     return norms
 
 
-def _stacked(gaussians: Gaussians) -> NDArray[np.float64]:
+def _stacked(gaussians: Gaussians) -> Array:
     """Bring the factors to equal height."""
     n_channels = gaussians.means.shape[1]
     height = min(n_channels, max(len(A) for A in gaussians.factors))
@@ -274,7 +266,7 @@ def _stacked(gaussians: Gaussians) -> NDArray[np.float64]:
     return factors
 
 
-def pairwise_kl(gaussians: Gaussians, pairs: Pairs) -> NDArray[np.float64]:
+def pairwise_kl(gaussians: Gaussians, pairs: Ints) -> Array:
     """Symmetrised Kullback-Leibler divergence, ``(KL(i|j) + KL(j|i)) / 2``."""
     means, covariances = gaussians.means, _covariances(gaussians)
     inverses = np.linalg.inv(covariances)
@@ -288,7 +280,7 @@ def pairwise_kl(gaussians: Gaussians, pairs: Pairs) -> NDArray[np.float64]:
     return values
 
 
-def pairwise_bhattacharyya(gaussians: Gaussians, pairs: Pairs) -> NDArray[np.float64]:
+def pairwise_bhattacharyya(gaussians: Gaussians, pairs: Ints) -> Array:
     """Bhattacharyya distance between the Gaussians."""
     means, covariances = gaussians.means, _covariances(gaussians)
     logdets = np.linalg.slogdet(covariances).logabsdet
@@ -301,7 +293,7 @@ def pairwise_bhattacharyya(gaussians: Gaussians, pairs: Pairs) -> NDArray[np.flo
     return values
 
 
-def _covariances(gaussians: Gaussians) -> NDArray[np.float64]:
+def _covariances(gaussians: Gaussians) -> Array:
     """Covariances with a ridge, so that they can be inverted."""
     n_channels = gaussians.means.shape[1]
     covariances = np.stack([A.T @ A for A in gaussians.factors])
@@ -315,7 +307,7 @@ def _covariances(gaussians: Gaussians) -> NDArray[np.float64]:
     return covariances
 
 
-PAIRWISE_DISTANCES: dict[str, Callable[[Gaussians, Pairs], NDArray[np.float64]]] = {
+PAIRWISE_DISTANCES: dict[str, Callable[[Gaussians, Ints], Array]] = {
     "bhattacharyya": pairwise_bhattacharyya,
     "kl": pairwise_kl,
     "wasserstein": pairwise_wasserstein,

@@ -7,7 +7,7 @@ from numbers import Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -19,6 +19,7 @@ from skte.estimators._base import Diagnosis, EstimatorTags, Features, Part, Tran
 from skte.estimators._ccfv import CCFV
 from skte.estimators._gbc import GBC
 from skte.estimators._logme import LogME
+from skte.estimators._samples import Array
 from skte.estimators._transrate import TransRate
 from skte.features import CaseFeatures, FeatureSet
 
@@ -195,7 +196,7 @@ class Ensemble(TransferabilityEstimator):
             raise NotFittedError("This Ensemble is not fitted: call fit first.")
         return {name: one.resample_cases(X, weights) for name, one in self.estimators_.items()}
 
-    def combine(self, parts: Sequence[Part]) -> NDArray[np.float64]:
+    def combine(self, parts: Sequence[Part]) -> Array:
         """Aggregate the members' scores of the models of a bank.
 
         Parameters
@@ -285,7 +286,7 @@ def _is_member(name: object, estimator: object) -> bool:
     return isinstance(name, str) and isinstance(estimator, TransferabilityEstimator)
 
 
-def _on_common_scale(scores: NDArray[np.float64], method: str) -> NDArray[np.float64]:
+def _on_common_scale(scores: Array, method: str) -> Array:
     if method == "mean_rank":
         return np.asarray(-rankdata(-scores))
     if method == "borda":

@@ -13,7 +13,7 @@ from scipy.special import logsumexp
 
 from skte._sklearn import Interval, StrOptions
 from skte.estimators._base import EstimatorTags, TransferabilityEstimator
-from skte.estimators._samples import centred, encode_labels
+from skte.estimators._samples import Array, centred, encode_labels
 from skte.exceptions import SaturatedScoreWarning, UnusableClassWarning
 from skte.features import ClassMoments, FeatureBlock
 
@@ -56,12 +56,8 @@ class GBC(TransferabilityEstimator):
     score_ : float
         Between ``-C(C-1)`` for C classes (all alike) and 0 (no overlap); with
         ``log=True`` at least ``-log(C(C-1))``. Higher is better.
-    layer_scores_ : ndarray of shape (n_layers,)
-        Score of each layer.
-    layer_names_ : tuple of str
-        Names of the layers.
-    n_features_in_ : int
-        Number of channels, when fitted on an array.
+    layer_scores_, layer_names_, n_features_in_
+        As for `TransferabilityEstimator`.
 
     Warns
     -----
@@ -78,12 +74,11 @@ class GBC(TransferabilityEstimator):
 
     Notes
     -----
-    Variances divide by the number of rows (maximum likelihood, as in the published
-    code), which a class of one row needs, and makes the score independent of
-    duplicating the sample. Principal components make the score invariant to
-    rotation, shift and scale. It misleads in high dimension, where every pair is
-    far apart and plain scores tie near zero (use ``log=True``), and for classes of
-    several clusters.
+    Variances divide by the number of rows (maximum likelihood, as in the published code), which a
+    class of one row needs, and makes the score independent of duplicating the sample. Principal
+    components make the score invariant to rotation, shift and scale. It misleads in high dimension,
+    where every pair is far apart and plain scores tie near zero (use ``log=True``), and for classes
+    of several clusters.
 
     References
     ----------
@@ -105,6 +100,7 @@ class GBC(TransferabilityEstimator):
     -6
     """
 
+    _tags: ClassVar[EstimatorTags] = EstimatorTags(moments=True, corrects_bias=True)
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **TransferabilityEstimator._parameter_constraints,
         "n_components": [Interval(Integral, 1, None, closed="left"), None],
@@ -127,11 +123,6 @@ class GBC(TransferabilityEstimator):
         self.covariance = covariance
         self.log = log
         self.min_variance = min_variance
-
-    @property
-    def tags(self) -> EstimatorTags:
-        """What the score needs and accepts."""
-        return EstimatorTags(moments=True, corrects_bias=True)
 
     def _score_block(self, block: FeatureBlock) -> float:
         _warn_single_rows(block)
@@ -162,7 +153,7 @@ class GBC(TransferabilityEstimator):
             D = _axis_distances(centres, variances, floor, self.covariance)
         return self._overlap(D, moments.label)
 
-    def _overlap(self, D: NDArray[np.float64], where: str) -> float:
+    def _overlap(self, D: Array, where: str) -> float:
         between = D[np.triu_indices(len(D), k=1)]
         log_overlap = float(logsumexp(-between) + np.log(2.0))  # ordered pairs
         if self.log:
@@ -183,7 +174,7 @@ def bhattacharyya_distances(
     *,
     covariance: str = "diagonal",
     min_variance: float = 1e-6,
-) -> NDArray[np.float64]:
+) -> Array:
     """Bhattacharyya distances between the Gaussians fitted to each two classes.
 
     Parameters
@@ -223,9 +214,7 @@ def bhattacharyya_distances(
     return _axis_distances(means, variances, floor, covariance)
 
 
-def _axis_distances(
-    means: NDArray[np.float64], variances: NDArray[np.float64], floor: float, covariance: str
-) -> NDArray[np.float64]:
+def _axis_distances(means: Array, variances: Array, floor: float, covariance: str) -> Array:
     """Distances between Gaussians of diagonal or spherical covariance."""
     distances = np.zeros((len(means), len(means)))
     if floor == 0.0:
@@ -243,9 +232,7 @@ def _axis_distances(
     return np.maximum(distances + distances.T, 0.0)
 
 
-def _full_distances(
-    means: NDArray[np.float64], covariances: NDArray[np.float64], floor: float
-) -> NDArray[np.float64]:
+def _full_distances(means: Array, covariances: Array, floor: float) -> Array:
     """Distances between Gaussians of any covariance."""
     distances = np.zeros((len(means), len(means)))
     if floor == 0.0:
@@ -261,20 +248,20 @@ def _full_distances(
     return np.maximum(distances + distances.T, 0.0)
 
 
-def _floored(S: NDArray[np.float64], floor: float) -> NDArray[np.float64]:
+def _floored(S: Array, floor: float) -> Array:
     """Covariance with eigenvalues of at least `floor`."""
     eigenvalues, V = np.linalg.eigh(S)
     return np.asarray((V * np.maximum(eigenvalues, floor)) @ V.T)
 
 
-def _principal_axes(total: NDArray[np.float64], n: int, n_components: int) -> NDArray[np.float64]:
+def _principal_axes(total: Array, n: int, n_components: int) -> Array:
     """Leading eigenvectors of a scatter matrix, those of zero spread left out."""
     eigenvalues, vectors = np.linalg.eigh(total)
     rank = int(np.sum(eigenvalues > max(n, len(total)) * _EPS * max(eigenvalues[-1], 0.0)))
     return np.asarray(vectors[:, len(eigenvalues) - min(rank, n_components) :])
 
 
-def _principal_components(Z: NDArray[np.float64], n_components: int) -> NDArray[np.float64]:
+def _principal_components(Z: Array, n_components: int) -> Array:
     """Scores on the leading principal axes of centred rows, fewer than channels."""
     n = len(Z)
     eigenvalues, vectors = np.linalg.eigh(Z @ Z.T)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from skte._sklearn import StrOptions
 from skte.estimators._base import EstimatorTags, TransferabilityEstimator
-from skte.estimators._samples import centred, encode_labels
+from skte.estimators._samples import Array, centred, encode_labels
 from skte.exceptions import SaturatedScoreWarning
 from skte.features import ClassMoments, FeatureBlock
 
@@ -45,12 +45,8 @@ class HScore(TransferabilityEstimator):
     score_ : float
         Between 0 (the class means coincide) and C - 1 for C classes (every class is a
         point, or there are more channels than voxels). Higher is better.
-    layer_scores_ : ndarray of shape (n_layers,)
-        Score of each layer.
-    layer_names_ : tuple of str
-        Names of the layers.
-    n_features_in_ : int
-        Number of channels, when fitted on an array.
+    layer_scores_, layer_names_, n_features_in_
+        As for `TransferabilityEstimator`.
 
     Warns
     -----
@@ -67,12 +63,11 @@ class HScore(TransferabilityEstimator):
 
     Notes
     -----
-    Without shrinkage the score is invariant to every invertible linear map of the
-    features, to shifts and to duplicating the sample, and is computed from
-    `ClassMoments` alone. With shrinkage it is invariant to rotation, shift and
-    scale, and needs the features themselves. It misleads where channels are many beside voxels
-    (saturation), and looks at means only: classes that differ in spread but not in
-    mean score 0.
+    Without shrinkage the score is invariant to every invertible linear map of the features, to
+    shifts and to duplicating the sample, and is computed from `ClassMoments` alone. With shrinkage
+    it is invariant to rotation, shift and scale, and needs the features themselves. It misleads
+    where channels are many beside voxels (saturation), and looks at means only: classes that differ
+    in spread but not in mean score 0.
 
     References
     ----------
@@ -187,7 +182,7 @@ def h_score(
     return float((1 - amount) * (along / shrunk).sum())
 
 
-def _principal_axes(Z: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _principal_axes(Z: Array) -> tuple[Array, Array]:
     """Variances, largest first, along orthonormal columns that span the rows of `Z`."""
     if Z.shape[1] <= len(Z):
         eigenvalues, vectors = np.linalg.eigh(Z.T @ Z)
@@ -207,9 +202,7 @@ def _from_moments(moments: ClassMoments) -> float:
     return float((along**2 / eigenvalues[kept]).sum())
 
 
-def _ledoit_wolf(
-    Z: NDArray[np.float64], n_features: int, variances: NDArray[np.float64]
-) -> tuple[float, float]:
+def _ledoit_wolf(Z: Array, n_features: int, variances: Array) -> tuple[float, float]:
     """Amount of shrinkage and its target, the mean variance over all channels.
 
     ``a = b / d``: d is the squared distance of the covariance from its target, b the

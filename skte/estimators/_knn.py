@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from numbers import Integral
 from typing import Any, ClassVar
 
@@ -12,16 +11,21 @@ from numpy.typing import NDArray
 from sklearn.metrics.pairwise import euclidean_distances
 
 from skte._sklearn import Interval, StrOptions
-from skte.estimators._base import EstimatorTags, TransferabilityEstimator
+from skte.estimators._base import Details, EstimatorTags, TransferabilityEstimator
 from skte.estimators._resampling import held_groups
-from skte.estimators._samples import canonical_subsample, encode_labels, unit_length, unit_range
+from skte.estimators._samples import (
+    Array,
+    Ints,
+    canonical_subsample,
+    encode_labels,
+    unit_length,
+    unit_range,
+)
 from skte.exceptions import CollapsedFeaturesWarning, SkteWarning, UnusableClassWarning
 from skte.features import FeatureBlock
 
 __all__ = ["KNN"]
 
-Array = NDArray[np.float64]
-Codes = NDArray[np.intp]
 
 # Entries of the matrix of distances computed at a time.
 _CHUNK = 4_000_000
@@ -61,12 +65,8 @@ class KNN(TransferabilityEstimator):
     score_ : float
         Between 0 and 1; the share of the classes for features that know nothing of the
         labels. Higher is better.
-    layer_scores_ : ndarray of shape (n_layers,)
-        Score of each layer.
-    layer_names_ : tuple of str
-        Names of the layers.
-    n_features_in_ : int
-        Number of channels, when fitted on an array.
+    layer_scores_, layer_names_, n_features_in_
+        As for `TransferabilityEstimator`.
 
     Raises
     ------
@@ -89,11 +89,10 @@ class KNN(TransferabilityEstimator):
 
     Notes
     -----
-    Neighbours within a case share its scanner, its patient and, in deep layers, the
-    receptive field: counting them would measure how smooth features are. Without
-    ``groups`` every row is a case of its own (leave one out). Voxels at the same
-    distance as the k-th neighbour share the places left equally, so that the order of
-    rows does not matter even where features coincide.
+    Neighbours within a case share its scanner, its patient and, in deep layers, the receptive
+    field: counting them would measure how smooth features are. Without ``groups`` every row is a
+    case of its own (leave one out). Voxels at the same distance as the k-th neighbour share the
+    places left equally, so that the order of rows does not matter even where features coincide.
 
     The score is invariant to scale, rotation and duplicated channels, with "euclidean"
     also to a shift and to constant channels, with "cosine" to the length of each
@@ -121,6 +120,7 @@ class KNN(TransferabilityEstimator):
     0.3
     """
 
+    _tags: ClassVar[EstimatorTags] = EstimatorTags(warns_of_constants=True)
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **TransferabilityEstimator._parameter_constraints,
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
@@ -147,11 +147,6 @@ class KNN(TransferabilityEstimator):
         self.max_samples = max_samples
         self.random_state = random_state
 
-    @property
-    def tags(self) -> EstimatorTags:
-        """What the score needs and accepts."""
-        return EstimatorTags(warns_of_constants=True)
-
     def _score_block(self, block: FeatureBlock) -> float:
         classes, codes = encode_labels(block.y)
         cases = _case_codes(block)
@@ -176,15 +171,13 @@ class KNN(TransferabilityEstimator):
         once = np.ones((1, int(cases.max()) + 1), dtype=np.intp)
         return float(self._weighted(X, codes, cases, once)[0])
 
-    def _resample_block(
-        self, block: FeatureBlock, details: Mapping[str, Any], weights: NDArray[np.intp]
-    ) -> Array:
+    def _resample_block(self, block: FeatureBlock, details: Details, weights: Ints) -> Array:
         """From the nearest rows of each row, searched once among those chosen of all cases."""
         _, codes = encode_labels(block.y)
         rows = self._chosen_rows(block, codes, _case_codes(block))
         return self._weighted(block.X[rows], codes[rows], held_groups(block)[rows], weights)
 
-    def _chosen_rows(self, block: FeatureBlock, codes: Codes, cases: Codes) -> Codes:
+    def _chosen_rows(self, block: FeatureBlock, codes: Ints, cases: Ints) -> Ints:
         return canonical_subsample(
             block.X,
             # Without groups a case is a row, and strata of one row would all be kept.
@@ -193,7 +186,7 @@ class KNN(TransferabilityEstimator):
             random_state=self.random_state,
         )
 
-    def _weighted(self, X: Array, codes: Codes, cases: Codes, weights: NDArray[np.intp]) -> Array:
+    def _weighted(self, X: Array, codes: Ints, cases: Ints, weights: Ints) -> Array:
         """Score where case i is drawn ``weights[b, i]`` times, for each b; NaN if undefined."""
         neighbors = _Neighbors(X, codes, cases, metric=self.metric, n_neighbors=self.n_neighbors)
         counts = np.zeros((weights.shape[1], codes.max() + 1))
@@ -216,7 +209,7 @@ class KNN(TransferabilityEstimator):
         return scores
 
 
-def _case_codes(block: FeatureBlock) -> Codes:
+def _case_codes(block: FeatureBlock) -> Ints:
     """Position of each row's case; without groups, every row is a case of its own."""
     if block.groups is None:
         return np.arange(block.n_voxels)
@@ -229,7 +222,7 @@ def _case_codes(block: FeatureBlock) -> Codes:
     return np.asarray(codes, dtype=np.intp)
 
 
-def _check_classes(classes: NDArray[np.generic], codes: Codes, cases: Codes, where: str) -> None:
+def _check_classes(classes: NDArray[np.generic], codes: Ints, cases: Ints, where: str) -> None:
     """Name the classes in a single case: they cannot have a neighbour of their own."""
     usable = np.array([len(np.unique(cases[codes == k])) > 1 for k in range(len(classes))])
     if not usable.any():
@@ -253,7 +246,7 @@ class _Neighbors:
     """
 
     def __init__(
-        self, X: Array, codes: Codes, cases: Codes, *, metric: str, n_neighbors: int
+        self, X: Array, codes: Ints, cases: Ints, *, metric: str, n_neighbors: int
     ) -> None:
         self.codes, self.cases, self.metric = codes, cases, metric
         # Distances lose digits far from the origin; the median stays where most rows are.
@@ -274,11 +267,11 @@ class _Neighbors:
             hits[rows], _ = self._hits(rows, *self._search(rows, len(self.cases)), row_weights, k)
         return hits
 
-    def _chunks(self, rows: Codes) -> list[Codes]:
+    def _chunks(self, rows: Ints) -> list[Ints]:
         step = max(1, _CHUNK // len(self.cases))
         return [rows[start : start + step] for start in range(0, len(rows), step)]
 
-    def _search(self, rows: Codes, kept: int) -> tuple[Array, Codes]:
+    def _search(self, rows: Ints, kept: int) -> tuple[Array, Ints]:
         """Distances (inf within the case) and indices of the nearest, (n_rows, n_kept) each."""
         D = self._distances(rows)
         D[self.cases[rows, None] == self.cases] = np.inf
@@ -289,13 +282,13 @@ class _Neighbors:
         order = np.argsort(found, axis=1, kind="stable")
         return np.take_along_axis(found, order, axis=1), np.take_along_axis(nearest, order, axis=1)
 
-    def _distances(self, rows: Codes) -> Array:
+    def _distances(self, rows: Ints) -> Array:
         if self.metric == "cosine":  # a zero row is as far from all as a row at a right angle
             return np.asarray(1.0 - self.Z[rows] @ self.Z.T)
         return np.asarray(euclidean_distances(self.Z[rows], self.Z, squared=True))
 
     def _hits(
-        self, rows: Codes, D: Array, indices: Codes, row_weights: Array, k: int
+        self, rows: Ints, D: Array, indices: Ints, row_weights: Array, k: int
     ) -> tuple[Array, NDArray[np.bool_]]:
         """Hits of rows, and whether the neighbours at hand were enough to tell."""
         W = np.where(np.isfinite(D), row_weights[indices], 0.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -12,9 +12,9 @@ from scipy.special import softmax
 from sklearn.utils import Tags
 
 from skte._sklearn import StrOptions
-from skte.estimators._base import EstimatorTags, Features, TransferabilityEstimator
+from skte.estimators._base import Details, EstimatorTags, Features, TransferabilityEstimator
 from skte.estimators._resampling import held_groups
-from skte.estimators._samples import encode_labels, warn_at_floor
+from skte.estimators._samples import Array, Ints, encode_labels, warn_at_floor
 from skte.features import CaseFeatures, ClassMoments, FeatureBlock, FeatureSet
 
 __all__ = ["LEEP", "SourceHeadEstimator", "leep_score"]
@@ -28,6 +28,7 @@ _SUM_TOLERANCE = 1e-3
 class SourceHeadEstimator(TransferabilityEstimator):
     """Base class of scores of the source head's class probabilities."""
 
+    _tags: ClassVar[EstimatorTags] = EstimatorTags(source_head=True, warns_of_constants=True)
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **TransferabilityEstimator._parameter_constraints,
         "input": [StrOptions({"probabilities", "logits"})],
@@ -36,11 +37,6 @@ class SourceHeadEstimator(TransferabilityEstimator):
     def __init__(self, *, input: str = "probabilities", layer_reduction: str = "mean") -> None:
         super().__init__(layer_reduction=layer_reduction)
         self.input = input
-
-    @property
-    def tags(self) -> EstimatorTags:
-        """What the score needs and accepts."""
-        return EstimatorTags(source_head=True, warns_of_constants=True)
 
     def _check_blocks(
         self, X: Features, y: ArrayLike | None, groups: ArrayLike | None, *, reset: bool
@@ -108,9 +104,8 @@ class LEEP(SourceHeadEstimator):
     Attributes
     ----------
     score_ : float
-        Between ``-H(y)``, the negative entropy of the labels in nats (the head says
-        nothing about the target), and 0 (it tells every voxel's class). Higher is
-        better.
+        Between ``-H(y)``, the negative entropy of the labels in nats (the head says nothing about
+        the target), and 0 (it tells every voxel's class). Higher is better.
     layer_scores_ : ndarray of shape (1,)
         The same score.
     layer_names_ : tuple of str
@@ -158,9 +153,7 @@ class LEEP(SourceHeadEstimator):
         warn_at_floor("LEEP", score, block)
         return score
 
-    def _resample_block(
-        self, block: FeatureBlock, details: Mapping[str, Any], weights: NDArray[np.intp]
-    ) -> NDArray[np.float64]:
+    def _resample_block(self, block: FeatureBlock, details: Details, weights: Ints) -> Array:
         return _weighted(block.X, block.y, held_groups(block), weights)
 
 
@@ -191,11 +184,8 @@ def leep_score(P: NDArray[np.floating], y: NDArray[np.generic]) -> float:
 
 
 def _weighted(
-    P: NDArray[np.floating],
-    y: NDArray[np.generic],
-    groups: NDArray[np.intp],
-    weights: NDArray[np.intp],
-) -> NDArray[np.float64]:
+    P: NDArray[np.floating], y: NDArray[np.generic], groups: Ints, weights: Ints
+) -> Array:
     """LEEP where case i is drawn ``weights[b, i]`` times, for each b; NaN of a single class.
 
     Joint tables add up over cases, and given these, log likelihoods do.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple
@@ -15,9 +14,9 @@ from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import column_or_1d
 
 from skte._sklearn import Interval
-from skte.estimators._base import EstimatorTags, TransferabilityEstimator
+from skte.estimators._base import Details, EstimatorTags, TransferabilityEstimator
 from skte.estimators._resampling import each_or_nan
-from skte.estimators._samples import encode_labels, unit_range
+from skte.estimators._samples import Array, Ints, encode_labels, unit_range
 from skte.features import ClassMoments, FeatureBlock
 
 __all__ = ["LogME", "logme_evidence"]
@@ -36,10 +35,9 @@ _GRID_STEP = 0.5
 class LogME(TransferabilityEstimator):
     r"""Logarithm of Maximum Evidence (LogME).
 
-    Each class is a target ``y = 1[label = k]`` of the linear model
-    ``y = X w + noise`` with ``w ~ N(0, 1/alpha)`` and noise ``N(0, 1/beta)``, without
-    intercept. The score is the mean over the classes present of the maximum over
-    ``alpha`` and ``beta`` of the evidence per voxel::
+    Each class is a target ``y = 1[label = k]`` of the linear model ``y = X w + noise`` with ``w ~
+    N(0, 1/alpha)`` and noise ``N(0, 1/beta)``, without intercept. The score is the mean over the
+    classes present of the maximum over ``alpha`` and ``beta`` of the evidence per voxel::
 
         1/n [ n/2 log beta + d/2 log alpha - n/2 log 2 pi - beta/2 |X m - y|^2
               - alpha/2 |m|^2 - 1/2 log |alpha I + beta X^T X| ]
@@ -60,12 +58,8 @@ class LogME(TransferabilityEstimator):
     score_ : float
         Mean log evidence per voxel. Higher is better. Unbounded in principle: a
         density, not a probability, so positive values are possible.
-    layer_scores_ : ndarray of shape (n_layers,)
-        Score of each layer.
-    layer_names_ : tuple of str
-        Names of the layers.
-    n_features_in_ : int
-        Number of channels, when fitted on an array.
+    layer_scores_, layer_names_, n_features_in_
+        As for `TransferabilityEstimator`.
 
     Warns
     -----
@@ -79,22 +73,20 @@ class LogME(TransferabilityEstimator):
 
     Notes
     -----
-    The log determinant has one term per channel, also where there are more channels
-    than voxels. Published code often drops the ``(d - r) log alpha`` of the null
-    directions and is wrong there. The fixed point of the paper is replaced by a
-    direct search for the global maximum: given ``alpha / beta``, the best ``beta`` is
-    known in closed form, and one variable is left.
+    The log determinant has one term per channel, also where there are more channels than voxels.
+    Published code often drops the ``(d - r) log alpha`` of the null directions and is wrong there.
+    The fixed point of the paper is replaced by a direct search for the global maximum: given
+    ``alpha / beta``, the best ``beta`` is known in closed form, and one variable is left.
 
     ``y`` may be continuous, of shape ``(n_voxels,)`` or ``(n_voxels, n_targets)``; then
     every column is a target, as is. Whole-numbered ``y`` (also stored as floats)
     holds classes, as in :func:`sklearn.utils.multiclass.type_of_target`.
 
-    A target that the features fit perfectly has infinite evidence if there are fewer
-    channels than voxels; its residual is floored at 2.2e-16 of ``|y|^2``, which gives
-    a large finite score. The score is invariant to scaling and rotating features
-    and to constant-zero channels. It is *not* invariant to shifting features, since the
-    model has no intercept. It misleads when classes are far from linearly
-    separable yet easily separated by fine-tuning, and its voxels are taken as
+    A target that the features fit perfectly has infinite evidence if there are fewer channels than
+    voxels; its residual is floored at 2.2e-16 of ``|y|^2``, which gives a large finite score. The
+    score is invariant to scaling and rotating features and to constant-zero channels. It is *not*
+    invariant to shifting features, since the model has no intercept. It misleads when classes are
+    far from linearly separable yet easily separated by fine-tuning, and its voxels are taken as
     independent, which voxels of one case are not.
 
     References
@@ -117,6 +109,7 @@ class LogME(TransferabilityEstimator):
     True
     """
 
+    _tags: ClassVar[EstimatorTags] = EstimatorTags(moments=True, continuous_labels=True)
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **TransferabilityEstimator._parameter_constraints,
         "tol": [Interval(Real, 0, None, closed="neither")],
@@ -129,11 +122,6 @@ class LogME(TransferabilityEstimator):
         super().__init__(layer_reduction=layer_reduction)
         self.tol = tol
         self.max_iter = max_iter
-
-    @property
-    def tags(self) -> EstimatorTags:
-        """What the score needs and accepts."""
-        return EstimatorTags(moments=True, continuous_labels=True)
 
     def _score_block(self, block: FeatureBlock) -> float:
         if block.y.ndim == 2 and block.y.shape[1] == 1:
@@ -151,9 +139,7 @@ class LogME(TransferabilityEstimator):
         Y = _as_targets(block.y)
         return float(logme_evidence(block.X, Y, tol=self.tol, max_iter=self.max_iter).mean())
 
-    def _resample_block(
-        self, block: FeatureBlock, details: Mapping[str, Any], weights: NDArray[np.intp]
-    ) -> NDArray[np.float64]:
+    def _resample_block(self, block: FeatureBlock, details: Details, weights: Ints) -> Array:
         if self._moments_hold_all(block):
             return super()._resample_block(block, details, weights)
         return each_or_nan(self._score_block, block, weights)
@@ -173,7 +159,7 @@ class LogME(TransferabilityEstimator):
         return float(evidence.mean())
 
 
-def _as_targets(y: NDArray[np.generic]) -> NDArray[np.float64]:
+def _as_targets(y: NDArray[np.generic]) -> Array:
     """One target column per class, or the columns of a continuous `y`."""
     kind = type_of_target(y)
     if kind.startswith("continuous") or kind == "multilabel-indicator":
@@ -188,12 +174,8 @@ def _as_targets(y: NDArray[np.generic]) -> NDArray[np.float64]:
 
 
 def logme_evidence(
-    X: NDArray[np.floating],
-    Y: NDArray[np.floating],
-    *,
-    tol: float = 1e-8,
-    max_iter: int = 100,
-) -> NDArray[np.float64]:
+    X: NDArray[np.floating], Y: NDArray[np.floating], *, tol: float = 1e-8, max_iter: int = 100
+) -> Array:
     """Maximum log evidence per sample of a Bayesian linear model, for each target.
 
     Parameters
@@ -241,7 +223,7 @@ def logme_evidence(
 
 def _class_evidence(
     moments: ClassMoments, *, tol: float, max_iter: int, exact: bool = False
-) -> NDArray[np.float64] | None:
+) -> Array | None:
     """Maximum log evidence per voxel of each class, from moments alone.
 
     With `exact`, None where squared features lack digits that the features would give.
@@ -257,13 +239,13 @@ def _class_evidence(
 class _Spectrum(NamedTuple):
     """What the evidence depends on: r eigenvalues and the targets along them."""
 
-    eigenvalues: NDArray[np.float64]  # (r,), of X^T X, positive
-    energies: NDArray[np.float64]  # (r, t), squared projection of each target
-    residuals: NDArray[np.float64]  # (t,), squared norm outside the column space
+    eigenvalues: Array  # (r,), of X^T X, positive
+    energies: Array  # (r, t), squared projection of each target
+    residuals: Array  # (t,), squared norm outside the column space
     n_samples: int
 
 
-def _decompose(X: NDArray[np.float64], Y: NDArray[np.float64]) -> _Spectrum:
+def _decompose(X: Array, Y: Array) -> _Spectrum:
     # A zero channel adds log(alpha) to the determinant and takes it off again.
     X = X[:, X.any(axis=0)]
     n_samples, n_features = X.shape
@@ -275,12 +257,7 @@ def _decompose(X: NDArray[np.float64], Y: NDArray[np.float64]) -> _Spectrum:
 
 
 def _decompose_gram(
-    gram: NDArray[np.float64],
-    cross: NDArray[np.float64],
-    squares: NDArray[np.float64],
-    n_samples: int,
-    *,
-    exact: bool,
+    gram: Array, cross: Array, squares: Array, n_samples: int, *, exact: bool
 ) -> _Spectrum | None:
     """From ``X^T X`` and ``X^T Y`` alone; with `exact`, None where that costs digits."""
     kept = np.flatnonzero(np.diag(gram) > 0)
@@ -299,11 +276,7 @@ def _decompose_gram(
 
 
 def _spectrum(
-    eigenvalues: NDArray[np.float64],
-    energies: NDArray[np.float64],
-    residuals: NDArray[np.float64],
-    squares: NDArray[np.float64],
-    n_samples: int,
+    eigenvalues: Array, energies: Array, residuals: Array, squares: Array, n_samples: int
 ) -> _Spectrum:
     if len(eigenvalues) == n_samples:  # the features span every target
         residuals = np.zeros_like(squares)
@@ -312,7 +285,7 @@ def _spectrum(
     return _Spectrum(eigenvalues, energies, residuals, n_samples)
 
 
-def _decompose_factor(X: NDArray[np.float64], Y: NDArray[np.float64]) -> _Spectrum:
+def _decompose_factor(X: Array, Y: Array) -> _Spectrum:
     """From a triangular factor, to full precision whatever the condition of X."""
     n_samples, n_features = X.shape
     if n_features <= n_samples:
@@ -330,7 +303,7 @@ def _decompose_factor(X: NDArray[np.float64], Y: NDArray[np.float64]) -> _Spectr
     return _spectrum(singular[:rank] ** 2, energies[:rank], residuals, squares, n_samples)
 
 
-def _maximise(spectrum: _Spectrum, tol: float, max_iter: int) -> NDArray[np.float64]:
+def _maximise(spectrum: _Spectrum, tol: float, max_iter: int) -> Array:
     """Global maximum over ``log(alpha / beta)``: a grid finds the basin, then bisection."""
     n = spectrum.n_samples
     squares = spectrum.energies.sum(axis=0) + spectrum.residuals
@@ -365,7 +338,7 @@ def _maximise(spectrum: _Spectrum, tol: float, max_iter: int) -> NDArray[np.floa
     return np.asarray(np.maximum(evidence, np.diag(_profile(0.5 * (left + right), spectrum))))
 
 
-def _profile(points: NDArray[np.float64], spectrum: _Spectrum) -> NDArray[np.float64]:
+def _profile(points: Array, spectrum: _Spectrum) -> Array:
     """Evidence at each ``log(alpha / beta)``, of shape (n_points, n_targets).
 
     With the ratio given, the best beta is n over the penalised residual Q, and what
@@ -379,7 +352,7 @@ def _profile(points: NDArray[np.float64], spectrum: _Spectrum) -> NDArray[np.flo
     return np.asarray(0.5 * (volume[:, None] - np.log(penalised / n) - constant))
 
 
-def _slope(points: NDArray[np.float64], spectrum: _Spectrum) -> NDArray[np.float64]:
+def _slope(points: Array, spectrum: _Spectrum) -> Array:
     """Twice the derivative of the evidence of target j at ``points[j]``."""
     weights = np.exp(points)[:, None]
     fitted = spectrum.eigenvalues / (weights + spectrum.eigenvalues)

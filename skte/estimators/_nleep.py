@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -14,10 +13,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
 from skte._sklearn import Interval, StrOptions
-from skte.estimators._base import EstimatorTags, TransferabilityEstimator
+from skte.estimators._base import Details, EstimatorTags, TransferabilityEstimator
 from skte.estimators._leep import leep_score
 from skte.estimators._resampling import held_groups
-from skte.estimators._samples import centred, encode_labels, warn_at_floor
+from skte.estimators._samples import Array, Ints, centred, encode_labels, warn_at_floor
 from skte.exceptions import SaturatedScoreWarning
 from skte.features import FeatureBlock
 
@@ -59,14 +58,9 @@ class NLEEP(TransferabilityEstimator):
     Attributes
     ----------
     score_ : float
-        Between ``-H(y)``, the negative entropy of the labels in nats, and 0. Higher is
-        better.
-    layer_scores_ : ndarray of shape (n_layers,)
-        Score of each layer.
-    layer_names_ : tuple of str
-        Names of the layers.
-    n_features_in_ : int
-        Number of channels, when fitted on an array.
+        Between ``-H(y)``, the negative entropy of the labels in nats, and 0. Higher is better.
+    layer_scores_, layer_names_, n_features_in_
+        As for `TransferabilityEstimator`.
 
     Warns
     -----
@@ -82,14 +76,12 @@ class NLEEP(TransferabilityEstimator):
 
     Notes
     -----
-    Features are scaled to unit total variance, so that the ridge of 1e-6 that
-    scikit-learn adds to covariances means the same for all models. Principal axes
-    point to where their coordinates are skewed, and rows are put in an order that
-    depends on what they hold; the mixture's first guess then follows from the sample
-    alone. The score is invariant to scale, shift and rotation, to duplicating every
-    channel and to constant channels, as long as principal axes have distinct
-    variances and coordinates are not exactly symmetric. It is not invariant to
-    duplicating rows.
+    Features are scaled to unit total variance, so that the ridge of 1e-6 that scikit-learn adds to
+    covariances means the same for all models. Principal axes point to where their coordinates are
+    skewed, and rows are put in an order that depends on what they hold; the mixture's first guess
+    then follows from the sample alone. The score is invariant to scale, shift and rotation, to
+    duplicating every channel and to constant channels, as long as principal axes have distinct
+    variances and coordinates are not exactly symmetric. It is not invariant to duplicating rows.
 
     A mixture fit ends in one of many local optima, so small differences between models
     mean little: compare seeds. It misleads when there are few voxels for each component
@@ -113,6 +105,7 @@ class NLEEP(TransferabilityEstimator):
     True
     """
 
+    _tags: ClassVar[EstimatorTags] = EstimatorTags(warns_of_constants=True)
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **TransferabilityEstimator._parameter_constraints,
         "variance": [Interval(Real, 0, 1, closed="right")],
@@ -136,11 +129,6 @@ class NLEEP(TransferabilityEstimator):
         self.covariance = covariance
         self.random_state = random_state
 
-    @property
-    def tags(self) -> EstimatorTags:
-        """What the score needs and accepts."""
-        return EstimatorTags(warns_of_constants=True)
-
     def _score_block(self, block: FeatureBlock) -> float:
         score = nleep_score(
             block.X,
@@ -154,9 +142,7 @@ class NLEEP(TransferabilityEstimator):
         warn_at_floor("NLEEP", score, block)
         return score
 
-    def _resample_block(
-        self, block: FeatureBlock, details: Mapping[str, Any], weights: NDArray[np.intp]
-    ) -> NDArray[np.float64]:
+    def _resample_block(self, block: FeatureBlock, details: Details, weights: Ints) -> Array:
         """Mixtures that start from that of all cases, in its coordinates.
 
         From a first guess of its own, each would end in another local optimum, and the
@@ -264,7 +250,7 @@ def _mixture(
     covariance: str,
     random_state: int,
     name: str,
-) -> tuple[NDArray[np.float64], NDArray[np.intp], GaussianMixture | None]:
+) -> tuple[Array, Ints, GaussianMixture | None]:
     """Principal coordinates, the rows of `X` they are of, and the mixture to fit to them."""
     classes, _ = encode_labels(y)
     T = principal_coordinates(X, variance)
@@ -288,7 +274,7 @@ def _mixture(
     return T, order, mixture
 
 
-def principal_coordinates(X: NDArray[np.floating], variance: float) -> NDArray[np.float64]:
+def principal_coordinates(X: NDArray[np.floating], variance: float) -> Array:
     """Project features of unit total variance on the axes that hold `variance` of it.
 
     Axes point to where their coordinates are skewed, which rows in any order tell: the

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import entr
 
-from skte.estimators._base import EstimatorTags, TransferabilityEstimator
-from skte.estimators._samples import unit_range
+from skte.estimators._base import Details, EstimatorTags, TransferabilityEstimator
+from skte.estimators._samples import Array, Ints, unit_range
 from skte.exceptions import CollapsedFeaturesWarning
 from skte.features import FeatureBlock
 
@@ -27,8 +26,7 @@ _MOST_BYTES = 2**29
 class RankMe(TransferabilityEstimator):
     r"""RankMe: the effective rank of the features. Label-free.
 
-    With ``s_1, s_2, ...`` the singular values of the features of whole cases (not
-    centred)::
+    With ``s_1, s_2, ...`` the singular values of the features of whole cases (not centred)::
 
         RankMe = exp(-sum_i p_i log p_i),  p_i = s_i / sum_j s_j
 
@@ -42,12 +40,8 @@ class RankMe(TransferabilityEstimator):
     score_ : float
         Between 1 (all features are multiples of one vector) and the smaller number
         of voxels and channels (all directions alike). Higher is better.
-    layer_scores_ : ndarray of shape (n_layers,)
-        Score of each layer.
-    layer_names_ : tuple of str
-        Names of the layers.
-    n_features_in_ : int
-        Number of channels, when fitted on an array.
+    layer_scores_, layer_names_, n_features_in_
+        As for `TransferabilityEstimator`.
 
     Raises
     ------
@@ -95,12 +89,9 @@ class RankMe(TransferabilityEstimator):
     True
     """
 
-    @property
-    def tags(self) -> EstimatorTags:
-        """What the score needs and accepts."""
-        return EstimatorTags(
-            labels=False, case_sample=True, corrects_bias=True, warns_of_constants=True
-        )
+    _tags: ClassVar[EstimatorTags] = EstimatorTags(
+        labels=False, case_sample=True, corrects_bias=True, warns_of_constants=True
+    )
 
     def _score_block(self, block: FeatureBlock) -> float:
         X, _ = block.case_sample
@@ -119,9 +110,7 @@ class RankMe(TransferabilityEstimator):
             )
         return score
 
-    def _resample_block(
-        self, block: FeatureBlock, details: Mapping[str, Any], weights: NDArray[np.intp]
-    ) -> NDArray[np.float64]:
+    def _resample_block(self, block: FeatureBlock, details: Details, weights: Ints) -> Array:
         """From the second moments of each case."""
         X, groups = block.case_sample
         n, d = X.shape

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
 from skte._sklearn import Interval
-from skte.estimators._base import EstimatorTags, TransferabilityEstimator
+from skte.estimators._base import Details, EstimatorTags, TransferabilityEstimator
 from skte.estimators._ccfv import CCFV
 from skte.estimators._consistency import (
     Gaussians,
@@ -22,13 +22,12 @@ from skte.estimators._consistency import (
     fitted_gaussians,
     pairwise_wasserstein,
 )
-from skte.estimators._samples import as_plain, encode_labels, unit_range
+from skte.estimators._samples import Array, Ints, as_plain, encode_labels, unit_range
 from skte.exceptions import CollapsedFeaturesWarning, UnusableClassWarning
 from skte.features import FeatureBlock
 
 __all__ = ["RCFV"]
 
-Array = NDArray[np.float64]
 
 # A distance below this share of the features' spread is rounding, as in CC-FV.
 _ROUNDING = 1e-6
@@ -54,10 +53,9 @@ class RCFV(TransferabilityEstimator):
     Parameters
     ----------
     min_distance : float, default=0.01
-        Floor of distances: of those in the energy of ``F_v``, and, times the spread of the
-        features (their root mean squared distance from the mean), of the mean ones in
-        ``B`` and ``W``. Without it a class that is constant in every case would make the
-        score infinite.
+        Floor of distances: of those in the energy of ``F_v``, and, times the spread of the features
+        (their root mean squared distance from the mean), of the mean ones in ``B`` and ``W``.
+        Without it a class that is constant in every case would make the score infinite.
     layer_reduction : {"last", "mean"}, default="last"
         The last (finest) layer alone, or the mean over layers.
 
@@ -128,6 +126,7 @@ class RCFV(TransferabilityEstimator):
     True
     """
 
+    _tags: ClassVar[EstimatorTags] = EstimatorTags(case_sample=True, warns_of_constants=True)
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **TransferabilityEstimator._parameter_constraints,
         "min_distance": [Interval(Real, 0, None, closed="left")],
@@ -138,15 +137,10 @@ class RCFV(TransferabilityEstimator):
         self.min_distance = min_distance
 
     @property
-    def tags(self) -> EstimatorTags:
-        """What the score needs and accepts."""
-        return EstimatorTags(case_sample=True, warns_of_constants=True)
-
-    @property
     def _variety(self) -> CCFV:
         return CCFV(class_consistency=False, min_distance=self.min_distance)
 
-    def _score_block(self, block: FeatureBlock) -> tuple[float, Mapping[str, Any]]:
+    def _score_block(self, block: FeatureBlock) -> tuple[float, Details]:
         labels, _ = encode_labels(block.y)  # refuses a single class
         self._check_case_sample(block)
         variety, parts = self._variety._score_block(block)
@@ -192,9 +186,7 @@ class RCFV(TransferabilityEstimator):
                 "of the extractor."
             )
 
-    def _resample_block(
-        self, block: FeatureBlock, details: Mapping[str, Any], weights: NDArray[np.intp]
-    ) -> Array:
+    def _resample_block(self, block: FeatureBlock, details: Details, weights: Ints) -> Array:
         """From the distances and energies at hand."""
         if "pairs" not in details:
             return super()._resample_block(block, details, weights)
@@ -225,9 +217,7 @@ def _scaled(block: FeatureBlock) -> tuple[FeatureBlock, int]:
     return block, exponent
 
 
-def _compare(
-    block: FeatureBlock, codes: NDArray[np.intp], classes: NDArray[np.generic]
-) -> dict[str, Any]:
+def _compare(block: FeatureBlock, codes: Ints, classes: NDArray[np.generic]) -> dict[str, Any]:
     """Distances of a class between cases, and of two classes within a case.
 
     Two classes that no case holds both of are compared across cases.
@@ -256,9 +246,7 @@ def _compare(
     }
 
 
-def _means(
-    compared: Mapping[str, Any], n_classes: int, weights: NDArray[np.intp] | None = None
-) -> Array:
+def _means(compared: Mapping[str, Any], n_classes: int, weights: Ints | None = None) -> Array:
     """Mean distance of each class (diagonal) and of two classes; NaN where none is known.
 
     With weights, each case counts so many times: two copies of it are no pair of cases.

@@ -7,21 +7,20 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from skte.estimators._samples import Array, Ints
 from skte.features import ClassMoments, FeatureBlock
 
 __all__ = ["case_weights", "each_or_nan", "fits_in_memory", "held_groups", "scores_from_moments"]
 
-Array = NDArray[np.float64]
-Weights = NDArray[np.intp]
 
 # Bytes of the second moments of every case and class, and of the resamples worked on together.
 _MOST_BYTES = 2**29
 _CHUNK_BYTES = 2**26
 
 
-def case_weights(weights: ArrayLike, n_cases: int) -> Weights:
+def case_weights(weights: ArrayLike, n_cases: int) -> Ints:
     """Return how often each case is drawn, of shape (n_resamples, n_cases), checked."""
     W = np.asarray(weights)
     if W.ndim != 2 or W.shape[1] != n_cases:
@@ -36,7 +35,7 @@ def case_weights(weights: ArrayLike, n_cases: int) -> Weights:
     return whole
 
 
-def held_groups(block: FeatureBlock) -> NDArray[np.intp]:
+def held_groups(block: FeatureBlock) -> Ints:
     """Position of each row's case in the feature set that the block is of."""
     if block.groups is None:
         raise ValueError("Resampling cases needs groups: they name the case of every row.")
@@ -44,7 +43,7 @@ def held_groups(block: FeatureBlock) -> NDArray[np.intp]:
 
 
 def each_or_nan(
-    score: Callable[[FeatureBlock], float], block: FeatureBlock, weights: Weights
+    score: Callable[[FeatureBlock], float], block: FeatureBlock, weights: Ints
 ) -> Array:
     """Score every resample from its rows, which costs one fit each; NaN where undefined."""
     scores = np.empty(len(weights))
@@ -56,7 +55,7 @@ def each_or_nan(
     return scores
 
 
-def _block_of_cases(block: FeatureBlock, weights: Weights) -> FeatureBlock:
+def _block_of_cases(block: FeatureBlock, weights: Ints) -> FeatureBlock:
     """Rows of the cases drawn; a case drawn twice has its rows twice, and remains one case."""
     groups = held_groups(block)
     rows = np.repeat(np.arange(len(groups)), weights[groups])
@@ -98,7 +97,7 @@ def fits_in_memory(block: FeatureBlock, n_cases: int) -> bool:
 
 
 def scores_from_moments(
-    score: Callable[[ClassMoments], float], block: FeatureBlock, weights: Weights
+    score: Callable[[ClassMoments], float], block: FeatureBlock, weights: Ints
 ) -> Array:
     """Score every resample from its moments; NaN where fewer than two classes are left."""
     # They are weighted sums of those of the cases: no voxel is looked at twice.
@@ -146,10 +145,7 @@ def _case_parts(block: FeatureBlock) -> list[tuple[int, ClassMoments]]:
 
 
 def _resampled(
-    total: ClassMoments,
-    counts: Array,
-    sums: Array,
-    squares: Array,
+    total: ClassMoments, counts: Array, sums: Array, squares: Array
 ) -> ClassMoments | None:
     """Moments of one resample; None where fewer than two classes are left."""
     k, d = total.offsets.shape

@@ -12,6 +12,8 @@ from skte.exceptions import CollapsedFeaturesWarning, SaturatedScoreWarning
 from skte.features import ClassMoments, FeatureBlock
 
 __all__ = [
+    "Array",
+    "Ints",
     "as_plain",
     "canonical_subsample",
     "centred",
@@ -25,6 +27,9 @@ __all__ = [
     "warn_outside_spread",
 ]
 
+Array = NDArray[np.float64]
+Ints = NDArray[np.intp]
+
 # A score this close to its floor, relative to it, says nothing about the model.
 _AT_FLOOR = 0.002
 # Channels that vary by less than this, relative to their size, differ by rounding.
@@ -36,7 +41,7 @@ def as_plain(label: Any) -> Any:
     return label.item() if isinstance(label, np.generic) else label
 
 
-def encode_labels(y: NDArray[np.generic]) -> tuple[NDArray[np.generic], NDArray[np.intp]]:
+def encode_labels(y: NDArray[np.generic]) -> tuple[NDArray[np.generic], Ints]:
     """Return the distinct labels, sorted, and the index of each row's label."""
     classes, codes = np.unique(y, return_inverse=True)
     if len(classes) < 2:
@@ -48,7 +53,7 @@ def encode_labels(y: NDArray[np.generic]) -> tuple[NDArray[np.generic], NDArray[
     return classes, codes
 
 
-def unit_range(X: NDArray[np.floating]) -> tuple[NDArray[np.float64], int]:
+def unit_range(X: NDArray[np.floating]) -> tuple[Array, int]:
     """Return ``X * 2.0**-exponent``, its largest absolute value in [0.5, 1), and the exponent."""
     # A power of two rounds nothing, so features of any size can be squared and summed.
     largest = max(float(X.max(initial=0.0)), -float(X.min(initial=0.0)))
@@ -56,7 +61,7 @@ def unit_range(X: NDArray[np.floating]) -> tuple[NDArray[np.float64], int]:
     return np.ldexp(np.asarray(X, dtype=np.float64), -exponent), exponent
 
 
-def centred(X: NDArray[np.floating]) -> tuple[NDArray[np.float64], int]:
+def centred(X: NDArray[np.floating]) -> tuple[Array, int]:
     """Centre the columns that vary, scaled by ``2.0**-exponent``; return them and the exponent."""
     # The computed mean of a constant column is off by rounding: a spurious spread.
     Z, exponent = unit_range(X[:, X.min(axis=0) < X.max(axis=0)])
@@ -65,7 +70,7 @@ def centred(X: NDArray[np.floating]) -> tuple[NDArray[np.float64], int]:
     return Z, exponent
 
 
-def unit_length(X: NDArray[np.floating]) -> NDArray[np.float64]:
+def unit_length(X: NDArray[np.floating]) -> Array:
     """Scale every row to length one; a zero row stays zero."""
     largest = np.abs(X).max(axis=1, keepdims=True)
     X = X / np.where(largest > 0, largest, 1.0)  # squares cannot overflow now
@@ -74,12 +79,8 @@ def unit_length(X: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def canonical_subsample(
-    X: NDArray[np.floating],
-    strata: NDArray[np.generic],
-    *,
-    max_samples: int,
-    random_state: int,
-) -> NDArray[np.intp]:
+    X: NDArray[np.floating], strata: NDArray[np.generic], *, max_samples: int, random_state: int
+) -> Ints:
     """Return indices of about `max_samples` rows, in proportion by stratum, drawn by content."""
     # The order of rows, channels and strata decides nothing, nor does the features' scale.
     # Two models share no rows by this: their features, and so the order by content, differ.
@@ -180,7 +181,7 @@ def warn_outside_spread(
     )
 
 
-def _varies_by_rounding(X: NDArray[np.float64]) -> bool:
+def _varies_by_rounding(X: Array) -> bool:
     """Whether all rows are alike; most blocks show in two rows that they are not."""
     with np.errstate(over="ignore"):  # an overflow is no rounding
         if (np.abs(X[0] - X[-1]) > _ROUNDING * np.abs(X[0])).any():

@@ -12,7 +12,14 @@ from scipy.special import log_softmax
 
 from skte._sklearn import Interval, StrOptions
 from skte.estimators._base import EstimatorTags, TransferabilityEstimator
-from skte.estimators._samples import centred, encode_labels, label_entropy, warn_at_floor
+from skte.estimators._samples import (
+    Array,
+    Ints,
+    centred,
+    encode_labels,
+    label_entropy,
+    warn_at_floor,
+)
 from skte.features import FeatureBlock
 
 __all__ = ["SFDA", "sfda_score"]
@@ -56,12 +63,8 @@ class SFDA(TransferabilityEstimator):
     score_ : float
         At most 0 (every voxel is told for sure). ``-H(y)``, the negative entropy of the
         labels in nats, where features know nothing of the labels. Higher is better.
-    layer_scores_ : ndarray of shape (n_layers,)
-        Score of each layer.
-    layer_names_ : tuple of str
-        Names of the layers.
-    n_features_in_ : int
-        Number of channels, when fitted on an array.
+    layer_scores_, layer_names_, n_features_in_
+        As for `TransferabilityEstimator`.
 
     Warns
     -----
@@ -76,15 +79,14 @@ class SFDA(TransferabilityEstimator):
 
     Notes
     -----
-    Projecting on U and measuring with ``S^-1`` are the same for differences of class
-    means, so the posterior is that of a linear discriminant analysis with covariance S,
-    which is how it is computed. The paper is not of one mind; here ``S_W`` is a
-    covariance (with sums, as printed, lambda vanishes for any sample of use), shrunk
-    toward its mean variance and by at least 1e-10 as in the released code, d counts
-    channels that vary, and confidences are the posteriors as printed (the released code
-    puts them through a second softmax, after which no voxel of many classes is
-    trusted). ``mu_{-c}`` is the mean of voxels, not of class means: then features that
-    know nothing move all classes to one point, whatever the shares of the classes.
+    Projecting on U and measuring with ``S^-1`` are the same for differences of class means, so the
+    posterior is that of a linear discriminant analysis with covariance S, which is how it is
+    computed. The paper is not of one mind; here ``S_W`` is a covariance (with sums, as printed,
+    lambda vanishes for any sample of use), shrunk toward its mean variance and by at least 1e-10 as
+    in the released code, d counts channels that vary, and confidences are the posteriors as printed
+    (the released code puts them through a second softmax, after which no voxel of many classes is
+    trusted). ``mu_{-c}`` is the mean of voxels, not of class means: then features that know nothing
+    move all classes to one point, whatever the shares of the classes.
 
     The score is invariant to rotation and shift, to duplicating the sample and to
     constant channels. It changes with scale through lambda alone: ``SFDA(a=a)`` on
@@ -111,6 +113,7 @@ class SFDA(TransferabilityEstimator):
     True
     """
 
+    _tags: ClassVar[EstimatorTags] = EstimatorTags(corrects_bias=True, warns_of_constants=True)
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **TransferabilityEstimator._parameter_constraints,
         "a": [Interval(Real, 0, None, closed="neither")],
@@ -124,11 +127,6 @@ class SFDA(TransferabilityEstimator):
         self.a = a
         self.normalize = normalize
 
-    @property
-    def tags(self) -> EstimatorTags:
-        """What the score needs and accepts."""
-        return EstimatorTags(corrects_bias=True, warns_of_constants=True)
-
     def _spread_bounds(self) -> tuple[float, float]:
         # Below, lambda is 1 and all shape is shrunk away; above, it is at its least.
         return (0.0 if self.normalize == "trace" else _LEAST_EXPONENT / self.a), np.inf
@@ -140,11 +138,7 @@ class SFDA(TransferabilityEstimator):
 
 
 def sfda_score(
-    X: NDArray[np.floating],
-    y: NDArray[np.generic],
-    *,
-    a: float = 5.0,
-    normalize: str | None = None,
+    X: NDArray[np.floating], y: NDArray[np.generic], *, a: float = 5.0, normalize: str | None = None
 ) -> float:
     """Mean log posterior of the labels by Fisher discriminants of harder features.
 
@@ -192,9 +186,7 @@ def sfda_score(
     return float(_log_posterior(Z, codes, counts, means, within, shrinkage, d).mean())
 
 
-def _fisher(
-    Z: NDArray[np.float64], codes: NDArray[np.intp], counts: NDArray[np.intp]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _fisher(Z: Array, codes: Ints, counts: Ints) -> tuple[Array, Array]:
     """Class means and the covariance within classes (divided by n)."""
     means = np.stack([Z[codes == k].mean(axis=0) for k in range(len(counts))])
     A = Z - means[codes]
@@ -202,14 +194,8 @@ def _fisher(
 
 
 def _log_posterior(
-    Z: NDArray[np.float64],
-    codes: NDArray[np.intp],
-    counts: NDArray[np.intp],
-    means: NDArray[np.float64],
-    within: NDArray[np.float64],
-    shrinkage: float,
-    d: int,
-) -> NDArray[np.float64]:
+    Z: Array, codes: Ints, counts: Ints, means: Array, within: Array, shrinkage: float, d: int
+) -> Array:
     """Log probability of each row's own class."""
     eigenvalues, vectors = np.linalg.eigh(within)
     shares = counts / len(Z)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from skte._sklearn import Interval, StrOptions
 from skte.estimators._base import EstimatorTags, TransferabilityEstimator
-from skte.estimators._samples import centred, encode_labels
+from skte.estimators._samples import Array, centred, encode_labels
 from skte.features import ClassMoments, FeatureBlock
 
 __all__ = ["TransRate", "transrate_score"]
@@ -34,8 +34,7 @@ class TransRate(TransferabilityEstimator):
     Parameters
     ----------
     eps : float, default=1e-4
-        Squared distortion of the coding rate: below this variance a direction counts
-        as noise.
+        Squared distortion of the coding rate: below this variance a direction counts as noise.
     normalize : {"trace"} or None, default=None
         "trace" scales ``Z`` to mean squared row norm 1, which makes models with
         different feature scales comparable. None: features as they come.
@@ -46,12 +45,8 @@ class TransRate(TransferabilityEstimator):
     ----------
     score_ : float
         At least 0 (every class fills the same directions). Higher is better.
-    layer_scores_ : ndarray of shape (n_layers,)
-        Score of each layer.
-    layer_names_ : tuple of str
-        Names of the layers.
-    n_features_in_ : int
-        Number of channels, when fitted on an array.
+    layer_scores_, layer_names_, n_features_in_
+        As for `TransferabilityEstimator`.
 
     Warns
     -----
@@ -68,12 +63,11 @@ class TransRate(TransferabilityEstimator):
 
     Notes
     -----
-    Classes are weighted by their share of rows; published copies that weight them
-    equally explode under imbalance. The score is invariant to rotation and
-    shift, to duplicating the sample and to constant channels, but grows with the
-    features' scale and number: ``TransRate(eps=e)`` on ``c * X`` is
-    ``TransRate(eps=e / c**2)`` on ``X``. So it misleads between models whose
-    features differ in scale (use ``normalize="trace"``) or width.
+    Classes are weighted by their share of rows; published copies that weight them equally explode
+    under imbalance. The score is invariant to rotation and shift, to duplicating the sample and to
+    constant channels, but grows with the features' scale and number: ``TransRate(eps=e)`` on ``c *
+    X`` is ``TransRate(eps=e / c**2)`` on ``X``. So it misleads between models whose features differ
+    in scale (use ``normalize="trace"``) or width.
 
     References
     ----------
@@ -92,6 +86,7 @@ class TransRate(TransferabilityEstimator):
     True
     """
 
+    _tags: ClassVar[EstimatorTags] = EstimatorTags(moments=True, corrects_bias=True)
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **TransferabilityEstimator._parameter_constraints,
         "eps": [Interval(Real, 0, None, closed="neither")],
@@ -104,11 +99,6 @@ class TransRate(TransferabilityEstimator):
         super().__init__(layer_reduction=layer_reduction)
         self.eps = eps
         self.normalize = normalize
-
-    @property
-    def tags(self) -> EstimatorTags:
-        """What the score needs and accepts."""
-        return EstimatorTags(moments=True, corrects_bias=True)
 
     def _spread_bounds(self) -> tuple[float, float]:
         if self.normalize == "trace":
@@ -188,12 +178,7 @@ def _log_scale(spread: float, exponent: int, eps: float, normalize: str | None) 
     return float(scale - np.log(eps))
 
 
-def _gain(
-    total: NDArray[np.float64],
-    grams: Sequence[NDArray[np.float64]],
-    counts: Sequence[int],
-    log_scale: float,
-) -> float:
+def _gain(total: Array, grams: Sequence[Array], counts: Sequence[int], log_scale: float) -> float:
     n = sum(counts)
     within = sum(
         count / n * _coding_rate(gram, count, log_scale)
@@ -203,7 +188,7 @@ def _gain(
     return max(float(_coding_rate(total, n, log_scale) - within), 0.0)
 
 
-def _coding_rate(gram: NDArray[np.float64], n: int, log_scale: float) -> float:
+def _coding_rate(gram: Array, n: int, log_scale: float) -> float:
     """``1/2 log |I + exp(log_scale) / n * gram|``, for scales that overflow, too."""
     eigenvalues = np.linalg.eigvalsh(gram)
     # Beyond its rank a Gram matrix has rounding, which a large scale would count.
