@@ -157,7 +157,6 @@ LAWS: dict[str, list[Transformation]] = {
     "CCFV-literal": [*CONSISTENCY, shift, scale, duplicate_channels, append_constant_channel],
     "CCFV-kl": [*EVERYWHERE, rotate, scale],
     "CCFV-bhattacharyya": [*EVERYWHERE, rotate, scale],
-    "CCFV-truncated": [*CONSISTENCY, scale, duplicate_channels],
     "CCFV-all-classes": [*CONSISTENCY, shuffle_class_names, scale, duplicate_channels],
     "GBC": PRINCIPAL,
     "GBC-full": PRINCIPAL,

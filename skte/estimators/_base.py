@@ -438,19 +438,7 @@ def _layer_names(blocks: Sequence[FeatureBlock | ClassMoments]) -> tuple[str, ..
 
 
 class ClassShare(NamedTuple):
-    """How much of a layer's inconsistency one class makes up.
-
-    Attributes
-    ----------
-    layer : str
-        The layer.
-    label : object
-        The class.
-    distance : float
-        Mean distance between cases of the class's feature distribution.
-    share : float
-        Of the sum over classes, from 0 to 1.
-    """
+    """Mean distance of a class between cases in a layer, and its share of the sum over classes."""
 
     layer: str
     label: object
@@ -461,16 +449,9 @@ class ClassShare(NamedTuple):
 class CaseShare(NamedTuple):
     """How far one class in one case lies from the same class in the other cases.
 
-    Attributes
-    ----------
-    case : str
-        The case.
-    label : object
-        The class.
-    ratio : float
-        Mean distance to the other cases over the median of that over all cases,
-        averaged over layers. 1 is ordinary; well above it, look at the case: its
-        label may be wrong, or its image from another domain.
+    ``ratio`` is its mean distance to the other cases over the median of that over all cases,
+    averaged over layers. 1 is ordinary. Well above 1, look at the case: its label may be wrong,
+    or its image from another domain.
     """
 
     case: str

@@ -95,10 +95,8 @@ class CCFV(TransferabilityEstimator):
     standard_error_ : float
         Of the score, from comparing `n_pairs` instead of all pairs of cases; 0 when
         all were compared. It says nothing about which *cases* were labelled.
-    layer_scores_ : ndarray of shape (n_layers,)
-        Score of each layer.
-    layer_names_ : tuple of str
-        Names of the layers.
+    layer_scores_, layer_names_, n_features_in_
+        As for `TransferabilityEstimator`.
     layer_details_ : tuple of dict
         For each layer: ``consistency`` (mapping of label to mean distance), ``distances`` (mapping
         of label to the matrix of distances between cases, NaN where a case lacks the class or a
@@ -107,8 +105,6 @@ class CCFV(TransferabilityEstimator):
         are), ``variety`` (inverse energies, for the cases in ``variety_cases``), ``floored`` (share
         of pairs of voxels on the energy's floor; ``floored_pairs`` of ``voxel_pairs`` in each
         case).
-    n_features_in_ : int
-        Number of channels, when fitted on an array.
 
     Warns
     -----
@@ -124,10 +120,9 @@ class CCFV(TransferabilityEstimator):
 
     Notes
     -----
-    The energy is the *mean* over pairs, so that cases of different size are
-    comparable; with the raw sum of the paper only a constant changes when all
-    samples are of equal size. CC-FV cannot see features of pure noise or of a
-    random network, which are alike in every case and diverse, as bad.
+    The energy is the *mean* over pairs, so that cases of different size are comparable; for samples
+    of equal size the raw sum of the paper differs by a constant. CC-FV cannot see features of pure
+    noise or of a random network, alike in every case and diverse, as bad.
 
     References
     ----------
@@ -193,18 +188,10 @@ class CCFV(TransferabilityEstimator):
         return EstimatorTags(case_sample=self.feature_variety, warns_of_constants=True)
 
     def diagnose(self) -> Diagnosis:
-        """Tell which layers, classes and cases drive the score.
+        """Report which layers, classes and cases drive the score.
 
-        Returns
-        -------
-        Diagnosis
-            Its ``cases`` name what lies farthest from the rest first: wrong labels
-            and cases from another domain end up there.
-
-        Raises
-        ------
-        NotFittedError
-            Before `fit`.
+        ``cases`` lists what lies farthest from the rest first: wrong labels and cases from
+        another domain end up there.
         """
         plain = super().diagnose()
         return replace(plain, **_diagnose_consistency(self.layer_names_, self.layer_details_))
@@ -224,10 +211,7 @@ class CCFV(TransferabilityEstimator):
         if self.class_consistency:
             details |= self._consistency(block)
             total = sum(details["consistency"].values())  # eq. (2), a sum over classes
-            rounding = 0.0
-            if self.distance == "wasserstein":  # the others have no unit of length
-                rounding = _ROUNDING * len(details["consistency"]) * _spread(block.X)
-            if total <= rounding:
+            if total <= self._rounding(block) * len(details["consistency"]):
                 return _collapsed(block, "the same in every case, class by class"), details
             score -= float(np.log(total))
         if details["floored"] > _COLLAPSED:
@@ -327,16 +311,31 @@ class CCFV(TransferabilityEstimator):
         normalized, _ = self._normalized(self._with_case_sample(block))
         if self.normalize == "l2" and _is_axis(normalized.case_sample[0], self.min_distance):
             return np.full(len(weights), -np.inf)
-        euclidean = self.class_consistency and self.distance == "wasserstein"
-        return _resampled_ccfv(
-            details,
-            weights,
-            {name: position for position, name in enumerate(block.case_names)},
-            consistency=self.class_consistency,
-            variety=self.feature_variety,
-            rounding=_ROUNDING * _spread(normalized.X) if euclidean else 0.0,
-            most_floored=_COLLAPSED,
-        )
+        positions = {name: position for position, name in enumerate(block.case_names)}
+        sampled = weights[:, [positions[case] for case in details["variety_cases"]]]
+        scores = np.zeros(len(weights))
+        n_pairs = sampled @ details["voxel_pairs"]
+        collapsed = sampled @ details["floored_pairs"] > _COLLAPSED * np.maximum(n_pairs, 1)
+        if self.class_consistency:
+            W = weights[:, [positions[case] for case in details["cases"]]]
+            means = np.stack([_mean_over_pairs(D, W) for D in details["distances"].values()])
+            n_classes = np.isfinite(means).sum(axis=0)
+            total = np.where(n_classes > 0, np.nansum(means, axis=0), np.nan)
+            same = total <= self._rounding(normalized) * n_classes
+            scores -= np.log(np.where(same, 1.0, total))
+            collapsed |= same
+        if self.feature_variety:
+            drawn = sampled.sum(axis=1)
+            sums = sampled @ details["variety"]
+            mean = np.where(drawn > 0, sums / np.maximum(drawn, 1), np.nan)
+            collapsed |= mean == 0.0
+            scores += np.log(np.where(mean == 0.0, 1.0, mean))
+        return np.where(collapsed, -np.inf, scores)
+
+    def _rounding(self, block: FeatureBlock) -> float:
+        """Distance between cases that is nil; only Wasserstein distances have a unit of length."""
+        spread = float(np.sqrt(block.X.var(axis=0).sum()))
+        return _ROUNDING * spread if self.distance == "wasserstein" else 0.0
 
     def _consistency(self, block: FeatureBlock) -> dict[str, Any]:
         """Mean distance between cases, for each class, eq. (1) and (2)."""
@@ -359,11 +358,6 @@ class CCFV(TransferabilityEstimator):
             "n_pairs": {label: one.n_pairs for label, one in found.items()},
             "cases": names,
         }
-
-
-def _spread(X: Array) -> float:
-    """Root mean squared distance of features from their mean."""
-    return float(np.sqrt(X.var(axis=0).sum()))
 
 
 def _names(block: FeatureBlock, cases: list[Any]) -> list[Any]:
@@ -526,39 +520,3 @@ def _mean_over_pairs(D: Array, weights: Ints) -> Array:
     counts = np.einsum("bi,bi->b", W @ known, W)
     with np.errstate(invalid="ignore"):
         return np.asarray(np.where(counts > 0, sums / np.maximum(counts, 1.0), np.nan))
-
-
-def _mean_over_cases(values: Array, weights: Ints) -> Array:
-    """Weighted mean of what each case has, NaN where no case is drawn."""
-    total = weights.sum(axis=1)
-    return np.asarray(np.where(total > 0, weights @ values / np.maximum(total, 1), np.nan))
-
-
-def _resampled_ccfv(
-    details: Details,
-    weights: Ints,
-    positions: Mapping[Any, int],
-    *,
-    consistency: bool,
-    variety: bool,
-    rounding: float,
-    most_floored: float,
-) -> Array:
-    """Score of one layer for each resample."""
-    sampled = weights[:, [positions[case] for case in details["variety_cases"]]]
-    scores = np.zeros(len(weights))
-    collapsed = np.zeros(len(weights), dtype=bool)
-    if consistency:
-        W = weights[:, [positions[case] for case in details["cases"]]]
-        means = np.stack([_mean_over_pairs(D, W) for D in details["distances"].values()])
-        n_classes = np.isfinite(means).sum(axis=0)
-        total = np.where(n_classes > 0, np.nansum(means, axis=0), np.nan)
-        collapsed |= total <= rounding * n_classes
-        scores -= np.log(np.where(collapsed, 1.0, total))
-    n_pairs = sampled @ details["voxel_pairs"]
-    collapsed |= sampled @ details["floored_pairs"] > most_floored * np.maximum(n_pairs, 1)
-    if variety:
-        mean = _mean_over_cases(details["variety"], sampled)
-        collapsed |= mean == 0.0
-        scores += np.log(np.where(mean == 0.0, 1.0, mean))
-    return np.where(collapsed, -np.inf, scores)

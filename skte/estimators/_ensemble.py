@@ -71,15 +71,13 @@ class Ensemble(TransferabilityEstimator):
 
     Notes
     -----
-    There is no ``score_`` and no ``score()``: a rank exists among other models alone,
-    and a number made up for a single model would look like a score. `combine` gives
-    the scores of the models of a bank. They depend on which models are in it.
+    There is no ``score_`` and no ``score()``: a rank exists only among other models. `combine`
+    gives the scores of the models of a bank, which depend on the models in it.
 
-    A collapsed model (``-inf``) is an ordinary last place for ranks, and stays
-    ``-inf`` in "z_mean", where the others are scaled among themselves. A member that
-    scores all models alike has no order and adds the same to each. "mean_rank" and
-    "borda" give tied models the average of their ranks and always agree on the order.
-    It misleads when several members share a weakness: they outvote the others.
+    A collapsed model (``-inf``) comes last in ranks, and stays ``-inf`` in "z_mean", where the
+    others are scaled among themselves. A member that scores all models alike adds the same to each.
+    "mean_rank" and "borda" give tied models the average of their ranks and agree on the order. It
+    misleads when several members share a weakness: they outvote the others.
 
     References
     ----------
@@ -125,22 +123,7 @@ class Ensemble(TransferabilityEstimator):
     def fit(
         self, X: Features, y: ArrayLike | None = None, *, groups: ArrayLike | None = None
     ) -> Self:
-        """Fit every member on the features of one model.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_voxels, n_channels), FeatureSet or FeatureBlock
-            As for the members.
-        y : array-like of shape (n_voxels,), optional
-            As for the members.
-        groups : array-like of shape (n_voxels,), optional
-            As for the members.
-
-        Returns
-        -------
-        self : Ensemble
-            Fitted; ``part_`` is what `combine` needs.
-        """
+        """Fit every member on the features of one model; see `TransferabilityEstimator.fit`."""
         members = self._members()
         self._weights(members)
         self.estimators_: dict[str, TransferabilityEstimator] = {}
@@ -178,20 +161,7 @@ class Ensemble(TransferabilityEstimator):
         return {name: member.part_ for name, member in self.estimators_.items()}
 
     def resample_cases(self, X: FeatureSet | Sequence[CaseFeatures], weights: ArrayLike) -> Part:
-        """Scores of the members, had other cases been labelled.
-
-        Parameters
-        ----------
-        X : FeatureSet
-            What the ensemble was fitted on.
-        weights : array-like of shape (n_resamples, n_cases)
-            How often each case is drawn.
-
-        Returns
-        -------
-        mapping
-            Of each member's name to what its ``resample_cases`` gives.
-        """
+        """Return what ``resample_cases`` of each member gives, by name."""
         if not hasattr(self, "estimators_"):
             raise NotFittedError("This Ensemble is not fitted: call fit first.")
         return {name: one.resample_cases(X, weights) for name, one in self.estimators_.items()}
@@ -199,15 +169,7 @@ class Ensemble(TransferabilityEstimator):
     def combine(self, parts: Sequence[Part]) -> Array:
         """Aggregate the members' scores of the models of a bank.
 
-        Parameters
-        ----------
-        parts : sequence of mapping
-            ``part_`` of this ensemble fitted on each model.
-
-        Returns
-        -------
-        ndarray of shape (n_models,)
-            Higher is better.
+        `parts` are ``part_`` of this ensemble, fitted on each model.
         """
         members = self._members()
         weights = self._weights(members)
@@ -223,18 +185,7 @@ class Ensemble(TransferabilityEstimator):
         return result
 
     def diagnose(self) -> Diagnosis:
-        """Tell the members' scores of the model this was fitted on.
-
-        Returns
-        -------
-        Diagnosis
-            Its ``layers`` are the members; its ``score`` is NaN, for there is none.
-
-        Raises
-        ------
-        NotFittedError
-            Before `fit`.
-        """
+        """Report the members' scores, as ``layers``; the ensemble's own score is NaN."""
         if not hasattr(self, "estimators_"):
             raise NotFittedError("This Ensemble is not fitted: call fit first.")
         rows = [

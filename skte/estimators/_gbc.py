@@ -74,11 +74,11 @@ class GBC(TransferabilityEstimator):
 
     Notes
     -----
-    Variances divide by the number of rows (maximum likelihood, as in the published code), which a
-    class of one row needs, and makes the score independent of duplicating the sample. Principal
-    components make the score invariant to rotation, shift and scale. It misleads in high dimension,
-    where every pair is far apart and plain scores tie near zero (use ``log=True``), and for classes
-    of several clusters.
+    Variances divide by the number of rows (maximum likelihood, as in the published code), so that a
+    class may have one row and duplicating the sample changes nothing. Principal components make the
+    score invariant to rotation, shift and scale. It misleads in high dimension, where every pair is
+    far apart and plain scores tie near zero (use ``log=True``), and for classes of several
+    clusters.
 
     References
     ----------

@@ -64,10 +64,9 @@ class HScore(TransferabilityEstimator):
     Notes
     -----
     Without shrinkage the score is invariant to every invertible linear map of the features, to
-    shifts and to duplicating the sample, and is computed from `ClassMoments` alone. With shrinkage
-    it is invariant to rotation, shift and scale, and needs the features themselves. It misleads
-    where channels are many beside voxels (saturation), and looks at means only: classes that differ
-    in spread but not in mean score 0.
+    shifts and to duplicating the sample, and follows from `ClassMoments`. With shrinkage it is
+    invariant to rotation, shift and scale, and needs the features. It misleads with few voxels per
+    channel (saturation), and looks at means only: classes that differ in spread alone score 0.
 
     References
     ----------

@@ -91,13 +91,12 @@ class KNN(TransferabilityEstimator):
     -----
     Neighbours within a case share its scanner, its patient and, in deep layers, the receptive
     field: counting them would measure how smooth features are. Without ``groups`` every row is a
-    case of its own (leave one out). Voxels at the same distance as the k-th neighbour share the
-    places left equally, so that the order of rows does not matter even where features coincide.
+    case of its own. Voxels as far as the k-th neighbour share the places left, so that the order of
+    rows does not matter.
 
-    The score is invariant to scale, rotation and duplicated channels, with "euclidean"
-    also to a shift and to constant channels, with "cosine" to the length of each
-    feature. It is not invariant to duplicating rows. It misleads when channels differ
-    in scale, since the largest decide; in wide layers, where all distances are alike;
+    The score is invariant to scale, rotation and duplicated channels, with "euclidean" also to a
+    shift and to constant channels, with "cosine" to the length of each feature; not to duplicating
+    rows. It misleads when channels differ in scale, in wide layers, where all distances are alike,
     and it sees what is close already, not what fine-tuning could separate.
 
     References

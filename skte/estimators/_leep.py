@@ -106,12 +106,8 @@ class LEEP(SourceHeadEstimator):
     score_ : float
         Between ``-H(y)``, the negative entropy of the labels in nats (the head says nothing about
         the target), and 0 (it tells every voxel's class). Higher is better.
-    layer_scores_ : ndarray of shape (1,)
-        The same score.
-    layer_names_ : tuple of str
-        One name, that of the source posterior.
-    n_features_in_ : int
-        Number of source classes, when fitted on an array.
+    layer_scores_, layer_names_, n_features_in_
+        As for `TransferabilityEstimator`: the source posterior is the one layer.
 
     See Also
     --------
@@ -122,12 +118,11 @@ class LEEP(SourceHeadEstimator):
 
     Notes
     -----
-    A model without a source head has no LEEP, and a `FeatureSet` without a source
-    posterior is refused. LEEP judges the head, not the features: it misleads when the
-    source classes are coarse (a head of two classes cannot tell three target classes
-    apart, whatever the decoder knows), and when background fills most of the sample.
-    Since arrays must hold probabilities, scikit-learn's generic estimator checks
-    apply to ``input="logits"`` only, and the tag ``input_tags.two_d_array`` says so.
+    A model without a source head has no LEEP, and a `FeatureSet` without a source posterior is
+    refused. LEEP judges the head, not the features: it misleads when the source classes are coarse
+    (a head of two classes cannot separate three target classes), and when background fills most of
+    the sample. Since arrays must hold probabilities, scikit-learn's generic checks apply to
+    ``input="logits"`` only, and the tag ``input_tags.two_d_array`` says so.
 
     References
     ----------

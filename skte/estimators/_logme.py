@@ -73,21 +73,20 @@ class LogME(TransferabilityEstimator):
 
     Notes
     -----
-    The log determinant has one term per channel, also where there are more channels than voxels.
-    Published code often drops the ``(d - r) log alpha`` of the null directions and is wrong there.
-    The fixed point of the paper is replaced by a direct search for the global maximum: given
-    ``alpha / beta``, the best ``beta`` is known in closed form, and one variable is left.
+    The log determinant has one term per channel, also with more channels than voxels; published
+    code often drops the ``(d - r) log alpha`` of the null directions. The fixed point of the paper
+    is replaced by a search for the global maximum over ``alpha / beta``, given which the best
+    ``beta`` is known.
 
-    ``y`` may be continuous, of shape ``(n_voxels,)`` or ``(n_voxels, n_targets)``; then
-    every column is a target, as is. Whole-numbered ``y`` (also stored as floats)
-    holds classes, as in :func:`sklearn.utils.multiclass.type_of_target`.
+    ``y`` may be continuous, of shape ``(n_voxels,)`` or ``(n_voxels, n_targets)``; then every
+    column is a target. Whole-numbered ``y`` holds classes, as in
+    :func:`sklearn.utils.multiclass.type_of_target`.
 
-    A target that the features fit perfectly has infinite evidence if there are fewer channels than
-    voxels; its residual is floored at 2.2e-16 of ``|y|^2``, which gives a large finite score. The
-    score is invariant to scaling and rotating features and to constant-zero channels. It is *not*
-    invariant to shifting features, since the model has no intercept. It misleads when classes are
-    far from linearly separable yet easily separated by fine-tuning, and its voxels are taken as
-    independent, which voxels of one case are not.
+    A target that the features fit perfectly would have infinite evidence; its residual is floored
+    at 2.2e-16 of ``|y|^2``. The score is invariant to scale and rotation and to zero channels,
+    *not* to a shift, since the model has no intercept. It misleads when classes are far from
+    linearly separable yet easily separated by fine-tuning, and takes the voxels of a case as
+    independent, which they are not.
 
     References
     ----------

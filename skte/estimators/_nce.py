@@ -41,12 +41,8 @@ class NCE(SourceHeadEstimator):
     score_ : float
         Between ``-H(y)``, the negative entropy of the labels in nats (the head's decisions say
         nothing about the target), and 0 (they tell every voxel's class). Higher is better.
-    layer_scores_ : ndarray of shape (1,)
-        The same score.
-    layer_names_ : tuple of str
-        One name, that of the source posterior.
-    n_features_in_ : int
-        Number of source classes, when fitted on an array.
+    layer_scores_, layer_names_, n_features_in_
+        As for `TransferabilityEstimator`: the source posterior is the one layer.
 
     Warns
     -----
@@ -61,15 +57,13 @@ class NCE(SourceHeadEstimator):
     Notes
     -----
     NCE is LEEP of one-hot probabilities. A voxel whose largest probability is shared by several
-    source classes counts in equal parts for each of them, so that the order of the source classes
-    does not matter. The score is invariant to renaming target classes, to permuting source classes,
-    to source classes that never win, to duplicating the sample and to everything that keeps each
-    row's largest entries the largest, such as a temperature.
+    source classes counts in equal parts for each of them. The score is invariant to renaming and
+    permuting classes, to source classes that never win, to duplicating the sample and to everything
+    that keeps each row's largest entries the largest, such as a temperature.
 
-    It misleads where LEEP does (coarse source classes, much background), and more:
-    a head that never decides for anything but background sits at the floor, however
-    much its probabilities know. With a source class for every few voxels, the
-    conditional entropy of a sample is too low and the score too high.
+    It misleads where LEEP does, and more: a head that never decides for anything but background
+    sits at the floor, however much its probabilities know. With a source class for every few
+    voxels, the score is too high.
 
     References
     ----------

@@ -76,17 +76,14 @@ class NLEEP(TransferabilityEstimator):
 
     Notes
     -----
-    Features are scaled to unit total variance, so that the ridge of 1e-6 that scikit-learn adds to
-    covariances means the same for all models. Principal axes point to where their coordinates are
-    skewed, and rows are put in an order that depends on what they hold; the mixture's first guess
-    then follows from the sample alone. The score is invariant to scale, shift and rotation, to
-    duplicating every channel and to constant channels, as long as principal axes have distinct
-    variances and coordinates are not exactly symmetric. It is not invariant to duplicating rows.
+    Features are scaled to unit total variance, and the mixture's first guess follows from the
+    sample alone. The score is invariant to scale, shift and rotation, to duplicating every channel
+    and to constant channels, if principal axes have distinct variances and coordinates are not
+    exactly symmetric; not to duplicating rows.
 
-    A mixture fit ends in one of many local optima, so small differences between models
-    mean little: compare seeds. It misleads when there are few voxels for each component
-    (it is optimistic then, most of all with full covariances in many dimensions), and
-    when classes differ in directions of little variance, which are cut off first.
+    A mixture fit ends in one of many local optima, so small differences between models mean little:
+    compare seeds. It misleads with few voxels per component, where it is optimistic, and when
+    classes differ in directions of little variance, which are cut off first.
 
     References
     ----------
@@ -129,16 +126,12 @@ class NLEEP(TransferabilityEstimator):
         self.covariance = covariance
         self.random_state = random_state
 
+    def _settings(self) -> dict[str, Any]:
+        """Return the parameters of `nleep_score`."""
+        return {k: v for k, v in self.get_params().items() if k != "layer_reduction"}
+
     def _score_block(self, block: FeatureBlock) -> float:
-        score = nleep_score(
-            block.X,
-            block.y,
-            variance=self.variance,
-            n_components_per_class=self.n_components_per_class,
-            covariance=self.covariance,
-            random_state=self.random_state,
-            name=block.label,
-        )
+        score = nleep_score(block.X, block.y, name=block.label, **self._settings())
         warn_at_floor("NLEEP", score, block)
         return score
 
@@ -148,15 +141,7 @@ class NLEEP(TransferabilityEstimator):
         From a first guess of its own, each would end in another local optimum, and the
         spread between optima would drown that between cases.
         """
-        T, order, mixture = _mixture(
-            block.X,
-            block.y,
-            variance=self.variance,
-            n_components_per_class=self.n_components_per_class,
-            covariance=self.covariance,
-            random_state=self.random_state,
-            name=block.label,
-        )
+        T, order, mixture = _mixture(block.X, block.y, name=block.label, **self._settings())
         y, cases = block.y[order], held_groups(block)[order]
         if mixture is None:
             return super()._resample_block(block, details, weights)

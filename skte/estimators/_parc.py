@@ -62,18 +62,15 @@ class PARC(TransferabilityEstimator):
 
     Notes
     -----
-    One-hot labels have two distances only, 0 and ``C / (C - 1)``, so PARC tells how surely a pair
-    of one class is closer than a pair of two: it is a Mann-Whitney statistic of pairs. Since half
-    of each list is tied, it reaches 1 only when features take two distances as well.
+    One-hot labels have two distances only, 0 and ``C / (C - 1)``: PARC is a Mann-Whitney statistic
+    of pairs, and reaches 1 only when features take two distances as well. Features whose channels
+    are all equal have distance 1 to any other.
 
-    Features whose channels are all equal have no correlation; their distance to any other is set to
-    1, that of uncorrelated features. The score is invariant to multiplying a voxel's features by a
-    positive number, to adding a number to all its channels and to duplicating every channel, but
-    not to a shift of the features, to rotation or to constant channels. The released code
-    standardises channels first, which the paper's definition does not; standardise `X` to get that.
-
-    It misleads when classes have several modes, since pairs within such a class lie far
-    apart, and under imbalance, where most pairs are of the largest class.
+    The score is invariant to multiplying a voxel's features by a positive number, to adding a
+    number to all its channels and to duplicating every channel; not to a shift, to rotation or to
+    constant channels. (The released code standardises channels first; the paper does not.) It
+    misleads when classes have several modes, and under imbalance, where most pairs are of the
+    largest class.
 
     References
     ----------

@@ -60,15 +60,13 @@ class RankMe(TransferabilityEstimator):
 
     Notes
     -----
-    Labels are accepted and ignored; the sample is the whole-case one, all voxels of
-    all cases together. The paper adds 1e-7 to every ``p_i``; here singular values that
-    are rounding are left out instead, which keeps the score within its range and
-    independent of the scale. It is invariant to scale and rotation, to duplicating the
-    sample or every channel and to zero channels, but not to a shift.
+    Labels are accepted and ignored; the sample is the whole-case one of all cases together.
+    Singular values that are rounding are left out, where the paper adds 1e-7 to every ``p_i``. The
+    score is invariant to scale and rotation, to duplicating the sample or every channel and to zero
+    channels, but not to a shift.
 
-    RankMe compares networks of the same width: it misleads between models of different
-    width, since the range grows with it. Knowing no labels, it likes noise, which fills
-    all directions. A large mean shared by all voxels lowers it.
+    It misleads between models of different width, since the range grows with it. Knowing no labels,
+    it likes noise, which fills all directions. A large mean shared by all voxels lowers it.
 
     References
     ----------

@@ -63,17 +63,13 @@ class RCFV(TransferabilityEstimator):
     ----------
     score_ : float
         Higher is better. ``-inf`` where a layer collapsed.
-    layer_scores_ : ndarray of shape (n_layers,)
-        Score of each layer.
-    layer_names_ : tuple of str
-        Names of the layers.
+    layer_scores_, layer_names_, n_features_in_
+        As for `TransferabilityEstimator`.
     layer_details_ : tuple of dict
         For each layer: ``within`` (mapping of label to its part of ``W``), ``between``
         (mapping of pairs of labels to their part of ``B``), ``spread``, the parts of
         CC-FV's variety and, unless every row is a case of its own, all ``pair_distances`` with
         the ``pairs`` of cases and the ``class_pairs`` that they are between (positions).
-    n_features_in_ : int
-        Number of channels, when fitted on an array.
 
     Raises
     ------
@@ -94,18 +90,15 @@ class RCFV(TransferabilityEstimator):
 
     Notes
     -----
-    ``C_cons`` of CC-FV is small for features that are alike everywhere, whatever the class:
-    those of a network with random weights, or of noise. Here consistency is relative:
-    what is the same in every case for all classes alike gains nothing. The background is
-    a class like any other. Two classes that no case holds both of are compared across
-    cases, and so are all where every row is a case of its own.
+    ``C_cons`` of CC-FV is small for features that are alike everywhere, whatever the class: those
+    of a random network, or noise. Here what is the same in every case for all classes alike gains
+    nothing. The background is a class like any other. Two classes that no case holds both of are
+    compared across cases, and so are all where every row is a case of its own.
 
-    ``B`` and ``W`` are of features as they come (only their ratio counts), so that they
-    use *all* labelled voxels where their moments were extracted. The score is
-    invariant to scale and rotation, and to zero or duplicated channels.
-
-    The score is skte's own: the documentation's page on RCFV has the derivation, and the
-    one on evidence how it was chosen.
+    ``B`` and ``W`` are of features as they come, of *all* labelled voxels where their moments were
+    extracted. The score is invariant to scale and rotation, and to zero or duplicated channels. It
+    is skte's own: its page in the documentation has the derivation, and the page on evidence how it
+    was chosen.
 
     References
     ----------

@@ -79,21 +79,14 @@ class SFDA(TransferabilityEstimator):
 
     Notes
     -----
-    Projecting on U and measuring with ``S^-1`` are the same for differences of class means, so the
-    posterior is that of a linear discriminant analysis with covariance S, which is how it is
-    computed. The paper is not of one mind; here ``S_W`` is a covariance (with sums, as printed,
-    lambda vanishes for any sample of use), shrunk toward its mean variance and by at least 1e-10 as
-    in the released code, d counts channels that vary, and confidences are the posteriors as printed
-    (the released code puts them through a second softmax, after which no voxel of many classes is
-    trusted). ``mu_{-c}`` is the mean of voxels, not of class means: then features that know nothing
-    move all classes to one point, whatever the shares of the classes.
+    The posterior is that of a linear discriminant analysis with covariance S, which is how it is
+    computed. ``S_W`` is a covariance, shrunk by at least 1e-10; d counts channels that vary;
+    ``mu_{-c}`` is the mean of voxels. The page on SFDA lists where the paper and its code differ.
 
-    The score is invariant to rotation and shift, to duplicating the sample and to
-    constant channels. It changes with scale through lambda alone: ``SFDA(a=a)`` on
-    ``c * X`` is ``SFDA(a=a * c**2)`` on ``X``, so models whose features differ in scale
-    are shrunk differently (use ``normalize="trace"``). It misleads when channels are
-    many beside voxels, since any labels can be told then and the score saturates at 0,
-    and when background is so frequent that every voxel may pass for it.
+    The score is invariant to rotation and shift, to duplicating the sample and to constant
+    channels. Scale acts through lambda alone: ``SFDA(a=a)`` on ``c * X`` is ``SFDA(a=a * c**2)`` on
+    ``X`` (use ``normalize="trace"``). It misleads with more channels than voxels, where it
+    saturates at 0, and when background is so frequent that every voxel may pass for it.
 
     References
     ----------

@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from skte.features._case import CaseFeatures, LayerSample
 from skte.features._moments import ClassMoments
+from skte.features._set import CaseFeatures, LayerSample
 
 __all__ = ["pack_case", "unpack_case"]
 
@@ -48,9 +48,8 @@ def pack_case(case: CaseFeatures) -> bytes:
     Parameters
     ----------
     case : CaseFeatures
-        With arrays of booleans, integers or floats. ``info`` may hold numbers, text,
-        None, and lists, tuples and text-keyed dicts of them; numpy's numbers come back
-        as Python's.
+        With arrays of booleans, integers or floats. ``info`` may hold numbers, text, None, and
+        lists, tuples and text-keyed dicts of them; numpy's numbers come back as Python's.
 
     Returns
     -------
