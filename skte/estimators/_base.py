@@ -102,8 +102,7 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
     Parameters
     ----------
     layer_reduction : {"mean", "last"}, default="mean"
-        How scores of several layers become one: their mean, or the score of the
-        last (finest) layer.
+        How scores of several layers become one: their mean, or that of the last (finest) layer.
 
     Attributes
     ----------
@@ -150,11 +149,6 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
         -------
         self : TransferabilityEstimator
             The fitted estimator; the result is ``score_``.
-
-        Raises
-        ------
-        ValueError
-            If the input is unusable; the message says what to do.
         """
         blocks = self._check_blocks(X, y, groups, reset=True)
         self.layer_names_: tuple[str, ...] = _layer_names(blocks)
@@ -177,12 +171,8 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like, FeatureSet or FeatureBlock, optional
-            As for `fit`. None returns ``score_``.
-        y : array-like of shape (n_voxels,), optional
-            As for `fit`.
-        groups : array-like of shape (n_voxels,), optional
-            As for `fit`.
+        X, y, groups
+            As for `fit`. Without `X`, ``score_`` is returned.
 
         Returns
         -------
@@ -216,8 +206,8 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
     def combine(self, parts: Sequence[Part]) -> Array:
         """Scores of the models of a bank, from what was learnt of each of them.
 
-        Most scores stand alone, and this returns them as they are. Those that are defined relative
-        to the other models (a mean rank, a min-max scaling over the bank) are computed here.
+        Most scores are returned as they are; those that are relative to the other models, such as a
+        mean rank, are computed here.
 
         Parameters
         ----------
@@ -239,15 +229,14 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
         X : FeatureSet
             What the estimator was fitted on.
         weights : array-like of shape (n_resamples, n_cases)
-            How often each case is drawn: 0 and 1 leave cases out (jackknife), draws with
-            replacement repeat them (bootstrap). A case that is drawn twice counts
-            twice, and is no second case to compare the first one with.
+            How often each case is drawn: 0 or 1 to leave cases out (jackknife), draws with
+            replacement to repeat them (bootstrap). A case drawn twice remains one case: it is
+            not compared with itself.
 
         Returns
         -------
         mapping
-            Shaped like ``part_``, with an array of shape (n_resamples,) in place of each
-            number. NaN where a score is undefined, such as of a single class.
+            Like ``part_``, with arrays of shape (n_resamples,). NaN where a score is undefined.
 
         Raises
         ------
@@ -255,11 +244,6 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
             Before `fit`.
         ValueError
             If `X` is not what the estimator was fitted on, or weights are unusable.
-
-        Notes
-        -----
-        Estimators whose score follows from what each case has (moments, distances between
-        cases, tables of counts) take that; the others are fitted anew for each row.
         """
         if not hasattr(self, "layer_names_"):
             raise NotFittedError(f"This {type(self).__name__} is not fitted: call fit(X) first.")
@@ -283,18 +267,7 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
         return {"score": np.mean(used, axis=0)}
 
     def diagnose(self) -> Diagnosis:
-        """Report what drives the fitted score: layers, and classes and cases where known.
-
-        Returns
-        -------
-        Diagnosis
-            Prints as a text; its attributes hold the numbers.
-
-        Raises
-        ------
-        NotFittedError
-            Before `fit`.
-        """
+        """Report what drives the fitted score: layers, and classes and cases where known."""
         score = self.score()
         layers = list(zip(self.layer_names_, self.layer_scores_.tolist(), strict=True))
         return Diagnosis(type(self).__name__, score, layers)
@@ -381,19 +354,7 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
             X, y = check_X_y(X, y, **with_y)
         warn_if_subnormal(as_given if isinstance(as_given, np.ndarray) else X, "features")
         self._check_targets(y)
-        if groups is not None:
-            groups = column_or_1d(groups)
-            if groups.dtype == object and len({type(group) for group in groups}) > 1:
-                raise ValueError(
-                    "groups of different types cannot be sorted: use one type for all cases, names "
-                    "or numbers."
-                )
-            if len(groups) != len(X):
-                raise ValueError(
-                    f"groups has {len(groups)} entries but X has {len(X)} rows: "
-                    "give the case of every row."
-                )
-        return FeatureBlock(X, y, groups)
+        return FeatureBlock(X, y, None if groups is None else _checked_groups(groups, len(X)))
 
     def _clean_block(self, block: FeatureBlock) -> FeatureBlock:
         """Return the block with float64 features, checked to be finite."""
@@ -431,6 +392,20 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.target_tags.required = self.tags.labels
         return tags
+
+
+def _checked_groups(groups: ArrayLike, n_rows: int) -> NDArray[Any]:
+    checked: NDArray[Any] = column_or_1d(groups)
+    if checked.dtype == object and len({type(group) for group in checked}) > 1:
+        raise ValueError(
+            "groups of different types cannot be sorted: use one type for all cases, names or "
+            "numbers."
+        )
+    if len(checked) != n_rows:
+        raise ValueError(
+            f"groups has {len(checked)} entries but X has {n_rows} rows: give the case of each row."
+        )
+    return checked
 
 
 def _layer_names(blocks: Sequence[FeatureBlock | ClassMoments]) -> tuple[str, ...]:

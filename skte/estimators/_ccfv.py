@@ -262,7 +262,7 @@ class CCFV(TransferabilityEstimator):
         n_pairs = sum(e.n_pairs for e in energies.values())
         floored = sum(e.n_floored for e in energies.values()) / max(1, n_pairs)
         if self.feature_variety:
-            self._check_energies(energies, len(np.unique(groups)), block.label)
+            _check_energies(energies, len(np.unique(groups)), block.label)
         if self.feature_variety and _WARN_FLOORED < floored <= _COLLAPSED:
             warnings.warn(
                 f"{block.label}: {floored:.1%} of the pairs of voxels have features closer than "
@@ -279,29 +279,6 @@ class CCFV(TransferabilityEstimator):
             "floored_pairs": np.array([e.n_floored for e in energies.values()]),
             "voxel_pairs": np.array([e.n_pairs for e in energies.values()]),
         }
-
-    def _check_energies(
-        self, energies: Mapping[Any, _PairEnergy], n_cases: int, where: str
-    ) -> None:
-        for case, energy in energies.items():
-            if energy.energy <= 0:
-                raise ValueError(
-                    f"{where}: the logarithmic energy of case {case!r} is "
-                    f"{energy.energy:.3g}, and only a positive energy can be inverted. "
-                    "Use s > 0."
-                )
-        if not energies:
-            raise ValueError(
-                f"{where}: no case has two voxels in its whole-case sample, so feature "
-                "variety is undefined. Sample more voxels, or set feature_variety=False."
-            )
-        if len(energies) < n_cases:
-            warnings.warn(
-                f"{where}: {n_cases - len(energies)} of {n_cases} cases have a single voxel "
-                "and are left out of the feature variety.",
-                UnusableClassWarning,
-                stacklevel=2,
-            )
 
     def _resample_block(self, block: FeatureBlock, details: Details, weights: Ints) -> Array:
         """From the distances and energies at hand; see `_mean_over_pairs`."""
@@ -358,6 +335,29 @@ class CCFV(TransferabilityEstimator):
             "n_pairs": {label: one.n_pairs for label, one in found.items()},
             "cases": names,
         }
+
+
+def _check_energies(energies: Mapping[Any, _PairEnergy], n_cases: int, where: str) -> None:
+    """Refuse energies that cannot be inverted, and warn of cases without one."""
+    for case, energy in energies.items():
+        if energy.energy <= 0:
+            raise ValueError(
+                f"{where}: the logarithmic energy of case {case!r} is "
+                f"{energy.energy:.3g}, and only a positive energy can be inverted. "
+                "Use s > 0."
+            )
+    if not energies:
+        raise ValueError(
+            f"{where}: no case has two voxels in its whole-case sample, so feature "
+            "variety is undefined. Sample more voxels, or set feature_variety=False."
+        )
+    if len(energies) < n_cases:
+        warnings.warn(
+            f"{where}: {n_cases - len(energies)} of {n_cases} cases have a single voxel "
+            "and are left out of the feature variety.",
+            UnusableClassWarning,
+            stacklevel=2,
+        )
 
 
 def _names(block: FeatureBlock, cases: list[Any]) -> list[Any]:

@@ -183,10 +183,8 @@ def bhattacharyya_distances(
         Features.
     y : ndarray of shape (n_samples,)
         Labels, at least two distinct ones.
-    covariance : {"diagonal", "full", "spherical"}, default="diagonal"
-        Shape of the Gaussians.
-    min_variance : float, default=1e-6
-        Floor of the variances, relative to the mean squared distance from the mean.
+    covariance, min_variance
+        As for `GBC`.
 
     Returns
     -------

@@ -183,10 +183,8 @@ def logme_evidence(
         Features; not centred, the model has no intercept.
     Y : ndarray of shape (n_samples, n_targets) or (n_samples,)
         Targets; for classes, one indicator column each.
-    tol : float, default=1e-8
-        Tolerance on ``log(alpha / beta)`` at the maximum.
-    max_iter : int, default=100
-        Largest number of halvings of the bracket around the maximum.
+    tol, max_iter
+        As for `LogME`.
 
     Returns
     -------

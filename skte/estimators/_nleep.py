@@ -177,14 +177,8 @@ def nleep_score(
         Features.
     y : ndarray of shape (n_samples,)
         Labels, at least two distinct ones.
-    variance : float, default=0.8
-        Share of the variance kept.
-    n_components_per_class : int, default=5
-        Mixture components, as a multiple of the number of classes.
-    covariance : {"full", "diag"}, default="full"
-        Shape of the components.
-    random_state : int, default=0
-        Seed of the mixture's first guess.
+    variance, n_components_per_class, covariance, random_state
+        As for `NLEEP`.
     name : str, default="features"
         What a warning calls them.
 

@@ -141,10 +141,8 @@ def sfda_score(
         Features.
     y : ndarray of shape (n_samples,)
         Labels, at least two distinct ones.
-    a : float, default=5.0
-        How fast shrinkage falls with the spread within classes.
-    normalize : {"trace"} or None, default=None
-        "trace" scales centred features to mean squared row norm 1.
+    a, normalize
+        As for `SFDA`.
 
     Returns
     -------

@@ -130,10 +130,8 @@ def transrate_score(
         Features.
     y : ndarray of shape (n_samples,)
         Labels, at least two distinct ones.
-    eps : float, default=1e-4
-        Squared distortion.
-    normalize : {"trace"} or None, default=None
-        "trace" scales centred features to mean squared row norm 1.
+    eps, normalize
+        As for `TransRate`.
 
     Returns
     -------
