@@ -80,7 +80,7 @@ class CCFV(TransferabilityEstimator):
         Distances in the energy are floored here: on the unit sphere as it is,
         with ``normalize=None`` times the root-mean-square norm of the features.
     n_pairs : int, optional
-        Pairs of cases compared for each class, drawn at random; ``standard_error_`` tells what that
+        Pairs of cases compared for each class, drawn at random; ``standard_error_`` is what that
         costs. Default: all pairs, whose number grows with the square of the cases.
     random_state : int, default=0
         Seed of the pairs, for `n_pairs`. They are drawn by the names of the cases, so
@@ -227,7 +227,7 @@ class CCFV(TransferabilityEstimator):
         return score, details
 
     def _with_case_sample(self, block: FeatureBlock) -> FeatureBlock:
-        """Let the class sample tell of collapse where no whole-case sample was drawn."""
+        """Use the class sample to detect collapse where no whole-case sample was drawn."""
         if block.X_case is None or len(block.X_case):
             return block
         if self.feature_variety:
@@ -365,7 +365,7 @@ def _names(block: FeatureBlock, cases: list[Any]) -> list[Any]:
 
 
 def _is_axis(X: Array, min_distance: float) -> bool:
-    """Tell whether unit vectors are one vector or its negative, up to the floor.
+    """Return whether unit vectors are one vector or its negative, up to the floor.
 
     One-dimensional features end like this, and half of their pairs may be far apart.
     """

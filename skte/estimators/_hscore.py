@@ -17,7 +17,7 @@ from skte.features import ClassMoments, FeatureBlock
 __all__ = ["HScore", "h_score"]
 
 _EPS = float(np.finfo(np.float64).eps)
-# Within this share of its ceiling the score tells models apart no more.
+# Within this share of its ceiling the score no longer separates models.
 _AT_CEILING = 0.99
 
 
@@ -128,7 +128,7 @@ class HScore(TransferabilityEstimator):
         if self.shrinkage is None and score > _AT_CEILING * (n_classes - 1):
             warnings.warn(
                 f"{where}: the H-score is {score:.4g}, its ceiling C - 1 = {n_classes - 1}, where "
-                "models cannot be told apart. Use HScore(shrinkage='ledoit-wolf'), or sample "
+                "models cannot be separated. Use HScore(shrinkage='ledoit-wolf'), or sample "
                 "more voxels.",
                 SaturatedScoreWarning,
                 stacklevel=2,

@@ -105,7 +105,7 @@ class LEEP(SourceHeadEstimator):
     ----------
     score_ : float
         Between ``-H(y)``, the negative entropy of the labels in nats (the head says nothing about
-        the target), and 0 (it tells every voxel's class). Higher is better.
+        the target), and 0 (it determines every voxel's class). Higher is better.
     layer_scores_, layer_names_, n_features_in_
         As for `TransferabilityEstimator`: the source posterior is the one layer.
 

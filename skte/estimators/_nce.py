@@ -40,7 +40,7 @@ class NCE(SourceHeadEstimator):
     ----------
     score_ : float
         Between ``-H(y)``, the negative entropy of the labels in nats (the head's decisions say
-        nothing about the target), and 0 (they tell every voxel's class). Higher is better.
+        nothing about the target), and 0 (they determine every voxel's class). Higher is better.
     layer_scores_, layer_names_, n_features_in_
         As for `TransferabilityEstimator`: the source posterior is the one layer.
 
@@ -89,7 +89,7 @@ class NCE(SourceHeadEstimator):
         return score
 
     def _resample_block(self, block: FeatureBlock, details: Details, weights: Ints) -> Array:
-        """From a table of target and source classes a case."""
+        """From a table of target and source classes per case."""
         classes, codes = encode_labels(block.y)
         groups, n_cases, k = held_groups(block), weights.shape[1], len(classes)
         tables = _joint_table(block.X, groups * k + codes, n_cases * k)
@@ -103,7 +103,7 @@ def nce_score(P: NDArray[np.floating], y: NDArray[np.generic]) -> float:
     Parameters
     ----------
     P : ndarray of shape (n_samples, n_source_classes)
-        Probabilities, or anything whose largest entry in a row tells the class. Rows
+        Probabilities, or anything whose largest entry in a row is the class. Rows
         with several largest entries are shared equally between them.
     y : ndarray of shape (n_samples,)
         Target labels, at least two distinct ones.

@@ -31,7 +31,7 @@ __all__ = ["RCFV"]
 
 # A distance below this share of the features' spread is rounding, as in CC-FV.
 _ROUNDING = 1e-6
-# Rows that are cases of their own are compared so many at a time.
+# Rows compared at a time, where every row is a case of its own.
 _ROWS = 512
 # Distances between Gaussians form fourth powers of the features.
 _HUGE = 1e70
@@ -174,7 +174,7 @@ class RCFV(TransferabilityEstimator):
         counts = np.unique(np.zeros(len(X)) if groups is None else groups, return_counts=True)[1]
         if counts.max(initial=0) < 2:
             raise ValueError(
-                f"{block.label}: the whole-case sample is empty or has one voxel a case, so "
+                f"{block.label}: the whole-case sample is empty or has one voxel per case, so "
                 "feature variety is undefined. Sample more voxels of whole cases: samples='all' "
                 "of the extractor."
             )
@@ -242,7 +242,7 @@ def _compare(block: FeatureBlock, codes: Ints, classes: NDArray[np.generic]) -> 
 def _means(compared: Mapping[str, Any], n_classes: int, weights: Ints | None = None) -> Array:
     """Mean distance of each class (diagonal) and of two classes; NaN where none is known.
 
-    With weights, each case counts so many times: two copies of it are no pair of cases.
+    With weights, case i counts ``weights[i]`` times; two copies of it are not a pair of cases.
     """
     k, m = compared["class_pairs"].T
     cell = k * n_classes + m
@@ -301,6 +301,6 @@ def _check_usable(block: FeatureBlock, classes: list[Any], within: Array) -> Non
 
 
 def _is_rounding(within: Array, spread: float) -> bool:
-    """Tell whether no class differs between cases."""
+    """Return whether no class differs between cases."""
     known = within[np.isfinite(within)]
     return len(known) > 0 and not (known > _ROUNDING * spread).any()

@@ -29,7 +29,7 @@ def case_weights(weights: ArrayLike, n_cases: int) -> Ints:
         )
     whole = W.astype(np.intp)
     if not np.array_equal(whole, W) or (whole < 0).any():
-        raise ValueError("weights say how often a case is drawn: whole numbers from 0.")
+        raise ValueError("weights must be whole numbers from 0: how often each case is drawn.")
     if (whole.sum(axis=1) == 0).any():
         raise ValueError("weights must draw at least one case in every row.")
     return whole

@@ -114,7 +114,7 @@ def warn_at_floor(name: str, score: float, block: FeatureBlock) -> None:
     if score < -(1 - _AT_FLOOR) * entropy:
         warnings.warn(
             f"{block.label}: {name} is {score:.4g}, its floor -H(y) = {-entropy:.4g}: it says "
-            "nothing about the target classes, and models there cannot be told apart. Do not "
+            "nothing about the target classes, and cannot separate models there. Do not "
             "rank by it.",
             SaturatedScoreWarning,
             stacklevel=2,

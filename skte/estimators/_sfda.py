@@ -61,7 +61,7 @@ class SFDA(TransferabilityEstimator):
     Attributes
     ----------
     score_ : float
-        At most 0 (every voxel is told for sure). ``-H(y)``, the negative entropy of the
+        At most 0 (every voxel's class is certain). ``-H(y)``, the negative entropy of the
         labels in nats, where features know nothing of the labels. Higher is better.
     layer_scores_, layer_names_, n_features_in_
         As for `TransferabilityEstimator`.
@@ -197,7 +197,7 @@ def _log_posterior(
     if not variances.min() > 0:  # the moved features coincide
         return np.log(shares)[codes]
     whitening = vectors / np.sqrt(variances)
-    # Differences, not products: classes with one mean must not be told by rounding.
+    # Differences, not products: rounding must not separate classes with one mean.
     distances = cdist(Z @ whitening, means @ whitening, "sqeuclidean")
     scores = log_softmax(np.log(shares) - 0.5 * distances, axis=1)
     return np.asarray(scores[np.arange(len(Z)), codes])

@@ -169,7 +169,7 @@ def _row_problems(name: str, rows: NDArray[Any] | None, of: str, X: NDArray[Any]
     if rows is None:
         return []
     if rows.ndim == 0:
-        return [f"{name} must be a list with one value a row of {of}, got {rows!r}"]
+        return [f"{name} must be a list with one value per row of {of}, got {rows!r}"]
     if X.ndim and len(rows) != len(X):
         return [f"{name} has {len(rows)} rows, {of} has {len(X)}"]
     return []
