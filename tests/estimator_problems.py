@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from skte import estimators
 from skte.estimators import (
     CCFV,
     GBC,
@@ -23,19 +22,21 @@ from skte.estimators import (
     LogME,
     TransferabilityEstimator,
     TransRate,
+    all_estimators,
 )
-from skte.estimators._head import SourceHeadEstimator
 from skte.features import FeatureBlock, FeatureSet
 
+#: The registry, without what other packages may have added.
+ESTIMATORS = {
+    cls.__name__: cls for cls in all_estimators().values() if cls.__module__.startswith("skte.")
+}
 #: Scored relative to a bank, so not by the suites that score a model alone.
-RELATIVE_NAMES = ["Ensemble"]
-ESTIMATOR_NAMES = [
-    name for name in estimators.__all__ if name not in ("TransferabilityEstimator", *RELATIVE_NAMES)
-]
+RELATIVE_NAMES = [name for name, cls in ESTIMATORS.items() if cls().tags.relative_to_bank]
+ESTIMATOR_NAMES = [name for name in ESTIMATORS if name not in RELATIVE_NAMES]
 
 #: Every exported estimator as it comes, and the parameters that change its mathematics.
 VARIANTS: dict[str, TransferabilityEstimator] = {
-    **{name: getattr(estimators, name)() for name in ESTIMATOR_NAMES},
+    **{name: ESTIMATORS[name]() for name in ESTIMATOR_NAMES},
     "CCFV-literal": CCFV(normalize=None, min_distance=1e-9),
     "CCFV-kl": CCFV(distance="kl"),
     "CCFV-bhattacharyya": CCFV(distance="bhattacharyya"),
@@ -104,12 +105,12 @@ def make_problem(
 
 
 def wants_probabilities(estimator: TransferabilityEstimator) -> bool:
-    return isinstance(estimator, SourceHeadEstimator) and estimator.input == "probabilities"
+    return estimator.tags.source_head and estimator.input == "probabilities"
 
 
 def as_feature_set(estimator: TransferabilityEstimator, *problems: Problem) -> FeatureSet:
     """One layer per problem; for a source head the (last) problem is its posterior."""
     blocks = [problem.block(f"up{i}") for i, problem in enumerate(problems)]
-    if isinstance(estimator, SourceHeadEstimator):
+    if estimator.tags.source_head:
         return FeatureSet.from_blocks(blocks, posterior=blocks[-1])
     return FeatureSet.from_blocks(blocks)

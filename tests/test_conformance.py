@@ -15,13 +15,11 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import Tags
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skte import estimators
 from skte.estimators import CCFV, LEEP, NCE, CrossCaseProbe, TransferabilityEstimator
-from skte.estimators._head import SourceHeadEstimator
 from skte.features import FeatureSet
 from tests.estimator_problems import (
     ESTIMATOR_NAMES,
-    RELATIVE_NAMES,
+    ESTIMATORS,
     VARIANTS,
     as_feature_set,
     make_problem,
@@ -32,8 +30,6 @@ Estimator = TransferabilityEstimator
 Check = Callable[[Estimator], None]
 
 
-# By default LEEP and NCE take probabilities only, so their tags keep sklearn's random
-# arrays away; with logits the same classes go through all of them.
 class ProbeOfThirds(CrossCaseProbe):
     """The probe with cases made up where none are given, for sklearn's arrays."""
 
@@ -58,8 +54,10 @@ def _thirds(X: object) -> NDArray[np.intp] | None:
         return None
 
 
+# By default LEEP and NCE take probabilities only, so their tags keep sklearn's random
+# arrays away; with logits the same classes go through all of them.
 SKLEARN_CHECKED = [
-    *(getattr(estimators, name)() for name in [*ESTIMATOR_NAMES, *RELATIVE_NAMES]),
+    *(cls() for cls in ESTIMATORS.values()),
     ProbeOfThirds(),
     LEEP(input="logits"),
     NCE(input="logits"),
@@ -109,7 +107,7 @@ def check_score_needs_a_fit_or_features(estimator: Estimator) -> None:
         clone(estimator).score()
     with pytest.raises(ValueError, match="without X"):
         clone(estimator).score(None, problem.y)
-    if not estimator._needs_labels:
+    if not estimator.tags.labels:
         return
     with pytest.raises(ValueError, match="requires y"):
         clone(estimator).score(problem.X)
@@ -119,7 +117,7 @@ def check_feature_doors_agree(estimator: Estimator) -> None:
     problem = make_problem(estimator)
     expected = problem.score(estimator)
     assert estimator.score(problem.block()) == expected
-    if isinstance(estimator, SourceHeadEstimator) and not wants_probabilities(estimator):
+    if estimator.tags.source_head and not wants_probabilities(estimator):
         return  # a FeatureSet holds probabilities, the array logits
     features = as_feature_set(estimator, problem)
     assert estimator.score(features) == pytest.approx(expected, rel=1e-12)
@@ -130,7 +128,7 @@ def check_feature_doors_agree(estimator: Estimator) -> None:
 
 
 def check_layers_are_joined(estimator: Estimator) -> None:
-    if not estimator._joins_layers:
+    if not estimator.tags.joined_layers:
         return
     problems = [make_problem(estimator, seed=s, n_channels=4 + s) for s in range(2)]
     together = problems[0].of(X=np.hstack([p.X for p in problems]))
@@ -141,9 +139,9 @@ def check_layers_are_joined(estimator: Estimator) -> None:
 
 
 def check_layers_are_reduced(estimator: Estimator) -> None:
-    if estimator._joins_layers:
+    if estimator.tags.joined_layers:
         return
-    if isinstance(estimator, SourceHeadEstimator):
+    if estimator.tags.source_head:
         problems = [make_problem(LEEP())]
     else:
         problems = [make_problem(estimator, seed=s, n_channels=4 + s) for s in range(2)]
@@ -154,12 +152,12 @@ def check_layers_are_reduced(estimator: Estimator) -> None:
     assert mean.layer_scores_.tolist() == alone
     assert mean.score_ == pytest.approx(np.mean(alone), rel=1e-15)
     assert last.score_ == alone[-1]
-    if not isinstance(estimator, SourceHeadEstimator):
+    if not estimator.tags.source_head:
         assert mean.layer_names_ == features.layer_names == ("up0", "up1")
 
 
 def check_feature_set_carries_its_labels(estimator: Estimator) -> None:
-    problem = make_problem(LEEP() if isinstance(estimator, SourceHeadEstimator) else estimator)
+    problem = make_problem(LEEP() if estimator.tags.source_head else estimator)
     features = as_feature_set(estimator, problem)
     with pytest.raises(ValueError, match="carries its own labels"):
         clone(estimator).fit(features, problem.y)
@@ -184,7 +182,7 @@ def check_bad_arrays_are_refused(estimator: Estimator) -> None:
 def check_labels_without_classes_are_refused(estimator: Estimator) -> None:
     if isinstance(estimator, CCFV) and estimator.background is None:
         return  # every label counts, so label 0 alone is a class like any other
-    if not estimator._needs_labels:
+    if not estimator.tags.labels:
         return
     problem = make_problem(estimator)
     with pytest.raises(ValueError, match="class"):
@@ -214,7 +212,7 @@ def check_input_is_left_alone(estimator: Estimator) -> None:
 
 
 def check_labels_are_ignored_where_not_needed(estimator: Estimator) -> None:
-    if estimator._needs_labels:
+    if estimator.tags.labels:
         return
     problem = make_problem(estimator)
     expected = problem.score(estimator)
@@ -319,13 +317,13 @@ def test_sklearn_runs_its_full_suite() -> None:
         checked[type(estimator).__name__] += 1
     # Without cases for sklearn's arrays, the probe itself is checked by its subclass.
     del checked["CrossCaseProbe"]
-    assert set(checked) == {*ESTIMATOR_NAMES, *RELATIVE_NAMES, "ProbeOfThirds"} - {"CrossCaseProbe"}
+    assert set(checked) == {*ESTIMATORS, "ProbeOfThirds"} - {"CrossCaseProbe"}
     assert min(checked.values()) >= 40
 
 
 @pytest.mark.parametrize("name", ESTIMATOR_NAMES)
 def test_exported_estimators_are_of_the_family(name: str) -> None:
-    assert issubclass(getattr(estimators, name), TransferabilityEstimator)
+    assert issubclass(ESTIMATORS[name], TransferabilityEstimator)
 
 
 @pytest.mark.parametrize("estimator", [LEEP(), NCE()])

@@ -11,8 +11,8 @@ import numpy as np
 from benchmarks.speed._labelled import MOMENT_SCORES, problem
 from benchmarks.speed._pairs import cases
 from skte.estimators import leep_score
-from skte.estimators._energy import mean_pair_energy
-from skte.estimators._gaussian import Gaussians, pairwise_wasserstein
+from skte.estimators._ccfv import mean_pair_energy
+from skte.estimators._consistency import Gaussians, pairwise_wasserstein
 from skte.features import FeatureBlock
 
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from benchmarks.speed import _published
 from benchmarks.speed._timing import Ratio, compare
-from skte.estimators._energy import mean_pair_energy
-from skte.estimators._gaussian import Gaussians, pairwise_wasserstein
+from skte.estimators._ccfv import mean_pair_energy
+from skte.estimators._consistency import Gaussians, pairwise_wasserstein
 
 SIZES = ((64, 200), (128, 100), (320, 100))
 N_CASES = 60

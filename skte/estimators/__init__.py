@@ -1,12 +1,18 @@
-"""The mathematics: one estimator a file, one number per model. Higher is better."""
+"""The mathematics: one estimator per file, one number per model. Higher is better."""
 
+from __future__ import annotations
+
+import warnings
+from importlib.metadata import EntryPoint, entry_points
+
+from skte._text import clean_text
+from skte.estimators._base import Diagnosis as Diagnosis
+from skte.estimators._base import EstimatorTags as EstimatorTags
 from skte.estimators._base import TransferabilityEstimator
 from skte.estimators._ccfv import CCFV
 from skte.estimators._cross_case_probe import CrossCaseProbe
 from skte.estimators._cross_case_probe import cross_case_probe as cross_case_probe
-from skte.estimators._diagnosis import Diagnosis as Diagnosis
 from skte.estimators._ensemble import Ensemble
-from skte.estimators._evidence import logme_evidence as logme_evidence
 from skte.estimators._gbc import GBC
 from skte.estimators._gbc import bhattacharyya_distances as bhattacharyya_distances
 from skte.estimators._hscore import HScore
@@ -15,6 +21,7 @@ from skte.estimators._knn import KNN
 from skte.estimators._leep import LEEP
 from skte.estimators._leep import leep_score as leep_score
 from skte.estimators._logme import LogME
+from skte.estimators._logme import logme_evidence as logme_evidence
 from skte.estimators._nce import NCE
 from skte.estimators._nce import nce_score as nce_score
 from skte.estimators._nleep import NLEEP
@@ -28,8 +35,10 @@ from skte.estimators._sfda import SFDA
 from skte.estimators._sfda import sfda_score as sfda_score
 from skte.estimators._transrate import TransRate
 from skte.estimators._transrate import transrate_score as transrate_score
+from skte.exceptions import SkteWarning
 
-# The plain functions are public too; the suites iterate over the estimators named here.
+# The registry: `all_estimators` and the suites iterate over the estimators named here. The
+# plain functions are public too.
 __all__ = [
     "CCFV",
     "CrossCaseProbe",
@@ -48,3 +57,65 @@ __all__ = [
     "TransRate",
     "TransferabilityEstimator",
 ]
+
+_GROUP = "skte.estimators"
+
+
+def all_estimators() -> dict[str, type[TransferabilityEstimator]]:
+    """Return every estimator by its name in lower case: those of skte, then third parties'.
+
+    Other packages add theirs by an entry point of the group ``skte.estimators``, whose name
+    in lower case is the key and whose object is a subclass of `TransferabilityEstimator`.
+
+    Returns
+    -------
+    dict of str to type
+        In alphabetical order within skte and within the entry points.
+
+    Warns
+    -----
+    SkteWarning
+        For each entry point that cannot be imported, is not a `TransferabilityEstimator`, or
+        has the name of another estimator. It is left out; the others are not affected.
+
+    Examples
+    --------
+    >>> from skte.estimators import all_estimators
+    >>> all_estimators()["logme"].__name__
+    'LogME'
+
+    An entry point in the ``pyproject.toml`` of another package::
+
+        [project.entry-points."skte.estimators"]
+        meangap = "my_package:MeanGap"
+    """
+    found: dict[str, type[TransferabilityEstimator]] = {
+        name.lower(): globals()[name] for name in __all__ if name != "TransferabilityEstimator"
+    }
+    for point in sorted(entry_points(group=_GROUP), key=lambda point: (point.name, point.value)):
+        try:
+            estimator = _load(point, found)
+        except (Exception, SystemExit) as error:  # a third party's module may raise anything
+            warnings.warn(
+                f"Entry point {point.name!r} of the group {_GROUP!r} ({point.value}) is left out: "
+                f"{type(error).__name__}: {clean_text(error)}. Fix or uninstall the package "
+                "that declares it.",
+                SkteWarning,
+                stacklevel=2,
+            )
+        else:
+            found[point.name.lower()] = estimator
+    return found
+
+
+def _load(
+    point: EntryPoint, taken: dict[str, type[TransferabilityEstimator]]
+) -> type[TransferabilityEstimator]:
+    if point.name.lower() in taken:
+        raise ValueError(f"the name {point.name.lower()!r} is taken")
+    estimator = point.load()
+    if not (isinstance(estimator, type) and issubclass(estimator, TransferabilityEstimator)):
+        raise TypeError(f"{estimator!r} is not a subclass of TransferabilityEstimator")
+    if getattr(estimator._score_block, "__isabstractmethod__", False):
+        raise TypeError(f"{estimator!r} does not implement _score_block")
+    return estimator

@@ -5,8 +5,8 @@ from __future__ import annotations
 import warnings
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,31 +17,92 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_X_y, column_or_1d, validate_data
 
 from skte._sklearn import DocLinkMixin, StrOptions, fit_context
-from skte.estimators._diagnosis import Diagnosis
-from skte.estimators._floor import warn_if_constant, warn_if_subnormal, warn_outside_spread
-from skte.estimators._resample import case_weights, each_or_nan
+from skte._table import format_table
+from skte.estimators._resampling import (
+    case_weights,
+    each_or_nan,
+    fits_in_memory,
+    scores_from_moments,
+)
+from skte.estimators._samples import (
+    Array,
+    Ints,
+    warn_if_constant,
+    warn_if_subnormal,
+    warn_outside_spread,
+)
 from skte.features import CaseFeatures, ClassMoments, FeatureBlock, FeatureSet
 
-__all__ = ["TransferabilityEstimator"]
+__all__ = ["Diagnosis", "EstimatorTags", "TransferabilityEstimator"]
 
 Features = ArrayLike | FeatureSet | FeatureBlock | ClassMoments | Sequence[CaseFeatures]
 #: What ``combine`` needs to know of one model.
 Part = Mapping[str, Any]
+#: What the score of one layer is made of.
+Details = Mapping[str, Any]
+#: Of one layer, and what it is made of, for estimators that report it.
+Scored = float | tuple[float, Details]
+#: Outliers shown by a printed diagnosis.
+_SHOWN = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class EstimatorTags:
+    """What a transferability estimator needs, and what it accepts.
+
+    The counterpart of :class:`sklearn.utils.Tags`; see `TransferabilityEstimator.tags`.
+
+    Parameters
+    ----------
+    labels : bool, default=True
+        Whether the score looks at labels.
+    source_head : bool, default=False
+        Whether ``X`` is the source head's probabilities instead of features.
+    case_sample : bool, default=False
+        Whether the score looks at voxels of the whole case, whatever their label.
+    joined_layers : bool, default=False
+        Whether all layers of a `FeatureSet` are one problem, side by side at the same voxels.
+    relative_to_bank : bool, default=False
+        Whether a score exists only in comparison with the other models of a bank.
+    moments : bool, default=False
+        Whether `ClassMoments` can replace features.
+    continuous_labels : bool, default=False
+        Whether ``y`` may be a regression target.
+    corrects_bias : bool, default=False
+        Whether scores of few cases are so far from those of many that intervals are put
+        around the score less the jackknife's estimate of its bias.
+    warns_of_constants : bool, default=False
+        Whether the estimator warns of constant features itself; otherwise the base class does.
+
+    Examples
+    --------
+    >>> from skte import CCFV
+    >>> CCFV().tags.case_sample, CCFV(feature_variety=False).tags.case_sample
+    (True, False)
+    """
+
+    labels: bool = True
+    source_head: bool = False
+    case_sample: bool = False
+    joined_layers: bool = False
+    relative_to_bank: bool = False
+    moments: bool = False
+    continuous_labels: bool = False
+    corrects_bias: bool = False
+    warns_of_constants: bool = False
 
 
 class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
     """Base class of all transferability estimators. Higher is better.
 
-    A score is a statistic of a sample: ``est.score(X, y)`` equals
-    ``clone(est).fit(X, y).score_``. Subclasses implement one pure method,
-    ``_score_block``, for one layer; this class opens the doors (arrays, a
-    `FeatureBlock`, a `FeatureSet`), loops over layers and reduces.
+    A score is a statistic of a sample: ``est.score(X, y)`` equals ``clone(est).fit(X, y).score_``.
+    Subclasses implement one pure method, ``_score_block``, for one layer; this class opens the
+    doors (arrays, a `FeatureBlock`, a `FeatureSet`), loops over layers and reduces.
 
     Parameters
     ----------
     layer_reduction : {"mean", "last"}, default="mean"
-        How scores of several layers become one: their mean, or the score of the
-        last (finest) layer.
+        How scores of several layers become one: their mean, or that of the last (finest) layer.
 
     Attributes
     ----------
@@ -60,25 +121,10 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "layer_reduction": [StrOptions({"mean", "last"})]
     }
+    #: What `tags` are, for estimators whose tags do not depend on their parameters.
+    _tags: ClassVar[EstimatorTags] = EstimatorTags()
     #: For estimators whose own ``__init__`` leaves the parameter out.
     layer_reduction: str = "mean"
-    #: What ``X`` is: decoder features, or the source head's probabilities.
-    _uses_posterior: ClassVar[bool] = False
-    #: Whether continuous ``y`` (regression targets) make sense.
-    _accepts_regression: ClassVar[bool] = False
-    #: Whether `ClassMoments` may stand for features.
-    _accepts_moments: ClassVar[bool] = False
-    #: Whether all layers of a `FeatureSet` are one problem, side by side at the same voxels.
-    _joins_layers: ClassVar[bool] = False
-    #: False for scores that do not look at labels.
-    _needs_labels: ClassVar[bool] = True
-    #: Whether its own mathematics warns where features are constant; else this class does.
-    _warns_of_constants: ClassVar[bool] = False
-    #: Whether scores of few cases lie so far off those of many that intervals are put
-    #: around what is left when the jackknife's estimate of that is taken off.
-    corrects_bias: ClassVar[bool] = False
-    #: Whether a score exists among the other models of a bank alone.
-    relative_to_bank: ClassVar[bool] = False
 
     def __init__(self, *, layer_reduction: str = "mean") -> None:
         self.layer_reduction = layer_reduction
@@ -103,24 +149,12 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
         -------
         self : TransferabilityEstimator
             The fitted estimator; the result is ``score_``.
-
-        Raises
-        ------
-        ValueError
-            If the input is unusable; the message says what to do.
         """
         blocks = self._check_blocks(X, y, groups, reset=True)
-        self.layer_names_: tuple[str, ...] = tuple(
-            block.name or f"layer_{i}" for i, block in enumerate(blocks)
-        )
+        self.layer_names_: tuple[str, ...] = _layer_names(blocks)
         self._warn_of_what_says_nothing(blocks)
-        explained = [
-            (self._score_moments(block), {})
-            if isinstance(block, ClassMoments)
-            else self._explain_block(block)
-            for block in blocks
-        ]
-        self.layer_scores_: NDArray[np.float64] = np.array([score for score, _ in explained])
+        explained = [self._explain(block) for block in blocks]
+        self.layer_scores_: Array = np.array([score for score, _ in explained])
         self.layer_details_: tuple[Mapping[str, Any], ...] = tuple(d for _, d in explained)
         self.score_: float = self._reduce_layers(self.layer_scores_)
         self._summarise()
@@ -137,12 +171,8 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like, FeatureSet or FeatureBlock, optional
-            As for `fit`. None returns ``score_``.
-        y : array-like of shape (n_voxels,), optional
-            As for `fit`.
-        groups : array-like of shape (n_voxels,), optional
-            As for `fit`.
+        X, y, groups
+            As for `fit`. Without `X`, ``score_`` is returned.
 
         Returns
         -------
@@ -161,25 +191,23 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
         self._validate_params()
         blocks = self._check_blocks(X, y, groups, reset=False)
         self._warn_of_what_says_nothing(blocks)
-        scores = [
-            self._score_moments(block)
-            if isinstance(block, ClassMoments)
-            else self._score_block(block)
-            for block in blocks
-        ]
-        return self._reduce_layers(np.array(scores))
+        return self._reduce_layers(np.array([self._explain(block)[0] for block in blocks]))
+
+    @property
+    def tags(self) -> EstimatorTags:
+        """What the score needs and accepts, with the parameters as they are."""
+        return self._tags
 
     @property
     def part_(self) -> Part:
         """What `combine` needs to know of the model this was fitted on."""
         return {"score": self.score()}
 
-    def combine(self, parts: Sequence[Part]) -> NDArray[np.float64]:
+    def combine(self, parts: Sequence[Part]) -> Array:
         """Scores of the models of a bank, from what was learnt of each of them.
 
-        Most scores stand alone, and this returns them as they are. Those that are
-        defined relative to the other models (a mean rank, a min-max scaling over the
-        bank) are computed here.
+        Most scores are returned as they are; those that are relative to the other models, such as a
+        mean rank, are computed here.
 
         Parameters
         ----------
@@ -201,15 +229,14 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
         X : FeatureSet
             What the estimator was fitted on.
         weights : array-like of shape (n_resamples, n_cases)
-            How often each case is drawn: 0 and 1 leave cases out (jackknife), draws with
-            replacement repeat them (bootstrap). A case that is drawn twice counts
-            twice, and is no second case to compare the first one with.
+            How often each case is drawn: 0 or 1 to leave cases out (jackknife), draws with
+            replacement to repeat them (bootstrap). A case drawn twice remains one case: it is
+            not compared with itself.
 
         Returns
         -------
         mapping
-            Shaped like ``part_``, with an array of shape (n_resamples,) in place of each
-            number. NaN where a score is undefined, such as of a single class.
+            Like ``part_``, with arrays of shape (n_resamples,). NaN where a score is undefined.
 
         Raises
         ------
@@ -217,16 +244,19 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
             Before `fit`.
         ValueError
             If `X` is not what the estimator was fitted on, or weights are unusable.
-
-        Notes
-        -----
-        Estimators whose score follows from what each case has (moments, distances between
-        cases, tables of counts) take that; the others are fitted anew for each row.
         """
-        X = self._check_fitted_on(X)
-        W = case_weights(weights, len(X))
+        if not hasattr(self, "layer_names_"):
+            raise NotFittedError(f"This {type(self).__name__} is not fitted: call fit(X) first.")
+        X = X if isinstance(X, FeatureSet) else FeatureSet(X)
         blocks = self._check_blocks(X, None, None, reset=False)
-        with warnings.catch_warnings():  # they were told of the whole sample
+        names = _layer_names(blocks)
+        if self.layer_names_ != names:
+            raise ValueError(
+                f"X has layers {names}, but the estimator was fitted on {self.layer_names_}: "
+                "resample the cases that it was fitted on."
+            )
+        W = case_weights(weights, len(X))
+        with warnings.catch_warnings():  # fit warned of the whole sample
             warnings.simplefilter("ignore")
             scores = [
                 self._resample_block(block, details, W)
@@ -236,71 +266,37 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
         used = scores[-1:] if self.layer_reduction == "last" else scores
         return {"score": np.mean(used, axis=0)}
 
-    def _check_fitted_on(self, X: FeatureSet | Sequence[CaseFeatures]) -> FeatureSet:
-        if not isinstance(X, FeatureSet):
-            X = FeatureSet(X)
-        if not hasattr(self, "layer_names_"):
-            raise NotFittedError(f"This {type(self).__name__} is not fitted: call fit(X) first.")
-        names = ("source posterior",) if self._uses_posterior else X.layer_names
-        if self._joins_layers:
-            names = (X.joined_block().name,)
-        if self.layer_names_ != names:
-            raise ValueError(
-                f"X has layers {names}, but the estimator was fitted on {self.layer_names_}: "
-                "resample the cases that it was fitted on."
-            )
-        return X
-
-    @property
-    def needs_source_head(self) -> bool:
-        """Whether the score is one of the source head's probabilities."""
-        return self._uses_posterior
-
-    @property
-    def needs_case_sample(self) -> bool:
-        """Whether the score looks at voxels of the whole case, whatever their label."""
-        return False
-
     def diagnose(self) -> Diagnosis:
-        """Tell what drives the fitted score: layers, and classes and cases where known.
-
-        Returns
-        -------
-        Diagnosis
-            Prints as a text; its attributes hold the numbers.
-
-        Raises
-        ------
-        NotFittedError
-            Before `fit`.
-        """
-        return Diagnosis(type(self).__name__, self.score(), self._layer_rows())
-
-    def _layer_rows(self) -> list[tuple[str, float]]:
-        return list(zip(self.layer_names_, self.layer_scores_.tolist(), strict=True))
+        """Report what drives the fitted score: layers, and classes and cases where known."""
+        score = self.score()
+        layers = list(zip(self.layer_names_, self.layer_scores_.tolist(), strict=True))
+        return Diagnosis(type(self).__name__, score, layers)
 
     @abstractmethod
-    def _score_block(self, block: FeatureBlock) -> float:
+    def _score_block(self, block: FeatureBlock) -> Scored:
         """Score one layer; ``block.X`` is float64, finite and has at least two rows."""
-
-    def _summarise(self) -> None:
-        """Set further attributes from those of the layers, at the end of ``fit``."""
 
     def _score_moments(self, moments: ClassMoments) -> float:
         """Score one layer known by its moments; for estimators that accept them."""
         raise NotImplementedError
 
-    def _explain_block(self, block: FeatureBlock) -> tuple[float, Mapping[str, Any]]:
-        """Return the layer's score and what it is made of, for estimators that can tell."""
-        return self._score_block(block), {}
+    def _summarise(self) -> None:
+        """Set further attributes from those of the layers, at the end of ``fit``."""
 
-    def _resample_block(
-        self, block: FeatureBlock, details: Mapping[str, Any], weights: NDArray[np.intp]
-    ) -> NDArray[np.float64]:
-        """Score of one layer for each row of `weights`; here by scoring the rows drawn."""
-        return each_or_nan(self._score_block, block, weights)
+    def _explain(self, block: FeatureBlock | ClassMoments) -> tuple[float, Details]:
+        if isinstance(block, ClassMoments):
+            return self._score_moments(block), {}
+        scored = self._score_block(block)
+        return scored if isinstance(scored, tuple) else (scored, {})
 
-    def _reduce_layers(self, scores: NDArray[np.float64]) -> float:
+    def _resample_block(self, block: FeatureBlock, details: Details, weights: Ints) -> Array:
+        """Score of one layer for each row of `weights`: from moments, or else of the rows drawn."""
+        moments_suffice = self.tags.moments and block.moments_suffice
+        if moments_suffice and fits_in_memory(block, weights.shape[1]):
+            return scores_from_moments(self._score_moments, block, weights)
+        return each_or_nan(lambda drawn: self._explain(drawn)[0], block, weights)
+
+    def _reduce_layers(self, scores: Array) -> float:
         return float(scores[-1] if self.layer_reduction == "last" else scores.mean())
 
     def _spread_bounds(self) -> tuple[float, float]:
@@ -310,7 +306,7 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
     def _warn_of_what_says_nothing(self, blocks: Sequence[FeatureBlock | ClassMoments]) -> None:
         name = type(self).__name__
         for block in blocks:
-            if not self._warns_of_constants:
+            if not self.tags.warns_of_constants:
                 warn_if_constant(name, block)
             warn_outside_spread(name, block, self._spread_bounds())
 
@@ -333,18 +329,18 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
             return [self._check_moments(X)]
         if isinstance(X, FeatureBlock):
             blocks = [X]
-        elif self._joins_layers:
-            blocks = [X.joined_block()]
+        elif self.tags.source_head:
+            blocks = [X.posterior_block()]
         else:
-            blocks = [X.posterior_block()] if self._uses_posterior else X.blocks()
+            blocks = [X.joined_block()] if self.tags.joined_layers else X.blocks()
         return [self._clean_block(block) for block in blocks]
 
     def _block_from_arrays(self, X: Any, y: Any, groups: Any, *, reset: bool) -> FeatureBlock:
         checks = {"dtype": np.float64, "ensure_min_samples": 2}
         as_given = X
-        with_y = {**checks, "multi_output": self._accepts_regression}
+        with_y = {**checks, "multi_output": self.tags.continuous_labels}
         known = reset or hasattr(self, "n_features_in_")  # scoring alone must set nothing
-        if y is None and not self._needs_labels:
+        if y is None and not self.tags.labels:
             X = validate_data(self, X, reset=reset, **checks) if known else check_array(X, **checks)
             y = np.zeros(len(X), dtype=np.intp)
         elif known:
@@ -358,19 +354,7 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
             X, y = check_X_y(X, y, **with_y)
         warn_if_subnormal(as_given if isinstance(as_given, np.ndarray) else X, "features")
         self._check_targets(y)
-        if groups is not None:
-            groups = column_or_1d(groups)
-            if groups.dtype == object and len({type(group) for group in groups}) > 1:
-                raise ValueError(
-                    "groups of different types cannot be sorted: give one name, or one number, "
-                    "a case."
-                )
-            if len(groups) != len(X):
-                raise ValueError(
-                    f"groups has {len(groups)} entries but X has {len(X)} rows: "
-                    "give the case of every row."
-                )
-        return FeatureBlock(X, y, groups)
+        return FeatureBlock(X, y, None if groups is None else _checked_groups(groups, len(X)))
 
     def _clean_block(self, block: FeatureBlock) -> FeatureBlock:
         """Return the block with float64 features, checked to be finite."""
@@ -388,7 +372,7 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
         return replace(block, X=X, X_case=X_case)
 
     def _check_moments(self, moments: ClassMoments) -> ClassMoments:
-        if not self._accepts_moments:
+        if not self.tags.moments:
             raise ValueError(
                 f"{type(self).__name__} cannot be computed from moments: it looks at single "
                 "voxels. Pass features."
@@ -401,10 +385,104 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
         return moments
 
     def _check_targets(self, y: NDArray[np.generic]) -> None:
-        if not self._accepts_regression:
+        if not self.tags.continuous_labels:
             check_classification_targets(y)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
-        tags.target_tags.required = self._needs_labels
+        tags.target_tags.required = self.tags.labels
         return tags
+
+
+def _checked_groups(groups: ArrayLike, n_rows: int) -> NDArray[Any]:
+    checked: NDArray[Any] = column_or_1d(groups)
+    if checked.dtype == object and len({type(group) for group in checked}) > 1:
+        raise ValueError(
+            "groups of different types cannot be sorted: use one type for all cases, names or "
+            "numbers."
+        )
+    if len(checked) != n_rows:
+        raise ValueError(
+            f"groups has {len(checked)} entries but X has {n_rows} rows: give the case of each row."
+        )
+    return checked
+
+
+def _layer_names(blocks: Sequence[FeatureBlock | ClassMoments]) -> tuple[str, ...]:
+    return tuple(block.name or f"layer_{i}" for i, block in enumerate(blocks))
+
+
+class ClassShare(NamedTuple):
+    """Mean distance of a class between cases in a layer, and its share of the sum over classes."""
+
+    layer: str
+    label: object
+    distance: float
+    share: float
+
+
+class CaseShare(NamedTuple):
+    """How far one class in one case lies from the same class in the other cases.
+
+    ``ratio`` is its mean distance to the other cases over the median of that over all cases,
+    averaged over layers. 1 is ordinary. Well above 1, look at the case: its label may be wrong,
+    or its image from another domain.
+    """
+
+    case: str
+    label: object
+    ratio: float
+
+
+class PairDistance(NamedTuple):
+    """The two cases that lie farthest apart in a class and layer."""
+
+    layer: str
+    label: object
+    cases: tuple[str, str]
+    distance: float
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What drives a fitted score.
+
+    Attributes
+    ----------
+    estimator : str
+        Name of the estimator's class.
+    score : float
+        Its score.
+    layers : sequence of (str, float)
+        Score of each layer, coarse to fine.
+    classes : sequence of ClassShare
+        For CC-FV: layer by layer, the class that costs most first.
+    cases : sequence of CaseShare
+        For CC-FV: the class and case that lie farthest out first.
+    pairs : sequence of PairDistance
+        For CC-FV: of each layer and class, the two cases that lie farthest apart.
+    """
+
+    estimator: str
+    score: float
+    layers: Sequence[tuple[str, float]]
+    classes: Sequence[ClassShare] = field(default_factory=tuple)
+    cases: Sequence[CaseShare] = field(default_factory=tuple)
+    pairs: Sequence[PairDistance] = field(default_factory=tuple)
+
+    def __str__(self) -> str:
+        """Lay the tables out as text; of the cases, the farthest out alone."""
+        parts = [
+            f"{self.estimator}: {self.score:.4g}",
+            format_table(["layer", "score"], self.layers),
+        ]
+        if self.classes:
+            header = ["layer", "class", "mean distance between cases", "share"]
+            parts.append(format_table(header, self.classes))
+        if self.pairs:
+            rows = [(p.layer, p.label, *p.cases, p.distance) for p in self.pairs]
+            parts.append(format_table(["layer", "class", "case", "and case", "distance"], rows))
+        if self.cases:
+            header = ["case", "class", "distance over the median"]
+            parts.append(format_table(header, self.cases[:_SHOWN]))
+        return "\n\n".join(parts)

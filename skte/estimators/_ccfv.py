@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 
 from skte._sklearn import Interval, StrOptions
-from skte.estimators._base import TransferabilityEstimator
-from skte.estimators._consistency import case_codes, class_distances
-from skte.estimators._consistency_report import diagnose_consistency, pair_standard_error
-from skte.estimators._diagnosis import Diagnosis
-from skte.estimators._energy import PairEnergy, case_energies
-from skte.estimators._gaussian import PAIRWISE_DISTANCES
-from skte.estimators._resample import each_or_nan
-from skte.estimators._resample_pairs import resampled_ccfv
-from skte.estimators._scaling import unit_length
+from skte.estimators._base import (
+    CaseShare,
+    ClassShare,
+    Details,
+    Diagnosis,
+    EstimatorTags,
+    PairDistance,
+    TransferabilityEstimator,
+)
+from skte.estimators._consistency import PAIRWISE_DISTANCES, case_codes, class_distances
+from skte.estimators._samples import Array, Ints, as_plain, unit_length
 from skte.exceptions import CollapsedFeaturesWarning, UnusableClassWarning
 from skte.features import FeatureBlock
 
@@ -33,14 +37,18 @@ _COLLAPSED = 0.5
 _ROUNDING = 1e-6
 # Distances between Gaussians form fourth powers of the features.
 _HUGE = 1e70
+# A block of distances of this many rows and columns stays in the processor's cache.
+_BLOCK = 256
+# Below this distance, relative to the vectors' size, the Gram form has lost the
+# digits that matter, even in float64, and differences are taken one by one.
+_GRAM_RESOLUTION = 1e-4
 
 
 class CCFV(TransferabilityEstimator):
     r"""Class Consistency and Feature Variety (CC-FV).
 
-    A good source model gives voxels of one class alike features in every case
-    (*class consistency*) while features as a whole stay diverse (*feature
-    variety*)::
+    A good source model gives voxels of one class alike features in every case (*class consistency*)
+    while features as a whole stay diverse (*feature variety*)::
 
         T = mean over layers of log(F_v / C_cons)
 
@@ -54,11 +62,10 @@ class CCFV(TransferabilityEstimator):
         Distance between the Gaussians of a class in two cases. The others serve
         the paper's ablation; they add a ridge of 1e-6 of the mean variance.
     normalize : {"l2"} or None, default="l2"
-        "l2" puts every feature vector on the unit sphere, for both terms, which
-        makes the score invariant to the features' scale. None takes them as they
-        come; ``C_cons`` then uses *all* labelled voxels where their moments were
-        extracted. (Moments are of features as they come, and cannot be normalised
-        voxel by voxel: with "l2", both terms use the sampled voxels.)
+        "l2" puts every feature vector on the unit sphere, for both terms, which makes the score
+        invariant to the features' scale. None takes them as they come; ``C_cons`` then uses *all*
+        labelled voxels where their moments were extracted. (Moments are of features as they come,
+        and cannot be normalised voxel by voxel: with "l2", both terms use the sampled voxels.)
     s : float, default=1.0
         Power of the energy, ``|v_a - v_b|**-s``; 0 is the logarithmic energy, which
         must be positive (features closer than 1 on average) to be inverted: on the
@@ -73,9 +80,8 @@ class CCFV(TransferabilityEstimator):
         Distances in the energy are floored here: on the unit sphere as it is,
         with ``normalize=None`` times the root-mean-square norm of the features.
     n_pairs : int, optional
-        Pairs of cases compared for each class, drawn at random; ``standard_error_``
-        tells what that costs. Default: all pairs, whose number grows with the square
-        of the cases.
+        Pairs of cases compared for each class, drawn at random; ``standard_error_`` is what that
+        costs. Default: all pairs, whose number grows with the square of the cases.
     random_state : int, default=0
         Seed of the pairs, for `n_pairs`. They are drawn by the names of the cases, so
         that all models and layers are compared on the same ones.
@@ -89,28 +95,22 @@ class CCFV(TransferabilityEstimator):
     standard_error_ : float
         Of the score, from comparing `n_pairs` instead of all pairs of cases; 0 when
         all were compared. It says nothing about which *cases* were labelled.
-    layer_scores_ : ndarray of shape (n_layers,)
-        Score of each layer.
-    layer_names_ : tuple of str
-        Names of the layers.
+    layer_scores_, layer_names_, n_features_in_
+        As for `TransferabilityEstimator`.
     layer_details_ : tuple of dict
-        For each layer: ``consistency`` (mapping of label to mean distance),
-        ``distances`` (mapping of label to the matrix of distances between cases,
-        NaN where a case lacks the class or a pair was not compared; left out where
-        more than 512 rows are cases of their own), ``cases`` (the case of each row of
-        the matrices), ``n_pairs`` (mapping of label to the pairs there are),
-        ``variety`` (inverse energies, for the cases in ``variety_cases``),
-        ``floored`` (share of pairs of voxels on the energy's floor; ``floored_pairs`` of
-        ``voxel_pairs`` in each case).
-    n_features_in_ : int
-        Number of channels, when fitted on an array.
+        For each layer: ``consistency`` (mapping of label to mean distance), ``distances`` (mapping
+        of label to the matrix of distances between cases, NaN where a case lacks the class or a
+        pair was not compared; left out where more than 512 rows are cases of their own), ``cases``
+        (the case of each row of the matrices), ``n_pairs`` (mapping of label to the pairs there
+        are), ``variety`` (inverse energies, for the cases in ``variety_cases``), ``floored`` (share
+        of pairs of voxels on the energy's floor; ``floored_pairs`` of ``voxel_pairs`` in each
+        case).
 
     Warns
     -----
     CollapsedFeaturesWarning
-        When more than 1 % of the pairs sit on the energy's floor. Above half, or
-        when no class differs between any two cases, the layer is collapsed and
-        scores ``-inf``.
+        When more than 1 % of the pairs sit on the energy's floor. Above half, or when no class
+        differs between any two cases, the layer is collapsed and scores ``-inf``.
     UnusableClassWarning
         When a class is left out because fewer than two cases hold it.
 
@@ -120,10 +120,9 @@ class CCFV(TransferabilityEstimator):
 
     Notes
     -----
-    The energy is the *mean* over pairs, so that cases of different size are
-    comparable; with the raw sum of the paper only a constant changes when all
-    samples are of equal size. CC-FV cannot see features of pure noise or of a
-    random network, which are alike in every case and diverse, as bad.
+    The energy is the *mean* over pairs, so that cases of different size are comparable; for samples
+    of equal size the raw sum of the paper differs by a constant. CC-FV cannot see features of pure
+    noise or of a random network, alike in every case and diverse, as bad.
 
     References
     ----------
@@ -145,7 +144,6 @@ class CCFV(TransferabilityEstimator):
     True
     """
 
-    _warns_of_constants: ClassVar[bool] = True
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **TransferabilityEstimator._parameter_constraints,
         "distance": [StrOptions(set(PAIRWISE_DISTANCES))],
@@ -184,31 +182,25 @@ class CCFV(TransferabilityEstimator):
         self.n_pairs = n_pairs
         self.random_state = random_state
 
+    @property
+    def tags(self) -> EstimatorTags:
+        """What the score needs and accepts."""
+        return EstimatorTags(case_sample=self.feature_variety, warns_of_constants=True)
+
     def diagnose(self) -> Diagnosis:
-        """Tell which layers, classes and cases drive the score.
+        """Report which layers, classes and cases drive the score.
 
-        Returns
-        -------
-        Diagnosis
-            Its ``cases`` name what lies farthest from the rest first: wrong labels
-            and cases from another domain end up there.
-
-        Raises
-        ------
-        NotFittedError
-            Before `fit`.
+        ``cases`` lists what lies farthest from the rest first: wrong labels and cases from
+        another domain end up there.
         """
         plain = super().diagnose()
-        return replace(plain, **diagnose_consistency(self.layer_names_, self.layer_details_))
+        return replace(plain, **_diagnose_consistency(self.layer_names_, self.layer_details_))
 
     def _summarise(self) -> None:
         used = self.layer_details_[-1:] if self.layer_reduction == "last" else self.layer_details_
-        self.standard_error_: float = pair_standard_error(used)
+        self.standard_error_: float = _pair_standard_error(used)
 
-    def _score_block(self, block: FeatureBlock) -> float:
-        return self._explain_block(block)[0]
-
-    def _explain_block(self, block: FeatureBlock) -> tuple[float, Mapping[str, Any]]:
+    def _score_block(self, block: FeatureBlock) -> tuple[float, Details]:
         if not (self.class_consistency or self.feature_variety):
             raise ValueError(
                 "class_consistency and feature_variety are both False: nothing is left "
@@ -219,10 +211,7 @@ class CCFV(TransferabilityEstimator):
         if self.class_consistency:
             details |= self._consistency(block)
             total = sum(details["consistency"].values())  # eq. (2), a sum over classes
-            rounding = 0.0
-            if self.distance == "wasserstein":  # the others have no unit of length
-                rounding = _ROUNDING * len(details["consistency"]) * _spread(block.X)
-            if total <= rounding:
+            if total <= self._rounding(block) * len(details["consistency"]):
                 return _collapsed(block, "the same in every case, class by class"), details
             score -= float(np.log(total))
         if details["floored"] > _COLLAPSED:
@@ -237,13 +226,8 @@ class CCFV(TransferabilityEstimator):
             score += float(np.log(variety))
         return score, details
 
-    @property
-    def needs_case_sample(self) -> bool:
-        """Whether the score looks at voxels of the whole case: feature variety does."""
-        return self.feature_variety
-
     def _with_case_sample(self, block: FeatureBlock) -> FeatureBlock:
-        """Let the class sample tell of collapse where no whole-case sample was drawn."""
+        """Use the class sample to detect collapse where no whole-case sample was drawn."""
         if block.X_case is None or len(block.X_case):
             return block
         if self.feature_variety:
@@ -274,11 +258,11 @@ class CCFV(TransferabilityEstimator):
     def _variety(self, block: FeatureBlock, min_distance: float) -> dict[str, Any]:
         """Inverse energy of each case's whole sample, eq. (3) and (4)."""
         X, groups = block.case_sample
-        energies = case_energies(X, groups, s=self.s, min_distance=min_distance)
+        energies = _case_energies(X, groups, s=self.s, min_distance=min_distance)
         n_pairs = sum(e.n_pairs for e in energies.values())
         floored = sum(e.n_floored for e in energies.values()) / max(1, n_pairs)
         if self.feature_variety:
-            self._check_energies(energies, len(np.unique(groups)), block.label)
+            _check_energies(energies, len(np.unique(groups)), block.label)
         if self.feature_variety and _WARN_FLOORED < floored <= _COLLAPSED:
             warnings.warn(
                 f"{block.label}: {floored:.1%} of the pairs of voxels have features closer than "
@@ -296,47 +280,39 @@ class CCFV(TransferabilityEstimator):
             "voxel_pairs": np.array([e.n_pairs for e in energies.values()]),
         }
 
-    def _check_energies(self, energies: Mapping[Any, PairEnergy], n_cases: int, where: str) -> None:
-        for case, energy in energies.items():
-            if energy.energy <= 0:
-                raise ValueError(
-                    f"{where}: the logarithmic energy of case {case!r} is "
-                    f"{energy.energy:.3g}, and only a positive energy can be inverted. "
-                    "Use s > 0."
-                )
-        if not energies:
-            raise ValueError(
-                f"{where}: no case has two voxels in its whole-case sample, so feature "
-                "variety is undefined. Sample more voxels, or set feature_variety=False."
-            )
-        if len(energies) < n_cases:
-            warnings.warn(
-                f"{where}: {n_cases - len(energies)} of {n_cases} cases have a single voxel "
-                "and are left out of the feature variety.",
-                UnusableClassWarning,
-                stacklevel=2,
-            )
-
-    def _resample_block(
-        self, block: FeatureBlock, details: Mapping[str, Any], weights: NDArray[np.intp]
-    ) -> NDArray[np.float64]:
-        """From the distances and energies at hand; see `mean_over_pairs`."""
+    def _resample_block(self, block: FeatureBlock, details: Details, weights: Ints) -> Array:
+        """From the distances and energies at hand; see `_mean_over_pairs`."""
         known = len(details.get("distances", {})) == len(details.get("consistency", {}))
         if not known or block.case_names is None:  # too many rows for a matrix
-            return each_or_nan(self._score_block, block, weights)
+            return super()._resample_block(block, details, weights)
         normalized, _ = self._normalized(self._with_case_sample(block))
         if self.normalize == "l2" and _is_axis(normalized.case_sample[0], self.min_distance):
             return np.full(len(weights), -np.inf)
-        euclidean = self.class_consistency and self.distance == "wasserstein"
-        return resampled_ccfv(
-            details,
-            weights,
-            {name: position for position, name in enumerate(block.case_names)},
-            consistency=self.class_consistency,
-            variety=self.feature_variety,
-            rounding=_ROUNDING * _spread(normalized.X) if euclidean else 0.0,
-            most_floored=_COLLAPSED,
-        )
+        positions = {name: position for position, name in enumerate(block.case_names)}
+        sampled = weights[:, [positions[case] for case in details["variety_cases"]]]
+        scores = np.zeros(len(weights))
+        n_pairs = sampled @ details["voxel_pairs"]
+        collapsed = sampled @ details["floored_pairs"] > _COLLAPSED * np.maximum(n_pairs, 1)
+        if self.class_consistency:
+            W = weights[:, [positions[case] for case in details["cases"]]]
+            means = np.stack([_mean_over_pairs(D, W) for D in details["distances"].values()])
+            n_classes = np.isfinite(means).sum(axis=0)
+            total = np.where(n_classes > 0, np.nansum(means, axis=0), np.nan)
+            same = total <= self._rounding(normalized) * n_classes
+            scores -= np.log(np.where(same, 1.0, total))
+            collapsed |= same
+        if self.feature_variety:
+            drawn = sampled.sum(axis=1)
+            sums = sampled @ details["variety"]
+            mean = np.where(drawn > 0, sums / np.maximum(drawn, 1), np.nan)
+            collapsed |= mean == 0.0
+            scores += np.log(np.where(mean == 0.0, 1.0, mean))
+        return np.where(collapsed, -np.inf, scores)
+
+    def _rounding(self, block: FeatureBlock) -> float:
+        """Distance between cases that is nil; only Wasserstein distances have a unit of length."""
+        spread = float(np.sqrt(block.X.var(axis=0).sum()))
+        return _ROUNDING * spread if self.distance == "wasserstein" else 0.0
 
     def _consistency(self, block: FeatureBlock) -> dict[str, Any]:
         """Mean distance between cases, for each class, eq. (1) and (2)."""
@@ -361,17 +337,35 @@ class CCFV(TransferabilityEstimator):
         }
 
 
-def _spread(X: NDArray[np.float64]) -> float:
-    """Root mean squared distance of features from their mean."""
-    return float(np.sqrt(X.var(axis=0).sum()))
+def _check_energies(energies: Mapping[Any, _PairEnergy], n_cases: int, where: str) -> None:
+    """Refuse energies that cannot be inverted, and warn of cases without one."""
+    for case, energy in energies.items():
+        if energy.energy <= 0:
+            raise ValueError(
+                f"{where}: the logarithmic energy of case {case!r} is "
+                f"{energy.energy:.3g}, and only a positive energy can be inverted. "
+                "Use s > 0."
+            )
+    if not energies:
+        raise ValueError(
+            f"{where}: no case has two voxels in its whole-case sample, so feature "
+            "variety is undefined. Sample more voxels, or set feature_variety=False."
+        )
+    if len(energies) < n_cases:
+        warnings.warn(
+            f"{where}: {n_cases - len(energies)} of {n_cases} cases have a single voxel "
+            "and are left out of the feature variety.",
+            UnusableClassWarning,
+            stacklevel=2,
+        )
 
 
 def _names(block: FeatureBlock, cases: list[Any]) -> list[Any]:
     return cases if block.case_names is None else [block.case_name(case) for case in cases]
 
 
-def _is_axis(X: NDArray[np.float64], min_distance: float) -> bool:
-    """Tell whether unit vectors are one vector or its negative, up to the floor.
+def _is_axis(X: Array, min_distance: float) -> bool:
+    """Return whether unit vectors are one vector or its negative, up to the floor.
 
     One-dimensional features end like this, and half of their pairs may be far apart.
     """
@@ -386,3 +380,143 @@ def _collapsed(block: FeatureBlock, what: str) -> float:
         stacklevel=2,
     )
     return -np.inf
+
+
+class _PairEnergy(NamedTuple):
+    """Mean energy of the pairs of one sample, and how many sit on the floor or below."""
+
+    energy: float
+    n_floored: int
+    n_pairs: int
+
+
+def mean_pair_energy(X: Array, *, s: float, min_distance: float) -> _PairEnergy:
+    """Mean over pairs of ``|x_a - x_b|**-s`` (``-log |x_a - x_b|`` for ``s = 0``).
+
+    Distances below `min_distance` count as this distance. Memory is that of one block.
+    """
+    X = X - X.mean(axis=0)
+    squares = np.einsum("ij,ij->i", X, X)
+    scale = float(np.sqrt(squares.max(initial=0.0)))
+    exact = min_distance < _GRAM_RESOLUTION * scale
+    floor = min_distance**2
+    # One product gives |x|^2 - 2 x.y + |y|^2: the squares are two more columns.
+    ones = np.ones((len(X), 1))
+    left = np.hstack([-2.0 * X, squares[:, None], ones])
+    right = np.hstack([X, ones, squares[:, None]])
+    total, n_floored, n = 0.0, 0, len(X)
+    for i in range(0, n, _BLOCK):
+        for j in range(i, n, _BLOCK):
+            rows, columns = slice(i, i + _BLOCK), slice(j, j + _BLOCK)
+            if exact:
+                D = cdist(X[rows], X[columns], "sqeuclidean")
+            else:
+                D = left[rows] @ right[columns].T
+            if i == j:
+                D = D[np.triu_indices(len(D), k=1)]
+            if D.size and D.min() <= floor:  # rarely, and it saves two passes over D
+                n_floored += int(np.count_nonzero(floor >= D))
+                np.maximum(D, floor, out=D)
+            total += _sum_of_energies(D, s)
+    n_pairs = n * (n - 1) // 2
+    return _PairEnergy(total / n_pairs, n_floored, n_pairs)
+
+
+def _case_energies(
+    X: Array, groups: NDArray[np.generic], *, s: float, min_distance: float
+) -> dict[Any, _PairEnergy]:
+    """Energy of each case's sample; cases with a single row are left out."""
+    if len(groups) == 0:
+        return {}
+    cases, codes = np.unique(groups, return_inverse=True)
+    order = np.argsort(codes, kind="stable")
+    parts = np.split(order, np.cumsum(np.bincount(codes, minlength=len(cases)))[:-1])
+    return {
+        as_plain(case): mean_pair_energy(X[rows], s=s, min_distance=min_distance)
+        for case, rows in zip(cases, parts, strict=True)
+        if len(rows) > 1
+    }
+
+
+def _sum_of_energies(D: Array, s: float) -> float:
+    """Sum over squared distances `D`, which it may overwrite."""
+    with np.errstate(divide="ignore", over="ignore"):
+        if s == 0:
+            return float(-0.5 * np.log(D, out=D).sum())
+        if s == 1:
+            return float(np.reciprocal(np.sqrt(D, out=D), out=D).sum())
+        return float(np.power(D, -s / 2, out=D).sum())
+
+
+def _pair_standard_error(details: Sequence[Details]) -> float:
+    """Estimate the standard error of the score from comparing some of the pairs of cases.
+
+    To first order the score moves by ``-dC/C`` in each layer, and C is a sum of means over
+    pairs. Layers and classes share pairs, so what a pair contributes is summed over them
+    before it is squared. Drawing without replacement takes ``1 - m/M`` off the variance of a
+    mean over m of M pairs.
+    """
+    influence = 0.0
+    for layer in details:
+        total = sum(layer.get("consistency", {}).values())
+        for label, D in layer.get("distances", {}).items():
+            chosen = np.isfinite(D) & (np.arange(len(D))[:, None] < np.arange(len(D)))
+            m, n_pairs = np.count_nonzero(chosen), layer["n_pairs"][label]
+            if m < n_pairs and total > 0:
+                scale = np.sqrt((1 - m / n_pairs) * m / (m - 1)) / (m * total)
+                deviation = np.where(chosen, D - layer["consistency"][label], 0.0)
+                influence = influence + scale * deviation
+    return float(np.sqrt(np.sum(np.square(influence)))) / max(1, len(details))
+
+
+def _diagnose_consistency(layers: Sequence[str], details: Sequence[Details]) -> dict[str, Any]:
+    """Return the fields ``classes``, ``cases`` and ``pairs`` of a `Diagnosis`."""
+    classes: list[ClassShare] = []
+    pairs: list[PairDistance] = []
+    ratios: dict[tuple[str, Any], list[float]] = defaultdict(list)
+    for name, layer in zip(layers, details, strict=True):
+        consistency = layer.get("consistency", {})
+        total = sum(consistency.values())
+        shares = [
+            ClassShare(name, label, distance, distance / total if total > 0 else 0.0)
+            for label, distance in consistency.items()
+        ]
+        classes += sorted(shares, key=lambda one: -one.distance)
+        for label, D in layer.get("distances", {}).items():
+            upper = np.where(np.tri(len(D), dtype=bool), np.nan, D)  # no case is far from itself
+            i, j = np.unravel_index(np.nanargmax(upper), D.shape)
+            farthest = (str(layer["cases"][i]), str(layer["cases"][j]))
+            pairs.append(PairDistance(name, label, farthest, float(D[i, j])))
+            for case, ratio in zip(layer["cases"], _ratios(D), strict=True):
+                if np.isfinite(ratio):
+                    ratios[str(case), label].append(float(ratio))
+    cases = [CaseShare(case, label, float(np.mean(r))) for (case, label), r in ratios.items()]
+    cases.sort(key=lambda one: -one.ratio)
+    return {"classes": tuple(classes), "cases": tuple(cases), "pairs": tuple(pairs)}
+
+
+def _ratios(D: Array) -> Array:
+    """Mean distance of each case to the others over the median of these means."""
+    known = np.isfinite(D) & ~np.eye(len(D), dtype=bool)
+    counts = known.sum(axis=1)
+    sums = np.where(known, D, 0.0).sum(axis=1)
+    means = np.full(len(D), np.nan)
+    np.divide(sums, counts, out=means, where=counts > 0)
+    middle = float(np.nanmedian(means))
+    return means / middle if middle > 0 else np.where(np.isfinite(means), 1.0, np.nan)
+
+
+def _mean_over_pairs(D: Array, weights: Ints) -> Array:
+    """Mean distance between two different cases, for each row of `weights`; NaN of no pair.
+
+    A U-statistic: ``sum_{i<j} w_i w_j D_ij / sum_{i<j} w_i w_j``. A case drawn twice is
+    still one case. Counting the pair of its copies, at distance zero, would take a share of
+    about ``1/N`` off every resample and move the whole interval below the score.
+    """
+    W = weights.astype(np.float64)
+    known = np.isfinite(D)
+    np.fill_diagonal(known, False)
+    sums = np.einsum("bi,bi->b", W @ np.where(known, D, 0.0), W)
+    counts = np.einsum("bi,bi->b", W @ known, W)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(counts > 0, sums / np.maximum(counts, 1.0), np.nan))

@@ -1,53 +1,54 @@
-"""Distances between cases of each class's feature distribution."""
+"""Distances between cases of each class's feature distribution, as a Gaussian."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-from skte.estimators._gaussian import PAIRWISE_DISTANCES, Gaussians
-from skte.estimators._labels import as_plain
+from skte.estimators._samples import Array, Ints, as_plain
 from skte.exceptions import UnusableClassWarning
-from skte.features import FeatureBlock
+from skte.features import ClassMoments, FeatureBlock
 
-__all__ = ["CaseDistances", "case_codes", "class_distances", "fitted_gaussians"]
+__all__ = [
+    "PAIRWISE_DISTANCES",
+    "CaseDistances",
+    "Gaussians",
+    "case_codes",
+    "class_distances",
+    "fitted_gaussians",
+    "pairwise_wasserstein",
+]
+
 
 # Without groups every row is a case; beyond this the pairs take too long.
 _MAX_CASES = 10_000
 _ROWS = 512
 # The finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
 _MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
+# Numbers in the products of a batch of pairs.
+_CHUNK = 2_000_000
+# Ridge of the covariances for the distances that invert them, relative to the mean
+# variance. It decides the result where a case has fewer voxels than channels.
+_RIDGE = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
 class CaseDistances:
-    """Distances between the cases that hold one class.
-
-    Attributes
-    ----------
-    mean : float
-        Over the pairs compared.
-    pairs : ndarray of shape (n_compared, 2)
-        Positions of the cases compared; empty where every row is a case of its own.
-    values : ndarray of shape (n_compared,)
-        Distance of each pair.
-    n_pairs : int
-        Pairs of cases that hold the class.
-    """
+    """Distances between the cases that hold one class."""
 
     mean: float
-    pairs: NDArray[np.intp]
-    values: NDArray[np.float64]
+    pairs: Ints
+    values: Array
     n_pairs: int
 
-    def matrix(self, n_cases: int) -> NDArray[np.float64]:
+    def matrix(self, n_cases: int) -> Array:
         """Symmetric matrix of shape (n_cases, n_cases); NaN where nothing was compared."""
         D = np.full((n_cases, n_cases), np.nan)
         i, j = self.pairs.T
@@ -57,26 +58,8 @@ class CaseDistances:
         return D
 
 
-def case_codes(block: FeatureBlock) -> tuple[NDArray[np.generic], NDArray[np.intp]]:
-    """Find the cases of a block and the position of each row's case among them.
-
-    Parameters
-    ----------
-    block : FeatureBlock
-        Without ``groups``, every row is a case of its own.
-
-    Returns
-    -------
-    cases : ndarray of shape (n_cases,)
-        Sorted.
-    codes : ndarray of shape (n_voxels,)
-        ``cases[codes]`` are the groups.
-
-    Raises
-    ------
-    ValueError
-        If there is one case only, or too many rows without groups.
-    """
+def case_codes(block: FeatureBlock) -> tuple[NDArray[np.generic], Ints]:
+    """Find the cases of a block and the position of each row's case among them."""
     if block.groups is not None:
         cases, codes = np.unique(block.groups, return_inverse=True)
         if len(cases) < 2:
@@ -96,7 +79,7 @@ def case_codes(block: FeatureBlock) -> tuple[NDArray[np.generic], NDArray[np.int
 
 def class_distances(
     block: FeatureBlock,
-    codes: NDArray[np.intp],
+    codes: Ints,
     names: Sequence[object],
     *,
     distance: str,
@@ -104,39 +87,7 @@ def class_distances(
     n_pairs: int | None,
     random_state: int,
 ) -> dict[Any, CaseDistances]:
-    """Distances between pairs of cases, for each class that two cases hold.
-
-    Parameters
-    ----------
-    block : FeatureBlock
-        Features, normalised or not, and labels. Where it holds the moments of all
-        labelled voxels of its cases, the Gaussians are fitted to these.
-    codes : ndarray of shape (n_voxels,)
-        Case of each row.
-    names : sequence
-        What each case is called; pairs are drawn by name.
-    distance : {"wasserstein", "kl", "bhattacharyya"}
-        Distance between the Gaussians fitted to a class in two cases.
-    background : label or None
-        Left out.
-    n_pairs : int or None
-        Pairs compared for each class; None for all. They are the first ones, in a
-        random order of all pairs, in which both cases hold the class. The order
-        depends on `random_state` and the cases' names alone: models and layers
-        share the pairs, and classes as far as can be.
-    random_state : int
-        Seed of that order.
-
-    Returns
-    -------
-    dict of label to CaseDistances
-        Classes in sorted order.
-
-    Raises
-    ------
-    ValueError
-        If no class is present in two cases.
-    """
+    """Distances between pairs of cases, for each class that two cases hold."""
     result: dict[Any, CaseDistances] = {}
     unusable = []
     order = None if n_pairs is None else _pair_order(names, random_state)
@@ -188,27 +139,8 @@ def _check_usable(
         )
 
 
-def fitted_gaussians(
-    block: FeatureBlock, codes: NDArray[np.intp], label: Any
-) -> tuple[NDArray[np.intp], Gaussians]:
-    """Find the cases that hold a class, and fit its Gaussian in each.
-
-    Parameters
-    ----------
-    block : FeatureBlock
-        Features, or the moments of all labelled voxels of its cases.
-    codes : ndarray of shape (n_voxels,)
-        Case of each row.
-    label : label
-        The class.
-
-    Returns
-    -------
-    present : ndarray of shape (n_present,)
-        Positions of the cases.
-    gaussians : Gaussians
-        One a case.
-    """
+def fitted_gaussians(block: FeatureBlock, codes: Ints, label: Any) -> tuple[Ints, Gaussians]:
+    """Find the cases that hold a class, and fit its Gaussian in each."""
     if block.case_moments is not None:
         holds = [label in part.classes for part in block.case_moments]
         parts = [part for part, held in zip(block.case_moments, holds, strict=True) if held]
@@ -222,7 +154,7 @@ def fitted_gaussians(
     return present, Gaussians.from_samples(np.split(X, starts[1:]))
 
 
-def _pair_order(names: Sequence[object], random_state: int) -> NDArray[np.intp]:
+def _pair_order(names: Sequence[object], random_state: int) -> Ints:
     """All pairs of cases in random order, shape (n_pairs, 2)."""
     digests = [sha256(f"{random_state} {name}".encode()).digest()[:8] for name in names]
     keys = np.frombuffer(b"".join(digests), dtype=np.uint64)
@@ -234,13 +166,8 @@ def _pair_order(names: Sequence[object], random_state: int) -> NDArray[np.intp]:
     return np.stack([i[order], j[order]], axis=1)
 
 
-def _choose_pairs(
-    n_present: int,
-    present: NDArray[np.intp],
-    order: NDArray[np.intp] | None,
-    n_pairs: int | None,
-) -> NDArray[np.intp]:
-    """Pairs to compare, as positions in `present`, ordered by the first."""
+def _choose_pairs(n_present: int, present: Ints, order: Ints | None, n_pairs: int | None) -> Ints:
+    """Ints to compare, as positions in `present`, ordered by the first."""
     if order is None:
         return np.stack(np.triu_indices(n_present, k=1), axis=1)
     usable = order[np.isin(order, present).all(axis=1)][:n_pairs]
@@ -248,7 +175,7 @@ def _choose_pairs(
     return np.asarray(positions[np.lexsort(positions.T[::-1])])
 
 
-def _between_points(X: NDArray[np.float64], present: NDArray[np.intp]) -> CaseDistances:
+def _between_points(X: Array, present: Ints) -> CaseDistances:
     """Point masses: W2 is the Euclidean distance, and all pairs need not be kept."""
     n = len(X)
     n_pairs = n * (n - 1) // 2
@@ -262,3 +189,126 @@ def _between_points(X: NDArray[np.float64], present: NDArray[np.intp]) -> CaseDi
         total += float(cdist(X[start : start + _ROWS], X).sum())
     none = np.zeros((0, 2), dtype=np.intp)
     return CaseDistances(total / (2 * n_pairs), none, np.zeros(0), n_pairs)
+
+
+@dataclass(frozen=True, eq=False)
+class Gaussians:
+    """Gaussians fitted to groups of vectors, with covariances of ddof 1."""
+
+    means: Array
+    factors: Sequence[Array]
+
+    @classmethod
+    def from_samples(cls, samples: Sequence[Array]) -> Self:
+        """Fit to vectors, one array of shape (n_i, n_channels) a group."""
+        means = np.stack([X.mean(axis=0) for X in samples])
+        factors = [
+            (X - mean) / np.sqrt(len(X) - 1) if len(X) > 1 else X[:0]
+            for X, mean in zip(samples, means, strict=True)
+        ]
+        return cls(means, factors)
+
+    @classmethod
+    def at_points(cls, X: Array) -> Self:
+        """Point masses at the rows of X."""
+        return cls(X, [X[:0]] * len(X))
+
+    @classmethod
+    def from_moments(cls, parts: Sequence[ClassMoments], label: Any) -> Self:
+        """Fit to the voxels of a class, known by their moments in each of some cases."""
+        means, factors = [], []
+        for part in parts:
+            k = int(np.searchsorted(part.classes, label))
+            means.append(np.ldexp(part.pivot + part.offsets[k], part.exponent))
+            factor = _root(part.scatters[k] / max(1, part.counts[k] - 1))
+            factors.append(np.ldexp(factor[: part.counts[k] - 1], part.exponent))
+        return cls(np.stack(means), factors)
+
+
+def _root(S: Array) -> Array:
+    """Rows A, longest first, with ``A^T A = S``; what is rounding of S is left out."""
+    values, V = np.linalg.eigh(S)
+    kept = np.flatnonzero(values > len(values) * np.finfo(np.float64).eps * values[-1])[::-1]
+    return np.asarray(np.sqrt(values[kept])[:, None] * V[:, kept].T)
+
+
+def pairwise_wasserstein(gaussians: Gaussians, pairs: Ints) -> Array:
+    """2-Wasserstein distances (not squared) between Gaussians, one value per pair."""
+    gaps = gaussians.means[pairs[:, 0]] - gaussians.means[pairs[:, 1]]
+    squared = np.einsum("ij,ij->i", gaps, gaps)
+    if any(len(A) for A in gaussians.factors):
+        factors = _stacked(gaussians)
+        traces = np.einsum("ijk,ijk->i", factors, factors)
+        squared += traces[pairs].sum(axis=1) - 2.0 * _nuclear_norms(factors, pairs)
+    return np.asarray(np.sqrt(np.maximum(squared, 0.0)))
+
+
+def _nuclear_norms(factors: Array, pairs: Ints) -> Array:
+    """Sum of the singular values of ``A_i A_j^T``, for each pair (i, j)."""
+    step = max(1, _CHUNK // factors.shape[1] ** 2)
+    norms = np.empty(len(pairs))
+    for start in range(0, len(pairs), step):
+        i, j = pairs[start : start + step].T
+        products = factors[i] @ factors[j].transpose(0, 2, 1)
+        norms[start : start + step] = np.linalg.svd(products, compute_uv=False).sum(axis=1)
+    return norms
+
+
+def _stacked(gaussians: Gaussians) -> Array:
+    """Bring the factors to equal height."""
+    n_channels = gaussians.means.shape[1]
+    height = min(n_channels, max(len(A) for A in gaussians.factors))
+    factors = np.zeros((len(gaussians.factors), height, n_channels))
+    for stacked, A in zip(factors, gaussians.factors, strict=True):
+        # R of a QR spans the same covariance in d rows.
+        rows = np.asarray(np.linalg.qr(A, mode="r")) if len(A) > height else A
+        stacked[: len(rows)] = rows
+    return factors
+
+
+def pairwise_kl(gaussians: Gaussians, pairs: Ints) -> Array:
+    """Symmetrised Kullback-Leibler divergence, ``(KL(i|j) + KL(j|i)) / 2``."""
+    means, covariances = gaussians.means, _covariances(gaussians)
+    inverses = np.linalg.inv(covariances)
+    n_channels = means.shape[1]
+    values = np.empty(len(pairs))
+    for pair, (i, j) in enumerate(pairs):
+        gap = means[i] - means[j]
+        both = inverses[i] + inverses[j]
+        spread = np.vdot(inverses[i], covariances[j]) + np.vdot(inverses[j], covariances[i])
+        values[pair] = 0.25 * (spread - 2 * n_channels + gap @ both @ gap)
+    return values
+
+
+def pairwise_bhattacharyya(gaussians: Gaussians, pairs: Ints) -> Array:
+    """Bhattacharyya distance between the Gaussians."""
+    means, covariances = gaussians.means, _covariances(gaussians)
+    logdets = np.linalg.slogdet(covariances).logabsdet
+    values = np.empty(len(pairs))
+    for pair, (i, j) in enumerate(pairs):
+        gap = means[i] - means[j]
+        middle = (covariances[i] + covariances[j]) / 2
+        volume = np.linalg.slogdet(middle).logabsdet - (logdets[i] + logdets[j]) / 2
+        values[pair] = gap @ np.linalg.solve(middle, gap) / 8 + volume / 2
+    return values
+
+
+def _covariances(gaussians: Gaussians) -> Array:
+    """Covariances with a ridge, so that they can be inverted."""
+    n_channels = gaussians.means.shape[1]
+    covariances = np.stack([A.T @ A for A in gaussians.factors])
+    variance = float(np.trace(covariances, axis1=1, axis2=2).mean()) / n_channels
+    if variance == 0.0:
+        raise ValueError(
+            "Every case is a point mass (one voxel, or constant features), for which "
+            "this distance is infinite. Use distance='wasserstein', or sample more voxels."
+        )
+    covariances += _RIDGE * variance * np.eye(n_channels)
+    return covariances
+
+
+PAIRWISE_DISTANCES: dict[str, Callable[[Gaussians, Ints], Array]] = {
+    "bhattacharyya": pairwise_bhattacharyya,
+    "kl": pairwise_kl,
+    "wasserstein": pairwise_wasserstein,
+}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, ClassVar
@@ -15,10 +15,9 @@ from scipy.stats import rankdata
 from sklearn.utils import Tags
 
 from skte._sklearn import Interval, StrOptions
-from skte.estimators._base import TransferabilityEstimator
-from skte.estimators._labels import as_plain, encode_labels
-from skte.estimators._resample import held_groups
-from skte.estimators._scaling import unit_range
+from skte.estimators._base import Details, EstimatorTags, TransferabilityEstimator
+from skte.estimators._resampling import held_groups
+from skte.estimators._samples import as_plain, encode_labels, unit_range
 from skte.exceptions import CollapsedFeaturesWarning, UnusableClassWarning
 from skte.features import FeatureBlock
 
@@ -129,7 +128,7 @@ class CrossCaseProbe(TransferabilityEstimator):
         "ridge": [Interval(Real, 0, None, closed="neither")],
         "background": [Real, str, None],
     }
-    _joins_layers: ClassVar[bool] = True
+    _tags: ClassVar[EstimatorTags] = EstimatorTags(joined_layers=True, warns_of_constants=True)
 
     def __init__(
         self, *, reading: str = "threshold", ridge: float = 1.0, background: Any = 0
@@ -138,10 +137,7 @@ class CrossCaseProbe(TransferabilityEstimator):
         self.ridge = ridge
         self.background = background
 
-    def _score_block(self, block: FeatureBlock) -> float:
-        return self._explain_block(block)[0]
-
-    def _explain_block(self, block: FeatureBlock) -> tuple[float, Mapping[str, Any]]:
+    def _score_block(self, block: FeatureBlock) -> tuple[float, Details]:
         names, cases = _cases(block)
         classes, codes = encode_labels(block.y)
         judged = self._judged(classes, codes, cases, block.label)
@@ -196,7 +192,7 @@ class CrossCaseProbe(TransferabilityEstimator):
         self.case_names_: tuple[str, ...] = details["cases"]
 
     def _resample_block(
-        self, block: FeatureBlock, details: Mapping[str, Any], weights: NDArray[np.intp]
+        self, block: FeatureBlock, details: Details, weights: NDArray[np.intp]
     ) -> Matrix:
         """Weighted means of what the cases contribute."""
         values = np.full(weights.shape[1], np.nan)

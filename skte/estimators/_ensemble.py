@@ -7,7 +7,7 @@ from numbers import Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -15,11 +15,11 @@ from sklearn.utils import Tags
 from sklearn.utils.metaestimators import available_if
 
 from skte._sklearn import StrOptions, fit_context
-from skte.estimators._base import Features, Part, TransferabilityEstimator
+from skte.estimators._base import Diagnosis, EstimatorTags, Features, Part, TransferabilityEstimator
 from skte.estimators._ccfv import CCFV
-from skte.estimators._diagnosis import Diagnosis
 from skte.estimators._gbc import GBC
 from skte.estimators._logme import LogME
+from skte.estimators._samples import Array
 from skte.estimators._transrate import TransRate
 from skte.features import CaseFeatures, FeatureSet
 
@@ -71,15 +71,13 @@ class Ensemble(TransferabilityEstimator):
 
     Notes
     -----
-    There is no ``score_`` and no ``score()``: a rank exists among other models alone,
-    and a number made up for a single model would look like a score. `combine` gives
-    the scores of the models of a bank. They depend on which models are in it.
+    There is no ``score_`` and no ``score()``: a rank exists only among other models. `combine`
+    gives the scores of the models of a bank, which depend on the models in it.
 
-    A collapsed model (``-inf``) is an ordinary last place for ranks, and stays
-    ``-inf`` in "z_mean", where the others are scaled among themselves. A member that
-    scores all models alike has no order and adds the same to each. "mean_rank" and
-    "borda" give tied models the average of their ranks and always agree on the order.
-    It misleads when several members share a weakness: they outvote the others.
+    A collapsed model (``-inf``) comes last in ranks, and stays ``-inf`` in "z_mean", where the
+    others are scaled among themselves. A member that scores all models alike adds the same to each.
+    "mean_rank" and "borda" give tied models the average of their ranks and agree on the order. It
+    misleads when several members share a weakness: they outvote the others.
 
     References
     ----------
@@ -101,7 +99,6 @@ class Ensemble(TransferabilityEstimator):
     [-3.0, -2.0, -1.0]
     """
 
-    relative_to_bank: ClassVar[bool] = True
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **TransferabilityEstimator._parameter_constraints,
         "estimators": [Mapping, None],
@@ -126,22 +123,7 @@ class Ensemble(TransferabilityEstimator):
     def fit(
         self, X: Features, y: ArrayLike | None = None, *, groups: ArrayLike | None = None
     ) -> Self:
-        """Fit every member on the features of one model.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_voxels, n_channels), FeatureSet or FeatureBlock
-            As for the members.
-        y : array-like of shape (n_voxels,), optional
-            As for the members.
-        groups : array-like of shape (n_voxels,), optional
-            As for the members.
-
-        Returns
-        -------
-        self : Ensemble
-            Fitted; ``part_`` is what `combine` needs.
-        """
+        """Fit every member on the features of one model; see `TransferabilityEstimator.fit`."""
         members = self._members()
         self._weights(members)
         self.estimators_: dict[str, TransferabilityEstimator] = {}
@@ -160,53 +142,34 @@ class Ensemble(TransferabilityEstimator):
     score = available_if(_has_score)(TransferabilityEstimator.score)
 
     @property
+    def tags(self) -> EstimatorTags:
+        """What the members need between them."""
+        members = [member.tags for member in self._members().values()]
+        return EstimatorTags(
+            labels=any(tags.labels for tags in members),
+            source_head=any(tags.source_head for tags in members),
+            case_sample=any(tags.case_sample for tags in members),
+            joined_layers=any(tags.joined_layers for tags in members),
+            relative_to_bank=True,
+        )
+
+    @property
     def part_(self) -> Part:
         """What `combine` needs to know of the model this was fitted on."""
         if not hasattr(self, "estimators_"):
             raise NotFittedError("This Ensemble is not fitted: call fit first.")
         return {name: member.part_ for name, member in self.estimators_.items()}
 
-    @property
-    def needs_source_head(self) -> bool:
-        """Whether any member's score is one of the source head's probabilities."""
-        return any(member.needs_source_head for member in self._members().values())
-
-    @property
-    def needs_case_sample(self) -> bool:
-        """Whether any member's score looks at voxels of the whole case."""
-        return any(member.needs_case_sample for member in self._members().values())
-
     def resample_cases(self, X: FeatureSet | Sequence[CaseFeatures], weights: ArrayLike) -> Part:
-        """Scores of the members, had other cases been labelled.
-
-        Parameters
-        ----------
-        X : FeatureSet
-            What the ensemble was fitted on.
-        weights : array-like of shape (n_resamples, n_cases)
-            How often each case is drawn.
-
-        Returns
-        -------
-        mapping
-            Of each member's name to what its ``resample_cases`` gives.
-        """
+        """Return what ``resample_cases`` of each member gives, by name."""
         if not hasattr(self, "estimators_"):
             raise NotFittedError("This Ensemble is not fitted: call fit first.")
         return {name: one.resample_cases(X, weights) for name, one in self.estimators_.items()}
 
-    def combine(self, parts: Sequence[Part]) -> NDArray[np.float64]:
+    def combine(self, parts: Sequence[Part]) -> Array:
         """Aggregate the members' scores of the models of a bank.
 
-        Parameters
-        ----------
-        parts : sequence of mapping
-            ``part_`` of this ensemble fitted on each model.
-
-        Returns
-        -------
-        ndarray of shape (n_models,)
-            Higher is better.
+        `parts` are ``part_`` of this ensemble, fitted on each model.
         """
         members = self._members()
         weights = self._weights(members)
@@ -222,18 +185,7 @@ class Ensemble(TransferabilityEstimator):
         return result
 
     def diagnose(self) -> Diagnosis:
-        """Tell the members' scores of the model this was fitted on.
-
-        Returns
-        -------
-        Diagnosis
-            Its ``layers`` are the members; its ``score`` is NaN, for there is none.
-
-        Raises
-        ------
-        NotFittedError
-            Before `fit`.
-        """
+        """Report the members' scores, as ``layers``; the ensemble's own score is NaN."""
         if not hasattr(self, "estimators_"):
             raise NotFittedError("This Ensemble is not fitted: call fit first.")
         rows = [
@@ -275,12 +227,8 @@ class Ensemble(TransferabilityEstimator):
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
-        members = self._members()
-        tags.target_tags.required = any(
-            member.__sklearn_tags__().target_tags.required for member in members.values()
-        )
         tags.input_tags.two_d_array = all(
-            member.__sklearn_tags__().input_tags.two_d_array for member in members.values()
+            member.__sklearn_tags__().input_tags.two_d_array for member in self._members().values()
         )
         return tags
 
@@ -289,7 +237,7 @@ def _is_member(name: object, estimator: object) -> bool:
     return isinstance(name, str) and isinstance(estimator, TransferabilityEstimator)
 
 
-def _on_common_scale(scores: NDArray[np.float64], method: str) -> NDArray[np.float64]:
+def _on_common_scale(scores: Array, method: str) -> Array:
     if method == "mean_rank":
         return np.asarray(-rankdata(-scores))
     if method == "borda":

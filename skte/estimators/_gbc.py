@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -13,11 +12,8 @@ from scipy.linalg import solve_triangular
 from scipy.special import logsumexp
 
 from skte._sklearn import Interval, StrOptions
-from skte.estimators._base import TransferabilityEstimator
-from skte.estimators._labels import encode_labels
-from skte.estimators._resample import each_or_nan
-from skte.estimators._resample_moments import fits_in_memory, scores_from_moments
-from skte.estimators._scaling import centred
+from skte.estimators._base import EstimatorTags, TransferabilityEstimator
+from skte.estimators._samples import Array, centred, encode_labels
 from skte.exceptions import SaturatedScoreWarning, UnusableClassWarning
 from skte.features import ClassMoments, FeatureBlock
 
@@ -60,12 +56,8 @@ class GBC(TransferabilityEstimator):
     score_ : float
         Between ``-C(C-1)`` for C classes (all alike) and 0 (no overlap); with
         ``log=True`` at least ``-log(C(C-1))``. Higher is better.
-    layer_scores_ : ndarray of shape (n_layers,)
-        Score of each layer.
-    layer_names_ : tuple of str
-        Names of the layers.
-    n_features_in_ : int
-        Number of channels, when fitted on an array.
+    layer_scores_, layer_names_, n_features_in_
+        As for `TransferabilityEstimator`.
 
     Warns
     -----
@@ -82,12 +74,11 @@ class GBC(TransferabilityEstimator):
 
     Notes
     -----
-    Variances divide by the number of rows (maximum likelihood, as in the published
-    code), which a class of one row needs, and makes the score independent of
-    duplicating the sample. Principal components make the score invariant to
-    rotation, shift and scale. It misleads in high dimension, where every pair is
-    far apart and plain scores tie near zero (use ``log=True``), and for classes of
-    several clusters.
+    Variances divide by the number of rows (maximum likelihood, as in the published code), so that a
+    class may have one row and duplicating the sample changes nothing. Principal components make the
+    score invariant to rotation, shift and scale. It misleads in high dimension, where every pair is
+    far apart and plain scores tie near zero (use ``log=True``), and for classes of several
+    clusters.
 
     References
     ----------
@@ -109,8 +100,7 @@ class GBC(TransferabilityEstimator):
     -6
     """
 
-    _accepts_moments: ClassVar[bool] = True
-    corrects_bias: ClassVar[bool] = True
+    _tags: ClassVar[EstimatorTags] = EstimatorTags(moments=True, corrects_bias=True)
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **TransferabilityEstimator._parameter_constraints,
         "n_components": [Interval(Integral, 1, None, closed="left"), None],
@@ -148,13 +138,6 @@ class GBC(TransferabilityEstimator):
         )
         return self._overlap(D, block.label)
 
-    def _resample_block(
-        self, block: FeatureBlock, details: Mapping[str, Any], weights: NDArray[np.intp]
-    ) -> NDArray[np.float64]:
-        if block.moments_suffice and fits_in_memory(block, weights.shape[1]):
-            return scores_from_moments(self._score_moments, block, weights)
-        return each_or_nan(self._score_block, block, weights)
-
     def _score_moments(self, moments: ClassMoments) -> float:
         covariances = moments.scatters / moments.counts[:, None, None]
         centres, total = moments.centres, moments.total
@@ -170,7 +153,7 @@ class GBC(TransferabilityEstimator):
             D = _axis_distances(centres, variances, floor, self.covariance)
         return self._overlap(D, moments.label)
 
-    def _overlap(self, D: NDArray[np.float64], where: str) -> float:
+    def _overlap(self, D: Array, where: str) -> float:
         between = D[np.triu_indices(len(D), k=1)]
         log_overlap = float(logsumexp(-between) + np.log(2.0))  # ordered pairs
         if self.log:
@@ -191,7 +174,7 @@ def bhattacharyya_distances(
     *,
     covariance: str = "diagonal",
     min_variance: float = 1e-6,
-) -> NDArray[np.float64]:
+) -> Array:
     """Bhattacharyya distances between the Gaussians fitted to each two classes.
 
     Parameters
@@ -200,10 +183,8 @@ def bhattacharyya_distances(
         Features.
     y : ndarray of shape (n_samples,)
         Labels, at least two distinct ones.
-    covariance : {"diagonal", "full", "spherical"}, default="diagonal"
-        Shape of the Gaussians.
-    min_variance : float, default=1e-6
-        Floor of the variances, relative to the mean squared distance from the mean.
+    covariance, min_variance
+        As for `GBC`.
 
     Returns
     -------
@@ -231,9 +212,7 @@ def bhattacharyya_distances(
     return _axis_distances(means, variances, floor, covariance)
 
 
-def _axis_distances(
-    means: NDArray[np.float64], variances: NDArray[np.float64], floor: float, covariance: str
-) -> NDArray[np.float64]:
+def _axis_distances(means: Array, variances: Array, floor: float, covariance: str) -> Array:
     """Distances between Gaussians of diagonal or spherical covariance."""
     distances = np.zeros((len(means), len(means)))
     if floor == 0.0:
@@ -251,9 +230,7 @@ def _axis_distances(
     return np.maximum(distances + distances.T, 0.0)
 
 
-def _full_distances(
-    means: NDArray[np.float64], covariances: NDArray[np.float64], floor: float
-) -> NDArray[np.float64]:
+def _full_distances(means: Array, covariances: Array, floor: float) -> Array:
     """Distances between Gaussians of any covariance."""
     distances = np.zeros((len(means), len(means)))
     if floor == 0.0:
@@ -269,20 +246,20 @@ def _full_distances(
     return np.maximum(distances + distances.T, 0.0)
 
 
-def _floored(S: NDArray[np.float64], floor: float) -> NDArray[np.float64]:
+def _floored(S: Array, floor: float) -> Array:
     """Covariance with eigenvalues of at least `floor`."""
     eigenvalues, V = np.linalg.eigh(S)
     return np.asarray((V * np.maximum(eigenvalues, floor)) @ V.T)
 
 
-def _principal_axes(total: NDArray[np.float64], n: int, n_components: int) -> NDArray[np.float64]:
+def _principal_axes(total: Array, n: int, n_components: int) -> Array:
     """Leading eigenvectors of a scatter matrix, those of zero spread left out."""
     eigenvalues, vectors = np.linalg.eigh(total)
     rank = int(np.sum(eigenvalues > max(n, len(total)) * _EPS * max(eigenvalues[-1], 0.0)))
     return np.asarray(vectors[:, len(eigenvalues) - min(rank, n_components) :])
 
 
-def _principal_components(Z: NDArray[np.float64], n_components: int) -> NDArray[np.float64]:
+def _principal_components(Z: Array, n_components: int) -> Array:
     """Scores on the leading principal axes of centred rows, fewer than channels."""
     n = len(Z)
     eigenvalues, vectors = np.linalg.eigh(Z @ Z.T)

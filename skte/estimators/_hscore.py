@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skte._sklearn import StrOptions
-from skte.estimators._base import TransferabilityEstimator
-from skte.estimators._labels import encode_labels
-from skte.estimators._resample import each_or_nan
-from skte.estimators._resample_moments import fits_in_memory, scores_from_moments
-from skte.estimators._scaling import centred
+from skte.estimators._base import EstimatorTags, TransferabilityEstimator
+from skte.estimators._samples import Array, centred, encode_labels
 from skte.exceptions import SaturatedScoreWarning
 from skte.features import ClassMoments, FeatureBlock
 
 __all__ = ["HScore", "h_score"]
 
 _EPS = float(np.finfo(np.float64).eps)
-# Within this share of its ceiling the score tells models apart no more.
+# Within this share of its ceiling the score no longer separates models.
 _AT_CEILING = 0.99
 
 
@@ -49,12 +45,8 @@ class HScore(TransferabilityEstimator):
     score_ : float
         Between 0 (the class means coincide) and C - 1 for C classes (every class is a
         point, or there are more channels than voxels). Higher is better.
-    layer_scores_ : ndarray of shape (n_layers,)
-        Score of each layer.
-    layer_names_ : tuple of str
-        Names of the layers.
-    n_features_in_ : int
-        Number of channels, when fitted on an array.
+    layer_scores_, layer_names_, n_features_in_
+        As for `TransferabilityEstimator`.
 
     Warns
     -----
@@ -71,12 +63,10 @@ class HScore(TransferabilityEstimator):
 
     Notes
     -----
-    Without shrinkage the score is invariant to every invertible linear map of the
-    features, to shifts and to duplicating the sample, and is computed from
-    `ClassMoments` alone. With shrinkage it is invariant to rotation, shift and
-    scale, and needs the features themselves. It misleads where channels are many beside voxels
-    (saturation), and looks at means only: classes that differ in spread but not in
-    mean score 0.
+    Without shrinkage the score is invariant to every invertible linear map of the features, to
+    shifts and to duplicating the sample, and follows from `ClassMoments`. With shrinkage it is
+    invariant to rotation, shift and scale, and needs the features. It misleads with few voxels per
+    channel (saturation), and looks at means only: classes that differ in spread alone score 0.
 
     References
     ----------
@@ -99,8 +89,6 @@ class HScore(TransferabilityEstimator):
     True
     """
 
-    _accepts_moments: ClassVar[bool] = True
-    corrects_bias: ClassVar[bool] = True
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **TransferabilityEstimator._parameter_constraints,
         "shrinkage": [StrOptions({"ledoit-wolf"}), None],
@@ -110,6 +98,11 @@ class HScore(TransferabilityEstimator):
         super().__init__(layer_reduction=layer_reduction)
         self.shrinkage = shrinkage
 
+    @property
+    def tags(self) -> EstimatorTags:
+        """What the score needs and accepts."""
+        return EstimatorTags(moments=self.shrinkage is None, corrects_bias=True)
+
     def _score_block(self, block: FeatureBlock) -> float:
         encode_labels(block.y)  # refuses a single class
         if self.shrinkage is None and block.moments_suffice:
@@ -118,20 +111,15 @@ class HScore(TransferabilityEstimator):
         self._warn_at_ceiling(score, len(np.unique(block.y)), block.label)
         return score
 
-    def _resample_block(
-        self, block: FeatureBlock, details: Mapping[str, Any], weights: NDArray[np.intp]
-    ) -> NDArray[np.float64]:
-        suffice = block.moments_suffice and fits_in_memory(block, weights.shape[1])
-        if self.shrinkage is None and suffice:
-            return scores_from_moments(self._score_moments, block, weights)
-        return each_or_nan(self._score_block, block, weights)
-
-    def _score_moments(self, moments: ClassMoments) -> float:
+    def _check_moments(self, moments: ClassMoments) -> ClassMoments:
         if self.shrinkage is not None:
             raise ValueError(
                 f"HScore(shrinkage={self.shrinkage!r}) needs fourth moments, which ClassMoments "
                 "do not hold. Pass features, or use shrinkage=None."
             )
+        return super()._check_moments(moments)
+
+    def _score_moments(self, moments: ClassMoments) -> float:
         score = _from_moments(moments)
         self._warn_at_ceiling(score, len(moments.classes), moments.label)
         return score
@@ -140,7 +128,7 @@ class HScore(TransferabilityEstimator):
         if self.shrinkage is None and score > _AT_CEILING * (n_classes - 1):
             warnings.warn(
                 f"{where}: the H-score is {score:.4g}, its ceiling C - 1 = {n_classes - 1}, where "
-                "models cannot be told apart. Use HScore(shrinkage='ledoit-wolf'), or sample "
+                "models cannot be separated. Use HScore(shrinkage='ledoit-wolf'), or sample "
                 "more voxels.",
                 SaturatedScoreWarning,
                 stacklevel=2,
@@ -193,7 +181,7 @@ def h_score(
     return float((1 - amount) * (along / shrunk).sum())
 
 
-def _principal_axes(Z: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _principal_axes(Z: Array) -> tuple[Array, Array]:
     """Variances, largest first, along orthonormal columns that span the rows of `Z`."""
     if Z.shape[1] <= len(Z):
         eigenvalues, vectors = np.linalg.eigh(Z.T @ Z)
@@ -213,9 +201,7 @@ def _from_moments(moments: ClassMoments) -> float:
     return float((along**2 / eigenvalues[kept]).sum())
 
 
-def _ledoit_wolf(
-    Z: NDArray[np.float64], n_features: int, variances: NDArray[np.float64]
-) -> tuple[float, float]:
+def _ledoit_wolf(Z: Array, n_features: int, variances: Array) -> tuple[float, float]:
     """Amount of shrinkage and its target, the mean variance over all channels.
 
     ``a = b / d``: d is the squared distance of the covariance from its target, b the

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from numbers import Integral
 from typing import Any, ClassVar
 
@@ -12,22 +11,29 @@ from numpy.typing import NDArray
 from sklearn.metrics.pairwise import euclidean_distances
 
 from skte._sklearn import Interval, StrOptions
-from skte.estimators._base import TransferabilityEstimator
-from skte.estimators._labels import encode_labels
-from skte.estimators._resample import held_groups
-from skte.estimators._resample_neighbors import find_neighbors, weighted_hits
-from skte.estimators._scaling import unit_length, unit_range
-from skte.estimators._subsample import canonical_subsample
+from skte.estimators._base import Details, EstimatorTags, TransferabilityEstimator
+from skte.estimators._resampling import held_groups
+from skte.estimators._samples import (
+    Array,
+    Ints,
+    canonical_subsample,
+    encode_labels,
+    unit_length,
+    unit_range,
+)
 from skte.exceptions import CollapsedFeaturesWarning, SkteWarning, UnusableClassWarning
 from skte.features import FeatureBlock
 
 __all__ = ["KNN"]
+
 
 # Entries of the matrix of distances computed at a time.
 _CHUNK = 4_000_000
 # Squared distances are equal where they differ by less than this share of the row's and
 # their own size: products of matrices round differently from place to place.
 _TIE = 1e-12
+# Neighbours kept of each row; those of rows that need more are searched again.
+_KEPT = 64
 
 
 class KNN(TransferabilityEstimator):
@@ -59,12 +65,8 @@ class KNN(TransferabilityEstimator):
     score_ : float
         Between 0 and 1; the share of the classes for features that know nothing of the
         labels. Higher is better.
-    layer_scores_ : ndarray of shape (n_layers,)
-        Score of each layer.
-    layer_names_ : tuple of str
-        Names of the layers.
-    n_features_in_ : int
-        Number of channels, when fitted on an array.
+    layer_scores_, layer_names_, n_features_in_
+        As for `TransferabilityEstimator`.
 
     Raises
     ------
@@ -87,16 +89,14 @@ class KNN(TransferabilityEstimator):
 
     Notes
     -----
-    Neighbours within a case share its scanner, its patient and, in deep layers, the
-    receptive field: counting them would measure how smooth features are. Without
-    ``groups`` every row is a case of its own (leave one out). Voxels at the same
-    distance as the k-th neighbour share the places left equally, so that the order of
-    rows does not matter even where features coincide.
+    Neighbours within a case share its scanner, its patient and, in deep layers, the receptive
+    field: counting them would measure how smooth features are. Without ``groups`` every row is a
+    case of its own. Voxels as far as the k-th neighbour share the places left, so that the order of
+    rows does not matter.
 
-    The score is invariant to scale, rotation and duplicated channels, with "euclidean"
-    also to a shift and to constant channels, with "cosine" to the length of each
-    feature. It is not invariant to duplicating rows. It misleads when channels differ
-    in scale, since the largest decide; in wide layers, where all distances are alike;
+    The score is invariant to scale, rotation and duplicated channels, with "euclidean" also to a
+    shift and to constant channels, with "cosine" to the length of each feature; not to duplicating
+    rows. It misleads when channels differ in scale, in wide layers, where all distances are alike,
     and it sees what is close already, not what fine-tuning could separate.
 
     References
@@ -119,7 +119,7 @@ class KNN(TransferabilityEstimator):
     0.3
     """
 
-    _warns_of_constants: ClassVar[bool] = True
+    _tags: ClassVar[EstimatorTags] = EstimatorTags(warns_of_constants=True)
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **TransferabilityEstimator._parameter_constraints,
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
@@ -151,7 +151,7 @@ class KNN(TransferabilityEstimator):
         cases = _case_codes(block)
         rows = self._chosen_rows(block, codes, cases)
         X, codes, cases = block.X[rows], codes[rows], cases[rows]
-        usable = _usable_classes(classes, codes, cases, block.label)
+        _check_classes(classes, codes, cases, block.label)
         if not (X.min(axis=0) < X.max(axis=0)).any():
             warnings.warn(
                 f"{block.label}: all voxels have the same features; every voxel is every "
@@ -159,18 +159,24 @@ class KNN(TransferabilityEstimator):
                 CollapsedFeaturesWarning,
                 stacklevel=2,
             )
-        k = self._affordable_neighbors(cases, block.label)
-        hits = _hits(X, codes, cases, k=k, metric=self.metric)
-        counted = usable[codes]
-        totals = np.bincount(codes[counted], hits[counted], minlength=len(classes))
-        counts = np.bincount(codes[counted], minlength=len(classes))
-        if self.balanced:
-            return float((totals[usable] / counts[usable]).mean())
-        return float(totals.sum() / counts.sum())
+        others = len(cases) - int(np.bincount(cases).max())
+        if others < self.n_neighbors:
+            warnings.warn(
+                f"{block.label}: a case has only {others} voxels in other cases, fewer than "
+                f"n_neighbors={self.n_neighbors}; {others} neighbours are looked at.",
+                SkteWarning,
+                stacklevel=2,
+            )
+        once = np.ones((1, int(cases.max()) + 1), dtype=np.intp)
+        return float(self._weighted(X, codes, cases, once)[0])
 
-    def _chosen_rows(
-        self, block: FeatureBlock, codes: NDArray[np.intp], cases: NDArray[np.intp]
-    ) -> NDArray[np.intp]:
+    def _resample_block(self, block: FeatureBlock, details: Details, weights: Ints) -> Array:
+        """From the nearest rows of each row, searched once among those chosen of all cases."""
+        _, codes = encode_labels(block.y)
+        rows = self._chosen_rows(block, codes, _case_codes(block))
+        return self._weighted(block.X[rows], codes[rows], held_groups(block)[rows], weights)
+
+    def _chosen_rows(self, block: FeatureBlock, codes: Ints, cases: Ints) -> Ints:
         return canonical_subsample(
             block.X,
             # Without groups a case is a row, and strata of one row would all be kept.
@@ -179,54 +185,30 @@ class KNN(TransferabilityEstimator):
             random_state=self.random_state,
         )
 
-    def _resample_block(
-        self, block: FeatureBlock, details: Mapping[str, Any], weights: NDArray[np.intp]
-    ) -> NDArray[np.float64]:
-        """From the nearest rows of each row, searched once among those chosen of all cases."""
-        classes, codes = encode_labels(block.y)
-        cases = held_groups(block)
-        rows = self._chosen_rows(block, codes, _case_codes(block))
-        codes, cases = codes[rows], cases[rows]
-        Z = _located(block.X[rows], self.metric)
-        squares = np.einsum("ij,ij->i", Z, Z)
-        neighbors = find_neighbors(
-            lambda part: _distances(Z[part], Z, self.metric), cases, self.n_neighbors
-        )
-        counts = np.zeros((weights.shape[1], len(classes)))
+    def _weighted(self, X: Array, codes: Ints, cases: Ints, weights: Ints) -> Array:
+        """Score where case i is drawn ``weights[b, i]`` times, for each b; NaN if undefined."""
+        neighbors = _Neighbors(X, codes, cases, metric=self.metric, n_neighbors=self.n_neighbors)
+        counts = np.zeros((weights.shape[1], codes.max() + 1))
         np.add.at(counts, (cases, codes), 1.0)
         scores = np.full(len(weights), np.nan)
         for b, w in enumerate(weights):
             drawn = w[:, None] * counts
             usable = (drawn > 0).sum(axis=0) > 1
-            others = int(drawn.sum() - drawn.sum(axis=1).max())
             if not usable.any() or (drawn.sum(axis=0) > 0).sum() < 2:
                 continue
+            others = int(drawn.sum() - drawn.sum(axis=1).max())
             row_weights = w[cases].astype(np.float64)
-            hits = weighted_hits(
-                neighbors, codes, row_weights, squares, k=min(self.n_neighbors, others), tie=_TIE
-            )
+            hits = neighbors.hits(row_weights, min(self.n_neighbors, others))
             counted = usable[codes] & (row_weights > 0)
             found = codes[counted]
-            totals = np.bincount(found, (row_weights * hits)[counted], minlength=len(classes))
-            sizes = np.bincount(found, row_weights[counted], minlength=len(classes))
+            totals = np.bincount(found, (row_weights * hits)[counted], minlength=len(usable))
+            sizes = np.bincount(found, row_weights[counted], minlength=len(usable))
             shares = totals[usable] / sizes[usable]
             scores[b] = shares.mean() if self.balanced else totals.sum() / sizes.sum()
         return scores
 
-    def _affordable_neighbors(self, cases: NDArray[np.intp], where: str) -> int:
-        """Neighbours that every voxel has in other cases, at most `n_neighbors`."""
-        others = len(cases) - int(np.bincount(cases).max())
-        if others < self.n_neighbors:
-            warnings.warn(
-                f"{where}: a case has only {others} voxels in other cases, fewer than "
-                f"n_neighbors={self.n_neighbors}; {others} neighbours are looked at.",
-                SkteWarning,
-                stacklevel=3,
-            )
-        return min(self.n_neighbors, others)
 
-
-def _case_codes(block: FeatureBlock) -> NDArray[np.intp]:
+def _case_codes(block: FeatureBlock) -> Ints:
     """Position of each row's case; without groups, every row is a case of its own."""
     if block.groups is None:
         return np.arange(block.n_voxels)
@@ -239,10 +221,8 @@ def _case_codes(block: FeatureBlock) -> NDArray[np.intp]:
     return np.asarray(codes, dtype=np.intp)
 
 
-def _usable_classes(
-    classes: NDArray[np.generic], codes: NDArray[np.intp], cases: NDArray[np.intp], where: str
-) -> NDArray[np.bool_]:
-    """Which classes occur in two cases; the others cannot have a neighbour of their own."""
+def _check_classes(classes: NDArray[np.generic], codes: Ints, cases: Ints, where: str) -> None:
+    """Name the classes in a single case: they cannot have a neighbour of their own."""
     usable = np.array([len(np.unique(cases[codes == k])) > 1 for k in range(len(classes))])
     if not usable.any():
         raise ValueError(
@@ -255,48 +235,73 @@ def _usable_classes(
             UnusableClassWarning,
             stacklevel=3,
         )
-    return usable
 
 
-def _hits(
-    X: NDArray[np.float64],
-    codes: NDArray[np.intp],
-    cases: NDArray[np.intp],
-    *,
-    k: int,
-    metric: str,
-) -> NDArray[np.float64]:
-    """Share of each row's k nearest rows of other cases that have its label.
+class _Neighbors:
+    """The nearest rows of other cases of each row, nearest first.
 
-    scikit-learn's neighbour search breaks ties by position. Whole matrices of
-    distances, in chunks, let tied rows share, and leave out any case at once.
+    scikit-learn's neighbour search breaks ties by position. Whole matrices of distances,
+    in chunks, let tied rows share, and leave out any case at once.
     """
-    Z = _located(X, metric)
-    squares = np.einsum("ij,ij->i", Z, Z)[:, None]
-    hits = np.empty(len(Z))
-    step = max(1, _CHUNK // len(Z))
-    for start in range(0, len(Z), step):
-        part = slice(start, start + step)
-        distances = _distances(Z[part], Z, metric)
-        distances[cases[part, None] == cases] = np.inf
-        farthest = np.partition(distances, k - 1, axis=1)[:, k - 1, None]
-        tie = _TIE * (squares[part] + farthest)
-        closer = distances < farthest - tie
-        tied = (distances <= farthest + tie) & ~closer
-        same = codes[part, None] == codes
-        places = k - closer.sum(axis=1)
-        shared = places * (tied & same).sum(axis=1) / tied.sum(axis=1)
-        hits[part] = ((closer & same).sum(axis=1) + shared) / k
-    return hits
 
+    def __init__(
+        self, X: Array, codes: Ints, cases: Ints, *, metric: str, n_neighbors: int
+    ) -> None:
+        self.codes, self.cases, self.metric = codes, cases, metric
+        # Distances lose digits far from the origin; the median stays where most rows are.
+        cosine = metric == "cosine"
+        self.Z = unit_length(X) if cosine else unit_range(X - np.median(X, axis=0))[0]
+        self.squares = np.einsum("ij,ij->i", self.Z, self.Z)
+        # More than a score looks at, since cases may be left out.
+        kept = min(len(cases), max(_KEPT, 8 * n_neighbors))
+        parts = [self._search(rows, kept) for rows in self._chunks(np.arange(len(cases)))]
+        self.distances = np.concatenate([distances for distances, _ in parts])
+        self.indices = np.concatenate([indices for _, indices in parts])
 
-def _located(X: NDArray[np.float64], metric: str) -> NDArray[np.float64]:
-    """Rows as distances are taken of."""
-    # Distances lose digits far from the origin; the median stays where most rows are.
-    return unit_length(X) if metric == "cosine" else unit_range(X - np.median(X, axis=0))[0]
+    def hits(self, row_weights: Array, k: int) -> Array:
+        """Share of each row's k nearest that have its label, rows counted with weights."""
+        everything = np.arange(len(self.cases))
+        hits, complete = self._hits(everything, self.distances, self.indices, row_weights, k)
+        for rows in self._chunks(np.flatnonzero(~complete & (row_weights > 0))):
+            hits[rows], _ = self._hits(rows, *self._search(rows, len(self.cases)), row_weights, k)
+        return hits
 
+    def _chunks(self, rows: Ints) -> list[Ints]:
+        step = max(1, _CHUNK // len(self.cases))
+        return [rows[start : start + step] for start in range(0, len(rows), step)]
 
-def _distances(A: NDArray[np.float64], B: NDArray[np.float64], metric: str) -> NDArray[np.float64]:
-    if metric == "cosine":  # a zero row is as far from all as a row at a right angle
-        return np.asarray(1.0 - A @ B.T)
-    return np.asarray(euclidean_distances(A, B, squared=True))
+    def _search(self, rows: Ints, kept: int) -> tuple[Array, Ints]:
+        """Distances (inf within the case) and indices of the nearest, (n_rows, n_kept) each."""
+        D = self._distances(rows)
+        D[self.cases[rows, None] == self.cases] = np.inf
+        nearest = np.broadcast_to(np.arange(len(self.cases)), D.shape)
+        if kept < len(self.cases):
+            nearest = np.argpartition(D, kept - 1, axis=1)[:, :kept]
+        found = np.take_along_axis(D, nearest, axis=1)
+        order = np.argsort(found, axis=1, kind="stable")
+        return np.take_along_axis(found, order, axis=1), np.take_along_axis(nearest, order, axis=1)
+
+    def _distances(self, rows: Ints) -> Array:
+        if self.metric == "cosine":  # a zero row is as far from all as a row at a right angle
+            return np.asarray(1.0 - self.Z[rows] @ self.Z.T)
+        return np.asarray(euclidean_distances(self.Z[rows], self.Z, squared=True))
+
+    def _hits(
+        self, rows: Ints, D: Array, indices: Ints, row_weights: Array, k: int
+    ) -> tuple[Array, NDArray[np.bool_]]:
+        """Hits of rows, and whether the neighbours at hand were enough to tell."""
+        W = np.where(np.isfinite(D), row_weights[indices], 0.0)
+        reached = np.cumsum(W, axis=1)
+        last = np.minimum((reached < k).sum(axis=1), D.shape[1] - 1)
+        farthest = D[np.arange(len(D)), last]
+        slack = _TIE * (self.squares[rows] + farthest)
+        closer = (farthest - slack)[:, None] > D
+        tied = ((farthest + slack)[:, None] >= D) & ~closer
+        same = W * (self.codes[indices] == self.codes[rows, None])
+        places = k - (W * closer).sum(axis=1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            shared = places * (same * tied).sum(axis=1) / (W * tied).sum(axis=1)
+        hits = ((same * closer).sum(axis=1) + shared) / k
+        # A tie may go on beyond the neighbours at hand.
+        whole = D.shape[1] == len(self.codes)
+        return hits, (reached[:, -1] >= k) & (whole | (D[:, -1] > farthest + slack))

@@ -2,22 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import softmax
+from sklearn.utils import Tags
 
-from skte.estimators._floor import warn_at_floor
-from skte.estimators._head import SourceHeadEstimator
-from skte.estimators._labels import encode_labels
-from skte.estimators._resample import held_groups
-from skte.features import FeatureBlock
+from skte._sklearn import StrOptions
+from skte.estimators._base import Details, EstimatorTags, Features, TransferabilityEstimator
+from skte.estimators._resampling import held_groups
+from skte.estimators._samples import Array, Ints, encode_labels, warn_at_floor
+from skte.features import CaseFeatures, ClassMoments, FeatureBlock, FeatureSet
 
-__all__ = ["LEEP", "leep_score"]
+__all__ = ["LEEP", "SourceHeadEstimator", "leep_score"]
 
 # Rows looked at together: they stay in the cache.
 _CHUNK = 8192
+# Softmax in float16, over many classes, sums to one within about this.
+_SUM_TOLERANCE = 1e-3
+
+
+class SourceHeadEstimator(TransferabilityEstimator):
+    """Base class of scores of the source head's class probabilities."""
+
+    _tags: ClassVar[EstimatorTags] = EstimatorTags(source_head=True, warns_of_constants=True)
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **TransferabilityEstimator._parameter_constraints,
+        "input": [StrOptions({"probabilities", "logits"})],
+    }
+
+    def __init__(self, *, input: str = "probabilities", layer_reduction: str = "mean") -> None:
+        super().__init__(layer_reduction=layer_reduction)
+        self.input = input
+
+    def _check_blocks(
+        self, X: Features, y: ArrayLike | None, groups: ArrayLike | None, *, reset: bool
+    ) -> list[FeatureBlock | ClassMoments]:
+        blocks = super()._check_blocks(X, y, groups, reset=reset)
+        cases = isinstance(X, FeatureSet) or (
+            isinstance(X, Sequence) and len(X) > 0 and isinstance(X[0], CaseFeatures)
+        )
+        checked: list[FeatureBlock | ClassMoments] = []
+        for block in blocks:
+            assert isinstance(block, FeatureBlock)  # moments are refused before
+            if self.input == "logits" and not cases:
+                block = replace(block, X=softmax(block.X, axis=1))
+            self._check_probabilities(block.X, block.name)
+            checked.append(block)
+        return checked
+
+    def _check_probabilities(self, P: NDArray[np.floating], name: str) -> None:
+        sums = P.sum(axis=1)
+        bad = np.abs(sums - 1.0) > _SUM_TOLERANCE
+        if P.min() < 0:
+            bad |= (P < 0).any(axis=1)
+        if not bad.any():
+            return
+        row = int(np.argmax(bad))
+        where = f"X of layer {name!r}" if name else "X"
+        reason = (
+            f"has the negative entry {P[row].min():.6g}"
+            if P[row].min() < 0
+            else f"sums to {sums[row]:.6g}"
+        )
+        own = type(self).__name__
+        raise ValueError(
+            f"{own} needs the source head's probabilities, non-negative and summing to 1 "
+            f"in every row, but row {row} of {where} {reason} ({bad.sum()} of {len(P)} rows "
+            f"are unusable). Apply the head's softmax, or use {own}(input='logits')."
+        )
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = self.input == "logits"
+        return tags
 
 
 class LEEP(SourceHeadEstimator):
@@ -43,15 +104,10 @@ class LEEP(SourceHeadEstimator):
     Attributes
     ----------
     score_ : float
-        Between ``-H(y)``, the negative entropy of the labels in nats (the head says
-        nothing about the target), and 0 (it tells every voxel's class). Higher is
-        better.
-    layer_scores_ : ndarray of shape (1,)
-        The same score.
-    layer_names_ : tuple of str
-        One name, that of the source posterior.
-    n_features_in_ : int
-        Number of source classes, when fitted on an array.
+        Between ``-H(y)``, the negative entropy of the labels in nats (the head says nothing about
+        the target), and 0 (it determines every voxel's class). Higher is better.
+    layer_scores_, layer_names_, n_features_in_
+        As for `TransferabilityEstimator`: the source posterior is the one layer.
 
     See Also
     --------
@@ -62,12 +118,11 @@ class LEEP(SourceHeadEstimator):
 
     Notes
     -----
-    A model without a source head has no LEEP, and a `FeatureSet` without a source
-    posterior is refused. LEEP judges the head, not the features: it misleads when the
-    source classes are coarse (a head of two classes cannot tell three target classes
-    apart, whatever the decoder knows), and when background fills most of the sample.
-    Since arrays must hold probabilities, scikit-learn's generic estimator checks
-    apply to ``input="logits"`` only, and the tag ``input_tags.two_d_array`` says so.
+    A model without a source head has no LEEP, and a `FeatureSet` without a source posterior is
+    refused. LEEP judges the head, not the features: it misleads when the source classes are coarse
+    (a head of two classes cannot separate three target classes), and when background fills most of
+    the sample. Since arrays must hold probabilities, scikit-learn's generic checks apply to
+    ``input="logits"`` only, and the tag ``input_tags.two_d_array`` says so.
 
     References
     ----------
@@ -93,10 +148,8 @@ class LEEP(SourceHeadEstimator):
         warn_at_floor("LEEP", score, block)
         return score
 
-    def _resample_block(
-        self, block: FeatureBlock, details: Mapping[str, Any], weights: NDArray[np.intp]
-    ) -> NDArray[np.float64]:
-        return _resampled(block.X, block.y, held_groups(block), weights)
+    def _resample_block(self, block: FeatureBlock, details: Details, weights: Ints) -> Array:
+        return _weighted(block.X, block.y, held_groups(block), weights)
 
 
 def leep_score(P: NDArray[np.floating], y: NDArray[np.generic]) -> float:
@@ -121,50 +174,40 @@ def leep_score(P: NDArray[np.floating], y: NDArray[np.generic]) -> float:
     >>> round(leep_score(np.array([[0.5, 0.5], [0.5, 0.5]]), np.array([3, 8])), 4)
     -0.6931
     """
-    classes, codes = encode_labels(y)
-    order = np.argsort(codes, kind="stable")
-    parts = np.split(order, np.cumsum(np.bincount(codes, minlength=len(classes)))[:-1])
-    chunks = [
-        (k, rows[start : start + _CHUNK])
-        for k, rows in enumerate(parts)
-        for start in range(0, len(rows), _CHUNK)
-    ]
-    joint = np.zeros((len(classes), P.shape[1]))
-    for k, rows in chunks:
-        joint[k] += (1.0 / P[rows].sum(axis=1, dtype=np.float64)) @ P[rows]
-    marginal = joint.sum(axis=0)
-    # A source class that is never predicted has no P(y | z), and needs none.
-    conditional = joint / np.where(marginal > 0, marginal, 1.0)
-    total = 0.0
-    for k, rows in chunks:
-        # The two sums of a row in one product: of P(y | z) p(z), and of p(z) alone.
-        sums = P[rows] @ np.stack([conditional[k], np.ones(P.shape[1])], axis=1)
-        total += float(np.minimum(np.log(sums[:, 0] / sums[:, 1]), 0.0).sum())
-    return total / len(P)
+    once = np.ones((1, 1), dtype=np.intp)
+    return float(_weighted(P, y, np.zeros(len(P), dtype=np.intp), once)[0])
 
 
-def _resampled(
-    P: NDArray[np.floating],
-    y: NDArray[np.generic],
-    groups: NDArray[np.intp],
-    weights: NDArray[np.intp],
-) -> NDArray[np.float64]:
-    """LEEP of each resample: joint tables add up over cases, log likelihoods do given these."""
+def _weighted(
+    P: NDArray[np.floating], y: NDArray[np.generic], groups: Ints, weights: Ints
+) -> Array:
+    """LEEP where case i is drawn ``weights[b, i]`` times, for each b; NaN of a single class.
+
+    Joint tables add up over cases, and given these, log likelihoods do.
+    """
     classes, codes = encode_labels(y)
     n_cases, k = weights.shape[1], len(classes)
-    Q = P / P.sum(axis=1, keepdims=True)
-    order = np.argsort(groups * k + codes, kind="stable")
     counts = np.bincount(groups * k + codes, minlength=n_cases * k)
+    order = np.argsort(groups * k + codes, kind="stable")
     parts = np.split(order, np.cumsum(counts)[:-1])
-    tables = np.stack([Q[rows].sum(axis=0) for rows in parts])
+    chunks = [
+        (*divmod(part, k), rows[start : start + _CHUNK])
+        for part, rows in enumerate(parts)
+        for start in range(0, len(rows), _CHUNK)
+    ]
+    tables = np.zeros((n_cases, k, P.shape[1]))
+    for case, label, rows in chunks:
+        tables[case, label] += (1.0 / P[rows].sum(axis=1, dtype=np.float64)) @ P[rows]
     joint = (weights @ tables.reshape(n_cases, -1)).reshape(len(weights), k, -1)
     marginal = joint.sum(axis=1, keepdims=True)
+    # A source class that is never predicted has no P(y | z), and needs none.
     conditional = joint / np.where(marginal > 0, marginal, 1.0)
     total = np.zeros(len(weights))
-    for part, rows in enumerate(parts):
-        case, label = divmod(part, k)
+    for case, label, rows in chunks:
         drawn = np.flatnonzero(weights[:, case])  # of the others P(y | z) may be zero
-        likelihood = Q[rows] @ conditional[drawn, label].T
-        total[drawn] += weights[drawn, case] * np.minimum(np.log(likelihood), 0.0).sum(axis=0)
+        # Sums of P(y | z) p(z), and of p(z) alone, in one product.
+        sums = P[rows] @ np.vstack([conditional[drawn, label], np.ones(P.shape[1])]).T
+        likelihood = np.log(sums[:, :-1] / sums[:, -1:])
+        total[drawn] += weights[drawn, case] * np.minimum(likelihood, 0.0).sum(axis=0)
     found = weights @ counts.reshape(n_cases, k)
     return np.where((found > 0).sum(axis=1) > 1, total / found.sum(axis=1), np.nan)

@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
 from dataclasses import replace
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import column_or_1d
 
 from skte._sklearn import Interval
-from skte.estimators._base import TransferabilityEstimator
-from skte.estimators._evidence import class_evidence, logme_evidence
-from skte.estimators._labels import encode_labels
-from skte.estimators._resample import each_or_nan
-from skte.estimators._resample_moments import fits_in_memory, scores_from_moments
+from skte.estimators._base import Details, EstimatorTags, TransferabilityEstimator
+from skte.estimators._resampling import each_or_nan
+from skte.estimators._samples import Array, Ints, encode_labels, unit_range
 from skte.features import ClassMoments, FeatureBlock
 
-__all__ = ["LogME"]
+__all__ = ["LogME", "logme_evidence"]
+
+
+_EPS = float(np.finfo(np.float64).eps)
+# Squaring the features halves their digits. Below these ratios (of eigenvalues, of
+# the residual to the target) the fast Gram form would lose the seventh digit.
+_GRAM_CONDITION = 1e-8
+_GRAM_RESIDUAL = 1e-6
+# Step, in log(alpha / beta), of the search for the basin of the global maximum. The
+# evidence is a sum of logistic curves in that variable, none steeper than one e-fold.
+_GRID_STEP = 0.5
 
 
 class LogME(TransferabilityEstimator):
     r"""Logarithm of Maximum Evidence (LogME).
 
-    Each class is a target ``y = 1[label = k]`` of the linear model
-    ``y = X w + noise`` with ``w ~ N(0, 1/alpha)`` and noise ``N(0, 1/beta)``, without
-    intercept. The score is the mean over the classes present of the maximum over
-    ``alpha`` and ``beta`` of the evidence per voxel::
+    Each class is a target ``y = 1[label = k]`` of the linear model ``y = X w + noise`` with ``w ~
+    N(0, 1/alpha)`` and noise ``N(0, 1/beta)``, without intercept. The score is the mean over the
+    classes present of the maximum over ``alpha`` and ``beta`` of the evidence per voxel::
 
         1/n [ n/2 log beta + d/2 log alpha - n/2 log 2 pi - beta/2 |X m - y|^2
               - alpha/2 |m|^2 - 1/2 log |alpha I + beta X^T X| ]
@@ -50,12 +58,8 @@ class LogME(TransferabilityEstimator):
     score_ : float
         Mean log evidence per voxel. Higher is better. Unbounded in principle: a
         density, not a probability, so positive values are possible.
-    layer_scores_ : ndarray of shape (n_layers,)
-        Score of each layer.
-    layer_names_ : tuple of str
-        Names of the layers.
-    n_features_in_ : int
-        Number of channels, when fitted on an array.
+    layer_scores_, layer_names_, n_features_in_
+        As for `TransferabilityEstimator`.
 
     Warns
     -----
@@ -69,23 +73,20 @@ class LogME(TransferabilityEstimator):
 
     Notes
     -----
-    The log determinant has one term per channel, also where there are more channels
-    than voxels. Published code often drops the ``(d - r) log alpha`` of the null
-    directions and is wrong there. The fixed point of the paper is replaced by a
-    direct search for the global maximum: given ``alpha / beta``, the best ``beta`` is
-    known in closed form, and one variable is left.
+    The log determinant has one term per channel, also with more channels than voxels; published
+    code often drops the ``(d - r) log alpha`` of the null directions. The fixed point of the paper
+    is replaced by a search for the global maximum over ``alpha / beta``, given which the best
+    ``beta`` is known.
 
-    ``y`` may be continuous, of shape ``(n_voxels,)`` or ``(n_voxels, n_targets)``; then
-    every column is a target, as is. Whole-numbered ``y`` (also stored as floats)
-    holds classes, as in :func:`sklearn.utils.multiclass.type_of_target`.
+    ``y`` may be continuous, of shape ``(n_voxels,)`` or ``(n_voxels, n_targets)``; then every
+    column is a target. Whole-numbered ``y`` holds classes, as in
+    :func:`sklearn.utils.multiclass.type_of_target`.
 
-    A target that the features fit perfectly has infinite evidence if there are fewer
-    channels than voxels; its residual is floored at 2.2e-16 of ``|y|^2``, which gives
-    a large finite score. The score is invariant to scaling and rotating features
-    and to constant-zero channels. It is *not* invariant to shifting features, since the
-    model has no intercept. It misleads when classes are far from linearly
-    separable yet easily separated by fine-tuning, and its voxels are taken as
-    independent, which voxels of one case are not.
+    A target that the features fit perfectly would have infinite evidence; its residual is floored
+    at 2.2e-16 of ``|y|^2``. The score is invariant to scale and rotation and to zero channels,
+    *not* to a shift, since the model has no intercept. It misleads when classes are far from
+    linearly separable yet easily separated by fine-tuning, and takes the voxels of a case as
+    independent, which they are not.
 
     References
     ----------
@@ -107,13 +108,12 @@ class LogME(TransferabilityEstimator):
     True
     """
 
+    _tags: ClassVar[EstimatorTags] = EstimatorTags(moments=True, continuous_labels=True)
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **TransferabilityEstimator._parameter_constraints,
         "tol": [Interval(Real, 0, None, closed="neither")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
     }
-    _accepts_regression: ClassVar[bool] = True
-    _accepts_moments: ClassVar[bool] = True
 
     def __init__(
         self, *, tol: float = 1e-8, max_iter: int = 100, layer_reduction: str = "mean"
@@ -130,7 +130,7 @@ class LogME(TransferabilityEstimator):
             encode_labels(block.y)  # refuses a single class
             # Of all voxels there are moments only: no features to ask for lost digits.
             exact = block.case_moments is None
-            evidence = class_evidence(
+            evidence = _class_evidence(
                 block.moments, tol=self.tol, max_iter=self.max_iter, exact=exact
             )
             if evidence is not None:
@@ -138,11 +138,9 @@ class LogME(TransferabilityEstimator):
         Y = _as_targets(block.y)
         return float(logme_evidence(block.X, Y, tol=self.tol, max_iter=self.max_iter).mean())
 
-    def _resample_block(
-        self, block: FeatureBlock, details: Mapping[str, Any], weights: NDArray[np.intp]
-    ) -> NDArray[np.float64]:
-        if self._moments_hold_all(block) and fits_in_memory(block, weights.shape[1]):
-            return scores_from_moments(self._score_moments, block, weights)
+    def _resample_block(self, block: FeatureBlock, details: Details, weights: Ints) -> Array:
+        if self._moments_hold_all(block):
+            return super()._resample_block(block, details, weights)
         return each_or_nan(self._score_block, block, weights)
 
     def _moments_hold_all(self, block: FeatureBlock) -> bool:
@@ -151,16 +149,16 @@ class LogME(TransferabilityEstimator):
         if not classes or not block.moments_suffice:
             return False
         exact = block.case_moments is None
-        found = class_evidence(block.moments, tol=1.0, max_iter=self.max_iter, exact=exact)
+        found = _class_evidence(block.moments, tol=1.0, max_iter=self.max_iter, exact=exact)
         return found is not None
 
     def _score_moments(self, moments: ClassMoments) -> float:
-        evidence = class_evidence(moments, tol=self.tol, max_iter=self.max_iter)
+        evidence = _class_evidence(moments, tol=self.tol, max_iter=self.max_iter)
         assert evidence is not None  # None means: ask the features, and there are none
         return float(evidence.mean())
 
 
-def _as_targets(y: NDArray[np.generic]) -> NDArray[np.float64]:
+def _as_targets(y: NDArray[np.generic]) -> Array:
     """One target column per class, or the columns of a continuous `y`."""
     kind = type_of_target(y)
     if kind.startswith("continuous") or kind == "multilabel-indicator":
@@ -172,3 +170,192 @@ def _as_targets(y: NDArray[np.generic]) -> NDArray[np.float64]:
         )
     classes, codes = encode_labels(y)
     return np.eye(len(classes))[codes]
+
+
+def logme_evidence(
+    X: NDArray[np.floating], Y: NDArray[np.floating], *, tol: float = 1e-8, max_iter: int = 100
+) -> Array:
+    """Maximum log evidence per sample of a Bayesian linear model, for each target.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+        Features; not centred, the model has no intercept.
+    Y : ndarray of shape (n_samples, n_targets) or (n_samples,)
+        Targets; for classes, one indicator column each.
+    tol, max_iter
+        As for `LogME`.
+
+    Returns
+    -------
+    ndarray of shape (n_targets,)
+        Higher is better.
+
+    Raises
+    ------
+    ValueError
+        If a target is zero everywhere: its evidence is infinite for any features.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skte.estimators import logme_evidence
+    >>> X, y = np.array([[1.0], [2.0], [3.0]]), np.array([1.1, 1.9, 3.2])
+    >>> logme_evidence(X, y).round(3)
+    array([-0.584])
+    """
+    Y = Y[:, None] if Y.ndim == 1 else Y
+    silent = np.flatnonzero(~Y.any(axis=0))
+    if len(silent):
+        raise ValueError(
+            f"Target column(s) {silent.tolist()} are zero everywhere, so every model "
+            "explains them perfectly. Leave them out."
+        )
+    targets, exponents = zip(*(unit_range(y) for y in Y.T), strict=True)
+    # Scaling X changes alpha alone, scaling y by c takes log(c) off the evidence.
+    spectrum = _decompose(unit_range(X)[0], np.stack(targets, axis=1))
+    evidence = _maximise(spectrum, tol, max_iter)
+    return np.asarray(evidence - np.log(2.0) * np.array(exponents))
+
+
+def _class_evidence(
+    moments: ClassMoments, *, tol: float, max_iter: int, exact: bool = False
+) -> Array | None:
+    """Maximum log evidence per voxel of each class, from moments alone.
+
+    With `exact`, None where squared features lack digits that the features would give.
+    """
+    mean = moments.pivot + moments.mean_offset
+    n = moments.n_voxels
+    gram = moments.total + n * np.outer(mean, mean)
+    cross = (moments.pivot + moments.offsets).T * moments.counts
+    spectrum = _decompose_gram(gram, cross, moments.counts.astype(np.float64), n, exact=exact)
+    return None if spectrum is None else _maximise(spectrum, tol, max_iter)
+
+
+class _Spectrum(NamedTuple):
+    """What the evidence depends on: r eigenvalues and the targets along them."""
+
+    eigenvalues: Array  # (r,), of X^T X, positive
+    energies: Array  # (r, t), squared projection of each target
+    residuals: Array  # (t,), squared norm outside the column space
+    n_samples: int
+
+
+def _decompose(X: Array, Y: Array) -> _Spectrum:
+    # A zero channel adds log(alpha) to the determinant and takes it off again.
+    X = X[:, X.any(axis=0)]
+    n_samples, n_features = X.shape
+    squares = np.einsum("ij,ij->j", Y, Y)
+    spectrum = None
+    if n_features <= n_samples:
+        spectrum = _decompose_gram(X.T @ X, X.T @ Y, squares, n_samples, exact=True)
+    return _decompose_factor(X, Y) if spectrum is None else spectrum
+
+
+def _decompose_gram(
+    gram: Array, cross: Array, squares: Array, n_samples: int, *, exact: bool
+) -> _Spectrum | None:
+    """From ``X^T X`` and ``X^T Y`` alone; with `exact`, None where that costs digits."""
+    kept = np.flatnonzero(np.diag(gram) > 0)
+    if len(kept) == 0:
+        return _Spectrum(np.zeros(0), np.zeros((0, len(squares))), squares, n_samples)
+    eigenvalues, V = np.linalg.eigh(gram[np.ix_(kept, kept)])
+    if exact and eigenvalues[0] <= _GRAM_CONDITION * eigenvalues[-1]:
+        return None
+    rank = eigenvalues > max(n_samples, len(kept)) * _EPS * eigenvalues[-1]
+    eigenvalues, V = eigenvalues[rank], V[:, rank]
+    energies = (V.T @ cross[kept]) ** 2 / eigenvalues[:, None]
+    residuals = squares - energies.sum(axis=0)
+    if exact and (residuals < _GRAM_RESIDUAL * squares).any():
+        return None
+    return _spectrum(eigenvalues, energies, residuals, squares, n_samples)
+
+
+def _spectrum(
+    eigenvalues: Array, energies: Array, residuals: Array, squares: Array, n_samples: int
+) -> _Spectrum:
+    if len(eigenvalues) == n_samples:  # the features span every target
+        residuals = np.zeros_like(squares)
+    else:
+        residuals = np.maximum(residuals, _EPS * squares)
+    return _Spectrum(eigenvalues, energies, residuals, n_samples)
+
+
+def _decompose_factor(X: Array, Y: Array) -> _Spectrum:
+    """From a triangular factor, to full precision whatever the condition of X."""
+    n_samples, n_features = X.shape
+    if n_features <= n_samples:
+        R = np.asarray(np.linalg.qr(np.hstack([X, Y]), mode="r"))
+        square, projected = R[:n_features, :n_features], R[:n_features, n_features:]
+        residuals = (R[n_features:, n_features:] ** 2).sum(axis=0)
+    else:
+        square, projected = np.asarray(np.linalg.qr(X.T, mode="r")).T, Y
+        residuals = np.zeros(Y.shape[1])
+    U, singular, _ = np.linalg.svd(square)
+    energies = (U.T @ projected) ** 2
+    rank = int(np.sum(singular > max(X.shape) * _EPS * singular[0]))
+    residuals = residuals + energies[rank:].sum(axis=0)
+    squares = np.einsum("ij,ij->j", Y, Y)
+    return _spectrum(singular[:rank] ** 2, energies[:rank], residuals, squares, n_samples)
+
+
+def _maximise(spectrum: _Spectrum, tol: float, max_iter: int) -> Array:
+    """Global maximum over ``log(alpha / beta)``: a grid finds the basin, then bisection."""
+    n = spectrum.n_samples
+    squares = spectrum.energies.sum(axis=0) + spectrum.residuals
+    # alpha -> inf: no weights at all, every target is noise.
+    evidence = -0.5 * (np.log(squares / n) + np.log(2.0 * np.pi) + 1.0)
+    if not len(spectrum.eigenvalues):
+        return np.asarray(evidence)
+    # Below the lower end the slope is positive or nil, above the upper end the
+    # evidence differs from that of noise by less than rounding.
+    lower = np.log(0.1 * _EPS * spectrum.eigenvalues.min() / n)
+    upper = np.log(1e12 * spectrum.eigenvalues.max())
+    grid = np.linspace(lower, upper, int(np.ceil((upper - lower) / _GRID_STEP)) + 1)
+    columns = np.arange(len(squares))
+    values = _profile(grid, spectrum)
+    best = values.argmax(axis=0)
+    evidence = np.maximum(evidence, values[best, columns])
+    rising = _slope(grid[best], spectrum) > 0
+    left = grid[np.where(rising, best, np.maximum(best - 1, 0))]
+    right = grid[np.where(rising, np.minimum(best + 1, len(grid) - 1), best)]
+    for _ in range(max_iter):
+        if (right - left).max() <= tol:
+            break
+        middle = 0.5 * (left + right)
+        rising = _slope(middle, spectrum) > 0
+        left, right = np.where(rising, middle, left), np.where(rising, right, middle)
+    else:
+        warnings.warn(
+            f"LogME did not reach tol={tol:g} in max_iter={max_iter} steps; raise max_iter.",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
+    return np.asarray(np.maximum(evidence, np.diag(_profile(0.5 * (left + right), spectrum))))
+
+
+def _profile(points: Array, spectrum: _Spectrum) -> Array:
+    """Evidence at each ``log(alpha / beta)``, of shape (n_points, n_targets).
+
+    With the ratio given, the best beta is n over the penalised residual Q, and what
+    is left of the evidence is ``-log(Q / n) / 2 + log(shrinkage) / 2n`` plus constants.
+    """
+    n = spectrum.n_samples
+    ratio = spectrum.eigenvalues / np.exp(points)[:, None]
+    penalised = (1.0 / (1.0 + ratio)) @ spectrum.energies + spectrum.residuals
+    volume = -np.log1p(ratio).sum(axis=1) / n
+    constant = np.log(2.0 * np.pi) + 1.0
+    return np.asarray(0.5 * (volume[:, None] - np.log(penalised / n) - constant))
+
+
+def _slope(points: Array, spectrum: _Spectrum) -> Array:
+    """Twice the derivative of the evidence of target j at ``points[j]``."""
+    weights = np.exp(points)[:, None]
+    fitted = spectrum.eigenvalues / (weights + spectrum.eigenvalues)
+    shrunk = weights / (weights + spectrum.eigenvalues)
+    energies = spectrum.energies.T * shrunk
+    penalised = energies.sum(axis=1) + spectrum.residuals
+    return np.asarray(
+        fitted.sum(axis=1) / spectrum.n_samples - (energies * fitted).sum(axis=1) / penalised
+    )

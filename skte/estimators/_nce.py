@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import xlogy
 
-from skte.estimators._floor import warn_at_floor
-from skte.estimators._head import SourceHeadEstimator
-from skte.estimators._labels import encode_labels
-from skte.estimators._resample import held_groups
+from skte.estimators._base import Details
+from skte.estimators._leep import SourceHeadEstimator
+from skte.estimators._resampling import held_groups
+from skte.estimators._samples import Array, Ints, encode_labels, warn_at_floor
 from skte.features import FeatureBlock
 
 __all__ = ["NCE", "nce_score"]
@@ -42,15 +39,10 @@ class NCE(SourceHeadEstimator):
     Attributes
     ----------
     score_ : float
-        Between ``-H(y)``, the negative entropy of the labels in nats (the head's
-        decisions say nothing about the target), and 0 (they tell every voxel's
-        class). Higher is better.
-    layer_scores_ : ndarray of shape (1,)
-        The same score.
-    layer_names_ : tuple of str
-        One name, that of the source posterior.
-    n_features_in_ : int
-        Number of source classes, when fitted on an array.
+        Between ``-H(y)``, the negative entropy of the labels in nats (the head's decisions say
+        nothing about the target), and 0 (they determine every voxel's class). Higher is better.
+    layer_scores_, layer_names_, n_features_in_
+        As for `TransferabilityEstimator`: the source posterior is the one layer.
 
     Warns
     -----
@@ -64,17 +56,14 @@ class NCE(SourceHeadEstimator):
 
     Notes
     -----
-    NCE is LEEP of one-hot probabilities. A voxel whose largest probability is shared
-    by several source classes counts in equal parts for each of them, so that the
-    order of the source classes does not matter. The score is invariant to renaming
-    target classes, to permuting source classes, to source classes that never win, to
-    duplicating the sample and to everything that keeps each row's largest entries the
-    largest, such as a temperature.
+    NCE is LEEP of one-hot probabilities. A voxel whose largest probability is shared by several
+    source classes counts in equal parts for each of them. The score is invariant to renaming and
+    permuting classes, to source classes that never win, to duplicating the sample and to everything
+    that keeps each row's largest entries the largest, such as a temperature.
 
-    It misleads where LEEP does (coarse source classes, much background), and more:
-    a head that never decides for anything but background sits at the floor, however
-    much its probabilities know. With a source class for every few voxels, the
-    conditional entropy of a sample is too low and the score too high.
+    It misleads where LEEP does, and more: a head that never decides for anything but background
+    sits at the floor, however much its probabilities know. With a source class for every few
+    voxels, the score is too high.
 
     References
     ----------
@@ -99,10 +88,8 @@ class NCE(SourceHeadEstimator):
         warn_at_floor("NCE", score, block)
         return score
 
-    def _resample_block(
-        self, block: FeatureBlock, details: Mapping[str, Any], weights: NDArray[np.intp]
-    ) -> NDArray[np.float64]:
-        """From a table of target and source classes a case."""
+    def _resample_block(self, block: FeatureBlock, details: Details, weights: Ints) -> Array:
+        """From a table of target and source classes per case."""
         classes, codes = encode_labels(block.y)
         groups, n_cases, k = held_groups(block), weights.shape[1], len(classes)
         tables = _joint_table(block.X, groups * k + codes, n_cases * k)
@@ -116,7 +103,7 @@ def nce_score(P: NDArray[np.floating], y: NDArray[np.generic]) -> float:
     Parameters
     ----------
     P : ndarray of shape (n_samples, n_source_classes)
-        Probabilities, or anything whose largest entry in a row tells the class. Rows
+        Probabilities, or anything whose largest entry in a row is the class. Rows
         with several largest entries are shared equally between them.
     y : ndarray of shape (n_samples,)
         Target labels, at least two distinct ones.
@@ -137,9 +124,7 @@ def nce_score(P: NDArray[np.floating], y: NDArray[np.generic]) -> float:
     return _from_table(_joint_table(P, codes, len(classes)))
 
 
-def _joint_table(
-    P: NDArray[np.floating], codes: NDArray[np.intp], n_codes: int
-) -> NDArray[np.float64]:
+def _joint_table(P: NDArray[np.floating], codes: Ints, n_codes: int) -> Array:
     """How often the source decides for each of its classes, by code."""
     joint = np.zeros((n_codes, P.shape[1]))
     for start in range(0, len(P), _CHUNK):
@@ -151,7 +136,7 @@ def _joint_table(
     return joint
 
 
-def _from_table(joint: NDArray[np.float64]) -> float:
+def _from_table(joint: Array) -> float:
     """Negative conditional entropy; NaN where one target class is left."""
     if np.count_nonzero(joint.any(axis=1)) < 2:
         return np.nan

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -14,12 +13,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
 from skte._sklearn import Interval, StrOptions
-from skte.estimators._base import TransferabilityEstimator
-from skte.estimators._floor import warn_at_floor
-from skte.estimators._labels import encode_labels
+from skte.estimators._base import Details, EstimatorTags, TransferabilityEstimator
 from skte.estimators._leep import leep_score
-from skte.estimators._principal import principal_coordinates
-from skte.estimators._resample import each_or_nan, held_groups
+from skte.estimators._resampling import held_groups
+from skte.estimators._samples import Array, Ints, centred, encode_labels, warn_at_floor
 from skte.exceptions import SaturatedScoreWarning
 from skte.features import FeatureBlock
 
@@ -29,6 +26,9 @@ __all__ = ["NLEEP", "nleep_score"]
 # the order of rows that coincide, and the k-means that starts it, can depend on the
 # last bit, and that on the order of rows and channels.
 _DECIMALS = 8
+
+
+_EPS = float(np.finfo(np.float64).eps)
 
 
 class NLEEP(TransferabilityEstimator):
@@ -58,14 +58,9 @@ class NLEEP(TransferabilityEstimator):
     Attributes
     ----------
     score_ : float
-        Between ``-H(y)``, the negative entropy of the labels in nats, and 0. Higher is
-        better.
-    layer_scores_ : ndarray of shape (n_layers,)
-        Score of each layer.
-    layer_names_ : tuple of str
-        Names of the layers.
-    n_features_in_ : int
-        Number of channels, when fitted on an array.
+        Between ``-H(y)``, the negative entropy of the labels in nats, and 0. Higher is better.
+    layer_scores_, layer_names_, n_features_in_
+        As for `TransferabilityEstimator`.
 
     Warns
     -----
@@ -81,19 +76,14 @@ class NLEEP(TransferabilityEstimator):
 
     Notes
     -----
-    Features are scaled to unit total variance, so that the ridge of 1e-6 that
-    scikit-learn adds to covariances means the same for all models. Principal axes
-    point to where their coordinates are skewed, and rows are put in an order that
-    depends on what they hold; the mixture's first guess then follows from the sample
-    alone. The score is invariant to scale, shift and rotation, to duplicating every
-    channel and to constant channels, as long as principal axes have distinct
-    variances and coordinates are not exactly symmetric. It is not invariant to
-    duplicating rows.
+    Features are scaled to unit total variance, and the mixture's first guess follows from the
+    sample alone. The score is invariant to scale, shift and rotation, to duplicating every channel
+    and to constant channels, if principal axes have distinct variances and coordinates are not
+    exactly symmetric; not to duplicating rows.
 
-    A mixture fit ends in one of many local optima, so small differences between models
-    mean little: compare seeds. It misleads when there are few voxels for each component
-    (it is optimistic then, most of all with full covariances in many dimensions), and
-    when classes differ in directions of little variance, which are cut off first.
+    A mixture fit ends in one of many local optima, so small differences between models mean little:
+    compare seeds. It misleads with few voxels per component, where it is optimistic, and when
+    classes differ in directions of little variance, which are cut off first.
 
     References
     ----------
@@ -112,7 +102,7 @@ class NLEEP(TransferabilityEstimator):
     True
     """
 
-    _warns_of_constants: ClassVar[bool] = True
+    _tags: ClassVar[EstimatorTags] = EstimatorTags(warns_of_constants=True)
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **TransferabilityEstimator._parameter_constraints,
         "variance": [Interval(Real, 0, 1, closed="right")],
@@ -136,39 +126,25 @@ class NLEEP(TransferabilityEstimator):
         self.covariance = covariance
         self.random_state = random_state
 
+    def _settings(self) -> dict[str, Any]:
+        """Return the parameters of `nleep_score`."""
+        return {k: v for k, v in self.get_params().items() if k != "layer_reduction"}
+
     def _score_block(self, block: FeatureBlock) -> float:
-        score = nleep_score(
-            block.X,
-            block.y,
-            variance=self.variance,
-            n_components_per_class=self.n_components_per_class,
-            covariance=self.covariance,
-            random_state=self.random_state,
-            name=block.label,
-        )
+        score = nleep_score(block.X, block.y, name=block.label, **self._settings())
         warn_at_floor("NLEEP", score, block)
         return score
 
-    def _resample_block(
-        self, block: FeatureBlock, details: Mapping[str, Any], weights: NDArray[np.intp]
-    ) -> NDArray[np.float64]:
+    def _resample_block(self, block: FeatureBlock, details: Details, weights: Ints) -> Array:
         """Mixtures that start from that of all cases, in its coordinates.
 
         From a first guess of its own, each would end in another local optimum, and the
         spread between optima would drown that between cases.
         """
-        T, order, mixture = _mixture(
-            block.X,
-            block.y,
-            variance=self.variance,
-            n_components_per_class=self.n_components_per_class,
-            covariance=self.covariance,
-            random_state=self.random_state,
-            name=block.label,
-        )
+        T, order, mixture = _mixture(block.X, block.y, name=block.label, **self._settings())
         y, cases = block.y[order], held_groups(block)[order]
         if mixture is None:
-            return each_or_nan(self._score_block, block, weights)
+            return super()._resample_block(block, details, weights)
         start = {
             "weights_init": mixture.fit(T).weights_,
             "means_init": mixture.means_,
@@ -201,14 +177,8 @@ def nleep_score(
         Features.
     y : ndarray of shape (n_samples,)
         Labels, at least two distinct ones.
-    variance : float, default=0.8
-        Share of the variance kept.
-    n_components_per_class : int, default=5
-        Mixture components, as a multiple of the number of classes.
-    covariance : {"full", "diag"}, default="full"
-        Shape of the components.
-    random_state : int, default=0
-        Seed of the mixture's first guess.
+    variance, n_components_per_class, covariance, random_state
+        As for `NLEEP`.
     name : str, default="features"
         What a warning calls them.
 
@@ -259,7 +229,7 @@ def _mixture(
     covariance: str,
     random_state: int,
     name: str,
-) -> tuple[NDArray[np.float64], NDArray[np.intp], GaussianMixture | None]:
+) -> tuple[Array, Ints, GaussianMixture | None]:
     """Principal coordinates, the rows of `X` they are of, and the mixture to fit to them."""
     classes, _ = encode_labels(y)
     T = principal_coordinates(X, variance)
@@ -281,3 +251,26 @@ def _mixture(
         )
     mixture = GaussianMixture(n_components, covariance_type=covariance, random_state=random_state)
     return T, order, mixture
+
+
+def principal_coordinates(X: NDArray[np.floating], variance: float) -> Array:
+    """Project features of unit total variance on the axes that hold `variance` of it.
+
+    Axes point to where their coordinates are skewed, which rows in any order tell: the
+    result depends on no scale, shift or rotation. Axes of equal variance, or with exactly
+    symmetric coordinates, stay ambiguous.
+    """
+    Z, _ = centred(X)
+    n, d = Z.shape
+    if not d:
+        return Z
+    Z *= np.sqrt(n / np.einsum("ij,ij->", Z, Z))
+    wide = d > n
+    eigenvalues, vectors = np.linalg.eigh(Z @ Z.T if wide else Z.T @ Z)
+    eigenvalues, vectors = eigenvalues[::-1], vectors[:, ::-1]
+    rank = int((eigenvalues > max(n, d) * _EPS * eigenvalues[0]).sum())
+    shares = np.cumsum(eigenvalues[:rank]) / eigenvalues[:rank].sum()
+    kept = min(rank, int(np.searchsorted(shares, variance, side="right")) + 1)
+    vectors = vectors[:, :kept]
+    T = vectors * np.sqrt(eigenvalues[:kept]) if wide else Z @ vectors
+    return np.asarray(T * np.where((T**3).sum(axis=0) < 0, -1.0, 1.0))

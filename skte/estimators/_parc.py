@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from numbers import Integral
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from skte._sklearn import Interval
-from skte.estimators._base import TransferabilityEstimator
-from skte.estimators._labels import encode_labels
-from skte.estimators._resample import held_groups
-from skte.estimators._scaling import unit_length
-from skte.estimators._subsample import canonical_subsample
+from skte.estimators._base import Details, EstimatorTags, TransferabilityEstimator
+from skte.estimators._resampling import held_groups
+from skte.estimators._samples import Array, Ints, canonical_subsample, encode_labels, unit_length
 from skte.exceptions import CollapsedFeaturesWarning
 from skte.features import FeatureBlock
 
@@ -49,14 +45,9 @@ class PARC(TransferabilityEstimator):
     Attributes
     ----------
     score_ : float
-        Between -1 and 1; around 0 for features that know nothing of the labels.
-        Higher is better.
-    layer_scores_ : ndarray of shape (n_layers,)
-        Score of each layer.
-    layer_names_ : tuple of str
-        Names of the layers.
-    n_features_in_ : int
-        Number of channels, when fitted on an array.
+        Between -1 and 1; around 0 for features that know nothing of the labels. Higher is better.
+    layer_scores_, layer_names_, n_features_in_
+        As for `TransferabilityEstimator`.
 
     Warns
     -----
@@ -71,20 +62,15 @@ class PARC(TransferabilityEstimator):
 
     Notes
     -----
-    One-hot labels have two distances only, 0 and ``C / (C - 1)``, so PARC tells how
-    surely a pair of one class is closer than a pair of two: it is a Mann-Whitney
-    statistic of pairs. Since half of each list is tied, it reaches 1 only when features
-    take two distances as well.
+    One-hot labels have two distances only, 0 and ``C / (C - 1)``: PARC is a Mann-Whitney statistic
+    of pairs, and reaches 1 only when features take two distances as well. Features whose channels
+    are all equal have distance 1 to any other.
 
-    Features whose channels are all equal have no correlation; their distance to any
-    other is set to 1, that of uncorrelated features. The score is invariant to
-    multiplying a voxel's features by a positive number, to adding a number to all its
-    channels and to duplicating every channel, but not to a shift of the features, to
-    rotation or to constant channels. The released code standardises channels first,
-    which the paper's definition does not; standardise `X` to get that.
-
-    It misleads when classes have several modes, since pairs within such a class lie far
-    apart, and under imbalance, where most pairs are of the largest class.
+    The score is invariant to multiplying a voxel's features by a positive number, to adding a
+    number to all its channels and to duplicating every channel; not to a shift, to rotation or to
+    constant channels. (The released code standardises channels first; the paper does not.) It
+    misleads when classes have several modes, and under imbalance, where most pairs are of the
+    largest class.
 
     References
     ----------
@@ -103,7 +89,7 @@ class PARC(TransferabilityEstimator):
     True
     """
 
-    _warns_of_constants: ClassVar[bool] = True
+    _tags: ClassVar[EstimatorTags] = EstimatorTags(warns_of_constants=True)
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **TransferabilityEstimator._parameter_constraints,
         "max_samples": [Interval(Integral, 2, None, closed="left")],
@@ -118,64 +104,36 @@ class PARC(TransferabilityEstimator):
         self.random_state = random_state
 
     def _score_block(self, block: FeatureBlock) -> float:
-        rows = canonical_subsample(
-            block.X, block.y, max_samples=self.max_samples, random_state=self.random_state
-        )
-        distances, alike = _pairs(block.X[rows], block.y[rows])
-        if distances.min() == distances.max():
+        pairs = self._pairs(block)
+        if len(pairs.starts) == 1:
             warnings.warn(
                 f"{block.label}: all pairs of voxels are equally far apart, so PARC has nothing "
                 "to correlate with the labels; its score is 0.",
                 CollapsedFeaturesWarning,
                 stacklevel=2,
             )
-        return _spearman(distances, alike)
+        return pairs.spearman()
 
-    def _resample_block(
-        self, block: FeatureBlock, details: Mapping[str, Any], weights: NDArray[np.intp]
-    ) -> NDArray[np.float64]:
+    def _resample_block(self, block: FeatureBlock, details: Details, weights: Ints) -> Array:
         """From the pairs of the rows chosen of all cases, ordered by distance once.
 
         Two rows of one case make a pair for each time that the case is drawn, and two
         rows of different cases one for each two times.
         """
-        rows = canonical_subsample(
-            block.X, block.y, max_samples=self.max_samples, random_state=self.random_state
-        )
-        distances, alike = _pairs(block.X[rows], block.y[rows])
-        cases, y = held_groups(block)[rows], block.y[rows]
-        first, second = np.triu_indices(len(rows), 1)
-        order = np.argsort(distances, kind="stable")
-        i, j = cases[first[order]], cases[second[order]]
-        starts = np.flatnonzero(np.diff(distances[order], prepend=-np.inf) != 0)
+        pairs = self._pairs(block)
+        cases, y = held_groups(block)[pairs.rows], block.y[pairs.rows]
+        i, j = cases[pairs.first], cases[pairs.second]
         scores = np.full(len(weights), np.nan)
         for b, w in enumerate(weights):
             if len(np.unique(y[w[cases] > 0])) > 1:
-                pairs = np.where(i == j, w[i], w[i] * w[j]).astype(np.float64)
-                scores[b] = _weighted_spearman(starts, alike[order], pairs)
+                scores[b] = pairs.spearman(np.where(i == j, w[i], w[i] * w[j]).astype(np.float64))
         return scores
 
-
-def _weighted_spearman(
-    starts: NDArray[np.intp], alike: NDArray[np.bool_], weights: NDArray[np.float64]
-) -> float:
-    """`_spearman` of pairs in the order of their distance, each counted with a weight.
-
-    Pairs that begin at one of `starts` have one distance, up to the next.
-    """
-    total = float(weights.sum())
-    share = float(weights[alike].sum()) / max(total, 1.0)
-    sizes = np.add.reduceat(weights, starts)
-    if share == 0.0 or np.count_nonzero(sizes) < 2:
-        return 0.0
-    ranks = np.cumsum(sizes) - sizes / 2
-    within = np.add.reduceat(weights * alike, starts)
-    mean = float(sizes @ ranks) / total
-    spread = np.sqrt(float(sizes @ (ranks - mean) ** 2) / total)
-    if share == 1.0 or spread == 0.0:
-        return 0.0
-    gap = float((sizes - within) @ ranks / (1 - share) - within @ ranks / share) / total
-    return float(np.clip(gap * np.sqrt(share * (1.0 - share)) / spread, -1.0, 1.0))
+    def _pairs(self, block: FeatureBlock) -> _Pairs:
+        rows = canonical_subsample(
+            block.X, block.y, max_samples=self.max_samples, random_state=self.random_state
+        )
+        return _Pairs(block.X, block.y, rows)
 
 
 def parc_score(X: NDArray[np.floating], y: NDArray[np.generic]) -> float:
@@ -201,14 +159,41 @@ def parc_score(X: NDArray[np.floating], y: NDArray[np.generic]) -> float:
     >>> round(parc_score(X, np.array([0, 0, 1, 1])), 12)
     1.0
     """
-    return _spearman(*_pairs(X, y))
+    return _Pairs(X, y, np.arange(len(X))).spearman()
 
 
-def _pairs(
-    X: NDArray[np.floating], y: NDArray[np.generic]
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Distance of features of all pairs i < j, and whether they share the class."""
-    _, codes = encode_labels(y)
+class _Pairs:
+    """Pairs of some rows, in the order of the distance of their features."""
+
+    def __init__(self, X: NDArray[np.floating], y: NDArray[np.generic], rows: Ints) -> None:
+        _, codes = encode_labels(y[rows])
+        distances = _distances(X[rows])
+        order = np.argsort(distances, kind="stable")
+        first, second = np.triu_indices(len(rows), 1)
+        self.rows, self.first, self.second = rows, first[order], second[order]
+        self.alike = codes[self.first] == codes[self.second]
+        #: Where a distance begins that the pair before does not have.
+        self.starts = np.flatnonzero(np.diff(distances[order], prepend=-np.inf) != 0)
+
+    def spearman(self, weights: Array | None = None) -> float:
+        """Rank correlation with the label distances, which take two values (or one)."""
+        w = np.ones(len(self.alike)) if weights is None else weights
+        total = float(w.sum())
+        share = float(w[self.alike].sum()) / max(total, 1.0)
+        sizes = np.add.reduceat(w, self.starts)
+        if share in (0.0, 1.0) or np.count_nonzero(sizes) < 2:
+            return 0.0
+        ranks = np.cumsum(sizes) - sizes / 2
+        within = np.add.reduceat(w * self.alike, self.starts)
+        mean = float(sizes @ ranks) / total
+        spread = np.sqrt(float(sizes @ (ranks - mean) ** 2) / total)
+        # Correlation with a two-valued variable: the gap of means over the spread.
+        gap = float((sizes - within) @ ranks / (1 - share) - within @ ranks / share) / total
+        return float(np.clip(gap * np.sqrt(share * (1.0 - share)) / spread, -1.0, 1.0))
+
+
+def _distances(X: NDArray[np.floating]) -> Array:
+    """One minus the correlation over channels of all pairs i < j of rows."""
     # Row by row: neither the size of a row nor that of the others matters.
     largest = np.abs(X).max(axis=1, keepdims=True)
     Z = X / np.where(largest > 0, largest, 1.0)
@@ -216,18 +201,4 @@ def _pairs(
     Z -= Z.mean(axis=1, keepdims=True)
     Z -= Z.mean(axis=1, keepdims=True)  # removes what rounding left of a large mean
     Z = unit_length(np.where(varies[:, None], Z, 0.0))
-    first, second = np.triu_indices(len(Z), 1)
-    distances = np.round(1.0 - (Z @ Z.T)[first, second], _DECIMALS)
-    return distances, codes[first] == codes[second]
-
-
-def _spearman(distances: NDArray[np.float64], alike: NDArray[np.bool_]) -> float:
-    """Rank correlation with the label distances, which take two values (or one)."""
-    share = float(alike.mean())
-    if share == 0.0 or distances.min() == distances.max():
-        return 0.0
-    ranks = rankdata(distances)
-    gap = float(ranks[~alike].mean() - ranks[alike].mean())
-    # Correlation with a two-valued variable: the gap of means over the spread.
-    score = gap * np.sqrt(share * (1.0 - share)) / float(ranks.std())
-    return float(np.clip(score, -1.0, 1.0))
+    return np.round(1.0 - (Z @ Z.T)[np.triu_indices(len(Z), 1)], _DECIMALS)

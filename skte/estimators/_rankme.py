@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import entr
 
-from skte.estimators._base import TransferabilityEstimator
-from skte.estimators._resample import each_or_nan
-from skte.estimators._scaling import unit_range
+from skte.estimators._base import Details, EstimatorTags, TransferabilityEstimator
+from skte.estimators._samples import Array, Ints, unit_range
 from skte.exceptions import CollapsedFeaturesWarning
 from skte.features import FeatureBlock
 
@@ -28,8 +26,7 @@ _MOST_BYTES = 2**29
 class RankMe(TransferabilityEstimator):
     r"""RankMe: the effective rank of the features. Label-free.
 
-    With ``s_1, s_2, ...`` the singular values of the features of whole cases (not
-    centred)::
+    With ``s_1, s_2, ...`` the singular values of the features of whole cases (not centred)::
 
         RankMe = exp(-sum_i p_i log p_i),  p_i = s_i / sum_j s_j
 
@@ -43,12 +40,8 @@ class RankMe(TransferabilityEstimator):
     score_ : float
         Between 1 (all features are multiples of one vector) and the smaller number
         of voxels and channels (all directions alike). Higher is better.
-    layer_scores_ : ndarray of shape (n_layers,)
-        Score of each layer.
-    layer_names_ : tuple of str
-        Names of the layers.
-    n_features_in_ : int
-        Number of channels, when fitted on an array.
+    layer_scores_, layer_names_, n_features_in_
+        As for `TransferabilityEstimator`.
 
     Raises
     ------
@@ -67,15 +60,13 @@ class RankMe(TransferabilityEstimator):
 
     Notes
     -----
-    Labels are accepted and ignored; the sample is the whole-case one, all voxels of
-    all cases together. The paper adds 1e-7 to every ``p_i``; here singular values that
-    are rounding are left out instead, which keeps the score within its range and
-    independent of the scale. It is invariant to scale and rotation, to duplicating the
-    sample or every channel and to zero channels, but not to a shift.
+    Labels are accepted and ignored; the sample is the whole-case one of all cases together.
+    Singular values that are rounding are left out, where the paper adds 1e-7 to every ``p_i``. The
+    score is invariant to scale and rotation, to duplicating the sample or every channel and to zero
+    channels, but not to a shift.
 
-    RankMe compares networks of the same width: it misleads between models of different
-    width, since the range grows with it. Knowing no labels, it likes noise, which fills
-    all directions. A large mean shared by all voxels lowers it.
+    It misleads between models of different width, since the range grows with it. Knowing no labels,
+    it likes noise, which fills all directions. A large mean shared by all voxels lowers it.
 
     References
     ----------
@@ -96,14 +87,9 @@ class RankMe(TransferabilityEstimator):
     True
     """
 
-    _needs_labels: ClassVar[bool] = False
-    _warns_of_constants: ClassVar[bool] = True
-    corrects_bias: ClassVar[bool] = True
-
-    @property
-    def needs_case_sample(self) -> bool:
-        """Whether the score looks at voxels of the whole case: it does."""
-        return True
+    _tags: ClassVar[EstimatorTags] = EstimatorTags(
+        labels=False, case_sample=True, corrects_bias=True, warns_of_constants=True
+    )
 
     def _score_block(self, block: FeatureBlock) -> float:
         X, _ = block.case_sample
@@ -122,14 +108,12 @@ class RankMe(TransferabilityEstimator):
             )
         return score
 
-    def _resample_block(
-        self, block: FeatureBlock, details: Mapping[str, Any], weights: NDArray[np.intp]
-    ) -> NDArray[np.float64]:
+    def _resample_block(self, block: FeatureBlock, details: Details, weights: Ints) -> Array:
         """From the second moments of each case."""
         X, groups = block.case_sample
         n, d = X.shape
         if d > n or 8 * weights.shape[1] * d**2 > _MOST_BYTES:
-            return each_or_nan(self._score_block, block, weights)
+            return super()._resample_block(block, details, weights)
         Z, _ = unit_range(X)
         counts = np.bincount(np.asarray(groups, dtype=np.intp), minlength=weights.shape[1])
         parts = np.split(Z[np.argsort(groups, kind="stable")], np.cumsum(counts)[:-1])

@@ -14,23 +14,24 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
 from skte._sklearn import Interval
-from skte.estimators._base import TransferabilityEstimator
+from skte.estimators._base import Details, EstimatorTags, TransferabilityEstimator
 from skte.estimators._ccfv import CCFV
-from skte.estimators._consistency import case_codes, fitted_gaussians
-from skte.estimators._gaussian import Gaussians, pairwise_wasserstein
-from skte.estimators._labels import as_plain, encode_labels
-from skte.estimators._resample import each_or_nan
-from skte.estimators._scaling import unit_range
+from skte.estimators._consistency import (
+    Gaussians,
+    case_codes,
+    fitted_gaussians,
+    pairwise_wasserstein,
+)
+from skte.estimators._samples import Array, Ints, as_plain, encode_labels, unit_range
 from skte.exceptions import CollapsedFeaturesWarning, UnusableClassWarning
 from skte.features import FeatureBlock
 
 __all__ = ["RCFV"]
 
-Array = NDArray[np.float64]
 
 # A distance below this share of the features' spread is rounding, as in CC-FV.
 _ROUNDING = 1e-6
-# Rows that are cases of their own are compared so many at a time.
+# Rows compared at a time, where every row is a case of its own.
 _ROWS = 512
 # Distances between Gaussians form fourth powers of the features.
 _HUGE = 1e70
@@ -52,10 +53,9 @@ class RCFV(TransferabilityEstimator):
     Parameters
     ----------
     min_distance : float, default=0.01
-        Floor of distances: of those in the energy of ``F_v``, and, times the spread of the
-        features (their root mean squared distance from the mean), of the mean ones in
-        ``B`` and ``W``. Without it a class that is constant in every case would make the
-        score infinite.
+        Floor of distances: of those in the energy of ``F_v``, and, times the spread of the features
+        (their root mean squared distance from the mean), of the mean ones in ``B`` and ``W``.
+        Without it a class that is constant in every case would make the score infinite.
     layer_reduction : {"last", "mean"}, default="last"
         The last (finest) layer alone, or the mean over layers.
 
@@ -63,17 +63,13 @@ class RCFV(TransferabilityEstimator):
     ----------
     score_ : float
         Higher is better. ``-inf`` where a layer collapsed.
-    layer_scores_ : ndarray of shape (n_layers,)
-        Score of each layer.
-    layer_names_ : tuple of str
-        Names of the layers.
+    layer_scores_, layer_names_, n_features_in_
+        As for `TransferabilityEstimator`.
     layer_details_ : tuple of dict
         For each layer: ``within`` (mapping of label to its part of ``W``), ``between``
         (mapping of pairs of labels to their part of ``B``), ``spread``, the parts of
         CC-FV's variety and, unless every row is a case of its own, all ``pair_distances`` with
         the ``pairs`` of cases and the ``class_pairs`` that they are between (positions).
-    n_features_in_ : int
-        Number of channels, when fitted on an array.
 
     Raises
     ------
@@ -94,18 +90,15 @@ class RCFV(TransferabilityEstimator):
 
     Notes
     -----
-    ``C_cons`` of CC-FV is small for features that are alike everywhere, whatever the class:
-    those of a network with random weights, or of noise. Here consistency is relative:
-    what is the same in every case for all classes alike gains nothing. The background is
-    a class like any other. Two classes that no case holds both of are compared across
-    cases, and so are all where every row is a case of its own.
+    ``C_cons`` of CC-FV is small for features that are alike everywhere, whatever the class: those
+    of a random network, or noise. Here what is the same in every case for all classes alike gains
+    nothing. The background is a class like any other. Two classes that no case holds both of are
+    compared across cases, and so are all where every row is a case of its own.
 
-    ``B`` and ``W`` are of features as they come (only their ratio counts), so that they
-    use *all* labelled voxels where their moments were extracted. The score is
-    invariant to scale and rotation, and to zero or duplicated channels.
-
-    The score is skte's own: the documentation's page on RCFV has the derivation, and the
-    one on evidence how it was chosen.
+    ``B`` and ``W`` are of features as they come, of *all* labelled voxels where their moments were
+    extracted. The score is invariant to scale and rotation, and to zero or duplicated channels. It
+    is skte's own: its page in the documentation has the derivation, and the page on evidence how it
+    was chosen.
 
     References
     ----------
@@ -126,7 +119,7 @@ class RCFV(TransferabilityEstimator):
     True
     """
 
-    _warns_of_constants: ClassVar[bool] = True
+    _tags: ClassVar[EstimatorTags] = EstimatorTags(case_sample=True, warns_of_constants=True)
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **TransferabilityEstimator._parameter_constraints,
         "min_distance": [Interval(Real, 0, None, closed="left")],
@@ -137,21 +130,13 @@ class RCFV(TransferabilityEstimator):
         self.min_distance = min_distance
 
     @property
-    def needs_case_sample(self) -> bool:
-        """Whether the score looks at voxels of the whole case: feature variety does."""
-        return True
-
-    @property
     def _variety(self) -> CCFV:
         return CCFV(class_consistency=False, min_distance=self.min_distance)
 
-    def _score_block(self, block: FeatureBlock) -> float:
-        return self._explain_block(block)[0]
-
-    def _explain_block(self, block: FeatureBlock) -> tuple[float, Mapping[str, Any]]:
+    def _score_block(self, block: FeatureBlock) -> tuple[float, Details]:
         labels, _ = encode_labels(block.y)  # refuses a single class
         self._check_case_sample(block)
-        variety, parts = self._variety._explain_block(block)
+        variety, parts = self._variety._score_block(block)
         details = dict(parts)
         _, codes = case_codes(block)
         block, exponent = _scaled(block)
@@ -189,17 +174,15 @@ class RCFV(TransferabilityEstimator):
         counts = np.unique(np.zeros(len(X)) if groups is None else groups, return_counts=True)[1]
         if counts.max(initial=0) < 2:
             raise ValueError(
-                f"{block.label}: the whole-case sample is empty or has one voxel a case, so "
+                f"{block.label}: the whole-case sample is empty or has one voxel per case, so "
                 "feature variety is undefined. Sample more voxels of whole cases: samples='all' "
                 "of the extractor."
             )
 
-    def _resample_block(
-        self, block: FeatureBlock, details: Mapping[str, Any], weights: NDArray[np.intp]
-    ) -> Array:
+    def _resample_block(self, block: FeatureBlock, details: Details, weights: Ints) -> Array:
         """From the distances and energies at hand."""
         if "pairs" not in details:
-            return each_or_nan(self._score_block, block, weights)
+            return super()._resample_block(block, details, weights)
         scores = np.array(self._variety._resample_block(block, details, weights))
         held = np.unique(np.asarray(block.groups, dtype=np.intp))
         for b in np.flatnonzero(np.isfinite(scores)):
@@ -227,9 +210,7 @@ def _scaled(block: FeatureBlock) -> tuple[FeatureBlock, int]:
     return block, exponent
 
 
-def _compare(
-    block: FeatureBlock, codes: NDArray[np.intp], classes: NDArray[np.generic]
-) -> dict[str, Any]:
+def _compare(block: FeatureBlock, codes: Ints, classes: NDArray[np.generic]) -> dict[str, Any]:
     """Distances of a class between cases, and of two classes within a case.
 
     Two classes that no case holds both of are compared across cases.
@@ -258,12 +239,10 @@ def _compare(
     }
 
 
-def _means(
-    compared: Mapping[str, Any], n_classes: int, weights: NDArray[np.intp] | None = None
-) -> Array:
+def _means(compared: Mapping[str, Any], n_classes: int, weights: Ints | None = None) -> Array:
     """Mean distance of each class (diagonal) and of two classes; NaN where none is known.
 
-    With weights, each case counts so many times: two copies of it are no pair of cases.
+    With weights, case i counts ``weights[i]`` times; two copies of it are not a pair of cases.
     """
     k, m = compared["class_pairs"].T
     cell = k * n_classes + m
@@ -322,6 +301,6 @@ def _check_usable(block: FeatureBlock, classes: list[Any], within: Array) -> Non
 
 
 def _is_rounding(within: Array, spread: float) -> bool:
-    """Tell whether no class differs between cases."""
+    """Return whether no class differs between cases."""
     known = within[np.isfinite(within)]
     return len(known) > 0 and not (known > _ROUNDING * spread).any()

@@ -11,10 +11,15 @@ from scipy.spatial.distance import cdist
 from scipy.special import log_softmax
 
 from skte._sklearn import Interval, StrOptions
-from skte.estimators._base import TransferabilityEstimator
-from skte.estimators._floor import label_entropy, warn_at_floor
-from skte.estimators._labels import encode_labels
-from skte.estimators._scaling import centred
+from skte.estimators._base import EstimatorTags, TransferabilityEstimator
+from skte.estimators._samples import (
+    Array,
+    Ints,
+    centred,
+    encode_labels,
+    label_entropy,
+    warn_at_floor,
+)
 from skte.features import FeatureBlock
 
 __all__ = ["SFDA", "sfda_score"]
@@ -56,14 +61,10 @@ class SFDA(TransferabilityEstimator):
     Attributes
     ----------
     score_ : float
-        At most 0 (every voxel is told for sure). ``-H(y)``, the negative entropy of the
+        At most 0 (every voxel's class is certain). ``-H(y)``, the negative entropy of the
         labels in nats, where features know nothing of the labels. Higher is better.
-    layer_scores_ : ndarray of shape (n_layers,)
-        Score of each layer.
-    layer_names_ : tuple of str
-        Names of the layers.
-    n_features_in_ : int
-        Number of channels, when fitted on an array.
+    layer_scores_, layer_names_, n_features_in_
+        As for `TransferabilityEstimator`.
 
     Warns
     -----
@@ -78,22 +79,14 @@ class SFDA(TransferabilityEstimator):
 
     Notes
     -----
-    Projecting on U and measuring with ``S^-1`` are the same for differences of class
-    means, so the posterior is that of a linear discriminant analysis with covariance S,
-    which is how it is computed. The paper is not of one mind; here ``S_W`` is a
-    covariance (with sums, as printed, lambda vanishes for any sample of use), shrunk
-    toward its mean variance and by at least 1e-10 as in the released code, d counts
-    channels that vary, and confidences are the posteriors as printed (the released code
-    puts them through a second softmax, after which no voxel of many classes is
-    trusted). ``mu_{-c}`` is the mean of voxels, not of class means: then features that
-    know nothing move all classes to one point, whatever the shares of the classes.
+    The posterior is that of a linear discriminant analysis with covariance S, which is how it is
+    computed. ``S_W`` is a covariance, shrunk by at least 1e-10; d counts channels that vary;
+    ``mu_{-c}`` is the mean of voxels. The page on SFDA lists where the paper and its code differ.
 
-    The score is invariant to rotation and shift, to duplicating the sample and to
-    constant channels. It changes with scale through lambda alone: ``SFDA(a=a)`` on
-    ``c * X`` is ``SFDA(a=a * c**2)`` on ``X``, so models whose features differ in scale
-    are shrunk differently (use ``normalize="trace"``). It misleads when channels are
-    many beside voxels, since any labels can be told then and the score saturates at 0,
-    and when background is so frequent that every voxel may pass for it.
+    The score is invariant to rotation and shift, to duplicating the sample and to constant
+    channels. Scale acts through lambda alone: ``SFDA(a=a)`` on ``c * X`` is ``SFDA(a=a * c**2)`` on
+    ``X`` (use ``normalize="trace"``). It misleads with more channels than voxels, where it
+    saturates at 0, and when background is so frequent that every voxel may pass for it.
 
     References
     ----------
@@ -113,8 +106,7 @@ class SFDA(TransferabilityEstimator):
     True
     """
 
-    corrects_bias: ClassVar[bool] = True
-    _warns_of_constants: ClassVar[bool] = True
+    _tags: ClassVar[EstimatorTags] = EstimatorTags(corrects_bias=True, warns_of_constants=True)
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **TransferabilityEstimator._parameter_constraints,
         "a": [Interval(Real, 0, None, closed="neither")],
@@ -139,11 +131,7 @@ class SFDA(TransferabilityEstimator):
 
 
 def sfda_score(
-    X: NDArray[np.floating],
-    y: NDArray[np.generic],
-    *,
-    a: float = 5.0,
-    normalize: str | None = None,
+    X: NDArray[np.floating], y: NDArray[np.generic], *, a: float = 5.0, normalize: str | None = None
 ) -> float:
     """Mean log posterior of the labels by Fisher discriminants of harder features.
 
@@ -153,10 +141,8 @@ def sfda_score(
         Features.
     y : ndarray of shape (n_samples,)
         Labels, at least two distinct ones.
-    a : float, default=5.0
-        How fast shrinkage falls with the spread within classes.
-    normalize : {"trace"} or None, default=None
-        "trace" scales centred features to mean squared row norm 1.
+    a, normalize
+        As for `SFDA`.
 
     Returns
     -------
@@ -191,9 +177,7 @@ def sfda_score(
     return float(_log_posterior(Z, codes, counts, means, within, shrinkage, d).mean())
 
 
-def _fisher(
-    Z: NDArray[np.float64], codes: NDArray[np.intp], counts: NDArray[np.intp]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _fisher(Z: Array, codes: Ints, counts: Ints) -> tuple[Array, Array]:
     """Class means and the covariance within classes (divided by n)."""
     means = np.stack([Z[codes == k].mean(axis=0) for k in range(len(counts))])
     A = Z - means[codes]
@@ -201,14 +185,8 @@ def _fisher(
 
 
 def _log_posterior(
-    Z: NDArray[np.float64],
-    codes: NDArray[np.intp],
-    counts: NDArray[np.intp],
-    means: NDArray[np.float64],
-    within: NDArray[np.float64],
-    shrinkage: float,
-    d: int,
-) -> NDArray[np.float64]:
+    Z: Array, codes: Ints, counts: Ints, means: Array, within: Array, shrinkage: float, d: int
+) -> Array:
     """Log probability of each row's own class."""
     eigenvalues, vectors = np.linalg.eigh(within)
     shares = counts / len(Z)
@@ -219,7 +197,7 @@ def _log_posterior(
     if not variances.min() > 0:  # the moved features coincide
         return np.log(shares)[codes]
     whitening = vectors / np.sqrt(variances)
-    # Differences, not products: classes with one mean must not be told by rounding.
+    # Differences, not products: rounding must not separate classes with one mean.
     distances = cdist(Z @ whitening, means @ whitening, "sqeuclidean")
     scores = log_softmax(np.log(shares) - 0.5 * distances, axis=1)
     return np.asarray(scores[np.arange(len(Z)), codes])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from numbers import Real
 from typing import Any, ClassVar
 
@@ -10,11 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skte._sklearn import Interval, StrOptions
-from skte.estimators._base import TransferabilityEstimator
-from skte.estimators._labels import encode_labels
-from skte.estimators._resample import each_or_nan
-from skte.estimators._resample_moments import fits_in_memory, scores_from_moments
-from skte.estimators._scaling import centred
+from skte.estimators._base import EstimatorTags, TransferabilityEstimator
+from skte.estimators._samples import Array, centred, encode_labels
 from skte.features import ClassMoments, FeatureBlock
 
 __all__ = ["TransRate", "transrate_score"]
@@ -37,8 +34,7 @@ class TransRate(TransferabilityEstimator):
     Parameters
     ----------
     eps : float, default=1e-4
-        Squared distortion of the coding rate: below this variance a direction counts
-        as noise.
+        Squared distortion of the coding rate: below this variance a direction counts as noise.
     normalize : {"trace"} or None, default=None
         "trace" scales ``Z`` to mean squared row norm 1, which makes models with
         different feature scales comparable. None: features as they come.
@@ -49,12 +45,8 @@ class TransRate(TransferabilityEstimator):
     ----------
     score_ : float
         At least 0 (every class fills the same directions). Higher is better.
-    layer_scores_ : ndarray of shape (n_layers,)
-        Score of each layer.
-    layer_names_ : tuple of str
-        Names of the layers.
-    n_features_in_ : int
-        Number of channels, when fitted on an array.
+    layer_scores_, layer_names_, n_features_in_
+        As for `TransferabilityEstimator`.
 
     Warns
     -----
@@ -71,12 +63,11 @@ class TransRate(TransferabilityEstimator):
 
     Notes
     -----
-    Classes are weighted by their share of rows; published copies that weight them
-    equally explode under imbalance. The score is invariant to rotation and
-    shift, to duplicating the sample and to constant channels, but grows with the
-    features' scale and number: ``TransRate(eps=e)`` on ``c * X`` is
-    ``TransRate(eps=e / c**2)`` on ``X``. So it misleads between models whose
-    features differ in scale (use ``normalize="trace"``) or width.
+    Classes are weighted by their share of rows; published copies that weight them equally explode
+    under imbalance. The score is invariant to rotation and shift, to duplicating the sample and to
+    constant channels, but grows with the features' scale and number: ``TransRate(eps=e)`` on ``c *
+    X`` is ``TransRate(eps=e / c**2)`` on ``X``. So it misleads between models whose features differ
+    in scale (use ``normalize="trace"``) or width.
 
     References
     ----------
@@ -95,8 +86,7 @@ class TransRate(TransferabilityEstimator):
     True
     """
 
-    _accepts_moments: ClassVar[bool] = True
-    corrects_bias: ClassVar[bool] = True
+    _tags: ClassVar[EstimatorTags] = EstimatorTags(moments=True, corrects_bias=True)
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **TransferabilityEstimator._parameter_constraints,
         "eps": [Interval(Real, 0, None, closed="neither")],
@@ -121,13 +111,6 @@ class TransRate(TransferabilityEstimator):
             return self._score_moments(block.moments)
         return transrate_score(block.X, block.y, eps=self.eps, normalize=self.normalize)
 
-    def _resample_block(
-        self, block: FeatureBlock, details: Mapping[str, Any], weights: NDArray[np.intp]
-    ) -> NDArray[np.float64]:
-        if block.moments_suffice and fits_in_memory(block, weights.shape[1]):
-            return scores_from_moments(self._score_moments, block, weights)
-        return each_or_nan(self._score_block, block, weights)
-
     def _score_moments(self, moments: ClassMoments) -> float:
         return _from_moments(moments, self.eps, self.normalize)
 
@@ -147,10 +130,8 @@ def transrate_score(
         Features.
     y : ndarray of shape (n_samples,)
         Labels, at least two distinct ones.
-    eps : float, default=1e-4
-        Squared distortion.
-    normalize : {"trace"} or None, default=None
-        "trace" scales centred features to mean squared row norm 1.
+    eps, normalize
+        As for `TransRate`.
 
     Returns
     -------
@@ -195,12 +176,7 @@ def _log_scale(spread: float, exponent: int, eps: float, normalize: str | None) 
     return float(scale - np.log(eps))
 
 
-def _gain(
-    total: NDArray[np.float64],
-    grams: Sequence[NDArray[np.float64]],
-    counts: Sequence[int],
-    log_scale: float,
-) -> float:
+def _gain(total: Array, grams: Sequence[Array], counts: Sequence[int], log_scale: float) -> float:
     n = sum(counts)
     within = sum(
         count / n * _coding_rate(gram, count, log_scale)
@@ -210,7 +186,7 @@ def _gain(
     return max(float(_coding_rate(total, n, log_scale) - within), 0.0)
 
 
-def _coding_rate(gram: NDArray[np.float64], n: int, log_scale: float) -> float:
+def _coding_rate(gram: Array, n: int, log_scale: float) -> float:
     """``1/2 log |I + exp(log_scale) / n * gram|``, for scales that overflow, too."""
     eigenvalues = np.linalg.eigvalsh(gram)
     # Beyond its rank a Gram matrix has rounding, which a large scale would count.

@@ -27,15 +27,13 @@ class FeatureBlock:
     X : array-like of shape (n_voxels, n_channels)
         The class sample: features of voxels drawn class by class.
     y : array-like of shape (n_voxels,)
-        Target label of each row of `X` (or a regression target, for estimators
-        that take one).
+        Target label of each row of `X` (or a regression target, for estimators that take one).
     groups : array-like of shape (n_voxels,), optional
         The case each row came from. Any values; rows with equal values belong
         to one case. None: every row is a case of its own.
     X_case : array-like of shape (n_case_voxels, n_channels), optional
-        The whole-case sample: voxels drawn uniformly from each case, whatever
-        their label. Without it, all rows of a case in `X` serve as its
-        whole-case sample.
+        The whole-case sample: voxels drawn uniformly from each case, whatever their label. Without
+        it, all rows of a case in `X` serve as its whole-case sample.
     groups_case : array-like of shape (n_case_voxels,), optional
         The case each row of `X_case` came from. Required with `X_case`, as `groups` is.
     name : str, default=""
@@ -171,7 +169,7 @@ def _row_problems(name: str, rows: NDArray[Any] | None, of: str, X: NDArray[Any]
     if rows is None:
         return []
     if rows.ndim == 0:
-        return [f"{name} must be a list with one value a row of {of}, got {rows!r}"]
+        return [f"{name} must be a list with one value per row of {of}, got {rows!r}"]
     if X.ndim and len(rows) != len(X):
         return [f"{name} has {len(rows)} rows, {of} has {len(X)}"]
     return []

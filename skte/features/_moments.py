@@ -117,7 +117,7 @@ class ClassMoments:
         X, y = np.asarray(X), np.asarray(y)
         if X.ndim != 2 or y.shape != X.shape[:1] or len(X) == 0:
             raise ValueError(
-                f"ClassMoments takes X of shape (n_voxels, n_channels) and one label a voxel; "
+                f"ClassMoments takes X of shape (n_voxels, n_channels) and one label per voxel; "
                 f"got X of shape {X.shape}, y of shape {y.shape}."
             )
         classes, codes = np.unique(y, return_inverse=True)
@@ -199,7 +199,7 @@ class ClassMoments:
 
     @property
     def between(self) -> NDArray[np.float64]:
-        """Scatter of the class means, each counted once a voxel."""
+        """Scatter of the class means, each counted once per voxel."""
         weighted = self.centres * np.sqrt(self.counts)[:, None]
         return np.asarray(weighted.T @ weighted)
 

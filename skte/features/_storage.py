@@ -1,9 +1,9 @@
 """Features of one case as bytes, for files: plain arrays behind a checked header.
 
 Layout: magic, version and length of the header (little-endian), a JSON header, the
-arrays one after the other, and the SHA-256 of all that stands before it. Arrays lie in
+arrays one after the other, and the SHA-256 of all that precedes it. Arrays lie in
 the order in which samples are walked, so the header states types and shapes but no
-offsets, and there is nothing in it that could point elsewhere. Nothing is pickled.
+offsets, and cannot point elsewhere. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from skte.features._case import CaseFeatures, LayerSample
 from skte.features._moments import ClassMoments
+from skte.features._set import CaseFeatures, LayerSample
 
 __all__ = ["pack_case", "unpack_case"]
 
@@ -48,9 +48,8 @@ def pack_case(case: CaseFeatures) -> bytes:
     Parameters
     ----------
     case : CaseFeatures
-        With arrays of booleans, integers or floats. ``info`` may hold numbers, text,
-        None, and lists, tuples and text-keyed dicts of them; numpy's numbers come back
-        as Python's.
+        With arrays of booleans, integers or floats. ``info`` may hold numbers, text, None, and
+        lists, tuples and text-keyed dicts of them; numpy's numbers come back as Python's.
 
     Returns
     -------
@@ -164,7 +163,7 @@ def _arrays(holder: object, axes: Mapping[str, int], where: str) -> Iterator[NDA
 
 
 def _encode(value: Any, where: str) -> Any:
-    """JSON for a value of ``info``; tags tell tuples and dicts from lists and from each other."""
+    """JSON for a value of ``info``; tags distinguish tuples and dicts from lists."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, (bool, int, float, str)):

@@ -102,7 +102,14 @@ def estimate_confidence(
             random_state,
         )
     return _collect(
-        names, scores, usable, law, n_cases, confidence_level, method, estimator.relative_to_bank
+        names,
+        scores,
+        usable,
+        law,
+        n_cases,
+        confidence_level,
+        method,
+        estimator.tags.relative_to_bank,
     )
 
 
@@ -162,7 +169,7 @@ def _law(
     method: str,
     random_state: int,
 ) -> _Law:
-    if estimator.relative_to_bank:
+    if estimator.tags.relative_to_bank:
         if method == "jackknife":  # of the members: an order has no derivative
             shocks = _shocks(n_cases, len(factors), random_state)
             drawn = [_drawn(p, r, shocks, factors) for p, r in zip(parts, resampled, strict=True)]
@@ -176,7 +183,7 @@ def _law(
         errors, pair_errors, deviations = _of_draws(values, n_cases)
         deviations = deviations * factors[: deviations.shape[1]]
         critical = _largest_gaps(deviations, pair_errors)
-        if estimator.corrects_bias:
+        if estimator.tags.corrects_bias:
             shift = scores - np.nanmean(values, axis=1)
             return _Law(scores + shift, errors, pair_errors, values + 2 * shift[:, None], critical)
         return _Law(scores, errors, pair_errors, values, critical)
@@ -187,7 +194,7 @@ def _law(
     deviations = gaps @ _shocks(n_cases, len(factors), random_state) * np.sqrt(share) * factors
     critical = partial(_critical_value, gaps, len(factors), random_state)
     centres = scores
-    if estimator.corrects_bias:
+    if estimator.tags.corrects_bias:
         centres = scores - (n_cases - 1) * (values.mean(axis=1) - scores)
     return _Law(centres, errors, pair_errors, centres[:, None] + deviations, critical)
 

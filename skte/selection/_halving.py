@@ -211,7 +211,7 @@ class HalvingModelBankSelector(DocLinkMixin, BaseEstimator):
         ValueError
             If the estimator's scores are relative to the bank.
         """
-        if self.estimator.relative_to_bank:
+        if self.estimator.tags.relative_to_bank:
             raise ValueError(
                 f"{type(self.estimator).__name__} scores models relative to the bank, which "
                 "changes while models are dropped: race with one estimator."

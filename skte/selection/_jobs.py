@@ -87,7 +87,7 @@ def make_template(
         kept = template.cache
         template.set_params(cache=kept if isinstance(kept, FeatureCache) else FeatureCache(kept))
     # With a cache, a later run may need the head.
-    if template.cache is None and not any(e.needs_source_head for e in estimators.values()):
+    if template.cache is None and not any(e.tags.source_head for e in estimators.values()):
         template.set_params(source_head=False)
     return template
 
@@ -96,7 +96,7 @@ def _check_samples(
     template: SegmentationFeatureExtractor, estimators: Mapping[str, TransferabilityEstimator]
 ) -> None:
     """Refuse before the work what every model would fail of after it."""
-    needing = [one for one in estimators.values() if one.needs_case_sample]
+    needing = [one for one in estimators.values() if one.tags.case_sample]
     if template.samples == "foreground" and needing:
         names = ", ".join(type(one).__name__ for one in needing)
         raise ValueError(

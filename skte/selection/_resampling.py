@@ -76,7 +76,7 @@ def combined_scores(
     ndarray of shape (n_models, n_resamples)
         Higher is better.
     """
-    if not estimator.relative_to_bank:
+    if not estimator.tags.relative_to_bank:
         return np.stack([part["score"] for part in parts])
     n_resamples = len(_first_leaf(parts[0]))
     scores = [

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from skte.estimators import CCFV, GBC, LEEP, RCFV, HScore, LogME, TransRate
-from skte.estimators._gaussian import PAIRWISE_DISTANCES, Gaussians
 from skte.exceptions import UnusableClassWarning
 from skte.features import CaseFeatures, ClassMoments, FeatureBlock, FeatureSet, LayerSample
 
@@ -118,21 +117,23 @@ def test_order_of_cases_and_pickling(estimator):
     assert estimator.score(shuffled) == pytest.approx(estimator.score(features), rel=1e-9)
 
 
-def test_a_single_voxel_is_a_point_mass():
+@pytest.mark.parametrize("distance", ["wasserstein", "kl"])
+def test_a_single_voxel_is_a_point_mass(distance):
     rng = np.random.default_rng(0)
     X = [rng.normal(size=(n, 3)) + 1e3 for n in (1, 40, 1, 2)]
-    parts = [ClassMoments.from_arrays(x, np.full(len(x), 7)) for x in X]
-    fitted = Gaussians.from_moments(parts, 7)
-    assert [len(A) for A in fitted.factors] == [0, 3, 0, 1]
-    pairs = np.stack(np.triu_indices(4, k=1), axis=1)
-    for name in ("wasserstein", "kl"):
-        distance = PAIRWISE_DISTANCES[name]
-        values = distance(fitted, pairs)
-        expected = distance(Gaussians.from_samples(X), pairs)
-        np.testing.assert_allclose(values, expected, rtol=1e-6)
-    points = Gaussians.from_moments([parts[0], parts[2]], 7)
-    values = PAIRWISE_DISTANCES["wasserstein"](points, pairs[:1])
-    assert values[0] == pytest.approx(np.linalg.norm(X[0] - X[2]), rel=1e-9)
+
+    def distances(with_moments):
+        cases = []
+        for i, x in enumerate(X):
+            y = np.full(len(x), 7)
+            moments = ClassMoments.from_arrays(x, y) if with_moments else None
+            cases.append(CaseFeatures(f"case {i}", {"up": LayerSample(x, y, x, moments)}))
+        ccfv = CCFV(normalize=None, distance=distance, feature_variety=False)
+        return ccfv.fit(FeatureSet(cases)).layer_details_[0]["distances"][7]
+
+    np.testing.assert_allclose(distances(True), distances(False), rtol=1e-6)
+    if distance == "wasserstein":
+        assert distances(True)[0, 2] == pytest.approx(np.linalg.norm(X[0] - X[2]), rel=1e-9)
 
 
 def test_a_class_in_one_case_is_left_out():

@@ -90,3 +90,8 @@ def test_distances_are_a_symmetric_matrix():
         np.testing.assert_array_equal(D, D.T)
         assert (np.diag(D) == 0).all()
         assert (D[~np.eye(4, dtype=bool)] > 0).all()
+
+
+def test_one_class_names_the_remedy():
+    with pytest.raises(ValueError, match=r"one class only.*3.*Sample another class"):
+        GBC().fit(np.eye(4), [3, 3, 3, 3])

@@ -9,7 +9,6 @@ import pytest
 from sklearn.decomposition import PCA
 
 from skte.estimators import NLEEP, nleep_score
-from skte.estimators._principal import principal_coordinates
 from skte.exceptions import SaturatedScoreWarning
 from tests.estimator_problems import Problem, make_problem
 
@@ -117,10 +116,11 @@ def test_healthy_features_leak_no_warning_of_convergence():
 
 @pytest.mark.parametrize("n_channels", [5, 150])
 def test_principal_coordinates_are_those_of_pca(n_channels):
-    X = make_problem(n_channels=n_channels).X
-    T = principal_coordinates(X, 0.8)
-    expected = PCA(0.8, svd_solver="full").fit_transform(X / np.sqrt(X.var(axis=0).sum()))
-    assert T.shape == expected.shape
-    np.testing.assert_allclose(np.abs(T), np.abs(expected), atol=1e-9)
-    assert ((T**3).sum(axis=0) >= 0).all()
-    assert (principal_coordinates(X, 1.0) ** 2).sum() == pytest.approx(len(X), rel=1e-9)
+    problem = make_problem(n_channels=n_channels, separation=0.2)
+    T = PCA(0.6, svd_solver="full").fit_transform(problem.X)
+    settings = {"n_components_per_class": 2, "covariance": "diag"}
+    expected = nleep_score(T, problem.y, variance=1.0, **settings)
+    score = nleep_score(problem.X, problem.y, variance=0.6, **settings)
+    assert score == pytest.approx(expected, rel=1e-5)
+    whole = nleep_score(problem.X, problem.y, variance=1.0, **settings)
+    assert score != pytest.approx(whole, rel=1e-2)

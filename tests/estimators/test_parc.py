@@ -115,6 +115,20 @@ def test_subsample_is_used_beyond_max_samples_alone():
     assert permuted.score(PARC(max_samples=200)) == pytest.approx(part, rel=1e-9)
 
 
+def test_every_class_keeps_a_row():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(500, 4)), rng.choice(3, size=500, p=[0.9, 0.08, 0.02])
+    assert np.isfinite(PARC(max_samples=2).score(X, y))
+
+
+def test_subsample_is_drawn_by_the_seed_and_not_by_size():
+    """The mean of many draws is near the score of all: not the smallest rows of each class."""
+    problem = make_problem(n_rows=20)
+    draws = [PARC(max_samples=60, random_state=s).score(problem.X, problem.y) for s in range(100)]
+    assert len(set(draws)) == 100
+    assert np.mean(draws) == pytest.approx(parc_score(problem.X, problem.y), abs=0.02)
+
+
 def test_noise_scores_around_zero():
     rng = np.random.default_rng(0)
     assert abs(parc_score(rng.normal(size=(600, 8)), rng.integers(0, 3, 600))) < 0.01

@@ -25,7 +25,6 @@ from skte.estimators import (
     TransferabilityEstimator,
     TransRate,
 )
-from skte.estimators import _resample_moments as moments_module
 from skte.features import CaseFeatures, ClassMoments, FeatureSet, LayerSample
 from tests.estimator_problems import VARIANTS, as_feature_set, make_problem
 
@@ -163,13 +162,12 @@ class TestNeighbors:
     def test_rows_with_few_kept_neighbours_are_searched_again(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from skte.estimators import _resample_neighbors
-
         features = problem_set(KNN(), n_rows=6)
         knn = KNN(n_neighbors=2).fit(features)
         expected = knn.resample_cases(features, LEAVE_ONE_OUT)["score"]
-        monkeypatch.setattr(_resample_neighbors, "_KEPT", 3)
-        monkeypatch.setattr(_resample_neighbors, "max", lambda *sizes: min(sizes), raising=False)
+        # So few that rows must be searched again: no sample of a test's size does.
+        monkeypatch.setattr("skte.estimators._knn._KEPT", 3)
+        monkeypatch.setattr("skte.estimators._knn.max", lambda *sizes: min(sizes), raising=False)
         np.testing.assert_allclose(
             knn.resample_cases(features, LEAVE_ONE_OUT)["score"], expected, rtol=1e-12
         )
@@ -205,14 +203,13 @@ def test_mixtures_start_from_that_of_all_cases() -> None:
 def test_what_does_not_fit_into_memory_is_refitted(
     estimator: TransferabilityEstimator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from skte.estimators import _rankme
-
     features = problem_set(estimator)
     estimator.fit(features)
     expected = estimator.resample_cases(features, LEAVE_ONE_OUT)["score"]
-    monkeypatch.setattr(moments_module, "_MOST_BYTES", 0)
-    monkeypatch.setattr(_rankme, "_MOST_BYTES", 0)
-    monkeypatch.setattr(moments_module, "_stack", None)
+    # A bound that only samples far larger than a test's reach.
+    monkeypatch.setattr("skte.estimators._resampling._MOST_BYTES", 0)
+    monkeypatch.setattr("skte.estimators._rankme._MOST_BYTES", 0)
+    monkeypatch.setattr("skte.estimators._resampling._stack", None)
     refitted = estimator.resample_cases(features, LEAVE_ONE_OUT)["score"]
     np.testing.assert_allclose(refitted, expected, rtol=1e-7)
 
@@ -222,7 +219,7 @@ def test_chunks_of_resamples_change_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     logme = LogME().fit(features)
     weights = np.random.default_rng(0).multinomial(N_CASES, [1 / N_CASES] * N_CASES, 7)
     expected = logme.resample_cases(features, weights)["score"]
-    monkeypatch.setattr(moments_module, "_CHUNK_BYTES", 1)
+    monkeypatch.setattr("skte.estimators._resampling._CHUNK_BYTES", 1)
     np.testing.assert_allclose(
         logme.resample_cases(features, weights)["score"], expected, rtol=1e-12
     )

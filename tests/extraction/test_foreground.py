@@ -120,10 +120,10 @@ def test_every_estimator_scores_it_or_says_what_it_lacks(cases):
     features = extractor.fit_transform(cases)
     able = [CCFV(feature_variety=False), GBC(), HScore(), KNN(), LEEP(), LogME(), NCE()]
     for estimator in [*able, NLEEP(), PARC(), SFDA(), TransRate()]:
-        assert not estimator.needs_case_sample
+        assert not estimator.tags.case_sample
         assert np.isfinite(estimator.fit(features).score_), estimator
     for estimator in (CCFV(), CCFV(class_consistency=False), RankMe(), RCFV()):
-        assert estimator.needs_case_sample
+        assert estimator.tags.case_sample
         with pytest.raises(ValueError, match=r"whole-case sample is empty.*samples='all'"):
             estimator.fit(features)
 

@@ -104,9 +104,9 @@ def test_blocks_compute_them_once():
 
 def test_bad_input_is_refused():
     X, y = problem()
-    with pytest.raises(ValueError, match="one label a voxel"):
+    with pytest.raises(ValueError, match="one label per voxel"):
         ClassMoments.from_arrays(X, y[:-1])
-    with pytest.raises(ValueError, match="one label a voxel"):
+    with pytest.raises(ValueError, match="one label per voxel"):
         ClassMoments.from_arrays(X[:0], y[:0])
     X[3, 1] = np.nan
     with pytest.raises(ValueError, match=r"layer 'up'.*NaN"):

@@ -60,14 +60,14 @@ def attempt_arrays(rng, folder, sound):
         warnings.simplefilter("ignore")
         try:
             fitted = estimator.fit(X, y, groups=groups)
-            score = None if estimator.relative_to_bank else fitted.score()
+            score = None if estimator.tags.relative_to_bank else fitted.score()
         except (SkteError, ValueError, TypeError) as error:
             require(len(str(error)) > 15, f"an error that says nothing: {error!r}")
             require(
                 not re.match(r"array must not contain|SVD did|operands", str(error)), str(error)
             )
             return "named error"
-    if estimator.relative_to_bank:
+    if estimator.tags.relative_to_bank:
         return "result"
     require(isinstance(score, float), f"{score!r} is no number")
     require(score == score and score != np.inf, f"{type(estimator).__name__} scores {score}")

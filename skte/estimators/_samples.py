@@ -1,4 +1,4 @@
-"""Features and scores that say nothing: constant, vanishing, at the end of a range."""
+"""What estimators share: class indices, scaling, subsamples, warnings of degenerate samples."""
 
 from __future__ import annotations
 
@@ -8,17 +8,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skte.estimators._scaling import centred
 from skte.exceptions import CollapsedFeaturesWarning, SaturatedScoreWarning
 from skte.features import ClassMoments, FeatureBlock
 
 __all__ = [
+    "Array",
+    "Ints",
+    "as_plain",
+    "canonical_subsample",
+    "centred",
+    "encode_labels",
     "label_entropy",
+    "unit_length",
+    "unit_range",
     "warn_at_floor",
     "warn_if_constant",
     "warn_if_subnormal",
     "warn_outside_spread",
 ]
+
+Array = NDArray[np.float64]
+Ints = NDArray[np.intp]
 
 # A score this close to its floor, relative to it, says nothing about the model.
 _AT_FLOOR = 0.002
@@ -26,41 +36,85 @@ _AT_FLOOR = 0.002
 _ROUNDING = 4.0 * float(np.finfo(np.float64).eps)
 
 
+def as_plain(label: Any) -> Any:
+    """Return a label or case as Python's own type; in object arrays they are that already."""
+    return label.item() if isinstance(label, np.generic) else label
+
+
+def encode_labels(y: NDArray[np.generic]) -> tuple[NDArray[np.generic], Ints]:
+    """Return the distinct labels, sorted, and the index of each row's label."""
+    classes, codes = np.unique(y, return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError(
+            f"The labels hold one class only ({classes[0]!r}); this score compares "
+            "classes and needs at least two. Sample another class, such as background "
+            "(samples='all' of the extractor)."
+        )
+    return classes, codes
+
+
+def unit_range(X: NDArray[np.floating]) -> tuple[Array, int]:
+    """Return ``X * 2.0**-exponent``, its largest absolute value in [0.5, 1), and the exponent."""
+    # A power of two rounds nothing, so features of any size can be squared and summed.
+    largest = max(float(X.max(initial=0.0)), -float(X.min(initial=0.0)))
+    exponent = int(np.frexp(largest)[1])
+    return np.ldexp(np.asarray(X, dtype=np.float64), -exponent), exponent
+
+
+def centred(X: NDArray[np.floating]) -> tuple[Array, int]:
+    """Centre the columns that vary, scaled by ``2.0**-exponent``; return them and the exponent."""
+    # The computed mean of a constant column is off by rounding: a spurious spread.
+    Z, exponent = unit_range(X[:, X.min(axis=0) < X.max(axis=0)])
+    Z -= Z.mean(axis=0)
+    Z -= Z.mean(axis=0)  # removes what rounding left of a mean far from zero
+    return Z, exponent
+
+
+def unit_length(X: NDArray[np.floating]) -> Array:
+    """Scale every row to length one; a zero row stays zero."""
+    largest = np.abs(X).max(axis=1, keepdims=True)
+    X = X / np.where(largest > 0, largest, 1.0)  # squares cannot overflow now
+    norms = np.sqrt(np.einsum("ij,ij->i", X, X))[:, None]
+    return X / np.where(norms > 0, norms, 1.0)
+
+
+def canonical_subsample(
+    X: NDArray[np.floating], strata: NDArray[np.generic], *, max_samples: int, random_state: int
+) -> Ints:
+    """Return indices of about `max_samples` rows, in proportion by stratum, drawn by content."""
+    # The order of rows, channels and strata decides nothing, nor does the features' scale.
+    # Two models share no rows by this: their features, and so the order by content, differ.
+    n = len(X)
+    if n <= max_samples:
+        return np.arange(n)
+    _, codes = np.unique(strata, return_inverse=True)
+    chosen = []
+    for k in range(codes.max() + 1):
+        rows = np.flatnonzero(codes == k)
+        size = max(1, max_samples * len(rows) // n)
+        # Sorted within the row, channels in any order give the same key.
+        keys = np.sort(X[rows], axis=1)
+        rows = rows[np.lexsort(keys.T[::-1])]
+        # One seed for all strata: the names decide nothing, and neither does their order.
+        rng = np.random.default_rng(random_state)
+        chosen.append(rows[rng.permutation(len(rows))[:size]])
+    return np.sort(np.concatenate(chosen))
+
+
 def label_entropy(y: NDArray[np.generic]) -> float:
-    """Entropy of the labels' shares, in nats.
-
-    Parameters
-    ----------
-    y : ndarray of shape (n_voxels,)
-        Labels of any kind.
-
-    Returns
-    -------
-    float
-        ``H(y)``, at least 0.
-    """
+    """Entropy of the labels' shares, in nats."""
     _, counts = np.unique(y, return_counts=True)
     share = counts / len(y)
     return -float(share @ np.log(share))
 
 
 def warn_at_floor(name: str, score: float, block: FeatureBlock) -> None:
-    """Warn when a mean log likelihood is no better than that of the labels' shares.
-
-    Parameters
-    ----------
-    name : str
-        The estimator.
-    score : float
-        Its score in nats.
-    block : FeatureBlock
-        Where it comes from.
-    """
+    """Warn when a mean log likelihood is no better than that of the labels' shares."""
     entropy = label_entropy(block.y)
     if score < -(1 - _AT_FLOOR) * entropy:
         warnings.warn(
-            f"{block.label}: {name} is {score:.4g}, its floor -H(y) = {-entropy:.4g}: it tells "
-            "nothing about the target classes, and models there cannot be told apart. Do not "
+            f"{block.label}: {name} is {score:.4g}, its floor -H(y) = {-entropy:.4g}: it says "
+            "nothing about the target classes, and cannot separate models there. Do not "
             "rank by it.",
             SaturatedScoreWarning,
             stacklevel=2,
@@ -102,10 +156,7 @@ def warn_if_subnormal(X: NDArray[Any], label: str) -> None:
 def warn_outside_spread(
     name: str, block: FeatureBlock | ClassMoments, bounds: tuple[float, float]
 ) -> None:
-    """Warn when features vary too little or too much for a score's own constants.
-
-    `bounds` are of the mean squared distance from the mean.
-    """
+    """Warn when the mean squared distance from the mean lies outside `bounds`."""
     low, high = bounds
     if low <= 0.0 and np.isinf(high):
         return
@@ -130,7 +181,7 @@ def warn_outside_spread(
     )
 
 
-def _varies_by_rounding(X: NDArray[np.float64]) -> bool:
+def _varies_by_rounding(X: Array) -> bool:
     """Whether all rows are alike; most blocks show in two rows that they are not."""
     with np.errstate(over="ignore"):  # an overflow is no rounding
         if (np.abs(X[0] - X[-1]) > _ROUNDING * np.abs(X[0])).any():
