@@ -1,26 +1,217 @@
-"""One case in memory, checked."""
+"""Cases: subjects, the list of them, their checks, and one case in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, SupportsIndex, overload
 
 import numpy as np
 import torch
 import torchio as tio
 from numpy.typing import NDArray
 
-from skte.datasets._checks import structure_problems
-from skte.datasets._geometry import geometry_flaws, reorient, turn_between
-from skte.datasets._label_names import parse_label_names
-from skte.datasets._problem import Flaw, case_problems, raise_problems
-from skte.datasets._read import ImageHeader, memory_flaws, read_array, read_headers
-from skte.datasets._subject import split_images, subject_case_id
-from skte.datasets._values import image_flaws, label_flaws
+from skte._table import format_html_table
+from skte._text import name_problem
+from skte.datasets._image_file import image_stem, named_roots
+from skte.datasets._labels import label_members, names_of, parse_label_names, split_images
+from skte.datasets._problem import (
+    Flaw,
+    Problem,
+    case_problems,
+    few,
+    image_flaws,
+    label_flaws,
+    raise_problems,
+)
+from skte.datasets._read import (
+    ImageHeader,
+    geometry_flaws,
+    memory_flaws,
+    read_array,
+    read_headers,
+    reorient,
+    turn_between,
+)
 from skte.exceptions import DatasetError
 
-__all__ = ["Case", "read_case"]
+__all__ = [
+    "Case",
+    "CaseList",
+    "copy_subject",
+    "find_problems",
+    "make_subject",
+    "read_case",
+    "repeated_ids",
+    "structure_problems",
+    "subject_case_id",
+]
+
+_ID_KEYS = ("case_id", "id", "name", "subject_id")
+
+
+def make_subject(
+    case_id: str,
+    images: Sequence[Path],
+    label: Path,
+    *,
+    roots: Sequence[Path],
+    ignore_label: int | None = None,
+    members: Mapping[str, Sequence[int]] | None = None,
+) -> Any:
+    """Return a lazy subject of files: one image (channels in order) and its label.
+
+    `members` holds the ids that each name stands for: one, or several for a region. Files,
+    and those that they name, are read only within the `roots`.
+    """
+    members = members or {}
+    files = [path.absolute() for path in images]
+    return tio.Subject(
+        image=tio.ScalarImage(files[0] if len(files) == 1 else files, roots=roots),
+        label=tio.LabelMap(label.absolute(), roots=roots),
+        case_id=case_id,
+        ignore_label=ignore_label,
+        label_names=names_of(members),
+        label_ids={name: tuple(ids) for name, ids in members.items()},
+    )
+
+
+def copy_subject(
+    subject: Any, case_id: str, extra_roots: Sequence[str | os.PathLike[str]] = ()
+) -> Any:
+    """Return a subject of its own, with images of its own that share tensors.
+
+    ``copy.copy`` of a subject shares the image objects, so that loading the copy would
+    leave the volume on the caller's subject. What a header names may lie in `extra_roots`.
+    """
+    items = {
+        k: _copy_image(v, extra_roots) if isinstance(v, tio.Image) else v
+        for k, v in subject.items()
+    }
+    items["case_id"] = case_id
+    items.setdefault("ignore_label", None)
+    names = items.get("label_names")
+    members = label_members(names)[0] if isinstance(names, Mapping) else {}
+    items.setdefault("label_ids", {name: tuple(ids) for name, ids in members.items()})
+    items["label_names"], _ = parse_label_names(names)
+    result = tio.Subject(items)
+    result.applied_transforms = list(subject.applied_transforms)
+    return result
+
+
+def _copy_image(image: Any, extra_roots: Sequence[str | os.PathLike[str]]) -> Any:
+    """Return a copy whose files stay the same when the current folder changes."""
+    image = copy.copy(image)
+    if not image.path:
+        return image
+    paths = image.path if isinstance(image.path, list) else [image.path]
+    paths = [path.absolute() for path in paths]
+    image.path = paths if isinstance(image.path, list) else paths[0]
+    if extra_roots:
+        own = image.get("roots") or [root for path in paths for root in named_roots(path)]
+        image["roots"] = (*own, *(Path(root).expanduser().absolute() for root in extra_roots))
+    return image
+
+
+def subject_case_id(subject: Any, index: int = 0) -> str:
+    """Name of a case: stated, or its image's file stem, or a digest of its content.
+
+    A digest, not the position: the sampled voxels depend on the id, and a case must
+    stay itself in a shuffled or sliced list. The position is left for what is neither
+    in memory nor in a file of its own.
+    """
+    for key in _ID_KEYS:
+        if subject.get(key) is not None:
+            return str(subject[key])
+    for image in split_images(subject)[0].values():
+        path = image.path[0] if isinstance(image.path, list) else image.path
+        if path:
+            return (image_stem(path) or path.name).removesuffix("_0000")
+    digest = hashlib.sha256()
+    for image in subject.get_images(intensity_only=False):
+        if tio.DATA not in image:
+            return f"case_{index:03d}"
+        digest.update(image.data.detach().cpu().contiguous().numpy().tobytes())
+    return f"case_{digest.hexdigest()[:8]}"
+
+
+def find_problems(subjects: Iterable[Any]) -> list[Problem]:
+    """Find the problems of all cases in file headers."""
+    subjects = list(subjects)
+    if not subjects:
+        return [Problem(None, "The dataset holds no case", "give at least two")]
+    ids = [subject_case_id(subject, i) for i, subject in enumerate(subjects)]
+    problems = repeated_ids(ids)
+    n_channels: dict[int, list[str]] = {}
+    for case_id, subject in zip(ids, subjects, strict=True):
+        found, channels = _case_header_problems(case_id, subject)
+        problems += found
+        if channels:
+            n_channels.setdefault(channels, []).append(case_id)
+    if len(n_channels) > 1:
+        counts = "; ".join(f"{n} in {few(cases)}" for n, cases in sorted(n_channels.items()))
+        what = f"The cases differ in their number of channels ({counts})"
+        problems.append(Problem(None, what, "give every case the same channels"))
+    return problems
+
+
+def repeated_ids(ids: Iterable[str]) -> list[Problem]:
+    """Problems of case ids that occur more than once."""
+    return [
+        Problem(None, f"Case id {case_id!r} is used by {n} cases", "give every case one of its own")
+        for case_id, n in Counter(ids).items()
+        if n > 1
+    ]
+
+
+def structure_problems(case_id: str, subject: Any) -> list[Problem]:
+    """Problems of what a subject holds, nothing of it read."""
+    images, labels = split_images(subject)
+    flaws: list[Flaw] = []
+    if problem := name_problem(case_id):
+        flaws.append((f"its name {problem}", "rename it, or its files"))
+    if not labels:
+        flaws.append(("it has no label", "add a LabelMap"))
+    if len(labels) > 1:
+        flaws.append((f"it has {len(labels)} label maps ({few(labels)})", "keep one"))
+    for name, image in labels.items():
+        if isinstance(image.path, list) and len(image.path) > 1:
+            flaws.append((f"label {name!r} has {len(image.path)} files", "merge them into one"))
+    if not images:
+        flaws.append(("it has no image", "add a ScalarImage"))
+    ignore = subject.get("ignore_label")
+    if ignore is not None and not (
+        isinstance(ignore, (int, np.integer)) and not isinstance(ignore, bool)
+    ):
+        what = f"ignore_label must be an integer or None, got {ignore!r}"
+        flaws.append((what, "give the id to leave out"))
+    flaws += parse_label_names(subject.get("label_names"))[1]
+    return case_problems(case_id, flaws)
+
+
+def _case_header_problems(case_id: str, subject: Any) -> tuple[list[Problem], int]:
+    """Problems of one case, and its number of channels (0 where that cannot be told)."""
+    images, labels = split_images(subject)
+    headers: list[ImageHeader] = []
+    flaws: list[Flaw] = []
+    for name, image in images.items():
+        found, broken = read_headers(image, name)
+        headers += found
+        flaws += broken
+    label = None
+    for name, image in list(labels.items())[:1]:
+        found, broken = read_headers(image, name)
+        flaws += broken
+        label = found[0] if found else None
+    unreadable = bool(flaws)
+    flaws += geometry_flaws(headers, label) + memory_flaws(headers, label)
+    problems = structure_problems(case_id, subject) + case_problems(case_id, flaws)
+    return problems, 0 if unreadable else sum(h.shape[0] for h in headers)
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,3 +380,97 @@ def _stack(arrays: Sequence[NDArray[Any]], headers: Sequence[ImageHeader]) -> ND
 def _own(array: NDArray[Any], dtype: Any) -> NDArray[Any]:
     """Return a contiguous copy in native byte order, sharing nothing with the caller."""
     return np.array(array, dtype=dtype, order="C")
+
+
+_SHOWN_CASES = 20  # the header of each is read
+
+
+class CaseList(list[Any]):
+    """The cases of a dataset: a list of subjects that a notebook shows as a table.
+
+    It is a list in every other way. A slice is a list of cases too; adding, sorting and
+    the like are those of lists.
+
+    Parameters
+    ----------
+    subjects : iterable of Subject, default=()
+        The cases.
+
+    Examples
+    --------
+    >>> from skte.datasets import make_phantoms
+    >>> cases = make_phantoms(4, size=(16, 16, 16))
+    >>> cases
+    CaseList(4 cases: ellipsoids_000, ellipsoids_001, ellipsoids_002, ellipsoids_003)
+    >>> cases[:2]
+    CaseList(2 cases: ellipsoids_000, ellipsoids_001)
+    """
+
+    def __init__(self, subjects: Iterable[Any] = ()) -> None:
+        super().__init__(subjects)
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Any: ...
+    @overload
+    def __getitem__(self, index: slice) -> CaseList: ...
+    def __getitem__(self, index: SupportsIndex | slice) -> Any:
+        found = super().__getitem__(index)
+        return CaseList(found) if isinstance(index, slice) else found
+
+    def __repr__(self) -> str:
+        names = few(subject_case_id(subject, i) for i, subject in enumerate(self))
+        return f"{type(self).__name__}({_count(len(self))}{': ' if self else ''}{names})"
+
+    def _repr_html_(self) -> str:
+        rows = [_row(subject_case_id(case, i), case) for i, case in enumerate(self[:_SHOWN_CASES])]
+        caption = _count(len(self))
+        if classes := _classes(self):
+            caption += f"; classes {classes}"
+        if (more := len(self) - len(rows)) > 0:
+            caption += f"; the first {len(rows)}, {more} more are not shown"
+        header = ["case", "channels", "size", "spacing (mm)", "image", "label"]
+        return format_html_table(header, rows, caption=caption)
+
+
+def _count(n: int) -> str:
+    return f"{n} case" if n == 1 else f"{n} cases"
+
+
+def _row(case_id: str, subject: Any) -> list[object]:
+    """Tell what headers tell; a file that cannot be read must not spoil the table."""
+    images, labels = split_images(subject)
+    headers, flaws = [], []
+    for name, image in images.items():
+        found, broken = read_headers(image, name)
+        headers += found
+        flaws += broken
+    files = [_files(images), _files(labels)]
+    if flaws or not headers:
+        return [case_id, "", "cannot be read" if flaws else "", "", *files]
+    first = headers[0]
+    spacing = (first.affines[0][:3, :3] ** 2).sum(axis=0) ** 0.5
+    return [
+        case_id,
+        sum(header.shape[0] for header in headers),
+        " x ".join(map(str, first.shape[1:])),
+        " x ".join(f"{edge:.4g}" for edge in spacing),
+        *files,
+    ]
+
+
+def _files(images: dict[str, Any]) -> str:
+    paths: list[Path | None] = []
+    for image in images.values():
+        paths += image.path if isinstance(image.path, list) else [image.path]
+    return ", ".join("in memory" if path is None else path.name for path in paths)
+
+
+def _classes(subjects: Iterable[Any]) -> str:
+    names: dict[int, str] = {}
+    ignored: dict[int, None] = {}
+    for subject in subjects:
+        names |= subject.get("label_names") or {}
+        if (ignore := subject.get("ignore_label")) is not None:
+            ignored[ignore] = None
+    texts = [f"{k} {name}" for k, name in sorted(names.items()) if k not in ignored]
+    return ", ".join([*texts, *(f"{k} (ignored)" for k in ignored)])

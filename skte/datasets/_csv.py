@@ -8,13 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from skte.datasets._case_list import CaseList
-from skte.datasets._checks import repeated_ids
-from skte.datasets._description import ExtraRoots, data_roots
-from skte.datasets._filenames import image_stem, is_file
-from skte.datasets._image_file import file_flaw
+from skte.datasets._case import CaseList, make_subject, repeated_ids
+from skte.datasets._folder import ExtraRoots, data_roots
+from skte.datasets._image_file import file_flaw, image_stem
 from skte.datasets._problem import Problem, case_problems, raise_problems
-from skte.datasets._subject import make_subject
 from skte.exceptions import DatasetError
 
 __all__ = ["CSV_ENDINGS", "load_csv"]
@@ -111,7 +108,7 @@ def load_csv(
 
 def _read_table(file: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     """Columns, and rows with the numbers of their lines."""
-    if not is_file(file):
+    if not os.path.isfile(file):
         raise DatasetError(f"The table {file} does not exist: check the path.")
     if file.stat().st_size > _MOST_BYTES:
         raise DatasetError(f"{file} is too large for a table of paths: give one with fewer rows.")

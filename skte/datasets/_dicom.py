@@ -7,14 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from skte.datasets._case_list import CaseList
-from skte.datasets._description import ExtraRoots, check_folder, data_roots
-from skte.datasets._dicom_file import is_dicom
-from skte.datasets._dicom_series import is_series, list_series
-from skte.datasets._filenames import list_images
-from skte.datasets._image_file import file_flaw
+from skte.datasets._case import CaseList, make_subject
+from skte.datasets._dicom_file import is_dicom, is_series, list_series
+from skte.datasets._folder import ExtraRoots, check_folder, data_roots
+from skte.datasets._image_file import file_flaw, list_images
 from skte.datasets._problem import Flaw, Problem, case_problems, raise_problems
-from skte.datasets._subject import make_subject
 
 __all__ = ["is_dicom_dataset", "load_dicom"]
 

@@ -1,4 +1,4 @@
-"""Image files that may be read, judged by their first bytes and by the folders they lead to.
+"""Image files: which may be read, and by which reader.
 
 Readers of images believe what a file says. Which reader a file gets is therefore chosen here,
 by name and content, and what would harm that reader is refused before it sees the file: nested
@@ -19,10 +19,58 @@ from typing import BinaryIO
 
 from skte._files import outside_problem
 from skte.datasets._dicom_file import read_dicom
-from skte.datasets._filenames import is_folder
 from skte.datasets._problem import Flaw
 
-__all__ = ["ImageFile", "ImageFileError", "examine_image", "file_flaw", "named_roots"]
+__all__ = [
+    "IMAGE_ENDINGS",
+    "ImageFile",
+    "ImageFileError",
+    "examine_image",
+    "file_flaw",
+    "image_stem",
+    "list_images",
+    "named_roots",
+]
+
+# What SimpleITK and nibabel read from one file; longer endings first.
+IMAGE_ENDINGS = (
+    ".nii.gz",
+    ".nii",
+    ".mgz",
+    ".mha",
+    ".mhd",
+    ".nrrd",
+    ".bmp",
+    ".jpeg",
+    ".jpg",
+    ".png",
+    ".tiff",
+    ".tif",
+)
+
+
+def image_stem(path: Path, endings: Iterable[str] = IMAGE_ENDINGS) -> str | None:
+    """File name without its image ending; None where it is no image."""
+    for ending in endings:
+        if path.name.lower().endswith(ending.lower()) and len(path.name) > len(ending):
+            return path.name[: -len(ending)]
+    return None
+
+
+def list_images(folder: Path, endings: Iterable[str] = IMAGE_ENDINGS) -> list[tuple[str, Path]]:
+    """Stem and path of every image in a folder, sorted by name; hidden files left out.
+
+    Links to nothing, pipes and folders that are called like images are among them: their
+    cases must be named, not vanish.
+    """
+    found = []
+    for path in sorted(folder.iterdir()):
+        stem = image_stem(path, endings)
+        # Hidden files include the "._x.nii.gz" that macOS leaves in archives.
+        if stem is not None and not path.name.startswith("."):
+            found.append((stem, path))
+    return found
+
 
 _REPLACE = "get it again or leave the case out"
 _MOST_HEADER = 2**20  # bytes of the text headers of MetaImage and NRRD
@@ -156,7 +204,7 @@ def file_flaw(
         return f"{called} has a name that no file can have", "correct its path"
     if leads := outside_problem(path, roots):
         return f"{called} {leads}", "or put the file inside"
-    if folders and is_folder(path):
+    if folders and os.path.isdir(path):
         return None
     if wrong := _no_file(path):
         return f"{called} {wrong[0]}", wrong[1]

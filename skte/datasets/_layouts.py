@@ -1,23 +1,35 @@
-"""Which layout a path has, and its loader."""
+"""Layouts of datasets on disk, and the one door for every form of a dataset."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+import torchio as tio
+from numpy.typing import NDArray
 
 from skte.datasets._bids import is_bids, load_bids
+from skte.datasets._case import (
+    CaseList,
+    copy_subject,
+    repeated_ids,
+    structure_problems,
+    subject_case_id,
+)
 from skte.datasets._csv import CSV_ENDINGS, load_csv
-from skte.datasets._description import ExtraRoots, check_folder, data_roots, read_description
 from skte.datasets._dicom import is_dicom_dataset, load_dicom
-from skte.datasets._filenames import is_file, is_folder
-from skte.datasets._folder import load_folder
-from skte.datasets._msd import load_msd
+from skte.datasets._folder import ExtraRoots, check_folder, data_roots, load_folder
+from skte.datasets._labels import Labels, relabel_subjects
+from skte.datasets._msd import load_msd, read_description
 from skte.datasets._nnunet import load_nnunet_raw
+from skte.datasets._problem import Problem, raise_problems
 from skte.exceptions import DatasetError
 
-__all__ = ["LAYOUTS", "load_path"]
+__all__ = ["DatasetLike", "as_subjects", "load_dataset"]
 
 #: Names of the layouts, and what they look like.
 LAYOUTS = {
@@ -64,7 +76,7 @@ def load_path(
 
 
 def _find_layout(path: str | os.PathLike[str], extra_roots: ExtraRoots) -> str:
-    if Path(path).suffix.lower() in CSV_ENDINGS and not is_folder(Path(path)):
+    if Path(path).suffix.lower() in CSV_ENDINGS and not os.path.isdir(path):
         return "csv"
     folder = check_folder(path)
     found = []
@@ -114,11 +126,230 @@ def _lists_channels(folder: Path, training: object) -> bool:
     """Whether images are listed as in nnU-Net v1: without the ``_0000`` of their files."""
     first = training[0] if isinstance(training, list) and training else None
     text = first.get("image") if isinstance(first, dict) else None
-    if not isinstance(text, str) or not Path(text).name or is_file(folder / text):
+    if not isinstance(text, str) or not Path(text).name or os.path.isfile(folder / text):
         return False
     name = Path(text).name
-    return is_file((folder / text).with_name(name.replace(".", "_0000.", 1)))
+    return os.path.isfile((folder / text).with_name(name.replace(".", "_0000.", 1)))
 
 
 def _known() -> str:
     return "Known layouts are:\n- " + "\n- ".join(f"{k}: {v}" for k, v in LAYOUTS.items())
+
+
+def subject_from_dict(item: Any) -> Any:
+    """Return the subject of an entry of a MONAI data list."""
+    if not isinstance(item, Mapping):
+        raise DatasetError(
+            "a case is a torchio Subject or a dict with 'image' and 'label', got "
+            f"{type(item).__name__}"
+        )
+    if odd := [key for key in item if not isinstance(key, str)]:
+        raise DatasetError(f"keys of a case must be text, got {', '.join(map(repr, odd))}")
+    missing = [key for key in ("image", "label") if item.get(key) is None]
+    if missing:
+        raise DatasetError(f"key {' and '.join(map(repr, missing))} missing")
+    affine = item.get("affine")
+    label = _as_image(tio.LabelMap, item["label"], affine)
+    flat_label = getattr(item["label"], "ndim", 0) == 2
+    image = _as_image(tio.ScalarImage, item["image"], affine, channels_first_2d=flat_label)
+    rest = {k: v for k, v in item.items() if k not in ("image", "label", "affine")}
+    return tio.Subject(image=image, label=label, **rest)
+
+
+def _as_image(kind: Any, value: Any, affine: Any, *, channels_first_2d: bool = False) -> Any:
+    if isinstance(value, tio.Image):
+        return value if isinstance(value, kind) else kind(tensor=value.data, affine=value.affine)
+    if isinstance(value, (str, os.PathLike)):
+        return kind(value)
+    if isinstance(value, (list, tuple)) and value and isinstance(value[0], (str, os.PathLike)):
+        return kind(list(value) if len(value) > 1 else value[0])
+    # MONAI's MetaTensor knows its affine.
+    affine = getattr(value, "affine", None) if affine is None else affine
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().numpy()
+    array = _four_axes(np.asarray(value), channels_first_2d)
+    affine = None if affine is None else np.asarray(affine, dtype=np.float64)
+    return kind(tensor=torch.from_numpy(array), affine=affine)
+
+
+def _four_axes(array: NDArray[Any], channels_first_2d: bool) -> NDArray[Any]:
+    """(channels, x, y, z) in a type torch has, without changing the caller's array."""
+    if array.ndim == 2:
+        array = array[None, :, :, None]
+    elif array.ndim == 3:
+        array = array[..., None] if channels_first_2d else array[None]
+    if array.ndim != 4:
+        raise DatasetError(f"an array of shape {array.shape} is neither 2-D nor 3-D")
+    if array.dtype.kind not in "iufbc":
+        raise DatasetError(f"an array of type {array.dtype} holds no numbers")
+    return np.array(array, dtype=_torch_type(array), order="C")
+
+
+def _torch_type(array: NDArray[Any]) -> np.dtype[Any]:
+    """Return the nearest type that torch has: native byte order, at most 64 bits a number."""
+    kind, size = array.dtype.kind, array.dtype.itemsize
+    if kind == "u":
+        # Beyond int64 as floats, so that they stay large instead of turning negative.
+        beyond = size == 8 and array.size and int(array.max()) >= 2**63
+        return np.dtype(np.float64 if beyond else np.int64)
+    if kind == "f" and size > 8:
+        return np.dtype(np.float64)
+    if kind == "c" and size > 16:
+        return np.dtype(np.complex128)
+    return array.dtype.newbyteorder("=")
+
+
+#: Type of what is taken as a dataset: a path, a `SubjectsDataset`, subjects or dicts (mappings
+#: both); see `load_dataset`.
+DatasetLike: TypeAlias = (
+    str | os.PathLike[str] | Iterable[Mapping[str, Any]] | torch.utils.data.Dataset[Any]
+)
+
+
+def load_dataset(
+    dataset: DatasetLike,
+    *,
+    labels: Labels | None = None,
+    channels: Sequence[str] | None = None,
+    layout: str | None = None,
+    extra_roots: ExtraRoots = (),
+) -> CaseList:
+    """Turn any accepted form of a dataset into a list of subjects.
+
+    Parameters
+    ----------
+    dataset : path, SubjectsDataset, sequence of Subject, or sequence of dict
+        A path is that of a folder in one of the layouts below, or of a CSV file. A dict
+        is as in MONAI's data lists: ``image`` (a path, a list of paths, an array or
+        tensor) and ``label``; optionally ``case_id`` (or ``id``, ``name``,
+        ``subject_id``), ``ignore_label``, ``label_names`` and ``affine``. Arrays are
+        ``(x, y, z)``, ``(channels, x, y, z)``, ``(x, y)``, or ``(channels, x, y)``
+        beside a label ``(x, y)``.
+    labels : mapping, optional
+        The classes to rank for, made of the dataset's labels by name or id:
+        ``{"heart": ["LV", "RV", "MYO"]}``. They are numbered from 1 in the order given;
+        everything else becomes background. Where classes overlap, the later one wins,
+        as in nnU-Net's ``regions_class_order``. The name ``background`` adds to the
+        background, the name ``ignore`` to what is left out of every score; what the
+        dataset itself ignores stays ignored. None: the dataset's own classes.
+    channels : sequence of str, optional
+        Channels to read, in order: names in nnU-Net's ``channel_names``, suffixes of
+        BIDS (``["T1w", "FLAIR"]``), columns of a CSV, or series folders of DICOM. Other
+        forms have no names. None: all of them.
+    layout : {"msd", "nnunet", "bids", "folder", "dicom", "csv"}, optional
+        How a path is read; None: found by itself, an error where it could be several.
+    extra_roots : sequence of path-like, default=()
+        Folders that links and paths may lead to. By default all files lie in the folder that
+        is given, or that of the CSV file. Paths in a list of subjects or dicts may lead
+        anywhere; what a detached header (``.mhd``, ``.nhdr``) names lies beside it, or in
+        these folders.
+
+    Returns
+    -------
+    CaseList
+        New subjects; those given are never changed. Lazy: no volume is read, unless a
+        `SubjectsDataset` has a transform, which must be applied. Each has ``case_id``,
+        ``ignore_label``, ``label_names`` (by id) and ``label_ids`` (by name, regions
+        included). A case without an id is named by its image's file name, or else by
+        its position.
+
+    Raises
+    ------
+    DatasetError
+        If the form or layout is unknown, files are missing, cases lack image or label,
+        ids repeat, or `labels` or `channels` names what is not there; one message lists
+        all problems.
+
+    See Also
+    --------
+    inspect_dataset : What is in a dataset, and what is wrong with it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skte.datasets import load_dataset, read_case
+    >>> image = np.random.default_rng(0).normal(size=(8, 8, 8))
+    >>> label = np.arange(512).reshape(8, 8, 8) % 4
+    >>> names = {0: "background", 1: "LV", 2: "RV", 3: "MYO"}
+    >>> item = {"id": "a", "image": image, "label": label, "label_names": names}
+    >>> cases = load_dataset([item], labels={"ventricle": ["LV", "RV"], "wall": "MYO"})
+    >>> cases[0]["case_id"], cases[0]["label_names"]
+    ('a', {0: 'background', 1: 'ventricle', 2: 'wall'})
+    >>> read_case(cases[0]).label[0, 0].tolist()
+    [0, 1, 1, 2, 0, 1, 1, 2]
+    """
+    if isinstance(dataset, (str, os.PathLike)):
+        subjects = load_path(
+            dataset, layout, channels, merge_regions=labels is None, extra_roots=extra_roots
+        )
+        return CaseList(relabel_subjects(subjects, labels))
+    if channels is not None or layout is not None:
+        raise DatasetError("channels and layout say how files are read: give a path with them.")
+    if isinstance(dataset, (tio.Subject, Mapping)):
+        raise DatasetError(
+            f"A dataset is a list of cases, got a single {type(dataset).__name__}: "
+            "put it in a list."
+        )
+    items = _items(dataset)
+    if not items:
+        raise DatasetError("The dataset holds no case: give at least two.")
+    return CaseList(relabel_subjects(_subjects(items, extra_roots), labels))
+
+
+def as_subjects(dataset: DatasetLike) -> list[Any]:
+    """Return subjects as they are, whatever is wrong with them, and load all else."""
+    if isinstance(dataset, Sequence) and all(isinstance(one, tio.Subject) for one in dataset):
+        return list(dataset)
+    return load_dataset(dataset)
+
+
+def _subjects(items: Sequence[Any], extra_roots: ExtraRoots) -> list[Any]:
+    subjects: list[Any] = []
+    problems: list[Problem] = []
+    for index, item in enumerate(items):
+        try:
+            subject = item if isinstance(item, tio.Subject) else subject_from_dict(item)
+            case_id = subject_case_id(subject, index)
+            wrong = structure_problems(case_id, subject)
+            subjects += [] if wrong else [copy_subject(subject, case_id, extra_roots)]
+            problems += wrong
+        except Exception as error:
+            problems.append(Problem(_name(item, index), str(error), "mend it or leave it out"))
+    problems += repeated_ids(subject["case_id"] for subject in subjects)
+    raise_problems("The dataset cannot be loaded", problems)
+    return subjects
+
+
+def _items(dataset: Any) -> list[Any]:
+    if isinstance(dataset, tio.SubjectsDataset):
+        transform = getattr(dataset, "_transform", None)
+        if transform is None:
+            return list(dataset.dry_iter())
+        if random := _random_transforms(transform):
+            raise DatasetError(
+                f"The SubjectsDataset applies random transforms ({', '.join(random)}), so that "
+                "no two looks at a case agree: give a dataset without augmentation."
+            )
+        return [dataset[i] for i in range(len(dataset))]
+    if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
+        return [dataset[i] for i in range(len(dataset))]
+    if isinstance(dataset, Iterable):
+        return list(dataset)
+    raise DatasetError(
+        "A dataset is a path, a SubjectsDataset, or a list of torchio Subjects or dicts with "
+        f"'image' and 'label', got {type(dataset).__name__}."
+    )
+
+
+def _random_transforms(transform: Any) -> list[str]:
+    if isinstance(transform, tio.Compose):
+        return [name for inner in transform.transforms for name in _random_transforms(inner)]
+    random = isinstance(transform, tio.transforms.augmentation.RandomTransform)
+    return [type(transform).__name__] if random else []
+
+
+def _name(item: Any, index: int) -> str:
+    for key in ("case_id", "id", "name", "subject_id"):
+        if isinstance(item, Mapping) and item.get(key) is not None:
+            return str(item[key])
+    return f"at position {index}"

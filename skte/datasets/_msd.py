@@ -1,26 +1,54 @@
-"""The layout of the Medical Segmentation Decathlon."""
+"""The layout of the Medical Segmentation Decathlon, and dataset.json."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from skte.datasets._case_list import CaseList
-from skte.datasets._checks import repeated_ids
-from skte.datasets._description import (
-    ExtraRoots,
-    check_folder,
-    data_roots,
-    read_description,
-    resolve_inside,
-)
-from skte.datasets._filenames import image_stem
-from skte.datasets._label_names import parse_labels
+from skte.datasets._case import CaseList, make_subject, repeated_ids
+from skte.datasets._folder import ExtraRoots, check_folder, data_roots
+from skte.datasets._image_file import file_flaw, image_stem
+from skte.datasets._labels import parse_labels
 from skte.datasets._problem import Flaw, Problem, case_problems, raise_problems
-from skte.datasets._subject import make_subject
+from skte.exceptions import DatasetError
 
-__all__ = ["load_msd"]
+__all__ = ["load_msd", "read_description", "resolve_inside"]
+
+_MOST_BYTES = 16_000_000  # of dataset.json; parsed, it takes up to thirty times as much
+
+
+def read_description(folder: Path, roots: Sequence[Path] | None = None) -> dict[str, Any]:
+    """Return the content of a folder's ``dataset.json``, an object."""
+    path = folder / "dataset.json"
+    if not (path.exists() or path.is_symlink()):
+        raise DatasetError(
+            f"{folder} has no dataset.json: this layout needs one. Without it, "
+            "load_folder(path, images=..., labels=...) reads two folders of files."
+        )
+    if flaw := file_flaw(path, roots or (folder,)):
+        raise DatasetError(f"{path} cannot be read: {flaw[0]}; {flaw[1]}.")
+    if path.stat().st_size > _MOST_BYTES:
+        raise DatasetError(f"{path} has more than {_MOST_BYTES} bytes: list fewer cases in it.")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DatasetError(f"{path} is not valid JSON ({error}): mend it.") from error
+    if not isinstance(content, dict):
+        raise DatasetError(f"{path} must hold an object ({{...}}), got {type(content).__name__}.")
+    return content
+
+
+def resolve_inside(
+    folder: Path, relative: object, roots: Sequence[Path]
+) -> tuple[Path, Flaw | None]:
+    """Return the path of a file that a description names, and what is wrong with it."""
+    if not isinstance(relative, str) or not relative:
+        return folder, (f"{relative!r:.200} is not a path", "write the path of a file")
+    path = folder / relative
+    return path, file_flaw(path, roots, name=relative)
 
 
 def load_msd(path: str | os.PathLike[str], *, extra_roots: ExtraRoots = ()) -> CaseList:

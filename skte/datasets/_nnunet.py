@@ -7,21 +7,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from skte.datasets._case_list import CaseList
-from skte.datasets._channels import case_file_problems, match_files
-from skte.datasets._description import (
+from skte.datasets._case import CaseList, make_subject
+from skte.datasets._folder import (
     ExtraRoots,
+    case_file_problems,
     check_folder,
     data_roots,
-    read_description,
-    resolve_inside,
+    match_files,
 )
-from skte.datasets._filenames import image_stem, list_images
-from skte.datasets._label_names import label_id, parse_labels
-from skte.datasets._label_scheme import merge_regions as plan_regions
-from skte.datasets._label_scheme import relabel_subject
+from skte.datasets._image_file import image_stem, list_images
+from skte.datasets._labels import label_id, parse_labels, relabel_subject
+from skte.datasets._labels import merge_regions as plan_regions
+from skte.datasets._msd import read_description, resolve_inside
 from skte.datasets._problem import Flaw, Problem, case_problems, raise_problems
-from skte.datasets._subject import make_subject
 
 __all__ = ["load_nnunet_raw"]
 

@@ -16,7 +16,7 @@ from skte.datasets import (
     load_dicom,
     read_case,
 )
-from skte.datasets._dicom_series import series_files, series_header
+from skte.datasets._dicom_file import series_files, series_header
 from skte.exceptions import DatasetError
 
 TURNED = Rotation.from_euler("xyz", [5, 10, -7], degrees=True).as_matrix()
