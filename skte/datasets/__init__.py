@@ -8,7 +8,7 @@ from skte.datasets._download import MSD_TASKS, cache_home, fetch_msd
 from skte.datasets._fingerprint import case_fingerprint, case_stamp, check_unchanged
 from skte.datasets._folder import load_folder
 from skte.datasets._inspect import CaseSummary, DatasetReport, check_dataset, inspect_dataset
-from skte.datasets._layouts import DatasetLike, load_dataset
+from skte.datasets._layouts import DatasetLike, Layout, layout_names, load_dataset
 from skte.datasets._msd import load_msd
 from skte.datasets._nnunet import load_nnunet_raw
 from skte.datasets._phantoms import PHANTOM_TASKS, make_phantoms
@@ -20,6 +20,7 @@ __all__ = [
     "CaseSummary",
     "DatasetLike",
     "DatasetReport",
+    "Layout",
     "MSD_TASKS",
     "PHANTOM_TASKS",
     "Problem",
@@ -30,6 +31,7 @@ __all__ = [
     "check_unchanged",
     "fetch_msd",
     "inspect_dataset",
+    "layout_names",
     "load_bids",
     "load_csv",
     "load_dataset",

@@ -200,7 +200,7 @@ def load_bids(
     return CaseList(subjects)
 
 
-def is_bids(folder: Path) -> bool:
+def is_bids(folder: Path, extra_roots: ExtraRoots = ()) -> bool:
     """Tell whether a folder holds segmentations as BIDS has them."""
     return any(_has_segmentations(root, None) for root in [folder, *_derivatives(folder)])
 

@@ -43,6 +43,7 @@ from skte.exceptions import DatasetError
 __all__ = [
     "Case",
     "CaseList",
+    "ID_KEYS",
     "copy_subject",
     "find_problems",
     "make_subject",
@@ -52,7 +53,7 @@ __all__ = [
     "subject_case_id",
 ]
 
-_ID_KEYS = ("case_id", "id", "name", "subject_id")
+ID_KEYS = ("case_id", "id", "name", "subject_id")
 
 
 def make_subject(
@@ -125,7 +126,7 @@ def subject_case_id(subject: Any, index: int = 0) -> str:
     stay itself in a shuffled or sliced list. The position is left for what is neither
     in memory nor in a file of its own.
     """
-    for key in _ID_KEYS:
+    for key in ID_KEYS:
         if subject.get(key) is not None:
             return str(subject[key])
     for image in split_images(subject)[0].values():

@@ -8,17 +8,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from skte.datasets._case import CaseList, make_subject, repeated_ids
+from skte.datasets._case import ID_KEYS, CaseList, make_subject, repeated_ids
 from skte.datasets._folder import ExtraRoots, data_roots
 from skte.datasets._image_file import file_flaw, image_stem
 from skte.datasets._problem import Problem, case_problems, raise_problems
 from skte.exceptions import DatasetError
 
-__all__ = ["CSV_ENDINGS", "load_csv"]
+__all__ = ["is_csv", "load_csv"]
 
-CSV_ENDINGS = (".csv", ".tsv")
+_ENDINGS = (".csv", ".tsv")
 
-_ID_COLUMNS = ("case_id", "id", "name", "subject_id")
 _MOST_BYTES = 50_000_000  # of a table of paths; more is another file
 _MOST_CELLS = 1_000_000
 
@@ -89,7 +88,7 @@ def load_csv(
     title = f"The dataset {file} cannot be loaded"
     if channels is None:
         channels = [name for name in columns if name.lower().startswith("image")]
-    id_column = case_id or next((name for name in _ID_COLUMNS if name in columns), None)
+    id_column = case_id or next((name for name in ID_KEYS if name in columns), None)
     raise_problems(title, _column_problems(columns, [*channels, label], case_id))
     subjects: list[Any] = []
     problems: list[Problem] = []
@@ -104,6 +103,11 @@ def load_csv(
         problems.append(Problem(None, "the table lists no case", "add a line for each"))
     raise_problems(title, problems)
     return CaseList(subjects)
+
+
+def is_csv(path: Path, extra_roots: ExtraRoots = ()) -> bool:
+    """Whether a path is named like a table, and is not a folder."""
+    return path.suffix.lower() in _ENDINGS and not os.path.isdir(path)
 
 
 def _read_table(file: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:

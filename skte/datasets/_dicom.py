@@ -87,8 +87,10 @@ def load_dicom(
     return CaseList(subjects)
 
 
-def is_dicom_dataset(folder: Path) -> bool:
-    """Tell whether any subfolder is a case with DICOM files."""
+def is_dicom_dataset(folder: Path, extra_roots: ExtraRoots = ()) -> bool:
+    """Whether any subfolder is a case with DICOM files."""
+    if (folder / "images").is_dir() and (folder / "labels").is_dir():
+        return False  # those two of plain folders, which may hold DICOM series as cases do
     return any(is_series(case) or list_series(case) for case in _case_folders(folder))
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "case_file_problems",
     "check_folder",
     "data_roots",
+    "is_folder",
     "load_folder",
     "match_files",
 ]
@@ -226,3 +227,8 @@ def load_folder(
     roots = data_roots(folder, extra_roots)
     raise_problems(title, problems + case_file_problems(cases, roots))
     return CaseList(make_subject(case_id, *files, roots=roots) for case_id, files in cases.items())
+
+
+def is_folder(folder: Path, extra_roots: ExtraRoots = ()) -> bool:
+    """Whether one of both folders is there; the loader reports which is missing."""
+    return (folder / "images").is_dir() or (folder / "labels").is_dir()

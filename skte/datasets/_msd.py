@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +15,40 @@ from skte.datasets._labels import parse_labels
 from skte.datasets._problem import Flaw, Problem, case_problems, raise_problems
 from skte.exceptions import DatasetError
 
-__all__ = ["load_msd", "read_description", "resolve_inside"]
+__all__ = [
+    "describes_files",
+    "has_description",
+    "is_msd",
+    "load_msd",
+    "read_description",
+    "resolve_inside",
+]
 
 _MOST_BYTES = 16_000_000  # of dataset.json; parsed, it takes up to thirty times as much
 
 
-def read_description(folder: Path, roots: Sequence[Path] | None = None) -> dict[str, Any]:
+def has_description(folder: Path) -> bool:
+    """Whether a folder has a ``dataset.json``, be it a link to nothing."""
+    path = folder / "dataset.json"
+    return path.exists() or path.is_symlink()
+
+
+def read_description(folder: Path, roots: Sequence[Path]) -> dict[str, Any]:
     """Return the content of a folder's ``dataset.json``, an object."""
     path = folder / "dataset.json"
-    if not (path.exists() or path.is_symlink()):
+    if not has_description(folder):
         raise DatasetError(
             f"{folder} has no dataset.json: this layout needs one. Without it, "
             "load_folder(path, images=..., labels=...) reads two folders of files."
         )
-    if flaw := file_flaw(path, roots or (folder,)):
+    if flaw := file_flaw(path, roots):
         raise DatasetError(f"{path} cannot be read: {flaw[0]}; {flaw[1]}.")
     if path.stat().st_size > _MOST_BYTES:
         raise DatasetError(f"{path} has more than {_MOST_BYTES} bytes: list fewer cases in it.")
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
-        raise DatasetError(f"{path} is not valid JSON ({error}): mend it.") from error
+        raise DatasetError(f"{path} is not valid JSON ({error}): fix it.") from error
     if not isinstance(content, dict):
         raise DatasetError(f"{path} must hold an object ({{...}}), got {type(content).__name__}.")
     return content
@@ -129,3 +142,24 @@ def _parse_item(
     if label[1]:
         flaws.append((f"label: {label[1][0]}", label[1][1]))
     return [file for file, _ in images], label[0], flaws
+
+
+def is_msd(folder: Path, extra_roots: ExtraRoots = ()) -> bool:
+    """Whether ``dataset.json`` lists files as the Decathlon does."""
+    if not has_description(folder):
+        return False
+    description = read_description(folder, data_roots(folder, extra_roots))
+    return describes_files(folder, description)
+
+
+def describes_files(folder: Path, description: Mapping[str, Any]) -> bool:
+    """Whether a description lists files, and not nnU-Net's cases: without their ``_0000``."""
+    if {"channel_names", "file_ending", "dataset"} & description.keys():
+        return False
+    training = description.get("training", ())
+    first = training[0] if isinstance(training, list) and training else None
+    text = first.get("image") if isinstance(first, dict) else None
+    if not isinstance(text, str) or not Path(text).name or os.path.isfile(folder / text):
+        return "training" in description
+    name = Path(text).name.replace(".", "_0000.", 1)
+    return not os.path.isfile((folder / text).with_name(name))

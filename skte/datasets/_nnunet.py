@@ -18,10 +18,10 @@ from skte.datasets._folder import (
 from skte.datasets._image_file import image_stem, list_images
 from skte.datasets._labels import label_id, parse_labels, relabel_subject
 from skte.datasets._labels import merge_regions as plan_regions
-from skte.datasets._msd import read_description, resolve_inside
+from skte.datasets._msd import describes_files, has_description, read_description, resolve_inside
 from skte.datasets._problem import Flaw, Problem, case_problems, raise_problems
 
-__all__ = ["load_nnunet_raw"]
+__all__ = ["is_nnunet", "load_nnunet_raw"]
 
 _Cases = dict[str, tuple[list[Path], Path]]
 
@@ -107,6 +107,16 @@ def load_nnunet_raw(
     if plan is None or not merge_regions:
         return CaseList(subjects)
     return CaseList(relabel_subject(subject, plan) for subject in subjects)
+
+
+def is_nnunet(folder: Path, extra_roots: ExtraRoots = ()) -> bool:
+    """Whether ``dataset.json`` is one of nnU-Net, version 1 or 2."""
+    if not has_description(folder):
+        return False
+    description = read_description(folder, data_roots(folder, extra_roots))
+    if {"channel_names", "file_ending", "dataset"} & description.keys():
+        return True
+    return "modality" in description and not describes_files(folder, description)
 
 
 def _region_order(
