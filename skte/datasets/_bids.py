@@ -22,17 +22,7 @@ _MOST_BYTES = 1_000_000
 
 @dataclass(frozen=True)
 class BidsFile:
-    """A file and what its name says.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    entities : dict of str to str
-        Key and value, ``{"sub": "01", "desc": "manual"}``.
-    suffix : str
-        What kind of file it is: ``T1w``, ``dseg``.
-    """
+    """A file and what its name states: ``{"sub": "01"}`` and the suffix ``dseg``."""
 
     path: Path
     entities: dict[str, str]
@@ -72,18 +62,7 @@ def bids_files(root: Path) -> Iterator[BidsFile]:
 def read_lookup(
     file: BidsFile, root: Path, roots: Sequence[Path]
 ) -> tuple[dict[str, list[int]], str | None]:
-    """Names of the ids of a segmentation, from its ``*_dseg.tsv``.
-
-    The table beside the file comes first; else, up to the root, the nearest one whose
-    entities are all the file's (the inheritance principle).
-
-    Returns
-    -------
-    members : dict of str to list of int
-        Empty where there is no table.
-    problem : str or None
-        What is wrong with the table.
-    """
+    """Ids by name, and a problem, from the ``*_dseg.tsv`` beside a segmentation or above it."""
     folder = file.path.parent
     while True:
         fitting = [

@@ -65,11 +65,7 @@ def make_subject(
     ignore_label: int | None = None,
     members: Mapping[str, Sequence[int]] | None = None,
 ) -> Any:
-    """Return a lazy subject of files: one image (channels in order) and its label.
-
-    `members` holds the ids that each name stands for: one, or several for a region. Files,
-    and those that they name, are read only within the `roots`.
-    """
+    """Return a lazy subject of files that must lie in `roots`; `members`: ids of each name."""
     members = members or {}
     files = [path.absolute() for path in images]
     return tio.Subject(
@@ -85,11 +81,7 @@ def make_subject(
 def copy_subject(
     subject: Any, case_id: str, extra_roots: Sequence[str | os.PathLike[str]] = ()
 ) -> Any:
-    """Return a subject of its own, with images of its own that share tensors.
-
-    ``copy.copy`` of a subject shares the image objects, so that loading the copy would
-    leave the volume on the caller's subject. What a header names may lie in `extra_roots`.
-    """
+    """Return a subject whose images are its own (``copy.copy`` shares them) and share tensors."""
     items = {
         k: _copy_image(v, extra_roots) if isinstance(v, tio.Image) else v
         for k, v in subject.items()
@@ -120,12 +112,9 @@ def _copy_image(image: Any, extra_roots: Sequence[str | os.PathLike[str]]) -> An
 
 
 def subject_case_id(subject: Any, index: int = 0) -> str:
-    """Name of a case: stated, or its image's file stem, or a digest of its content.
-
-    A digest, not the position: the sampled voxels depend on the id, and a case must
-    stay itself in a shuffled or sliced list. The position is left for what is neither
-    in memory nor in a file of its own.
-    """
+    """Name of a case: stated, or its image's file stem, or a digest of its content."""
+    # Not the position: the sampled voxels depend on the id, and a case must stay itself in a
+    # shuffled or sliced list. It is left for what is neither in memory nor in a file.
     for key in ID_KEYS:
         if subject.get(key) is not None:
             return str(subject[key])

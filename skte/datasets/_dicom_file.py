@@ -47,15 +47,7 @@ _FILMS = tuple(f"1.2.840.10008.1.2.4.{n}" for n in (*range(94, 109), *range(201,
 
 @dataclass
 class DicomFile:
-    """What the elements of a file say.
-
-    Parameters
-    ----------
-    values : dict of int to bytes
-        Short values of the elements that lie in no sequence, by tag.
-    endian : str
-        "<" or ">".
-    """
+    """Short values of the elements that lie in no sequence, by tag."""
 
     values: dict[int, bytes] = field(default_factory=dict)
     endian: str = "<"
@@ -104,14 +96,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def read_dicom(path: Path) -> DicomFile:
-    """Walk through all elements of a file.
-
-    Raises
-    ------
-    ValueError
-        If a length leads out of the file, sequences are nested too deep, or the pixels are
-        compressed in a way that is not read.
-    """
+    """Walk through all elements of a file; raise ValueError where it must not be read."""
     found = DicomFile()
     with path.open("rb") as file, _mapped(file) as content:
         _read(_Walk(content, found), found)
@@ -284,30 +269,7 @@ def list_series(folder: Path) -> list[tuple[str, Path]]:
 
 
 def series_header(names: Sequence[Path]) -> tuple[tuple[int, ...], NDArray[np.float64], str]:
-    """Shape, affine and type of the volume of a series.
-
-    Only headers are read.
-
-    Parameters
-    ----------
-    names : sequence of Path
-        Its files in order, as `series_files` returns them.
-
-    Returns
-    -------
-    shape : tuple of int
-        Channels, x, y, z.
-    affine : ndarray of shape (4, 4)
-        Voxel to world, RAS+, in mm.
-    kind : str
-        What ITK calls the type of the values.
-
-    Raises
-    ------
-    ValueError
-        If the slices differ in size or direction, or are not evenly spaced; the message
-        says what to do.
-    """
+    """Shape (channels, x, y, z), RAS+ affine and ITK's name of the type, of headers alone."""
     headers = [_header(name) for name in names]
     first = headers[0]
     if any(h.GetSize() != first.GetSize() for h in headers):
@@ -329,23 +291,7 @@ def series_header(names: Sequence[Path]) -> tuple[tuple[int, ...], NDArray[np.fl
 
 
 def series_files(folder: Path, roots: Sequence[Path] | None = None) -> list[Path]:
-    """Files of the one series in a folder, in order of their position.
-
-    Each is walked through first, since GDCM believes the lengths in a file.
-
-    Parameters
-    ----------
-    folder : Path
-        Its folder.
-    roots : sequence of Path, optional
-        Folders that the files must lie in; None: the folder itself.
-
-    Raises
-    ------
-    ValueError
-        If there is not exactly one series, or a file cannot be used; the message says what
-        to do.
-    """
+    """Files of the one series in a folder by position; ValueError where one cannot be used."""
     odd = [path.name for path in sorted(folder.iterdir()) if not (path.is_file() or path.is_dir())]
     if odd:
         names = ", ".join(odd[:5])

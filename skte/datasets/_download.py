@@ -52,26 +52,7 @@ _BROKEN = (tarfile.TarError, ValueError, EOFError, OverflowError, RecursionError
 
 
 def extract_folder(archive: Path, name: str, target: Path) -> None:
-    """Unpack the one folder that a tar archive holds, all of it or nothing.
-
-    Only plain files and folders below ``name/`` are taken. Anything else (links,
-    devices, names that lead elsewhere, sparse files that become larger than the archive)
-    is refused before a byte is written. Hidden files, which macOS leaves, are left out.
-
-    Parameters
-    ----------
-    archive : Path
-        A tar file that is not compressed.
-    name : str
-        The folder in it.
-    target : Path
-        What the folder becomes; it must not exist.
-
-    Raises
-    ------
-    DatasetError
-        If the archive is no such thing; the message names the member.
-    """
+    """Unpack the one folder of a tar archive, plain files and folders: all or nothing."""
     try:
         with tarfile.open(archive, "r:") as tar:
             members = list(_checked(tar, name, archive))
@@ -195,28 +176,7 @@ def parse_checksum(text: str) -> tuple[str, str]:
 def download(
     url: str, target: Path, checksum: str, *, max_bytes: int, progress: Progress | None = None
 ) -> None:
-    """Fetch a file, unless it is there, and check it.
-
-    What was received lies in ``<target>.part`` until it is whole and its checksum right.
-
-    Parameters
-    ----------
-    url : str
-        Address, http or https.
-    target : Path
-        The file to be.
-    checksum : str
-        ``md5:...`` or ``sha256:...``.
-    max_bytes : int
-        Most bytes it may have.
-    progress : callable, optional
-        Told about bytes.
-
-    Raises
-    ------
-    DatasetError
-        If it cannot be had: the message says what happened and what to do.
-    """
+    """Fetch a file, unless it is there, and check it; ``<target>.part`` until it is whole."""
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
         raise DatasetError(f"An address begins with http:// or https://, got {url!r}.")
     kind, digits = parse_checksum(checksum)

@@ -57,26 +57,7 @@ def match_files(
     *,
     n_channels: int | None = None,
 ) -> tuple[dict[str, tuple[list[Path], Path]], list[Problem]]:
-    """Pair images with labels by stem.
-
-    An image belongs to the label of the same stem, or is a channel (``_0000``,
-    ``_0001``, ...) of the label whose stem it extends. The exact stem comes first, so
-    that ``patient_0007`` may be the name of a case.
-
-    Parameters
-    ----------
-    images, labels : collection of (stem, path)
-        The files of either folder.
-    n_channels : int, optional
-        Channels every case must have; None: as many as the first one.
-
-    Returns
-    -------
-    cases : dict of str to (list of Path, Path)
-        Channels in order and label of each case, sorted by name.
-    problems : list of Problem
-        Files that match nothing, and cases whose channels have gaps or differ in number.
-    """
+    """Pair images and labels (stem, path): channels and label of each case, and problems."""
     label_of = dict(labels)
     channels: dict[str, dict[int, Path]] = {stem: {} for stem in sorted(label_of)}
     problems = [*_clashes(images), *_clashes(labels)]

@@ -58,11 +58,8 @@ def image_stem(path: Path, endings: Iterable[str] = IMAGE_ENDINGS) -> str | None
 
 
 def list_images(folder: Path, endings: Iterable[str] = IMAGE_ENDINGS) -> list[tuple[str, Path]]:
-    """Stem and path of every image in a folder, sorted by name; hidden files left out.
-
-    Links to nothing, pipes and folders that are called like images are among them: their
-    cases must be named, not vanish.
-    """
+    """Stem and path of every image in a folder, sorted by name; hidden files left out."""
+    # With links to nothing, pipes and folders: their cases must be named, not vanish.
     found = []
     for path in sorted(folder.iterdir()):
         stem = image_stem(path, endings)
@@ -84,15 +81,7 @@ _LOSSY = 4
 
 
 class ImageFileError(ValueError):
-    """A file that must not be read as an image.
-
-    Parameters
-    ----------
-    what : str
-        What is wrong, to be continued after the name of the file.
-    remedy : str
-        What to do about it.
-    """
+    """A file that must not be read as an image: what is wrong, after its name, and the remedy."""
 
     def __init__(self, what: str, remedy: str = _REPLACE) -> None:
         super().__init__(what)
@@ -101,27 +90,12 @@ class ImageFileError(ValueError):
 
 @dataclass(frozen=True)
 class ImageFile:
-    """A file that a reader may be given.
+    """A file that a reader may be given."""
 
-    Parameters
-    ----------
-    reader : str
-        Name of ITK's reader, or "nibabel".
-    files : tuple of Path
-        All files that hold the image: the one that was named and those that it names.
-    plain : bool
-        Whether values are stored without compression, so that the file cannot hold more
-        than its size.
-    copies : int
-        Bytes that the reader takes for each value beyond the values themselves.
-    lossy : bool
-        Whether it holds values that lossy compression made.
-    """
-
-    reader: str
-    files: tuple[Path, ...]
-    plain: bool = False
-    copies: int = 0
+    reader: str  # of ITK, or "nibabel"
+    files: tuple[Path, ...]  # the one that was named, and those that it names
+    plain: bool = False  # not compressed: it cannot hold more than its size
+    copies: int = 0  # bytes that the reader takes for each value beyond the value itself
     lossy: bool = False
 
     @property
@@ -131,26 +105,7 @@ class ImageFile:
 
 
 def examine_image(path: Path, roots: Sequence[Path] | None = None) -> ImageFile:
-    """Choose the reader of a file, and refuse what would harm it.
-
-    Parameters
-    ----------
-    path : Path
-        An image file.
-    roots : sequence of Path, optional
-        Folders that it, and the files it names, must lie in. None: the file may lie
-        anywhere, and what it names lies beside it.
-
-    Returns
-    -------
-    ImageFile
-        How it is read.
-
-    Raises
-    ------
-    ImageFileError
-        If it must not be read.
-    """
+    """Choose the reader of a file in `roots` (None: anywhere); refuse what would harm it."""
     if roots is not None and (leads := outside_problem(path, roots)):
         raise ImageFileError(leads, "or put the file inside")
     if wrong := _no_file(path):
@@ -186,19 +141,7 @@ def named_roots(path: Path) -> tuple[Path, ...]:
 def file_flaw(
     path: Path, roots: Iterable[Path], *, name: str | None = None, folders: bool = False
 ) -> Flaw | None:
-    """Find what forbids reading a file, by its name alone.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    roots : iterable of Path
-        Folders that it must lie in.
-    name : str, optional
-        What it is called in messages; its path by default.
-    folders : bool, default=False
-        Whether it may be a folder, of DICOM files.
-    """
+    """Find what forbids reading a file, by its name alone; `folders` may hold DICOM files."""
     called = f"the file {(name or str(path))!r:.400}"
     if "\0" in str(path):
         return f"{called} has a name that no file can have", "correct its path"

@@ -39,11 +39,7 @@ _LARGEST = 2**63 - 1
 
 
 def parse_labels(labels: object) -> tuple[dict[str, list[int]], int | None, list[Flaw]]:
-    """Ids of each label, the ignore label, and what is wrong, of a ``dataset.json``.
-
-    Both ``{"0": "background"}`` (MSD, nnU-Net v1) and ``{"background": 0}`` (nnU-Net
-    v2, where a region lists several ids) are read.
-    """
+    """Ids of each label, the ignore label, and what is wrong, of a ``dataset.json``."""
     if not isinstance(labels, Mapping) or not labels:
         wanted = 'write an object such as {"background": 0, ...}'
         return {}, None, [("dataset.json: key 'labels' names no label", wanted)]
@@ -56,20 +52,7 @@ def parse_labels(labels: object) -> tuple[dict[str, list[int]], int | None, list
 
 
 def parse_label_names(names: object) -> tuple[dict[int, str], list[Flaw]]:
-    """Names of label ids, and what is wrong, of a case in memory.
-
-    Parameters
-    ----------
-    names : mapping or None
-        From id to name, or from name to id (or ids) as nnU-Net writes it.
-
-    Returns
-    -------
-    names : dict of int to str
-        Sorted by id.
-    flaws : list of (str, str)
-        What is no id, and what to do.
-    """
+    """Names of label ids (from id to name or back), and what is wrong, of a case in memory."""
     if names is None:
         return {}, []
     if not isinstance(names, Mapping):
@@ -123,18 +106,11 @@ _TABLE_SIZE = 65_536  # ids further apart than this are looked up by sorting
 
 @dataclass(frozen=True)
 class Relabeling:
-    """A function of class ids.
+    """A function of class ids."""
 
-    Parameters
-    ----------
-    ids : tuple of (int, int)
-        Old and new ids, sorted by the old ones.
-    rest : int or None
-        Where all other ids from 0 on go; None: they stay. Negative values stay in any
-        case, as do values that are no integers, so that the checks find them.
-    """
-
-    ids: tuple[tuple[int, int], ...]
+    ids: tuple[tuple[int, int], ...]  # old and new, sorted
+    # Where others go (None: they stay), but for negative values and what is no integer, which
+    # the checks must find.
     rest: int | None = None
 
     @classmethod
@@ -187,15 +163,7 @@ class Relabeling:
 
 @dataclass(frozen=True)
 class RelabelingReader:
-    """A reader for torchio that relabels what another one reads.
-
-    Parameters
-    ----------
-    relabeling : Relabeling
-        The new ids.
-    reader : callable, optional
-        Takes a path, gives a tensor and an affine; torchio's own by default.
-    """
+    """A reader for torchio that relabels what another one reads."""
 
     relabeling: Relabeling
     reader: Callable[[Any], Any] = read_image
@@ -227,25 +195,7 @@ class _Plan(NamedTuple):
 
 
 def relabel_subjects(subjects: list[Any], labels: Labels | None) -> list[Any]:
-    """Return subjects with the classes that `labels` describes.
-
-    Parameters
-    ----------
-    subjects : list of Subject
-        As the loaders make them; they are left as they are.
-    labels : mapping or None
-        As `load_dataset` describes it; None: the subjects are returned.
-
-    Returns
-    -------
-    list of Subject
-        Lazy where those given are.
-
-    Raises
-    ------
-    DatasetError
-        If names are unknown; the message lists them, and the names there are.
-    """
+    """Return subjects with the classes that `labels` describes, lazy where those given are."""
     if labels is None:
         return subjects
     problems: dict[Problem, None] = {}  # each once, though all cases may have it
@@ -285,10 +235,7 @@ def relabel_subject(subject: Any, plan: _Plan) -> Any:
 def merge_regions(
     members: Mapping[str, list[int]], order: Sequence[int], ignore_label: int | None
 ) -> tuple[_Plan | None, list[Flaw]]:
-    """Plan of nnU-Net's ``regions_class_order``; None where it changes no id.
-
-    Region by region, each takes its number in `order`, and later ones overwrite.
-    """
+    """Plan of nnU-Net's ``regions_class_order``, later over earlier; None: no id changes."""
     regions = {k: v for k, v in members.items() if k != _BACKGROUND}
     pairs = list(zip(regions.items(), order, strict=True))
     ids = {old: new for (_, olds), new in pairs for old in olds}

@@ -143,17 +143,12 @@ Shape = Callable[[np.random.Generator, Grid, int], list[Level]]
 
 @dataclass(frozen=True)
 class Tissue:
-    """How the structures of a task look.
+    """How the structures of a task look."""
 
-    `shape` gives the level of each foreground class. Classes differ from background by
-    `contrast` times 0.7 to 1.4, first class to last. `distractor` has the contrast of a
-    class in another geometry. `texture` is the strength of a pattern, finer by class.
-    """
-
-    shape: Shape
-    distractor: Shape
-    contrast: float
-    texture: float = 0.0
+    shape: Shape  # level of each foreground class
+    distractor: Shape  # as bright as a class, of another geometry
+    contrast: float  # to the background, times 0.7 to 1.4 from first class to last
+    texture: float = 0.0  # strength of a pattern, finer by class
 
 
 def _ellipsoids(rng: np.random.Generator, grid: Grid, n: int) -> list[Level]:

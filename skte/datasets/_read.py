@@ -57,46 +57,17 @@ _ITK_TYPES = {"8-bit": 1, "16-bit": 2, "32-bit": 4, "64-bit": 8}
 
 @dataclass(frozen=True, eq=False)
 class ImageHeader:
-    """Geometry of one file or tensor.
+    """Geometry of one file or tensor."""
 
-    Parameters
-    ----------
-    source : str
-        The file, or the name of an image held in memory.
-    shape : tuple of int
-        Channels, x, y, z.
-    affines : tuple of ndarray of shape (4, 4)
-        Voxel to world. A NIfTI file may state two (sform and qform); the first counts.
-    n_bytes : int
-        Memory that its values take at the peak of reading; 0 where they are in memory.
-    file_bytes : int
-        Size of the files they come from.
-    """
-
-    source: str
-    shape: tuple[int, ...]
-    affines: tuple[NDArray[np.float64], ...]
-    n_bytes: int = 0
+    source: str  # the file, or the name of an image in memory
+    shape: tuple[int, ...]  # channels, x, y, z
+    affines: tuple[NDArray[np.float64], ...]  # voxel to world; of NIfTI's two the first counts
+    n_bytes: int = 0  # at the peak of reading
     file_bytes: int = 0
 
 
 def read_headers(image: Any, name: str) -> tuple[list[ImageHeader], list[Flaw]]:
-    """Headers of the files of an image, one a file, and what could not be read.
-
-    Parameters
-    ----------
-    image : Image
-        A torchio image; it is left as it is.
-    name : str
-        What an image in memory is called in messages.
-
-    Returns
-    -------
-    headers : list of ImageHeader
-        Of what could be read.
-    flaws : list of (str, str)
-        One for each file that could not, and what to do.
-    """
+    """Headers of the files of an image, one per file, and flaws of those that could not be read."""
     headers, flaws = [], []
     for part in _parts(image):
         source = str(part.path) if part.path else f"image {name!r}"
@@ -111,22 +82,7 @@ def read_headers(image: Any, name: str) -> tuple[list[ImageHeader], list[Flaw]]:
 
 
 def read_array(image: Any, name: str) -> tuple[list[NDArray[Any]], list[Flaw]]:
-    """Values of the files of an image, each (channels, x, y, z), in the stored type.
-
-    Parameters
-    ----------
-    image : Image
-        A torchio image; it is left as it is, nothing stays loaded on it.
-    name : str
-        What an image in memory is called in messages.
-
-    Returns
-    -------
-    arrays : list of ndarray
-        Of what could be read.
-    flaws : list of (str, str)
-        One for each file that could not, and what to do.
-    """
+    """Values (channels, x, y, z) of the files of an image as stored, and flaws."""
     arrays, flaws = [], []
     for part in _parts(image):
         source = str(part.path) if part.path else f"image {name!r}"
@@ -138,11 +94,7 @@ def read_array(image: Any, name: str) -> tuple[list[NDArray[Any]], list[Flaw]]:
 
 
 def memory_flaws(images: list[ImageHeader], label: ImageHeader | None) -> list[Flaw]:
-    """Find what would take more memory than it may: the images of a case together, or the label.
-
-    A label map compresses far better than an image. One on the grid of its image is bounded
-    by it, and is held against the memory that is free alone.
-    """
+    """Find what takes more memory than allowed: all images of a case, or the label."""
     remedy = "otherwise leave the case out"
     total, size = sum(h.n_bytes for h in images), sum(h.file_bytes for h in images)
     if total and (problem := memory_problem(total, size)):
@@ -363,17 +315,7 @@ def geometry_flaws(images: Sequence[ImageHeader], label: ImageHeader | None) -> 
 
 
 def turn_between(header: ImageHeader, reference: ImageHeader) -> NDArray[Any] | None:
-    """Return the flips and swaps of axes that lay an image on the grid of another.
-
-    A DICOM series and the NIfTI file of its label hold their rows in opposite order, for
-    instance: the same voxels, listed in another order.
-
-    Returns
-    -------
-    ndarray or None
-        An orientation as nibabel writes it. None: the image lies there already, or no
-        flips and swaps would lay it there.
-    """
+    """Orientation (as nibabel has it) that lays an image on another's grid; None: as it is."""
     if not (_is_regular(header.affines[0]) and _is_regular(reference.affines[0])):
         return None
     if 0 in (*header.shape, *reference.shape):
@@ -449,11 +391,9 @@ def _longest_edge(header: ImageHeader) -> float:
 
 
 def _displacement(a: ImageHeader, b: ImageHeader) -> float:
-    """Largest distance between the corners of two images, in voxels.
-
-    A NIfTI file may state its affine twice. Tools differ in which one they read and
-    keep, so two files agree when any of their affines do.
-    """
+    """Largest distance between the corners of two images, in voxels."""
+    # A NIfTI file may state its affine twice. Tools differ in which one they read and keep, so
+    # two files agree when any of their affines do.
     corners = np.array([[*ijk, 1] for ijk in product(*((0, n - 1) for n in b.shape[1:]))])
     spacing = np.linalg.norm(b.affines[0][:3, :3], axis=0).min()
     # A step of one voxel shows a rotation that a flat image's corners would not.
