@@ -15,7 +15,7 @@ from skte.datasets._problem import Flaw, Problem, case_problems, raise_problems
 __all__ = ["is_bids", "load_bids"]
 
 _ENDINGS = (".nii.gz", ".nii")
-# What tells one acquisition from another; other entities say how it was processed.
+# Entities of the acquisition; others are of its processing.
 _ACQUISITION = ("sub", "ses", "task", "acq", "ce", "rec", "dir", "run", "echo", "part", "chunk")
 _MOST_BYTES = 1_000_000
 
@@ -39,7 +39,7 @@ class BidsFile:
 
     @property
     def acquisition(self) -> dict[str, str]:
-        """Entities that tell which acquisition it is or belongs to."""
+        """Entities of the acquisition that it is or belongs to."""
         return {key: self.entities[key] for key in _ACQUISITION if key in self.entities}
 
     @property
@@ -138,7 +138,7 @@ def load_bids(
     Returns
     -------
     CaseList
-        Subjects, one a segmentation, sorted by name, lazy: no volume is read. Each has ``image``,
+        Subjects, one per segmentation, sorted by name, lazy: no volume is read. Each has ``image``,
         ``label``, ``case_id`` (``sub-01_ses-2``), ``ignore_label`` (None),
         ``label_names`` and ``label_ids``.
 
@@ -224,12 +224,9 @@ def _repeated(segmentations: Sequence[BidsFile]) -> list[Problem]:
     files: dict[str, list[str]] = {}
     for file in segmentations:
         files.setdefault(file.case_id, []).append(file.path.name)
+    remedy = "choose with load_bids(path, desc=...), or list the files in a CSV"
     return [
-        Problem(
-            case_id,
-            f"it has several segmentations ({', '.join(names)})",
-            "choose with load_bids(path, desc=...), or list the files in a CSV",
-        )
+        Problem(case_id, f"it has several segmentations ({', '.join(names)})", remedy)
         for case_id, names in files.items()
         if len(names) > 1
     ]
@@ -238,7 +235,7 @@ def _repeated(segmentations: Sequence[BidsFile]) -> list[Problem]:
 def _images_of(
     file: BidsFile, places: Sequence[Sequence[BidsFile]], channels: Sequence[str] | None
 ) -> tuple[list[Path], list[Flaw]]:
-    """Images of a segmentation, one a channel."""
+    """Images of a segmentation, one per channel."""
     for files in places:
         fitting = [image for image in files if _fits(image, file)]
         by_suffix: dict[str, list[Path]] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import itertools
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from skte._table import format_html_table
 from skte._text import name_problem
-from skte.datasets._image_file import image_stem, named_roots
+from skte.datasets._image_file import image_paths, image_stem, named_roots
 from skte.datasets._labels import label_members, names_of, parse_label_names, split_images
 from skte.datasets._problem import (
     Flaw,
@@ -33,7 +34,7 @@ from skte.datasets._read import (
     ImageHeader,
     geometry_flaws,
     memory_flaws,
-    read_array,
+    read_arrays,
     read_headers,
     reorient,
     turn_between,
@@ -49,6 +50,7 @@ __all__ = [
     "make_subject",
     "read_case",
     "repeated_ids",
+    "stem_case_id",
     "structure_problems",
     "subject_case_id",
 ]
@@ -102,8 +104,7 @@ def _copy_image(image: Any, extra_roots: Sequence[str | os.PathLike[str]]) -> An
     image = copy.copy(image)
     if not image.path:
         return image
-    paths = image.path if isinstance(image.path, list) else [image.path]
-    paths = [path.absolute() for path in paths]
+    paths = [path.absolute() for path in image_paths(image)]
     image.path = paths if isinstance(image.path, list) else paths[0]
     if extra_roots:
         own = image.get("roots") or [root for path in paths for root in named_roots(path)]
@@ -119,15 +120,19 @@ def subject_case_id(subject: Any, index: int = 0) -> str:
         if subject.get(key) is not None:
             return str(subject[key])
     for image in split_images(subject)[0].values():
-        path = image.path[0] if isinstance(image.path, list) else image.path
-        if path:
-            return (image_stem(path) or path.name).removesuffix("_0000")
+        if paths := image_paths(image):
+            return stem_case_id(paths[0])
     digest = hashlib.sha256()
     for image in subject.get_images(intensity_only=False):
         if tio.DATA not in image:
             return f"case_{index:03d}"
         digest.update(image.data.detach().cpu().contiguous().numpy().tobytes())
     return f"case_{digest.hexdigest()[:8]}"
+
+
+def stem_case_id(path: Path) -> str:
+    """Name of a case by the file of its first image."""
+    return (image_stem(path) or path.name).removesuffix("_0000")
 
 
 def find_problems(subjects: Iterable[Any]) -> list[Problem]:
@@ -170,8 +175,8 @@ def structure_problems(case_id: str, subject: Any) -> list[Problem]:
     if len(labels) > 1:
         flaws.append((f"it has {len(labels)} label maps ({few(labels)})", "keep one"))
     for name, image in labels.items():
-        if isinstance(image.path, list) and len(image.path) > 1:
-            flaws.append((f"label {name!r} has {len(image.path)} files", "merge them into one"))
+        if (n_files := len(image_paths(image))) > 1:
+            flaws.append((f"label {name!r} has {n_files} files", "merge them into one"))
     if not images:
         flaws.append(("it has no image", "add a ScalarImage"))
     ignore = subject.get("ignore_label")
@@ -187,21 +192,14 @@ def structure_problems(case_id: str, subject: Any) -> list[Problem]:
 def _case_header_problems(case_id: str, subject: Any) -> tuple[list[Problem], int]:
     """Problems of one case, and its number of channels (0 where that cannot be told)."""
     images, labels = split_images(subject)
-    headers: list[ImageHeader] = []
-    flaws: list[Flaw] = []
-    for name, image in images.items():
-        found, broken = read_headers(image, name)
-        headers += found
-        flaws += broken
-    label = None
-    for name, image in list(labels.items())[:1]:
-        found, broken = read_headers(image, name)
-        flaws += broken
-        label = found[0] if found else None
-    unreadable = bool(flaws)
+    headers, _, flaws = read_headers(images)
+    label_headers, _, unopened = read_headers(dict(list(labels.items())[:1]))
+    label = label_headers[0] if label_headers else None
+    flaws += unopened
+    channels = 0 if flaws else sum(h.shape[0] for h in headers)
     flaws += geometry_flaws(headers, label) + memory_flaws(headers, label)
     problems = structure_problems(case_id, subject) + case_problems(case_id, flaws)
-    return problems, 0 if unreadable else sum(h.shape[0] for h in headers)
+    return problems, channels
 
 
 @dataclass(frozen=True, eq=False)
@@ -299,19 +297,19 @@ def read_case(subject: Any) -> Case:
     raise_problems(title, structure_problems(case_id, subject))
     images, labels = split_images(subject)
     (label_name, label_image), *_ = labels.items()
-    headers, opened, flaws = _open(images)
-    label_headers, opened_label, unopened = _open({label_name: label_image})
+    headers, opened, flaws = read_headers(images)
+    label_headers, opened_label, unopened = read_headers({label_name: label_image})
     label_header = label_headers[0] if label_headers else None
     ignore_label = subject.get("ignore_label")
     flaws += unopened + geometry_flaws(headers, label_header)
     # What has no header is not read, nor what would take too much: promises are believed.
     if too_large := memory_flaws(headers, label_header):
         raise_problems(title, case_problems(case_id, flaws + too_large))
-    arrays, wrong = _read(opened)
+    arrays, wrong = read_arrays(opened)
     flaws += wrong + image_flaws(arrays)
     image = None if flaws else _stack(arrays, headers)
     del arrays  # before the label is read
-    label_arrays, wrong = _read(opened_label)
+    label_arrays, wrong = read_arrays(opened_label)
     flaws += wrong
     for array in label_arrays:
         flaws += label_flaws(array, ignore_label)
@@ -323,38 +321,12 @@ def read_case(subject: Any) -> Case:
     return Case(
         case_id=case_id,
         image=torch.from_numpy(image),
-        label=torch.from_numpy(_own(label, np.int64)),
+        label=torch.from_numpy(np.array(label, dtype=np.int64, order="C")),  # shares nothing
         affine=affine,
         spacing=(x, y, z),
         ignore_label=None if ignore_label is None else int(ignore_label),
         label_names=parse_label_names(subject.get("label_names"))[0],
     )
-
-
-def _open(
-    images: Mapping[str, Any],
-) -> tuple[list[ImageHeader], dict[str, Any], list[Flaw]]:
-    """Headers, the images that have them, and what is wrong with the others."""
-    headers: list[ImageHeader] = []
-    opened: dict[str, Any] = {}
-    flaws: list[Flaw] = []
-    for name, image in images.items():
-        found, unopened = read_headers(image, name)
-        headers += found
-        flaws += unopened
-        if not unopened:
-            opened[name] = image
-    return headers, opened, flaws
-
-
-def _read(images: Mapping[str, Any]) -> tuple[list[NDArray[Any]], list[Flaw]]:
-    arrays: list[NDArray[Any]] = []
-    flaws: list[Flaw] = []
-    for name, image in images.items():
-        values, unread = read_array(image, name)
-        arrays += values
-        flaws += unread
-    return arrays, flaws
 
 
 def _stack(arrays: Sequence[NDArray[Any]], headers: Sequence[ImageHeader]) -> NDArray[np.float32]:
@@ -365,11 +337,6 @@ def _stack(arrays: Sequence[NDArray[Any]], headers: Sequence[ImageHeader]) -> ND
     ]
     stacked = np.empty((sum(map(len, turned)), *turned[0].shape[1:]), dtype=np.float32)
     return np.concatenate(turned, out=stacked, casting="unsafe")
-
-
-def _own(array: NDArray[Any], dtype: Any) -> NDArray[Any]:
-    """Return a contiguous copy in native byte order, sharing nothing with the caller."""
-    return np.array(array, dtype=dtype, order="C")
 
 
 _SHOWN_CASES = 20  # the header of each is read
@@ -427,13 +394,9 @@ def _count(n: int) -> str:
 
 
 def _row(case_id: str, subject: Any) -> list[object]:
-    """Tell what headers tell; a file that cannot be read must not spoil the table."""
+    """Return what headers state; a file that cannot be read must not spoil the table."""
     images, labels = split_images(subject)
-    headers, flaws = [], []
-    for name, image in images.items():
-        found, broken = read_headers(image, name)
-        headers += found
-        flaws += broken
+    headers, _, flaws = read_headers(images)
     files = [_files(images), _files(labels)]
     if flaws or not headers:
         return [case_id, "", "cannot be read" if flaws else "", "", *files]
@@ -449,10 +412,8 @@ def _row(case_id: str, subject: Any) -> list[object]:
 
 
 def _files(images: dict[str, Any]) -> str:
-    paths: list[Path | None] = []
-    for image in images.values():
-        paths += image.path if isinstance(image.path, list) else [image.path]
-    return ", ".join("in memory" if path is None else path.name for path in paths)
+    names = [[p.name for p in image_paths(image)] or ["in memory"] for image in images.values()]
+    return ", ".join(itertools.chain(*names))
 
 
 def _classes(subjects: Iterable[Any]) -> str:

@@ -1,4 +1,4 @@
-"""A table of paths: one row a case."""
+"""A table of paths: one row per case."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from skte.datasets._case import ID_KEYS, CaseList, make_subject, repeated_ids
+from skte.datasets._case import ID_KEYS, CaseList, make_subject, repeated_ids, stem_case_id
 from skte.datasets._folder import ExtraRoots, data_roots
-from skte.datasets._image_file import file_flaw, image_stem
+from skte.datasets._image_file import file_flaw
 from skte.datasets._problem import Problem, case_problems, raise_problems
 from skte.exceptions import DatasetError
 
@@ -30,9 +30,9 @@ def load_csv(
     case_id: str | None = None,
     extra_roots: ExtraRoots = (),
 ) -> CaseList:
-    r"""Load the cases that a table of paths lists, one a row.
+    r"""Load the cases that a table of paths lists, one per row.
 
-    The first line names the columns: ``label``; ``image``, or one column a channel
+    The first line names the columns: ``label``; ``image``, or one column per channel
     (``image_t1``, ``image_t2``, ...: all that begin with ``image``, in order); and, where
     there is one, ``case_id`` (or ``id``, ``name``, ``subject_id``). Others are left
     alone. Columns are divided by commas or semicolons, in a ``.tsv`` by tabs.
@@ -169,6 +169,6 @@ def _parse_row(
     files = [roots[0] / row[name] for name in columns if row.get(name)]
     name = row.get(id_column, "") if id_column else ""
     if not name and files:
-        name = (image_stem(files[0]) or files[0].name).removesuffix("_0000")
+        name = stem_case_id(files[0])
     flaws += [flaw for one in files if (flaw := file_flaw(one, roots, folders=True))]
     return files, name, flaws

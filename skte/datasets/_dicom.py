@@ -1,4 +1,4 @@
-"""A folder a case, with DICOM series and a label map."""
+"""A folder per case, with DICOM series and a label map."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from skte.datasets._case import CaseList, make_subject
 from skte.datasets._dicom_file import is_dicom, is_series, list_series
 from skte.datasets._folder import ExtraRoots, check_folder, data_roots
-from skte.datasets._image_file import file_flaw, list_images
+from skte.datasets._image_file import file_flaw, image_paths, list_images
 from skte.datasets._problem import Flaw, Problem, case_problems, raise_problems
 
 __all__ = ["is_dicom_dataset", "load_dicom"]
@@ -76,7 +76,7 @@ def load_dicom(
         problems += case_problems(case.name, flaws)
         if label and not flaws:
             subjects.append(make_subject(case.name, series, label, roots=roots))
-    n_channels = {len(_paths(subject)) for subject in subjects}
+    n_channels = {len(image_paths(subject["image"])) for subject in subjects}
     if len(n_channels) > 1:
         counts = " or ".join(map(str, sorted(n_channels)))
         what = f"The cases have {counts} series"
@@ -109,7 +109,7 @@ def _series(case: Path, channels: Sequence[str] | None) -> tuple[list[Path], lis
             ]
         return [case], []
     if not found:
-        return [], [("it has no DICOM series", "add one in a subfolder, or take the case away")]
+        return [], [("it has no DICOM series", "add one in a subfolder, or remove the case")]
     if channels is None:
         return list(found.values()), []
     flaws = [
@@ -133,8 +133,3 @@ def _label(case: Path) -> tuple[Path | None, list[Flaw]]:
         return None, [("it has no label map", remedy)]
     names = ", ".join(path.name for path in files)
     return None, [(f"several files could be its label map: {names}", "keep one in its folder")]
-
-
-def _paths(subject: Any) -> list[Path]:
-    path = subject["image"].path
-    return path if isinstance(path, list) else [path]

@@ -19,16 +19,13 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from skte._locks import lock
 from skte._text import clean_text
 from skte.exceptions import DatasetError
-
-try:
-    import fcntl
-except ImportError:  # Windows: two processes at once may both download
-    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["MSD_TASKS", "cache_home", "fetch_msd"]
 
@@ -66,7 +63,9 @@ def extract_folder(archive: Path, name: str, target: Path) -> None:
         raise
     except _BROKEN as error:
         what = clean_text(error, 200) or type(error).__name__
-        raise DatasetError(f"{archive} is not a tar archive ({what}): get it again.") from error
+        raise DatasetError(
+            f"{archive} is not a tar archive ({what}): download it again."
+        ) from error
 
 
 def _checked(
@@ -106,7 +105,7 @@ def _key(path: PurePosixPath) -> str:
 
 
 def _clash(path: PurePosixPath, is_folder: bool, found: Mapping[str, bool]) -> str | None:
-    """Say what forbids a name beside those before it."""
+    """Return what forbids a name beside those before it."""
     if any(not found.get(_key(folder), True) for folder in path.parents):
         return "it lies in what is a file"
     before = found.get(_key(path))
@@ -116,7 +115,7 @@ def _clash(path: PurePosixPath, is_folder: bool, found: Mapping[str, bool]) -> s
 
 
 def _flaw(member: tarfile.TarInfo, name: str) -> str | None:
-    """Say what forbids unpacking a member."""
+    """Return what forbids unpacking a member."""
     # Both kinds of slashes: what is a name here may be a path elsewhere.
     parts = member.name.replace("\\", "/").split("/")
     if member.name.startswith("/") or ".." in parts or ":" in member.name or "\\" in member.name:
@@ -147,7 +146,7 @@ def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
     with source, path.open("xb") as file:
         shutil.copyfileobj(source, file)
     if path.stat().st_size != member.size:
-        raise DatasetError(f"{member.name!r:.200} is cut short in the archive: get it again.")
+        raise DatasetError(f"{member.name!r:.200} is cut short in the archive: download it again.")
 
 
 #: Called with the number of bytes that are there, and of all (None: not known).
@@ -187,7 +186,7 @@ def download(
     part = target.with_name(f"{target.name}.part")
     # Damage in what an earlier run left, or on the way, is worth one more try from scratch.
     for attempt in range(2):
-        _receive(url, part, max_bytes, progress)
+        _Transfer(url, part, max_bytes, progress).run()
         found = _digest(part, kind)
         if found == digits:
             part.replace(target)
@@ -201,66 +200,95 @@ def download(
             )
 
 
-def _receive(url: str, part: Path, max_bytes: int, progress: Progress | None) -> None:
-    """Fill the part file to its end, however often the connection drops."""
-    # The most bytes there ever were: a server that lets us begin again and again brings
-    # nothing new.
-    failures, most = 0, _size(part)
-    while True:
-        try:
-            if _receive_once(url, part, max_bytes, progress):
-                return
-            reason = "the connection dropped"
-        except urllib.error.HTTPError as error:
-            with error:
-                reason = f"the server says {error.code} {error.reason}"
-                # Nothing that waiting would help.
-                if 400 <= error.code < 500 and error.code not in (408, 416, 425, 429):
-                    raise DatasetError(f"{url} cannot be had: {reason}.") from error
-                if error.code == 416:  # there is more in the part file than on the server
-                    _discard(part)
-        except (OSError, http.client.HTTPException) as error:
-            if _is_local(error):
-                raise DatasetError(f"{part} cannot be written: {error}.") from error
-            reason = str(getattr(error, "reason", error)) or type(error).__name__
-        failures = 0 if _size(part) > most else failures + 1
-        most = max(most, _size(part))
-        if failures >= _MOST_FAILURES:
-            raise DatasetError(
-                f"{url} cannot be had: {reason}, {failures} times in a row. What came so far is "
-                f"kept in {part}: run it again to go on."
-            )
-        time.sleep(_PAUSE * 2 ** max(failures - 1, 0))
+@dataclass(frozen=True)
+class _Transfer:
+    """A download that goes on where a dropped connection stopped."""
 
+    url: str
+    part: Path  # what came so far
+    max_bytes: int
+    progress: Progress | None
 
-def _receive_once(url: str, part: Path, max_bytes: int, progress: Progress | None) -> bool:
-    """Receive until the connection ends; tell whether the file is whole."""
-    start, tag = _size(part), _read_tag(part)
-    headers = {"User-Agent": "skte", "Accept-Encoding": "identity"}
-    if start and tag:
-        # If-Range: of a file that has changed, the server sends all of it.
-        headers |= {"Range": f"bytes={start}-", "If-Range": tag}
-    elif start:
-        headers["Range"] = f"bytes={start}-"
-    request = urllib.request.Request(url, headers=headers)
-    with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
-        start, total = _place(response, start)
-        if (total or 0) > max_bytes:
-            raise DatasetError(f"{url} has {total} bytes, more than the {max_bytes} allowed.")
-        free = shutil.disk_usage(part.parent).free
-        if total is not None and total - start > free:
+    def run(self) -> None:
+        """Fill the part file to its end, however often the connection drops."""
+        # The most bytes there ever were: a server that lets us begin again and again brings
+        # nothing new.
+        failures, most = 0, _size(self.part)
+        while True:
+            try:
+                if self._receive():
+                    return
+                reason = "the connection dropped"
+            except urllib.error.HTTPError as error:
+                with error:
+                    reason = f"the server says {error.code} {error.reason}"
+                    # Nothing that waiting would help.
+                    if 400 <= error.code < 500 and error.code not in (408, 416, 425, 429):
+                        raise DatasetError(f"{self.url} cannot be had: {reason}.") from error
+                    if error.code == 416:  # there is more in the part file than on the server
+                        _discard(self.part)
+            except (OSError, http.client.HTTPException) as error:
+                if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+                    raise DatasetError(f"{self.part} cannot be written: {error}.") from error
+                reason = str(getattr(error, "reason", error)) or type(error).__name__
+            failures = 0 if _size(self.part) > most else failures + 1
+            most = max(most, _size(self.part))
+            if failures >= _MOST_FAILURES:
+                raise DatasetError(
+                    f"{self.url} cannot be had: {reason}, {failures} times in a row. What came "
+                    f"so far is kept in {self.part}: run it again to go on."
+                )
+            time.sleep(_PAUSE * 2 ** max(failures - 1, 0))
+
+    def _receive(self) -> bool:
+        """Receive until the connection ends; whether the file is whole."""
+        start, tag = _size(self.part), _read_tag(self.part)
+        headers = {"User-Agent": "skte", "Accept-Encoding": "identity"}
+        if start:
+            headers["Range"] = f"bytes={start}-"
+            if tag:  # of a file that has changed, the server sends all
+                headers["If-Range"] = tag
+        request = urllib.request.Request(self.url, headers=headers)
+        with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
+            start, total = _place(response, start)
+            self._check_room(start, total)
+            if not start:
+                _discard(self.part)
+                _write_tag(self.part, response)
+            return self._copy(response, start, total)
+
+    def _check_room(self, start: int, total: int | None) -> None:
+        if total is None:
+            return
+        if total > self.max_bytes:
             raise DatasetError(
-                f"{url} needs {total - start} more bytes, and {part.parent} has {free} left: "
-                "make room, or name another folder."
+                f"{self.url} has {total} bytes, more than the {self.max_bytes} allowed."
             )
-        if not start:
-            _discard(part)
-            _write_tag(part, response)
-        return _copy(response, part, start, total, max_bytes, progress)
+        free = shutil.disk_usage(self.part.parent).free
+        if total - start > free:
+            raise DatasetError(
+                f"{self.url} needs {total - start} more bytes, and {self.part.parent} has {free} "
+                "left: make room, or name another folder."
+            )
+
+    def _copy(self, response: Any, start: int, total: int | None) -> bool:
+        done = start
+        with self.part.open("ab") as file:
+            while chunk := response.read(_CHUNK):
+                done += len(chunk)
+                if done > self.max_bytes:
+                    raise DatasetError(
+                        f"The server sends more than {self.max_bytes} bytes: it is stopped."
+                    )
+                file.write(chunk)
+                if self.progress is not None:
+                    self.progress(done, total)
+        # Without a stated size, the end of the connection is all there is to go by.
+        return total is None or done >= total
 
 
 def _place(response: Any, start: int) -> tuple[int, int | None]:
-    """Tell where in the file the answer begins, and the size of the whole file."""
+    """Where in the file the answer begins, and the size of the whole file."""
     length = response.headers.get("Content-Length", "")
     n_coming = int(length) if length.isdecimal() else None
     if response.status != 206:  # a server that knows no ranges sends all of it
@@ -271,32 +299,6 @@ def _place(response: Any, start: int) -> tuple[int, int | None]:
     if not match or int(match[1]) != start:
         raise http.client.HTTPException("the server sent another range than was asked for")
     return start, int(match[3]) if match[3] != "*" else None
-
-
-def _copy(
-    response: Any,
-    part: Path,
-    start: int,
-    total: int | None,
-    max_bytes: int,
-    progress: Progress | None,
-) -> bool:
-    done = start
-    with part.open("ab") as file:
-        while chunk := response.read(_CHUNK):
-            done += len(chunk)
-            if done > max_bytes:
-                raise DatasetError(f"The server sends more than {max_bytes} bytes: it is stopped.")
-            file.write(chunk)
-            if progress is not None:
-                progress(done, total)
-    # Without a stated size, the end of the connection is all there is to go by.
-    return total is None or done >= total
-
-
-def _is_local(error: BaseException) -> bool:
-    """Tell a full disk or missing permission from a failing network."""
-    return isinstance(error, OSError) and error.errno in _DISK_ERRORS
 
 
 def _digest(path: Path, kind: str) -> str:
@@ -431,12 +433,6 @@ def fetch_msd(
 def _only_one(path: Path) -> Iterator[None]:
     """Wait until no other process holds the lock; a killed one gives it up."""
     with path.open("ab") as file:
-        while fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                time.sleep(_WAIT)
-            except OSError:  # a network folder without locks
-                break
+        while lock(file.fileno()) is False:
+            time.sleep(_WAIT)
         yield

@@ -16,6 +16,7 @@ from torchio.data.io import read_image
 
 from skte._digests import file_digest, file_stamp, tensor_digest
 from skte.datasets._case import structure_problems, subject_case_id
+from skte.datasets._image_file import image_paths
 from skte.datasets._labels import RelabelingReader, split_images
 from skte.datasets._problem import raise_problems
 from skte.datasets._read import memory_flaws, read_headers
@@ -88,7 +89,7 @@ def case_fingerprint(subject: Any) -> str:
     except Exception as error:  # readers of images raise errors of any kind
         raise DatasetError(
             f"Case {case_id!r} cannot be read ({type(error).__name__}: {error}). A file may be "
-            "missing, truncated or corrupted: get it again or leave the case out."
+            "missing, truncated or corrupted: replace it or leave the case out."
         ) from error
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -115,17 +116,10 @@ def _fingerprint(image: Any) -> list[Any]:
 
 def _check_readable(image: Any) -> None:
     """Refuse what must not be read, before it is."""
-    headers, flaws = read_headers(image, "image")
+    headers, _, flaws = read_headers({"image": image})
     flaws += memory_flaws(headers, None)
     if flaws:
         raise DatasetError("; ".join(f"{what}; {remedy}" for what, remedy in flaws))
-
-
-def image_paths(image: Any) -> list[Path]:
-    """Return the files of a torchio image; none where it lives in memory."""
-    if not image.path:
-        return []
-    return list(image.path) if isinstance(image.path, list) else [image.path]
 
 
 def is_loaded(image: Any) -> bool:
@@ -154,7 +148,7 @@ def case_stamp(subject: Any) -> dict[str, tuple[int, int]]:
     """Size and time of the last change of every file of a case.
 
     It costs no reading. Where it differs from an earlier one, the case may have changed:
-    `case_fingerprint` tells.
+    `case_fingerprint` decides.
 
     Parameters
     ----------

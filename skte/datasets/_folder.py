@@ -68,7 +68,7 @@ def match_files(
         elif match and match["case"] in label_of:
             case_id, channel = match["case"], int(match["channel"])
         else:
-            remedy = f"add {stem} to the labels, or take the image away"
+            remedy = f"add {stem} to the labels, or remove the image"
             problems.append(Problem(None, f"image {path.name} has no label", remedy))
             continue
         if channel in channels[case_id] and channels[case_id][channel].name != path.name:
@@ -118,7 +118,7 @@ def _channel_problems(
     for case_id, files in channels.items():
         if not files:
             what = f"label {label_of[case_id].name} has no image"
-            problems.append(Problem(case_id, what, "add it, or take the label away"))
+            problems.append(Problem(case_id, what, "add it, or remove the label"))
             continue
         # Names up to the first gap are enough: a channel 9999 is no reason to list all others.
         missing = sorted(set(range(max(files) + 1)) - set(files))[:5]
@@ -183,12 +183,9 @@ def load_folder(
     """
     folder = check_folder(path)
     title = f"The dataset {folder} cannot be loaded"
+    remedy = "name the folders with load_folder(path, images=..., labels=...)"
     problems = [
-        Problem(
-            None,
-            f"there is no folder {name!r} in it",
-            "name the folders with load_folder(path, images=..., labels=...)",
-        )
+        Problem(None, f"there is no folder {name!r} in it", remedy)
         for name in (images, labels)
         if not (folder / name).is_dir()
     ]
@@ -196,10 +193,9 @@ def load_folder(
     image_files, label_files = (
         [*list_images(folder / name), *list_series(folder / name)] for name in (images, labels)
     )
+    remedy = f"add some ({', '.join(IMAGE_ENDINGS)})"
     problems = [
-        Problem(
-            None, f"folder {name!r} holds no image file", f"add some ({', '.join(IMAGE_ENDINGS)})"
-        )
+        Problem(None, f"folder {name!r} holds no image file", remedy)
         for name, files in ((images, image_files), (labels, label_files))
         if not files
     ]

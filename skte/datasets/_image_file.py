@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from skte._files import outside_problem
 from skte.datasets._dicom_file import read_dicom
@@ -27,6 +27,7 @@ __all__ = [
     "ImageFileError",
     "examine_image",
     "file_flaw",
+    "image_paths",
     "image_stem",
     "list_images",
     "named_roots",
@@ -34,19 +35,9 @@ __all__ = [
 
 # What SimpleITK and nibabel read from one file; longer endings first.
 IMAGE_ENDINGS = (
-    ".nii.gz",
-    ".nii",
-    ".mgz",
-    ".mha",
-    ".mhd",
-    ".nrrd",
-    ".bmp",
-    ".jpeg",
-    ".jpg",
-    ".png",
-    ".tiff",
+    ".nii.gz", ".nii", ".mgz", ".mha", ".mhd", ".nrrd", ".bmp", ".jpeg", ".jpg", ".png", ".tiff",
     ".tif",
-)
+)  # fmt: skip
 
 
 def image_stem(path: Path, endings: Iterable[str] = IMAGE_ENDINGS) -> str | None:
@@ -60,22 +51,17 @@ def image_stem(path: Path, endings: Iterable[str] = IMAGE_ENDINGS) -> str | None
 def list_images(folder: Path, endings: Iterable[str] = IMAGE_ENDINGS) -> list[tuple[str, Path]]:
     """Stem and path of every image in a folder, sorted by name; hidden files left out."""
     # With links to nothing, pipes and folders: their cases must be named, not vanish.
-    found = []
-    for path in sorted(folder.iterdir()):
-        stem = image_stem(path, endings)
-        # Hidden files include the "._x.nii.gz" that macOS leaves in archives.
-        if stem is not None and not path.name.startswith("."):
-            found.append((stem, path))
-    return found
+    # Hidden files include the "._x.nii.gz" that macOS leaves in archives.
+    paths = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    return [(stem, path) for path in paths if (stem := image_stem(path, endings)) is not None]
 
 
-_REPLACE = "get it again or leave the case out"
+_REPLACE = "replace it or leave the case out"
 _MOST_HEADER = 2**20  # bytes of the text headers of MetaImage and NRRD
 _MOST_FILES = 10_000  # that one header may name
 _MOST_PAGES = 65_536
 _MOST_SCANS = 100  # of a progressive JPEG: encoders write about ten
 _MOST_TEXT = 2**26  # bytes of the compressed texts of a PNG, unpacked
-_DEFLATE = 1032  # no byte of a deflate stream becomes more
 # Raw bytes that a byte of a lossy file holds, beside one of a lossless file.
 _LOSSY = 4
 
@@ -154,8 +140,15 @@ def file_flaw(
     return None
 
 
+def image_paths(image: Any) -> list[Path]:
+    """Return the files of a torchio image; none where it lives in memory."""
+    if not image.path:
+        return []
+    return list(image.path) if isinstance(image.path, list) else [image.path]
+
+
 def _no_file(path: Path) -> Flaw | None:
-    """Say why there is no file to be read; opening a pipe would wait for ever."""
+    """Why there is no file to read; opening a pipe would wait for ever."""
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError):  # too long, for instance
@@ -164,10 +157,8 @@ def _no_file(path: Path) -> Flaw | None:
         target = os.readlink(path)
         fetch = "; fetch it with `datalad get` or `git annex get`"
         annexed = ".git/annex" in target.replace("\\", "/")
-        return (
-            f"is a link to {target!r:.200}, which does not exist",
-            f"add the file{fetch if annexed else ''}, or leave the case out",
-        )
+        remedy = f"add the file{fetch if annexed else ''}, or leave the case out"
+        return f"is a link to {target!r:.200}, which does not exist", remedy
     if mode is None:
         return "does not exist", f"correct its path, {_REPLACE}"
     if stat.S_ISREG(mode):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -15,6 +15,9 @@ from skte.datasets._problem import Problem, few
 from skte.exceptions import DatasetError
 
 __all__ = ["CaseSummary", "DatasetReport", "check_dataset", "inspect_dataset"]
+
+
+_SHOWN_CASES = 20
 
 
 @dataclass(frozen=True)
@@ -123,19 +126,29 @@ class DatasetReport:
         }
 
     def to_text(self, *, every: bool = False) -> str:
-        """Lay out everything as tables; ``print(report)`` shows the same.
+        """Lay out everything as tables, as ``print(report)`` does.
 
         Parameters
         ----------
         every : bool, default=False
-            Whether all cases are listed, not the first 20 alone.
+            Whether all cases are listed, not only the first 20.
 
         Returns
         -------
         str
             Lines without a final newline.
         """
-        return report_text(self, every=every)
+        there = "1 case" if self.n_cases == 1 else f"{self.n_cases} cases"
+        parts = [f"{there}, {len(self.cases)} of them usable"]
+        if self.cases:
+            parts[0] += "\n" + "\n".join(_summary_lines(self))
+            parts += [_classes(self), _cases(self, every)]
+        if self.problems:
+            parts.append(f"problems (these cannot be used):\n{_problem_table(self.problems)}")
+        if self.notes:
+            title = "notes (these can be used, and may be mistakes):"
+            parts.append(f"{title}\n{_problem_table(self.notes)}")
+        return "\n\n".join(parts)
 
     def __str__(self) -> str:
         """As `to_text` lays it out."""
@@ -157,7 +170,7 @@ class DatasetReport:
 
 
 def inspect_dataset(dataset: DatasetLike) -> DatasetReport:
-    """Read every case and tell what is there, and what is wrong.
+    """Read every case and report what is there, and what is wrong.
 
     Cases are read one after the other; none stays in memory.
 
@@ -229,35 +242,13 @@ def _notes(report: DatasetReport) -> list[Problem]:
         if report.cases and not n:
             notes.append(Problem(None, f"{called} occurs in no usable case", "check the labels"))
         elif k and report.n_cases_with(k) == 1 and len(report.cases) > 1:
-            what = f"{called} occurs in one case only, {_only_case(report.cases, k)}"
+            only = next(case.case_id for case in report.cases if case.n_voxels.get(k, 0))
+            what = f"{called} occurs in one case only, {only}"
             notes.append(Problem(None, what, "it cannot be compared between cases: add some"))
     return notes
 
 
-def _only_case(cases: Sequence[CaseSummary], label: int) -> str:
-    return next(case.case_id for case in cases if case.n_voxels.get(label, 0))
-
-
-_SHOWN_CASES = 20
-
-
-def report_text(report: DatasetReport, *, every: bool) -> str:
-    """Lay out summary, classes, cases, problems and notes; few of the cases, or every one."""
-    there = "1 case" if report.n_cases == 1 else f"{report.n_cases} cases"
-    parts = [f"{there}, {len(report.cases)} of them usable"]
-    if report.cases:
-        parts[0] += "\n" + "\n".join(_summary_lines(report))
-        parts += [_classes(report), _cases(report, every)]
-    if report.problems:
-        parts.append(f"problems (these cannot be used):\n{problem_table(report.problems)}")
-    if report.notes:
-        title = "notes (these can be used, and may be mistakes):"
-        parts.append(f"{title}\n{problem_table(report.notes)}")
-    return "\n\n".join(parts)
-
-
-def problem_table(problems: Iterable[Problem]) -> str:
-    """Lay out cases, what is wrong with them, and what to do; long texts wrap."""
+def _problem_table(problems: Iterable[Problem]) -> str:
     rows = [("(all)" if p.case_id is None else p.case_id, p.what, p.remedy) for p in problems]
     return format_wrapped_table(["case", "problem", "what to do"], rows)
 
@@ -326,7 +317,7 @@ def check_dataset(dataset: DatasetLike) -> list[str]:
     Returns
     -------
     list of str
-        One sentence a problem, naming the case and the remedy. Empty: none found.
+        One sentence per problem, naming the case and the remedy. Empty: none found.
 
     Raises
     ------

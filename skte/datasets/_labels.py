@@ -74,13 +74,9 @@ def label_members(labels: Mapping[object, object]) -> tuple[dict[str, list[int]]
         if ids and None not in ids:
             members.setdefault(str(name), []).extend(i for i in ids if i is not None)
         else:
-            flaws.append(
-                (
-                    f"label {reprlib.repr(key)} must map to an integer (of 64 bits) or a list "
-                    f"of them, not {reprlib.repr(value)}",
-                    "give its id",
-                )
-            )
+            wanted = "an integer (of 64 bits) or a list of them"
+            what = f"label {reprlib.repr(key)} must map to {wanted}, not {reprlib.repr(value)}"
+            flaws.append((what, "give its id"))
     return members, flaws
 
 
@@ -291,21 +287,16 @@ def _plan(
         flaws += wrong
     foreground = [name for name in classes if name not in (_BACKGROUND, _IGNORE)]
     if not foreground and not flaws:
-        flaws.append(
-            ("labels name no class besides background and ignore", "name one class at least")
-        )
+        what = "labels name no class besides background and ignore"
+        flaws.append((what, "name one class at least"))
     numbers = {_BACKGROUND: 0} | {name: i for i, name in enumerate(foreground, start=1)}
     ids = {} if ignore_label is None else {int(ignore_label): len(numbers)}
     for name, sources in classes.items():  # later classes win where they overlap
         ids |= dict.fromkeys(sources, numbers.get(name, len(numbers)))
-    flaws += [
-        (
-            f"labels: nothing is left of {name!r}, for later classes hold all its ids",
-            "put it after them, or leave it out",
-        )
-        for name in foreground
-        if classes[name] and numbers[name] not in ids.values()
-    ]
+    for name in foreground:
+        if classes[name] and numbers[name] not in ids.values():
+            what = f"labels: nothing is left of {name!r}, for later classes hold all its ids"
+            flaws.append((what, "put it after them, or leave it out"))
     ignored = len(numbers) in ids.values()
     plan = _Plan(
         Relabeling.of(ids, rest=0),
@@ -333,9 +324,8 @@ def _resolve(
         else:
             flaws.append(_unknown(name, source, known))
     if not ids and not flaws:
-        flaws.append(
-            (f"labels: class {name!r} is made of nothing", "list names or ids, or leave it out")
-        )
+        what = f"labels: class {name!r} is made of nothing"
+        flaws.append((what, "list names or ids, or leave it out"))
     return ids, flaws
 
 

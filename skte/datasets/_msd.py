@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from skte.datasets._case import CaseList, make_subject, repeated_ids
+from skte.datasets._case import CaseList, make_subject, repeated_ids, stem_case_id
 from skte.datasets._folder import ExtraRoots, check_folder, data_roots
-from skte.datasets._image_file import file_flaw, image_stem
+from skte.datasets._image_file import file_flaw
 from skte.datasets._labels import parse_labels
 from skte.datasets._problem import Flaw, Problem, case_problems, raise_problems
 from skte.exceptions import DatasetError
@@ -114,8 +114,7 @@ def load_msd(path: str | os.PathLike[str], *, extra_roots: ExtraRoots = ()) -> C
         images, label, wrong = _parse_item(folder, item, roots)
         problems += [Problem(None, f"training[{index}]: {what}", do) for what, do in wrong]
         if label is not None and not wrong:
-            stem = image_stem(images[0]) or images[0].name
-            found.append((stem.removesuffix("_0000"), images, label))
+            found.append((stem_case_id(images[0]), images, label))
     problems += repeated_ids(case_id for case_id, _, _ in found)
     raise_problems(f"The dataset {folder} cannot be loaded", problems)
     return CaseList(

@@ -35,7 +35,7 @@ def load_nnunet_raw(
 ) -> CaseList:
     """Load a dataset in the raw layout of nnU-Net (version 1 or 2).
 
-    A folder with ``dataset.json``, ``imagesTr/case_0000.nii.gz`` (one file a channel)
+    A folder with ``dataset.json``, ``imagesTr/case_0000.nii.gz`` (one file per channel)
     and ``labelsTr/case.nii.gz``. From ``dataset.json`` are read ``channel_names`` (or
     ``modality``), ``labels`` (an integer each, or a list of them for a region; the
     label named ``ignore`` is left out of every score), ``regions_class_order``,
@@ -129,13 +129,9 @@ def _region_order(
     n_regions = sum(name != "background" for name in members)
     numbers = [i for i in ids if i is not None and i > 0]
     if len(numbers) != n_regions or len(set(numbers)) != n_regions or None in ids:
-        what = "dataset.json: key 'regions_class_order' has no number of its own for each of "
-        return [], [
-            (
-                f"{what}{n_regions} regions, but {order!r:.200}",
-                "list a positive id for every label but background and ignore",
-            )
-        ]
+        what = "dataset.json: key 'regions_class_order' has no number of its own for each of"
+        remedy = "list a positive id for every label but background and ignore"
+        return [], [(f"{what} {n_regions} regions, but {order!r:.200}", remedy)]
     return numbers, []
 
 
@@ -170,7 +166,7 @@ def _file_ending(description: Mapping[str, Any]) -> tuple[str, list[Flaw]]:
     if isinstance(ending, str) and ending.startswith("."):
         return ending, []
     what = f"dataset.json: key 'file_ending' must be a text such as '.nii.gz', got {ending!r:.200}"
-    return ".nii.gz", [(what, "mend it")]
+    return ".nii.gz", [(what, "correct it")]
 
 
 def _explicit_cases(
@@ -214,12 +210,9 @@ def _scan_cases(
     if problems:
         return {}, problems
     images, labels = (list_images(folder / name, (ending,)) for name in ("imagesTr", "labelsTr"))
+    remedy = "correct key 'file_ending' of dataset.json, or add the files"
     problems = [
-        Problem(
-            None,
-            f"folder {name!r} holds no file that ends in {ending!r}",
-            "mend key 'file_ending' of dataset.json, or add the files",
-        )
+        Problem(None, f"folder {name!r} holds no file that ends in {ending!r}", remedy)
         for name, files in (("imagesTr", images), ("labelsTr", labels))
         if not files
     ]
@@ -235,10 +228,9 @@ def _unlisted(training: object, cases: _Cases) -> list[Problem]:
         return []
     labels = [item.get("label") for item in training if isinstance(item, dict)]
     stems = [image_stem(Path(text)) for text in labels if isinstance(text, str)]
+    what = "it is listed under 'training', but its files do not exist"
     return [
-        Problem(
-            stem, "it is listed under 'training', but its files do not exist", "add them, or unlist"
-        )
+        Problem(stem, what, "add them, or remove it from the list")
         for stem in stems
         if stem is not None and stem not in cases
     ]

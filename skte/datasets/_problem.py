@@ -70,7 +70,7 @@ _LARGEST = np.finfo(np.float32).max
 
 def image_flaws(channels: Sequence[NDArray[Any]]) -> list[Flaw]:
     """Find what is wrong with an image, given as arrays of any number of channels."""
-    channels = [array for array in channels if array.size]  # the geometry tells of empty ones
+    channels = [array for array in channels if array.size]  # empty ones: see geometry
     if odd := sorted({str(a.dtype) for a in channels if a.dtype.kind not in "iufbc"}):
         remedy = "store colours or other fields as channels of plain numbers"
         return [(f"the image holds {', '.join(odd)} values", remedy)]
@@ -88,19 +88,16 @@ def image_flaws(channels: Sequence[NDArray[Any]]) -> list[Flaw]:
 def label_flaws(label: NDArray[Any], ignore_label: int | None) -> list[Flaw]:
     """Find what is wrong with the values of a label map."""
     if not label.size:
-        return []  # the geometry tells of it
+        return []  # a problem of the geometry
     if label.dtype.kind not in "iufb":
         return [(f"the label holds {label.dtype} values", "store integer class ids")]
     if label.dtype.kind == "f":
         if not np.isfinite(label).all():
             return [("the label has voxels that are NaN or Inf", "store integer class ids")]
         if (broken := label[label != np.round(label)]).size:
-            return [
-                (
-                    f"the label is float-valued ({few(np.unique(broken).tolist())})",
-                    "store integer class ids (a label must be resampled with nearest neighbours)",
-                )
-            ]
+            what = f"the label is float-valued ({few(np.unique(broken).tolist())})"
+            remedy = "store integer class ids (a label must be resampled with nearest neighbours)"
+            return [(what, remedy)]
     extremes = int(label.min()), int(label.max())
     if not -(2**63) <= min(extremes) <= max(extremes) < 2**63:
         beyond = max(extremes, key=abs)
@@ -127,25 +124,17 @@ def _id_flaws(values: NDArray[np.int64], ignore_label: int | None) -> list[Flaw]
     if ignore_label is not None:
         values = values[values != ignore_label]
     if (negative := values[values < 0]).size:
-        return [
-            (
-                f"the label has negative values ({few(negative.tolist())})",
-                "class ids start at 0 for background (ignore_label may name a value to leave out)",
-            )
-        ]
+        what = f"the label has negative values ({few(negative.tolist())})"
+        remedy = "class ids start at 0 for background (ignore_label may name a value to leave out)"
+        return [(what, remedy)]
     if not values.size:
         return [(f"every voxel has the ignore label {ignore_label}", "leave the case out")]
     if values.tolist() == [0]:
         what = "the label is empty: it has no labelled foreground voxel"
         return [(what, "leave the case out")]
     if len(values) == 1:
-        return [
-            (
-                f"the label holds one class only ({values[0]}) and no background, so nothing "
-                "can be compared",
-                "check the label or leave the case out",
-            )
-        ]
+        what = f"the label holds one class only ({values[0]}) and no background"
+        return [(f"{what}, so nothing can be compared", "check the label or leave the case out")]
     return []
 
 

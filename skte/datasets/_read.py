@@ -10,11 +10,11 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import nibabel as nib
 import numpy as np
@@ -27,7 +27,7 @@ from torchio.data.io import get_ras_affine_from_sitk, read_image, sitk_to_nib
 from skte._memory import memory_problem
 from skte._text import clean_text
 from skte.datasets._dicom_file import read_series, series_files, series_header
-from skte.datasets._image_file import ImageFile, ImageFileError, examine_image
+from skte.datasets._image_file import ImageFile, ImageFileError, examine_image, image_paths
 from skte.datasets._labels import RelabelingReader
 from skte.datasets._problem import Flaw
 
@@ -35,7 +35,7 @@ __all__ = [
     "ImageHeader",
     "geometry_flaws",
     "memory_flaws",
-    "read_array",
+    "read_arrays",
     "read_headers",
     "reorient",
     "turn_between",
@@ -53,6 +53,7 @@ _IMAGE_CLASSES = {
 }
 # Types that ITK has, by words of their names.
 _ITK_TYPES = {"8-bit": 1, "16-bit": 2, "32-bit": 4, "64-bit": 8}
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,31 +67,36 @@ class ImageHeader:
     file_bytes: int = 0
 
 
-def read_headers(image: Any, name: str) -> tuple[list[ImageHeader], list[Flaw]]:
-    """Headers of the files of an image, one per file, and flaws of those that could not be read."""
-    headers, flaws = [], []
-    for part in _parts(image):
-        source = str(part.path) if part.path else f"image {name!r}"
-        try:
-            header = _header(part, source)
-            if max(header.shape) >= 2**31:
-                raise ImageFileError(f"states a shape of {header.shape}")
-            headers.append(header)
-        except Exception as error:
-            flaws.append(_unreadable(source, error))
-    return headers, flaws
+def read_headers(
+    images: Mapping[str, Any],
+) -> tuple[list[ImageHeader], dict[str, Any], list[Flaw]]:
+    """Headers of the files of images, the images that have all of theirs, and flaws."""
+    return _read_parts(images, _header)
 
 
-def read_array(image: Any, name: str) -> tuple[list[NDArray[Any]], list[Flaw]]:
-    """Values (channels, x, y, z) of the files of an image as stored, and flaws."""
-    arrays, flaws = [], []
-    for part in _parts(image):
-        source = str(part.path) if part.path else f"image {name!r}"
-        try:
-            arrays.append(_values(part))
-        except Exception as error:
-            flaws.append(_unreadable(source, error))
+def read_arrays(images: Mapping[str, Any]) -> tuple[list[NDArray[Any]], list[Flaw]]:
+    """Values (channels, x, y, z) of the files of images as stored, and flaws."""
+    arrays, _, flaws = _read_parts(images, lambda part, source: _values(part))
     return arrays, flaws
+
+
+def _read_parts(
+    images: Mapping[str, Any], read: Callable[[Any, str], _T]
+) -> tuple[list[_T], dict[str, Any], list[Flaw]]:
+    found: list[_T] = []
+    whole: dict[str, Any] = {}
+    flaws: list[Flaw] = []
+    for name, image in images.items():
+        n_before = len(flaws)
+        for part in _parts(image):
+            source = str(part.path) if part.path else f"image {name!r}"
+            try:
+                found.append(read(part, source))
+            except Exception as error:  # readers of images raise errors of any kind
+                flaws.append(_unreadable(source, error))
+        if len(flaws) == n_before:
+            whole[name] = image
+    return found, whole, flaws
 
 
 def memory_flaws(images: list[ImageHeader], label: ImageHeader | None) -> list[Flaw]:
@@ -107,28 +113,29 @@ def memory_flaws(images: list[ImageHeader], label: ImageHeader | None) -> list[F
 
 
 def _parts(image: Any) -> list[Any]:
-    """One torchio image a file, so that each can be named; copies, so that none is loaded."""
+    """One torchio image per file, so that each can be named; copies, so that none is loaded."""
     if tio.DATA in image:
         return [image]
-    paths = image.path if isinstance(image.path, list) else [image.path]
     options = {"reader": image.reader, "roots": image.get("roots"), "verify_path": False}
-    return [type(image)(path, **options) for path in paths]
+    return [type(image)(path, **options) for path in image_paths(image)]
 
 
 def _header(part: Any, source: str) -> ImageHeader:
     part = _without_relabeling(part)
-    if not _is_ours(part):
-        return ImageHeader(source, tuple(part.shape), (np.asarray(part.affine),))
     label = isinstance(part, tio.LabelMap)
-    if part.path.is_dir():
+    if not _is_ours(part):
+        header = ImageHeader(source, tuple(part.shape), (np.asarray(part.affine),))
+    elif part.path.is_dir():
         names = series_files(part.path, part.get("roots"))
         shape, affine, kind = series_header(names)
         size = sum(name.stat().st_size for name in names)
-        return ImageHeader(source, shape, (affine,), _peak(shape, kind, label), size)
-    file = examine_image(part.path, part.get("roots"))
-    if file.reader == "nibabel":
-        return _nibabel_header(file, source, label)
-    return _itk_header(file, source, label)
+        header = ImageHeader(source, shape, (affine,), _peak(shape, kind, label), size)
+    else:
+        file = examine_image(part.path, part.get("roots"))
+        header = (_nibabel_header if file.reader == "nibabel" else _itk_header)(file, source, label)
+    if max(header.shape) >= 2**31:
+        raise ImageFileError(f"states a shape of {header.shape}")
+    return header
 
 
 def _itk_header(file: ImageFile, source: str, label: bool) -> ImageHeader:
@@ -196,7 +203,7 @@ def _check_size(n_bytes: int, size: int) -> None:
     if n_bytes > size:
         raise ImageFileError(
             f"has {size} bytes, and its header promises {n_bytes:.3g}: more than the file can hold",
-            "it is cut short: get it again or leave the case out",
+            "it is cut short: replace it or leave the case out",
         )
 
 
@@ -264,10 +271,8 @@ def _unreadable(source: str, error: Exception) -> Flaw:
     if isinstance(error, ImageFileError):
         return f"{source} cannot be read (it {error})", error.remedy
     text = clean_text(error, 300) or type(error).__name__
-    return (
-        f"{source} cannot be read ({text})",
-        "the file may be missing, truncated or corrupted: get it again or leave the case out",
-    )
+    remedy = "the file may be missing, truncated or corrupted: replace it or leave the case out"
+    return f"{source} cannot be read ({text})", remedy
 
 
 # How far, in voxels, image and label may lie apart at the farthest corner: above what
@@ -283,31 +288,19 @@ def geometry_flaws(images: Sequence[ImageHeader], label: ImageHeader | None) -> 
     """Find what is wrong with shapes and affines within one case."""
     everything = [*images, *([label] if label else [])]
     singular = [h.source for h in everything if not _is_regular(h.affines[0])]
-    flaws = [
-        (f"{source} has an affine that is singular or not finite", "mend its header")
-        for source in singular
-    ]
-    flaws += [
-        (
-            f"{h.source} is {longest / 1000:.3g} m long by its affine",
-            "mend its header: spacings are in mm",
-        )
-        for h in everything
-        if _is_regular(h.affines[0]) and (longest := _longest_edge(h)) > _LONGEST_EDGE
-    ]
-    flaws += [
-        (f"{h.source} has no voxels (shape {h.shape})", "get it again or leave the case out")
-        for h in everything
-        if 0 in h.shape
-    ]
+    what = "has an affine that is singular or not finite"
+    flaws = [(f"{source} {what}", "fix its header") for source in singular]
+    for h in everything:
+        if _is_regular(h.affines[0]) and (longest := _longest_edge(h)) > _LONGEST_EDGE:
+            what = f"{h.source} is {longest / 1000:.3g} m long by its affine"
+            flaws.append((what, "fix its header: spacings are in mm"))
+    remedy = "replace it or leave the case out"
+    flat = [h for h in everything if 0 in h.shape]
+    flaws += [(f"{h.source} has no voxels (shape {h.shape})", remedy) for h in flat]
     if label and label.shape[0] > 1:
-        flaws.append(
-            (
-                f"the label ({label.source}) is 4-D with {label.shape[0]} channels",
-                "merge one-hot channels into one map of class ids",
-            )
-        )
-    # Without an image there is nothing to compare with, and it was told elsewhere.
+        what = f"the label ({label.source}) is 4-D with {label.shape[0]} channels"
+        flaws.append((what, "merge one-hot channels into one map of class ids"))
+    # Without an image there is nothing to compare with, which is a problem of its own.
     for header in everything[1:] if images else []:
         what = "label" if header is label else "channel"
         flaws += _disagreements(header, images[0], what, comparable=not singular)
@@ -347,21 +340,13 @@ def _disagreements(
     if comparable and turn_between(header, image) is not None:
         return []
     if header.shape[1:] != image.shape[1:]:
-        return [
-            (
-                f"the {what} ({header.source}) has shape {header.shape[1:]}, the image "
-                f"({image.source}) {image.shape[1:]}",
-                "resample one to the other's grid",
-            )
-        ]
+        shapes = f"has shape {header.shape[1:]}, the image ({image.source}) {image.shape[1:]}"
+        return [(f"the {what} ({header.source}) {shapes}", "resample one to the other's grid")]
     if comparable and (off := _displacement(header, image)) > _AFFINE_TOLERANCE:
-        return [
-            (
-                f"the {what} ({header.source}) and the image ({image.source}) have "
-                f"different affines, {off:.3g} voxels apart at the farthest corner",
-                "resample one to the other's grid, or copy the affine if the voxels do match",
-            )
-        ]
+        both = f"the {what} ({header.source}) and the image ({image.source})"
+        apart = f"have different affines, {off:.3g} voxels apart at the farthest corner"
+        remedy = "resample one to the other's grid, or copy the affine if the voxels do match"
+        return [(f"{both} {apart}", remedy)]
     return []
 
 

@@ -13,7 +13,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from skte.cli import main
-from skte.datasets import MSD_TASKS, _download, cache_home, fetch_msd, load_dataset, make_phantoms
+from skte.datasets import (
+    MSD_TASKS,
+    _download,  # to wait less, and for limits that no test reaches
+    cache_home,
+    fetch_msd,
+    load_dataset,
+    make_phantoms,
+)
 from skte.demo import write_msd
 from skte.exceptions import DatasetError
 
