@@ -18,6 +18,7 @@ _ENDINGS = (".nii.gz", ".nii")
 # Entities of the acquisition; others are of its processing.
 _ACQUISITION = ("sub", "ses", "task", "acq", "ce", "rec", "dir", "run", "echo", "part", "chunk")
 _MOST_BYTES = 1_000_000
+_NO_IMAGES = ("dseg", "probseg", "mask")
 
 
 @dataclass(frozen=True)
@@ -103,9 +104,6 @@ def _data_folders(root: Path) -> Iterator[Path]:
             if level.is_dir():
                 yield level
                 yield from (p for p in sorted(level.iterdir()) if p.is_dir() and "-" not in p.name)
-
-
-_NO_IMAGES = ("dseg", "probseg", "mask")
 
 
 def load_bids(

@@ -56,6 +56,7 @@ __all__ = [
 ]
 
 ID_KEYS = ("case_id", "id", "name", "subject_id")
+_SHOWN_CASES = 20  # the header of each is read
 
 
 def make_subject(
@@ -337,9 +338,6 @@ def _stack(arrays: Sequence[NDArray[Any]], headers: Sequence[ImageHeader]) -> ND
     ]
     stacked = np.empty((sum(map(len, turned)), *turned[0].shape[1:]), dtype=np.float32)
     return np.concatenate(turned, out=stacked, casting="unsafe")
-
-
-_SHOWN_CASES = 20  # the header of each is read
 
 
 class CaseList(list[Any]):

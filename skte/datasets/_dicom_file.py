@@ -43,6 +43,10 @@ _PLAIN = (_IMPLICIT, "1.2.840.10008.1.2.1", _BIG_ENDIAN)
 _RUN_LENGTHS = "1.2.840.10008.1.2.5"
 _PACKED = (_RUN_LENGTHS, "1.2.840.10008.1.2.4.")
 _FILMS = tuple(f"1.2.840.10008.1.2.4.{n}" for n in (*range(94, 109), *range(201, 206)))
+# How much the distances between slices may differ, of the distance between them: a
+# missing slice doubles one of them.
+_SPACING_TOLERANCE = 0.1
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 
 
 @dataclass
@@ -246,12 +250,6 @@ def _jpeg_size(part: bytes) -> tuple[int, int] | None:
             return rows, columns
         position += 2 + int(struct.unpack_from(">H", part, position + 2)[0])
     raise ValueError("has a JPEG frame without a size")
-
-
-# How much the distances between slices may differ, of the distance between them: a
-# missing slice doubles one of them.
-_SPACING_TOLERANCE = 0.1
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 
 
 def is_series(folder: Path) -> bool:

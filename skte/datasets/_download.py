@@ -29,6 +29,40 @@ from skte.exceptions import DatasetError
 
 __all__ = ["MSD_TASKS", "cache_home", "fetch_msd"]
 
+_MOST_FILES = 100_000
+_COMPONENT = 255  # bytes a name may have
+_LONGEST, _DEEPEST = 1024, 32  # bytes of a path, and folders in it
+# What Python's reader raises for headers that are damaged or meant to do harm.
+_BROKEN = (tarfile.TarError, ValueError, EOFError, OverflowError, RecursionError)
+
+#: Called with the number of bytes that are there, and of all (None: not known).
+Progress = Callable[[int, int | None], object]
+_CHUNK = 2**18
+_TIMEOUT = 60.0  # seconds without a byte
+# Failures in a row, none of which brought a byte.
+_MOST_FAILURES = 5
+_PAUSE = 0.5  # seconds after the first failure; doubled after each further one
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG, errno.ENOENT)
+_DIGITS = {"md5": 32, "sha256": 64}
+_BASE_URL = "https://msd-for-monai.s3-us-west-2.amazonaws.com"
+_MOST_BYTES = 100 * 10**9  # more than any of the archives has
+_WAIT = 0.1  # seconds between looks at another process's lock
+
+#: Tasks of the Medical Segmentation Decathlon and the MD5 of their archives, as MONAI's
+#: `DecathlonDataset` states them.
+MSD_TASKS = {
+    "Task01_BrainTumour": "md5:240a19d752f0d9e9101544901065d872",
+    "Task02_Heart": "md5:06ee59366e1e5124267b774dbd654057",
+    "Task03_Liver": "md5:a90ec6c4aa7f6a3d087205e23d4e6397",
+    "Task04_Hippocampus": "md5:9d24dba78a72977dbd1d2e110310f31b",
+    "Task05_Prostate": "md5:35138f08b1efaef89d7424d2bcc928db",
+    "Task06_Lung": "md5:8afd997733c7fc0432f71255ba4e52dc",
+    "Task07_Pancreas": "md5:4f7080cfca169fa8066d17ce6eb061e4",
+    "Task08_HepaticVessel": "md5:641d79e80ec66453921d997fbf12a29c",
+    "Task09_Spleen": "md5:410d4a301da4e5b2f6f86ec3ddba524e",
+    "Task10_Colon": "md5:bad7a188931dc2f6acf72b08eb6202d0",
+}
+
 
 def cache_home() -> Path:
     """Return the folder of downloads: ``SKTE_HOME``, or the platform's place for caches."""
@@ -39,13 +73,6 @@ def cache_home() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "skte"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "skte"
-
-
-_MOST_FILES = 100_000
-_COMPONENT = 255  # bytes a name may have
-_LONGEST, _DEEPEST = 1024, 32  # bytes of a path, and folders in it
-# What Python's reader raises for headers that are damaged or meant to do harm.
-_BROKEN = (tarfile.TarError, ValueError, EOFError, OverflowError, RecursionError)
 
 
 def extract_folder(archive: Path, name: str, target: Path) -> None:
@@ -147,18 +174,6 @@ def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
         shutil.copyfileobj(source, file)
     if path.stat().st_size != member.size:
         raise DatasetError(f"{member.name!r:.200} is cut short in the archive: download it again.")
-
-
-#: Called with the number of bytes that are there, and of all (None: not known).
-Progress = Callable[[int, int | None], object]
-
-_CHUNK = 2**18
-_TIMEOUT = 60.0  # seconds without a byte
-# Failures in a row, none of which brought a byte.
-_MOST_FAILURES = 5
-_PAUSE = 0.5  # seconds after the first failure; doubled after each further one
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG, errno.ENOENT)
-_DIGITS = {"md5": 32, "sha256": 64}
 
 
 def parse_checksum(text: str) -> tuple[str, str]:
@@ -333,26 +348,6 @@ def _write_tag(part: Path, response: Any) -> None:
 def _discard(part: Path) -> None:
     for path in (part, _tag_file(part)):
         path.unlink(missing_ok=True)
-
-
-_BASE_URL = "https://msd-for-monai.s3-us-west-2.amazonaws.com"
-_MOST_BYTES = 100 * 10**9  # more than any of the archives has
-_WAIT = 0.1  # seconds between looks at another process's lock
-
-#: Tasks of the Medical Segmentation Decathlon and the MD5 of their archives, as MONAI's
-#: `DecathlonDataset` states them.
-MSD_TASKS = {
-    "Task01_BrainTumour": "md5:240a19d752f0d9e9101544901065d872",
-    "Task02_Heart": "md5:06ee59366e1e5124267b774dbd654057",
-    "Task03_Liver": "md5:a90ec6c4aa7f6a3d087205e23d4e6397",
-    "Task04_Hippocampus": "md5:9d24dba78a72977dbd1d2e110310f31b",
-    "Task05_Prostate": "md5:35138f08b1efaef89d7424d2bcc928db",
-    "Task06_Lung": "md5:8afd997733c7fc0432f71255ba4e52dc",
-    "Task07_Pancreas": "md5:4f7080cfca169fa8066d17ce6eb061e4",
-    "Task08_HepaticVessel": "md5:641d79e80ec66453921d997fbf12a29c",
-    "Task09_Spleen": "md5:410d4a301da4e5b2f6f86ec3ddba524e",
-    "Task10_Colon": "md5:bad7a188931dc2f6acf72b08eb6202d0",
-}
 
 
 def fetch_msd(

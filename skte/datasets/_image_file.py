@@ -38,6 +38,14 @@ IMAGE_ENDINGS = (
     ".nii.gz", ".nii", ".mgz", ".mha", ".mhd", ".nrrd", ".bmp", ".jpeg", ".jpg", ".png", ".tiff",
     ".tif",
 )  # fmt: skip
+_REPLACE = "replace it or leave the case out"
+_MOST_HEADER = 2**20  # bytes of the text headers of MetaImage and NRRD
+_MOST_FILES = 10_000  # that one header may name
+_MOST_PAGES = 65_536
+_MOST_SCANS = 100  # of a progressive JPEG: encoders write about ten
+_MOST_TEXT = 2**26  # bytes of the compressed texts of a PNG, unpacked
+# Raw bytes that a byte of a lossy file holds, beside one of a lossless file.
+_LOSSY = 4
 
 
 def image_stem(path: Path, endings: Iterable[str] = IMAGE_ENDINGS) -> str | None:
@@ -54,16 +62,6 @@ def list_images(folder: Path, endings: Iterable[str] = IMAGE_ENDINGS) -> list[tu
     # Hidden files include the "._x.nii.gz" that macOS leaves in archives.
     paths = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
     return [(stem, path) for path in paths if (stem := image_stem(path, endings)) is not None]
-
-
-_REPLACE = "replace it or leave the case out"
-_MOST_HEADER = 2**20  # bytes of the text headers of MetaImage and NRRD
-_MOST_FILES = 10_000  # that one header may name
-_MOST_PAGES = 65_536
-_MOST_SCANS = 100  # of a progressive JPEG: encoders write about ten
-_MOST_TEXT = 2**26  # bytes of the compressed texts of a PNG, unpacked
-# Raw bytes that a byte of a lossy file holds, beside one of a lossless file.
-_LOSSY = 4
 
 
 class ImageFileError(ValueError):

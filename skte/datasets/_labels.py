@@ -36,6 +36,11 @@ __all__ = [
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
 _LARGEST = 2**63 - 1
+_TABLE_SIZE = 65_536  # ids further apart than this are looked up by sorting
+
+#: From the name of a class to what it is made of.
+Labels = Mapping[str, str | int | Sequence[str | int]]
+_BACKGROUND, _IGNORE = "background", "ignore"
 
 
 def parse_labels(labels: object) -> tuple[dict[str, list[int]], int | None, list[Flaw]]:
@@ -95,9 +100,6 @@ def label_id(value: object) -> int | None:
     if not isinstance(value, Integral) or isinstance(value, bool):
         return None
     return int(value) if abs(int(value)) <= _LARGEST else None
-
-
-_TABLE_SIZE = 65_536  # ids further apart than this are looked up by sorting
 
 
 @dataclass(frozen=True)
@@ -174,12 +176,6 @@ class RelabelingReader:
 def _is_integral(label: NDArray[Any]) -> bool:
     with np.errstate(invalid="ignore"):
         return bool((label == np.round(label)).all() and np.isfinite(label).all())
-
-
-#: From the name of a class to what it is made of.
-Labels = Mapping[str, str | int | Sequence[str | int]]
-
-_BACKGROUND, _IGNORE = "background", "ignore"
 
 
 class _Plan(NamedTuple):

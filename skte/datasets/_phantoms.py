@@ -24,6 +24,9 @@ __all__ = ["PHANTOM_TASKS", "make_phantoms"]
 
 Grid = NDArray[np.float64]
 Level = NDArray[np.float64]
+# Redraws until every class is there, and the share of a case that a class must fill.
+_ATTEMPTS, _SHARE = 50, 0.004
+_N_DISTRACTORS = 4
 
 
 def make_grid(size: tuple[int, int, int]) -> Grid:
@@ -199,10 +202,6 @@ TISSUES = {
 
 #: Names of the tissue tasks that `make_phantoms` draws.
 PHANTOM_TASKS: tuple[str, ...] = tuple(TISSUES)
-
-# Redraws until every class is there, and the share of a case that a class must fill.
-_ATTEMPTS, _SHARE = 50, 0.004
-_N_DISTRACTORS = 4
 
 
 def make_phantoms(

@@ -22,6 +22,7 @@ __all__ = [
 
 #: What is wrong, and what to do.
 Flaw = tuple[str, str]
+_LARGEST = np.finfo(np.float32).max
 
 
 class Problem(NamedTuple):
@@ -63,9 +64,6 @@ def raise_problems(title: str, problems: Sequence[Problem]) -> None:
     if problems:
         lines = "\n- ".join(map(str, problems))
         raise DatasetError(f"{title}:\n- {lines}", problems=tuple(problems))
-
-
-_LARGEST = np.finfo(np.float32).max
 
 
 def image_flaws(channels: Sequence[NDArray[Any]]) -> list[Flaw]:

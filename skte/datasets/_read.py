@@ -54,6 +54,12 @@ _IMAGE_CLASSES = {
 # Types that ITK has, by words of their names.
 _ITK_TYPES = {"8-bit": 1, "16-bit": 2, "32-bit": 4, "64-bit": 8}
 _T = TypeVar("_T")
+# How far, in voxels, image and label may lie apart at the farthest corner: above what
+# rounding in headers causes, below what would move a label.
+_AFFINE_TOLERANCE = 0.05
+# In mm. Beyond it a header counts in other units (micrometres, mostly): resampled to a
+# model's spacing in mm, such an image would take all memory.
+_LONGEST_EDGE = 100_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -273,15 +279,6 @@ def _unreadable(source: str, error: Exception) -> Flaw:
     text = clean_text(error, 300) or type(error).__name__
     remedy = "the file may be missing, truncated or corrupted: replace it or leave the case out"
     return f"{source} cannot be read ({text})", remedy
-
-
-# How far, in voxels, image and label may lie apart at the farthest corner: above what
-# rounding in headers causes, below what would move a label.
-_AFFINE_TOLERANCE = 0.05
-
-# In mm. Beyond it a header counts in other units (micrometres, mostly): resampled to a
-# model's spacing in mm, such an image would take all memory.
-_LONGEST_EDGE = 100_000
 
 
 def geometry_flaws(images: Sequence[ImageHeader], label: ImageHeader | None) -> list[Flaw]:
