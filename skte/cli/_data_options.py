@@ -29,7 +29,7 @@ def add_data_options(parser: Any) -> None:
     parser.add_argument(
         "--layout",
         choices=layout_names(),
-        help="how the data is laid out (default: found by itself)",
+        help="how the data is laid out (default: detected)",
     )
 
 

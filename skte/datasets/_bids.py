@@ -178,7 +178,7 @@ def load_bids(
 
 
 def is_bids(folder: Path, extra_roots: ExtraRoots = ()) -> bool:
-    """Tell whether a folder holds segmentations as BIDS has them."""
+    """Whether a folder holds segmentations as BIDS has them."""
     return any(_has_segmentations(root, None) for root in [folder, *_derivatives(folder)])
 
 
@@ -246,17 +246,14 @@ def _images_of(
 
 
 def _fits(image: BidsFile, segmentation: BidsFile) -> bool:
-    if image.suffix in _NO_IMAGES:
-        return False
     # "orig" is the space of the image itself.
-    space = segmentation.entities.get("space")
-    own = image.entities.get("space", "orig") == (space or "orig")
-    wanted = segmentation.acquisition
-    return own and image.acquisition == wanted and _same(image, segmentation, "res")
-
-
-def _same(a: BidsFile, b: BidsFile, key: str) -> bool:
-    return a.entities.get(key) == b.entities.get(key)
+    space = segmentation.entities.get("space", "orig")
+    return (
+        image.suffix not in _NO_IMAGES
+        and image.acquisition == segmentation.acquisition
+        and image.entities.get("space", "orig") == space
+        and image.entities.get("res") == segmentation.entities.get("res")
+    )
 
 
 def _choose(

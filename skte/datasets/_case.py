@@ -45,6 +45,7 @@ __all__ = [
     "Case",
     "CaseList",
     "ID_KEYS",
+    "checked_case_id",
     "copy_subject",
     "find_problems",
     "make_subject",
@@ -134,6 +135,18 @@ def subject_case_id(subject: Any, index: int = 0) -> str:
 def stem_case_id(path: Path) -> str:
     """Name of a case by the file of its first image."""
     return (image_stem(path) or path.name).removesuffix("_0000")
+
+
+def checked_case_id(subject: Any, door: str) -> str:
+    """Name of a case that has an image and a label; an error names what is missing."""
+    if not isinstance(subject, tio.Subject):
+        raise DatasetError(
+            f"{door} takes a torchio Subject, got {type(subject).__name__}: "
+            "load_dataset turns other forms into subjects."
+        )
+    case_id = subject_case_id(subject)
+    raise_problems(f"Case {case_id!r} cannot be used", structure_problems(case_id, subject))
+    return case_id
 
 
 def find_problems(subjects: Iterable[Any]) -> list[Problem]:
@@ -288,14 +301,8 @@ def read_case(subject: Any) -> Case:
     >>> case.label.unique()
     tensor([0, 2, 7])
     """
-    if not isinstance(subject, tio.Subject):
-        raise DatasetError(
-            f"read_case takes a torchio Subject, got {type(subject).__name__}: "
-            "load_dataset turns other forms into subjects."
-        )
-    case_id = subject_case_id(subject)
+    case_id = checked_case_id(subject, "read_case")
     title = f"Case {case_id!r} cannot be used"
-    raise_problems(title, structure_problems(case_id, subject))
     images, labels = split_images(subject)
     (label_name, label_image), *_ = labels.items()
     headers, opened, flaws = read_headers(images)

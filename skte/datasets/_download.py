@@ -239,7 +239,7 @@ class _Transfer:
                     reason = f"the server says {error.code} {error.reason}"
                     # Nothing that waiting would help.
                     if 400 <= error.code < 500 and error.code not in (408, 416, 425, 429):
-                        raise DatasetError(f"{self.url} cannot be had: {reason}.") from error
+                        raise DatasetError(f"{self.url} cannot be downloaded: {reason}.") from error
                     if error.code == 416:  # there is more in the part file than on the server
                         _discard(self.part)
             except (OSError, http.client.HTTPException) as error:
@@ -250,8 +250,8 @@ class _Transfer:
             most = max(most, _size(self.part))
             if failures >= _MOST_FAILURES:
                 raise DatasetError(
-                    f"{self.url} cannot be had: {reason}, {failures} times in a row. What came "
-                    f"so far is kept in {self.part}: run it again to go on."
+                    f"{self.url} cannot be downloaded: {reason}, {failures} times in a row. "
+                    f"What came so far is kept in {self.part}: run it again to go on."
                 )
             time.sleep(_PAUSE * 2 ** max(failures - 1, 0))
 
@@ -386,7 +386,7 @@ def fetch_msd(
     Raises
     ------
     DatasetError
-        If there is no such task, it cannot be had, its checksum is wrong, or its archive
+        If there is no such task, it cannot be downloaded, its checksum is wrong, or its archive
         holds what none should (paths that lead out, links, more than it may).
 
     References

@@ -15,10 +15,9 @@ import torchio as tio
 from torchio.data.io import read_image
 
 from skte._digests import file_digest, file_stamp, tensor_digest
-from skte.datasets._case import structure_problems, subject_case_id
+from skte.datasets._case import checked_case_id, subject_case_id
 from skte.datasets._image_file import image_paths
 from skte.datasets._labels import RelabelingReader, split_images
-from skte.datasets._problem import raise_problems
 from skte.datasets._read import memory_flaws, read_headers
 from skte.exceptions import DatasetError
 
@@ -70,13 +69,7 @@ def case_fingerprint(subject: Any) -> str:
     >>> case_fingerprint(first) == case_fingerprint(second)
     False
     """
-    if not isinstance(subject, tio.Subject):
-        raise DatasetError(
-            f"case_fingerprint takes a torchio Subject, got {type(subject).__name__}: "
-            "load_dataset turns other forms into subjects."
-        )
-    case_id = subject_case_id(subject)
-    raise_problems(f"Case {case_id!r} cannot be used", structure_problems(case_id, subject))
+    case_id = checked_case_id(subject, "case_fingerprint")
     images, labels = split_images(subject)
     ignore_label = subject.get("ignore_label")
     try:
@@ -103,12 +96,13 @@ def _fingerprint(image: Any) -> list[Any]:
     if isinstance(reader, RelabelingReader):
         how = ["relabeled", list(reader.relabeling.ids), reader.relabeling.rest]
         reader = reader.reader
-    if reader is not read_image or not all(is_whole_file(path) for path in paths):
-        if not is_loaded(image):
-            _check_readable(fresh)
-        return _of_values(image if is_loaded(image) else fresh)
-    if is_loaded(image):
+    by_values = reader is not read_image or not all(is_whole_file(path) for path in paths)
+    if by_values and is_loaded(image):
+        return _of_values(image)
+    if by_values or is_loaded(image):
         _check_readable(fresh)
+    if by_values:
+        return _of_values(fresh)
     if is_loaded(image) and not _are_alike(image, fresh):
         return _of_values(image)
     return [*how, "files", *map(file_digest, paths)]
@@ -123,17 +117,17 @@ def _check_readable(image: Any) -> None:
 
 
 def is_loaded(image: Any) -> bool:
-    """Tell whether a torchio image holds its values in memory."""
+    """Whether a torchio image holds its values in memory."""
     return isinstance(image.get(tio.DATA), torch.Tensor)
 
 
 def is_whole_file(path: Path) -> bool:
-    """Tell whether a file holds all of an image, with nothing beside it."""
+    """Whether a file holds all of an image, with nothing beside it."""
     return path.is_file() and path.name.lower().endswith(_WHOLE_FILES)
 
 
 def _are_alike(image: Any, fresh: Any) -> bool:
-    """Tell whether a loaded image is still what its files hold."""
+    """Whether a loaded image is still what its files hold."""
     # By digests, where NaN is like itself; they tell types and shapes apart as well.
     same_values = tensor_digest(image.data) == tensor_digest(fresh.data)
     return same_values and bool(np.array_equal(image.affine, fresh.affine))

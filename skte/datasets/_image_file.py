@@ -110,10 +110,11 @@ def examine_image(path: Path, roots: Sequence[Path] | None = None) -> ImageFile:
     for other in examined.files:
         if other == path:
             continue
+        named = f"names {other.name!r:.200}, which"
         if leads := outside_problem(other, roots or named_roots(path)):
-            raise ImageFileError(f"names {other.name!r:.200}, which {leads}", "or put it inside")
+            raise ImageFileError(f"{named} {leads}", "or put it inside")
         if wrong := _no_file(other):
-            raise ImageFileError(f"names {other.name!r:.200}, which {wrong[0]}", wrong[1])
+            raise ImageFileError(f"{named} {wrong[0]}", wrong[1])
     return examined
 
 
@@ -151,7 +152,7 @@ def _no_file(path: Path) -> Flaw | None:
         mode = path.stat().st_mode
     except (OSError, ValueError):  # too long, for instance
         mode = None
-    if mode is None and _is_link(path):
+    if mode is None and os.path.islink(path):
         target = os.readlink(path)
         fetch = "; fetch it with `datalad get` or `git annex get`"
         annexed = ".git/annex" in target.replace("\\", "/")
@@ -163,13 +164,6 @@ def _no_file(path: Path) -> Flaw | None:
         return None
     kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
     return f"is {kinds.get(stat.S_IFMT(mode), 'a device')}, not a file", _REPLACE
-
-
-def _is_link(path: Path) -> bool:
-    try:
-        return path.is_symlink()
-    except (OSError, ValueError):
-        return False
 
 
 def _check_content(start: bytes) -> None:

@@ -284,7 +284,7 @@ def load_dataset(
         BIDS (``["T1w", "FLAIR"]``), columns of a CSV, or series folders of DICOM. Other
         forms have no names. None: all of them.
     layout : str, optional
-        How a path is read, one of `layout_names`; None: found by itself, an error where it
+        How a path is read, one of `layout_names`; None: detected, an error where it
         could be several.
     extra_roots : sequence of path-like, default=()
         Folders that links and paths may lead to. By default all files lie in the folder that

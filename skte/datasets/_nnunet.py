@@ -81,12 +81,13 @@ def load_nnunet_raw(
     roots = data_roots(folder, extra_roots)
     description = read_description(folder, roots)
     members, ignore_label, flaws = parse_labels(description.get("labels"))
-    order, wrong = _region_order(description.get("regions_class_order"), members)
-    names, no_names = _channel_names(description)
-    chosen, unknown = _choose_channels(channels, names)
-    ending, no_ending = _file_ending(description)
+    order = _region_order(description.get("regions_class_order"), members, flaws)
     plan, lost = plan_regions(members, order, ignore_label) if order else (None, [])
-    problems = case_problems(None, [*flaws, *wrong, *lost, *no_names, *unknown, *no_ending])
+    flaws += lost
+    names = _channel_names(description, flaws)
+    chosen = _choose_channels(channels, names, flaws)
+    ending = _file_ending(description, flaws)
+    problems = case_problems(None, flaws)
     if "dataset" in description:
         cases, missing = _explicit_cases(folder, description["dataset"], len(names), roots)
     else:
@@ -120,53 +121,53 @@ def is_nnunet(folder: Path, extra_roots: ExtraRoots = ()) -> bool:
 
 
 def _region_order(
-    order: object, members: Mapping[str, Sequence[int]]
-) -> tuple[list[int], list[Flaw]]:
+    order: object, members: Mapping[str, Sequence[int]], flaws: list[Flaw]
+) -> list[int]:
     """Numbers of the regions, in the order of ``labels``; empty where there are none."""
     if order is None:
-        return [], []
+        return []
     ids = [label_id(one) for one in order] if isinstance(order, list) else []
     n_regions = sum(name != "background" for name in members)
     numbers = [i for i in ids if i is not None and i > 0]
     if len(numbers) != n_regions or len(set(numbers)) != n_regions or None in ids:
         what = "dataset.json: key 'regions_class_order' has no number of its own for each of"
         remedy = "list a positive id for every label but background and ignore"
-        return [], [(f"{what} {n_regions} regions, but {order!r:.200}", remedy)]
-    return numbers, []
+        flaws.append((f"{what} {n_regions} regions, but {order!r:.200}", remedy))
+        return []
+    return numbers
 
 
-def _channel_names(description: Mapping[str, Any]) -> tuple[list[str], list[Flaw]]:
+def _channel_names(description: Mapping[str, Any], flaws: list[Flaw]) -> list[str]:
     channels = description.get("channel_names", description.get("modality"))
     if not isinstance(channels, (dict, list)) or not channels:
         what = "dataset.json: key 'channel_names' (in version 1 'modality') names no channel"
-        return [], [(what, 'name the channels, {"0": "MRI"} for instance')]
+        flaws.append((what, 'name the channels, {"0": "MRI"} for instance'))
+        return []
     if isinstance(channels, list):
-        return [str(name) for name in channels], []
+        return [str(name) for name in channels]
     # Version 1 of nnU-Net's own files has them unsorted.
     ordered = sorted(channels.items(), key=lambda item: (len(str(item[0])), str(item[0])))
-    return [str(name) for _, name in ordered], []
+    return [str(name) for _, name in ordered]
 
 
 def _choose_channels(
-    channels: Sequence[str] | None, names: Sequence[str]
-) -> tuple[list[int], list[Flaw]]:
+    channels: Sequence[str] | None, names: Sequence[str], flaws: list[Flaw]
+) -> list[int]:
     """Positions of the channels to read; empty for all."""
     if channels is None or not names:
-        return [], []
-    flaws = [
-        (f"there is no channel {name!r}", f"choose among {', '.join(names)}")
-        for name in channels
-        if name not in names
-    ]
-    return ([], flaws) if flaws else ([names.index(name) for name in channels], [])
+        return []
+    remedy = f"choose among {', '.join(names)}"
+    flaws += [(f"there is no channel {name!r}", remedy) for name in channels if name not in names]
+    return [names.index(name) for name in channels if name in names]
 
 
-def _file_ending(description: Mapping[str, Any]) -> tuple[str, list[Flaw]]:
+def _file_ending(description: Mapping[str, Any], flaws: list[Flaw]) -> str:
     ending = description.get("file_ending", ".nii.gz")
     if isinstance(ending, str) and ending.startswith("."):
-        return ending, []
+        return ending
     what = f"dataset.json: key 'file_ending' must be a text such as '.nii.gz', got {ending!r:.200}"
-    return ".nii.gz", [(what, "correct it")]
+    flaws.append((what, "correct it"))
+    return ".nii.gz"
 
 
 def _explicit_cases(
