@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from skte.datasets import inspect_dataset, load_dataset
-from skte.datasets._archive import extract_folder
+from skte.datasets._download import extract_folder
 from skte.exceptions import DatasetError
 
 __all__ = ["ATTACKS", "HONEST", "run", "try_one_image"]

@@ -7,12 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from skte.datasets import load_dataset
+from skte.datasets import layout_names, load_dataset
 from skte.exceptions import SkteError
 
 __all__ = ["add_data_options", "load_data"]
-
-_LAYOUTS = ["msd", "nnunet", "bids", "folder", "dicom", "csv"]
 
 
 def add_data_options(parser: Any) -> None:
@@ -29,7 +27,9 @@ def add_data_options(parser: Any) -> None:
         help="channels to read: nnU-Net's names, BIDS suffixes, columns, DICOM series folders",
     )
     parser.add_argument(
-        "--layout", choices=_LAYOUTS, help="how the data is laid out (default: found by itself)"
+        "--layout",
+        choices=layout_names(),
+        help="how the data is laid out (default: detected)",
     )
 
 
@@ -54,4 +54,4 @@ def _read_labels(text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise SkteError(f"--labels is not valid JSON ({error}): mend it.") from error
+        raise SkteError(f"--labels is not valid JSON ({error}): fix it.") from error

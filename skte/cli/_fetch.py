@@ -22,11 +22,11 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         parents=[common],
         help="download a task of the Medical Segmentation Decathlon",
         description="Download a dataset, unless it is there, and print its folder. A download "
-        "that was cut off goes on where it ended.",
+        "that was interrupted is resumed.",
     )
     parser.set_defaults(run=_run)
     parser.add_argument("name", nargs="?", metavar="NAME", help="Task04_Hippocampus, for instance")
-    parser.add_argument("--list", action="store_true", help="print the names there are")
+    parser.add_argument("--list", action="store_true", help="print the available names")
     parser.add_argument(
         "--folder", metavar="DIR", help="where it goes (default: the cache, see SKTE_HOME)"
     )
@@ -41,7 +41,7 @@ def _run(args: argparse.Namespace) -> int:
         say("\n".join(MSD_TASKS))
         return 0
     if not args.name:
-        raise SkteError("skte fetch needs a NAME; skte fetch --list prints those there are.")
+        raise SkteError("skte fetch needs a NAME; skte fetch --list prints the available ones.")
     options = {"base_url": args.base_url} if args.base_url else {}
     shown = sys.stderr.isatty() and not args.quiet
     try:

@@ -3,19 +3,107 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from skte.datasets._bids_names import BidsFile, bids_files, read_lookup
-from skte.datasets._case_list import CaseList
-from skte.datasets._description import ExtraRoots, check_folder, data_roots
+from skte.datasets._case import CaseList, make_subject
+from skte.datasets._folder import ExtraRoots, check_folder, data_roots
 from skte.datasets._image_file import file_flaw
 from skte.datasets._problem import Flaw, Problem, case_problems, raise_problems
-from skte.datasets._subject import make_subject
 
 __all__ = ["is_bids", "load_bids"]
 
+_ENDINGS = (".nii.gz", ".nii")
+# Entities of the acquisition; others are of its processing.
+_ACQUISITION = ("sub", "ses", "task", "acq", "ce", "rec", "dir", "run", "echo", "part", "chunk")
+_MOST_BYTES = 1_000_000
 _NO_IMAGES = ("dseg", "probseg", "mask")
+
+
+@dataclass(frozen=True)
+class BidsFile:
+    """A file and what its name states: ``{"sub": "01"}`` and the suffix ``dseg``."""
+
+    path: Path
+    entities: dict[str, str]
+    suffix: str
+
+    @classmethod
+    def parse(cls, path: Path, ending: str) -> BidsFile | None:
+        """Read a name; None where it is not of BIDS."""
+        *parts, suffix = path.name[: -len(ending)].split("_")
+        pairs = [part.partition("-") for part in parts]
+        if not suffix.isalnum() or any(not (key and value) for key, _, value in pairs):
+            return None
+        return cls(path, {key: value for key, _, value in pairs}, suffix)
+
+    @property
+    def acquisition(self) -> dict[str, str]:
+        """Entities of the acquisition that it is or belongs to."""
+        return {key: self.entities[key] for key in _ACQUISITION if key in self.entities}
+
+    @property
+    def case_id(self) -> str:
+        """Name of the case: the entities of its acquisition."""
+        return "_".join(f"{key}-{value}" for key, value in self.acquisition.items())
+
+
+def bids_files(root: Path) -> Iterator[BidsFile]:
+    """Images of all subjects and sessions below a folder, sorted."""
+    for folder in _data_folders(root):
+        for path in sorted(folder.iterdir()):
+            ending = next((e for e in _ENDINGS if path.name.endswith(e)), None)
+            file = BidsFile.parse(path, ending) if ending else None
+            # Names of hidden files do not begin with an entity.
+            if file and "sub" in file.entities:
+                yield file
+
+
+def read_lookup(
+    file: BidsFile, root: Path, roots: Sequence[Path]
+) -> tuple[dict[str, list[int]], str | None]:
+    """Ids by name, and a problem, from the ``*_dseg.tsv`` beside a segmentation or above it."""
+    folder = file.path.parent
+    while True:
+        fitting = [
+            table
+            for path in sorted(folder.glob("*dseg.tsv"))
+            if (table := BidsFile.parse(path, ".tsv"))
+            and table.suffix == "dseg"
+            and table.entities.items() <= file.entities.items()
+        ]
+        if fitting:
+            return _parse_lookup(max(fitting, key=lambda table: len(table.entities)).path, roots)
+        if folder == root or folder == folder.parent:
+            return {}, None
+        folder = folder.parent
+
+
+def _parse_lookup(path: Path, roots: Sequence[Path]) -> tuple[dict[str, list[int]], str | None]:
+    members: dict[str, list[int]] = {}
+    if flaw := file_flaw(path, roots):
+        return {}, flaw[0]
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise ValueError("it is too large")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        header, *rows = [line.split("\t") for line in lines if line.strip()] or [[]]
+        index, name = header.index("index"), header.index("name")
+        for row in rows:
+            members.setdefault(row[name].strip(), []).append(int(row[index]))
+    except (OSError, ValueError, IndexError) as error:
+        return {}, f"{path} is no table with columns 'index' and 'name' ({error})"
+    return members, None
+
+
+def _data_folders(root: Path) -> Iterator[Path]:
+    """Folders of one data type (anat, perf ...), with or without sessions between."""
+    for subject in sorted(root.glob("sub-*")):
+        for level in [subject, *sorted(subject.glob("ses-*"))]:
+            if level.is_dir():
+                yield level
+                yield from (p for p in sorted(level.iterdir()) if p.is_dir() and "-" not in p.name)
 
 
 def load_bids(
@@ -48,7 +136,7 @@ def load_bids(
     Returns
     -------
     CaseList
-        Subjects, one a segmentation, sorted by name, lazy: no volume is read. Each has ``image``,
+        Subjects, one per segmentation, sorted by name, lazy: no volume is read. Each has ``image``,
         ``label``, ``case_id`` (``sub-01_ses-2``), ``ignore_label`` (None),
         ``label_names`` and ``label_ids``.
 
@@ -89,8 +177,8 @@ def load_bids(
     return CaseList(subjects)
 
 
-def is_bids(folder: Path) -> bool:
-    """Tell whether a folder holds segmentations as BIDS has them."""
+def is_bids(folder: Path, extra_roots: ExtraRoots = ()) -> bool:
+    """Whether a folder holds segmentations as BIDS has them."""
     return any(_has_segmentations(root, None) for root in [folder, *_derivatives(folder)])
 
 
@@ -134,12 +222,9 @@ def _repeated(segmentations: Sequence[BidsFile]) -> list[Problem]:
     files: dict[str, list[str]] = {}
     for file in segmentations:
         files.setdefault(file.case_id, []).append(file.path.name)
+    remedy = "choose with load_bids(path, desc=...), or list the files in a CSV"
     return [
-        Problem(
-            case_id,
-            f"it has several segmentations ({', '.join(names)})",
-            "choose with load_bids(path, desc=...), or list the files in a CSV",
-        )
+        Problem(case_id, f"it has several segmentations ({', '.join(names)})", remedy)
         for case_id, names in files.items()
         if len(names) > 1
     ]
@@ -148,7 +233,7 @@ def _repeated(segmentations: Sequence[BidsFile]) -> list[Problem]:
 def _images_of(
     file: BidsFile, places: Sequence[Sequence[BidsFile]], channels: Sequence[str] | None
 ) -> tuple[list[Path], list[Flaw]]:
-    """Images of a segmentation, one a channel."""
+    """Images of a segmentation, one per channel."""
     for files in places:
         fitting = [image for image in files if _fits(image, file)]
         by_suffix: dict[str, list[Path]] = {}
@@ -161,17 +246,14 @@ def _images_of(
 
 
 def _fits(image: BidsFile, segmentation: BidsFile) -> bool:
-    if image.suffix in _NO_IMAGES:
-        return False
     # "orig" is the space of the image itself.
-    space = segmentation.entities.get("space")
-    own = image.entities.get("space", "orig") == (space or "orig")
-    wanted = segmentation.acquisition
-    return own and image.acquisition == wanted and _same(image, segmentation, "res")
-
-
-def _same(a: BidsFile, b: BidsFile, key: str) -> bool:
-    return a.entities.get(key) == b.entities.get(key)
+    space = segmentation.entities.get("space", "orig")
+    return (
+        image.suffix not in _NO_IMAGES
+        and image.acquisition == segmentation.acquisition
+        and image.entities.get("space", "orig") == space
+        and image.entities.get("res") == segmentation.entities.get("res")
+    )
 
 
 def _choose(

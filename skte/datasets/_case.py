@@ -1,26 +1,219 @@
-"""One case in memory, checked."""
+"""Cases: subjects, the list of them, their checks, and one case in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+import hashlib
+import itertools
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, SupportsIndex, overload
 
 import numpy as np
 import torch
 import torchio as tio
 from numpy.typing import NDArray
 
-from skte.datasets._checks import structure_problems
-from skte.datasets._geometry import geometry_flaws, reorient, turn_between
-from skte.datasets._label_names import parse_label_names
-from skte.datasets._problem import Flaw, case_problems, raise_problems
-from skte.datasets._read import ImageHeader, memory_flaws, read_array, read_headers
-from skte.datasets._subject import split_images, subject_case_id
-from skte.datasets._values import image_flaws, label_flaws
+from skte._table import format_html_table
+from skte._text import name_problem
+from skte.datasets._image_file import image_paths, image_stem, named_roots
+from skte.datasets._labels import label_members, names_of, parse_label_names, split_images
+from skte.datasets._problem import (
+    Flaw,
+    Problem,
+    case_problems,
+    few,
+    image_flaws,
+    label_flaws,
+    raise_problems,
+)
+from skte.datasets._read import (
+    ImageHeader,
+    geometry_flaws,
+    memory_flaws,
+    read_arrays,
+    read_headers,
+    reorient,
+    turn_between,
+)
 from skte.exceptions import DatasetError
 
-__all__ = ["Case", "read_case"]
+__all__ = [
+    "Case",
+    "CaseList",
+    "ID_KEYS",
+    "checked_case_id",
+    "copy_subject",
+    "find_problems",
+    "make_subject",
+    "read_case",
+    "repeated_ids",
+    "stem_case_id",
+    "structure_problems",
+    "subject_case_id",
+]
+
+ID_KEYS = ("case_id", "id", "name", "subject_id")
+_SHOWN_CASES = 20  # the header of each is read
+
+
+def make_subject(
+    case_id: str,
+    images: Sequence[Path],
+    label: Path,
+    *,
+    roots: Sequence[Path],
+    ignore_label: int | None = None,
+    members: Mapping[str, Sequence[int]] | None = None,
+) -> Any:
+    """Return a lazy subject of files that must lie in `roots`; `members`: ids of each name."""
+    members = members or {}
+    files = [path.absolute() for path in images]
+    return tio.Subject(
+        image=tio.ScalarImage(files[0] if len(files) == 1 else files, roots=roots),
+        label=tio.LabelMap(label.absolute(), roots=roots),
+        case_id=case_id,
+        ignore_label=ignore_label,
+        label_names=names_of(members),
+        label_ids={name: tuple(ids) for name, ids in members.items()},
+    )
+
+
+def copy_subject(
+    subject: Any, case_id: str, extra_roots: Sequence[str | os.PathLike[str]] = ()
+) -> Any:
+    """Return a subject whose images are its own (``copy.copy`` shares them) and share tensors."""
+    items = {
+        k: _copy_image(v, extra_roots) if isinstance(v, tio.Image) else v
+        for k, v in subject.items()
+    }
+    items["case_id"] = case_id
+    items.setdefault("ignore_label", None)
+    names = items.get("label_names")
+    members = label_members(names)[0] if isinstance(names, Mapping) else {}
+    items.setdefault("label_ids", {name: tuple(ids) for name, ids in members.items()})
+    items["label_names"], _ = parse_label_names(names)
+    result = tio.Subject(items)
+    result.applied_transforms = list(subject.applied_transforms)
+    return result
+
+
+def _copy_image(image: Any, extra_roots: Sequence[str | os.PathLike[str]]) -> Any:
+    """Return a copy whose files stay the same when the current folder changes."""
+    image = copy.copy(image)
+    if not image.path:
+        return image
+    paths = [path.absolute() for path in image_paths(image)]
+    image.path = paths if isinstance(image.path, list) else paths[0]
+    if extra_roots:
+        own = image.get("roots") or [root for path in paths for root in named_roots(path)]
+        image["roots"] = (*own, *(Path(root).expanduser().absolute() for root in extra_roots))
+    return image
+
+
+def subject_case_id(subject: Any, index: int = 0) -> str:
+    """Name of a case: stated, or its image's file stem, or a digest of its content."""
+    # Not the position: the sampled voxels depend on the id, and a case must stay itself in a
+    # shuffled or sliced list. It is left for what is neither in memory nor in a file.
+    for key in ID_KEYS:
+        if subject.get(key) is not None:
+            return str(subject[key])
+    for image in split_images(subject)[0].values():
+        if paths := image_paths(image):
+            return stem_case_id(paths[0])
+    digest = hashlib.sha256()
+    for image in subject.get_images(intensity_only=False):
+        if tio.DATA not in image:
+            return f"case_{index:03d}"
+        digest.update(image.data.detach().cpu().contiguous().numpy().tobytes())
+    return f"case_{digest.hexdigest()[:8]}"
+
+
+def stem_case_id(path: Path) -> str:
+    """Name of a case by the file of its first image."""
+    return (image_stem(path) or path.name).removesuffix("_0000")
+
+
+def checked_case_id(subject: Any, door: str) -> str:
+    """Name of a case that has an image and a label; an error names what is missing."""
+    if not isinstance(subject, tio.Subject):
+        raise DatasetError(
+            f"{door} takes a torchio Subject, got {type(subject).__name__}: "
+            "load_dataset turns other forms into subjects."
+        )
+    case_id = subject_case_id(subject)
+    raise_problems(f"Case {case_id!r} cannot be used", structure_problems(case_id, subject))
+    return case_id
+
+
+def find_problems(subjects: Iterable[Any]) -> list[Problem]:
+    """Find the problems of all cases in file headers."""
+    subjects = list(subjects)
+    if not subjects:
+        return [Problem(None, "The dataset holds no case", "give at least two")]
+    ids = [subject_case_id(subject, i) for i, subject in enumerate(subjects)]
+    problems = repeated_ids(ids)
+    n_channels: dict[int, list[str]] = {}
+    for case_id, subject in zip(ids, subjects, strict=True):
+        found, channels = _case_header_problems(case_id, subject)
+        problems += found
+        if channels:
+            n_channels.setdefault(channels, []).append(case_id)
+    if len(n_channels) > 1:
+        counts = "; ".join(f"{n} in {few(cases)}" for n, cases in sorted(n_channels.items()))
+        what = f"The cases differ in their number of channels ({counts})"
+        problems.append(Problem(None, what, "give every case the same channels"))
+    return problems
+
+
+def repeated_ids(ids: Iterable[str]) -> list[Problem]:
+    """Problems of case ids that occur more than once."""
+    return [
+        Problem(None, f"Case id {case_id!r} is used by {n} cases", "give every case one of its own")
+        for case_id, n in Counter(ids).items()
+        if n > 1
+    ]
+
+
+def structure_problems(case_id: str, subject: Any) -> list[Problem]:
+    """Problems of what a subject holds, nothing of it read."""
+    images, labels = split_images(subject)
+    flaws: list[Flaw] = []
+    if problem := name_problem(case_id):
+        flaws.append((f"its name {problem}", "rename it, or its files"))
+    if not labels:
+        flaws.append(("it has no label", "add a LabelMap"))
+    if len(labels) > 1:
+        flaws.append((f"it has {len(labels)} label maps ({few(labels)})", "keep one"))
+    for name, image in labels.items():
+        if (n_files := len(image_paths(image))) > 1:
+            flaws.append((f"label {name!r} has {n_files} files", "merge them into one"))
+    if not images:
+        flaws.append(("it has no image", "add a ScalarImage"))
+    ignore = subject.get("ignore_label")
+    if ignore is not None and not (
+        isinstance(ignore, (int, np.integer)) and not isinstance(ignore, bool)
+    ):
+        what = f"ignore_label must be an integer or None, got {ignore!r}"
+        flaws.append((what, "give the id to leave out"))
+    flaws += parse_label_names(subject.get("label_names"))[1]
+    return case_problems(case_id, flaws)
+
+
+def _case_header_problems(case_id: str, subject: Any) -> tuple[list[Problem], int]:
+    """Problems of one case, and its number of channels (0 where that cannot be told)."""
+    images, labels = split_images(subject)
+    headers, _, flaws = read_headers(images)
+    label_headers, _, unopened = read_headers(dict(list(labels.items())[:1]))
+    label = label_headers[0] if label_headers else None
+    flaws += unopened
+    channels = 0 if flaws else sum(h.shape[0] for h in headers)
+    flaws += geometry_flaws(headers, label) + memory_flaws(headers, label)
+    problems = structure_problems(case_id, subject) + case_problems(case_id, flaws)
+    return problems, channels
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,29 +301,23 @@ def read_case(subject: Any) -> Case:
     >>> case.label.unique()
     tensor([0, 2, 7])
     """
-    if not isinstance(subject, tio.Subject):
-        raise DatasetError(
-            f"read_case takes a torchio Subject, got {type(subject).__name__}: "
-            "load_dataset turns other forms into subjects."
-        )
-    case_id = subject_case_id(subject)
+    case_id = checked_case_id(subject, "read_case")
     title = f"Case {case_id!r} cannot be used"
-    raise_problems(title, structure_problems(case_id, subject))
     images, labels = split_images(subject)
     (label_name, label_image), *_ = labels.items()
-    headers, opened, flaws = _open(images)
-    label_headers, opened_label, unopened = _open({label_name: label_image})
+    headers, opened, flaws = read_headers(images)
+    label_headers, opened_label, unopened = read_headers({label_name: label_image})
     label_header = label_headers[0] if label_headers else None
     ignore_label = subject.get("ignore_label")
     flaws += unopened + geometry_flaws(headers, label_header)
     # What has no header is not read, nor what would take too much: promises are believed.
     if too_large := memory_flaws(headers, label_header):
         raise_problems(title, case_problems(case_id, flaws + too_large))
-    arrays, wrong = _read(opened)
+    arrays, wrong = read_arrays(opened)
     flaws += wrong + image_flaws(arrays)
     image = None if flaws else _stack(arrays, headers)
     del arrays  # before the label is read
-    label_arrays, wrong = _read(opened_label)
+    label_arrays, wrong = read_arrays(opened_label)
     flaws += wrong
     for array in label_arrays:
         flaws += label_flaws(array, ignore_label)
@@ -142,38 +329,12 @@ def read_case(subject: Any) -> Case:
     return Case(
         case_id=case_id,
         image=torch.from_numpy(image),
-        label=torch.from_numpy(_own(label, np.int64)),
+        label=torch.from_numpy(np.array(label, dtype=np.int64, order="C")),  # shares nothing
         affine=affine,
         spacing=(x, y, z),
         ignore_label=None if ignore_label is None else int(ignore_label),
         label_names=parse_label_names(subject.get("label_names"))[0],
     )
-
-
-def _open(
-    images: Mapping[str, Any],
-) -> tuple[list[ImageHeader], dict[str, Any], list[Flaw]]:
-    """Headers, the images that have them, and what is wrong with the others."""
-    headers: list[ImageHeader] = []
-    opened: dict[str, Any] = {}
-    flaws: list[Flaw] = []
-    for name, image in images.items():
-        found, unopened = read_headers(image, name)
-        headers += found
-        flaws += unopened
-        if not unopened:
-            opened[name] = image
-    return headers, opened, flaws
-
-
-def _read(images: Mapping[str, Any]) -> tuple[list[NDArray[Any]], list[Flaw]]:
-    arrays: list[NDArray[Any]] = []
-    flaws: list[Flaw] = []
-    for name, image in images.items():
-        values, unread = read_array(image, name)
-        arrays += values
-        flaws += unread
-    return arrays, flaws
 
 
 def _stack(arrays: Sequence[NDArray[Any]], headers: Sequence[ImageHeader]) -> NDArray[np.float32]:
@@ -186,6 +347,86 @@ def _stack(arrays: Sequence[NDArray[Any]], headers: Sequence[ImageHeader]) -> ND
     return np.concatenate(turned, out=stacked, casting="unsafe")
 
 
-def _own(array: NDArray[Any], dtype: Any) -> NDArray[Any]:
-    """Return a contiguous copy in native byte order, sharing nothing with the caller."""
-    return np.array(array, dtype=dtype, order="C")
+class CaseList(list[Any]):
+    """The cases of a dataset: a list of subjects that a notebook shows as a table.
+
+    It is a list in every other way. A slice is a list of cases too; adding, sorting and
+    the like are those of lists.
+
+    Parameters
+    ----------
+    subjects : iterable of Subject, default=()
+        The cases.
+
+    Examples
+    --------
+    >>> from skte.datasets import make_phantoms
+    >>> cases = make_phantoms(4, size=(16, 16, 16))
+    >>> cases
+    CaseList(4 cases: ellipsoids_000, ellipsoids_001, ellipsoids_002, ellipsoids_003)
+    >>> cases[:2]
+    CaseList(2 cases: ellipsoids_000, ellipsoids_001)
+    """
+
+    def __init__(self, subjects: Iterable[Any] = ()) -> None:
+        super().__init__(subjects)
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Any: ...
+    @overload
+    def __getitem__(self, index: slice) -> CaseList: ...
+    def __getitem__(self, index: SupportsIndex | slice) -> Any:
+        found = super().__getitem__(index)
+        return CaseList(found) if isinstance(index, slice) else found
+
+    def __repr__(self) -> str:
+        names = few(subject_case_id(subject, i) for i, subject in enumerate(self))
+        return f"{type(self).__name__}({_count(len(self))}{': ' if self else ''}{names})"
+
+    def _repr_html_(self) -> str:
+        rows = [_row(subject_case_id(case, i), case) for i, case in enumerate(self[:_SHOWN_CASES])]
+        caption = _count(len(self))
+        if classes := _classes(self):
+            caption += f"; classes {classes}"
+        if (more := len(self) - len(rows)) > 0:
+            caption += f"; the first {len(rows)}, {more} more are not shown"
+        header = ["case", "channels", "size", "spacing (mm)", "image", "label"]
+        return format_html_table(header, rows, caption=caption)
+
+
+def _count(n: int) -> str:
+    return f"{n} case" if n == 1 else f"{n} cases"
+
+
+def _row(case_id: str, subject: Any) -> list[object]:
+    """Return what headers state; a file that cannot be read must not spoil the table."""
+    images, labels = split_images(subject)
+    headers, _, flaws = read_headers(images)
+    files = [_files(images), _files(labels)]
+    if flaws or not headers:
+        return [case_id, "", "cannot be read" if flaws else "", "", *files]
+    first = headers[0]
+    spacing = (first.affines[0][:3, :3] ** 2).sum(axis=0) ** 0.5
+    return [
+        case_id,
+        sum(header.shape[0] for header in headers),
+        " x ".join(map(str, first.shape[1:])),
+        " x ".join(f"{edge:.4g}" for edge in spacing),
+        *files,
+    ]
+
+
+def _files(images: dict[str, Any]) -> str:
+    names = [[p.name for p in image_paths(image)] or ["in memory"] for image in images.values()]
+    return ", ".join(itertools.chain(*names))
+
+
+def _classes(subjects: Iterable[Any]) -> str:
+    names: dict[int, str] = {}
+    ignored: dict[int, None] = {}
+    for subject in subjects:
+        names |= subject.get("label_names") or {}
+        if (ignore := subject.get("ignore_label")) is not None:
+            ignored[ignore] = None
+    texts = [f"{k} {name}" for k, name in sorted(names.items()) if k not in ignored]
+    return ", ".join([*texts, *(f"{k} (ignored)" for k in ignored)])

@@ -1,4 +1,4 @@
-"""A table of paths: one row a case."""
+"""A table of paths: one row per case."""
 
 from __future__ import annotations
 
@@ -8,20 +8,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from skte.datasets._case_list import CaseList
-from skte.datasets._checks import repeated_ids
-from skte.datasets._description import ExtraRoots, data_roots
-from skte.datasets._filenames import image_stem, is_file
+from skte.datasets._case import ID_KEYS, CaseList, make_subject, repeated_ids, stem_case_id
+from skte.datasets._folder import ExtraRoots, data_roots
 from skte.datasets._image_file import file_flaw
 from skte.datasets._problem import Problem, case_problems, raise_problems
-from skte.datasets._subject import make_subject
 from skte.exceptions import DatasetError
 
-__all__ = ["CSV_ENDINGS", "load_csv"]
+__all__ = ["is_csv", "load_csv"]
 
-CSV_ENDINGS = (".csv", ".tsv")
+_ENDINGS = (".csv", ".tsv")
 
-_ID_COLUMNS = ("case_id", "id", "name", "subject_id")
 _MOST_BYTES = 50_000_000  # of a table of paths; more is another file
 _MOST_CELLS = 1_000_000
 
@@ -34,9 +30,9 @@ def load_csv(
     case_id: str | None = None,
     extra_roots: ExtraRoots = (),
 ) -> CaseList:
-    r"""Load the cases that a table of paths lists, one a row.
+    r"""Load the cases that a table of paths lists, one per row.
 
-    The first line names the columns: ``label``; ``image``, or one column a channel
+    The first line names the columns: ``label``; ``image``, or one column per channel
     (``image_t1``, ``image_t2``, ...: all that begin with ``image``, in order); and, where
     there is one, ``case_id`` (or ``id``, ``name``, ``subject_id``). Others are left
     alone. Columns are divided by commas or semicolons, in a ``.tsv`` by tabs.
@@ -92,7 +88,7 @@ def load_csv(
     title = f"The dataset {file} cannot be loaded"
     if channels is None:
         channels = [name for name in columns if name.lower().startswith("image")]
-    id_column = case_id or next((name for name in _ID_COLUMNS if name in columns), None)
+    id_column = case_id or next((name for name in ID_KEYS if name in columns), None)
     raise_problems(title, _column_problems(columns, [*channels, label], case_id))
     subjects: list[Any] = []
     problems: list[Problem] = []
@@ -109,9 +105,14 @@ def load_csv(
     return CaseList(subjects)
 
 
+def is_csv(path: Path, extra_roots: ExtraRoots = ()) -> bool:
+    """Whether a path is named like a table, and is not a folder."""
+    return path.suffix.lower() in _ENDINGS and not os.path.isdir(path)
+
+
 def _read_table(file: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     """Columns, and rows with the numbers of their lines."""
-    if not is_file(file):
+    if not os.path.isfile(file):
         raise DatasetError(f"The table {file} does not exist: check the path.")
     if file.stat().st_size > _MOST_BYTES:
         raise DatasetError(f"{file} is too large for a table of paths: give one with fewer rows.")
@@ -168,6 +169,6 @@ def _parse_row(
     files = [roots[0] / row[name] for name in columns if row.get(name)]
     name = row.get(id_column, "") if id_column else ""
     if not name and files:
-        name = (image_stem(files[0]) or files[0].name).removesuffix("_0000")
+        name = stem_case_id(files[0])
     flaws += [flaw for one in files if (flaw := file_flaw(one, roots, folders=True))]
     return files, name, flaws

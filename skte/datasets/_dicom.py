@@ -1,4 +1,4 @@
-"""A folder a case, with DICOM series and a label map."""
+"""A folder per case, with DICOM series and a label map."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from skte.datasets._case_list import CaseList
-from skte.datasets._description import ExtraRoots, check_folder, data_roots
-from skte.datasets._dicom_file import is_dicom
-from skte.datasets._dicom_series import is_series, list_series
-from skte.datasets._filenames import list_images
-from skte.datasets._image_file import file_flaw
+from skte.datasets._case import CaseList, make_subject
+from skte.datasets._dicom_file import is_dicom, is_series, list_series
+from skte.datasets._folder import ExtraRoots, check_folder, data_roots
+from skte.datasets._image_file import file_flaw, image_paths, list_images
 from skte.datasets._problem import Flaw, Problem, case_problems, raise_problems
-from skte.datasets._subject import make_subject
 
 __all__ = ["is_dicom_dataset", "load_dicom"]
 
@@ -79,7 +76,7 @@ def load_dicom(
         problems += case_problems(case.name, flaws)
         if label and not flaws:
             subjects.append(make_subject(case.name, series, label, roots=roots))
-    n_channels = {len(_paths(subject)) for subject in subjects}
+    n_channels = {len(image_paths(subject["image"])) for subject in subjects}
     if len(n_channels) > 1:
         counts = " or ".join(map(str, sorted(n_channels)))
         what = f"The cases have {counts} series"
@@ -90,8 +87,10 @@ def load_dicom(
     return CaseList(subjects)
 
 
-def is_dicom_dataset(folder: Path) -> bool:
-    """Tell whether any subfolder is a case with DICOM files."""
+def is_dicom_dataset(folder: Path, extra_roots: ExtraRoots = ()) -> bool:
+    """Whether any subfolder is a case with DICOM files."""
+    if (folder / "images").is_dir() and (folder / "labels").is_dir():
+        return False  # those two of plain folders, which may hold DICOM series as cases do
     return any(is_series(case) or list_series(case) for case in _case_folders(folder))
 
 
@@ -110,7 +109,7 @@ def _series(case: Path, channels: Sequence[str] | None) -> tuple[list[Path], lis
             ]
         return [case], []
     if not found:
-        return [], [("it has no DICOM series", "add one in a subfolder, or take the case away")]
+        return [], [("it has no DICOM series", "add one in a subfolder, or remove the case")]
     if channels is None:
         return list(found.values()), []
     flaws = [
@@ -134,8 +133,3 @@ def _label(case: Path) -> tuple[Path | None, list[Flaw]]:
         return None, [("it has no label map", remedy)]
     names = ", ".join(path.name for path in files)
     return None, [(f"several files could be its label map: {names}", "keep one in its folder")]
-
-
-def _paths(subject: Any) -> list[Path]:
-    path = subject["image"].path
-    return path if isinstance(path, list) else [path]

@@ -1,4 +1,4 @@
-"""Fetching one file over HTTP, going on where a dropped connection stopped."""
+"""Downloads of public datasets: fetching a file, unpacking it, and where it is kept."""
 
 from __future__ import annotations
 
@@ -6,23 +6,37 @@ import errno
 import hashlib
 import http.client
 import json
+import os
 import re
 import shutil
+import sys
+import tarfile
+import tempfile
 import time
+import unicodedata
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from skte._locks import lock
+from skte._text import clean_text
 from skte.exceptions import DatasetError
 
-__all__ = ["Progress", "download", "parse_checksum"]
+__all__ = ["MSD_TASKS", "cache_home", "fetch_msd"]
+
+_MOST_FILES = 100_000
+_COMPONENT = 255  # bytes a name may have
+_LONGEST, _DEEPEST = 1024, 32  # bytes of a path, and folders in it
+# What Python's reader raises for headers that are damaged or meant to do harm.
+_BROKEN = (tarfile.TarError, ValueError, EOFError, OverflowError, RecursionError)
 
 #: Called with the number of bytes that are there, and of all (None: not known).
 Progress = Callable[[int, int | None], object]
-
 _CHUNK = 2**18
 _TIMEOUT = 60.0  # seconds without a byte
 # Failures in a row, none of which brought a byte.
@@ -30,6 +44,136 @@ _MOST_FAILURES = 5
 _PAUSE = 0.5  # seconds after the first failure; doubled after each further one
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG, errno.ENOENT)
 _DIGITS = {"md5": 32, "sha256": 64}
+_BASE_URL = "https://msd-for-monai.s3-us-west-2.amazonaws.com"
+_MOST_BYTES = 100 * 10**9  # more than any of the archives has
+_WAIT = 0.1  # seconds between looks at another process's lock
+
+#: Tasks of the Medical Segmentation Decathlon and the MD5 of their archives, as MONAI's
+#: `DecathlonDataset` states them.
+MSD_TASKS = {
+    "Task01_BrainTumour": "md5:240a19d752f0d9e9101544901065d872",
+    "Task02_Heart": "md5:06ee59366e1e5124267b774dbd654057",
+    "Task03_Liver": "md5:a90ec6c4aa7f6a3d087205e23d4e6397",
+    "Task04_Hippocampus": "md5:9d24dba78a72977dbd1d2e110310f31b",
+    "Task05_Prostate": "md5:35138f08b1efaef89d7424d2bcc928db",
+    "Task06_Lung": "md5:8afd997733c7fc0432f71255ba4e52dc",
+    "Task07_Pancreas": "md5:4f7080cfca169fa8066d17ce6eb061e4",
+    "Task08_HepaticVessel": "md5:641d79e80ec66453921d997fbf12a29c",
+    "Task09_Spleen": "md5:410d4a301da4e5b2f6f86ec3ddba524e",
+    "Task10_Colon": "md5:bad7a188931dc2f6acf72b08eb6202d0",
+}
+
+
+def cache_home() -> Path:
+    """Return the folder of downloads: ``SKTE_HOME``, or the platform's place for caches."""
+    if chosen := os.environ.get("SKTE_HOME"):
+        return Path(chosen).expanduser()
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "skte"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "skte"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "skte"
+
+
+def extract_folder(archive: Path, name: str, target: Path) -> None:
+    """Unpack the one folder of a tar archive, plain files and folders: all or nothing."""
+    try:
+        with tarfile.open(archive, "r:") as tar:
+            members = list(_checked(tar, name, archive))
+            with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{name}-") as place:
+                for member, relative in members:
+                    _write(tar, member, Path(place, *relative.parts))
+                folder = Path(place, name)
+                folder.chmod(0o755)
+                folder.replace(target)
+    except DatasetError:  # a ValueError too
+        raise
+    except _BROKEN as error:
+        what = clean_text(error, 200) or type(error).__name__
+        raise DatasetError(
+            f"{archive} is not a tar archive ({what}): download it again."
+        ) from error
+
+
+def _checked(
+    tar: tarfile.TarFile, name: str, archive: Path
+) -> Iterator[tuple[tarfile.TarInfo, PurePosixPath]]:
+    room = archive.stat().st_size
+    free = shutil.disk_usage(archive.parent).free
+    if room > free:
+        raise DatasetError(f"{archive} needs {room} bytes to unpack, and {free} are left.")
+    found: dict[str, bool] = {}  # whether each name is that of a folder
+    for count, member in enumerate(tar):
+        relative = PurePosixPath(member.name)
+        wrong = _flaw(member, name) or _clash(relative, member.isdir(), found)
+        room -= member.size
+        if room < 0:
+            wrong = "it is larger than the archive"
+        elif count >= _MOST_FILES:
+            wrong = f"it holds more than {_MOST_FILES} files"
+        if wrong:
+            raise DatasetError(
+                f"{archive} is not unpacked: {member.name!r:.200}: {wrong}. Nothing was "
+                "written; the archive is not what it should be."
+            )
+        if any(part.startswith(".") for part in relative.parts) or not relative.parts:
+            continue
+        for folder in relative.parents:
+            found[_key(folder)] = True
+        found[_key(relative)] = member.isdir()
+        yield member, relative
+    if not found:
+        raise DatasetError(f"{archive} holds no folder {name!r}: it is another archive.")
+
+
+def _key(path: PurePosixPath) -> str:
+    """Name under which file systems that ignore case or accents' forms keep a file."""
+    return unicodedata.normalize("NFC", str(path)).casefold()
+
+
+def _clash(path: PurePosixPath, is_folder: bool, found: Mapping[str, bool]) -> str | None:
+    """Return what forbids a name beside those before it."""
+    if any(not found.get(_key(folder), True) for folder in path.parents):
+        return "it lies in what is a file"
+    before = found.get(_key(path))
+    if before is None or (before and is_folder):
+        return None
+    return "its name occurs twice, as a file or in capitals"
+
+
+def _flaw(member: tarfile.TarInfo, name: str) -> str | None:
+    """Return what forbids unpacking a member."""
+    # Both kinds of slashes: what is a name here may be a path elsewhere.
+    parts = member.name.replace("\\", "/").split("/")
+    if member.name.startswith("/") or ".." in parts or ":" in member.name or "\\" in member.name:
+        return "its name leads out of the folder"
+    if any(not part.isprintable() or len(part.encode()) > _COMPONENT for part in parts):
+        return "its name cannot be that of a file"
+    if len(member.name.encode()) > _LONGEST or len(parts) > _DEEPEST:
+        return "its name is too long, or lies too deep"
+    if [part for part in parts if part not in ("", ".")][:1] not in ([name], []) and not any(
+        part.startswith("._") for part in parts
+    ):
+        return f"it lies beside the folder {name!r}"
+    if member.isfile() and PurePosixPath(member.name).parts == (name,):
+        return "it is a file where the folder should be"
+    if not (member.isfile() or member.isdir()) or member.issparse() or member.size < 0:
+        return "it is neither a plain file nor a folder"
+    return None
+
+
+def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
+    if member.isdir():
+        path.mkdir(parents=True, exist_ok=True)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    source = tar.extractfile(member)
+    if source is None:
+        raise DatasetError(f"{member.name!r:.200} cannot be read from the archive.")
+    with source, path.open("xb") as file:
+        shutil.copyfileobj(source, file)
+    if path.stat().st_size != member.size:
+        raise DatasetError(f"{member.name!r:.200} is cut short in the archive: download it again.")
 
 
 def parse_checksum(text: str) -> tuple[str, str]:
@@ -46,28 +190,7 @@ def parse_checksum(text: str) -> tuple[str, str]:
 def download(
     url: str, target: Path, checksum: str, *, max_bytes: int, progress: Progress | None = None
 ) -> None:
-    """Fetch a file, unless it is there, and check it.
-
-    What was received lies in ``<target>.part`` until it is whole and its checksum right.
-
-    Parameters
-    ----------
-    url : str
-        Address, http or https.
-    target : Path
-        The file to be.
-    checksum : str
-        ``md5:...`` or ``sha256:...``.
-    max_bytes : int
-        Most bytes it may have.
-    progress : callable, optional
-        Told about bytes.
-
-    Raises
-    ------
-    DatasetError
-        If it cannot be had: the message says what happened and what to do.
-    """
+    """Fetch a file, unless it is there, and check it; ``<target>.part`` until it is whole."""
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
         raise DatasetError(f"An address begins with http:// or https://, got {url!r}.")
     kind, digits = parse_checksum(checksum)
@@ -78,7 +201,7 @@ def download(
     part = target.with_name(f"{target.name}.part")
     # Damage in what an earlier run left, or on the way, is worth one more try from scratch.
     for attempt in range(2):
-        _receive(url, part, max_bytes, progress)
+        _Transfer(url, part, max_bytes, progress).run()
         found = _digest(part, kind)
         if found == digits:
             part.replace(target)
@@ -92,66 +215,95 @@ def download(
             )
 
 
-def _receive(url: str, part: Path, max_bytes: int, progress: Progress | None) -> None:
-    """Fill the part file to its end, however often the connection drops."""
-    # The most bytes there ever were: a server that lets us begin again and again brings
-    # nothing new.
-    failures, most = 0, _size(part)
-    while True:
-        try:
-            if _receive_once(url, part, max_bytes, progress):
-                return
-            reason = "the connection dropped"
-        except urllib.error.HTTPError as error:
-            with error:
-                reason = f"the server says {error.code} {error.reason}"
-                # Nothing that waiting would help.
-                if 400 <= error.code < 500 and error.code not in (408, 416, 425, 429):
-                    raise DatasetError(f"{url} cannot be had: {reason}.") from error
-                if error.code == 416:  # there is more in the part file than on the server
-                    _discard(part)
-        except (OSError, http.client.HTTPException) as error:
-            if _is_local(error):
-                raise DatasetError(f"{part} cannot be written: {error}.") from error
-            reason = str(getattr(error, "reason", error)) or type(error).__name__
-        failures = 0 if _size(part) > most else failures + 1
-        most = max(most, _size(part))
-        if failures >= _MOST_FAILURES:
-            raise DatasetError(
-                f"{url} cannot be had: {reason}, {failures} times in a row. What came so far is "
-                f"kept in {part}: run it again to go on."
-            )
-        time.sleep(_PAUSE * 2 ** max(failures - 1, 0))
+@dataclass(frozen=True)
+class _Transfer:
+    """A download that goes on where a dropped connection stopped."""
 
+    url: str
+    part: Path  # what came so far
+    max_bytes: int
+    progress: Progress | None
 
-def _receive_once(url: str, part: Path, max_bytes: int, progress: Progress | None) -> bool:
-    """Receive until the connection ends; tell whether the file is whole."""
-    start, tag = _size(part), _read_tag(part)
-    headers = {"User-Agent": "skte", "Accept-Encoding": "identity"}
-    if start and tag:
-        # If-Range: of a file that has changed, the server sends all of it.
-        headers |= {"Range": f"bytes={start}-", "If-Range": tag}
-    elif start:
-        headers["Range"] = f"bytes={start}-"
-    request = urllib.request.Request(url, headers=headers)
-    with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
-        start, total = _place(response, start)
-        if (total or 0) > max_bytes:
-            raise DatasetError(f"{url} has {total} bytes, more than the {max_bytes} allowed.")
-        free = shutil.disk_usage(part.parent).free
-        if total is not None and total - start > free:
+    def run(self) -> None:
+        """Fill the part file to its end, however often the connection drops."""
+        # The most bytes there ever were: a server that lets us begin again and again brings
+        # nothing new.
+        failures, most = 0, _size(self.part)
+        while True:
+            try:
+                if self._receive():
+                    return
+                reason = "the connection dropped"
+            except urllib.error.HTTPError as error:
+                with error:
+                    reason = f"the server says {error.code} {error.reason}"
+                    # Nothing that waiting would help.
+                    if 400 <= error.code < 500 and error.code not in (408, 416, 425, 429):
+                        raise DatasetError(f"{self.url} cannot be downloaded: {reason}.") from error
+                    if error.code == 416:  # there is more in the part file than on the server
+                        _discard(self.part)
+            except (OSError, http.client.HTTPException) as error:
+                if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+                    raise DatasetError(f"{self.part} cannot be written: {error}.") from error
+                reason = str(getattr(error, "reason", error)) or type(error).__name__
+            failures = 0 if _size(self.part) > most else failures + 1
+            most = max(most, _size(self.part))
+            if failures >= _MOST_FAILURES:
+                raise DatasetError(
+                    f"{self.url} cannot be downloaded: {reason}, {failures} times in a row. "
+                    f"What came so far is kept in {self.part}: run it again to go on."
+                )
+            time.sleep(_PAUSE * 2 ** max(failures - 1, 0))
+
+    def _receive(self) -> bool:
+        """Receive until the connection ends; whether the file is whole."""
+        start, tag = _size(self.part), _read_tag(self.part)
+        headers = {"User-Agent": "skte", "Accept-Encoding": "identity"}
+        if start:
+            headers["Range"] = f"bytes={start}-"
+            if tag:  # of a file that has changed, the server sends all
+                headers["If-Range"] = tag
+        request = urllib.request.Request(self.url, headers=headers)
+        with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
+            start, total = _place(response, start)
+            self._check_room(start, total)
+            if not start:
+                _discard(self.part)
+                _write_tag(self.part, response)
+            return self._copy(response, start, total)
+
+    def _check_room(self, start: int, total: int | None) -> None:
+        if total is None:
+            return
+        if total > self.max_bytes:
             raise DatasetError(
-                f"{url} needs {total - start} more bytes, and {part.parent} has {free} left: "
-                "make room, or name another folder."
+                f"{self.url} has {total} bytes, more than the {self.max_bytes} allowed."
             )
-        if not start:
-            _discard(part)
-            _write_tag(part, response)
-        return _copy(response, part, start, total, max_bytes, progress)
+        free = shutil.disk_usage(self.part.parent).free
+        if total - start > free:
+            raise DatasetError(
+                f"{self.url} needs {total - start} more bytes, and {self.part.parent} has {free} "
+                "left: make room, or name another folder."
+            )
+
+    def _copy(self, response: Any, start: int, total: int | None) -> bool:
+        done = start
+        with self.part.open("ab") as file:
+            while chunk := response.read(_CHUNK):
+                done += len(chunk)
+                if done > self.max_bytes:
+                    raise DatasetError(
+                        f"The server sends more than {self.max_bytes} bytes: it is stopped."
+                    )
+                file.write(chunk)
+                if self.progress is not None:
+                    self.progress(done, total)
+        # Without a stated size, the end of the connection is all there is to go by.
+        return total is None or done >= total
 
 
 def _place(response: Any, start: int) -> tuple[int, int | None]:
-    """Tell where in the file the answer begins, and the size of the whole file."""
+    """Where in the file the answer begins, and the size of the whole file."""
     length = response.headers.get("Content-Length", "")
     n_coming = int(length) if length.isdecimal() else None
     if response.status != 206:  # a server that knows no ranges sends all of it
@@ -162,32 +314,6 @@ def _place(response: Any, start: int) -> tuple[int, int | None]:
     if not match or int(match[1]) != start:
         raise http.client.HTTPException("the server sent another range than was asked for")
     return start, int(match[3]) if match[3] != "*" else None
-
-
-def _copy(
-    response: Any,
-    part: Path,
-    start: int,
-    total: int | None,
-    max_bytes: int,
-    progress: Progress | None,
-) -> bool:
-    done = start
-    with part.open("ab") as file:
-        while chunk := response.read(_CHUNK):
-            done += len(chunk)
-            if done > max_bytes:
-                raise DatasetError(f"The server sends more than {max_bytes} bytes: it is stopped.")
-            file.write(chunk)
-            if progress is not None:
-                progress(done, total)
-    # Without a stated size, the end of the connection is all there is to go by.
-    return total is None or done >= total
-
-
-def _is_local(error: BaseException) -> bool:
-    """Tell a full disk or missing permission from a failing network."""
-    return isinstance(error, OSError) and error.errno in _DISK_ERRORS
 
 
 def _digest(path: Path, kind: str) -> str:
@@ -222,3 +348,86 @@ def _write_tag(part: Path, response: Any) -> None:
 def _discard(part: Path) -> None:
     for path in (part, _tag_file(part)):
         path.unlink(missing_ok=True)
+
+
+def fetch_msd(
+    name: str,
+    *,
+    folder: str | os.PathLike[str] | None = None,
+    base_url: str = _BASE_URL,
+    checksum: str | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Download a task of the Medical Segmentation Decathlon, unless it is there.
+
+    The archive's checksum is checked, a dropped connection is taken up where it ended
+    (in this call and in later ones), and the folder appears when it is complete. Of
+    several processes one downloads and the others wait.
+
+    Parameters
+    ----------
+    name : str
+        The task, ``"Task04_Hippocampus"`` for instance.
+    folder : path-like, optional
+        Where it goes; by default ``$SKTE_HOME/datasets``, or the same in the platform's
+        place for caches (``~/.cache/skte/datasets`` on Linux).
+    base_url : str, optional
+        Address of a mirror, to which ``/<name>.tar`` is added.
+    checksum : str, optional
+        ``md5:...`` or ``sha256:...`` of the archive; the published one by default.
+    progress : callable, optional
+        Called with the bytes that are there and the bytes of all (None: not known).
+
+    Returns
+    -------
+    Path
+        The folder of the task, for `load_dataset`.
+
+    Raises
+    ------
+    DatasetError
+        If there is no such task, it cannot be downloaded, its checksum is wrong, or its archive
+        holds what none should (paths that lead out, links, more than it may).
+
+    References
+    ----------
+    .. [1] M. Antonelli et al., "The Medical Segmentation Decathlon", Nature
+       Communications 13, 4128 (2022).
+
+    Examples
+    --------
+    >>> from skte.datasets import fetch_msd, load_dataset
+    >>> cases = load_dataset(fetch_msd("Task04_Hippocampus"))  # doctest: +SKIP
+    """
+    if name not in MSD_TASKS:
+        raise DatasetError(f"There is no task {name!r}: choose among {', '.join(MSD_TASKS)}.")
+    checksum = MSD_TASKS[name] if checksum is None else checksum
+    parse_checksum(checksum)  # before anything is made
+    root = cache_home() / "datasets" if folder is None else Path(folder).expanduser()
+    target = root / name
+    if target.is_dir():
+        return target
+    archive = root / f"{name}.tar"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with _only_one(root / f".{name}.lock"):
+            if target.is_dir():  # another process was faster
+                return target
+            url = f"{base_url.rstrip('/')}/{name}.tar"
+            download(url, archive, checksum, max_bytes=_MOST_BYTES, progress=progress)
+            for left in root.glob(f".{name}-*"):  # by a killed process
+                shutil.rmtree(left, ignore_errors=True)
+            extract_folder(archive, name, target)
+            archive.unlink()
+    except OSError as error:
+        raise DatasetError(f"{target} cannot be written: {error}.") from error
+    return target
+
+
+@contextmanager
+def _only_one(path: Path) -> Iterator[None]:
+    """Wait until no other process holds the lock; a killed one gives it up."""
+    with path.open("ab") as file:
+        while lock(file.fileno()) is False:
+            time.sleep(_WAIT)
+        yield

@@ -1,9 +1,11 @@
-"""What a case is, as one digest of its content."""
+"""What a case is, as one digest, and whether its files were written to."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +14,14 @@ import torch
 import torchio as tio
 from torchio.data.io import read_image
 
-from skte._digests import file_digest, tensor_digest
-from skte.datasets._checks import structure_problems
-from skte.datasets._problem import raise_problems
+from skte._digests import file_digest, file_stamp, tensor_digest
+from skte.datasets._case import checked_case_id, subject_case_id
+from skte.datasets._image_file import image_paths
+from skte.datasets._labels import RelabelingReader, split_images
 from skte.datasets._read import memory_flaws, read_headers
-from skte.datasets._relabel import RelabelingReader
-from skte.datasets._subject import split_images, subject_case_id
 from skte.exceptions import DatasetError
 
-__all__ = ["case_fingerprint", "image_paths", "is_loaded", "is_whole_file"]
+__all__ = ["case_fingerprint", "case_stamp", "check_unchanged"]
 
 # Formats that hold all of an image in one file. Others have a second file beside the one
 # that is named, or are folders.
@@ -68,13 +69,7 @@ def case_fingerprint(subject: Any) -> str:
     >>> case_fingerprint(first) == case_fingerprint(second)
     False
     """
-    if not isinstance(subject, tio.Subject):
-        raise DatasetError(
-            f"case_fingerprint takes a torchio Subject, got {type(subject).__name__}: "
-            "load_dataset turns other forms into subjects."
-        )
-    case_id = subject_case_id(subject)
-    raise_problems(f"Case {case_id!r} cannot be used", structure_problems(case_id, subject))
+    case_id = checked_case_id(subject, "case_fingerprint")
     images, labels = split_images(subject)
     ignore_label = subject.get("ignore_label")
     try:
@@ -87,7 +82,7 @@ def case_fingerprint(subject: Any) -> str:
     except Exception as error:  # readers of images raise errors of any kind
         raise DatasetError(
             f"Case {case_id!r} cannot be read ({type(error).__name__}: {error}). A file may be "
-            "missing, truncated or corrupted: get it again or leave the case out."
+            "missing, truncated or corrupted: replace it or leave the case out."
         ) from error
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -101,12 +96,13 @@ def _fingerprint(image: Any) -> list[Any]:
     if isinstance(reader, RelabelingReader):
         how = ["relabeled", list(reader.relabeling.ids), reader.relabeling.rest]
         reader = reader.reader
-    if reader is not read_image or not all(is_whole_file(path) for path in paths):
-        if not is_loaded(image):
-            _check_readable(fresh)
-        return _of_values(image if is_loaded(image) else fresh)
-    if is_loaded(image):
+    by_values = reader is not read_image or not all(is_whole_file(path) for path in paths)
+    if by_values and is_loaded(image):
+        return _of_values(image)
+    if by_values or is_loaded(image):
         _check_readable(fresh)
+    if by_values:
+        return _of_values(fresh)
     if is_loaded(image) and not _are_alike(image, fresh):
         return _of_values(image)
     return [*how, "files", *map(file_digest, paths)]
@@ -114,31 +110,24 @@ def _fingerprint(image: Any) -> list[Any]:
 
 def _check_readable(image: Any) -> None:
     """Refuse what must not be read, before it is."""
-    headers, flaws = read_headers(image, "image")
+    headers, _, flaws = read_headers({"image": image})
     flaws += memory_flaws(headers, None)
     if flaws:
         raise DatasetError("; ".join(f"{what}; {remedy}" for what, remedy in flaws))
 
 
-def image_paths(image: Any) -> list[Path]:
-    """Return the files of a torchio image; none where it lives in memory."""
-    if not image.path:
-        return []
-    return list(image.path) if isinstance(image.path, list) else [image.path]
-
-
 def is_loaded(image: Any) -> bool:
-    """Tell whether a torchio image holds its values in memory."""
+    """Whether a torchio image holds its values in memory."""
     return isinstance(image.get(tio.DATA), torch.Tensor)
 
 
 def is_whole_file(path: Path) -> bool:
-    """Tell whether a file holds all of an image, with nothing beside it."""
+    """Whether a file holds all of an image, with nothing beside it."""
     return path.is_file() and path.name.lower().endswith(_WHOLE_FILES)
 
 
 def _are_alike(image: Any, fresh: Any) -> bool:
-    """Tell whether a loaded image is still what its files hold."""
+    """Whether a loaded image is still what its files hold."""
     # By digests, where NaN is like itself; they tell types and shapes apart as well.
     same_values = tensor_digest(image.data) == tensor_digest(fresh.data)
     return same_values and bool(np.array_equal(image.affine, fresh.affine))
@@ -147,3 +136,69 @@ def _are_alike(image: Any, fresh: Any) -> bool:
 def _of_values(image: Any) -> list[Any]:
     affine = np.asarray(image.affine, dtype=np.float64)
     return ["values", tensor_digest(image.data), affine.tobytes().hex()]
+
+
+def case_stamp(subject: Any) -> dict[str, tuple[int, int]]:
+    """Size and time of the last change of every file of a case.
+
+    It costs no reading. Where it differs from an earlier one, the case may have changed:
+    `case_fingerprint` decides.
+
+    Parameters
+    ----------
+    subject : Subject
+        A torchio subject with one label map and one or more images.
+
+    Returns
+    -------
+    dict of str to tuple of int
+        By file; none for images in memory. A file that is missing is left out.
+
+    Examples
+    --------
+    >>> from skte.datasets import case_stamp, make_phantoms
+    >>> case_stamp(make_phantoms(1, size=(8, 8, 8))[0])
+    {}
+    """
+    images, labels = split_images(subject)
+    stamps: dict[str, tuple[int, int]] = {}
+    for image in (*images.values(), *labels.values()):
+        for path in () if is_loaded(image) else image_paths(image):
+            with suppress(OSError):
+                stamps |= {str(file): file_stamp(file) for file in _files(path)}
+    return stamps
+
+
+def check_unchanged(subject: Any, stamp: Mapping[str, tuple[int, int]]) -> None:
+    """Refuse to go on with a case whose files were written to.
+
+    Parameters
+    ----------
+    subject : Subject
+        The case.
+    stamp : mapping of str to tuple of int
+        What `case_stamp` gave before.
+
+    Raises
+    ------
+    DatasetError
+        It names the case and the files.
+    """
+    now = case_stamp(subject)
+    changed = sorted(file for file in {*now, *stamp} if now.get(file) != stamp.get(file))
+    if changed:
+        raise DatasetError(
+            f"Case {subject_case_id(subject)!r} was written to while it was in use: "
+            f"{', '.join(changed)}. Models that were run before and after have seen different "
+            "cases. Run again when the files are complete."
+        )
+
+
+def _files(path: Path) -> list[Path]:
+    if is_whole_file(path):
+        return [path]
+    if path.is_dir():
+        return sorted(path.iterdir())
+    # A header has its values in a second file beside it.
+    stem = path.name.split(".")[0]
+    return sorted(other for other in path.parent.iterdir() if other.name.split(".")[0] == stem)

@@ -1,4 +1,4 @@
-"""Image files that may be read, judged by their first bytes and by the folders they lead to.
+"""Image files: which may be read, and by which reader.
 
 Readers of images believe what a file says. Which reader a file gets is therefore chosen here,
 by name and content, and what would harm that reader is refused before it sees the file: nested
@@ -15,36 +15,57 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from skte._files import outside_problem
 from skte.datasets._dicom_file import read_dicom
-from skte.datasets._filenames import is_folder
 from skte.datasets._problem import Flaw
 
-__all__ = ["ImageFile", "ImageFileError", "examine_image", "file_flaw", "named_roots"]
+__all__ = [
+    "IMAGE_ENDINGS",
+    "ImageFile",
+    "ImageFileError",
+    "examine_image",
+    "file_flaw",
+    "image_paths",
+    "image_stem",
+    "list_images",
+    "named_roots",
+]
 
-_REPLACE = "get it again or leave the case out"
+# What SimpleITK and nibabel read from one file; longer endings first.
+IMAGE_ENDINGS = (
+    ".nii.gz", ".nii", ".mgz", ".mha", ".mhd", ".nrrd", ".bmp", ".jpeg", ".jpg", ".png", ".tiff",
+    ".tif",
+)  # fmt: skip
+_REPLACE = "replace it or leave the case out"
 _MOST_HEADER = 2**20  # bytes of the text headers of MetaImage and NRRD
 _MOST_FILES = 10_000  # that one header may name
 _MOST_PAGES = 65_536
 _MOST_SCANS = 100  # of a progressive JPEG: encoders write about ten
 _MOST_TEXT = 2**26  # bytes of the compressed texts of a PNG, unpacked
-_DEFLATE = 1032  # no byte of a deflate stream becomes more
 # Raw bytes that a byte of a lossy file holds, beside one of a lossless file.
 _LOSSY = 4
 
 
-class ImageFileError(ValueError):
-    """A file that must not be read as an image.
+def image_stem(path: Path, endings: Iterable[str] = IMAGE_ENDINGS) -> str | None:
+    """File name without its image ending; None where it is no image."""
+    for ending in endings:
+        if path.name.lower().endswith(ending.lower()) and len(path.name) > len(ending):
+            return path.name[: -len(ending)]
+    return None
 
-    Parameters
-    ----------
-    what : str
-        What is wrong, to be continued after the name of the file.
-    remedy : str
-        What to do about it.
-    """
+
+def list_images(folder: Path, endings: Iterable[str] = IMAGE_ENDINGS) -> list[tuple[str, Path]]:
+    """Stem and path of every image in a folder, sorted by name; hidden files left out."""
+    # With links to nothing, pipes and folders: their cases must be named, not vanish.
+    # Hidden files include the "._x.nii.gz" that macOS leaves in archives.
+    paths = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    return [(stem, path) for path in paths if (stem := image_stem(path, endings)) is not None]
+
+
+class ImageFileError(ValueError):
+    """A file that must not be read as an image: what is wrong, after its name, and the remedy."""
 
     def __init__(self, what: str, remedy: str = _REPLACE) -> None:
         super().__init__(what)
@@ -53,27 +74,12 @@ class ImageFileError(ValueError):
 
 @dataclass(frozen=True)
 class ImageFile:
-    """A file that a reader may be given.
+    """A file that a reader may be given."""
 
-    Parameters
-    ----------
-    reader : str
-        Name of ITK's reader, or "nibabel".
-    files : tuple of Path
-        All files that hold the image: the one that was named and those that it names.
-    plain : bool
-        Whether values are stored without compression, so that the file cannot hold more
-        than its size.
-    copies : int
-        Bytes that the reader takes for each value beyond the values themselves.
-    lossy : bool
-        Whether it holds values that lossy compression made.
-    """
-
-    reader: str
-    files: tuple[Path, ...]
-    plain: bool = False
-    copies: int = 0
+    reader: str  # of ITK, or "nibabel"
+    files: tuple[Path, ...]  # the one that was named, and those that it names
+    plain: bool = False  # not compressed: it cannot hold more than its size
+    copies: int = 0  # bytes that the reader takes for each value beyond the value itself
     lossy: bool = False
 
     @property
@@ -83,26 +89,7 @@ class ImageFile:
 
 
 def examine_image(path: Path, roots: Sequence[Path] | None = None) -> ImageFile:
-    """Choose the reader of a file, and refuse what would harm it.
-
-    Parameters
-    ----------
-    path : Path
-        An image file.
-    roots : sequence of Path, optional
-        Folders that it, and the files it names, must lie in. None: the file may lie
-        anywhere, and what it names lies beside it.
-
-    Returns
-    -------
-    ImageFile
-        How it is read.
-
-    Raises
-    ------
-    ImageFileError
-        If it must not be read.
-    """
+    """Choose the reader of a file in `roots` (None: anywhere); refuse what would harm it."""
     if roots is not None and (leads := outside_problem(path, roots)):
         raise ImageFileError(leads, "or put the file inside")
     if wrong := _no_file(path):
@@ -123,10 +110,11 @@ def examine_image(path: Path, roots: Sequence[Path] | None = None) -> ImageFile:
     for other in examined.files:
         if other == path:
             continue
+        named = f"names {other.name!r:.200}, which"
         if leads := outside_problem(other, roots or named_roots(path)):
-            raise ImageFileError(f"names {other.name!r:.200}, which {leads}", "or put it inside")
+            raise ImageFileError(f"{named} {leads}", "or put it inside")
         if wrong := _no_file(other):
-            raise ImageFileError(f"names {other.name!r:.200}, which {wrong[0]}", wrong[1])
+            raise ImageFileError(f"{named} {wrong[0]}", wrong[1])
     return examined
 
 
@@ -138,58 +126,44 @@ def named_roots(path: Path) -> tuple[Path, ...]:
 def file_flaw(
     path: Path, roots: Iterable[Path], *, name: str | None = None, folders: bool = False
 ) -> Flaw | None:
-    """Find what forbids reading a file, by its name alone.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    roots : iterable of Path
-        Folders that it must lie in.
-    name : str, optional
-        What it is called in messages; its path by default.
-    folders : bool, default=False
-        Whether it may be a folder, of DICOM files.
-    """
+    """Find what forbids reading a file, by its name alone; `folders` may hold DICOM files."""
     called = f"the file {(name or str(path))!r:.400}"
     if "\0" in str(path):
         return f"{called} has a name that no file can have", "correct its path"
     if leads := outside_problem(path, roots):
         return f"{called} {leads}", "or put the file inside"
-    if folders and is_folder(path):
+    if folders and os.path.isdir(path):
         return None
     if wrong := _no_file(path):
         return f"{called} {wrong[0]}", wrong[1]
     return None
 
 
+def image_paths(image: Any) -> list[Path]:
+    """Return the files of a torchio image; none where it lives in memory."""
+    if not image.path:
+        return []
+    return list(image.path) if isinstance(image.path, list) else [image.path]
+
+
 def _no_file(path: Path) -> Flaw | None:
-    """Say why there is no file to be read; opening a pipe would wait for ever."""
+    """Why there is no file to read; opening a pipe would wait for ever."""
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError):  # too long, for instance
         mode = None
-    if mode is None and _is_link(path):
+    if mode is None and os.path.islink(path):
         target = os.readlink(path)
         fetch = "; fetch it with `datalad get` or `git annex get`"
         annexed = ".git/annex" in target.replace("\\", "/")
-        return (
-            f"is a link to {target!r:.200}, which does not exist",
-            f"add the file{fetch if annexed else ''}, or leave the case out",
-        )
+        remedy = f"add the file{fetch if annexed else ''}, or leave the case out"
+        return f"is a link to {target!r:.200}, which does not exist", remedy
     if mode is None:
         return "does not exist", f"correct its path, {_REPLACE}"
     if stat.S_ISREG(mode):
         return None
     kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
     return f"is {kinds.get(stat.S_IFMT(mode), 'a device')}, not a file", _REPLACE
-
-
-def _is_link(path: Path) -> bool:
-    try:
-        return path.is_symlink()
-    except (OSError, ValueError):
-        return False
 
 
 def _check_content(start: bytes) -> None:

@@ -1,124 +1,466 @@
-"""Which layout a path has, and its loader."""
+"""Layouts of datasets on disk, and the one door for every form of a dataset."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+import torchio as tio
+from numpy.typing import NDArray
 
 from skte.datasets._bids import is_bids, load_bids
-from skte.datasets._csv import CSV_ENDINGS, load_csv
-from skte.datasets._description import ExtraRoots, check_folder, data_roots, read_description
+from skte.datasets._case import (
+    ID_KEYS,
+    CaseList,
+    copy_subject,
+    repeated_ids,
+    structure_problems,
+    subject_case_id,
+)
+from skte.datasets._csv import is_csv, load_csv
 from skte.datasets._dicom import is_dicom_dataset, load_dicom
-from skte.datasets._filenames import is_file, is_folder
-from skte.datasets._folder import load_folder
-from skte.datasets._msd import load_msd
-from skte.datasets._nnunet import load_nnunet_raw
-from skte.exceptions import DatasetError
+from skte.datasets._folder import ExtraRoots, check_folder, is_folder, load_folder
+from skte.datasets._labels import Labels, relabel_subjects
+from skte.datasets._msd import has_description, is_msd, load_msd
+from skte.datasets._nnunet import is_nnunet, load_nnunet_raw
+from skte.datasets._problem import Problem, raise_problems
+from skte.exceptions import DatasetError, SkteWarning
 
-__all__ = ["LAYOUTS", "load_path"]
+__all__ = ["DatasetLike", "Layout", "as_subjects", "layout_names", "load_dataset"]
 
-#: Names of the layouts, and what they look like.
-LAYOUTS = {
-    "msd": "dataset.json that lists 'training' (Medical Segmentation Decathlon)",
-    "nnunet": "dataset.json with 'channel_names' or 'modality', imagesTr/, labelsTr/ (nnU-Net raw)",
-    "bids": "sub-*/ with *_dseg files, or derivatives/ with them (BIDS)",
-    "folder": "images/ with labels/ (load_folder takes other names)",
-    "dicom": "a folder a case, with DICOM series in subfolders and one label map",
-    "csv": "a .csv or .tsv file with columns 'image' and 'label'",
-}
-# Layouts whose channels have names.
-_NAMED_CHANNELS: dict[str, Callable[..., list[Any]]] = {
-    "nnunet": load_nnunet_raw,
-    "bids": load_bids,
-    "dicom": load_dicom,
-    "csv": load_csv,
-}
-_PLAIN: dict[str, Callable[..., list[Any]]] = {"msd": load_msd, "folder": load_folder}
+_GROUP = "skte.layouts"
+
+#: Type of what is taken as a dataset: a path, a `SubjectsDataset`, subjects or dicts (mappings
+#: both); see `load_dataset`.
+DatasetLike: TypeAlias = (
+    str | os.PathLike[str] | Iterable[Mapping[str, Any]] | torch.utils.data.Dataset[Any]
+)
 
 
-def load_path(
+@dataclass(frozen=True)
+class Layout:
+    """A way in which datasets lie on disk.
+
+    A package adds one by an entry point of the group ``skte.layouts``: its name is that of
+    the layout, its value a `Layout`.
+
+    Parameters
+    ----------
+    name : str
+        Its name in ``load_dataset(layout=...)`` and ``--layout``.
+    looks_like : str
+        What lies there, for messages.
+    matches : callable
+        ``matches(path, extra_roots)`` returns whether an absolute path has this layout. The
+        path may be that of a file, of a folder, or of nothing.
+    load : callable
+        ``load(path, extra_roots=...)`` returns a list of subjects or raises a `DatasetError`.
+    named_channels : bool, default=False
+        Whether `load` takes ``channels``: names in order, or None.
+    merges_regions : bool, default=False
+        Whether `load` takes ``merge_regions``: False where the user chooses the classes.
+    fallback : bool, default=False
+        Whether it is tried only where no other layout matches.
+
+    Examples
+    --------
+    >>> from skte.datasets import Layout, load_folder
+    >>> scans = Layout(
+    ...     "scans",
+    ...     "scans/ with masks/",
+    ...     matches=lambda path, extra_roots: (path / "scans").is_dir(),
+    ...     load=lambda path, extra_roots: load_folder(
+    ...         path, images="scans", labels="masks", extra_roots=extra_roots
+    ...     ),
+    ... )
+    """
+
+    name: str
+    looks_like: str
+    matches: Callable[[Path, ExtraRoots], bool]
+    load: Callable[..., list[Any]]
+    named_channels: bool = False
+    merges_regions: bool = False
+    fallback: bool = False
+
+
+#: The layouts of skte itself. Of those that are a fallback, the first that matches counts.
+LAYOUTS = (
+    Layout(
+        "msd",
+        "dataset.json that lists 'training' (Medical Segmentation Decathlon)",
+        is_msd,
+        load_msd,
+    ),
+    Layout(
+        "nnunet",
+        "dataset.json with 'channel_names' or 'modality', imagesTr/, labelsTr/ (nnU-Net raw)",
+        is_nnunet,
+        load_nnunet_raw,
+        named_channels=True,
+        merges_regions=True,
+    ),
+    Layout(
+        "bids",
+        "sub-*/ with *_dseg files, or derivatives/ with them (BIDS)",
+        is_bids,
+        load_bids,
+        named_channels=True,
+    ),
+    Layout(
+        "dicom",
+        "a folder per case, with DICOM series in subfolders and one label map",
+        is_dicom_dataset,
+        load_dicom,
+        named_channels=True,
+        fallback=True,
+    ),
+    Layout(
+        "folder",
+        "images/ with labels/ (load_folder takes other names)",
+        is_folder,
+        load_folder,
+        fallback=True,
+    ),
+    Layout(
+        "csv",
+        "a .csv or .tsv file with columns 'image' and 'label'",
+        is_csv,
+        load_csv,
+        named_channels=True,
+    ),
+)
+
+
+def layout_names() -> tuple[str, ...]:
+    """Return the names of all layouts, those of other packages included.
+
+    Returns
+    -------
+    tuple of str
+        For ``load_dataset(layout=...)``. No other package is imported.
+
+    Examples
+    --------
+    >>> from skte.datasets import layout_names
+    >>> layout_names()[:3]
+    ('msd', 'nnunet', 'bids')
+    """
+    names = [*(layout.name for layout in LAYOUTS), *(e.name for e in entry_points(group=_GROUP))]
+    return tuple(dict.fromkeys(names))
+
+
+def _all_layouts() -> dict[str, Layout]:
+    """Layouts by name, those of other packages imported."""
+    layouts = {layout.name: layout for layout in LAYOUTS}
+    for entry in entry_points(group=_GROUP):
+        try:
+            layout = entry.load()
+            if not isinstance(layout, Layout) or layout.name != entry.name:
+                raise TypeError("it is not a Layout of this name")
+            if entry.name in layouts:
+                raise ValueError("this name is taken")
+            layouts[entry.name] = layout
+        except Exception as error:  # another package's code may raise anything
+            _warn_broken(f"{entry.name!r} ({entry.value})", error)
+    return layouts
+
+
+def _warn_broken(layout: str, error: Exception) -> None:
+    warnings.warn(
+        f"The layout {layout} cannot be used ({error}): update or uninstall its package.",
+        SkteWarning,
+        stacklevel=2,
+    )
+
+
+def _matches(layout: Layout, path: Path, extra_roots: ExtraRoots) -> bool:
+    try:
+        return layout.matches(path, extra_roots)
+    except Exception as error:
+        if layout in LAYOUTS or isinstance(error, DatasetError):
+            raise
+        _warn_broken(repr(layout.name), error)
+        return False
+
+
+def _layout_named(name: str) -> Layout:
+    if name not in (names := layout_names()):
+        raise DatasetError(f"layout must be one of {', '.join(names)}, got {name!r}.")
+    known = {layout.name: layout for layout in LAYOUTS}
+    if name not in known:
+        known = _all_layouts()
+    if name not in known:
+        raise DatasetError(f"The layout {name!r} cannot be used: see the warning.")
+    return known[name]
+
+
+def _find_layout(path: Path, extra_roots: ExtraRoots) -> Layout:
+    layouts = _all_layouts().values()
+    found = [x for x in layouts if not x.fallback and _matches(x, path, extra_roots)]
+    if len(found) > 1:
+        raise DatasetError(
+            f"{path} could be read as {' or as '.join(repr(x.name) for x in found)}: say which "
+            f"with layout={found[0].name!r} (--layout {found[0].name})."
+        )
+    known = "Known layouts are:\n- " + "\n- ".join(f"{x.name}: {x.looks_like}" for x in layouts)
+    if not found:
+        folder = check_folder(path)
+        if has_description(folder):  # it is meant, and what lies beside it does not count
+            raise DatasetError(
+                f"{folder / 'dataset.json'} has none of the keys 'training', 'channel_names' and "
+                f"'modality', so its layout is unknown. {known}"
+            )
+        found = [x for x in layouts if x.fallback and _matches(x, path, extra_roots)]
+    if found:
+        return found[0]
+    hint = " For this folder, load_folder(path, images='imagesTr', labels='labelsTr') may do."
+    hint = hint if (folder / "imagesTr").is_dir() else ""
+    raise DatasetError(f"The layout of {folder} is unknown. {known}{hint}")
+
+
+def _load_path(
     path: str | os.PathLike[str],
     layout: str | None,
     channels: Sequence[str] | None,
     *,
     merge_regions: bool,
-    extra_roots: ExtraRoots = (),
+    extra_roots: ExtraRoots,
 ) -> list[Any]:
-    """Load a folder or CSV file; for the parameters see `load_dataset`."""
-    if layout is not None and layout not in LAYOUTS:
-        raise DatasetError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}.")
     if isinstance(channels, str):
         raise DatasetError(f"channels must be a list of names, got {channels!r}: write [...].")
-    layout = layout or _find_layout(path, extra_roots)
-    if layout in _PLAIN:
-        if channels is not None:
-            raise DatasetError(
-                f"Channels have no names in the layout {layout!r}: leave channels out, or list "
-                "the files in a CSV."
-            )
-        return _PLAIN[layout](path, extra_roots=extra_roots)
-    more: dict[str, Any] = {"merge_regions": merge_regions} if layout == "nnunet" else {}
-    return _NAMED_CHANNELS[layout](path, channels=channels, extra_roots=extra_roots, **more)
-
-
-def _find_layout(path: str | os.PathLike[str], extra_roots: ExtraRoots) -> str:
-    if Path(path).suffix.lower() in CSV_ENDINGS and not is_folder(Path(path)):
-        return "csv"
-    folder = check_folder(path)
-    found = []
-    description = folder / "dataset.json"
-    if description.exists() or description.is_symlink():
-        found.append(_described_layout(folder, data_roots(folder, extra_roots)))
-    if is_bids(folder):
-        found.append("bids")
-    # A description is meant; without one, what lies there decides.
-    if not found:
-        n_plain = (folder / "images").is_dir() + (folder / "labels").is_dir()
-        if n_plain == 2:  # they may hold DICOM series, as cases do
-            found.append("folder")
-        elif is_dicom_dataset(folder):
-            found.append("dicom")
-        elif n_plain:  # its loader says what is missing
-            found.append("folder")
-    if len(found) > 1:
+    place = Path(path).expanduser().absolute()
+    chosen = _layout_named(layout) if layout is not None else _find_layout(place, extra_roots)
+    options: dict[str, Any] = {"extra_roots": extra_roots}
+    if chosen.named_channels:
+        options["channels"] = channels
+    elif channels is not None:
         raise DatasetError(
-            f"{folder} could be read as {' or as '.join(map(repr, found))}: say which with "
-            f"layout={found[0]!r} (--layout {found[0]})."
+            f"Channels have no names in the layout {chosen.name!r}: leave channels out, or list "
+            "the files in a CSV."
         )
-    if found:
-        return found[0]
-    if (folder / "imagesTr").is_dir():
-        hint = " For this folder, load_folder(path, images='imagesTr', labels='labelsTr') may do."
-    else:
-        hint = ""
-    raise DatasetError(f"The layout of {folder} is unknown. {_known()}{hint}")
+    if chosen.merges_regions:
+        options["merge_regions"] = merge_regions
+    subjects = chosen.load(place, **options)
+    # Those of another package are checked as any list is.
+    return subjects if chosen in LAYOUTS else _subjects(subjects, extra_roots)
 
 
-def _described_layout(folder: Path, roots: Sequence[Path]) -> str:
-    description = read_description(folder, roots)
-    if {"channel_names", "file_ending", "dataset"} & description.keys():
-        return "nnunet"
-    if "training" in description and not _lists_channels(folder, description["training"]):
-        return "msd"
-    if "modality" in description:
-        return "nnunet"
+def load_dataset(
+    dataset: DatasetLike,
+    *,
+    labels: Labels | None = None,
+    channels: Sequence[str] | None = None,
+    layout: str | None = None,
+    extra_roots: ExtraRoots = (),
+) -> CaseList:
+    """Turn any accepted form of a dataset into a list of subjects.
+
+    Parameters
+    ----------
+    dataset : path, SubjectsDataset, sequence of Subject, or sequence of dict
+        A path is that of a folder in one of the layouts below, or of a CSV file. A dict
+        is as in MONAI's data lists: ``image`` (a path, a list of paths, an array or
+        tensor) and ``label``; optionally ``case_id`` (or ``id``, ``name``,
+        ``subject_id``), ``ignore_label``, ``label_names`` and ``affine``. Arrays are
+        ``(x, y, z)``, ``(channels, x, y, z)``, ``(x, y)``, or ``(channels, x, y)``
+        beside a label ``(x, y)``.
+    labels : mapping, optional
+        The classes to rank for, made of the dataset's labels by name or id:
+        ``{"heart": ["LV", "RV", "MYO"]}``. They are numbered from 1 in the order given;
+        everything else becomes background. Where classes overlap, the later one wins,
+        as in nnU-Net's ``regions_class_order``. The name ``background`` adds to the
+        background, the name ``ignore`` to what is left out of every score; what the
+        dataset itself ignores stays ignored. None: the dataset's own classes.
+    channels : sequence of str, optional
+        Channels to read, in order: names in nnU-Net's ``channel_names``, suffixes of
+        BIDS (``["T1w", "FLAIR"]``), columns of a CSV, or series folders of DICOM. Other
+        forms have no names. None: all of them.
+    layout : str, optional
+        How a path is read, one of `layout_names`; None: detected, an error where it
+        could be several.
+    extra_roots : sequence of path-like, default=()
+        Folders that links and paths may lead to. By default all files lie in the folder that
+        is given, or that of the CSV file. Paths in a list of subjects or dicts may lead
+        anywhere; what a detached header (``.mhd``, ``.nhdr``) names lies beside it, or in
+        these folders.
+
+    Returns
+    -------
+    CaseList
+        New subjects; those given are never changed. Lazy: no volume is read, unless a
+        `SubjectsDataset` has a transform, which must be applied. Each has ``case_id``,
+        ``ignore_label``, ``label_names`` (by id) and ``label_ids`` (by name, regions
+        included). A case without an id is named by its image's file name, or else by
+        its position.
+
+    Raises
+    ------
+    DatasetError
+        If the form or layout is unknown, files are missing, cases lack image or label,
+        ids repeat, or `labels` or `channels` names what is not there; one message lists
+        all problems.
+
+    See Also
+    --------
+    inspect_dataset : What is in a dataset, and what is wrong with it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skte.datasets import load_dataset, read_case
+    >>> image = np.random.default_rng(0).normal(size=(8, 8, 8))
+    >>> label = np.arange(512).reshape(8, 8, 8) % 4
+    >>> names = {0: "background", 1: "LV", 2: "RV", 3: "MYO"}
+    >>> item = {"id": "a", "image": image, "label": label, "label_names": names}
+    >>> cases = load_dataset([item], labels={"ventricle": ["LV", "RV"], "wall": "MYO"})
+    >>> cases[0]["case_id"], cases[0]["label_names"]
+    ('a', {0: 'background', 1: 'ventricle', 2: 'wall'})
+    >>> read_case(cases[0]).label[0, 0].tolist()
+    [0, 1, 1, 2, 0, 1, 1, 2]
+    """
+    if isinstance(dataset, (str, os.PathLike)):
+        subjects = _load_path(
+            dataset, layout, channels, merge_regions=labels is None, extra_roots=extra_roots
+        )
+        return CaseList(relabel_subjects(subjects, labels))
+    if channels is not None or layout is not None:
+        raise DatasetError("channels and layout say how files are read: give a path with them.")
+    if isinstance(dataset, (tio.Subject, Mapping)):
+        raise DatasetError(
+            f"A dataset is a list of cases, got a single {type(dataset).__name__}: "
+            "put it in a list."
+        )
+    items = _items(dataset)
+    if not items:
+        raise DatasetError("The dataset holds no case: give at least two.")
+    return CaseList(relabel_subjects(_subjects(items, extra_roots), labels))
+
+
+def as_subjects(dataset: DatasetLike) -> list[Any]:
+    """Return subjects as they are, whatever is wrong with them, and load all else."""
+    if isinstance(dataset, Sequence) and all(isinstance(one, tio.Subject) for one in dataset):
+        return list(dataset)
+    return load_dataset(dataset)
+
+
+def _subjects(items: Sequence[Any], extra_roots: ExtraRoots) -> list[Any]:
+    subjects: list[Any] = []
+    problems: list[Problem] = []
+    for index, item in enumerate(items):
+        try:
+            subject = item if isinstance(item, tio.Subject) else _subject_from_dict(item)
+            case_id = subject_case_id(subject, index)
+            wrong = structure_problems(case_id, subject)
+            subjects += [] if wrong else [copy_subject(subject, case_id, extra_roots)]
+            problems += wrong
+        except Exception as error:
+            problems.append(Problem(_name(item, index), str(error), "fix it or leave it out"))
+    problems += repeated_ids(subject["case_id"] for subject in subjects)
+    raise_problems("The dataset cannot be loaded", problems)
+    return subjects
+
+
+def _items(dataset: Any) -> list[Any]:
+    if isinstance(dataset, tio.SubjectsDataset):
+        transform = getattr(dataset, "_transform", None)
+        if transform is None:
+            return list(dataset.dry_iter())
+        if random := _random_transforms(transform):
+            raise DatasetError(
+                f"The SubjectsDataset applies random transforms ({', '.join(random)}), so that "
+                "no two looks at a case agree: give a dataset without augmentation."
+            )
+        return [dataset[i] for i in range(len(dataset))]
+    if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
+        return [dataset[i] for i in range(len(dataset))]
+    if isinstance(dataset, Iterable):
+        return list(dataset)
     raise DatasetError(
-        f"{folder / 'dataset.json'} has none of the keys 'training', 'channel_names' and "
-        f"'modality', so its layout is unknown. {_known()}"
+        "A dataset is a path, a SubjectsDataset, or a list of torchio Subjects or dicts with "
+        f"'image' and 'label', got {type(dataset).__name__}."
     )
 
 
-def _lists_channels(folder: Path, training: object) -> bool:
-    """Whether images are listed as in nnU-Net v1: without the ``_0000`` of their files."""
-    first = training[0] if isinstance(training, list) and training else None
-    text = first.get("image") if isinstance(first, dict) else None
-    if not isinstance(text, str) or not Path(text).name or is_file(folder / text):
-        return False
-    name = Path(text).name
-    return is_file((folder / text).with_name(name.replace(".", "_0000.", 1)))
+def _random_transforms(transform: Any) -> list[str]:
+    if isinstance(transform, tio.Compose):
+        return [name for inner in transform.transforms for name in _random_transforms(inner)]
+    random = isinstance(transform, tio.transforms.augmentation.RandomTransform)
+    return [type(transform).__name__] if random else []
 
 
-def _known() -> str:
-    return "Known layouts are:\n- " + "\n- ".join(f"{k}: {v}" for k, v in LAYOUTS.items())
+def _name(item: Any, index: int) -> str:
+    for key in ID_KEYS:
+        if isinstance(item, Mapping) and item.get(key) is not None:
+            return str(item[key])
+    return f"at position {index}"
+
+
+def _subject_from_dict(item: Any) -> Any:
+    """Return the subject of an entry of a MONAI data list."""
+    if not isinstance(item, Mapping):
+        raise DatasetError(
+            "a case is a torchio Subject or a dict with 'image' and 'label', got "
+            f"{type(item).__name__}"
+        )
+    if odd := [key for key in item if not isinstance(key, str)]:
+        raise DatasetError(f"keys of a case must be text, got {', '.join(map(repr, odd))}")
+    missing = [key for key in ("image", "label") if item.get(key) is None]
+    if missing:
+        raise DatasetError(f"key {' and '.join(map(repr, missing))} missing")
+    affine = item.get("affine")
+    label = _as_image(tio.LabelMap, item["label"], affine)
+    flat_label = getattr(item["label"], "ndim", 0) == 2
+    image = _as_image(tio.ScalarImage, item["image"], affine, channels_first_2d=flat_label)
+    rest = {k: v for k, v in item.items() if k not in ("image", "label", "affine")}
+    return tio.Subject(image=image, label=label, **rest)
+
+
+def _as_image(kind: Any, value: Any, affine: Any, *, channels_first_2d: bool = False) -> Any:
+    if isinstance(value, tio.Image):
+        return value if isinstance(value, kind) else kind(tensor=value.data, affine=value.affine)
+    if isinstance(value, (str, os.PathLike)):
+        return kind(value)
+    if isinstance(value, (list, tuple)) and value and isinstance(value[0], (str, os.PathLike)):
+        return kind(list(value) if len(value) > 1 else value[0])
+    # MONAI's MetaTensor knows its affine.
+    affine = getattr(value, "affine", None) if affine is None else affine
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().numpy()
+    array = _four_axes(np.asarray(value), channels_first_2d)
+    affine = None if affine is None else np.asarray(affine, dtype=np.float64)
+    return kind(tensor=torch.from_numpy(array), affine=affine)
+
+
+def _four_axes(array: NDArray[Any], channels_first_2d: bool) -> NDArray[Any]:
+    """(channels, x, y, z) in a type torch has, without changing the caller's array."""
+    if array.ndim == 2:
+        array = array[None, :, :, None]
+    elif array.ndim == 3:
+        array = array[..., None] if channels_first_2d else array[None]
+    if array.ndim != 4:
+        raise DatasetError(f"an array of shape {array.shape} is neither 2-D nor 3-D")
+    if array.dtype.kind not in "iufbc":
+        raise DatasetError(f"an array of type {array.dtype} holds no numbers")
+    return np.array(array, dtype=_torch_type(array), order="C")
+
+
+def _torch_type(array: NDArray[Any]) -> np.dtype[Any]:
+    """Return the nearest type that torch has: native byte order, at most 64 bits a number."""
+    kind, size = array.dtype.kind, array.dtype.itemsize
+    if kind == "u":
+        # Beyond int64 as floats, so that they stay large instead of turning negative.
+        beyond = size == 8 and array.size and int(array.max()) >= 2**63
+        return np.dtype(np.float64 if beyond else np.int64)
+    if kind == "f" and size > 8:
+        return np.dtype(np.float64)
+    if kind == "c" and size > 16:
+        return np.dtype(np.complex128)
+    return array.dtype.newbyteorder("=")

@@ -1,26 +1,67 @@
-"""The layout of the Medical Segmentation Decathlon."""
+"""The layout of the Medical Segmentation Decathlon, and dataset.json."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from skte.datasets._case_list import CaseList
-from skte.datasets._checks import repeated_ids
-from skte.datasets._description import (
-    ExtraRoots,
-    check_folder,
-    data_roots,
-    read_description,
-    resolve_inside,
-)
-from skte.datasets._filenames import image_stem
-from skte.datasets._label_names import parse_labels
+from skte.datasets._case import CaseList, make_subject, repeated_ids, stem_case_id
+from skte.datasets._folder import ExtraRoots, check_folder, data_roots
+from skte.datasets._image_file import file_flaw
+from skte.datasets._labels import parse_labels
 from skte.datasets._problem import Flaw, Problem, case_problems, raise_problems
-from skte.datasets._subject import make_subject
+from skte.exceptions import DatasetError
 
-__all__ = ["load_msd"]
+__all__ = [
+    "describes_files",
+    "has_description",
+    "is_msd",
+    "load_msd",
+    "read_description",
+    "resolve_inside",
+]
+
+_MOST_BYTES = 16_000_000  # of dataset.json; parsed, it takes up to thirty times as much
+
+
+def has_description(folder: Path) -> bool:
+    """Whether a folder has a ``dataset.json``, be it a link to nothing."""
+    path = folder / "dataset.json"
+    return path.exists() or path.is_symlink()
+
+
+def read_description(folder: Path, roots: Sequence[Path]) -> dict[str, Any]:
+    """Return the content of a folder's ``dataset.json``, an object."""
+    path = folder / "dataset.json"
+    if not has_description(folder):
+        raise DatasetError(
+            f"{folder} has no dataset.json: this layout needs one. Without it, "
+            "load_folder(path, images=..., labels=...) reads two folders of files."
+        )
+    if flaw := file_flaw(path, roots):
+        raise DatasetError(f"{path} cannot be read: {flaw[0]}; {flaw[1]}.")
+    if path.stat().st_size > _MOST_BYTES:
+        raise DatasetError(f"{path} has more than {_MOST_BYTES} bytes: list fewer cases in it.")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DatasetError(f"{path} is not valid JSON ({error}): fix it.") from error
+    if not isinstance(content, dict):
+        raise DatasetError(f"{path} must hold an object ({{...}}), got {type(content).__name__}.")
+    return content
+
+
+def resolve_inside(
+    folder: Path, relative: object, roots: Sequence[Path]
+) -> tuple[Path, Flaw | None]:
+    """Return the path of a file that a description names, and what is wrong with it."""
+    if not isinstance(relative, str) or not relative:
+        return folder, (f"{relative!r:.200} is not a path", "write the path of a file")
+    path = folder / relative
+    return path, file_flaw(path, roots, name=relative)
 
 
 def load_msd(path: str | os.PathLike[str], *, extra_roots: ExtraRoots = ()) -> CaseList:
@@ -73,8 +114,7 @@ def load_msd(path: str | os.PathLike[str], *, extra_roots: ExtraRoots = ()) -> C
         images, label, wrong = _parse_item(folder, item, roots)
         problems += [Problem(None, f"training[{index}]: {what}", do) for what, do in wrong]
         if label is not None and not wrong:
-            stem = image_stem(images[0]) or images[0].name
-            found.append((stem.removesuffix("_0000"), images, label))
+            found.append((stem_case_id(images[0]), images, label))
     problems += repeated_ids(case_id for case_id, _, _ in found)
     raise_problems(f"The dataset {folder} cannot be loaded", problems)
     return CaseList(
@@ -101,3 +141,24 @@ def _parse_item(
     if label[1]:
         flaws.append((f"label: {label[1][0]}", label[1][1]))
     return [file for file, _ in images], label[0], flaws
+
+
+def is_msd(folder: Path, extra_roots: ExtraRoots = ()) -> bool:
+    """Whether ``dataset.json`` lists files as the Decathlon does."""
+    if not has_description(folder):
+        return False
+    description = read_description(folder, data_roots(folder, extra_roots))
+    return describes_files(folder, description)
+
+
+def describes_files(folder: Path, description: Mapping[str, Any]) -> bool:
+    """Whether a description lists files, and not nnU-Net's cases: without their ``_0000``."""
+    if {"channel_names", "file_ending", "dataset"} & description.keys():
+        return False
+    training = description.get("training", ())
+    first = training[0] if isinstance(training, list) and training else None
+    text = first.get("image") if isinstance(first, dict) else None
+    if not isinstance(text, str) or not Path(text).name or os.path.isfile(folder / text):
+        return "training" in description
+    name = Path(text).name.replace(".", "_0000.", 1)
+    return not os.path.isfile((folder / text).with_name(name))

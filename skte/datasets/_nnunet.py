@@ -7,23 +7,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from skte.datasets._case_list import CaseList
-from skte.datasets._channels import case_file_problems, match_files
-from skte.datasets._description import (
+from skte.datasets._case import CaseList, make_subject
+from skte.datasets._folder import (
     ExtraRoots,
+    case_file_problems,
     check_folder,
     data_roots,
-    read_description,
-    resolve_inside,
+    match_files,
 )
-from skte.datasets._filenames import image_stem, list_images
-from skte.datasets._label_names import label_id, parse_labels
-from skte.datasets._label_scheme import merge_regions as plan_regions
-from skte.datasets._label_scheme import relabel_subject
+from skte.datasets._image_file import image_stem, list_images
+from skte.datasets._labels import label_id, parse_labels, relabel_subject
+from skte.datasets._labels import merge_regions as plan_regions
+from skte.datasets._msd import describes_files, has_description, read_description, resolve_inside
 from skte.datasets._problem import Flaw, Problem, case_problems, raise_problems
-from skte.datasets._subject import make_subject
 
-__all__ = ["load_nnunet_raw"]
+__all__ = ["is_nnunet", "load_nnunet_raw"]
 
 _Cases = dict[str, tuple[list[Path], Path]]
 
@@ -37,7 +35,7 @@ def load_nnunet_raw(
 ) -> CaseList:
     """Load a dataset in the raw layout of nnU-Net (version 1 or 2).
 
-    A folder with ``dataset.json``, ``imagesTr/case_0000.nii.gz`` (one file a channel)
+    A folder with ``dataset.json``, ``imagesTr/case_0000.nii.gz`` (one file per channel)
     and ``labelsTr/case.nii.gz``. From ``dataset.json`` are read ``channel_names`` (or
     ``modality``), ``labels`` (an integer each, or a list of them for a region; the
     label named ``ignore`` is left out of every score), ``regions_class_order``,
@@ -83,12 +81,13 @@ def load_nnunet_raw(
     roots = data_roots(folder, extra_roots)
     description = read_description(folder, roots)
     members, ignore_label, flaws = parse_labels(description.get("labels"))
-    order, wrong = _region_order(description.get("regions_class_order"), members)
-    names, no_names = _channel_names(description)
-    chosen, unknown = _choose_channels(channels, names)
-    ending, no_ending = _file_ending(description)
+    order = _region_order(description.get("regions_class_order"), members, flaws)
     plan, lost = plan_regions(members, order, ignore_label) if order else (None, [])
-    problems = case_problems(None, [*flaws, *wrong, *lost, *no_names, *unknown, *no_ending])
+    flaws += lost
+    names = _channel_names(description, flaws)
+    chosen = _choose_channels(channels, names, flaws)
+    ending = _file_ending(description, flaws)
+    problems = case_problems(None, flaws)
     if "dataset" in description:
         cases, missing = _explicit_cases(folder, description["dataset"], len(names), roots)
     else:
@@ -111,58 +110,64 @@ def load_nnunet_raw(
     return CaseList(relabel_subject(subject, plan) for subject in subjects)
 
 
+def is_nnunet(folder: Path, extra_roots: ExtraRoots = ()) -> bool:
+    """Whether ``dataset.json`` is one of nnU-Net, version 1 or 2."""
+    if not has_description(folder):
+        return False
+    description = read_description(folder, data_roots(folder, extra_roots))
+    if {"channel_names", "file_ending", "dataset"} & description.keys():
+        return True
+    return "modality" in description and not describes_files(folder, description)
+
+
 def _region_order(
-    order: object, members: Mapping[str, Sequence[int]]
-) -> tuple[list[int], list[Flaw]]:
+    order: object, members: Mapping[str, Sequence[int]], flaws: list[Flaw]
+) -> list[int]:
     """Numbers of the regions, in the order of ``labels``; empty where there are none."""
     if order is None:
-        return [], []
+        return []
     ids = [label_id(one) for one in order] if isinstance(order, list) else []
     n_regions = sum(name != "background" for name in members)
     numbers = [i for i in ids if i is not None and i > 0]
     if len(numbers) != n_regions or len(set(numbers)) != n_regions or None in ids:
-        what = "dataset.json: key 'regions_class_order' has no number of its own for each of "
-        return [], [
-            (
-                f"{what}{n_regions} regions, but {order!r:.200}",
-                "list a positive id for every label but background and ignore",
-            )
-        ]
-    return numbers, []
+        what = "dataset.json: key 'regions_class_order' has no number of its own for each of"
+        remedy = "list a positive id for every label but background and ignore"
+        flaws.append((f"{what} {n_regions} regions, but {order!r:.200}", remedy))
+        return []
+    return numbers
 
 
-def _channel_names(description: Mapping[str, Any]) -> tuple[list[str], list[Flaw]]:
+def _channel_names(description: Mapping[str, Any], flaws: list[Flaw]) -> list[str]:
     channels = description.get("channel_names", description.get("modality"))
     if not isinstance(channels, (dict, list)) or not channels:
         what = "dataset.json: key 'channel_names' (in version 1 'modality') names no channel"
-        return [], [(what, 'name the channels, {"0": "MRI"} for instance')]
+        flaws.append((what, 'name the channels, {"0": "MRI"} for instance'))
+        return []
     if isinstance(channels, list):
-        return [str(name) for name in channels], []
+        return [str(name) for name in channels]
     # Version 1 of nnU-Net's own files has them unsorted.
     ordered = sorted(channels.items(), key=lambda item: (len(str(item[0])), str(item[0])))
-    return [str(name) for _, name in ordered], []
+    return [str(name) for _, name in ordered]
 
 
 def _choose_channels(
-    channels: Sequence[str] | None, names: Sequence[str]
-) -> tuple[list[int], list[Flaw]]:
+    channels: Sequence[str] | None, names: Sequence[str], flaws: list[Flaw]
+) -> list[int]:
     """Positions of the channels to read; empty for all."""
     if channels is None or not names:
-        return [], []
-    flaws = [
-        (f"there is no channel {name!r}", f"choose among {', '.join(names)}")
-        for name in channels
-        if name not in names
-    ]
-    return ([], flaws) if flaws else ([names.index(name) for name in channels], [])
+        return []
+    remedy = f"choose among {', '.join(names)}"
+    flaws += [(f"there is no channel {name!r}", remedy) for name in channels if name not in names]
+    return [names.index(name) for name in channels if name in names]
 
 
-def _file_ending(description: Mapping[str, Any]) -> tuple[str, list[Flaw]]:
+def _file_ending(description: Mapping[str, Any], flaws: list[Flaw]) -> str:
     ending = description.get("file_ending", ".nii.gz")
     if isinstance(ending, str) and ending.startswith("."):
-        return ending, []
+        return ending
     what = f"dataset.json: key 'file_ending' must be a text such as '.nii.gz', got {ending!r:.200}"
-    return ".nii.gz", [(what, "mend it")]
+    flaws.append((what, "correct it"))
+    return ".nii.gz"
 
 
 def _explicit_cases(
@@ -206,12 +211,9 @@ def _scan_cases(
     if problems:
         return {}, problems
     images, labels = (list_images(folder / name, (ending,)) for name in ("imagesTr", "labelsTr"))
+    remedy = "correct key 'file_ending' of dataset.json, or add the files"
     problems = [
-        Problem(
-            None,
-            f"folder {name!r} holds no file that ends in {ending!r}",
-            "mend key 'file_ending' of dataset.json, or add the files",
-        )
+        Problem(None, f"folder {name!r} holds no file that ends in {ending!r}", remedy)
         for name, files in (("imagesTr", images), ("labelsTr", labels))
         if not files
     ]
@@ -227,10 +229,9 @@ def _unlisted(training: object, cases: _Cases) -> list[Problem]:
         return []
     labels = [item.get("label") for item in training if isinstance(item, dict)]
     stems = [image_stem(Path(text)) for text in labels if isinstance(text, str)]
+    what = "it is listed under 'training', but its files do not exist"
     return [
-        Problem(
-            stem, "it is listed under 'training', but its files do not exist", "add them, or unlist"
-        )
+        Problem(stem, what, "add them, or remove it from the list")
         for stem in stems
         if stem is not None and stem not in cases
     ]

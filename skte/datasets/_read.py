@@ -1,7 +1,7 @@
 """Reading image files: headers alone, or values that nothing has touched up.
 
 NIfTI and MGH go through nibabel, everything else through the one reader of ITK that fits.
-ITK fills a truncated NIfTI file with zeros and turns NaN into zero without a word, so that a
+ITK fills a truncated NIfTI file with zeros and turns NaN into zero silently, so that a
 broken case would pass for a whole one.
 """
 
@@ -10,25 +10,36 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import nibabel as nib
 import numpy as np
 import SimpleITK as sitk  # noqa: N813 (its own habit; torchio depends on it)
 import torchio as tio
+from nibabel import orientations
 from numpy.typing import NDArray
 from torchio.data.io import get_ras_affine_from_sitk, read_image, sitk_to_nib
 
 from skte._memory import memory_problem
 from skte._text import clean_text
-from skte.datasets._dicom_series import read_series, series_files, series_header
-from skte.datasets._image_file import ImageFile, ImageFileError, examine_image
+from skte.datasets._dicom_file import read_series, series_files, series_header
+from skte.datasets._image_file import ImageFile, ImageFileError, examine_image, image_paths
+from skte.datasets._labels import RelabelingReader
 from skte.datasets._problem import Flaw
-from skte.datasets._relabel import RelabelingReader
 
-__all__ = ["ImageHeader", "memory_flaws", "read_array", "read_headers"]
+__all__ = [
+    "ImageHeader",
+    "geometry_flaws",
+    "memory_flaws",
+    "read_arrays",
+    "read_headers",
+    "reorient",
+    "turn_between",
+]
 
 # Bytes before the values of a NIfTI file, which its extensions take.
 _MOST_EXTENSIONS = 2**26
@@ -42,96 +53,60 @@ _IMAGE_CLASSES = {
 }
 # Types that ITK has, by words of their names.
 _ITK_TYPES = {"8-bit": 1, "16-bit": 2, "32-bit": 4, "64-bit": 8}
+_T = TypeVar("_T")
+# How far, in voxels, image and label may lie apart at the farthest corner: above what
+# rounding in headers causes, below what would move a label.
+_AFFINE_TOLERANCE = 0.05
+# In mm. Beyond it a header counts in other units (micrometres, mostly): resampled to a
+# model's spacing in mm, such an image would take all memory.
+_LONGEST_EDGE = 100_000
 
 
 @dataclass(frozen=True, eq=False)
 class ImageHeader:
-    """Geometry of one file or tensor.
+    """Geometry of one file or tensor."""
 
-    Parameters
-    ----------
-    source : str
-        The file, or the name of an image held in memory.
-    shape : tuple of int
-        Channels, x, y, z.
-    affines : tuple of ndarray of shape (4, 4)
-        Voxel to world. A NIfTI file may state two (sform and qform); the first counts.
-    n_bytes : int
-        Memory that its values take at the peak of reading; 0 where they are in memory.
-    file_bytes : int
-        Size of the files they come from.
-    """
-
-    source: str
-    shape: tuple[int, ...]
-    affines: tuple[NDArray[np.float64], ...]
-    n_bytes: int = 0
+    source: str  # the file, or the name of an image in memory
+    shape: tuple[int, ...]  # channels, x, y, z
+    affines: tuple[NDArray[np.float64], ...]  # voxel to world; of NIfTI's two the first counts
+    n_bytes: int = 0  # at the peak of reading
     file_bytes: int = 0
 
 
-def read_headers(image: Any, name: str) -> tuple[list[ImageHeader], list[Flaw]]:
-    """Headers of the files of an image, one a file, and what could not be read.
-
-    Parameters
-    ----------
-    image : Image
-        A torchio image; it is left as it is.
-    name : str
-        What an image in memory is called in messages.
-
-    Returns
-    -------
-    headers : list of ImageHeader
-        Of what could be read.
-    flaws : list of (str, str)
-        One for each file that could not, and what to do.
-    """
-    headers, flaws = [], []
-    for part in _parts(image):
-        source = str(part.path) if part.path else f"image {name!r}"
-        try:
-            header = _header(part, source)
-            if max(header.shape) >= 2**31:
-                raise ImageFileError(f"states a shape of {header.shape}")
-            headers.append(header)
-        except Exception as error:
-            flaws.append(_unreadable(source, error))
-    return headers, flaws
+def read_headers(
+    images: Mapping[str, Any],
+) -> tuple[list[ImageHeader], dict[str, Any], list[Flaw]]:
+    """Headers of the files of images, the images that have all of theirs, and flaws."""
+    return _read_parts(images, _header)
 
 
-def read_array(image: Any, name: str) -> tuple[list[NDArray[Any]], list[Flaw]]:
-    """Values of the files of an image, each (channels, x, y, z), in the stored type.
-
-    Parameters
-    ----------
-    image : Image
-        A torchio image; it is left as it is, nothing stays loaded on it.
-    name : str
-        What an image in memory is called in messages.
-
-    Returns
-    -------
-    arrays : list of ndarray
-        Of what could be read.
-    flaws : list of (str, str)
-        One for each file that could not, and what to do.
-    """
-    arrays, flaws = [], []
-    for part in _parts(image):
-        source = str(part.path) if part.path else f"image {name!r}"
-        try:
-            arrays.append(_values(part))
-        except Exception as error:
-            flaws.append(_unreadable(source, error))
+def read_arrays(images: Mapping[str, Any]) -> tuple[list[NDArray[Any]], list[Flaw]]:
+    """Values (channels, x, y, z) of the files of images as stored, and flaws."""
+    arrays, _, flaws = _read_parts(images, lambda part, source: _values(part))
     return arrays, flaws
 
 
-def memory_flaws(images: list[ImageHeader], label: ImageHeader | None) -> list[Flaw]:
-    """Find what would take more memory than it may: the images of a case together, or the label.
+def _read_parts(
+    images: Mapping[str, Any], read: Callable[[Any, str], _T]
+) -> tuple[list[_T], dict[str, Any], list[Flaw]]:
+    found: list[_T] = []
+    whole: dict[str, Any] = {}
+    flaws: list[Flaw] = []
+    for name, image in images.items():
+        n_before = len(flaws)
+        for part in _parts(image):
+            source = str(part.path) if part.path else f"image {name!r}"
+            try:
+                found.append(read(part, source))
+            except Exception as error:  # readers of images raise errors of any kind
+                flaws.append(_unreadable(source, error))
+        if len(flaws) == n_before:
+            whole[name] = image
+    return found, whole, flaws
 
-    A label map compresses far better than an image. One on the grid of its image is bounded
-    by it, and is held against the memory that is free alone.
-    """
+
+def memory_flaws(images: list[ImageHeader], label: ImageHeader | None) -> list[Flaw]:
+    """Find what takes more memory than allowed: all images of a case, or the label."""
     remedy = "otherwise leave the case out"
     total, size = sum(h.n_bytes for h in images), sum(h.file_bytes for h in images)
     if total and (problem := memory_problem(total, size)):
@@ -144,28 +119,29 @@ def memory_flaws(images: list[ImageHeader], label: ImageHeader | None) -> list[F
 
 
 def _parts(image: Any) -> list[Any]:
-    """One torchio image a file, so that each can be named; copies, so that none is loaded."""
+    """One torchio image per file, so that each can be named; copies, so that none is loaded."""
     if tio.DATA in image:
         return [image]
-    paths = image.path if isinstance(image.path, list) else [image.path]
     options = {"reader": image.reader, "roots": image.get("roots"), "verify_path": False}
-    return [type(image)(path, **options) for path in paths]
+    return [type(image)(path, **options) for path in image_paths(image)]
 
 
 def _header(part: Any, source: str) -> ImageHeader:
     part = _without_relabeling(part)
-    if not _is_ours(part):
-        return ImageHeader(source, tuple(part.shape), (np.asarray(part.affine),))
     label = isinstance(part, tio.LabelMap)
-    if part.path.is_dir():
+    if not _is_ours(part):
+        header = ImageHeader(source, tuple(part.shape), (np.asarray(part.affine),))
+    elif part.path.is_dir():
         names = series_files(part.path, part.get("roots"))
         shape, affine, kind = series_header(names)
         size = sum(name.stat().st_size for name in names)
-        return ImageHeader(source, shape, (affine,), _peak(shape, kind, label), size)
-    file = examine_image(part.path, part.get("roots"))
-    if file.reader == "nibabel":
-        return _nibabel_header(file, source, label)
-    return _itk_header(file, source, label)
+        header = ImageHeader(source, shape, (affine,), _peak(shape, kind, label), size)
+    else:
+        file = examine_image(part.path, part.get("roots"))
+        header = (_nibabel_header if file.reader == "nibabel" else _itk_header)(file, source, label)
+    if max(header.shape) >= 2**31:
+        raise ImageFileError(f"states a shape of {header.shape}")
+    return header
 
 
 def _itk_header(file: ImageFile, source: str, label: bool) -> ImageHeader:
@@ -233,7 +209,7 @@ def _check_size(n_bytes: int, size: int) -> None:
     if n_bytes > size:
         raise ImageFileError(
             f"has {size} bytes, and its header promises {n_bytes:.3g}: more than the file can hold",
-            "it is cut short: get it again or leave the case out",
+            "it is cut short: replace it or leave the case out",
         )
 
 
@@ -301,7 +277,111 @@ def _unreadable(source: str, error: Exception) -> Flaw:
     if isinstance(error, ImageFileError):
         return f"{source} cannot be read (it {error})", error.remedy
     text = clean_text(error, 300) or type(error).__name__
-    return (
-        f"{source} cannot be read ({text})",
-        "the file may be missing, truncated or corrupted: get it again or leave the case out",
+    remedy = "the file may be missing, truncated or corrupted: replace it or leave the case out"
+    return f"{source} cannot be read ({text})", remedy
+
+
+def geometry_flaws(images: Sequence[ImageHeader], label: ImageHeader | None) -> list[Flaw]:
+    """Find what is wrong with shapes and affines within one case."""
+    everything = [*images, *([label] if label else [])]
+    singular = [h.source for h in everything if not _is_regular(h.affines[0])]
+    what = "has an affine that is singular or not finite"
+    flaws = [(f"{source} {what}", "fix its header") for source in singular]
+    for h in everything:
+        if _is_regular(h.affines[0]) and (longest := _longest_edge(h)) > _LONGEST_EDGE:
+            what = f"{h.source} is {longest / 1000:.3g} m long by its affine"
+            flaws.append((what, "fix its header: spacings are in mm"))
+    remedy = "replace it or leave the case out"
+    flat = [h for h in everything if 0 in h.shape]
+    flaws += [(f"{h.source} has no voxels (shape {h.shape})", remedy) for h in flat]
+    if label and label.shape[0] > 1:
+        what = f"the label ({label.source}) is 4-D with {label.shape[0]} channels"
+        flaws.append((what, "merge one-hot channels into one map of class ids"))
+    # Without an image there is nothing to compare with, which is a problem of its own.
+    for header in everything[1:] if images else []:
+        what = "label" if header is label else "channel"
+        flaws += _disagreements(header, images[0], what, comparable=not singular)
+    return flaws
+
+
+def turn_between(header: ImageHeader, reference: ImageHeader) -> NDArray[Any] | None:
+    """Orientation (as nibabel has it) that lays an image on another's grid; None: as it is."""
+    if not (_is_regular(header.affines[0]) and _is_regular(reference.affines[0])):
+        return None
+    if 0 in (*header.shape, *reference.shape):
+        return None
+    same = header.shape[1:] == reference.shape[1:]
+    if same and _displacement(header, reference) <= _AFFINE_TOLERANCE:
+        return None
+    start, end = (orientations.io_orientation(h.affines[0]) for h in (header, reference))
+    if np.isnan(start).any() or np.isnan(end).any():
+        return None
+    turn = orientations.ornt_transform(start, end)
+    turned = _turned_header(header, turn)
+    if turned.shape[1:] != reference.shape[1:]:
+        return None
+    return turn if _displacement(turned, reference) <= _AFFINE_TOLERANCE else None
+
+
+def reorient(array: NDArray[Any], turn: NDArray[Any] | None) -> NDArray[Any]:
+    """Apply what `turn_between` returned to an array (channels, x, y, z)."""
+    if turn is None:
+        return array
+    turned = orientations.apply_orientation(np.moveaxis(array, 0, -1), turn)  # a view
+    return np.moveaxis(turned, -1, 0)
+
+
+def _disagreements(
+    header: ImageHeader, image: ImageHeader, what: str, *, comparable: bool
+) -> list[Flaw]:
+    if comparable and turn_between(header, image) is not None:
+        return []
+    if header.shape[1:] != image.shape[1:]:
+        shapes = f"has shape {header.shape[1:]}, the image ({image.source}) {image.shape[1:]}"
+        return [(f"the {what} ({header.source}) {shapes}", "resample one to the other's grid")]
+    if comparable and (off := _displacement(header, image)) > _AFFINE_TOLERANCE:
+        both = f"the {what} ({header.source}) and the image ({image.source})"
+        apart = f"have different affines, {off:.3g} voxels apart at the farthest corner"
+        remedy = "resample one to the other's grid, or copy the affine if the voxels do match"
+        return [(f"{both} {apart}", remedy)]
+    return []
+
+
+def _turned_header(header: ImageHeader, turn: NDArray[Any]) -> ImageHeader:
+    shape = header.shape[1:]
+    back = orientations.inv_ornt_aff(turn, shape)
+    sizes = np.empty(3, dtype=int)
+    sizes[turn[:, 0].astype(int)] = shape
+    return replace(
+        header,
+        shape=(header.shape[0], *sizes.tolist()),
+        affines=tuple(affine @ back for affine in header.affines),
     )
+
+
+def _is_regular(affine: NDArray[np.float64]) -> bool:
+    if not np.isfinite(affine).all():
+        return False
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    return bool((spacing > 0).all() and abs(np.linalg.det(affine[:3, :3] / spacing)) > 1e-6)
+
+
+def _longest_edge(header: ImageHeader) -> float:
+    """Length of the longest edge of the volume, in mm."""
+    spacing = np.linalg.norm(header.affines[0][:3, :3], axis=0)
+    return float((spacing * header.shape[1:]).max())
+
+
+def _displacement(a: ImageHeader, b: ImageHeader) -> float:
+    """Largest distance between the corners of two images, in voxels."""
+    # A NIfTI file may state its affine twice. Tools differ in which one they read and keep, so
+    # two files agree when any of their affines do.
+    corners = np.array([[*ijk, 1] for ijk in product(*((0, n - 1) for n in b.shape[1:]))])
+    spacing = np.linalg.norm(b.affines[0][:3, :3], axis=0).min()
+    # A step of one voxel shows a rotation that a flat image's corners would not.
+    steps = np.vstack([corners, corners[0] + np.eye(4)[:3]])
+    apart = [
+        np.linalg.norm((first - second)[:3] @ steps.T, axis=0).max()
+        for first, second in product(a.affines, b.affines)
+    ]
+    return float(min(apart) / spacing)

@@ -198,7 +198,7 @@ def test_broken_files(subject, tmp_path, image, label, ending, name, damage):
         # An uncompressed NIfTI has 352 bytes of header, which torchio reads without a word.
         keep = {"truncated": content[: max(400, len(content) - 60) if ending == ".nii" else -60]}
         path.write_bytes(keep.get(damage, b"" if damage == "empty" else b"no volume" * 100))
-    assert f"{path} cannot be read" in refuse(given, "get it again or leave the case out")
+    assert f"{path} cannot be read" in refuse(given, "replace it or leave the case out")
     if damage != "truncated":
         assert any(str(path) in problem for problem in check_dataset([given]))
 

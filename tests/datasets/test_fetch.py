@@ -13,7 +13,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from skte.cli import main
-from skte.datasets import MSD_TASKS, _download, cache_home, fetch_msd, load_dataset, make_phantoms
+from skte.datasets import (
+    MSD_TASKS,
+    _download,  # to wait less, and for limits that no test reaches
+    cache_home,
+    fetch_msd,
+    load_dataset,
+    make_phantoms,
+)
 from skte.demo import write_msd
 from skte.exceptions import DatasetError
 
@@ -248,7 +255,7 @@ def test_no_server(serve, archive, tmp_path):
 
 
 def test_too_much(server, tmp_path, monkeypatch):
-    monkeypatch.setattr("skte.datasets._fetch._MOST_BYTES", 3000)
+    monkeypatch.setattr("skte.datasets._download._MOST_BYTES", 3000)
     with pytest.raises(DatasetError, match=r"bytes, more than the 3000 allowed"):
         fetch(server, tmp_path)
     server.states_length = False
@@ -375,7 +382,7 @@ def test_a_sparse_file_that_would_fill_the_disk(serve, tmp_path):
 
 
 def test_more_files_than_anyone_needs(serve, tmp_path, monkeypatch):
-    monkeypatch.setattr("skte.datasets._archive._MOST_FILES", 3)
+    monkeypatch.setattr("skte.datasets._download._MOST_FILES", 3)
     server = serve(tar_of(*((f"{NAME}/{i}", {}) for i in range(5))))
     with pytest.raises(DatasetError, match="more than 3 files"):
         fetch(server, tmp_path)

@@ -244,7 +244,7 @@ def test_a_description_beats_folders_of_plain_names(save_msd):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"layout": "nrrd"}, "layout must be one of msd, nnunet, bids, folder, dicom, csv"),
+        ({"layout": "nrrd"}, "layout must be one of msd, nnunet, bids, dicom, folder, csv"),
         ({"layout": "folder"}, "no folder 'images'"),
         ({"layout": "dicom"}, "no DICOM series"),
         ({"layout": "bids"}, r"no file sub-\*"),

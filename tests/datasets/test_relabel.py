@@ -16,7 +16,7 @@ from skte.datasets import (
     load_nnunet_raw,
     read_case,
 )
-from skte.datasets._relabel import Relabeling
+from skte.datasets._labels import Relabeling  # its laws, on values that a label map never has
 from skte.exceptions import DatasetError
 
 NAMES = {0: "background", 1: "LV", 2: "RV", 3: "MYO", 7: "aorta"}

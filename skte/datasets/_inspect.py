@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 
-from skte._table import format_html_table
-from skte.datasets._case import Case, read_case
-from skte.datasets._checks import find_problems
-from skte.datasets._load import DatasetLike, as_subjects
-from skte.datasets._problem import Problem
-from skte.datasets._report_text import report_text
-from skte.datasets._values import few
+from skte._table import format_html_table, format_table, format_wrapped_table
+from skte.datasets._case import Case, find_problems, read_case
+from skte.datasets._layouts import DatasetLike, as_subjects
+from skte.datasets._problem import Problem, few
 from skte.exceptions import DatasetError
 
-__all__ = ["CaseSummary", "DatasetReport", "inspect_dataset"]
+__all__ = ["CaseSummary", "DatasetReport", "check_dataset", "inspect_dataset"]
+
+
+_SHOWN_CASES = 20
 
 
 @dataclass(frozen=True)
@@ -126,19 +126,29 @@ class DatasetReport:
         }
 
     def to_text(self, *, every: bool = False) -> str:
-        """Lay out everything as tables; ``print(report)`` shows the same.
+        """Lay out everything as tables, as ``print(report)`` does.
 
         Parameters
         ----------
         every : bool, default=False
-            Whether all cases are listed, not the first 20 alone.
+            Whether all cases are listed, not only the first 20.
 
         Returns
         -------
         str
             Lines without a final newline.
         """
-        return report_text(self, every=every)
+        there = "1 case" if self.n_cases == 1 else f"{self.n_cases} cases"
+        parts = [f"{there}, {len(self.cases)} of them usable"]
+        if self.cases:
+            parts[0] += "\n" + "\n".join(_summary_lines(self))
+            parts += [_classes(self), _cases(self, every)]
+        if self.problems:
+            parts.append(f"problems (these cannot be used):\n{_problem_table(self.problems)}")
+        if self.notes:
+            title = "notes (these can be used, and may be mistakes):"
+            parts.append(f"{title}\n{_problem_table(self.notes)}")
+        return "\n\n".join(parts)
 
     def __str__(self) -> str:
         """As `to_text` lays it out."""
@@ -160,7 +170,7 @@ class DatasetReport:
 
 
 def inspect_dataset(dataset: DatasetLike) -> DatasetReport:
-    """Read every case and tell what is there, and what is wrong.
+    """Read every case and report what is there, and what is wrong.
 
     Cases are read one after the other; none stays in memory.
 
@@ -232,10 +242,99 @@ def _notes(report: DatasetReport) -> list[Problem]:
         if report.cases and not n:
             notes.append(Problem(None, f"{called} occurs in no usable case", "check the labels"))
         elif k and report.n_cases_with(k) == 1 and len(report.cases) > 1:
-            what = f"{called} occurs in one case only, {_only_case(report.cases, k)}"
+            only = next(case.case_id for case in report.cases if case.n_voxels.get(k, 0))
+            what = f"{called} occurs in one case only, {only}"
             notes.append(Problem(None, what, "it cannot be compared between cases: add some"))
     return notes
 
 
-def _only_case(cases: Sequence[CaseSummary], label: int) -> str:
-    return next(case.case_id for case in cases if case.n_voxels.get(label, 0))
+def _problem_table(problems: Iterable[Problem]) -> str:
+    rows = [("(all)" if p.case_id is None else p.case_id, p.what, p.remedy) for p in problems]
+    return format_wrapped_table(["case", "problem", "what to do"], rows)
+
+
+def _summary_lines(report: DatasetReport) -> Iterator[str]:
+    channels = sorted({case.n_channels for case in report.cases})
+    yield f"channels  {', '.join(map(str, channels))}"
+    for name, values in (
+        ("size", [case.size for case in report.cases]),
+        ("spacing", [case.spacing_mm for case in report.cases]),
+    ):
+        low, high = (
+            _by(f"{f(axis):.4g}" for axis in zip(*values, strict=True)) for f in (min, max)
+        )
+        unit = " mm" if name == "spacing" else ""
+        yield f"{name:<9} {low}{unit}" + (f" to {high}{unit}" if low != high else "")
+
+
+def _classes(report: DatasetReport) -> str:
+    counts = report.n_voxels()
+    total = sum(counts.values())
+    rows = [
+        [k, report.label_names.get(k, ""), report.n_cases_with(k), n, f"{n / total:.2%}"]
+        for k, n in counts.items()
+    ]
+    return format_table(["class", "name", "cases", "voxels", "share"], rows)
+
+
+def _cases(report: DatasetReport, every: bool) -> str:
+    classes = list(report.n_voxels())
+    shown = report.cases if every else report.cases[:_SHOWN_CASES]
+    names = report.label_names
+    header = ["case", "channels", "size", "spacing"]
+    header += [f"{c} ({names[c]})" if c in names else f"{c}" for c in classes]
+    rows = [
+        [
+            case.case_id,
+            case.n_channels,
+            _by(map(str, case.size)),
+            _by(f"{s:.4g}" for s in case.spacing_mm),
+            *(case.n_voxels.get(c, 0) for c in classes),
+        ]
+        for case in shown
+    ]
+    hidden = len(report.cases) - len(shown)
+    return format_table(header, rows) + (f"\n... and {hidden} more" if hidden else "")
+
+
+def _by(values: Iterable[str]) -> str:
+    return " x ".join(values)
+
+
+def check_dataset(dataset: DatasetLike) -> list[str]:
+    """Look for problems of all cases in file headers; no volume is loaded.
+
+    Finds repeated case ids, missing or several label maps, missing files, files that
+    cannot be opened, images and labels of different shape or affine, labels with
+    several channels, and cases that differ in their number of channels. What lies in
+    the values (NaN, empty labels, truncated files) is found by `read_case`.
+
+    Parameters
+    ----------
+    dataset : list of Subject, SubjectsDataset, list of dict, or path
+        Subjects are taken as they are, all else as `load_dataset` takes it.
+
+    Returns
+    -------
+    list of str
+        One sentence per problem, naming the case and the remedy. Empty: none found.
+
+    Raises
+    ------
+    DatasetError
+        If it is no dataset, or cannot be loaded at all.
+
+    See Also
+    --------
+    read_case : Loads one case and checks its values.
+
+    Examples
+    --------
+    >>> from skte.datasets import check_dataset, make_phantoms
+    >>> cases = make_phantoms(2, size=(16, 16, 16))
+    >>> check_dataset(cases)
+    []
+    >>> check_dataset([*cases, cases[0]])
+    ["Case id 'ellipsoids_000' is used by 2 cases: give every case one of its own."]
+    """
+    return [str(problem) for problem in find_problems(as_subjects(dataset))]
