@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from skte.estimators import TransferabilityEstimator
 from skte.evaluation._card import check_level
 from skte.extraction import FeatureCache, SegmentationFeatureExtractor
 from skte.metrics import rank_scores, weighted_kendall_rows
-from skte.selection import ModelBankSelector, combined_scores, common_cells, usable_cases
+from skte.selection import Engine
 
 __all__ = ["RankLearningCurve", "rank_learning_curve"]
 
@@ -194,24 +193,22 @@ def rank_learning_curve(
     if not isinstance(n_draws, Integral) or n_draws < 2:
         raise ValueError(f"n_draws must be an integer of at least 2, got {n_draws!r}.")
     models = list(load_bank(bank))
-    subjects = usable_cases(
+    cases = Engine.load_cases(
         dataset,
         4,
         "a learning curve needs at least four, so that two separate draws of two exist.",
     )
-    sizes = _sizes(n_cases, len(subjects))
-    weights, rows = _draws(len(subjects), sizes, n_draws, random_state)
-    runner = ModelBankSelector(
-        estimator, extractor=extractor, n_jobs=n_jobs, device=device, cache=cache,
-        error_score=np.nan,
+    sizes = _sizes(n_cases, len(cases))
+    weights, rows = _draws(len(cases), sizes, n_draws, random_state)
+    engine = Engine.from_settings(
+        estimator, models, extractor=extractor, device=device, cache=cache,
+        random_state=random_state, n_jobs=n_jobs, error_score=np.nan,
     )  # fmt: skip
-    runner.cell_size_ = common_cells(extractor, models)
-    with closing(runner._run(models, subjects, random_state, weights)) as running:
+    with closing(engine.run(models, cases, weights=weights)) as running:
         records = [record for record in running if record.parts]
     if len(records) < 2:
         raise ValueError("Fewer than two models could be scored: there is nothing to rank.")
-    parts: list[Any] = [record.resampled[""] for record in records]
-    scores = combined_scores(estimator, parts)
+    scores = engine.resampled_scores(records)
     return _curve([record.name for record in records], scores, sizes, rows, target)
 
 
