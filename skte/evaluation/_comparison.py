@@ -159,7 +159,7 @@ def compare_estimators(
     cache: str | os.PathLike[str] | FeatureCache | None = None,
     random_state: int = 0,
 ) -> EstimatorComparison:
-    """Score banks with several estimators, one extraction a model, and compare them.
+    """Score banks with several estimators, one extraction per model, and compare them.
 
     Parameters
     ----------

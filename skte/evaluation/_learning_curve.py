@@ -76,10 +76,10 @@ class RankLearningCurve:
     def suggested_n_cases(self) -> int | None:
         """Cases from which on rankings of separate draws agree as well as `target`.
 
-        Measured where two draws of so many cases exist. Above that, the Spearman-Brown
-        formula tells how many times as many cases the reliability of the largest
-        draws would need. None: no number of cases is known that would do, because they
-        agree by chance alone, or in all but the first places.
+        Measured where two separate draws of that size exist. Above that, the Spearman-Brown
+        formula extrapolates from the reliability of the largest draws. None where no number
+        of cases is known to be enough: draws agree by chance alone, or in all but the first
+        places.
         """
         known = np.isfinite(self.kendall_apart)
         good = self.kendall_apart >= self.target

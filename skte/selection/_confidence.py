@@ -62,8 +62,8 @@ class BankConfidence:
         Standard error of the difference of two scores. Models see the same voxels, so it
         is often far smaller than those of the scores.
     critical_value : float
-        Two models are told apart where their scores differ by more than so many of
-        these standard errors.
+        Two models are told apart where their scores differ by more than this number of
+        standard errors.
     confidence_level : float
         Of intervals, of all rank intervals together and of all groups together.
     n_cases : int
@@ -124,7 +124,7 @@ class BankConfidence:
         Raises
         ------
         ValueError
-            If there is no such model.
+            If a name is not that of a model of the bank.
         """
         i, j = self._position(first), self._position(second)
         return bool(tell_apart(self.centres, self.difference_errors, self.critical_value)[i, j])
@@ -140,7 +140,7 @@ class BankConfidence:
         Returns
         -------
         list of tuple
-            One a model.
+            One per model.
         """
         ranks = rank_scores(self.scores)
         return [

@@ -75,10 +75,10 @@ class HalvingModelBankSelector(DocLinkMixin, BaseEstimator):
     extractor : SegmentationFeatureExtractor, optional
         As for `ModelBankSelector`.
     n_keep : int, default=1
-        Models looked for: the race is for the best so many.
+        Number of models to find.
     elimination : {"both", "confidence", "halving"}, default="both"
         "confidence" drops a model where it is behind the `n_keep`-th best by more than
-        chance allows: as many as the data tell, so the cost is not known beforehand.
+        chance allows: the cost depends on the data and is not known beforehand.
         "halving" keeps one of `factor` models after each rung, and at least `n_keep`, as
         sklearn's `HalvingGridSearchCV`: the cost is known, the risk is not. "both" drops
         what either would: "halving" bounds the cost, clear races end sooner.
@@ -90,7 +90,7 @@ class HalvingModelBankSelector(DocLinkMixin, BaseEstimator):
     factor : float, default=1.5
         Cases of a rung over those of the one before.
     max_windows : int, optional
-        Windows are a resource, too: while cases are added, at most so many are run in each
+        Windows are a resource, too: while cases are added, at most this many are run in each
         (see `SegmentationFeatureExtractor`), and one more rung runs the contenders with
         the extractor's own windows over all cases. Windows of that rung are run anew.
     n_jobs, device, cache, timeout, error_score, random_state, verbose
@@ -117,7 +117,7 @@ class HalvingModelBankSelector(DocLinkMixin, BaseEstimator):
     n_candidates_ : list of int
         Models of each rung.
     rung_results_ : dict of ndarray
-        One entry a rung and model, for ``pandas.DataFrame``: ``iter``, ``n_cases``, ``name``,
+        One entry per rung and model, for ``pandas.DataFrame``: ``iter``, ``n_cases``, ``name``,
         ``score``, ``gap`` to the last model that would be kept, its ``gap_error``,
         ``dropped``, ``n_windows`` run in this rung, ``seconds_forward``, ``error``.
     cost_ : float

@@ -81,8 +81,8 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
         then run in processes of their own, also with one job: nothing else can end them.
     confidence_level : float, optional
         How sure to be, 0.9 for instance: cases are resampled, and ``confidence_``,
-        ``results_`` and the table of ``ranking_`` tell intervals, which ranks a model can
-        have, and which models the data cannot tell apart. Needs three labelled cases.
+        ``results_`` and the table of ``ranking_`` show intervals, the ranks that a model can
+        have, and the models that the data cannot separate. Needs three labelled cases.
     resampling : {"jackknife", "bootstrap"}, default="jackknife"
         "jackknife" scores without each case in turn, and takes the spread of these scores.
         "bootstrap" scores `n_resamples` draws of the cases with replacement, which
@@ -120,7 +120,7 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
     confidence_ : BankConfidence or None
         Of the (first) estimator's scores, where `confidence_level` is given.
     results_ : dict of ndarray
-        One entry a model and key, for ``pandas.DataFrame(selector.results_)``:
+        Equal-length columns, one entry per model, for ``pandas.DataFrame(selector.results_)``:
         ``name``, ``score``, ``rank``, ``layers``, ``layer_scores``, ``n_windows``,
         ``n_cached``, ``seconds_load``, ``seconds_forward``, ``seconds_tap``,
         ``seconds_score``, ``warnings``, ``error``; and with a mapping of estimators also
