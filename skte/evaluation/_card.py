@@ -29,6 +29,7 @@ __all__ = [
     "Agreement",
     "EvaluationCard",
     "WithinArchitecture",
+    "check_draws",
     "check_level",
     "evaluate_ranking",
     "kendall_interval",
@@ -270,7 +271,8 @@ def evaluate_ranking(
     >>> card.rows[0].weighted_kendall, card["score"].regret[1]
     (1.0, 0.0)
     """
-    _check(ks, confidence_level, n_resamples)
+    check_draws(confidence_level, n_resamples)
+    _check_ks(ks)
     methods = _methods(scores)
     models = _model_names(methods, performance, names)
     reached = _aligned("performance", performance, models)
@@ -311,10 +313,14 @@ def check_level(name: str, value: object) -> None:
         raise ValueError(f"{name} must be a number between 0 and 1, got {value!r}.")
 
 
-def _check(ks: Sequence[int], confidence_level: float, n_resamples: int) -> None:
+def check_draws(confidence_level: float, n_resamples: int) -> None:
+    """Refuse settings of an interval that draws cannot give."""
     check_level("confidence_level", confidence_level)
     if not isinstance(n_resamples, Integral) or n_resamples < 100:
         raise ValueError(f"n_resamples must be an integer of at least 100, got {n_resamples!r}.")
+
+
+def _check_ks(ks: Sequence[int]) -> None:
     if not len(ks) or not all(isinstance(k, Integral) and k >= 1 for k in ks):
         raise ValueError(f"ks must hold positive integers, got {ks!r}.")
 

@@ -217,13 +217,6 @@ def resampling_weights(
     return np.asarray(drawn, dtype=np.intp)
 
 
-def _student_factors(n_cases: int, n_resamples: int, random_state: int) -> NDArray[np.float64]:
-    """Turn normal deviations into those of Student's t."""
-    rng = np.random.default_rng([random_state, 1])
-    degrees = n_cases - 1
-    return np.asarray(np.sqrt(degrees / rng.chisquare(degrees, n_resamples)))
-
-
 def _leaves(part: Part, of: Callable[[Any], Any]) -> dict[str, Any]:
     """Apply a function to each number or array of a part, however deep."""
     return {
@@ -251,6 +244,30 @@ def _first_leaf(part: Part) -> Any:
     return _first_leaf(value) if isinstance(value, Mapping) else value
 
 
+@dataclass(frozen=True)
+class _Design:
+    """How cases were resampled, and what is to be concluded from it."""
+
+    n_cases: int
+    n_draws: int
+    method: str
+    random_state: int
+    level: float
+
+    @property
+    def factors(self) -> NDArray[np.float64]:
+        """Turn normal deviations into those of Student's t: (n_draws,)."""
+        rng = np.random.default_rng([self.random_state, 1])
+        degrees = self.n_cases - 1
+        return np.asarray(np.sqrt(degrees / rng.chisquare(degrees, self.n_draws)))
+
+    @property
+    def shocks(self) -> NDArray[np.float64]:
+        """Normal weights of the cases, the same for all models: they stay paired."""
+        rng = np.random.default_rng([self.random_state, 2])
+        return rng.normal(size=(self.n_cases, self.n_draws))
+
+
 class _Law(NamedTuple):
     """What resampling says of the scores of the models that have any."""
 
@@ -275,27 +292,17 @@ def estimate_confidence(
     random_state: int,
 ) -> BankConfidence:
     """From resampled scores to intervals, ranks and ties, in bank order."""
-    factors = _student_factors(n_cases, n_resamples, random_state)
+    design = _Design(n_cases, n_resamples, method, random_state, confidence_level)
     usable = np.zeros(len(names), dtype=bool)
     for i, part in enumerate(resampled):
         usable[i] = part is not None and np.isfinite(scores[i]) and _all_finite(part, method)
     _warn_of_undefined(names, scores, resampled, usable, method)
-    law = _nothing(len(factors))
+    law = _nothing(n_resamples)
     if usable.any():
-        kept = np.flatnonzero(usable)
-        law = _law(
-            estimator,
-            scores[kept],
-            [parts[int(i)] for i in kept],
-            [resampled[int(i)] for i in kept],
-            factors,
-            n_cases,
-            method,
-            random_state,
-        )
-    return _collect(
-        names, scores, usable, law, n_cases, confidence_level, method, estimator.relative_to_bank
-    )
+        kept = [int(i) for i in np.flatnonzero(usable)]
+        chosen = [parts[i] for i in kept], [resampled[i] for i in kept]
+        law = _law(estimator, scores[kept], *chosen, design)
+    return _collect(names, scores, usable, law, design, estimator.relative_to_bank)
 
 
 def _all_finite(part: Part, method: str) -> bool:
@@ -349,44 +356,36 @@ def _law(
     scores: NDArray[np.float64],
     parts: Sequence[Any],
     resampled: Sequence[Any],
-    factors: NDArray[np.float64],
-    n_cases: int,
-    method: str,
-    random_state: int,
+    design: _Design,
 ) -> _Law:
+    n, method = design.n_cases, design.method
     if estimator.relative_to_bank:
+        drawn = list(resampled)
         if method == "jackknife":  # of the members: an order has no derivative
-            shocks = _shocks(n_cases, len(factors), random_state)
+            shocks, factors = design.shocks, design.factors
             drawn = [_drawn(p, r, shocks, factors) for p, r in zip(parts, resampled, strict=True)]
-        else:
-            drawn = list(resampled)
         draws = combined_scores(estimator, drawn)
-        errors, pair_errors, deviations = _of_draws(draws, n_cases if method == "bootstrap" else 0)
+        errors, pair_errors, deviations = _of_draws(draws, n if method == "bootstrap" else 0)
         return _Law(scores, errors, pair_errors, draws, _largest_gaps(deviations, pair_errors))
     values = combined_scores(estimator, resampled)
     if method == "bootstrap":
-        errors, pair_errors, deviations = _of_draws(values, n_cases)
-        deviations = deviations * factors[: deviations.shape[1]]
+        errors, pair_errors, deviations = _of_draws(values, n)
+        deviations = deviations * design.factors[: deviations.shape[1]]
         critical = _largest_gaps(deviations, pair_errors)
         if estimator.corrects_bias:
             shift = scores - np.nanmean(values, axis=1)
             return _Law(scores + shift, errors, pair_errors, values + 2 * shift[:, None], critical)
         return _Law(scores, errors, pair_errors, values, critical)
     gaps = values - values.mean(axis=1, keepdims=True)
-    share = (n_cases - 1) / n_cases
+    share = (n - 1) / n
     errors = np.sqrt(share * (gaps**2).sum(axis=1))
     pair_errors = np.sqrt(share * ((gaps[:, None] - gaps) ** 2).sum(axis=2))
-    deviations = gaps @ _shocks(n_cases, len(factors), random_state) * np.sqrt(share) * factors
-    critical = partial(_critical_value, gaps, len(factors), random_state)
+    deviations = gaps @ design.shocks * np.sqrt(share) * design.factors
+    critical = partial(_critical_value, gaps, design.n_draws, design.random_state)
     centres = scores
     if estimator.corrects_bias:
-        centres = scores - (n_cases - 1) * (values.mean(axis=1) - scores)
+        centres = scores - (n - 1) * (values.mean(axis=1) - scores)
     return _Law(centres, errors, pair_errors, centres[:, None] + deviations, critical)
-
-
-def _shocks(n_cases: int, n_draws: int, random_state: int) -> NDArray[np.float64]:
-    """Draw normal weights of the cases, the same for all models: they stay paired."""
-    return np.random.default_rng([random_state, 2]).normal(size=(n_cases, n_draws))
 
 
 def _drawn(
@@ -426,12 +425,10 @@ def _collect(
     scores: NDArray[np.float64],
     usable: NDArray[np.bool_],
     law: _Law,
-    n_cases: int,
-    level: float,
-    method: str,
+    design: _Design,
     relative: bool,
 ) -> BankConfidence:
-    n_models = len(names)
+    n_models, level = len(names), design.level
     kept = np.flatnonzero(usable)
     errors = np.full(n_models, np.nan)
     errors[kept] = law.errors
@@ -442,7 +439,7 @@ def _collect(
         tails = [(1 - level) / 2, (1 + level) / 2]
         intervals[kept] = np.nanquantile(law.draws, tails, axis=1).T
     else:
-        half = student.ppf((1 + level) / 2, n_cases - 1) * law.errors
+        half = student.ppf((1 + level) / 2, design.n_cases - 1) * law.errors
         intervals[kept] = np.stack([law.centres - half, law.centres + half], axis=1)
     collapsed = scores == -np.inf
     intervals[collapsed] = -np.inf
@@ -462,8 +459,8 @@ def _collect(
         difference_errors=pair_errors,
         critical_value=critical,
         confidence_level=level,
-        n_cases=n_cases,
-        method=method,
+        n_cases=design.n_cases,
+        method=design.method,
     )
 
 
