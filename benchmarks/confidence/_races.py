@@ -13,7 +13,7 @@ from sklearn.base import clone
 
 from skte.estimators import CCFV, GBC, LogME, TransferabilityEstimator
 from skte.features import CaseFeatures, FeatureSet, LayerSample
-from skte.selection._racing import outpaced, rung_sizes
+from skte.selection._halving import outpaced, rung_sizes
 
 __all__ = ["RACING", "SETTINGS", "race_bank", "races", "trade_off"]
 

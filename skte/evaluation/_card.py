@@ -29,6 +29,7 @@ __all__ = [
     "Agreement",
     "EvaluationCard",
     "WithinArchitecture",
+    "check_draws",
     "check_level",
     "evaluate_ranking",
     "kendall_interval",
@@ -97,7 +98,7 @@ class WithinArchitecture:
 
 @dataclass(frozen=True)
 class EvaluationCard:
-    """What is to be said beside a correlation with true performances. Prints as a text.
+    """What belongs beside a correlation with true performances. Prints as text.
 
     Attributes
     ----------
@@ -108,11 +109,11 @@ class EvaluationCard:
     rows : sequence of Agreement
         The scores first, then the baselines.
     within : sequence of WithinArchitecture
-        Empty where architectures are not told.
+        Empty where architectures are not given.
     confidence_level : float
         Of the intervals.
     null_std : float
-        Standard deviation of the weighted Kendall of random orders of so many models.
+        Standard deviation of the weighted Kendall of random orders of as many models.
 
     See Also
     --------
@@ -133,7 +134,7 @@ class EvaluationCard:
         raise KeyError(f"{method!r}; the card has {[row.method for row in self.rows]}.")
 
     def __str__(self) -> str:
-        """Lay out tables, and what to keep in mind with so many models."""
+        """Lay out the tables, with what chance gives for as many models."""
         sure = f"{100 * self.confidence_level:g} % interval"
         ks = list(self.rows[0].regret)
         header = ["", "weighted Kendall", sure, "p", "Pearson", "Spearman"]
@@ -232,8 +233,8 @@ def evaluate_ranking(
         Performance of each model on the target as it is: the baseline that takes the best.
         NaN where a head does not fit; such models are last.
     architecture : sequence of str or mapping, optional
-        Of each model: agreement is then told within each one as well, since to know that
-        one architecture beats another is no knowledge of transfer.
+        Of each model: agreement is then given within each one as well, since knowing that
+        one architecture beats another says nothing about transfer.
     ks : sequence of int, default=(1, 3)
         For the regret; those above the number of models are left out.
     confidence_level : float, default=0.9
@@ -254,7 +255,7 @@ def evaluate_ranking(
         If fewer than three models have both, lists are of different length, names are
         missing, or a selector is not fitted.
     TypeError
-        If scores are nothing of the kind.
+        If scores are of another type.
 
     Notes
     -----
@@ -270,7 +271,8 @@ def evaluate_ranking(
     >>> card.rows[0].weighted_kendall, card["score"].regret[1]
     (1.0, 0.0)
     """
-    _check(ks, confidence_level, n_resamples)
+    check_draws(confidence_level, n_resamples)
+    _check_ks(ks)
     methods = _methods(scores)
     models = _model_names(methods, performance, names)
     reached = _aligned("performance", performance, models)
@@ -306,15 +308,19 @@ def evaluate_ranking(
 
 
 def check_level(name: str, value: object) -> None:
-    """Refuse what is no number between 0 and 1."""
+    """Refuse what is not a number between 0 and 1."""
     if not isinstance(value, Real) or isinstance(value, bool) or not 0 < float(value) < 1:
         raise ValueError(f"{name} must be a number between 0 and 1, got {value!r}.")
 
 
-def _check(ks: Sequence[int], confidence_level: float, n_resamples: int) -> None:
+def check_draws(confidence_level: float, n_resamples: int) -> None:
+    """Refuse settings of an interval that draws cannot give."""
     check_level("confidence_level", confidence_level)
     if not isinstance(n_resamples, Integral) or n_resamples < 100:
         raise ValueError(f"n_resamples must be an integer of at least 100, got {n_resamples!r}.")
+
+
+def _check_ks(ks: Sequence[int]) -> None:
     if not len(ks) or not all(isinstance(k, Integral) and k >= 1 for k in ks):
         raise ValueError(f"ks must hold positive integers, got {ks!r}.")
 
@@ -334,7 +340,7 @@ def _methods(scores: Any) -> dict[str, Any]:
         )
     if isinstance(scores, Mapping) and not isinstance(scores, Ranking):
         if not scores:
-            raise ValueError("scores are an empty mapping: give a score a model.")
+            raise ValueError("scores are an empty mapping: give one score per model.")
         if not all(isinstance(value, Real) for value in scores.values()):
             return {str(name): value for name, value in scores.items()}
     return {"score": scores}
@@ -355,7 +361,7 @@ def _model_names(
 
 
 def _aligned(what: str, given: Any, models: Sequence[str]) -> Values:
-    """One number a model; NaN for models that a mapping lacks."""
+    """One number per model; NaN for models that a mapping lacks."""
     if isinstance(given, Ranking):
         given = dict(zip(given.names, given.scores.tolist(), strict=True))
     if isinstance(given, Mapping):
@@ -369,7 +375,7 @@ def _aligned(what: str, given: Any, models: Sequence[str]) -> Values:
     if values.shape != (len(models),):
         raise ValueError(
             f"{what} has shape {values.shape}, but there are {len(models)} models: give one "
-            "number a model, in the same order, or a mapping from names."
+            "number per model, in the same order, or a mapping from names."
         )
     return values
 
@@ -429,24 +435,7 @@ def kendall_interval(
     n_resamples: int,
     random_state: int,
 ) -> tuple[float, float]:
-    """Percentile interval of the weighted Kendall over draws of the models.
-
-    Parameters
-    ----------
-    performance, scores : ndarray of shape (n_models,)
-        Neither constant.
-    confidence_level : float
-        Between 0 and 1.
-    n_resamples : int
-        Draws; those in which a list is constant are left out.
-    random_state : int
-        Seed.
-
-    Returns
-    -------
-    low, high : float
-        In [-1, 1].
-    """
+    """Percentile interval of the weighted Kendall over draws of the models."""
     rng = np.random.default_rng(random_state)
     drawn = rng.integers(len(scores), size=(n_resamples, len(scores)))
     taus = weighted_kendall_rows(rankdata(performance)[drawn], rankdata(scores)[drawn])

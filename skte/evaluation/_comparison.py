@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +17,7 @@ from skte._table import format_table
 from skte.bank import BankLike, load_bank
 from skte.datasets import DatasetLike
 from skte.estimators import TransferabilityEstimator
-from skte.evaluation._card import check_level
+from skte.evaluation._card import check_draws
 from skte.extraction import FeatureCache, SegmentationFeatureExtractor
 from skte.metrics import align_performance, weighted_kendall_rows, weighted_kendall_score
 from skte.selection import ModelBankSelector
@@ -159,7 +158,7 @@ def compare_estimators(
     cache: str | os.PathLike[str] | FeatureCache | None = None,
     random_state: int = 0,
 ) -> EstimatorComparison:
-    """Score banks with several estimators, one extraction a model, and compare them.
+    """Score banks with several estimators, one extraction per model, and compare them.
 
     Parameters
     ----------
@@ -276,9 +275,7 @@ def compare_scores(
     >>> float(comparison.weighted_kendall[0, 0]), comparison.pairs[0].pvalue > 0.05
     (1.0, True)
     """
-    check_level("confidence_level", confidence_level)
-    if not isinstance(n_resamples, Integral) or n_resamples < 100:
-        raise ValueError(f"n_resamples must be an integer of at least 100, got {n_resamples!r}.")
+    check_draws(confidence_level, n_resamples)
     targets, names = _checked_names(scores, performance)
     reached = [np.asarray(performance[t], dtype=np.float64) for t in targets]
     given = [[np.asarray(scores[t][n], dtype=np.float64) for n in names] for t in targets]

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from skte.estimators import TransferabilityEstimator
 from skte.evaluation._card import check_level
 from skte.extraction import FeatureCache, SegmentationFeatureExtractor
 from skte.metrics import rank_scores, weighted_kendall_rows
-from skte.selection import ModelBankSelector, combined_scores, common_cells, usable_cases
+from skte.selection import Engine
 
 __all__ = ["RankLearningCurve", "rank_learning_curve"]
 
@@ -77,10 +76,10 @@ class RankLearningCurve:
     def suggested_n_cases(self) -> int | None:
         """Cases from which on rankings of separate draws agree as well as `target`.
 
-        Measured where two draws of so many cases exist. Above that, the Spearman-Brown
-        formula tells how many times as many cases the reliability of the largest
-        draws would need. None: no number of cases is known that would do, because they
-        agree by chance alone, or in all but the first places.
+        Measured where two separate draws of that size exist. Above that, the Spearman-Brown
+        formula extrapolates from the reliability of the largest draws. None where no number
+        of cases is known to be enough: draws agree by chance alone, or in all but the first
+        places.
         """
         known = np.isfinite(self.kendall_apart)
         good = self.kendall_apart >= self.target
@@ -194,24 +193,22 @@ def rank_learning_curve(
     if not isinstance(n_draws, Integral) or n_draws < 2:
         raise ValueError(f"n_draws must be an integer of at least 2, got {n_draws!r}.")
     models = list(load_bank(bank))
-    subjects = usable_cases(
+    cases = Engine.load_cases(
         dataset,
         4,
         "a learning curve needs at least four, so that two separate draws of two exist.",
     )
-    sizes = _sizes(n_cases, len(subjects))
-    weights, rows = _draws(len(subjects), sizes, n_draws, random_state)
-    runner = ModelBankSelector(
-        estimator, extractor=extractor, n_jobs=n_jobs, device=device, cache=cache,
-        error_score=np.nan,
+    sizes = _sizes(n_cases, len(cases))
+    weights, rows = _draws(len(cases), sizes, n_draws, random_state)
+    engine = Engine.from_settings(
+        estimator, models, extractor=extractor, device=device, cache=cache,
+        random_state=random_state, n_jobs=n_jobs, error_score=np.nan,
     )  # fmt: skip
-    runner.cell_size_ = common_cells(extractor, models)
-    with closing(runner._run(models, subjects, random_state, weights)) as running:
+    with closing(engine.run(models, cases, weights=weights)) as running:
         records = [record for record in running if record.parts]
     if len(records) < 2:
         raise ValueError("Fewer than two models could be scored: there is nothing to rank.")
-    parts: list[Any] = [record.resampled[""] for record in records]
-    scores = combined_scores(estimator, parts)
+    scores = engine.resampled_scores(records)
     return _curve([record.name for record in records], scores, sizes, rows, target)
 
 

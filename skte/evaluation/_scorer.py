@@ -18,7 +18,7 @@ __all__ = ["BankScorer", "make_bank_scorer"]
 class BankScorer:
     """Scorer of a pipeline's parameters by how well it ranks a bank.
 
-    Made by `make_bank_scorer`, which tells what the parameters mean.
+    Made by `make_bank_scorer`, which explains the parameters.
 
     Parameters
     ----------

@@ -209,7 +209,7 @@ def align_performance(
     if values.shape != (len(names),):
         raise ValueError(
             f"performance has shape {values.shape}, but the bank has {len(names)} models: "
-            "give one number a model, in bank order, or a mapping from names."
+            "give one number per model, in bank order, or a mapping from names."
         )
     return values
 
@@ -217,33 +217,11 @@ def align_performance(
 def check_pair(
     performance: ArrayLike, scores: ArrayLike, *, finite: bool = False, varied: bool = True
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Check two lists that are to be correlated.
-
-    Parameters
-    ----------
-    performance, scores : array-like of shape (n_models,)
-        Without NaN, at least two models. Performances must be finite.
-    finite : bool, default=False
-        Whether infinite scores are an error too (they have an order but no size).
-    varied : bool, default=True
-        Whether a constant list is an error.
-
-    Returns
-    -------
-    performance, scores : ndarray of shape (n_models,)
-        As float64.
-
-    Raises
-    ------
-    ValueError
-        If they are unusable; the message says which models.
-    TypeError
-        If one is a mapping.
-    """
+    """Two lists that are to be correlated as float64; the message says which models are wrong."""
     for name, given in {"performance": performance, "scores": scores}.items():
         if isinstance(given, Mapping):
             raise TypeError(
-                f"{name} is a mapping, which has no order: give one number a model, in the same "
+                f"{name} is a mapping, which has no order: give one number per model, in the same "
                 "order in both lists (align_performance(mapping, names) makes such a list)."
             )
     arrays = {
@@ -252,7 +230,7 @@ def check_pair(
     }
     for name, values in arrays.items():
         if values.ndim != 1:
-            raise ValueError(f"{name} must be 1-D, one number a model; got shape {values.shape}.")
+            raise ValueError(f"{name} must be 1-D, one number per model; got shape {values.shape}.")
     if len(arrays["performance"]) != len(arrays["scores"]):
         raise ValueError(
             f"performance has {len(arrays['performance'])} models, scores have "

@@ -1,19 +1,17 @@
 """Ranking a bank."""
 
-from skte.selection._cases import usable_cases
 from skte.selection._confidence import BankConfidence
+from skte.selection._engine import Engine
 from skte.selection._halving import HalvingModelBankSelector
-from skte.selection._jobs import common_cells
+from skte.selection._jobs import ModelRecord
 from skte.selection._ranking import Ranking
-from skte.selection._resampling import combined_scores
 from skte.selection._selector import ModelBankSelector
 
 __all__ = [
     "BankConfidence",
+    "Engine",
     "HalvingModelBankSelector",
     "ModelBankSelector",
+    "ModelRecord",
     "Ranking",
-    "combined_scores",
-    "common_cells",
-    "usable_cases",
 ]

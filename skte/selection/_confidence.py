@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t as student
 
 from skte._table import format_table
+from skte.estimators import TransferabilityEstimator
+from skte.exceptions import SkteWarning
 from skte.metrics import rank_scores
 
-__all__ = ["BankConfidence"]
+__all__ = ["BankConfidence", "combined_scores", "estimate_confidence", "resampling_weights"]
 
-_NAMED = 2  # so many models that tie with the best are told by name
+_NAMED = 2  # at most this many models that tie with the best are named
+# Of the bootstrap's draws; such as those without a class.
+_MOST_UNDEFINED = 0.5
+_CHUNK = 2**20  # numbers worked on together
+Part = Mapping[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +62,8 @@ class BankConfidence:
         Standard error of the difference of two scores. Models see the same voxels, so it
         is often far smaller than those of the scores.
     critical_value : float
-        Two models are told apart where their scores differ by more than so many of
-        these standard errors.
+        Two models are told apart where their scores differ by more than this number of
+        standard errors.
     confidence_level : float
         Of intervals, of all rank intervals together and of all groups together.
     n_cases : int
@@ -113,7 +124,7 @@ class BankConfidence:
         Raises
         ------
         ValueError
-            If there is no such model.
+            If a name is not that of a model of the bank.
         """
         i, j = self._position(first), self._position(second)
         return bool(tell_apart(self.centres, self.difference_errors, self.critical_value)[i, j])
@@ -129,7 +140,7 @@ class BankConfidence:
         Returns
         -------
         list of tuple
-            One a model.
+            One per model.
         """
         ranks = rank_scores(self.scores)
         return [
@@ -180,22 +191,7 @@ class BankConfidence:
 def tell_apart(
     scores: NDArray[np.float64], errors: NDArray[np.float64], critical_value: float
 ) -> NDArray[np.bool_]:
-    """Which pairs of models differ by more than the critical value; NaN errors: none do.
-
-    Parameters
-    ----------
-    scores : ndarray of shape (n_models,)
-        ``-inf`` differs from every finite score for sure.
-    errors : ndarray of shape (n_models, n_models)
-        Of differences.
-    critical_value : float
-        In units of the errors.
-
-    Returns
-    -------
-    ndarray of shape (n_models, n_models)
-        Symmetric.
-    """
+    """Which pairs of models differ by more than the critical value; NaN errors: none."""
     with np.errstate(invalid="ignore"):
         gaps = np.abs(scores[:, None] - scores)
     # Differences of the size of rounding are none, also where they never vary.
@@ -208,3 +204,352 @@ def tell_apart(
 
 def _span(low: float, high: float) -> str:
     return "" if np.isnan(low) else f"{low:.4g} to {high:.4g}"
+
+
+def resampling_weights(
+    n_cases: int, n_resamples: int, random_state: int, method: str
+) -> NDArray[np.intp]:
+    """How often each case is drawn, the same for every model: (n_resamples, n_cases)."""
+    if method == "jackknife":
+        return 1 - np.eye(n_cases, dtype=np.intp)
+    rng = np.random.default_rng(random_state)
+    drawn = rng.multinomial(n_cases, np.full(n_cases, 1 / n_cases), size=n_resamples)
+    return np.asarray(drawn, dtype=np.intp)
+
+
+def _leaves(part: Part, of: Callable[[Any], Any]) -> dict[str, Any]:
+    """Apply a function to each number or array of a part, however deep."""
+    return {
+        key: _leaves(value, of) if isinstance(value, Mapping) else of(value)
+        for key, value in part.items()
+    }
+
+
+def combined_scores(
+    estimator: TransferabilityEstimator, parts: Sequence[Part]
+) -> NDArray[np.float64]:
+    """Scores of a bank for each resample, of shape (n_models, n_resamples)."""
+    if not estimator.tags.relative_to_bank:
+        return np.stack([part["score"] for part in parts])
+    n_resamples = len(_first_leaf(parts[0]))
+    scores = [
+        estimator.combine([_leaves(part, itemgetter(b)) for part in parts])
+        for b in range(n_resamples)
+    ]
+    return np.stack(scores, axis=1)
+
+
+def _first_leaf(part: Part) -> Any:
+    value = next(iter(part.values()))
+    return _first_leaf(value) if isinstance(value, Mapping) else value
+
+
+@dataclass(frozen=True)
+class _Design:
+    """How cases were resampled, and what is to be concluded from it."""
+
+    n_cases: int
+    n_draws: int
+    method: str
+    random_state: int
+    level: float
+
+    @property
+    def factors(self) -> NDArray[np.float64]:
+        """Turn normal deviations into those of Student's t: (n_draws,)."""
+        rng = np.random.default_rng([self.random_state, 1])
+        degrees = self.n_cases - 1
+        return np.asarray(np.sqrt(degrees / rng.chisquare(degrees, self.n_draws)))
+
+    @property
+    def shocks(self) -> NDArray[np.float64]:
+        """Normal weights of the cases, the same for all models: they stay paired."""
+        rng = np.random.default_rng([self.random_state, 2])
+        return rng.normal(size=(self.n_cases, self.n_draws))
+
+
+class _Law(NamedTuple):
+    """What resampling says of the scores of the models that have any."""
+
+    centres: NDArray[np.float64]  # (n_models,)
+    errors: NDArray[np.float64]  # (n_models,)
+    pair_errors: NDArray[np.float64]  # (n_models, n_models)
+    draws: NDArray[np.float64]  # (n_models, n_draws), scores
+    critical_value: Callable[[float], float]
+
+
+def estimate_confidence(
+    estimator: TransferabilityEstimator,
+    names: Sequence[str],
+    scores: NDArray[np.float64],
+    parts: Sequence[Part | None],
+    resampled: Sequence[Part | None],
+    *,
+    n_cases: int,
+    confidence_level: float,
+    n_resamples: int,
+    method: str,
+    random_state: int,
+) -> BankConfidence:
+    """From resampled scores to intervals, ranks and ties, in bank order."""
+    design = _Design(n_cases, n_resamples, method, random_state, confidence_level)
+    usable = np.zeros(len(names), dtype=bool)
+    for i, part in enumerate(resampled):
+        usable[i] = part is not None and np.isfinite(scores[i]) and _all_finite(part, method)
+    _warn_of_undefined(names, scores, resampled, usable, method)
+    law = _nothing(n_resamples)
+    if usable.any():
+        kept = [int(i) for i in np.flatnonzero(usable)]
+        chosen = [parts[i] for i in kept], [resampled[i] for i in kept]
+        law = _law(estimator, scores[kept], *chosen, design)
+    return _collect(names, scores, usable, law, design, estimator.tags.relative_to_bank)
+
+
+def _all_finite(part: Part, method: str) -> bool:
+    """Bootstrap draws may lose a class now and then; without a case, a score must exist."""
+    for values in _arrays(part):
+        collapsed = bool((values == -np.inf).all())  # a member of an ensemble that always is
+        if method == "bootstrap" and np.isinf(values).any() and not collapsed:
+            return False
+        if method == "bootstrap" and np.isnan(values).mean() > _MOST_UNDEFINED:
+            return False
+        if method == "jackknife" and not (collapsed or np.isfinite(values).all()):
+            return False
+    return True
+
+
+def _arrays(part: Part) -> list[NDArray[np.float64]]:
+    found: list[NDArray[np.float64]] = []
+    _leaves(part, lambda values: found.append(np.asarray(values)))
+    return found
+
+
+def _warn_of_undefined(
+    names: Sequence[str],
+    scores: NDArray[np.float64],
+    resampled: Sequence[Part | None],
+    usable: NDArray[np.bool_],
+    method: str,
+) -> None:
+    for name, score, part, known in zip(names, scores, resampled, usable, strict=True):
+        if part is None or known or not np.isfinite(score):
+            continue
+        which = ""
+        if method == "jackknife":
+            without = {int(i) for a in _arrays(part) for i in np.flatnonzero(~np.isfinite(a))}
+            which = f" (at positions {sorted(without)})"
+        warnings.warn(
+            f"Model {name!r}: its score is undefined or -inf without some of the cases{which}, so "
+            "it has no standard error. Label more cases that hold every class.",
+            SkteWarning,
+            stacklevel=4,
+        )
+
+
+def _nothing(n_draws: int) -> _Law:
+    none = np.zeros((0, n_draws))
+    return _Law(np.zeros(0), np.zeros(0), np.zeros((0, 0)), none, lambda level: 0.0)
+
+
+def _law(
+    estimator: TransferabilityEstimator,
+    scores: NDArray[np.float64],
+    parts: Sequence[Any],
+    resampled: Sequence[Any],
+    design: _Design,
+) -> _Law:
+    n, method = design.n_cases, design.method
+    if estimator.tags.relative_to_bank:
+        drawn = list(resampled)
+        if method == "jackknife":  # of the members: an order has no derivative
+            shocks, factors = design.shocks, design.factors
+            drawn = [_drawn(p, r, shocks, factors) for p, r in zip(parts, resampled, strict=True)]
+        draws = combined_scores(estimator, drawn)
+        errors, pair_errors, deviations = _of_draws(draws, n if method == "bootstrap" else 0)
+        return _Law(scores, errors, pair_errors, draws, _largest_gaps(deviations, pair_errors))
+    values = combined_scores(estimator, resampled)
+    if method == "bootstrap":
+        errors, pair_errors, deviations = _of_draws(values, n)
+        deviations = deviations * design.factors[: deviations.shape[1]]
+        critical = _largest_gaps(deviations, pair_errors)
+        if estimator.tags.corrects_bias:
+            shift = scores - np.nanmean(values, axis=1)
+            return _Law(scores + shift, errors, pair_errors, values + 2 * shift[:, None], critical)
+        return _Law(scores, errors, pair_errors, values, critical)
+    gaps = values - values.mean(axis=1, keepdims=True)
+    share = (n - 1) / n
+    errors = np.sqrt(share * (gaps**2).sum(axis=1))
+    pair_errors = np.sqrt(share * ((gaps[:, None] - gaps) ** 2).sum(axis=2))
+    deviations = gaps @ design.shocks * np.sqrt(share) * design.factors
+    critical = partial(_critical_value, gaps, design.n_draws, design.random_state)
+    centres = scores
+    if estimator.tags.corrects_bias:
+        centres = scores - (n - 1) * (values.mean(axis=1) - scores)
+    return _Law(centres, errors, pair_errors, centres[:, None] + deviations, critical)
+
+
+def _drawn(
+    part: Mapping[str, Any],
+    resampled: Mapping[str, Any],
+    shocks: NDArray[np.float64],
+    factors: NDArray[np.float64],
+) -> dict[str, Any]:
+    """Draws of every member's score, from those without each case."""
+    result: dict[str, Any] = {}
+    for key, values in resampled.items():
+        if isinstance(values, Mapping):
+            result[key] = _drawn(part[key], values, shocks, factors)
+        elif not np.isfinite(values).all():  # always collapsed
+            result[key] = np.full(len(factors), -np.inf)
+        else:
+            share = (len(values) - 1) / len(values)
+            deviations = (values - values.mean()) @ shocks * np.sqrt(share) * factors
+            result[key] = part[key] + deviations
+    return result
+
+
+def _of_draws(
+    draws: NDArray[np.float64], n_cases: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return standard errors and deviations; a bootstrap's variance is (n - 1) / n too small."""
+    deviations = draws - np.nanmean(draws, axis=1, keepdims=True)
+    if n_cases:
+        deviations = deviations * np.sqrt(n_cases / (n_cases - 1))
+    errors = np.sqrt(np.nanmean(deviations**2, axis=1))
+    pairs = [np.sqrt(np.nanmean((deviations - one) ** 2, axis=1)) for one in deviations]
+    return errors, np.stack(pairs), deviations
+
+
+def _collect(
+    names: Sequence[str],
+    scores: NDArray[np.float64],
+    usable: NDArray[np.bool_],
+    law: _Law,
+    design: _Design,
+    relative: bool,
+) -> BankConfidence:
+    n_models, level = len(names), design.level
+    kept = np.flatnonzero(usable)
+    errors = np.full(n_models, np.nan)
+    errors[kept] = law.errors
+    centres = scores.copy()
+    centres[kept] = law.centres
+    intervals = np.full((n_models, 2), np.nan)
+    if relative and len(kept):
+        tails = [(1 - level) / 2, (1 + level) / 2]
+        intervals[kept] = np.nanquantile(law.draws, tails, axis=1).T
+    else:
+        half = student.ppf((1 + level) / 2, design.n_cases - 1) * law.errors
+        intervals[kept] = np.stack([law.centres - half, law.centres + half], axis=1)
+    collapsed = scores == -np.inf
+    intervals[collapsed] = -np.inf
+    intervals[np.isfinite(scores) & ~usable] = -np.inf, np.inf
+    pair_errors = _all_pair_errors(scores, usable, law.pair_errors)
+    critical = law.critical_value(level)
+    apart = tell_apart(centres, pair_errors, critical)
+    return BankConfidence(
+        names=tuple(names),
+        scores=scores,
+        centres=centres,
+        standard_errors=errors,
+        intervals=intervals,
+        rank_intervals=_rank_intervals(centres, apart),
+        prob_best=_prob_best(scores, usable, law.draws),
+        groups=_groups(scores, apart),
+        difference_errors=pair_errors,
+        critical_value=critical,
+        confidence_level=level,
+        n_cases=design.n_cases,
+        method=design.method,
+    )
+
+
+def _all_pair_errors(
+    scores: NDArray[np.float64], usable: NDArray[np.bool_], known: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    errors = np.full((len(scores),) * 2, np.nan)
+    errors[np.ix_(usable, usable)] = known
+    collapsed = scores == -np.inf
+    errors[np.ix_(collapsed, usable)] = errors[np.ix_(usable, collapsed)] = 0.0
+    np.fill_diagonal(errors, 0.0)
+    return errors
+
+
+def _critical_value(
+    gaps: NDArray[np.float64], n_draws: int, random_state: int, level: float
+) -> float:
+    """Quantile of the largest of the paired t statistics of models that score alike.
+
+    Cases are drawn from the normal law that the jackknife's deviations have, and each
+    pair's error is estimated from the cases drawn, as it was from the labelled ones: with
+    few cases, the smallest of many estimated errors is what tells models apart by chance.
+    """
+    n_models, n = gaps.shape
+    i, j = np.triu_indices(n_models, k=1)
+    squares = np.square(gaps).sum(axis=1)
+    varies = np.square(gaps[i] - gaps[j]).sum(axis=1) > 1e-24 * (squares[i] + squares[j])
+    i, j = i[varies], j[varies]
+    if not len(i):
+        return 0.0
+    rng = np.random.default_rng([random_state, 3])
+    largest = []
+    step = max(1, _CHUNK // (n * n + n_models * n_models))
+    for start in range(0, n_draws, step):
+        cases = gaps @ rng.normal(size=(min(step, n_draws - start), n, n))
+        means = cases.mean(axis=2)
+        cases -= means[:, :, None]
+        products = cases @ cases.transpose(0, 2, 1) / (n - 1)
+        squares = np.einsum("bii->bi", products)
+        variances = squares[:, i] + squares[:, j] - 2 * products[:, i, j]
+        tiny = np.finfo(np.float64).tiny
+        ratios = np.square(means[:, i] - means[:, j]) / np.maximum(variances, tiny)
+        largest.append(ratios.max(axis=1))
+    return float(np.sqrt(n * np.quantile(np.concatenate(largest), level)))
+
+
+def _largest_gaps(
+    deviations: NDArray[np.float64], pair_errors: NDArray[np.float64]
+) -> Callable[[float], float]:
+    """Quantiles of the largest standardised difference of two models in draws of scores."""
+    i, j = np.triu_indices(len(deviations), k=1)
+    varies = pair_errors[i, j] > 0
+    largest = np.zeros(deviations.shape[1])
+    for a, b in zip(i[varies], j[varies], strict=True):
+        gaps = np.abs(deviations[a] - deviations[b]) / pair_errors[a, b]
+        largest = np.fmax(largest, gaps)
+    return lambda level: float(np.quantile(largest, level))
+
+
+def _rank_intervals(scores: NDArray[np.float64], apart: NDArray[np.bool_]) -> NDArray[np.intp]:
+    failed = np.isnan(scores)
+    n_ran = int((~failed).sum())
+    better = (apart & (scores > scores[:, None])).sum(axis=1)
+    worse = (apart & (scores < scores[:, None])).sum(axis=1)
+    found = np.stack([1 + better, n_ran - worse], axis=1)
+    found[failed] = min(n_ran + 1, len(scores)), len(scores)
+    return np.asarray(found, dtype=np.intp)
+
+
+def _prob_best(
+    scores: NDArray[np.float64], usable: NDArray[np.bool_], draws: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Share of the draws that each model wins; the winners of a tie share it."""
+    result = np.zeros(len(scores))
+    result[np.isfinite(scores) & ~usable] = np.nan
+    complete = np.isfinite(draws).all(axis=0)
+    if usable.any() and complete.any():
+        best = draws[:, complete] == draws[:, complete].max(axis=0)
+        result[usable] = (best / best.sum(axis=0)).mean(axis=1)
+    return result
+
+
+def _groups(scores: NDArray[np.float64], apart: NDArray[np.bool_]) -> NDArray[np.intp]:
+    groups = np.zeros(len(scores), dtype=np.intp)
+    order = [int(i) for i in np.argsort(rank_scores(scores)) if not np.isnan(scores[i])]
+    group = 0
+    for leader in order:
+        if groups[leader] == 0:
+            group += 1
+            alike = (groups == 0) & ~apart[leader] & ~np.isnan(scores)
+            groups[alike] = group
+    return groups

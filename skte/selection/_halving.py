@@ -6,14 +6,16 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, clone
-from sklearn.utils import Tags, check_random_state
+from scipy.stats import t as student
+from sklearn.base import BaseEstimator
+from sklearn.utils import Tags
 
 from skte._scratch import scratch_folder
 from skte._sklearn import UNUSED, DocLinkMixin, Interval, StrOptions, fit_context
@@ -22,17 +24,38 @@ from skte.datasets import DatasetLike
 from skte.estimators import TransferabilityEstimator
 from skte.extraction import FeatureCache, SegmentationFeatureExtractor
 from skte.features import FeatureSet
-from skte.selection._announce import check_not_all_failed
-from skte.selection._cases import usable_cases
-from skte.selection._jobs import common_cells
-from skte.selection._racing import outpaced, rung_sizes
+from skte.metrics import rank_scores
+from skte.selection._confidence import resampling_weights
+from skte.selection._engine import Engine, check_not_all_failed
+from skte.selection._jobs import ModelRecord
 from skte.selection._ranking import Ranking
-from skte.selection._record import ModelRecord
-from skte.selection._resampling import resampling_weights
-from skte.selection._rungs import Rung, race_table
 from skte.selection._selector import ModelBankSelector
 
-__all__ = ["HalvingModelBankSelector"]
+__all__ = ["HalvingModelBankSelector", "outpaced", "rung_sizes"]
+
+
+class RaceStep(NamedTuple):
+    """What one rung says of its models; arrays of shape (n_models,)."""
+
+    gap: NDArray[np.float64]  # to the last model that would be kept; 0 for those
+    gap_error: NDArray[np.float64]  # standard error, as an estimate of that of all cases
+    dropped: NDArray[np.bool_]  # whether the gap is too large for chance
+
+
+@dataclass(frozen=True, eq=False)
+class Rung:
+    """One round of a race."""
+
+    n_cases: int
+    records: Sequence[ModelRecord]
+    scores: NDArray[np.float64]  # (n_models,), NaN for failed models
+    step: RaceStep
+
+    @property
+    def kept(self) -> list[str]:
+        """Names of the models that go on."""
+        pairs = zip(self.records, self.step.dropped, strict=True)
+        return [record.name for record, dropped in pairs if not dropped]
 
 
 class HalvingModelBankSelector(DocLinkMixin, BaseEstimator):
@@ -52,10 +75,10 @@ class HalvingModelBankSelector(DocLinkMixin, BaseEstimator):
     extractor : SegmentationFeatureExtractor, optional
         As for `ModelBankSelector`.
     n_keep : int, default=1
-        Models looked for: the race is for the best so many.
+        Number of models to find.
     elimination : {"both", "confidence", "halving"}, default="both"
         "confidence" drops a model where it is behind the `n_keep`-th best by more than
-        chance allows: as many as the data tell, so the cost is not known beforehand.
+        chance allows: the cost depends on the data and is not known beforehand.
         "halving" keeps one of `factor` models after each rung, and at least `n_keep`, as
         sklearn's `HalvingGridSearchCV`: the cost is known, the risk is not. "both" drops
         what either would: "halving" bounds the cost, clear races end sooner.
@@ -67,7 +90,7 @@ class HalvingModelBankSelector(DocLinkMixin, BaseEstimator):
     factor : float, default=1.5
         Cases of a rung over those of the one before.
     max_windows : int, optional
-        Windows are a resource, too: while cases are added, at most so many are run in each
+        Windows are a resource, too: while cases are added, at most this many are run in each
         (see `SegmentationFeatureExtractor`), and one more rung runs the contenders with
         the extractor's own windows over all cases. Windows of that rung are run anew.
     n_jobs, device, cache, timeout, error_score, random_state, verbose
@@ -94,7 +117,7 @@ class HalvingModelBankSelector(DocLinkMixin, BaseEstimator):
     n_candidates_ : list of int
         Models of each rung.
     rung_results_ : dict of ndarray
-        One entry a rung and model, for ``pandas.DataFrame``: ``iter``, ``n_cases``, ``name``,
+        One entry per rung and model, for ``pandas.DataFrame``: ``iter``, ``n_cases``, ``name``,
         ``score``, ``gap`` to the last model that would be kept, its ``gap_error``,
         ``dropped``, ``n_windows`` run in this rung, ``seconds_forward``, ``error``.
     cost_ : float
@@ -216,19 +239,18 @@ class HalvingModelBankSelector(DocLinkMixin, BaseEstimator):
                 f"{type(self.estimator).__name__} scores models relative to the bank, which "
                 "changes while models are dropped: race with one estimator."
             )
-        models = load_bank(bank)
-        subjects = usable_cases(
+        entries = list(load_bank(bank))
+        cases = Engine.load_cases(
             dataset,
             self.min_cases,
             f"fewer than min_cases={self.min_cases}. Label more, or use ModelBankSelector.",
         )
-        rng = check_random_state(self.random_state)
-        whole = isinstance(self.random_state, Integral)
-        seed = int(self.random_state) if whole else int(rng.randint(2**31 - 1))  # type: ignore[arg-type]
-        # A dataset's order may follow scanner or hospital.
-        order = np.random.default_rng(seed).permutation(len(subjects))
         with self._storage() as cache:
-            self._race(list(models), [subjects[i] for i in order], seed, cache)
+            engine = self._engine(entries, cache)
+            # A dataset's order may follow scanner or hospital.
+            order = np.random.default_rng(engine.random_state).permutation(len(cases))
+            rungs = self._race(engine, entries, [cases[i] for i in order])
+        self._collect([entry.name for entry in entries], rungs, len(cases))
         return self
 
     @contextmanager
@@ -239,71 +261,44 @@ class HalvingModelBankSelector(DocLinkMixin, BaseEstimator):
         with scratch_folder("skte-race-") as folder:
             yield folder
 
-    def _race(self, entries: list[BankEntry], subjects: list[Any], seed: int, cache: Any) -> None:
-        sizes = rung_sizes(len(subjects), self.min_cases, self.factor)
-        plans = [(size, self.max_windows) for size in sizes]
+    def _engine(self, entries: Sequence[BankEntry], cache: Any) -> Engine:
+        return Engine.from_settings(
+            self.estimator,
+            entries,
+            extractor=self.extractor,
+            device=self.device,
+            cache=cache,
+            random_state=self.random_state,
+            n_jobs=self.n_jobs,
+            timeout=self.timeout,
+            error_score=self.error_score,
+            verbose=self.verbose,
+        )
+
+    def _race(
+        self, engine: Engine, entries: Sequence[BankEntry], cases: Sequence[Any]
+    ) -> list[Rung]:
+        sizes = rung_sizes(len(cases), self.min_cases, self.factor)
+        plans = [(size, engine) for size in sizes]
         if self.max_windows is not None:
-            plans.append((len(subjects), None))
+            few = engine.with_extraction(entries, max_windows=self.max_windows)
+            plans = [*((size, few) for size in sizes), (len(cases), engine)]
         # The last rung drops no one, so the others share the risk.
         risk = (1 - self.confidence_level) / max(1, len(plans) - 1)
         alive = {entry.name: entry for entry in entries}
         rungs: list[Rung] = []
         known: dict[str, FeatureSet] = {}
-        for size, max_windows in plans:
-            if rungs and max_windows is None and self.max_windows is not None:
+        for size, of_plan in plans:
+            if len(rungs) == len(sizes):
                 known = {}  # of other windows, and other voxels
-            contenders = list(alive.values())
-            records = self._run(contenders, subjects[:size], seed, cache, max_windows, known)
+            records = _run_rung(of_plan, list(alive.values()), cases[:size], known)
             final = len(rungs) == len(plans) - 1
-            rung = self._rung(records, size, len(subjects), 1 - risk, final=final)
+            rung = self._rung(records, size, len(cases), 1 - risk, final=final)
             rungs.append(rung)
             alive = {name: alive[name] for name in rung.kept}
             if len(alive) <= self.n_keep:
                 break
-        self._collect([entry.name for entry in entries], rungs, len(subjects))
-
-    def _run(
-        self,
-        entries: Sequence[BankEntry],
-        subjects: Sequence[Any],
-        seed: int,
-        cache: Any,
-        max_windows: int | None,
-        known: dict[str, FeatureSet],
-    ) -> list[ModelRecord]:
-        """Score models on cases; of those that no cache can hold, `known` holds the features."""
-        extractor = SegmentationFeatureExtractor() if self.extractor is None else self.extractor
-        if max_windows is not None:
-            extractor = clone(extractor).set_params(max_windows=max_windows)
-        runner = ModelBankSelector(
-            self.estimator,
-            extractor=extractor,
-            n_jobs=self.n_jobs,
-            device=self.device,
-            cache=cache,
-            timeout=self.timeout,
-            error_score=self.error_score,
-            verbose=self.verbose,
-        )
-        runner.cell_size_ = common_cells(extractor, entries)
-        weights = resampling_weights(len(subjects), 0, seed, "jackknife")
-        records: dict[str, ModelRecord] = {}
-        on_disk = [entry for entry in entries if entry_digest(entry) is not None]
-        with closing(runner._run(on_disk, subjects, seed, weights)) as running:
-            records.update((record.name, record) for record in running)
-        in_memory = [entry for entry in entries if entry.name not in records]
-        if in_memory:
-            runner.set_params(cache=None, extractor=clone(extractor).set_params(cache=None))
-            # All have seen the same cases: a model that failed is out of the race.
-            before = len(next(iter(known.values()), ()))
-            fresh = runner._run(in_memory, subjects[before:], seed, weights, known=known)
-            with closing(fresh) as running:
-                records.update((record.name, record) for record in running)
-        known.clear()
-        for name, record in records.items():
-            if record.features is not None:
-                known[name], record.features = record.features, None
-        return [records[entry.name] for entry in entries]
+        return rungs
 
     def _rung(
         self,
@@ -356,7 +351,7 @@ class HalvingModelBankSelector(DocLinkMixin, BaseEstimator):
         self.n_iterations_: int = len(rungs)
         self.n_resources_: list[int] = [rung.n_cases for rung in rungs]
         self.n_candidates_: list[int] = [len(rung.records) for rung in rungs]
-        self.rung_results_: dict[str, NDArray[Any]] = race_table(rungs)
+        self.rung_results_: dict[str, NDArray[Any]] = _race_table(rungs)
         self.cost_: float = self._cost(rungs, len(names) * n_total)
 
     def _cost(self, rungs: Sequence[Rung], n_all: int) -> float:
@@ -384,3 +379,102 @@ def _place(rung: int, score: float) -> tuple[int, bool, float]:
     """Sort key: later rungs first, then the score, failures last."""
     failed = math.isnan(score)
     return (-rung if not failed else 1, failed, 0.0 if failed else -score)
+
+
+def _run_rung(
+    engine: Engine,
+    entries: Sequence[BankEntry],
+    cases: Sequence[Any],
+    known: dict[str, FeatureSet],
+) -> list[ModelRecord]:
+    """Score models on cases; `known` keeps the features of models that no cache can hold."""
+    weights = resampling_weights(len(cases), 0, engine.random_state, "jackknife")
+    on_disk = [entry for entry in entries if entry_digest(entry) is not None]
+    with closing(engine.run(on_disk, cases, weights=weights)) as running:
+        records = {record.name: record for record in running}
+    in_memory = [entry for entry in entries if entry.name not in records]
+    if in_memory:
+        # All have seen the same cases: a model that failed is out of the race.
+        before = len(next(iter(known.values()), ()))
+        engine = engine.with_extraction(in_memory, cache=None)
+        fresh = cases[before:]
+        with closing(engine.run(in_memory, fresh, weights=weights, known=known)) as running:
+            records.update((record.name, record) for record in running)
+    known.clear()
+    for name, record in records.items():
+        if record.features is not None:
+            known[name], record.features = record.features, None
+    return [records[entry.name] for entry in entries]
+
+
+def rung_sizes(n_cases: int, min_cases: int, factor: float) -> list[int]:
+    """Cases of each rung: `min_cases`, then `factor` times as many, up to all."""
+    sizes = []
+    size = float(min_cases)
+    # A last rung of hardly more cases than the one before would decide nothing.
+    while size * np.sqrt(factor) <= n_cases:
+        sizes.append(round(size))
+        size *= factor
+    return [*dict.fromkeys(sizes), n_cases]
+
+
+def outpaced(
+    scores: NDArray[np.float64],
+    jackknife: NDArray[np.float64],
+    *,
+    n_total: int | None,
+    n_keep: int,
+    confidence_level: float,
+) -> RaceStep:
+    """Find the models that are out of the race for the best `n_keep`; failed ones are.
+
+    `scores` (n_models,) is NaN for failed models, `jackknife` (n_models, n_cases) leaves out
+    each case. A model is compared with the `n_keep`-th best in pairs: both saw the same cases.
+    The question is who wins the evaluation of all `n_total` cases, of which those of the rung
+    are a random part: that leaves the share ``1 - n_cases / n_total`` of the variance of a
+    mean. None stands for infinitely many cases.
+    """
+    n_models, n_cases = jackknife.shape
+    order = np.argsort(rank_scores(scores))
+    failed, collapsed = np.isnan(scores), scores == -np.inf
+    n_keep = min(n_keep, n_models)
+    last = int(order[n_keep - 1])
+    gap, gap_error = np.zeros(n_models), np.zeros(n_models)
+    dropped = failed.copy()
+    if not np.isfinite(scores[last]):
+        return RaceStep(gap, gap_error, dropped)
+    dropped |= collapsed
+    behind = order[n_keep:]
+    with np.errstate(invalid="ignore"):
+        gap[behind] = scores[last] - scores[behind]
+        paired = jackknife[last] - jackknife[behind]
+        squares = np.square(paired - paired.mean(axis=1, keepdims=True)).sum(axis=1)
+    unseen = 1.0 if n_total is None else 1 - n_cases / n_total
+    share = (n_cases - 1) / n_cases * unseen
+    gap_error[behind] = np.sqrt(share * squares)
+    critical = student.ppf(confidence_level, n_cases - 1)
+    with np.errstate(invalid="ignore"):  # an error that is unknown drops no model
+        dropped |= gap > critical * gap_error
+    dropped[order[:n_keep]] = failed[order[:n_keep]]
+    return RaceStep(gap, gap_error, np.asarray(dropped))
+
+
+def _race_table(rungs: Sequence[Rung]) -> dict[str, NDArray[Any]]:
+    """Columns of `rung_results_`: one entry per rung and model."""
+    rows = [
+        {
+            "iter": i,
+            "n_cases": rung.n_cases,
+            "name": record.name,
+            "score": float(rung.scores[k]),
+            "gap": float(rung.step.gap[k]),
+            "gap_error": float(rung.step.gap_error[k]),
+            "dropped": bool(rung.step.dropped[k]),
+            "n_windows": record.n_windows,
+            "seconds_forward": record.seconds_forward,
+            "error": "; ".join(dict.fromkeys(record.errors.values())),
+        }
+        for i, rung in enumerate(rungs)
+        for k, record in enumerate(rung.records)
+    ]
+    return {key: np.array([row[key] for row in rows]) for key in rows[0]}

@@ -60,7 +60,7 @@ class Ranking(Sequence[str]):
         self.scores: NDArray[np.float64] = np.asarray(scores, dtype=np.float64)
         if self.scores.shape != (len(self.names),):
             raise ValueError(
-                f"A ranking needs one score a name: {len(self.names)} names, scores of "
+                f"A ranking needs one score per name: {len(self.names)} names, scores of "
                 f"shape {self.scores.shape}."
             )
 
@@ -130,7 +130,7 @@ class Ranking(Sequence[str]):
         Returns
         -------
         pandas.DataFrame
-            One row a model, best first. Needs pandas.
+            One row per model, best first. Needs pandas.
         """
         import pandas as pd
 

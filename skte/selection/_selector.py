@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
@@ -13,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin
-from sklearn.utils import Tags, check_random_state
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from skte._sklearn import (
@@ -24,23 +24,27 @@ from skte._sklearn import (
     fit_context,
     with_callbacks,
 )
-from skte.bank import BankEntry, BankLike, load_bank
+from skte._text import clean_text
+from skte.bank import BankLike, ModelBank, load_bank
 from skte.datasets import DatasetLike
 from skte.estimators import TransferabilityEstimator
 from skte.extraction import FeatureCache, SegmentationFeatureExtractor
-from skte.features import FeatureSet
 from skte.metrics import align_performance, rank_scores, weighted_kendall_score
-from skte.selection._announce import announce, check_not_all_failed
-from skte.selection._cases import usable_cases
-from skte.selection._confidence import BankConfidence
-from skte.selection._estimate_confidence import estimate_confidence
-from skte.selection._jobs import common_cells, make_template, run_models
+from skte.selection._confidence import BankConfidence, estimate_confidence, resampling_weights
+from skte.selection._engine import Engine, check_not_all_failed
+from skte.selection._jobs import ModelRecord
 from skte.selection._ranking import Ranking
-from skte.selection._record import ModelRecord
-from skte.selection._resampling import resampling_weights
-from skte.selection._results import results_table
 
 __all__ = ["ModelBankSelector"]
+
+
+# What Python itself hides by default: for programmers, not about a model's score.
+_NOT_OF_A_MODEL = (
+    DeprecationWarning,
+    ImportWarning,
+    PendingDeprecationWarning,
+    ResourceWarning,
+)
 
 
 class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
@@ -77,8 +81,8 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
         then run in processes of their own, also with one job: nothing else can end them.
     confidence_level : float, optional
         How sure to be, 0.9 for instance: cases are resampled, and ``confidence_``,
-        ``results_`` and the table of ``ranking_`` tell intervals, which ranks a model can
-        have, and which models the data cannot tell apart. Needs three labelled cases.
+        ``results_`` and the table of ``ranking_`` show intervals, the ranks that a model can
+        have, and the models that the data cannot separate. Needs three labelled cases.
     resampling : {"jackknife", "bootstrap"}, default="jackknife"
         "jackknife" scores without each case in turn, and takes the spread of these scores.
         "bootstrap" scores `n_resamples` draws of the cases with replacement, which
@@ -110,13 +114,13 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
     parts_ : list of mapping
         What the (first) estimator learnt of each model, for its ``combine``; None
         where the model failed.
-    cell_size_ : tuple of int or None
-        Cells that ``max_windows`` divides all cases into, where the entries' windows
-        decide it.
+    cell_size_ : int, tuple of int or None
+        Cells that ``max_windows`` divides all cases into: the extractor's, or as small as the
+        smallest window of the entries.
     confidence_ : BankConfidence or None
         Of the (first) estimator's scores, where `confidence_level` is given.
     results_ : dict of ndarray
-        One entry a model and key, for ``pandas.DataFrame(selector.results_)``:
+        Equal-length columns, one entry per model, for ``pandas.DataFrame(selector.results_)``:
         ``name``, ``score``, ``rank``, ``layers``, ``layer_scores``, ``n_windows``,
         ``n_cached``, ``seconds_load``, ``seconds_forward``, ``seconds_tap``,
         ``seconds_score``, ``warnings``, ``error``; and with a mapping of estimators also
@@ -223,22 +227,29 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
             fails and ``error_score`` is "raise", or every model fails.
         """
         models = load_bank(bank)
-        subjects = usable_cases(dataset, *self._needed())
-        if isinstance(self.random_state, Integral):
-            seed = int(self.random_state)
-        else:
-            seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        # Later models must see the voxels that these see.
-        self.cell_size_: tuple[int, ...] | None = common_cells(self.extractor, list(models))
+        cases = Engine.load_cases(dataset, *self._needed())
+        engine = self._engine(models, self.random_state)
         weights = None
         if self.confidence_level is not None:
-            weights = resampling_weights(len(subjects), self.n_resamples, seed, self.resampling)
-        records = self._run_with_callbacks(list(models), subjects, seed, weights)
-        check_not_all_failed(records, next(iter(self._estimators())))
-        self.dataset_ = subjects
-        self.random_state_ = seed
+            seed = engine.random_state
+            weights = resampling_weights(len(cases), self.n_resamples, seed, self.resampling)
+        context = self._init_callback_context(max_subtasks=len(models))
+        context.call_on_fit_task_begin(estimator=self)
+        # Closed at once, not when memory is collected: it owns processes and threads.
+        records = []
+        with closing(engine.run(list(models), cases, weights=weights)) as running:
+            for record in running:
+                step = context.subcontext(task_name=f"model {record.name}")
+                step.call_on_fit_task_begin(estimator=self)
+                records.append(record)
+                step.call_on_fit_task_end(estimator=self)
+        context.call_on_fit_task_end(estimator=self)
+        check_not_all_failed(records, next(iter(engine.estimators)))
+        self.dataset_ = cases
+        self.random_state_ = engine.random_state
+        self.cell_size_: int | Sequence[int] | None = engine.extractor.cell_size
         self.bank_ = models
-        self._collect(records)
+        self._collect(records, engine.estimators)
         return self
 
     def predict(self, bank: BankLike) -> NDArray[np.float64]:
@@ -256,11 +267,13 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
             Scores in bank order. Higher is better.
         """
         check_is_fitted(self, "scores_")
-        key, estimator = next(iter(self._estimators().items()))
+        # Models that are new must see the voxels that those of the fitted bank saw.
+        engine = self._engine(self.bank_, self.random_state_)
+        key, estimator = next(iter(engine.estimators.items()))
         known = dict(zip(self.bank_, self.parts_, strict=True))
         entries = list(load_bank(bank))
         new = [entry for entry in entries if entry not in known]
-        with closing(self._run(new, self.dataset_, self.random_state_)) as records:
+        with closing(engine.run(new, self.dataset_)) as records:
             for entry, record in zip(new, records, strict=True):
                 known[entry] = record.parts.get(key)
         return self._combine(estimator, [known[entry] for entry in entries])
@@ -296,79 +309,21 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
             "confidence_level=None."
         )
 
-    def _estimators(self) -> dict[str, TransferabilityEstimator]:
-        if not isinstance(self.estimator, Mapping):
-            return {"": self.estimator}
-        wrong = [
-            key
-            for key, value in self.estimator.items()
-            if not (isinstance(key, str) and isinstance(value, TransferabilityEstimator))
-        ]
-        if wrong or not self.estimator:
-            raise TypeError(
-                "estimator as a mapping must be non-empty and map names to "
-                f"TransferabilityEstimator instances; wrong: {wrong}."
-            )
-        return dict(self.estimator)
-
-    def _run(
-        self,
-        entries: Sequence[BankEntry],
-        subjects: Sequence[Any],
-        seed: int,
-        weights: NDArray[np.intp] | None = None,
-        known: Mapping[str, FeatureSet] | None = None,
-    ) -> Generator[ModelRecord]:
-        """Yield records in the order of `entries`, as they become ready."""
-        estimators = self._estimators()
-        template = make_template(
-            self.extractor,
-            estimators,
-            seed=seed,
-            cell_size=self.cell_size_,
+    def _engine(
+        self, models: ModelBank, random_state: int | np.random.RandomState | None
+    ) -> Engine:
+        return Engine.from_settings(
+            self.estimator,
+            list(models),
+            extractor=self.extractor,
             device=self.device,
             cache=self.cache,
-        )
-        running = run_models(
-            entries,
-            template,
-            estimators,
-            subjects,
+            random_state=random_state,
             n_jobs=self.n_jobs,
-            raises=self.error_score == "raise",
-            weights=weights,
-            known=known,
             timeout=self.timeout,
+            error_score=self.error_score,
+            verbose=self.verbose,
         )
-        with closing(running) as records:
-            for position, record in enumerate(records, start=1):
-                announce(
-                    record,
-                    f"{position}/{len(entries)}",
-                    error_score=self.error_score,
-                    verbose=self.verbose,
-                )
-                yield record
-
-    def _run_with_callbacks(
-        self,
-        entries: Sequence[BankEntry],
-        subjects: Sequence[Any],
-        seed: int,
-        weights: NDArray[np.intp] | None,
-    ) -> list[ModelRecord]:
-        context = self._init_callback_context(max_subtasks=len(entries))
-        context.call_on_fit_task_begin(estimator=self)
-        records = []
-        # Closed at once, not when memory is collected: it owns processes and threads.
-        with closing(self._run(entries, subjects, seed, weights)) as running:
-            for record in running:
-                step = context.subcontext(task_name=f"model {record.name}")
-                step.call_on_fit_task_begin(estimator=self)
-                records.append(record)
-                step.call_on_fit_task_end(estimator=self)
-        context.call_on_fit_task_end(estimator=self)
-        return records
 
     def _combine(
         self, estimator: TransferabilityEstimator, parts: Sequence[Mapping[str, Any] | None]
@@ -381,37 +336,45 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
             scores[ran] = estimator.combine([part for part in parts if part is not None])
         return scores
 
-    def _collect(self, records: Sequence[ModelRecord]) -> None:
-        estimators = self._estimators()
-        keys = list(estimators)
+    def _collect(
+        self,
+        records: Sequence[ModelRecord],
+        estimators: Mapping[str, TransferabilityEstimator],
+    ) -> None:
+        first = next(iter(estimators))
         self.names_: list[str] = [record.name for record in records]
-        columns = {
+        scores = {
             key: self._combine(estimator, [record.parts.get(key) for record in records])
             for key, estimator in estimators.items()
         }
-        self.parts_ = [record.parts.get(keys[0]) for record in records]
-        self.scores_: NDArray[np.float64] = columns[keys[0]]
+        confidences = {}
+        if self.confidence_level is not None:
+            confidences = {
+                key: self._confidence(key, estimator, scores[key], records)
+                for key, estimator in estimators.items()
+            }
+        self.parts_ = [record.parts.get(first) for record in records]
+        self.scores_: NDArray[np.float64] = scores[first]
         self.ranks_: NDArray[np.intp] = rank_scores(self.scores_)
-        confidences = (
-            {key: self._estimate_confidence(key, columns[key], records) for key in keys}
-            if self.confidence_level is not None
-            else {}
-        )
-        self.confidence_: BankConfidence | None = confidences.get(keys[0])
+        self.confidence_: BankConfidence | None = confidences.get(first)
         self.ranking_: Ranking = Ranking.from_scores(self.names_, self.scores_, self.confidence_)
         self.best_name_: str = self.ranking_[0]
         several = isinstance(self.estimator, Mapping)
-        self.results_: dict[str, NDArray[Any]] = results_table(
-            records, columns, several=several, confidences=confidences
+        self.results_: dict[str, NDArray[Any]] = _results_table(
+            records, scores, confidences, several=several
         )
 
-    def _estimate_confidence(
-        self, key: str, scores: NDArray[np.float64], records: Sequence[ModelRecord]
+    def _confidence(
+        self,
+        key: str,
+        estimator: TransferabilityEstimator,
+        scores: NDArray[np.float64],
+        records: Sequence[ModelRecord],
     ) -> BankConfidence:
         assert self.confidence_level is not None
         ran = np.array([key in record.parts for record in records])
         return estimate_confidence(
-            self._estimators()[key],
+            estimator,
             [record.name for record in records],
             np.where(ran, scores, np.nan),  # error_score is no score
             [record.parts.get(key) for record in records],
@@ -427,3 +390,78 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array = False
         return tags
+
+
+def _results_table(
+    records: Sequence[ModelRecord],
+    scores: Mapping[str, NDArray[np.float64]],
+    confidences: Mapping[str, BankConfidence],
+    *,
+    several: bool,
+) -> dict[str, NDArray[Any]]:
+    """Columns of `results_`; where `several`, each estimator has its own."""
+    first = next(iter(scores))
+    table: dict[str, NDArray[Any]] = {
+        "name": _objects(record.name for record in records),
+        "score": scores[first],
+        "rank": rank_scores(scores[first]),
+    }
+    if several:
+        for key, values in scores.items():
+            table[f"score_{key}"] = values
+            table[f"rank_{key}"] = rank_scores(values)
+    if confidences:
+        table |= _confidence_columns(confidences[first], "")
+        if several:
+            for key, confidence in confidences.items():
+                table |= _confidence_columns(confidence, f"_{key}")
+    for key in scores:
+        if any(record.pair_standard_errors.get(key, 0.0) > 0.0 for record in records):
+            name = f"pair_standard_error_{key}" if key else "pair_standard_error"
+            errors = [record.pair_standard_errors.get(key, np.nan) for record in records]
+            table[name] = np.array(errors)
+    table["layers"] = _objects(record.layers for record in records)
+    table["layer_scores"] = _objects(
+        record.layer_scores.get(first, np.array([])) for record in records
+    )
+    for name in (
+        "n_windows",
+        "n_cached",
+        "seconds_load",
+        "seconds_forward",
+        "seconds_tap",
+        "seconds_score",
+    ):
+        table[name] = np.array([getattr(record, name) for record in records])
+    table["warnings"] = _objects(_warnings(record) for record in records)
+    table["error"] = _objects(
+        "; ".join(dict.fromkeys(map(clean_text, r.errors.values()))) for r in records
+    )
+    return table
+
+
+def _confidence_columns(confidence: BankConfidence, suffix: str) -> dict[str, NDArray[Any]]:
+    columns = {
+        "standard_error": confidence.standard_errors,
+        "interval_low": confidence.intervals[:, 0],
+        "interval_high": confidence.intervals[:, 1],
+        "rank_low": confidence.rank_intervals[:, 0],
+        "rank_high": confidence.rank_intervals[:, 1],
+        "prob_best": confidence.prob_best,
+        "group": confidence.groups,
+    }
+    return {f"{name}{suffix}": values for name, values in columns.items()}
+
+
+def _warnings(record: ModelRecord) -> tuple[str, ...]:
+    return tuple(
+        clean_text(text) for kind, text in record.warned if not issubclass(kind, _NOT_OF_A_MODEL)
+    )
+
+
+def _objects(values: Iterable[Any]) -> NDArray[Any]:
+    listed = list(values)
+    column = np.empty(len(listed), dtype=object)
+    for i, value in enumerate(listed):  # assigning a list would broadcast tuples
+        column[i] = value
+    return column

@@ -16,7 +16,7 @@ from skte import CCFV, BankEntry, ModelBankSelector, SegmentationFeatureExtracto
 from skte.datasets import make_phantoms
 from skte.exceptions import ExtractionError, SkteError, SkteWarning
 from skte.extraction import _runner
-from skte.selection import HalvingModelBankSelector, _apart
+from skte.selection import HalvingModelBankSelector, _workers
 from tests.reliability.models import Dying, Faulty, Greedy, Hanging, Killed
 
 pytestmark = pytest.mark.slow
@@ -65,7 +65,7 @@ def test_a_timeout_ends_what_hangs_and_what_dies_is_named(cases, expected, tmp_p
         marker.unlink(missing_ok=True)
         return result
 
-    monkeypatch.setattr(_apart, "wait", wait_for_end_or_marker)
+    monkeypatch.setattr(_workers, "wait", wait_for_end_or_marker)
     hanging = BankEntry("hangs", Hanging, arguments={"after": 2, "marker": str(marker)})
     bank = [GOOD[0], hanging, BankEntry("dies", Dying), GOOD[1]]
     selector = select(error_score=np.nan, timeout=3600).fit(bank, cases)

@@ -7,14 +7,13 @@ import joblib
 import numpy as np
 import pytest
 import torch
-from sklearn.base import clone
 
 from skte import CCFV, BankEntry, LogME, ModelBankSelector, SegmentationFeatureExtractor
 from skte.datasets import make_phantoms
 from skte.demo import small_unet
 from skte.exceptions import SkteError
 from skte.extraction import CaseStore
-from skte.selection._jobs import run_models
+from skte.selection import Engine
 from tests.reliability.models import Dying, Faulty, Killed
 
 pytestmark = pytest.mark.slow
@@ -131,11 +130,11 @@ def test_recipes_travel_and_weights_do_not(cases, tmp_path, monkeypatch):
     """What a worker gets is as large for a network of 2 MB as for a tiny one."""
     sent = []
 
-    def catch(tasks, n_jobs, raises):
-        sent.append([len(pickle.dumps(task)) for task in tasks])
+    def catch(jobs, n_jobs):
+        sent.append([len(pickle.dumps(job)) for job in jobs])
         yield from ()
 
-    monkeypatch.setattr("skte.selection._jobs._run_together", catch)
+    monkeypatch.setattr("skte.selection._engine.run_together", catch)
     entries = []
     for name, widths in {"small": (4, 8), "large": (64, 128)}.items():
         torch.save(small_unet(widths=widths).state_dict(), tmp_path / f"{name}.pt")
@@ -144,7 +143,7 @@ def test_recipes_travel_and_weights_do_not(cases, tmp_path, monkeypatch):
             BankEntry(name, small_unet, arguments=arguments, weights=tmp_path / f"{name}.pt")
         )
     assert (tmp_path / "large.pt").stat().st_size > 2_000_000
-    list(run_models(entries, clone(EXTRACTOR), {"": CCFV()}, [], n_jobs=2, raises=True))
+    list(Engine.from_settings(CCFV(), entries, extractor=EXTRACTOR, n_jobs=2).run(entries, []))
     small, large = sent[0]
     assert abs(large - small) < 100
     assert large < 20_000

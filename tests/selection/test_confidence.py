@@ -21,7 +21,7 @@ from skte import (
 from skte.datasets import make_phantoms
 from skte.exceptions import DatasetError, SkteWarning
 from skte.selection import BankConfidence
-from skte.selection._estimate_confidence import estimate_confidence
+from skte.selection._confidence import estimate_confidence
 
 
 def build_net(seed=0, width=4):

@@ -17,7 +17,7 @@ from skte.evaluation import rank_learning_curve
 from skte.evaluation._learning_curve import _curve, _draws
 from skte.exceptions import DatasetError, SkteError
 from skte.selection import HalvingModelBankSelector, _halving
-from skte.selection._racing import outpaced, rung_sizes
+from skte.selection._halving import outpaced, rung_sizes
 
 SEEN = Counter()  # windows, by seed: not in the network, whose content is its identity
 

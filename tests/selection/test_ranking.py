@@ -37,5 +37,5 @@ def test_repr_and_frame_are_the_table():
 
 
 def test_lengths_must_agree():
-    with pytest.raises(ValueError, match="one score a name"):
+    with pytest.raises(ValueError, match="one score per name"):
         Ranking(["a"], [1.0, 2.0])

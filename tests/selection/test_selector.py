@@ -34,8 +34,7 @@ from skte.exceptions import (
     ExtractionError,
     SkteError,
 )
-from skte.selection import _jobs
-from skte.selection._jobs import share_devices
+from skte.selection import Engine, _engine, _workers
 
 
 class Net(nn.Module):
@@ -192,11 +191,30 @@ def test_max_windows_bounds_every_model_and_keeps_the_voxels(cases):
     assert selector.cell_size_ == (8, 8, 8)
 
 
-def test_several_gpus_take_turns_where_models_run_in_parallel(monkeypatch):
+@pytest.mark.parametrize(
+    ("device", "n_jobs", "expected"),
+    [
+        (None, 2, ["cuda:0", "cuda:1", "cuda:0"]),
+        (None, None, [None] * 3),
+        (None, 1, [None] * 3),
+        ("cpu", 2, ["cpu"] * 3),
+    ],
+)
+def test_several_gpus_take_turns_where_models_run_in_parallel(
+    monkeypatch, device, n_jobs, expected
+):
+    found = []
+
+    def catch(jobs, n_jobs):
+        found.extend(job.extractor.device for job in jobs)
+        yield from ()
+
+    monkeypatch.setattr(_engine, "run_together", catch)
+    entries = [BankEntry(f"n{i}", build_net) for i in range(3)]
+    engine = Engine.from_settings(CCFV(), entries, device=device, n_jobs=n_jobs)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert share_devices(None, 3, 2) == ["cuda:0", "cuda:1", "cuda:0"]
-    assert share_devices(None, 3, None) == share_devices(None, 3, 1) == [None] * 3
-    assert share_devices("cpu", 2, 2) == ["cpu", "cpu"]
+    list(engine.run(entries, []))
+    assert found == expected
 
 
 class TestFailures:
@@ -334,12 +352,12 @@ def build_dead():
 def test_no_more_processes_than_models(cases, bank, extractor, monkeypatch):
     asked = []
 
-    class Counted(_jobs.Parallel):
+    class Counted(_workers.Parallel):
         def __init__(self, n_jobs, **kwargs):
             asked.append(n_jobs)
             super().__init__(n_jobs=1, **kwargs)
 
-    monkeypatch.setattr(_jobs, "Parallel", Counted)
+    monkeypatch.setattr(_workers, "Parallel", Counted)
     for n_jobs in (3, 32_768, None):
         select(extractor, n_jobs=n_jobs).fit(bank, cases)
     assert asked == [3, len(bank), None]

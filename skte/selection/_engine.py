@@ -1,0 +1,428 @@
+"""The engine: runs models over cases and yields a record of each."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from numbers import Integral
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.exceptions import FitFailedWarning
+from sklearn.utils import check_random_state
+
+from skte._safe_path import safe_starts
+from skte._text import clean_text, say
+from skte.bank import BankEntry
+from skte.datasets import (
+    CaseList,
+    DatasetLike,
+    case_stamp,
+    check_dataset,
+    check_unchanged,
+    load_dataset,
+    read_case,
+)
+from skte.estimators import TransferabilityEstimator
+from skte.exceptions import DatasetError, SkteError
+from skte.extraction import (
+    CaseStore,
+    FeatureCache,
+    SegmentationFeatureExtractor,
+    resolve_device,
+)
+from skte.features import FeatureSet
+from skte.selection._confidence import combined_scores
+from skte.selection._jobs import Job, ModelRecord
+from skte.selection._workers import dask_client, run_apart, run_on_dask, run_together
+
+__all__ = ["Engine", "check_not_all_failed"]
+
+# Preprocessed images that are kept from one model to the next.
+_KEPT_BYTES = 2**30
+_log = logging.getLogger("skte")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Runs models over cases, several at a time where asked for, and scores them.
+
+    Selectors, races and learning curves make one with `from_settings`, which checks the
+    user's settings before any model runs.
+
+    Attributes
+    ----------
+    estimators : mapping of str to TransferabilityEstimator
+        All score the same features.
+    extractor : SegmentationFeatureExtractor
+        Without an entry; every model gets a copy.
+    n_jobs : int or None
+        Processes, as in joblib.
+    timeout : float or None
+        Seconds that a model may take. It then runs in a process of its own.
+    error_score : "raise" or float
+        Score of a model that fails, or "raise" to raise the error.
+    verbose : int
+        Above 0, one line is printed for each model.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from skte import BankEntry, LogME, SegmentationFeatureExtractor
+    >>> from skte.datasets import make_phantoms
+    >>> from skte.selection import Engine
+    >>> network = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.Conv3d(4, 2, 1))
+    >>> bank = [BankEntry.from_module("a", network)]
+    >>> extractor = SegmentationFeatureExtractor(n_class_samples=50)
+    >>> engine = Engine.from_settings(LogME(), bank, extractor=extractor)
+    >>> [record.name for record in engine.run(bank, make_phantoms(2, size=(12, 12, 12)))]
+    ['a']
+    """
+
+    estimators: Mapping[str, TransferabilityEstimator]
+    extractor: SegmentationFeatureExtractor
+    n_jobs: int | None = None
+    timeout: float | None = None
+    error_score: str | float = "raise"
+    verbose: int = 0
+
+    @classmethod
+    def from_settings(
+        cls,
+        estimator: TransferabilityEstimator | Mapping[str, TransferabilityEstimator],
+        entries: Sequence[BankEntry],
+        *,
+        extractor: SegmentationFeatureExtractor | None = None,
+        device: str | torch.device | None = None,
+        cache: str | os.PathLike[str] | FeatureCache | None = None,
+        random_state: int | np.random.RandomState | None = 0,
+        n_jobs: int | None = None,
+        timeout: float | None = None,
+        error_score: str | float = "raise",
+        verbose: int = 0,
+    ) -> Self:
+        """Check the settings of a selector and make an engine of them.
+
+        Parameters
+        ----------
+        estimator : TransferabilityEstimator or mapping of str to TransferabilityEstimator
+            One estimator has the key ``""``.
+        entries : sequence of BankEntry
+            The whole bank: all its models must see the same voxels.
+        extractor : SegmentationFeatureExtractor, optional
+            The user's; default settings otherwise.
+        device, cache : optional
+            None leaves the extractor's own.
+        random_state : int, RandomState instance or None, default=0
+            Seed of the sampled voxels.
+        n_jobs, timeout, error_score, verbose
+            As the attributes.
+
+        Returns
+        -------
+        Engine
+            Ready to run.
+
+        Raises
+        ------
+        TypeError
+            If the mapping of estimators is unusable.
+        ValueError
+            If an estimator needs voxels that the extractor leaves out.
+        SkteError
+            If the device or the cache cannot be used.
+        """
+        estimators = _checked_estimators(estimator)
+        template = SegmentationFeatureExtractor() if extractor is None else clone(extractor)
+        _check_samples(template, estimators)
+        if device is not None:
+            template.set_params(device=device)
+        resolve_device(template.device)
+        cache = template.cache if cache is None else cache
+        if cache is not None and not isinstance(cache, FeatureCache):
+            cache = FeatureCache(cache)
+        engine = cls(estimators, template, n_jobs, timeout, error_score, verbose)
+        return engine.with_extraction(entries, cache=cache, random_state=_seed(random_state))
+
+    @staticmethod
+    def load_cases(dataset: DatasetLike, n_needed: int, why: str) -> CaseList:
+        """Load a dataset and refuse one that would spoil every model's score.
+
+        Parameters
+        ----------
+        dataset : list of Subject, SubjectsDataset, list of dict, or path
+            The target cases with labels.
+        n_needed : int
+            Smallest number of cases.
+        why : str
+            What needs as many, and what to do; the rest of a sentence.
+
+        Returns
+        -------
+        CaseList
+            The cases.
+
+        Raises
+        ------
+        DatasetError
+            If the dataset cannot be loaded; or with all problems of its cases, among them that
+            there are too few.
+        """
+        cases = load_dataset(dataset)
+        problems = check_dataset(cases)
+        if len(cases) < n_needed:
+            there = "is 1 case" if len(cases) == 1 else f"are {len(cases)} cases"
+            problems.append(f"There {there}: {why}")
+        if problems:
+            raise DatasetError("The dataset cannot be used:\n- " + "\n- ".join(problems))
+        return cases
+
+    @property
+    def random_state(self) -> int:
+        """Seed of the sampled voxels."""
+        return int(self.extractor.random_state)  # type: ignore[arg-type]
+
+    def with_extraction(self, entries: Sequence[BankEntry], **params: Any) -> Self:
+        """Return the same engine with other parameters of its extractor.
+
+        Parameters
+        ----------
+        entries : sequence of BankEntry
+            Models that must see the same voxels.
+        **params
+            As for ``extractor.set_params``.
+
+        Returns
+        -------
+        Engine
+            Ready to run.
+        """
+        template = clone(self.extractor).set_params(**params)
+        cells = _common_cells(template, entries)
+        if cells is not None:
+            template.set_params(cell_size=cells)
+        # With a cache, a later run may need the source head.
+        if template.cache is None and not any(
+            estimator.tags.source_head for estimator in self.estimators.values()
+        ):
+            template.set_params(source_head=False)
+        return replace(self, extractor=template)
+
+    def run(
+        self,
+        entries: Sequence[BankEntry],
+        cases: Sequence[Any],
+        *,
+        weights: NDArray[np.intp] | None = None,
+        known: Mapping[str, FeatureSet] | None = None,
+    ) -> Generator[ModelRecord]:
+        """Extract and score every model, and announce each one that is done.
+
+        Close the generator if it is not used up: it owns processes and threads.
+
+        Parameters
+        ----------
+        entries : sequence of BankEntry
+            The models.
+        cases : sequence of Subject
+            The cases.
+        weights : ndarray of shape (n_resamples, n_cases), optional
+            How often each case is drawn, in resamples that are scored as well.
+        known : mapping of str to FeatureSet, optional
+            Features of earlier cases, by model, to be put before those of `cases`. Where it
+            is given, even empty, records keep all features.
+
+        Yields
+        ------
+        ModelRecord
+            In the order of `entries`, as they become ready.
+
+        Raises
+        ------
+        DatasetError
+            If a case is at fault, or its files change while models run.
+        SkteError
+            If a model fails and `error_score` is "raise", or `timeout` is set on a dask cluster.
+        """
+        client = dask_client()
+        if client is not None and self.timeout is not None:
+            raise SkteError(
+                "timeout ends processes of this machine, and the models run on a dask cluster: "
+                "remove it, or leave joblib.parallel_config('dask')."
+            )
+        stamps = [case_stamp(case) for case in cases]
+        # Which devices a cluster's workers have is not known here.
+        n_local = self.n_jobs if client is None else None
+        jobs = self._jobs(entries, cases, n_local, weights, known)
+        if client is not None:
+            running = run_on_dask(jobs, client)
+        elif self.timeout is None:
+            running = run_together(jobs, self.n_jobs)
+        else:
+            running = run_apart(jobs, self.n_jobs, self.timeout)
+        # joblib and dask start processes at any time, also to replace those that died.
+        with safe_starts.held(), closing(running) as records:
+            for position, record in enumerate(records, start=1):
+                _raise_fault_of_cases(record, cases)
+                for case, stamp in zip(cases, stamps, strict=True):
+                    check_unchanged(case, stamp)
+                self._announce(record, f"{position}/{len(entries)}")
+                yield record
+
+    def resampled_scores(self, records: Sequence[ModelRecord]) -> NDArray[np.float64]:
+        """Scores of the (first) estimator for each resample of the cases.
+
+        Parameters
+        ----------
+        records : sequence of ModelRecord
+            Of models that ran with `weights` and did not fail.
+
+        Returns
+        -------
+        ndarray of shape (n_models, n_resamples)
+            Higher is better.
+        """
+        key, estimator = next(iter(self.estimators.items()))
+        return combined_scores(estimator, [record.resampled[key] for record in records])
+
+    def _jobs(
+        self,
+        entries: Sequence[BankEntry],
+        cases: Sequence[Any],
+        n_local: int | None,
+        weights: NDArray[np.intp] | None,
+        known: Mapping[str, FeatureSet] | None,
+    ) -> list[Job]:
+        store = CaseStore(_KEPT_BYTES if len(entries) > 1 else 0)
+        return [
+            Job(
+                entry,
+                clone(self.extractor).set_params(device=device),
+                self.estimators,
+                cases,
+                store,
+                raises=self.error_score == "raise",
+                weights=weights,
+                known=None if known is None else known.get(entry.name),
+                keep=known is not None,
+            )
+            for entry, device in zip(
+                entries, _shared_devices(self.extractor.device, len(entries), n_local), strict=True
+            )
+        ]
+
+    def _announce(self, record: ModelRecord, place: str) -> None:
+        """Issue a model's warnings and failures under its name, and log its scores."""
+        for category, text in record.warned:
+            warnings.warn(f"Model {record.name!r}: {clean_text(text)}", category, stacklevel=2)
+        for key, reason in record.errors.items():
+            for_what = f" ({key})" if key else ""
+            warnings.warn(
+                f"Model {record.name!r}{for_what} failed and scores {self.error_score}: "
+                f"{clean_text(reason)}",
+                FitFailedWarning,
+                stacklevel=2,
+            )
+        shown = ", ".join(
+            f"{key} {part['score']:.4g}".strip()
+            for key, part in record.parts.items()
+            if "score" in part  # other scores take the whole bank
+        )
+        shown = shown or ("failed" if record.errors else "done")
+        line = clean_text(f"[{place}] {record.name}: {shown} ({record.seconds:.1f} s)")
+        _log.info(line)
+        if self.verbose:
+            say(line, flush=True)
+
+
+def check_not_all_failed(records: Sequence[ModelRecord], key: str) -> None:
+    """Raise the reasons where no model of a bank has a score by the estimator `key`."""
+    if all(key in record.errors for record in records):
+        listed = "\n".join(
+            f"- {record.name}: {clean_text(record.errors[key])}" for record in records
+        )
+        raise SkteError(f"Every model of the bank failed:\n{listed}")
+
+
+def _checked_estimators(
+    estimator: TransferabilityEstimator | Mapping[str, TransferabilityEstimator],
+) -> dict[str, TransferabilityEstimator]:
+    """Estimators by name; a single one is named ""."""
+    if not isinstance(estimator, Mapping):
+        return {"": estimator}
+    wrong = [
+        key
+        for key, value in estimator.items()
+        if not (isinstance(key, str) and isinstance(value, TransferabilityEstimator))
+    ]
+    if wrong or not estimator:
+        raise TypeError(
+            "estimator as a mapping must be non-empty and map names to "
+            f"TransferabilityEstimator instances; wrong: {wrong}."
+        )
+    return dict(estimator)
+
+
+def _seed(random_state: int | np.random.RandomState | None) -> int:
+    if isinstance(random_state, Integral):
+        return int(random_state)
+    return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+def _check_samples(
+    template: SegmentationFeatureExtractor, estimators: Mapping[str, TransferabilityEstimator]
+) -> None:
+    """Refuse before the work what would make every model fail after it."""
+    needing = [one for one in estimators.values() if one.tags.case_sample]
+    if template.samples == "foreground" and needing:
+        names = ", ".join(type(one).__name__ for one in needing)
+        raise ValueError(
+            f"The extractor has samples='foreground', but {names} looks at whole cases. Use "
+            "samples='all', or estimators that do without: CCFV(feature_variety=False), "
+            "LogME, GBC."
+        )
+
+
+def _common_cells(
+    extractor: SegmentationFeatureExtractor, entries: Sequence[BankEntry]
+) -> tuple[int, ...] | None:
+    """Cells for ``max_windows`` that no model's window is smaller than, where users give none.
+
+    All models must see the same voxels, so the cells cannot follow each one's window.
+    """
+    if extractor.max_windows is None:
+        return None
+    if extractor.cell_size is not None or extractor.window_size is not None:
+        return None
+    threes = []
+    for size in (entry.window_size for entry in entries if entry.window_size is not None):
+        edges = (size,) * 3 if isinstance(size, int) else tuple(size)
+        threes.append((*edges, 1) if len(edges) == 2 else edges)
+    if not threes:
+        return None
+    x, y, z = (min(int(edge[axis]) for edge in threes) for axis in range(3))
+    return x, y, z
+
+
+def _shared_devices(
+    device: str | torch.device | None, n_entries: int, n_jobs: int | None
+) -> list[str | torch.device | None]:
+    """Device of each entry: several GPUs take turns where models run in parallel."""
+    n_gpus = torch.cuda.device_count()
+    if device is not None or n_gpus < 2 or n_jobs in (None, 1):
+        return [device] * n_entries
+    return [f"cuda:{i % n_gpus}" for i in range(n_entries)]
+
+
+def _raise_fault_of_cases(record: ModelRecord, cases: Sequence[Any]) -> None:
+    """Raise the fault of a case that failures name; otherwise every model would be blamed."""
+    for case in cases:
+        if any(repr(case["case_id"]) in reason for reason in record.errors.values()):
+            read_case(case)

@@ -1,0 +1,208 @@
+"""Where jobs run: in this process, in joblib's, in processes of their own, or on a cluster."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+import warnings
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from queue import SimpleQueue
+from typing import Any
+
+from joblib import Parallel, delayed, effective_n_jobs
+from joblib.externals.loky import ProcessPoolExecutor
+from joblib.parallel import get_active_backend
+
+from skte.exceptions import SkteError
+from skte.selection._jobs import Job, ModelRecord, run_job
+
+__all__ = ["dask_client", "run_apart", "run_on_dask", "run_together"]
+
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def run_together(jobs: Sequence[Job], n_jobs: int | None) -> Generator[ModelRecord]:
+    """Run jobs with joblib.
+
+    A process of joblib that dies takes the others with it, and nothing says which model is
+    to blame: the remaining jobs then run apart, where a death costs one model.
+    """
+    n_done = 0
+    if n_jobs is not None:  # joblib would start processes that find nothing to do
+        n_jobs = max(1, min(effective_n_jobs(n_jobs), len(jobs)))
+    records = Parallel(n_jobs=n_jobs, return_as="generator")(delayed(run_job)(job) for job in jobs)
+    try:
+        for record in records:
+            n_done += 1
+            yield record
+    except BrokenProcessPool:
+        yield from run_apart(jobs[n_done:], n_jobs, None)
+    finally:
+        with warnings.catch_warnings():
+            # After a failure, joblib warns that it cancels the remaining jobs.
+            warnings.filterwarnings("ignore", message=r"\d+ tasks which were still")
+            records.close()
+
+
+def run_apart(
+    jobs: Sequence[Job], n_jobs: int | None, timeout: float | None
+) -> Generator[ModelRecord]:
+    """Run each job alone in a process, which may hang or die without the others.
+
+    A thread cannot be stopped from outside, a process can. A process that lives runs the
+    next job.
+    """
+    n_workers = max(1, min(effective_n_jobs(n_jobs), len(jobs)))
+    workers = [_Worker(_environment(n_workers), timeout) for _ in range(n_workers)]
+    free: SimpleQueue[_Worker] = SimpleQueue()
+    for worker in workers:
+        free.put(worker)
+
+    def work(job: Job) -> ModelRecord:
+        worker = free.get()
+        try:
+            return worker.run(job)
+        finally:
+            free.put(worker)
+
+    with ThreadPoolExecutor(n_workers, thread_name_prefix="skte-apart") as pool:
+        try:
+            yield from pool.map(work, jobs)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for worker in workers:
+                worker.close()
+
+
+class _Worker:
+    """A process that runs one job at a time, and is replaced when it is lost."""
+
+    def __init__(self, environment: dict[str, str], timeout: float | None) -> None:
+        self.environment = environment
+        self.timeout = timeout
+        self._executor: Any = None
+        self._future: Future[ModelRecord] | None = None
+        self._closed = False
+        self._starting = threading.Lock()
+
+    def run(self, job: Job) -> ModelRecord:
+        limit = None if self.timeout is None else min(self.timeout, threading.TIMEOUT_MAX)
+        try:
+            future = self._submit(job)
+            if not wait([future], limit).done:
+                self._end()
+                reason = f"it took longer than timeout={self.timeout:g} seconds and was ended"
+            else:
+                record: ModelRecord = future.result()
+                if record.left_threads:  # which may do anything to the next model
+                    self._end()
+                return record
+        except BrokenProcessPool as error:
+            self._end()
+            codes = re.search(r"\{(.*?)\}", str(error))
+            how = f" ({codes[1]})" if codes else ""
+            reason = f"its process died{how}: the model crashed it, or memory ran out"
+        return job.lost(reason)
+
+    def close(self) -> None:
+        """End the process, whatever it does, for good."""
+        with self._starting:
+            self._closed = True
+        self._end()
+
+    def _submit(self, job: Job) -> Future[ModelRecord]:
+        with self._starting:
+            if self._closed:
+                raise SkteError("The run was ended.")
+            if self._executor is None:
+                self._executor = ProcessPoolExecutor(
+                    max_workers=1,
+                    env=self.environment,
+                    initializer=_die_with_parent,
+                    initargs=(os.getpid(),),
+                )
+                # Starting takes seconds that are not the model's.
+                self._executor.submit(_imported).result()
+            self._future = self._executor.submit(run_job, job)
+            return self._future
+
+    def _end(self) -> None:
+        executor, self._executor = self._executor, None
+        if executor is not None:
+            for _ in range(100):  # loky's own thread fails if what it ends was not begun yet
+                if self._future is None or self._future.running() or self._future.done():
+                    break
+                time.sleep(0.01)
+            executor.shutdown(wait=True, kill_workers=True)
+
+
+def _imported() -> None:
+    """Do nothing; to find this function, a process imports all that models need."""
+
+
+def _die_with_parent(parent: int) -> None:
+    """End this process when the run that it works for was killed."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _environment(n_workers: int) -> dict[str, str]:
+    """Search no current folder, and share the cores as joblib does, unless the user has said."""
+    share = str(max(1, effective_n_jobs(-1) // n_workers))
+    threads = {} if n_workers == 1 else {k: share for k in _THREADS if k not in os.environ}
+    return {"PYTHONSAFEPATH": "1", **threads}
+
+
+def dask_client() -> Any:
+    """Client of the cluster that ``joblib.parallel_config("dask")`` chose, or None."""
+    backend, _ = get_active_backend()
+    return backend.client if type(backend).__name__ == "DaskDistributedBackend" else None
+
+
+def run_on_dask(jobs: Sequence[Job], client: Any) -> Generator[ModelRecord]:
+    """Run as many jobs at a time as a cluster has threads.
+
+    joblib's dask backend waits for ever once dask gives a task up because its workers died.
+    Here, a job whose workers died starts again elsewhere. After several deaths it runs once
+    more when no other job runs, so that no model is blamed for what its neighbour did.
+    """
+    import distributed
+    from distributed.scheduler import KilledWorker
+
+    running: dict[Any, int] = {}  # at most one per thread: jobs in a queue would share deaths
+    ready: dict[int, ModelRecord] = {}
+    waiting, suspects = list(range(len(jobs))), list[int]()
+    n_yielded = 0
+    try:
+        while n_yielded < len(jobs):
+            alone = not waiting and not running
+            n_threads = 1 if alone else max(1, sum(client.ncores().values()))
+            source = suspects if alone else waiting
+            while source and len(running) < n_threads:
+                number = source.pop(0)
+                running[client.submit(run_job, jobs[number], pure=False)] = number
+            for future in distributed.wait(list(running), return_when="FIRST_COMPLETED").done:
+                number = running.pop(future)
+                try:
+                    ready[number] = future.result()
+                except KilledWorker as error:
+                    if alone:
+                        why = "the model crashed them, or memory ran out"
+                        reason = f"all workers that tried it died: {why}"
+                        ready[number] = jobs[number].lost(reason, error)
+                    else:
+                        suspects.append(number)
+            while n_yielded in ready:
+                yield ready.pop(n_yielded)
+                n_yielded += 1
+    finally:
+        client.cancel(list(running))

@@ -1,0 +1,99 @@
+"""The engine: what selectors, races and learning curves have in common."""
+
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torch import nn
+
+import skte
+from skte import BankEntry, Ensemble, LogME, ModelBankSelector, SegmentationFeatureExtractor
+from skte.datasets import make_phantoms
+from skte.exceptions import SkteError
+from skte.selection import Engine, ModelRecord
+
+ROOT = str(Path(skte.__file__).parent)
+SEEN = []  # of each forward pass, the rooms of the frames that led to it
+
+
+class Net(nn.Sequential):
+    def __init__(self, width=4):
+        super().__init__(nn.Conv3d(1, width, 3, padding=1), nn.Conv3d(width, 2, 1))
+
+    def forward(self, x):
+        frame, rooms = sys._getframe(), []
+        while frame is not None:
+            if frame.f_code.co_filename.startswith(ROOT):
+                rooms.append(Path(frame.f_code.co_filename).parent.name)
+            frame = frame.f_back
+        SEEN.append(rooms)
+        return super().forward(x)
+
+
+@pytest.fixture(scope="module")
+def cases():
+    return make_phantoms(3, size=(12, 12, 12))
+
+
+@pytest.fixture
+def extractor():
+    return SegmentationFeatureExtractor(n_class_samples=40, n_case_samples=40)
+
+
+def test_few_frames_stand_between_fit_and_the_network(cases, extractor):
+    SEEN.clear()
+    ModelBankSelector(LogME(), extractor=extractor).fit({"a": Net(), "b": Net(8)}, cases)
+    assert SEEN
+    assert max(rooms.count("selection") for rooms in SEEN) == 4
+    assert max(map(len, SEEN)) <= 12
+
+
+@pytest.mark.parametrize(
+    "estimator", [LogME(), {"x": Ensemble(), "y": LogME()}], ids=["one", "two"]
+)
+def test_it_gives_what_the_selector_gives(cases, extractor, estimator):
+    bank = [BankEntry("a", Net), BankEntry("b", Net, arguments={"width": 8})]
+    engine = Engine.from_settings(estimator, bank, extractor=extractor, random_state=3)
+    assert engine.random_state == 3
+    with closing(engine.run(bank, cases, weights=np.ones((2, 3), dtype=int))) as running:
+        records = list(running)
+    assert all(isinstance(record, ModelRecord) for record in records)
+    selector = ModelBankSelector(estimator, extractor=extractor, random_state=3).fit(bank, cases)
+    for record, part in zip(records, selector.parts_, strict=True):
+        assert record.parts[next(iter(engine.estimators))] == part
+    # Both resamples hold each case once.
+    expected = np.stack([selector.scores_] * 2, axis=1)
+    np.testing.assert_allclose(engine.resampled_scores(records), expected, rtol=1e-7)
+
+
+def test_known_features_are_put_before_those_of_new_cases(cases, extractor):
+    bank = [BankEntry("a", Net)]
+    engine = Engine.from_settings(LogME(), bank, extractor=extractor)
+    (first,) = engine.run(bank, cases[:2], known={})
+    assert len(first.features) == 2
+    (second,) = engine.run(bank, cases[2:], known={"a": first.features})
+    (whole,) = engine.run(bank, cases)
+    assert len(second.features) == 3
+    assert whole.features is None
+    assert second.parts == whole.parts
+
+
+def test_settings_are_checked_before_any_model_runs(extractor):
+    with pytest.raises(SkteError, match="device"):
+        Engine.from_settings(LogME(), [], extractor=extractor, device="nowhere")
+    with pytest.raises(TypeError, match="mapping"):
+        Engine.from_settings({}, [])
+
+
+def test_a_change_of_the_extraction_leaves_the_engine_alone(extractor):
+    entries = [BankEntry(f"n{size}", Net, window_size=size) for size in (8, 12)]
+    engine = Engine.from_settings(LogME(), entries, extractor=extractor)
+    few = engine.with_extraction(entries, max_windows=2)
+    assert few.extractor.cell_size == (8, 8, 8)
+    assert engine.extractor.cell_size is None
+    assert engine.extractor.max_windows is None
+    # The cells of the whole bank stay, also where some of its models are left out.
+    again = few.with_extraction(entries[1:], batch_size=1)
+    assert again.extractor.cell_size == (8, 8, 8)
