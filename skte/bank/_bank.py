@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 import os
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Self, overload
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self, TypeAlias, overload
 
 from torch import nn
 
+from skte._files import outside_problem
 from skte._table import format_html_table
-from skte.bank._checks import did_you_mean
-from skte.bank._entry import BankEntry
-from skte.bank._from_folder import read_folder
+from skte._text import clean_text
+from skte.bank._entry import BankEntry, did_you_mean
 from skte.bank._manifest import read_manifest
+from skte.bank._monai_bundle import is_bundle
+from skte.bank._nnunet import is_nnunet_folder
+from skte.bank._trust import MANIFESTS, check_packages
+from skte.bank._weights import read_checkpoint
 from skte.exceptions import BankError, SkteWarning
 
-__all__ = ["ModelBank"]
+__all__ = ["BankLike", "FolderContent", "ModelBank", "load_bank", "read_folder"]
 
 
 class ModelBank(Sequence[BankEntry]):
@@ -224,3 +231,253 @@ class ModelBank(Sequence[BankEntry]):
             rows.append([entry.name, layers, window, len(entry.preprocessing), origin])
         header = ["model", "layers", "window", "preprocessing steps", "provenance"]
         return format_html_table(header, rows, caption=f"{len(self)} models")
+
+
+#: Type of what is taken as a bank: a `ModelBank`, an entry or a list of them, a dict of names to
+#: networks or entries, or a path; see `load_bank`.
+BankLike: TypeAlias = (
+    ModelBank
+    | BankEntry
+    | Mapping[str, nn.Module | BankEntry]
+    | Sequence[BankEntry]
+    | str
+    | os.PathLike[str]
+)
+
+
+def load_bank(
+    bank: BankLike,
+    *,
+    trusted_packages: Collection[str] = (),
+    extra_roots: Collection[str | os.PathLike[str]] = (),
+) -> ModelBank:
+    """Make a `ModelBank` of anything that can be one.
+
+    Parameters
+    ----------
+    bank : ModelBank, dict of str to nn.Module or BankEntry, list of BankEntry, or path
+        A path leads to a YAML or JSON manifest, or to a folder of models. In a dict the
+        key is the name, also of an entry that has another one.
+    trusted_packages : collection of str
+        Packages or modules whose functions a manifest may name as factories. Of a path
+        only: an entry has its own.
+    extra_roots : collection of path-like
+        Further folders that paths and links in the folder or manifest may lead to.
+
+    Returns
+    -------
+    ModelBank
+        A `ModelBank` is returned as it is.
+
+    Raises
+    ------
+    BankError
+        If `bank` is something else, is empty, or holds something else.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from skte.bank import load_bank
+    >>> load_bank({"tiny": nn.Conv3d(1, 2, 1)})
+    ModelBank(['tiny'])
+    """
+    if isinstance(bank, (str, os.PathLike)):
+        read = ModelBank.from_folder if os.path.isdir(bank) else ModelBank.from_manifest
+        return read(bank, trusted_packages=trusted_packages, extra_roots=extra_roots)
+    if trusted_packages or extra_roots:
+        raise BankError(
+            "trusted_packages and extra_roots are about a path, and this bank is not one; give "
+            "trusted_packages to each BankEntry."
+        )
+    if isinstance(bank, ModelBank):
+        return bank
+    if isinstance(bank, BankEntry):
+        return ModelBank([bank])
+    if isinstance(bank, Mapping):
+        return ModelBank(_named(name, model) for name, model in bank.items())
+    if not isinstance(bank, Sequence):
+        raise BankError(
+            f"Cannot make a bank of {type(bank).__name__}. Give a ModelBank, a dict of names to "
+            "networks, a list of BankEntry, or the path of a manifest or folder."
+        )
+    return ModelBank(bank)  # type: ignore[arg-type]  # mypy: a str, which left above
+
+
+def _named(name: Any, model: Any) -> BankEntry:
+    if isinstance(model, BankEntry):
+        return model if model.name == name else dataclasses.replace(model, name=name)
+    if isinstance(model, nn.Module):
+        return BankEntry.from_module(name, model)
+    raise BankError(
+        f"Entry {name!r}: expected an nn.Module or BankEntry, got {type(model).__name__}."
+    )
+
+
+_WEIGHTS = (".pt", ".pth", ".ckpt", ".safetensors", ".ts", ".onnx", ".pt2")
+_DEEPEST, _MOST_FOLDERS = 8, 10_000
+
+
+@dataclass
+class FolderContent:
+    """What a folder of models holds."""
+
+    entries: list[BankEntry] = field(default_factory=list)
+    not_understood: dict[str, str] = field(default_factory=dict)
+
+
+def read_folder(
+    path: str | os.PathLike[str],
+    trusted: Collection[str] = (),
+    trusted_packages: Collection[str] = (),
+    extra_roots: Sequence[str | os.PathLike[str]] = (),
+) -> FolderContent:
+    """Look for models in a folder and the folders in it."""
+    root = Path(path)
+    if not root.is_dir():
+        raise BankError(f"There is no folder {root}.")
+    packages = check_packages(trusted_packages)
+    names = {Path(item).as_posix() for item in trusted}
+    reader = _Reader(root, names, packages, (root, *extra_roots))
+    reader.read(root)
+    entries = _distinct(reader.found)
+    listed = {
+        entry.name
+        for (place, _), entry in zip(reader.found, entries, strict=True)
+        if place not in reader.seen
+    }
+    # Names as they are told apart: one that two manifests give is no name of either.
+    strangers = sorted(reader.trusted - reader.seen - listed)
+    if strangers:
+        raise BankError(
+            f"trusted names {strangers}, but {root} has no models there; it takes paths relative "
+            f"to the folder, and names of entries of manifests, of "
+            f"{sorted(reader.seen | listed)}."
+        )
+    reader.content.entries = [
+        replace(entry, trusted=True) if entry.name in reader.trusted & listed else entry
+        for entry in entries
+    ]
+    return reader.content
+
+
+class _Reader:
+    """Walks through a folder and notes what it finds."""
+
+    def __init__(
+        self,
+        root: Path,
+        trusted: set[str],
+        packages: tuple[str, ...],
+        roots: tuple[str | os.PathLike[str], ...],
+    ) -> None:
+        self.root, self.trusted, self.packages, self.roots = root, trusted, packages, roots
+        self.content = FolderContent()
+        self.found: list[tuple[str, BankEntry]] = []
+        self.seen: set[str] = set()
+        self.n_folders = 0
+
+    def read(self, folder: Path, depth: int = 0, around: tuple[Path, ...] = ()) -> None:
+        """Read a folder and those in it; `around` are those it lies in, links followed."""
+        self.n_folders += 1
+        if self.n_folders > _MOST_FOLDERS or depth > _DEEPEST:
+            self.content.not_understood[self._name(folder)] = (
+                f"not looked at: there are more than {_MOST_FOLDERS} folders, or more than "
+                f"{_DEEPEST} within each other"
+            )
+            return
+        if is_nnunet_folder(folder):
+            self._try(folder, BankEntry.from_nnunet, extra_roots=self.roots)
+        elif is_bundle(folder):
+            self._try(folder, BankEntry.from_monai_bundle, extra_roots=self.roots)
+        else:
+            self._read_files(folder)
+            around = (*around, folder.resolve())
+            for inner in sorted(folder.iterdir()):
+                if not inner.is_dir() or inner.name.startswith(".") or self._leads_out(inner):
+                    continue
+                if inner.resolve() not in around:  # a link back would be read again and again
+                    self.read(inner, depth + 1, around)
+
+    def _read_files(self, folder: Path) -> None:
+        used: set[Path] = set()
+        for name in MANIFESTS:
+            if (folder / name).is_file() and not self._leads_out(folder / name):
+                used |= self._read_manifest(folder / name)
+        for file in sorted(folder.iterdir()):
+            if file.suffix.lower() not in _WEIGHTS or not file.is_file():
+                continue
+            if self._leads_out(file):
+                continue
+            if file.suffix.lower() == ".pt2":
+                self._try(file, BankEntry.from_exported)
+            elif file.absolute() not in used:
+                self.content.not_understood[self._name(file)] = _why_not(file)
+
+    def _read_manifest(self, path: Path) -> set[Path]:
+        """Take the entries of a manifest; returns the files that they use."""
+        try:
+            entries = read_manifest(path, roots=self.roots, trusted_packages=self.packages)
+        except BankError as error:
+            self.content.not_understood[self._name(path)] = str(error)
+            return set()
+        self.found += [(self._name(path), entry) for entry in entries]
+        return {Path(entry.weights) for entry in entries if entry.weights is not None}
+
+    def _leads_out(self, path: Path) -> bool:
+        """Note a link that leads out of the folders that may be read."""
+        problem = outside_problem(path, self.roots)
+        if problem:
+            self.content.not_understood[self._name(path)] = f"not looked at: it {problem}"
+        return bool(problem)
+
+    def _try(self, path: Path, read: object, **options: object) -> None:
+        name = self._name(path)
+        self.seen.add(name)
+        try:
+            entry: BankEntry = read(  # type: ignore[operator]
+                path, trusted=name in self.trusted, **options
+            )
+        except BankError as error:
+            self.content.not_understood[name] = str(error)
+        except Exception as error:  # a broken model does not cost the others
+            self.content.not_understood[name] = f"{type(error).__name__}: {error}"
+        else:
+            self.found.append((name, entry))
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
+
+
+def _why_not(file: Path) -> str:
+    """Say why a file of weights is no model by itself."""
+    try:
+        read_checkpoint(file, lazily=True)
+    except BankError as error:
+        return str(error)
+    return (
+        "weights alone are no network: name the factory that builds it, and this file, in a "
+        "manifest bank.yaml beside it"
+    )
+
+
+def _distinct(found: list[tuple[str, BankEntry]]) -> list[BankEntry]:
+    """Tell entries of one name apart by where they were found."""
+    counts = Counter(entry.name for _, entry in found)
+    named: list[BankEntry] = []
+    taken: set[str] = set()
+    for place, entry in found:
+        name = entry.name if counts[entry.name] == 1 else f"{entry.name} ({clean_text(place, 200)})"
+        for other in _others(name):
+            if other not in taken:
+                taken.add(other)
+                named.append(entry if other == entry.name else replace(entry, name=other))
+                break
+    return named
+
+
+def _others(name: str) -> Iterator[str]:
+    yield name
+    number = 2
+    while True:
+        yield f"{name} {number}"
+        number += 1

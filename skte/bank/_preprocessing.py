@@ -68,18 +68,7 @@ def _normalize(step: Any) -> Any:
 
 
 def step_problems(steps: Sequence[Any]) -> list[str]:
-    """List everything wrong with normalised steps; empty if nothing is.
-
-    Parameters
-    ----------
-    steps : sequence
-        As `normalize_steps` returns them.
-
-    Returns
-    -------
-    list of str
-        One sentence each, naming the step.
-    """
+    """List everything wrong with normalised steps; empty if nothing is."""
     return [problem for step in steps for problem in _step_problems(step)]
 
 

@@ -18,13 +18,7 @@ MANIFESTS = ("bank.yaml", "bank.yml", "bank.json")
 
 
 def check_packages(packages: Collection[str]) -> tuple[str, ...]:
-    """Return the packages that a user trusts.
-
-    Raises
-    ------
-    BankError
-        If this is not a list of names, or names what builds no networks.
-    """
+    """Return the packages that a user trusts."""
     if isinstance(packages, str):
         raise BankError(f"trusted_packages must be a list: write [{packages!r}].")
     problems = [problem for item in packages if (problem := package_problem(item))]

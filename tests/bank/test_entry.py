@@ -12,7 +12,7 @@ from torch import nn
 
 from skte import BankEntry
 from skte.bank._factory import resolve_factory
-from skte.exceptions import BankError
+from skte.exceptions import BankError, SkteError
 
 FACTORY = "skte.demo:small_unet"
 

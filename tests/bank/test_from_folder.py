@@ -197,7 +197,7 @@ def test_aliases_that_stand_for_more_than_memory_holds_are_refused(tmp_path, dep
 
 def test_descriptions_without_end_are_refused(tmp_path, monkeypatch):
     write_manifest(tmp_path)
-    monkeypatch.setattr("skte.bank._parse._MOST_BYTES", {".json": 10})
+    monkeypatch.setattr("skte.bank._documents._MOST_BYTES", {".json": 10})
     with pytest.raises(BankError, match="far more than a description needs"):
         ModelBank.from_manifest(tmp_path / "bank.json")
 
@@ -229,7 +229,7 @@ def test_tensors_that_claim_more_than_the_file_holds_are_refused(tmp_path):
         ("pandas:read_pickle", "pandas"),
         ("skte.bank._weights:torch.load", "skte"),
         ("skte.bank._weights:pickle.loads", "skte"),
-        ("skte.bank._parse:json.loads", "skte"),
+        ("skte.bank._documents:json.loads", "skte"),
     ],
 )
 def test_factories_that_read_files_are_refused(tmp_path, factory, where):

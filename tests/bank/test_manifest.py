@@ -318,7 +318,7 @@ def test_a_hostile_description_ends_in_a_short_message(folder, name, text, match
 
 def test_a_repeated_key_is_found_in_linear_time(folder):
     """Comparisons are counted, not seconds: one per key, not one per pair of keys."""
-    from skte.bank._parse import _distinct
+    from skte.bank._documents import _distinct
 
     n_compared = 0
 

@@ -13,11 +13,10 @@ import pytest
 import torch
 import torchio as tio
 
-from skte.bank._nnunet_plans import read_plan
-from skte.bank._nnunet_resample import resampled_shape, separate_axis
-from skte.bank._nnunet_transform import NNUNetPreprocessing
+from skte.bank._digest import describe
+from skte.bank._nnunet import read_plan
+from skte.bank._nnunet_transform import NNUNetPreprocessing, resampled_shape, separate_axis
 from skte.bank._preprocessing import build_chain
-from skte.bank._stable import describe
 from skte.exceptions import BankError
 
 REFERENCE = np.load(Path(__file__).parent / "data" / "nnunet_reference.npz")

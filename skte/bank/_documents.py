@@ -56,21 +56,12 @@ def check_inside(
 
 
 def count_values(value: Any) -> int:
-    """Count values with every alias written out, without writing them out.
-
-    Raises
-    ------
-    ValueError
-        If containers are nested deeper than any description needs.
-    """
+    """Count values with every alias written out, without writing them out."""
     return _n_values(value, {}, 0)[0]
 
 
 def holds_itself(value: Any, known: dict[int, bool] | None = None) -> bool:
-    """Whether a container is found within itself, as an alias in YAML can have it.
-
-    `known` keeps what was found out about containers for the next call.
-    """
+    """Whether a container is found within itself, as an alias in YAML can have it."""
     return _is_cyclic(value, set(), {} if known is None else known)
 
 
