@@ -15,6 +15,8 @@ from skte.bank._layers import (
     model_spatial_dims,
 )
 from skte.bank._manifest import manifest_schema
+from skte.bank._readers import Reader, ReadOptions, all_readers
+from skte.bank._trace import main_output
 from skte.bank._trust import keep_trust
 
 __all__ = [
@@ -22,6 +24,9 @@ __all__ = [
     "BankLike",
     "LayerInfo",
     "ModelBank",
+    "ReadOptions",
+    "Reader",
+    "all_readers",
     "describe_layers",
     "digest_problem",
     "download_snapshot",
@@ -31,6 +36,7 @@ __all__ = [
     "find_layers",
     "keep_trust",
     "load_bank",
+    "main_output",
     "manifest_schema",
     "model_in_channels",
     "model_spatial_dims",

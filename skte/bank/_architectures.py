@@ -91,8 +91,9 @@ def _nested(module: nn.Module, child: str, is_level: Callable[[nn.Module], bool]
 
 
 def _is_unet_level(part: nn.Module) -> bool:
-    is_triple = isinstance(part, nn.Sequential) and len(part) == 3
-    return is_triple and type(part[1]).__name__ == "SkipConnection"
+    if not isinstance(part, nn.Sequential) or len(part) != 3:
+        return False
+    return type(part[1]).__name__ == "SkipConnection"
 
 
 _DNA = "dynamic_network_architectures"

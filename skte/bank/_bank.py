@@ -1,4 +1,4 @@
-"""Several models with distinct names."""
+"""Several models with distinct names, and where they are found."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, TypeAlias, overload
 
@@ -16,16 +16,15 @@ from torch import nn
 
 from skte._files import outside_problem
 from skte._table import format_html_table
-from skte._text import clean_text
-from skte.bank._entry import BankEntry, did_you_mean
+from skte._text import clean_text, did_you_mean
+from skte.bank._entry import BankEntry
 from skte.bank._manifest import read_manifest
-from skte.bank._monai_bundle import is_bundle
-from skte.bank._nnunet import is_nnunet_folder
-from skte.bank._trust import MANIFESTS, check_packages
+from skte.bank._readers import MANIFEST, Reader, ReadOptions, all_readers
+from skte.bank._trust import check_packages
 from skte.bank._weights import read_checkpoint
 from skte.exceptions import BankError, SkteWarning
 
-__all__ = ["BankLike", "FolderContent", "ModelBank", "load_bank", "read_folder"]
+__all__ = ["BankLike", "ModelBank", "load_bank"]
 
 
 class ModelBank(Sequence[BankEntry]):
@@ -136,7 +135,8 @@ class ModelBank(Sequence[BankEntry]):
 
         Found are results folders of nnU-Net v2 (one fold of each), MONAI bundles,
         programs of ``torch.export`` and the entries of manifests named ``bank.yaml``
-        (``.yml``, ``.json``), at any depth. What cannot be used costs nothing else.
+        (``.yml``, ``.json``), at any depth, and what readers of other packages know (see
+        `all_readers`). What cannot be used costs nothing else.
 
         Parameters
         ----------
@@ -160,19 +160,27 @@ class ModelBank(Sequence[BankEntry]):
         BankError
             If nothing in the folder can be used; the message lists what there is.
         """
-        found = read_folder(path, trusted, trusted_packages, tuple(extra_roots))
-        listed = "\n".join(f"  - {name}: {why}" for name, why in found.not_understood.items())
-        if not found.entries:
+        root = Path(path)
+        if not root.is_dir():
+            raise BankError(f"There is no folder {root}.")
+        options = ReadOptions(
+            trusted_packages=check_packages(trusted_packages), extra_roots=(root, *extra_roots)
+        )
+        readers = all_readers()
+        search = _FolderSearch(root, trusted, options, tuple(readers.values()))
+        entries = search.entries()
+        listed = "\n".join(f"  - {name}: {why}" for name, why in search.not_understood.items())
+        if not entries:
             raise BankError(
                 f"Folder {path} holds no model that can be used"
-                + (f":\n{listed}" if listed else ": no nnU-Net, no MONAI bundle, no bank.yaml.")
+                + (f":\n{listed}" if listed else f": no {', no '.join(readers)}.")
             )
         if listed:
             warnings.warn(
                 f"Folder {path}: not understood and left out:\n{listed}", SkteWarning, stacklevel=2
             )
-        bank = cls(found.entries)
-        bank.not_understood = found.not_understood
+        bank = cls(entries)
+        bank.not_understood = search.not_understood
         return bank
 
     @classmethod
@@ -313,136 +321,111 @@ def _named(name: Any, model: Any) -> BankEntry:
     )
 
 
-_WEIGHTS = (".pt", ".pth", ".ckpt", ".safetensors", ".ts", ".onnx", ".pt2")
+_WEIGHTS = (".pt", ".pth", ".ckpt", ".safetensors", ".ts", ".onnx")
 _DEEPEST, _MOST_FOLDERS = 8, 10_000
 
 
-@dataclass
-class FolderContent:
-    """What a folder of models holds."""
-
-    entries: list[BankEntry] = field(default_factory=list)
-    not_understood: dict[str, str] = field(default_factory=dict)
-
-
-def read_folder(
-    path: str | os.PathLike[str],
-    trusted: Collection[str] = (),
-    trusted_packages: Collection[str] = (),
-    extra_roots: Sequence[str | os.PathLike[str]] = (),
-) -> FolderContent:
-    """Look for models in a folder and the folders in it."""
-    root = Path(path)
-    if not root.is_dir():
-        raise BankError(f"There is no folder {root}.")
-    packages = check_packages(trusted_packages)
-    names = {Path(item).as_posix() for item in trusted}
-    reader = _Reader(root, names, packages, (root, *extra_roots))
-    reader.read(root)
-    entries = _distinct(reader.found)
-    listed = {
-        entry.name
-        for (place, _), entry in zip(reader.found, entries, strict=True)
-        if place not in reader.seen
-    }
-    # Names as they are told apart: one that two manifests give is no name of either.
-    strangers = sorted(reader.trusted - reader.seen - listed)
-    if strangers:
-        raise BankError(
-            f"trusted names {strangers}, but {root} has no models there; it takes paths relative "
-            f"to the folder, and names of entries of manifests, of "
-            f"{sorted(reader.seen | listed)}."
-        )
-    reader.content.entries = [
-        replace(entry, trusted=True) if entry.name in reader.trusted & listed else entry
-        for entry in entries
-    ]
-    return reader.content
-
-
-class _Reader:
-    """Walks through a folder and notes what it finds."""
+class _FolderSearch:
+    """What the readers find in a folder and the folders in it, and why the rest is left out."""
 
     def __init__(
-        self,
-        root: Path,
-        trusted: set[str],
-        packages: tuple[str, ...],
-        roots: tuple[str | os.PathLike[str], ...],
+        self, root: Path, trusted: Collection[str], options: ReadOptions, readers: Sequence[Reader]
     ) -> None:
-        self.root, self.trusted, self.packages, self.roots = root, trusted, packages, roots
-        self.content = FolderContent()
+        self.root, self.options, self.readers = root, options, readers
+        self.trusted = {Path(item).as_posix() for item in trusted}
+        self.not_understood: dict[str, str] = {}
         self.found: list[tuple[str, BankEntry]] = []
-        self.seen: set[str] = set()
+        self.seen: set[str] = set()  # places of single models
         self.n_folders = 0
 
-    def read(self, folder: Path, depth: int = 0, around: tuple[Path, ...] = ()) -> None:
+    def entries(self) -> list[BankEntry]:
+        """Read the folder; its entries have distinct names, in the order of their places."""
+        self._visit(self.root)
+        entries = _distinct(self.found)
+        # Names as they are told apart: one that two manifests give is no name of either.
+        listed = {
+            entry.name
+            for (place, _), entry in zip(self.found, entries, strict=True)
+            if place not in self.seen
+        }
+        strangers = sorted(self.trusted - self.seen - listed)
+        if strangers:
+            raise BankError(
+                f"trusted names {strangers}, but {self.root} has no models there; it takes paths "
+                "relative to the folder, and names of entries of manifests, of "
+                f"{sorted(self.seen | listed)}."
+            )
+        return [
+            replace(entry, trusted=True) if entry.name in self.trusted & listed else entry
+            for entry in entries
+        ]
+
+    def _visit(self, folder: Path, depth: int = 0, around: tuple[Path, ...] = ()) -> None:
         """Read a folder and those in it; `around` are those it lies in, links followed."""
         self.n_folders += 1
         if self.n_folders > _MOST_FOLDERS or depth > _DEEPEST:
-            self.content.not_understood[self._name(folder)] = (
-                f"not looked at: there are more than {_MOST_FOLDERS} folders, or more than "
-                f"{_DEEPEST} within each other"
+            self.not_understood[self._name(folder)] = (
+                f"not looked at: there are more than {_MOST_FOLDERS} folders, or they are nested "
+                f"deeper than {_DEEPEST} levels"
             )
             return
-        if is_nnunet_folder(folder):
-            self._try(folder, BankEntry.from_nnunet, extra_roots=self.roots)
-        elif is_bundle(folder):
-            self._try(folder, BankEntry.from_monai_bundle, extra_roots=self.roots)
-        else:
-            self._read_files(folder)
-            around = (*around, folder.resolve())
-            for inner in sorted(folder.iterdir()):
-                if not inner.is_dir() or inner.name.startswith(".") or self._leads_out(inner):
-                    continue
-                if inner.resolve() not in around:  # a link back would be read again and again
-                    self.read(inner, depth + 1, around)
+        reader = self._reader(folder)
+        if reader is not None:
+            self._read(folder, reader)
+            return
+        content = sorted(folder.iterdir())
+        self._visit_files([path for path in content if path.is_file()])
+        around = (*around, folder.resolve())
+        for inner in content:
+            if not inner.is_dir() or inner.name.startswith(".") or self._leads_out(inner):
+                continue
+            if inner.resolve() not in around:  # a link back would be read again and again
+                self._visit(inner, depth + 1, around)
 
-    def _read_files(self, folder: Path) -> None:
+    def _visit_files(self, files: Sequence[Path]) -> None:
         used: set[Path] = set()
-        for name in MANIFESTS:
-            if (folder / name).is_file() and not self._leads_out(folder / name):
-                used |= self._read_manifest(folder / name)
-        for file in sorted(folder.iterdir()):
-            if file.suffix.lower() not in _WEIGHTS or not file.is_file():
+        # Manifests first: they say what the weights beside them are for.
+        for file in sorted(files, key=lambda file: not MANIFEST.matches(file)):
+            reader = self._reader(file)
+            if (reader is None and file.suffix.lower() not in _WEIGHTS) or self._leads_out(file):
                 continue
-            if self._leads_out(file):
-                continue
-            if file.suffix.lower() == ".pt2":
-                self._try(file, BankEntry.from_exported)
+            if reader is not None:
+                entries = self._read(file, reader)
+                used |= {Path(entry.weights) for entry in entries if entry.weights is not None}
             elif file.absolute() not in used:
-                self.content.not_understood[self._name(file)] = _why_not(file)
+                self.not_understood[self._name(file)] = _why_not(file)
 
-    def _read_manifest(self, path: Path) -> set[Path]:
-        """Take the entries of a manifest; returns the files that they use."""
+    def _reader(self, path: Path) -> Reader | None:
+        for reader in self.readers:
+            try:
+                if reader.matches(path):
+                    return reader
+            except Exception as error:  # of another package
+                why = f"its reader {reader.name!r} failed: {type(error).__name__}: {error}"
+                self.not_understood[self._name(path)] = why
+        return None
+
+    def _read(self, path: Path, reader: Reader) -> Sequence[BankEntry]:
+        name = self._name(path)
+        if reader is not MANIFEST:
+            self.seen.add(name)
         try:
-            entries = read_manifest(path, roots=self.roots, trusted_packages=self.packages)
+            entries = reader.read(path, replace(self.options, trusted=name in self.trusted))
         except BankError as error:
-            self.content.not_understood[self._name(path)] = str(error)
-            return set()
-        self.found += [(self._name(path), entry) for entry in entries]
-        return {Path(entry.weights) for entry in entries if entry.weights is not None}
+            self.not_understood[name] = str(error)
+        except Exception as error:  # a broken model does not cost the others
+            self.not_understood[name] = f"{type(error).__name__}: {error}"
+        else:
+            self.found += [(name, entry) for entry in entries]
+            return entries
+        return ()
 
     def _leads_out(self, path: Path) -> bool:
         """Note a link that leads out of the folders that may be read."""
-        problem = outside_problem(path, self.roots)
+        problem = outside_problem(path, self.options.extra_roots)
         if problem:
-            self.content.not_understood[self._name(path)] = f"not looked at: it {problem}"
+            self.not_understood[self._name(path)] = f"not looked at: it {problem}"
         return bool(problem)
-
-    def _try(self, path: Path, read: object, **options: object) -> None:
-        name = self._name(path)
-        self.seen.add(name)
-        try:
-            entry: BankEntry = read(  # type: ignore[operator]
-                path, trusted=name in self.trusted, **options
-            )
-        except BankError as error:
-            self.content.not_understood[name] = str(error)
-        except Exception as error:  # a broken model does not cost the others
-            self.content.not_understood[name] = f"{type(error).__name__}: {error}"
-        else:
-            self.found.append((name, entry))
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields
@@ -32,7 +31,7 @@ from skte.bank._preprocessing import build_chain, normalize_steps, step_problems
 from skte.bank._weights import load_weights
 from skte.exceptions import BankError
 
-__all__ = ["BankEntry", "FolderReaders", "LARGEST_EDGE", "did_you_mean", "equal", "field_problems"]
+__all__ = ["BankEntry", "FolderReaders", "LARGEST_EDGE", "equal", "field_problems"]
 
 
 class FolderReaders:
@@ -478,14 +477,6 @@ def field_problems(values: Mapping[str, Any]) -> list[str]:
     elif not values.get("weights") and (values.get("state_key") or values.get("prefix")):
         problems.append("state_key and prefix say where in a weights file to look: set weights")
     return problems
-
-
-def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """Hint at near matches, or at all that is known."""
-    near = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
-    if near:
-        return f"did you mean {' or '.join(map(repr, near))}?"
-    return f"known: {', '.join(known)}"
 
 
 def _name(value: Any) -> str | None:

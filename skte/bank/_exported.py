@@ -12,7 +12,9 @@ from torch import nn
 
 from skte.exceptions import BankError
 
-__all__ = ["exported_fields", "exported_network"]
+__all__ = ["SUFFIX", "exported_fields", "exported_network"]
+
+SUFFIX = ".pt2"
 
 
 def exported_fields(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import functools
 import importlib
 import importlib.util
@@ -23,7 +22,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from skte._text import clean_text
+from skte._text import clean_text, did_you_mean
 from skte.exceptions import BankError
 
 __all__ = [
@@ -118,7 +117,7 @@ def factory_name_problem(name: str, trusted: Collection[str] = ()) -> str | None
     if top in sys.stdlib_module_names or top in _NO_BUILDERS:
         return f"factory {name!r} is refused: {_of_no_builder(top)}; {_own_or_library(path)}"
     why = f"{path!r} is not a network library that skte knows"
-    return _untrusted(name, top if top not in _TOPS else path, f"{why}{_did_you_mean(path)}")
+    return _untrusted(name, top if top not in _TOPS else path, f"{why}{_hint(path, LIBRARIES)}")
 
 
 def resolve_factory(name: str, trusted: Collection[str] = ()) -> Callable[..., Any]:
@@ -220,12 +219,8 @@ def _modules(missing: str) -> list[str]:
 
 
 def _hint(word: str, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
-    return f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
-
-
-def _did_you_mean(path: str) -> str:
-    return _hint(path, LIBRARIES)
+    hint = did_you_mean(word, known, listed=False)
+    return f" ({hint})" if hint else ""
 
 
 def _spoken(target: Any) -> str:
@@ -317,7 +312,7 @@ def _of_no_builder(top: str) -> str:
 
 
 def _own_or_library(path: str) -> str:
-    return f"name a function of your own or of a network library{_did_you_mean(path)}"
+    return f"name a function of your own or of a network library{_hint(path, LIBRARIES)}"
 
 
 class OverLimitError(Exception):

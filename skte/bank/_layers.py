@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
+from skte._text import did_you_mean
 from skte.bank._architectures import architecture_of
 from skte.bank._stages import traced_decoder_stages, traced_encoder_stages
 from skte.bank._trace import run_quietly, trace_forward
@@ -25,7 +25,6 @@ __all__ = [
     "find_layers",
     "model_in_channels",
     "model_spatial_dims",
-    "shown_names",
 ]
 
 #: Names that stand for stages of a network, in place of a list of modules.
@@ -84,7 +83,7 @@ def find_decoder_layers(module: nn.Module, example: torch.Tensor) -> list[LayerI
     """Find the decoder stages of a segmentation network.
 
     Well-known classes (and their subclasses) are looked up: ``PlainConvUNet``,
-    ``ResidualEncoderUNet``, MONAI's ``AttentionUnet``, ``BasicUNet``, ``DynUNet``,
+    ``ResidualEncoderUNet``, ``ResidualUNet``, MONAI's ``AttentionUnet``, ``BasicUNet``, ``DynUNet``,
     ``FlexibleUNet``, ``SegResNet``, ``SwinUNETR``, ``UNet``, ``UNETR`` and ``VNet``. Any
     other network is run once, and the stages are found in the flow of its tensors: a
     stage ends where its map is about to be raised to a higher resolution, the last
@@ -145,7 +144,7 @@ def find_decoder_layers(module: nn.Module, example: torch.Tensor) -> list[LayerI
         raise BankError(
             f"No decoder layer found in {type(module).__name__}: nothing but a head, or no "
             "convolution leads to its output. Name the layers to read with layers=(...), "
-            f"from {shown_names(list(dict(module.named_modules()))[1:])}."
+            f"from {_shown(list(dict(module.named_modules()))[1:])}."
         )
     return describe_layers(module, names, example)
 
@@ -201,7 +200,7 @@ def find_encoder_layers(module: nn.Module, example: torch.Tensor) -> list[LayerI
         raise BankError(
             f"No encoder stage found in {type(module).__name__}: no module returns a feature "
             "map on the way to its lowest resolution. Name the layers to read with "
-            f"layers=(...), from {shown_names(list(dict(module.named_modules()))[1:])}."
+            f"layers=(...), from {_shown(list(dict(module.named_modules()))[1:])}."
         )
     return describe_layers(module, names, example)
 
@@ -311,8 +310,7 @@ def _name_problems(names: Sequence[str], modules: dict[str, nn.Module]) -> list[
     for name in names:
         if name in modules and name:
             continue
-        near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
-        hint = f"did you mean {_listed(near)}?" if near else f"It has {shown_names(known)}."
+        hint = did_you_mean(name, known, listed=False) or f"It has {_shown(known)}."
         problems.append(f"The model has no layer {name!r}: {hint}")
     return problems
 
@@ -336,14 +334,10 @@ def _output_problem(name: str, output: Any, example: torch.Tensor) -> str | None
     return None
 
 
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(repr(name) for name in names)
-
-
-def shown_names(names: Sequence[str], most: int = 12) -> str:
+def _shown(names: Sequence[str], most: int = 12) -> str:
     """List the first names for a message."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return (_listed(names[:most]) or "no named modules") + more
+    return (", ".join(map(repr, names[:most])) or "no named modules") + more
 
 
 _AXES: dict[type[nn.Module], int] = {

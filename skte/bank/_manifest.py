@@ -13,9 +13,9 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from skte._files import outside_problem
-from skte._text import clean_text
+from skte._text import clean_text, did_you_mean
 from skte.bank._documents import count_values, holds_itself, parse_file
-from skte.bank._entry import LARGEST_EDGE, BankEntry, did_you_mean, field_problems
+from skte.bank._entry import LARGEST_EDGE, BankEntry, field_problems
 from skte.bank._factory import FACTORY_NAME
 from skte.bank._preprocessing import ALLOWED
 from skte.bank._trust import check_packages, kept_trust

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from skte._isolation import isolated
 from skte.exceptions import BankError
 
-__all__ = ["Call", "FeatureFlow", "Node", "Trace", "main_tensor", "run_quietly", "trace_forward"]
+__all__ = ["Call", "FeatureFlow", "Node", "Trace", "main_output", "run_quietly", "trace_forward"]
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def trace_forward(module: nn.Module, example: torch.Tensor) -> Trace:
         for name, part in module.named_modules():
             handles.append(part.register_forward_pre_hook(enter(name), with_kwargs=True))
             handles.append(part.register_forward_hook(leave(name)))
-        output = main_tensor(run_quietly(module, example, ledger))
+        output = main_output(run_quietly(module, example, ledger))
     finally:
         for handle in handles:
             handle.remove()
@@ -160,13 +160,33 @@ def _remedy(module: nn.Module) -> str:
     )
 
 
-def main_tensor(output: Any) -> torch.Tensor | None:
-    """Pick the main one of a network's outputs: deep supervision puts it first."""
+def main_output(output: Any) -> torch.Tensor | None:
+    """Return the main tensor of what a network returns.
+
+    Parameters
+    ----------
+    output : object
+        A tensor; a list or tuple, whose first item counts (deep supervision puts the
+        finest map there); or a mapping, whose ``"out"``, ``"logits"`` or else first value
+        counts. They may be nested.
+
+    Returns
+    -------
+    Tensor or None
+        None where there is no tensor in that place.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skte.bank import main_output
+    >>> main_output({"out": [torch.zeros(1, 2, 8, 8), torch.zeros(1, 2, 4, 4)]}).shape
+    torch.Size([1, 2, 8, 8])
+    """
     while isinstance(output, (list, tuple)) and output:  # a str holds itself, for ever
         output = output[0]
     if isinstance(output, Mapping):
         named = [output[key] for key in ("out", "logits") if key in output]
-        return main_tensor((named or list(output.values()))[0]) if output else None
+        return main_output((named or list(output.values()))[0]) if output else None
     return output if isinstance(output, torch.Tensor) else None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +12,7 @@ import torch
 from torch import nn
 
 from skte._memory import memory_problem
-from skte._text import clean_text
+from skte._text import clean_text, did_you_mean
 from skte.bank._checkpoint import (
     Archive,
     MalformedError,
@@ -251,10 +250,10 @@ def _follow(checkpoint: Any, path: Path, state_key: str) -> Any:
         head = next((cut for cut in _heads(rest) if _has(value, cut)), None)
         if head is None:
             keys = [str(key) for key in value] if isinstance(value, Mapping) else []
-            near = difflib.get_close_matches(rest.partition(".")[0], keys, n=3)
-            hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
+            hint = did_you_mean(rest.partition(".")[0], keys, listed=False)
             raise BankError(
-                f"Weights {path}: state_key={state_key!r} leads nowhere{hint} {_advice(checkpoint)}"
+                f"Weights {path}: there is nothing at state_key={state_key!r}"
+                f"{f'; {hint}' if hint else '.'} {_advice(checkpoint)}"
             )
         value, rest = value[head], rest[len(head) + 1 :]
     return value

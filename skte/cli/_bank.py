@@ -65,7 +65,8 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
             action.add_argument(
                 "source",
                 metavar="SOURCE",
-                help="a folder of nnU-Net v2, a MONAI bundle, a file, or hub:owner/name[@revision]",
+                help="a model (nnU-Net v2, MONAI bundle, exported program), a file or folder "
+                "beside a manifest bank.yaml, or hub:owner/name[@revision]",
             )
             action.add_argument("--as", dest="name", metavar="FOLDER", help="its folder's name")
 

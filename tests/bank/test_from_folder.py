@@ -105,7 +105,7 @@ def test_names_that_repeat_are_told_apart(tmp_path):
 
 
 def test_folders_without_models_say_so(tmp_path):
-    with pytest.raises(BankError, match=r"no nnU-Net, no MONAI bundle, no bank\.yaml"):
+    with pytest.raises(BankError, match=r"no nnU-Net v2, no MONAI bundle"):
         ModelBank.from_folder(tmp_path)
     with pytest.raises(BankError, match="There is no folder"):
         ModelBank.from_folder(tmp_path / "none")
@@ -216,7 +216,7 @@ def test_tensors_that_claim_more_than_the_file_holds_are_refused(tmp_path):
     key = next(iter(state))
     torch.save({**state, key: torch.zeros(1).expand(10**12)}, tmp_path / "heart.pt")
     (entry,) = ModelBank.from_folder(tmp_path)
-    with pytest.raises(BankError, match=r"of another shape \(1\): .* is \(1000000000000,\)"):
+    with pytest.raises(BankError, match=r"the file would take 3\.64 TiB of memory"):
         entry.load()
 
 

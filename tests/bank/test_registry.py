@@ -10,6 +10,7 @@ from skte.bank import (
     model_in_channels,
     model_spatial_dims,
 )
+from skte.bank._architectures import ARCHITECTURES  # what is known has to be listed somewhere
 from skte.exceptions import BankError
 
 
@@ -268,11 +269,30 @@ def nnunet_arguments(n_axes, n_per_stage):
     }
 
 
+NNUNET = {
+    "PlainConvUNet": "n_conv_per_stage",
+    "ResidualEncoderUNet": "n_blocks_per_stage",
+    "ResidualUNet": "n_blocks_per_stage",
+}
+ENCODERS = {"PlainConvEncoder", "ResidualEncoder", "ResNet", "SwinTransformer"}  # test_encoder.py
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_known_architecture_has_an_example_and_is_documented(name):
+    known, kind = ARCHITECTURES[name], name.rpartition(".")[2]
+    examples = {key.partition(" ")[0] for key in FACTORIES} | NNUNET.keys() | ENCODERS
+    if known.decoder or known.encoder:
+        assert kind in examples
+        assert f"``{kind}``" in find_decoder_layers.__doc__
+    else:  # not even an encoder can be read
+        assert known.gives_tokens
+
+
 @pytest.mark.parametrize("deep_supervision", [True, False])
 @pytest.mark.parametrize("n_axes", [2, 3])
 @pytest.mark.parametrize(
     ("name", "n_per_stage"),
-    [("PlainConvUNet", "n_conv_per_stage"), ("ResidualEncoderUNet", "n_blocks_per_stage")],
+    NNUNET.items(),
 )
 def test_stages_of_nnunet_s_networks(unets, name, n_per_stage, n_axes, deep_supervision):
     arguments = nnunet_arguments(n_axes, n_per_stage)

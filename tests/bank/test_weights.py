@@ -108,7 +108,7 @@ def test_containers_are_suggested(path, trained, wrap, keys):
 def test_a_wrong_key_gets_near_matches(path, trained):
     torch.save({"network_weights": trained.state_dict()}, path)
     message = refused(path, state_key="network_weight")
-    assert "leads nowhere; did you mean 'network_weights'?" in message
+    assert "state_key='network_weight'; did you mean 'network_weights'?" in message
     assert "Pass state_key='network_weights'" in message
 
 
