@@ -432,13 +432,13 @@ class _FolderSearch:
 
 
 def _why_not(file: Path) -> str:
-    """Say why a file of weights is no model by itself."""
+    """Say why a file of weights is not a model by itself."""
     try:
         read_checkpoint(file, lazily=True)
     except BankError as error:
         return str(error)
     return (
-        "weights alone are no network: name the factory that builds it, and this file, in a "
+        "weights alone are not a network: name the factory that builds it, and this file, in a "
         "manifest bank.yaml beside it"
     )
 

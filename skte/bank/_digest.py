@@ -138,7 +138,7 @@ def _describe(entry: BankEntry) -> dict[str, Any]:
         except OSError as error:
             raise BankError(
                 f"Entry {entry.name!r}: {name}: {error.filename} cannot be read "
-                f"({error.strerror or error}). Check the path, or get the file again."
+                f"({error.strerror or error}). Check the path, or copy the file again."
             ) from error
     return description
 
@@ -268,7 +268,9 @@ def describe_source(thing: Any) -> list[str]:
         )
     file = _source_file(thing)
     if file is None:
-        raise UnstableError(f"{name} stands in no file: move it from the notebook to a module")
+        raise UnstableError(
+            f"{name} is not defined in a file: move it from the notebook to a module"
+        )
     return [name, file_digest(file)]
 
 
@@ -299,7 +301,7 @@ def _is_known(kind: type) -> bool:
 
 def _describe_part(part: nn.Module, name: str) -> Any:
     if part._forward_hooks or part._forward_pre_hooks:
-        raise UnstableError(f"module {name!r} has hooks, whose effect cannot be told")
+        raise UnstableError(f"module {name!r} has hooks, whose effect is unknown")
     code = part.code if isinstance(part, torch.fx.GraphModule) else None
     own = {} if _is_known(type(part)) else _own(part)
     return [_classes(type(part)), code, _mapping(dict(sorted(own.items())))]

@@ -182,7 +182,7 @@ class FolderReaders:
         Raises
         ------
         BankError
-            Without ``trusted=True``, or if the file is no such program.
+            Without ``trusted=True``, or if the file is not such a program.
         """
         return cls(**{**exported_fields(path, name=name, trusted=trusted), **fields})
 
@@ -224,9 +224,9 @@ class BankEntry(FolderReaders):
     window_size : int or sequence of int, optional
         Edges of the sliding window in voxels of the preprocessed image.
     spatial_dims : {2, 3}, optional
-        Dimensions of the images it takes. Default: told from its convolutions.
+        Dimensions of the images it takes. Default: inferred from its convolutions.
     in_channels : int, optional
-        Channels of the images it takes. Default: told from its first convolution.
+        Channels of the images it takes. Default: inferred from its first convolution.
     preprocessing : sequence, default=()
         Applied to each image, in order. A step is the name of a torchio transform
         (``"ToCanonical"``), a name with parameters (``("Resample", {"target": 1})`` or
@@ -239,7 +239,7 @@ class BankEntry(FolderReaders):
     activation : {"softmax", "sigmoid"} or None, default="softmax"
         Turns the output into probabilities; None: it is probabilities already.
     trusted : bool, default=False
-        Whether reading the weights may run code that stands in their file. Only for
+        Whether reading the weights may run code in their file. Only for
         files whose origin you trust as you would trust a program; manifests cannot set
         it.
     trusted_packages : sequence of str, default=()
@@ -309,7 +309,7 @@ class BankEntry(FolderReaders):
             if isinstance(value, Sequence) and not isinstance(value, str):
                 self._set(name, tuple(value))
         if self.layers == "encoder":
-            self._set("source_head", False)  # it stands behind a decoder that was not trained
+            self._set("source_head", False)  # it follows a decoder that was not trained
 
     @classmethod
     def from_module(cls, name: str, module: nn.Module, **fields: Any) -> Self:
@@ -332,7 +332,7 @@ class BankEntry(FolderReaders):
         Raises
         ------
         BankError
-            If `module` is no network, or fields are wrong.
+            If `module` is not a network, or fields are wrong.
 
         Examples
         --------

@@ -71,6 +71,6 @@ def _input_shape(program: torch.export.ExportedProgram, path: Path) -> tuple[int
             if len(shape) in (4, 5) and all(isinstance(edge, int) for edge in shape[1:]):
                 return shape
     raise BankError(
-        f"Exported program {path}: its first input is no image (n_images, n_channels, x, y[, z]) "
-        "of a fixed size; export it with an example of one window."
+        f"Exported program {path}: its first input is not an image (n_images, n_channels, x, y[, "
+        "z]) of a fixed size; export it with an example of one window."
     )

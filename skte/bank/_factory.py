@@ -261,7 +261,7 @@ def _check_origin(path: str, name: str) -> None:
 
 
 def _home(target: Any) -> str:
-    """Return the module that a callable was defined in, empty where that cannot be told."""
+    """Return the module that a callable was defined in, empty where that is unknown."""
     while isinstance(target, functools.partial):
         target = target.func
     return str(getattr(target, "__module__", None) or "")
@@ -281,7 +281,7 @@ def _home_problem(name: str, target: Any, home: str, trusted: Collection[str]) -
         return None
     top = home.partition(".")[0]
     if not home:
-        return f"factory {name!r} is refused: where it was defined cannot be told"
+        return f"factory {name!r} is refused: it is unknown where it was defined"
     if top in sys.stdlib_module_names or top in _NO_BUILDERS:
         return f"factory {name!r} is refused: {_of_no_builder(top)}; {_own_or_library(path)}"
     where = "" if home == path else f" from {home!r}"
@@ -344,7 +344,7 @@ class MemoryLimit(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **kwargs)
 
 
-# Python's audit events for what a class of a network has no need of.
+# Python's audit events that building a network does not need.
 _STARTS = frozenset(
     {
         "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.startfile",

@@ -83,11 +83,11 @@ def find_decoder_layers(module: nn.Module, example: torch.Tensor) -> list[LayerI
     """Find the decoder stages of a segmentation network.
 
     Well-known classes (and their subclasses) are looked up: ``PlainConvUNet``,
-    ``ResidualEncoderUNet``, ``ResidualUNet``, MONAI's ``AttentionUnet``, ``BasicUNet``, ``DynUNet``,
-    ``FlexibleUNet``, ``SegResNet``, ``SwinUNETR``, ``UNet``, ``UNETR`` and ``VNet``. Any
-    other network is run once, and the stages are found in the flow of its tensors: a
+    ``ResidualEncoderUNet``, ``ResidualUNet``, MONAI's ``AttentionUnet``, ``BasicUNet``,
+    ``DynUNet``, ``FlexibleUNet``, ``SegResNet``, ``SwinUNETR``, ``UNet``, ``UNETR`` and
+    ``VNet``. Any other network is run once, and the stages are found in the flow of its tensors: a
     stage ends where its map is about to be raised to a higher resolution, the last
-    one before the final convolution. The bottleneck is no stage, the head neither.
+    one before the final convolution. Neither the bottleneck nor the head is a stage.
 
     Parameters
     ----------

@@ -55,7 +55,7 @@ def read_manifest(
     recipes = []
     cyclic: dict[int, bool] = {}
     for number, model in enumerate(models, start=1):
-        if len(problems) > _MOST_SHOWN:  # of a file that is no manifest at all
+        if len(problems) > _MOST_SHOWN:  # of a file that is not a manifest at all
             break
         label = f"model {number}"
         if not isinstance(model, Mapping):
@@ -64,7 +64,7 @@ def read_manifest(
             )
             continue
         if holds_itself(model, cyclic):
-            problems.append(f"{label}: holds itself: an alias (*) stands within its own anchor (&)")
+            problems.append(f"{label}: holds itself: an alias (*) is within its own anchor (&)")
             continue
         recipe = {**defaults, **model}
         if isinstance(recipe.get("name"), str):
@@ -102,7 +102,7 @@ def _top_level(content: Any) -> tuple[list[Any], dict[str, Any], list[str]]:
         problems.append(f"version is {shown}; this release of skte reads version {VERSION}")
     defaults = {} if content.get("defaults") is None else content["defaults"]
     if holds_itself(defaults):
-        problems.append("defaults holds itself: an alias (*) stands within its own anchor (&)")
+        problems.append("defaults holds itself: an alias (*) is within its own anchor (&)")
         defaults = {}
     if not isinstance(defaults, Mapping):
         problems.append(
@@ -117,7 +117,9 @@ def _top_level(content: Any) -> tuple[list[Any], dict[str, Any], list[str]]:
         problems.append(f"models must be a list of at least one model, got {shown}")
         models = []
     if count_values(defaults) * len(models) > _MOST_VALUES:  # every model gets a copy
-        problems.append("defaults hold too much for so many models; write out what differs")
+        problems.append(
+            "defaults hold too many values for this number of models; write out what differs"
+        )
         defaults = {}
     return models, dict(defaults), problems
 
@@ -216,7 +218,7 @@ def manifest_schema() -> dict[str, Any]:
         },
         "additionalProperties": False,
         "required": ["models"],
-        # A list is a list of models. A factory may stand in the defaults.
+        # A list is a list of models. A factory may be in the defaults.
         "minItems": 1,
         "items": {"$ref": "#/$defs/model", "required": ["factory"]},
         "anyOf": [
@@ -256,8 +258,8 @@ def _fields() -> dict[str, Any]:
         "activation": {"enum": ["softmax", "sigmoid", None]},
         "provenance": {"type": "object"},
     }
-    told = _descriptions()
-    return {name: {"description": told.get(name, ""), **kinds[name]} for name in FIELDS}
+    described = _descriptions()
+    return {name: {"description": described.get(name, ""), **kinds[name]} for name in FIELDS}
 
 
 def _steps() -> list[dict[str, Any]]:

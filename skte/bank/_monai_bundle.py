@@ -118,7 +118,7 @@ def _import_nets() -> Any:
 
 
 def _configuration(folder: Path) -> tuple[Path, Mapping[str, Any], str]:
-    """Return the file that describes the network, its content, and the key it stands under."""
+    """Return the file that describes the network, its content, and its key."""
     if not folder.is_dir():
         raise BankError("there is no such folder")
     looked_at = []

@@ -61,7 +61,7 @@ class MonaiTransform(tio.SpatialTransform):
     def build(self) -> Any:
         """Make MONAI's transform."""
         if self.kind not in _MAPPED:
-            raise ValueError(f"{self.kind!r} is no transform of MONAI that skte uses")
+            raise ValueError(f"{self.kind!r} is not a transform of MONAI that skte uses")
         return getattr(importlib.import_module("monai.transforms"), self.kind)(**self.options)
 
     def apply_transform(self, subject: tio.Subject) -> tio.Subject:
@@ -91,7 +91,7 @@ def map_preprocessing(described: Any) -> tuple[list[MonaiTransform], list[str]]:
         return [], ["there is no 'preprocessing': images are given as they are stored"]
     transforms = described.get("transforms") if isinstance(described, Mapping) else described
     if not isinstance(transforms, list):
-        return [], [f"preprocessing {described!r:.80} is no list of transforms"]
+        return [], [f"preprocessing {described!r:.80} is not a list of transforms"]
     image_key = _image_key(transforms)
     steps, left_out = [], []
     for transform in transforms:
@@ -121,7 +121,7 @@ def _map(transform: Any, image_key: str) -> MonaiTransform | str | None:
     name = class_name(transform.get(TARGET), "monai.transforms") if _is_map(transform) else None
     if name is None:
         shown = transform.get(TARGET) if _is_map(transform) else transform
-        return f"{shown!r:.80} is no transform of monai.transforms and was not run"
+        return f"{shown!r:.80} is not a transform of monai.transforms and was not run"
     kind = _array_name(name)
     keys = transform.get("keys", image_key)
     if image_key not in ([keys] if isinstance(keys, str) else keys) or kind in _READING:

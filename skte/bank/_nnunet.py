@@ -64,12 +64,7 @@ def nnunet_fields(
         return _fields(folder, name, configuration, weights, trusted)
     except BankError as error:
         raise BankError(f"nnU-Net folder {folder}: {clean_text(error)}") from error
-    except (
-        TypeError,
-        ValueError,
-        AttributeError,
-        OverflowError,
-    ) as error:  # a value of a kind nobody writes
+    except (AttributeError, OverflowError, TypeError, ValueError) as error:  # an unusual value
         raise BankError(
             f"nnU-Net folder {folder}: plans.json or dataset.json is not of the form that nnU-Net "
             f"writes ({type(error).__name__}: {clean_text(error, 300)}); copy them again from "
@@ -84,11 +79,6 @@ def _fields(
     weights: Path,
     trusted: bool,
 ) -> dict[str, Any]:
-    if importlib.util.find_spec("dynamic_network_architectures") is None:
-        raise BankError(
-            "its networks come from the package dynamic-network-architectures, which is not "
-            "installed: pip install --no-deps 'dynamic-network-architectures>=0.4'"
-        )
     plans = parse_file(folder / "plans.json", "Plans")
     dataset = parse_file(folder / "dataset.json", "Description")
     channels = _channel_names(dataset)
@@ -102,7 +92,7 @@ def _fields(
         raise BankError(
             f"the network takes {n_inputs} channels, but dataset.json names {len(channels)} "
             f"({', '.join(channels)}); a cascade's further stage cannot be used, of other "
-            "networks mend dataset.json"
+            "networks fix dataset.json"
         )
     labels = dataset.get("labels", {})
     regions = isinstance(labels, Mapping) and any(isinstance(v, list) for v in labels.values())
@@ -131,6 +121,11 @@ def _fields(
 
 
 def _check_folder(folder: Path) -> None:
+    if importlib.util.find_spec("dynamic_network_architectures") is None:
+        raise BankError(
+            "its networks come from the package dynamic-network-architectures, which is not "
+            "installed: pip install --no-deps 'dynamic-network-architectures>=0.4'"
+        )
     if not folder.is_dir():
         raise BankError("there is no such folder")
     missing = [name for name in _DESCRIPTIONS if not (folder / name).is_file()]
@@ -205,8 +200,8 @@ def _ends(state: Mapping[str, torch.Tensor], weights: Path) -> tuple[int, int]:
     heads = [t for key, t in state.items() if re.search(r"seg_layers\.\d+\.weight$", key)]
     if first is None or not heads:
         raise BankError(
-            f"{weights.parent.name}/{weights.name} holds no network of nnU-Net's own kind (there "
-            "are no decoder.seg_layers): a trainer of its own may have built another one. Use "
+            f"{weights.parent.name}/{weights.name} does not hold a network of nnU-Net's own kind (it "
+            "has no decoder.seg_layers): a trainer of its own may have built another one. Use "
             f"BankEntry(name, factory, weights=..., state_key={_KEY!r})"
         )
     return first.shape[1], heads[-1].shape[0]
@@ -292,7 +287,7 @@ def _inherit(plans: Any, name: str) -> dict[str, Any]:
     """Return a configuration with what it inherits from others."""
     known = plans.get("configurations") if isinstance(plans, Mapping) else None
     if not isinstance(known, Mapping) or not known:
-        raise BankError("plans.json has no 'configurations': these are no plans of nnU-Net v2")
+        raise BankError("plans.json has no 'configurations': these are not plans of nnU-Net v2")
     found: dict[str, Any] = {}
     seen: list[str] = []
     while True:

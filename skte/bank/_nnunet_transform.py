@@ -168,7 +168,7 @@ Scheme: TypeAlias = Callable[
 ]
 
 INTENSITY_KEYS = ("mean", "std", "percentile_00_5", "percentile_99_5")
-_SMALLEST = 1e-8  # a deviation that is no deviation
+_SMALLEST = 1e-8  # smaller ones count as this
 
 
 def _zscore(

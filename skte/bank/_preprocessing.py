@@ -110,7 +110,7 @@ def _step_problems(step: Any) -> list[str]:
     if callable(step) and not isinstance(step, type):
         return []
     return [
-        f"preprocessing: {step!r} is no step; write a name ('ToCanonical'), a mapping with "
+        f"preprocessing: {step!r} is not a step; write a name ('ToCanonical'), a mapping with "
         "'name' and its parameters, or (in Python) a tio.Transform or a function of the tensor"
     ]
 

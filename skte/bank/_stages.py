@@ -83,7 +83,7 @@ class _Decoder:
             size: max(found, key=lambda n: (flow.channels(n), n))
             for size, found in candidates.items()
         }
-        # Nothing but an upsampled copy of the stage before is no stage of its own.
+        # Nothing but an upsampled copy of the stage before is not a stage of its own.
         if self.feature in self.learned or not ends:
             ends[flow.size[self.feature]] = self._before_exit(self.feature, self.head)
         return ends
@@ -141,7 +141,7 @@ def traced_encoder_stages(trace: Trace) -> list[str]:
     names: dict[str, None] = {}
     ends: list[int] = []
     for size in sorted({flow.size[n] for n in trunk}):
-        # A map that was padded is no stage of its own.
+        # A map that was padded is not a stage of its own.
         if ends and size < 1.5 * flow.size[ends[-1]]:
             continue
         found = _named_end(flow, [n for n in trunk if flow.size[n] == size], ends)

@@ -221,7 +221,7 @@ class FeatureFlow:
     """The feature maps of a trace: tensors laid out as (1, channels, *size).
 
     Tokens, windows and what comes from global pooling (squeeze-and-excite gates,
-    image-level context) are no maps; what feeds them feeds the next map.
+    image-level context) are not maps; what feeds them feeds the next map.
     """
 
     def __init__(self, trace: Trace) -> None:

@@ -89,14 +89,14 @@ def _read(path: Path) -> dict[str, list[str]]:
         return {}
     except (OSError, ValueError, RecursionError) as error:
         raise BankError(
-            f"{path}, where trust in packages is kept, cannot be read ({error}); mend or remove it."
+            f"{path}, where trust in packages is kept, cannot be read ({error}); fix or remove it."
         ) from error
     if not isinstance(content, dict) or any(
         not isinstance(packages, list) or any(map(package_problem, packages))
         for packages in content.values()
     ):
         raise BankError(
-            f"{path}, where trust in packages is kept, must map banks to lists of packages; mend "
+            f"{path}, where trust in packages is kept, must map banks to lists of packages; fix "
             "or remove it."
         )
     return content

@@ -107,7 +107,7 @@ def _file_problem(path: Path) -> str | None:
     if path.is_dir():
         return "this is a folder; name the file in it"
     if not path.is_file():
-        return "this is no regular file; copy what it gives into one"
+        return "this is not a regular file; copy its content into one"
     if path.suffix in _SUFFIXES:
         return (
             f"this is {_SUFFIXES[path.suffix]}; save the network's state_dict() with torch.save "
@@ -137,7 +137,7 @@ def _archive(path: Path, whole: bool) -> Archive | None:
         )
     archive.check()
     damaged = archive.damaged(path) if whole else []
-    # torch.load does not look at checksums, and torch.save may be told to write none.
+    # torch.load does not look at checksums, and torch.save can be set to write none.
     if 0 < len(damaged) < len(archive.parts):
         raise MalformedError(
             f"{_some('the checksum does not fit in', damaged)}: the file was changed or "
@@ -177,7 +177,7 @@ def _corrupt(error: Exception) -> str:
 
 
 def _shape(tensor: Any) -> tuple[int, ...] | None:
-    # Lazy parameters have no shape yet, and extra state is no tensor at all.
+    # Lazy parameters have no shape yet, and extra state is not a tensor at all.
     if not isinstance(tensor, torch.Tensor) or torch.nn.parameter.is_lazy(tensor):
         return None
     return tuple(tensor.shape)

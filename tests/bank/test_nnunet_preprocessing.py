@@ -218,5 +218,5 @@ def test_configurations_may_inherit():
         read_plan(plans, "small", 1)
     with pytest.raises(BankError, match=r"no configuration '2d' in plans.json; known: case, small"):
         read_plan(plans, "2d", 1)
-    with pytest.raises(BankError, match="no plans of nnU-Net v2"):
+    with pytest.raises(BankError, match="not plans of nnU-Net v2"):
         read_plan([], "2d", 1)

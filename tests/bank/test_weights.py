@@ -1,4 +1,4 @@
-"""Weights files: found, refused, mended by a key or prefix; never executed."""
+"""Weights files: found, refused, fixed by a key or prefix; never executed."""
 
 import copy
 import os
@@ -302,7 +302,7 @@ def test_files_written_without_checksums_are_read(path, trained):
 def test_what_is_no_file_is_not_opened(tmp_path):
     """A pipe would be waited for."""
     os.mkfifo(tmp_path / "pipe.pt")
-    with pytest.raises(BankError, match="no regular file"):
+    with pytest.raises(BankError, match="not a regular file"):
         load(tmp_path / "pipe.pt")
     with pytest.raises(BankError, match="this is a folder"):
         load(tmp_path)
