@@ -61,6 +61,7 @@ def nnunet_fields(
         _check_folder(folder)
         weights = _weights_file(folder, fold, checkpoint)
         check_inside(folder, [*_DESCRIPTIONS, weights], extra_roots)
+        _check_package()
         return _fields(folder, name, configuration, weights, trusted)
     except BankError as error:
         raise BankError(f"nnU-Net folder {folder}: {clean_text(error)}") from error
@@ -120,12 +121,15 @@ def _fields(
     }
 
 
-def _check_folder(folder: Path) -> None:
+def _check_package() -> None:
     if importlib.util.find_spec("dynamic_network_architectures") is None:
         raise BankError(
             "its networks come from the package dynamic-network-architectures, which is not "
             "installed: pip install --no-deps 'dynamic-network-architectures>=0.4'"
         )
+
+
+def _check_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise BankError("there is no such folder")
     missing = [name for name in _DESCRIPTIONS if not (folder / name).is_file()]
@@ -167,7 +171,7 @@ def _weights_file(folder: Path, fold: int | str | None, checkpoint: str | None) 
 
 
 def _configuration(folder: Path, plans: Any, saved: Any) -> str:
-    """Tell the configuration by the folder's name, or by what the trainer noted."""
+    """Find the configuration by the folder's name, or by what the trainer noted."""
     known = plans.get("configurations", {}) if isinstance(plans, Mapping) else {}
     noted = saved.get("init_args") if isinstance(saved, Mapping) else None
     by_name = folder.absolute().name.split("__")[-1]
@@ -188,7 +192,7 @@ def _channel_names(dataset: Any) -> list[str]:
 
 
 def _state_dict(saved: Any, weights: Path) -> tuple[dict[str, torch.Tensor], str]:
-    """Return the weights by the network's own keys, and what stood in front of them."""
+    """Return the weights by the network's own keys, and their common prefix."""
     state = pick_state_dict(saved, weights, _KEY, "")
     prefix = next((p for p in _PREFIXES if all(key.startswith(p) for key in state)), "")
     return {key.removeprefix(prefix): value for key, value in state.items()}, prefix
@@ -200,8 +204,8 @@ def _ends(state: Mapping[str, torch.Tensor], weights: Path) -> tuple[int, int]:
     heads = [t for key, t in state.items() if re.search(r"seg_layers\.\d+\.weight$", key)]
     if first is None or not heads:
         raise BankError(
-            f"{weights.parent.name}/{weights.name} does not hold a network of nnU-Net's own kind (it "
-            "has no decoder.seg_layers): a trainer of its own may have built another one. Use "
+            f"{weights.parent.name}/{weights.name} does not hold a network of nnU-Net's own kind "
+            "(it has no decoder.seg_layers): a trainer of its own may have built another one. Use "
             f"BankEntry(name, factory, weights=..., state_key={_KEY!r})"
         )
     return first.shape[1], heads[-1].shape[0]
