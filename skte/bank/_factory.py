@@ -34,6 +34,7 @@ __all__ = [
     "Watch",
     "build_network",
     "factory_name_problem",
+    "origin_problem",
     "package_problem",
     "resolve_factory",
     "unusable",
@@ -240,12 +241,21 @@ def _is_in(path: str, packages: Collection[str]) -> bool:
 def _check_origin(path: str, name: str) -> None:
     """Refuse a file of the current folder that calls itself like a network library."""
     top = path.partition(".")[0]
+    problem = origin_problem(top)
+    if problem:
+        raise BankError(
+            f"factory {name!r} is refused: {problem}, or trust it with {_options(top)}."
+        )
+
+
+def origin_problem(top: str) -> str:
+    """Return why a package may not be imported: it is a file of the current folder."""
     if top in sys.modules:
-        return
+        return ""
     try:
         spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):
-        return
+        return ""
     places = [spec.origin] if spec and spec.origin else []
     places += list(spec.submodule_search_locations or ()) if spec else []
     here = os.path.realpath(os.curdir)
@@ -253,11 +263,11 @@ def _check_origin(path: str, name: str) -> None:
         real = os.path.realpath(place)
         parents = (os.path.dirname(real), os.path.dirname(os.path.dirname(real)))
         if here in parents[: 2 if os.path.basename(real) == "__init__.py" else 1]:
-            raise BankError(
-                f"factory {name!r} is refused: {top!r} would be imported from the current "
-                f"folder, {here}, and not from what is installed; change to another folder, or "
-                f"trust it with {_options(top)}."
+            return (
+                f"{top!r} would be imported from the current folder, {here}, and not from what is "
+                "installed; change to another folder"
             )
+    return ""
 
 
 def _home(target: Any) -> str:

@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 from skte._text import clean_text
 from skte.bank._entry import BankEntry
 from skte.bank._exported import SUFFIX
+from skte.bank._factory import origin_problem
 from skte.bank._manifest import read_manifest
 from skte.bank._monai_bundle import is_bundle
 from skte.bank._nnunet import is_nnunet_folder
@@ -130,6 +131,9 @@ def all_readers() -> dict[str, Reader]:
     found = {reader.name: reader for reader in _READERS}
     for point in sorted(entry_points(group=_GROUP), key=lambda point: (point.name, point.value)):
         try:
+            problem = origin_problem(point.module.partition(".")[0])
+            if problem:
+                raise ImportError(problem)
             reader = point.load()
             if not isinstance(reader, Reader) or not isinstance(reader.name, str):
                 raise TypeError(f"{reader!r} lacks 'name', 'matches' or 'read'")

@@ -156,3 +156,13 @@ def test_a_broken_entry_point_is_one_warning_that_names_it(value, tmp_path, monk
         assert ModelBank.from_folder(tmp_path).names == ("unet",)
     (warning,) = [w for w in caught if issubclass(w.category, SkteWarning)]
     assert f"'theirs' of the group 'skte.readers' ({__name__}:{value})" in str(warning.message)
+
+
+def test_no_reader_is_imported_from_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "reader_of_nobody.py").write_text("raise SystemExit('imported')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend("")
+    point = importlib.metadata.EntryPoint("x", "reader_of_nobody:reader", "skte.readers")
+    monkeypatch.setattr("skte.bank._readers.entry_points", lambda group: [point])
+    with pytest.warns(SkteWarning, match="would be imported from the current folder"):
+        assert len(all_readers()) == 4
