@@ -7,11 +7,13 @@ command line through `CleanFormatter`; every cell of a table, a page or a CSV fi
 
 from __future__ import annotations
 
+import difflib
 import json
 import logging
 import re
 import sys
 import unicodedata
+from collections.abc import Iterable
 from typing import Any, TextIO
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "clean_name",
     "clean_text",
     "complain",
+    "did_you_mean",
     "name_problem",
     "read_cell",
     "say",
@@ -34,6 +37,7 @@ _LONGEST = 2_000
 _LONGEST_LINE = 20_000  # of a table: hundreds of columns
 _MOST_LINES = 200  # of one message
 _LONGEST_NAME = 500
+_MOST_KNOWN = 20
 # What spreadsheet programs take for the beginning of a formula, full-width forms included.
 # Apostrophes before it count as well, so that taking one away is the exact inverse.
 _FORMULA = re.compile(r"'*\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")
@@ -170,6 +174,38 @@ def name_problem(name: str) -> str:
     if any(unicodedata.category(character) in _UNSAFE for character in name):
         return "holds control, invisible or text-reordering characters"
     return ""
+
+
+def did_you_mean(word: object, known: Iterable[str], *, listed: bool = True) -> str:
+    """Return a hint for a word that is not known.
+
+    Parameters
+    ----------
+    word : object
+        What was given; its ``str`` is taken.
+    known : iterable of str
+        What could have been meant.
+    listed : bool, default=True
+        Whether to list what is known where nothing resembles the word.
+
+    Returns
+    -------
+    str
+        ``"did you mean 'ccfv'?"``, or ``"known: ..."`` with at most 20 words, or empty.
+
+    Examples
+    --------
+    >>> did_you_mean("ccvf", ["ccfv", "leep"]), did_you_mean("x", ["ccfv", "leep"])
+    ("did you mean 'ccfv'?", 'known: ccfv, leep')
+    """
+    words = list(known)
+    near = difflib.get_close_matches(str(word)[:_LONGEST_NAME], words, n=3, cutoff=0.5)
+    if near:
+        return f"did you mean {' or '.join(map(repr, near))}?"
+    if not listed:
+        return ""
+    more = f" and {len(words) - _MOST_KNOWN} more" if len(words) > _MOST_KNOWN else ""
+    return f"known: {', '.join(words[:_MOST_KNOWN]) or 'none'}{more}"
 
 
 def say(

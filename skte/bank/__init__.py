@@ -1,15 +1,22 @@
 """Which models exist, how each is built, and where its features are read."""
 
-from skte.bank._bank import ModelBank
-from skte.bank._describe import LayerInfo, describe_layers
+from skte.bank._bank import BankLike, ModelBank, load_bank
 from skte.bank._digest import digest_problem, entry_digest
 from skte.bank._entry import BankEntry
 from skte.bank._hub import download_snapshot
 from skte.bank._layers import LAYER_SETS as LAYER_SETS
-from skte.bank._layers import find_decoder_layers, find_encoder_layers, find_layers
-from skte.bank._load import BankLike, load_bank
-from skte.bank._manifest_schema import manifest_schema
-from skte.bank._network import model_in_channels, model_spatial_dims
+from skte.bank._layers import (
+    LayerInfo,
+    describe_layers,
+    find_decoder_layers,
+    find_encoder_layers,
+    find_layers,
+    model_in_channels,
+    model_spatial_dims,
+)
+from skte.bank._manifest import manifest_schema
+from skte.bank._readers import Reader, ReadOptions, all_readers
+from skte.bank._trace import main_output
 from skte.bank._trust import keep_trust
 
 __all__ = [
@@ -17,6 +24,9 @@ __all__ = [
     "BankLike",
     "LayerInfo",
     "ModelBank",
+    "ReadOptions",
+    "Reader",
+    "all_readers",
     "describe_layers",
     "digest_problem",
     "download_snapshot",
@@ -26,6 +36,7 @@ __all__ = [
     "find_layers",
     "keep_trust",
     "load_bank",
+    "main_output",
     "manifest_schema",
     "model_in_channels",
     "model_spatial_dims",

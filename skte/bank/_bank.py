@@ -1,24 +1,30 @@
-"""Several models with distinct names."""
+"""Several models with distinct names, and where they are found."""
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 import os
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Self, overload
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self, TypeAlias, overload
 
 from torch import nn
 
+from skte._files import outside_problem
 from skte._table import format_html_table
-from skte.bank._checks import did_you_mean
+from skte._text import clean_text, did_you_mean
 from skte.bank._entry import BankEntry
-from skte.bank._from_folder import read_folder
 from skte.bank._manifest import read_manifest
+from skte.bank._readers import MANIFEST, Reader, ReadOptions, all_readers
+from skte.bank._trust import check_packages
+from skte.bank._weights import read_checkpoint
 from skte.exceptions import BankError, SkteWarning
 
-__all__ = ["ModelBank"]
+__all__ = ["BankLike", "ModelBank", "load_bank"]
 
 
 class ModelBank(Sequence[BankEntry]):
@@ -129,7 +135,8 @@ class ModelBank(Sequence[BankEntry]):
 
         Found are results folders of nnU-Net v2 (one fold of each), MONAI bundles,
         programs of ``torch.export`` and the entries of manifests named ``bank.yaml``
-        (``.yml``, ``.json``), at any depth. What cannot be used costs nothing else.
+        (``.yml``, ``.json``), at any depth, and what readers of other packages know (see
+        `all_readers`). What cannot be used costs nothing else.
 
         Parameters
         ----------
@@ -153,19 +160,27 @@ class ModelBank(Sequence[BankEntry]):
         BankError
             If nothing in the folder can be used; the message lists what there is.
         """
-        found = read_folder(path, trusted, trusted_packages, tuple(extra_roots))
-        listed = "\n".join(f"  - {name}: {why}" for name, why in found.not_understood.items())
-        if not found.entries:
+        root = Path(path)
+        if not root.is_dir():
+            raise BankError(f"There is no folder {root}.")
+        options = ReadOptions(
+            trusted_packages=check_packages(trusted_packages), extra_roots=(root, *extra_roots)
+        )
+        readers = all_readers()
+        search = _FolderSearch(root, trusted, options, tuple(readers.values()))
+        entries = search.entries()
+        listed = "\n".join(f"  - {name}: {why}" for name, why in search.not_understood.items())
+        if not entries:
             raise BankError(
                 f"Folder {path} holds no model that can be used"
-                + (f":\n{listed}" if listed else ": no nnU-Net, no MONAI bundle, no bank.yaml.")
+                + (f":\n{listed}" if listed else f": no {', no '.join(readers)}.")
             )
         if listed:
             warnings.warn(
                 f"Folder {path}: not understood and left out:\n{listed}", SkteWarning, stacklevel=2
             )
-        bank = cls(found.entries)
-        bank.not_understood = found.not_understood
+        bank = cls(entries)
+        bank.not_understood = search.not_understood
         return bank
 
     @classmethod
@@ -224,3 +239,228 @@ class ModelBank(Sequence[BankEntry]):
             rows.append([entry.name, layers, window, len(entry.preprocessing), origin])
         header = ["model", "layers", "window", "preprocessing steps", "provenance"]
         return format_html_table(header, rows, caption=f"{len(self)} models")
+
+
+#: Type of what is taken as a bank: a `ModelBank`, an entry or a list of them, a dict of names to
+#: networks or entries, or a path; see `load_bank`.
+BankLike: TypeAlias = (
+    ModelBank
+    | BankEntry
+    | Mapping[str, nn.Module | BankEntry]
+    | Sequence[BankEntry]
+    | str
+    | os.PathLike[str]
+)
+
+
+def load_bank(
+    bank: BankLike,
+    *,
+    trusted_packages: Collection[str] = (),
+    extra_roots: Collection[str | os.PathLike[str]] = (),
+) -> ModelBank:
+    """Make a `ModelBank` of anything that can be one.
+
+    Parameters
+    ----------
+    bank : ModelBank, dict of str to nn.Module or BankEntry, list of BankEntry, or path
+        A path leads to a YAML or JSON manifest, or to a folder of models. In a dict the
+        key is the name, also of an entry that has another one.
+    trusted_packages : collection of str
+        Packages or modules whose functions a manifest may name as factories. Of a path
+        only: an entry has its own.
+    extra_roots : collection of path-like
+        Further folders that paths and links in the folder or manifest may lead to.
+
+    Returns
+    -------
+    ModelBank
+        A `ModelBank` is returned as it is.
+
+    Raises
+    ------
+    BankError
+        If `bank` is something else, is empty, or holds something else.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from skte.bank import load_bank
+    >>> load_bank({"tiny": nn.Conv3d(1, 2, 1)})
+    ModelBank(['tiny'])
+    """
+    if isinstance(bank, (str, os.PathLike)):
+        read = ModelBank.from_folder if os.path.isdir(bank) else ModelBank.from_manifest
+        return read(bank, trusted_packages=trusted_packages, extra_roots=extra_roots)
+    if trusted_packages or extra_roots:
+        raise BankError(
+            "trusted_packages and extra_roots are about a path, and this bank is not one; give "
+            "trusted_packages to each BankEntry."
+        )
+    if isinstance(bank, ModelBank):
+        return bank
+    if isinstance(bank, BankEntry):
+        return ModelBank([bank])
+    if isinstance(bank, Mapping):
+        return ModelBank(_named(name, model) for name, model in bank.items())
+    if not isinstance(bank, Sequence):
+        raise BankError(
+            f"Cannot make a bank of {type(bank).__name__}. Give a ModelBank, a dict of names to "
+            "networks, a list of BankEntry, or the path of a manifest or folder."
+        )
+    return ModelBank(bank)  # type: ignore[arg-type]  # mypy: a str, which left above
+
+
+def _named(name: Any, model: Any) -> BankEntry:
+    if isinstance(model, BankEntry):
+        return model if model.name == name else dataclasses.replace(model, name=name)
+    if isinstance(model, nn.Module):
+        return BankEntry.from_module(name, model)
+    raise BankError(
+        f"Entry {name!r}: expected an nn.Module or BankEntry, got {type(model).__name__}."
+    )
+
+
+_WEIGHTS = (".pt", ".pth", ".ckpt", ".safetensors", ".ts", ".onnx")
+_DEEPEST, _MOST_FOLDERS = 8, 10_000
+
+
+class _FolderSearch:
+    """What the readers find in a folder and the folders in it, and why the rest is left out."""
+
+    def __init__(
+        self, root: Path, trusted: Collection[str], options: ReadOptions, readers: Sequence[Reader]
+    ) -> None:
+        self.root, self.options, self.readers = root, options, readers
+        self.trusted = {Path(item).as_posix() for item in trusted}
+        self.not_understood: dict[str, str] = {}
+        self.found: list[tuple[str, BankEntry]] = []
+        self.seen: set[str] = set()  # places of single models
+        self.n_folders = 0
+
+    def entries(self) -> list[BankEntry]:
+        """Read the folder; its entries have distinct names, in the order of their places."""
+        self._visit(self.root)
+        entries = _distinct(self.found)
+        # Names as they are told apart: one that two manifests give is no name of either.
+        listed = {
+            entry.name
+            for (place, _), entry in zip(self.found, entries, strict=True)
+            if place not in self.seen
+        }
+        strangers = sorted(self.trusted - self.seen - listed)
+        if strangers:
+            raise BankError(
+                f"trusted names {strangers}, but {self.root} has no models there; it takes paths "
+                "relative to the folder, and names of entries of manifests, of "
+                f"{sorted(self.seen | listed)}."
+            )
+        return [
+            replace(entry, trusted=True) if entry.name in self.trusted & listed else entry
+            for entry in entries
+        ]
+
+    def _visit(self, folder: Path, depth: int = 0, around: tuple[Path, ...] = ()) -> None:
+        """Read a folder and those in it; `around` are those it lies in, links followed."""
+        self.n_folders += 1
+        if self.n_folders > _MOST_FOLDERS or depth > _DEEPEST:
+            self.not_understood[self._name(folder)] = (
+                f"not looked at: there are more than {_MOST_FOLDERS} folders, or they are nested "
+                f"deeper than {_DEEPEST} levels"
+            )
+            return
+        reader = self._reader(folder)
+        if reader is not None:
+            self._read(folder, reader)
+            return
+        content = sorted(folder.iterdir())
+        self._visit_files([path for path in content if path.is_file()])
+        around = (*around, folder.resolve())
+        for inner in content:
+            if not inner.is_dir() or inner.name.startswith(".") or self._leads_out(inner):
+                continue
+            if inner.resolve() not in around:  # a link back would be read again and again
+                self._visit(inner, depth + 1, around)
+
+    def _visit_files(self, files: Sequence[Path]) -> None:
+        used: set[Path] = set()
+        # Manifests first: they say what the weights beside them are for.
+        for file in sorted(files, key=lambda file: not MANIFEST.matches(file)):
+            reader = self._reader(file)
+            if (reader is None and file.suffix.lower() not in _WEIGHTS) or self._leads_out(file):
+                continue
+            if reader is not None:
+                entries = self._read(file, reader)
+                used |= {Path(entry.weights) for entry in entries if entry.weights is not None}
+            elif file.absolute() not in used:
+                self.not_understood[self._name(file)] = _why_not(file)
+
+    def _reader(self, path: Path) -> Reader | None:
+        for reader in self.readers:
+            try:
+                if reader.matches(path):
+                    return reader
+            except Exception as error:  # of another package
+                why = f"its reader {reader.name!r} failed: {type(error).__name__}: {error}"
+                self.not_understood[self._name(path)] = why
+        return None
+
+    def _read(self, path: Path, reader: Reader) -> Sequence[BankEntry]:
+        name = self._name(path)
+        if reader is not MANIFEST:
+            self.seen.add(name)
+        try:
+            entries = reader.read(path, replace(self.options, trusted=name in self.trusted))
+        except BankError as error:
+            self.not_understood[name] = str(error)
+        except Exception as error:  # a broken model does not cost the others
+            self.not_understood[name] = f"{type(error).__name__}: {error}"
+        else:
+            self.found += [(name, entry) for entry in entries]
+            return entries
+        return ()
+
+    def _leads_out(self, path: Path) -> bool:
+        """Note a link that leads out of the folders that may be read."""
+        problem = outside_problem(path, self.options.extra_roots)
+        if problem:
+            self.not_understood[self._name(path)] = f"not looked at: it {problem}"
+        return bool(problem)
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
+
+
+def _why_not(file: Path) -> str:
+    """Say why a file of weights is not a model by itself."""
+    try:
+        read_checkpoint(file, lazily=True)
+    except BankError as error:
+        return str(error)
+    return (
+        "weights alone are not a network: name the factory that builds it, and this file, in a "
+        "manifest bank.yaml beside it"
+    )
+
+
+def _distinct(found: list[tuple[str, BankEntry]]) -> list[BankEntry]:
+    """Tell entries of one name apart by where they were found."""
+    counts = Counter(entry.name for _, entry in found)
+    named: list[BankEntry] = []
+    taken: set[str] = set()
+    for place, entry in found:
+        name = entry.name if counts[entry.name] == 1 else f"{entry.name} ({clean_text(place, 200)})"
+        for other in _others(name):
+            if other not in taken:
+                taken.add(other)
+                named.append(entry if other == entry.name else replace(entry, name=other))
+                break
+    return named
+
+
+def _others(name: str) -> Iterator[str]:
+    yield name
+    number = 2
+    while True:
+        yield f"{name} {number}"
+        number += 1

@@ -171,30 +171,7 @@ _Read = Callable[[_Storage], torch.UntypedStorage]
 
 
 def read_torch_file(path: Path, archive: Archive | None, *, values: bool) -> Any:
-    """Read what ``torch.save`` wrote.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    archive : Archive or None
-        Its parts; None for the format of torch before 1.6, which is not an archive.
-    values : bool
-        Otherwise tensors are on the meta device: they have a shape and a type, and take no
-        memory.
-
-    Returns
-    -------
-    object
-        Tensors, numbers, text and containers of them.
-
-    Raises
-    ------
-    MalformedError
-        If it is anything else, or would take more memory than it may.
-    RefusedGlobalsError
-        If it needs a class or function that is not data.
-    """
+    """Read what ``torch.save`` wrote."""
     with path.open("rb") as file:
         if archive is not None:
             return _read_archive(file, archive, values)
@@ -202,13 +179,7 @@ def read_torch_file(path: Path, archive: Archive | None, *, values: bool) -> Any
 
 
 class Archive:
-    """Parts of a zip archive that are stored as they are.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    """
+    """Parts of a zip archive that are stored as they are."""
 
     def __init__(self, path: Path) -> None:
         size = path.stat().st_size
@@ -218,14 +189,7 @@ class Archive:
         self._all, self._size = parts, size
 
     def check(self) -> None:
-        """Refuse what torch.save does not write.
-
-        Raises
-        ------
-        MalformedError
-            If parts are compressed, encrypted, of the same name, or together larger than the
-            file.
-        """
+        """Refuse what torch.save does not write."""
         parts, size = self._all, self._size
         unpacked = sum(part.file_size for part in parts)
         if unpacked > size or any(part.compress_type != zipfile.ZIP_STORED for part in parts):
@@ -402,15 +366,7 @@ class _Stream:
 
 
 class _Machine:
-    """Interprets pickled programs whose only effect is plain data.
-
-    Parameters
-    ----------
-    read : callable or None
-        Gives the bytes of a storage. None: tensors are on the meta device.
-    size : int
-        Bytes of the program.
-    """
+    """Interprets pickled programs whose only effect is plain data."""
 
     def __init__(self, read: _Read | None, size: int) -> None:
         self.storages: dict[str, _Storage] = {}

@@ -8,22 +8,184 @@ from dataclasses import KW_ONLY, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import numpy as np
+import torch
 import torchio as tio
 from torch import nn
 
 from skte._isolation import isolated
 from skte._memory import free_memory
-from skte.bank._checks import field_problems
-from skte.bank._encoder import encoder_roots
-from skte.bank._equality import equal
-from skte.bank._factory import LiveModule, build_network
-from skte.bank._folder_readers import FolderReaders
-from skte.bank._preprocessing import build_chain, normalize_steps
-from skte.bank._usable import unusable
+from skte._text import clean_text, name_problem
+from skte.bank._architectures import architecture_of
+from skte.bank._exported import exported_fields
+from skte.bank._factory import (
+    LiveModule,
+    build_network,
+    factory_name_problem,
+    package_problem,
+    unusable,
+)
+from skte.bank._monai_bundle import bundle_fields
+from skte.bank._nnunet import nnunet_fields
+from skte.bank._preprocessing import build_chain, normalize_steps, step_problems
 from skte.bank._weights import load_weights
 from skte.exceptions import BankError
 
-__all__ = ["BankEntry"]
+__all__ = ["BankEntry", "FolderReaders", "LARGEST_EDGE", "equal", "field_problems"]
+
+
+class FolderReaders:
+    """Ways to make a `BankEntry` that read all of its fields from files."""
+
+    @classmethod
+    def from_nnunet(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        fold: int | str | None = None,
+        configuration: str | None = None,
+        checkpoint: str | None = None,
+        trusted: bool = False,
+        extra_roots: Sequence[str | os.PathLike[str]] = (),
+        **fields: Any,
+    ) -> Self:
+        """Make an entry from a trained model of nnU-Net v2, without nnU-Net.
+
+        The network, its patch size and all of its preprocessing (axis order, crop to
+        nonzero, normalisation, resampling) follow ``plans.json``, older forms of it
+        included. It needs the package ``dynamic-network-architectures``.
+
+        Parameters
+        ----------
+        folder : path-like
+            ``trainer__plans__configuration``, with ``plans.json``, ``dataset.json`` and
+            the folds.
+        name : str, optional
+            Default: dataset, configuration and fold.
+        fold : int or "all", optional
+            Default: the lowest there is.
+        configuration : str, optional
+            Default: the one that the folder's name, or the checkpoint, says.
+        checkpoint : str, optional
+            Default: ``checkpoint_final.pth``, or else ``checkpoint_best.pth``.
+        trusted : bool, default=False
+            Lets the plans name any class and the checkpoint hold any pickle. Either runs
+            code.
+        extra_roots : sequence of path-like
+            Folders beside this one that its links may lead to.
+        **fields
+            Other fields, such as ``layers``, in place of those read.
+
+        Returns
+        -------
+        BankEntry
+            The weights are read by `load`.
+
+        Raises
+        ------
+        BankError
+            If a file is missing, something is not done as nnU-Net does it, or would run
+            code; the message says what and how to go on.
+        """
+        read = nnunet_fields(
+            folder,
+            name=name,
+            fold=fold,
+            configuration=configuration,
+            checkpoint=checkpoint,
+            trusted=trusted,
+            extra_roots=extra_roots,
+        )
+        return cls(**{**read, **fields})
+
+    @classmethod
+    def from_monai_bundle(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        weights: str | os.PathLike[str] | None = None,
+        trusted: bool = False,
+        extra_roots: Sequence[str | os.PathLike[str]] = (),
+        **fields: Any,
+    ) -> Self:
+        """Make an entry from a MONAI bundle, reading its configuration as data.
+
+        The network must be a class of ``monai.networks.nets`` with arguments that are
+        values or references. Preprocessing is MONAI's own, step by step; steps without a
+        counterpart are left out with a warning. The window is the inferer's.
+
+        Parameters
+        ----------
+        folder : path-like
+            With ``configs/inference.json`` (or ``.yaml``) and ``models/model.pt``.
+        name : str, optional
+            Default: the folder's name.
+        weights : path-like, optional
+            Default: ``models/model.pt``, or the one file of weights beside it.
+        trusted : bool, default=False
+            Lets MONAI's own parser run the network's expressions (``$...``) and build
+            any class, and the weights hold any pickle. All of that runs code.
+        extra_roots : sequence of path-like
+            Folders beside this one that its links may lead to.
+        **fields
+            Other fields, such as ``layers``, in place of those read.
+
+        Returns
+        -------
+        BankEntry
+            The weights are read by `load`.
+
+        Raises
+        ------
+        BankError
+            If a file is missing, or what it says would run code; the message says what
+            and how to go on.
+        """
+        read = bundle_fields(
+            folder, name=name, weights=weights, trusted=trusted, extra_roots=extra_roots
+        )
+        return cls(**{**read, **fields})
+
+    @classmethod
+    def from_exported(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        trusted: bool = False,
+        **fields: Any,
+    ) -> Self:
+        """Make an entry from a program of ``torch.export.save``.
+
+        Modules keep their names, so their outputs can be read; windows have the size that
+        the program was exported with.
+
+        Parameters
+        ----------
+        path : path-like
+            A ``.pt2`` file.
+        name : str, optional
+            Default: the file's name.
+        trusted : bool, default=False
+            Must be True: torch evaluates text of such a file and unpickles parts of it,
+            which can run code.
+        **fields
+            Other fields, such as ``preprocessing``.
+
+        Returns
+        -------
+        BankEntry
+            The program is read by `load`.
+
+        Raises
+        ------
+        BankError
+            Without ``trusted=True``, or if the file is not such a program.
+        """
+        return cls(**{**exported_fields(path, name=name, trusted=trusted), **fields})
+
 
 _MOST_WITHOUT_WEIGHTS = 2**32  # bytes of a network; there is no file to compare with
 
@@ -62,9 +224,9 @@ class BankEntry(FolderReaders):
     window_size : int or sequence of int, optional
         Edges of the sliding window in voxels of the preprocessed image.
     spatial_dims : {2, 3}, optional
-        Dimensions of the images it takes. Default: told from its convolutions.
+        Dimensions of the images it takes. Default: inferred from its convolutions.
     in_channels : int, optional
-        Channels of the images it takes. Default: told from its first convolution.
+        Channels of the images it takes. Default: inferred from its first convolution.
     preprocessing : sequence, default=()
         Applied to each image, in order. A step is the name of a torchio transform
         (``"ToCanonical"``), a name with parameters (``("Resample", {"target": 1})`` or
@@ -77,7 +239,7 @@ class BankEntry(FolderReaders):
     activation : {"softmax", "sigmoid"} or None, default="softmax"
         Turns the output into probabilities; None: it is probabilities already.
     trusted : bool, default=False
-        Whether reading the weights may run code that stands in their file. Only for
+        Whether reading the weights may run code in their file. Only for
         files whose origin you trust as you would trust a program; manifests cannot set
         it.
     trusted_packages : sequence of str, default=()
@@ -147,7 +309,7 @@ class BankEntry(FolderReaders):
             if isinstance(value, Sequence) and not isinstance(value, str):
                 self._set(name, tuple(value))
         if self.layers == "encoder":
-            self._set("source_head", False)  # it stands behind a decoder that was not trained
+            self._set("source_head", False)  # it follows a decoder that was not trained
 
     @classmethod
     def from_module(cls, name: str, module: nn.Module, **fields: Any) -> Self:
@@ -170,7 +332,7 @@ class BankEntry(FolderReaders):
         Raises
         ------
         BankError
-            If `module` is no network, or fields are wrong.
+            If `module` is not a network, or fields are wrong.
 
         Examples
         --------
@@ -226,7 +388,9 @@ class BankEntry(FolderReaders):
                 Path(self.weights),
                 state_key=self.state_key,
                 prefix=self.prefix,
-                needed=encoder_roots(network) if self.layers == "encoder" else (),
+                needed=architecture_of(network).encoder_roots(network)
+                if self.layers == "encoder"
+                else (),
                 trusted=self.trusted,
             )
         return network
@@ -273,3 +437,175 @@ class BankEntry(FolderReaders):
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Whether two values are the same; arrays within them are compared as wholes."""
+    if a is b:
+        return True
+    if isinstance(a, (np.ndarray, torch.Tensor)) or isinstance(b, (np.ndarray, torch.Tensor)):
+        same_kind = type(a) is type(b) and a.dtype == b.dtype and a.shape == b.shape
+        return same_kind and bool((a == b).all())
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)) and type(a) is type(b):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return bool(a == b)
+
+
+LARGEST_EDGE = 65_536  # no volume is as long, and a slip of the pen would fill the memory
+
+
+def field_problems(values: Mapping[str, Any]) -> list[str]:
+    """List everything wrong with the fields of an entry; empty if nothing is."""
+    problems = []
+    for name, value in values.items():
+        problem = _CHECKS[name](value) if name in _CHECKS else None
+        if problem:
+            problems.append(problem if name in problem else f"{name} {problem}")
+    packages = values.get("trusted_packages", ())
+    if isinstance(values.get("factory"), str) and _packages(packages) is None:
+        problem = factory_name_problem(values["factory"], packages)
+        problems += [problem] if problem else []
+    steps = values.get("preprocessing", ())
+    if _steps(steps) is None:
+        problems += step_problems(normalize_steps(steps))
+    if isinstance(values.get("factory"), LiveModule):
+        given = [f for f in ("arguments", "weights", "state_key", "prefix") if values.get(f)]
+        if given:
+            problems.append(f"{', '.join(given)} cannot be set for a network that is at hand")
+    elif not values.get("weights") and (values.get("state_key") or values.get("prefix")):
+        problems.append("state_key and prefix say where in a weights file to look: set weights")
+    return problems
+
+
+def _name(value: Any) -> str | None:
+    if not isinstance(value, str) or not value.strip():
+        return f"must be text that is not empty, got {value!r}"
+    problem = name_problem(value)
+    if problem:
+        return f"name {problem}, got {clean_text(repr(value), 100)}; rename the model"
+    return None
+
+
+def _factory(value: Any) -> str | None:
+    if isinstance(value, nn.Module):
+        return "is a network; use BankEntry.from_module(name, network) for one at hand"
+    if not isinstance(value, str) and not callable(value):
+        return f"must be a callable or 'package.module:function', got {value!r}"
+    return None
+
+
+def _packages(value: Any) -> str | None:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return f"must be a list of names of packages, got {value!r:.200}"
+    return next((problem for item in value if (problem := package_problem(item))), None)
+
+
+def _mapping(value: Any) -> str | None:
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        return f"must map names to values, got {value!r}"
+    return None
+
+
+def _path(value: Any) -> str | None:
+    if value is None or (isinstance(value, (str, os.PathLike)) and str(value)):
+        return None
+    return f"must be the path of a file, got {value!r}"
+
+
+def _text(value: Any) -> str | None:
+    if not isinstance(value, str):
+        return f"must be text, got {value!r}"
+    return None
+
+
+def _optional_text(value: Any) -> str | None:
+    return None if value is None else _text(value)
+
+
+def _layers(value: Any) -> str | None:
+    if isinstance(value, str):
+        if value in ("auto", "encoder"):
+            return None
+        return f'must be "auto", "encoder" or a list; write [{value!r}]'
+    if (
+        not isinstance(value, Sequence)
+        or not value
+        or not all(isinstance(item, str) and item for item in value)
+    ):
+        return f'must be "auto", "encoder" or a list of module names, got {value!r}'
+    if len(set(value)) < len(value):
+        return f"names a layer twice: {list(value)}"
+    return None
+
+
+def _window(value: Any) -> str | None:
+    edges = [value] if isinstance(value, int) else value
+    if edges is None:
+        return None
+    if (
+        isinstance(edges, str)
+        or not isinstance(edges, Sequence)
+        or not (isinstance(value, int) or len(edges) in (2, 3))
+        or not all(_is_count(edge) for edge in edges)
+    ):
+        return f"must be one, two or three positive integers (voxels), got {value!r}"
+    if max(edges) > LARGEST_EDGE:
+        return f"must be edges in voxels, at most {LARGEST_EDGE}, got {value!r}"
+    return None
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _channels(value: Any) -> str | None:
+    if value is not None and not _is_count(value):
+        return f"must be a positive integer or left out, got {value!r}"
+    return None
+
+
+def _dims(value: Any) -> str | None:
+    if value is not None and not (_is_count(value) and value in (2, 3)):
+        return f"must be 2, 3 or left out, got {value!r}"
+    return None
+
+
+def _steps(value: Any) -> str | None:
+    # A string or one mapping in place of a list is the usual slip.
+    if isinstance(value, (str, Mapping)) or not isinstance(value, Sequence):
+        return f"must be a list of steps, got {value!r}"
+    return None
+
+
+def _flag(value: Any) -> str | None:
+    if not isinstance(value, bool):
+        return f"must be true or false, got {value!r}"
+    return None
+
+
+def _activation(value: Any) -> str | None:
+    if value not in ("softmax", "sigmoid", None):
+        return f"must be 'softmax', 'sigmoid' or null, got {value!r}"
+    return None
+
+
+_CHECKS = {
+    "name": _name,
+    "factory": _factory,
+    "arguments": _mapping,
+    "weights": _path,
+    "state_key": _optional_text,
+    "prefix": _text,
+    "layers": _layers,
+    "window_size": _window,
+    "spatial_dims": _dims,
+    "in_channels": _channels,
+    "preprocessing": _steps,
+    "source_head": _flag,
+    "activation": _activation,
+    "trusted": _flag,
+    "trusted_packages": _packages,
+    "provenance": _mapping,
+}

@@ -12,29 +12,15 @@ from torch import nn
 
 from skte.exceptions import BankError
 
-__all__ = ["exported_fields", "exported_network"]
+__all__ = ["SUFFIX", "exported_fields", "exported_network"]
+
+SUFFIX = ".pt2"
 
 
 def exported_fields(
     path: str | os.PathLike[str], *, name: str | None = None, trusted: bool = False
 ) -> dict[str, Any]:
-    """Read the fields of a `BankEntry` from a ``.pt2`` file.
-
-    Parameters
-    ----------
-    path, name, trusted
-        As for `BankEntry.from_exported`.
-
-    Returns
-    -------
-    dict of str to object
-        Arguments of `BankEntry`.
-
-    Raises
-    ------
-    BankError
-        Without ``trusted=True``, or if the file is no such program.
-    """
+    """Read the fields of a `BankEntry` from a ``.pt2`` file."""
     path = Path(path).absolute()
     if not path.is_file():
         raise BankError(f"Exported program {path}: there is no such file.")
@@ -58,18 +44,7 @@ def exported_fields(
 
 
 def exported_network(path: str | os.PathLike[str]) -> nn.Module:
-    """Load an exported program as modules under their own names.
-
-    Parameters
-    ----------
-    path : path-like
-        A ``.pt2`` file.
-
-    Returns
-    -------
-    nn.Module
-        Its outputs can be read by forward hooks.
-    """
+    """Load an exported program as modules under their own names."""
     program = _load(Path(path))
     with warnings.catch_warnings():  # about torch's own code
         warnings.simplefilter("ignore", FutureWarning)
@@ -96,6 +71,6 @@ def _input_shape(program: torch.export.ExportedProgram, path: Path) -> tuple[int
             if len(shape) in (4, 5) and all(isinstance(edge, int) for edge in shape[1:]):
                 return shape
     raise BankError(
-        f"Exported program {path}: its first input is no image (n_images, n_channels, x, y[, z]) "
-        "of a fixed size; export it with an example of one window."
+        f"Exported program {path}: its first input is not an image (n_images, n_channels, x, y[, "
+        "z]) of a fixed size; export it with an example of one window."
     )

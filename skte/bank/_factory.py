@@ -3,37 +3,42 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import functools
 import importlib
 import importlib.util
+import math
 import os
 import re
 import sys
 import threading
 import zlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Any
+from types import FrameType, ModuleType, TracebackType
+from typing import Any, Self
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from skte._text import clean_text
-from skte.bank._limit import MemoryLimit, OverLimitError
-from skte.bank._usable import weightless
-from skte.bank._watch import Watch
+from skte._text import clean_text, did_you_mean
 from skte.exceptions import BankError
 
 __all__ = [
     "FACTORY_NAME",
     "LIBRARIES",
     "LiveModule",
+    "MemoryLimit",
+    "OverLimitError",
+    "Watch",
     "build_network",
     "factory_name_problem",
+    "origin_problem",
     "package_problem",
     "resolve_factory",
+    "unusable",
+    "weightless",
 ]
 
 FACTORY_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
@@ -94,20 +99,7 @@ def package_problem(package: Any) -> str | None:
 
 
 def factory_name_problem(name: str, trusted: Collection[str] = ()) -> str | None:
-    """Say why a factory may not be named; nothing is imported.
-
-    Parameters
-    ----------
-    name : str
-        ``"package.module:function"``.
-    trusted : collection of str
-        Packages and modules that the user trusts, those within them included.
-
-    Returns
-    -------
-    str or None
-        One clause with the remedy; None if its module may be imported.
-    """
+    """Say why a factory may not be named; nothing is imported."""
     if len(name) > _LONGEST or not FACTORY_NAME.fullmatch(name):
         return (
             f"factory {clean_text(repr(name), 100)} must read 'package.module:function', for "
@@ -126,31 +118,11 @@ def factory_name_problem(name: str, trusted: Collection[str] = ()) -> str | None
     if top in sys.stdlib_module_names or top in _NO_BUILDERS:
         return f"factory {name!r} is refused: {_of_no_builder(top)}; {_own_or_library(path)}"
     why = f"{path!r} is not a network library that skte knows"
-    return _untrusted(name, top if top not in _TOPS else path, f"{why}{_did_you_mean(path)}")
+    return _untrusted(name, top if top not in _TOPS else path, f"{why}{_hint(path, LIBRARIES)}")
 
 
 def resolve_factory(name: str, trusted: Collection[str] = ()) -> Callable[..., Any]:
-    """Import a factory by name. Nothing but the import runs.
-
-    Parameters
-    ----------
-    name : str
-        ``"package.module:function"``; the function may be a class or a class's method.
-    trusted : collection of str
-        Packages and modules whose functions may be named.
-
-    Returns
-    -------
-    callable
-        What the name stands for.
-
-    Raises
-    ------
-    BankError
-        If the name is ill-formed, cannot be imported, is not callable, or is not allowed.
-        Allowed are classes of networks from `LIBRARIES`, and whatever is *defined* in a
-        trusted package: that one can be reached through it is not enough.
-    """
+    """Import a factory by name. Nothing but the import runs."""
     return _resolve(name, trusted)[0]
 
 
@@ -191,33 +163,7 @@ def build_network(
     max_bytes: int | None = None,
     trusted: Collection[str] = (),
 ) -> nn.Module:
-    """Call a factory. The same `seed` gives the same initial weights.
-
-    Parameters
-    ----------
-    factory : str or callable
-        A callable, or its name.
-    arguments : mapping
-        Keyword arguments.
-    seed : str
-        Seeds torch's generator while the factory runs, so that a network without
-        weights is the same in every process. The caller's generator is untouched.
-    max_bytes : int, optional
-        Most memory that new tensors may take, so that a size in a file cannot fill it.
-    trusted : collection of str
-        Packages whose functions `factory` may name. What is named in any other may not
-        open files, start processes or use the network while it builds.
-
-    Returns
-    -------
-    nn.Module
-        On the CPU, in float32, in eval mode.
-
-    Raises
-    ------
-    BankError
-        If the factory fails or returns something else than a module.
-    """
+    """Call a factory. The same `seed` gives the same initial weights."""
     call, is_trusted = _resolve(factory, trusted) if isinstance(factory, str) else (factory, True)
     shown = factory if isinstance(factory, str) else getattr(factory, "__qualname__", factory)
     limit = contextlib.nullcontext() if max_bytes is None else MemoryLimit(max_bytes)
@@ -274,12 +220,8 @@ def _modules(missing: str) -> list[str]:
 
 
 def _hint(word: str, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
-    return f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
-
-
-def _did_you_mean(path: str) -> str:
-    return _hint(path, LIBRARIES)
+    hint = did_you_mean(word, known, listed=False)
+    return f" ({hint})" if hint else ""
 
 
 def _spoken(target: Any) -> str:
@@ -299,12 +241,21 @@ def _is_in(path: str, packages: Collection[str]) -> bool:
 def _check_origin(path: str, name: str) -> None:
     """Refuse a file of the current folder that calls itself like a network library."""
     top = path.partition(".")[0]
+    problem = origin_problem(top)
+    if problem:
+        raise BankError(
+            f"factory {name!r} is refused: {problem}, or trust it with {_options(top)}."
+        )
+
+
+def origin_problem(top: str) -> str:
+    """Return why a package may not be imported: it is a file of the current folder."""
     if top in sys.modules:
-        return
+        return ""
     try:
         spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):
-        return
+        return ""
     places = [spec.origin] if spec and spec.origin else []
     places += list(spec.submodule_search_locations or ()) if spec else []
     here = os.path.realpath(os.curdir)
@@ -312,15 +263,15 @@ def _check_origin(path: str, name: str) -> None:
         real = os.path.realpath(place)
         parents = (os.path.dirname(real), os.path.dirname(os.path.dirname(real)))
         if here in parents[: 2 if os.path.basename(real) == "__init__.py" else 1]:
-            raise BankError(
-                f"factory {name!r} is refused: {top!r} would be imported from the current "
-                f"folder, {here}, and not from what is installed; change to another folder, or "
-                f"trust it with {_options(top)}."
+            return (
+                f"{top!r} would be imported from the current folder, {here}, and not from what is "
+                "installed; change to another folder"
             )
+    return ""
 
 
 def _home(target: Any) -> str:
-    """Return the module that a callable was defined in, empty where that cannot be told."""
+    """Return the module that a callable was defined in, empty where that is unknown."""
     while isinstance(target, functools.partial):
         target = target.func
     return str(getattr(target, "__module__", None) or "")
@@ -340,7 +291,7 @@ def _home_problem(name: str, target: Any, home: str, trusted: Collection[str]) -
         return None
     top = home.partition(".")[0]
     if not home:
-        return f"factory {name!r} is refused: where it was defined cannot be told"
+        return f"factory {name!r} is refused: it is unknown where it was defined"
     if top in sys.stdlib_module_names or top in _NO_BUILDERS:
         return f"factory {name!r} is refused: {_of_no_builder(top)}; {_own_or_library(path)}"
     where = "" if home == path else f" from {home!r}"
@@ -371,4 +322,184 @@ def _of_no_builder(top: str) -> str:
 
 
 def _own_or_library(path: str) -> str:
-    return f"name a function of your own or of a network library{_did_you_mean(path)}"
+    return f"name a function of your own or of a network library{_hint(path, LIBRARIES)}"
+
+
+class OverLimitError(Exception):
+    """A tensor would have been larger than the memory left."""
+
+
+class MemoryLimit(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Refuses, before any memory is taken, tensors beyond a number of bytes in all."""
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.max_bytes = max_bytes
+        self.n_bytes = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func.namespace == "aten" and not any(isinstance(a, torch.Tensor) for a in args):
+            shape = args[0] if args and isinstance(args[0], Sequence) else ()
+            if all(isinstance(edge, int) for edge in shape):
+                kind = kwargs.get("dtype") or torch.get_default_dtype()
+                self.n_bytes += math.prod(shape) * kind.itemsize
+        if self.n_bytes > self.max_bytes:
+            raise OverLimitError(
+                f"its arguments ask for tensors of {self.n_bytes:.3g} bytes, far more than its "
+                "file of weights holds; check sizes and numbers of channels among them"
+            )
+        return func(*args, **kwargs)
+
+
+# Python's audit events that building a network does not need.
+_STARTS = frozenset(
+    {
+        "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.startfile",
+        "os.startfile/2", "os.system", "pty.spawn", "subprocess.Popen", "webbrowser.open",
+    }
+)  # fmt: skip
+_CHANGES = frozenset(
+    {
+        "os.chmod", "os.chown", "os.kill", "os.link", "os.mkdir", "os.putenv", "os.remove",
+        "os.rename", "os.rmdir", "os.symlink", "os.truncate", "os.unsetenv", "os.utime",
+        "shutil.copyfile", "shutil.copytree", "shutil.move", "shutil.rmtree", "signal.pthread_kill",
+        "tempfile.mkdtemp", "tempfile.mkstemp",
+    }
+)  # fmt: skip
+_NETWORK = frozenset(
+    {
+        "ftplib.connect", "http.client.connect", "socket.bind", "socket.connect",
+        "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "urllib.Request",
+    }
+)  # fmt: skip
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+_here = threading.local()
+_installing = threading.Lock()
+_installed = False
+
+
+class Watch:
+    """Stops, in this thread, files, processes and connections; reading libraries goes on.
+
+    Classes of network libraries take paths, addresses and names of pretrained weights as
+    arguments, and a manifest may give any. An import that they do late still works.
+    """
+
+    def __init__(self) -> None:
+        self.stopped = ""
+        self._places: tuple[str, ...] = ()
+        self._outermost: FrameType | None = None
+
+    def __enter__(self) -> Self:
+        global _installed
+        with _installing:
+            if not _installed:
+                sys.addaudithook(_hook)
+                _installed = True
+        self._outermost = sys._getframe(1)  # a program of the user's own is a module, too
+        self._places = _library_folders()
+        self._before = getattr(_here, "watch", None)
+        _here.watch = self
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        _here.watch = self._before
+
+    def look(self, event: str, args: tuple[Any, ...]) -> None:
+        """Raise where an event is one to stop."""
+        what = self._what(event, args)
+        # What a library does at its import it does whatever the arguments are, and half an
+        # import would leave it broken.
+        if not what or (event not in _NETWORK and self._is_importing()):
+            return
+        self.stopped = self.stopped or (
+            f"while it built the network it tried to {what}, which only trusted code may do; "
+            "switch that off among its arguments (pretrained: false, for instance), and give "
+            "weights as the entry's own"
+        )
+        raise PermissionError(self.stopped)  # an OSError, as for a folder that is read-only
+
+    def _is_importing(self) -> bool:
+        frame = sys._getframe(3)  # of what raised the event
+        while frame is not None and frame is not self._outermost:
+            code = frame.f_code
+            if code.co_name == "<module>" and _is_below(code.co_filename, self._places):
+                return True
+            frame = frame.f_back  # type: ignore[assignment]
+        return False
+
+    def _what(self, event: str, args: tuple[Any, ...]) -> str:
+        if event == "open":
+            path, _, flags = args
+            if not isinstance(path, (str, bytes)):  # a descriptor that is open already
+                return ""
+            text = os.fsdecode(path)
+            if isinstance(flags, int) and flags & _WRITING:
+                return f"write {text[:200]!r}"
+            return "" if _is_below(text, self._places) else f"read {text[:200]!r}"
+        if event == "ctypes.dlopen":
+            text = str(args[0] or "")
+            return (
+                f"load {text[:200]!r}"
+                if os.sep in text and not _is_below(text, self._places)
+                else ""
+            )
+        if event in _STARTS:
+            return "start a program"
+        if event in _CHANGES:
+            return f"change files or settings ({event})"
+        return f"use the network ({event})" if event in _NETWORK else ""
+
+
+def _hook(event: str, args: tuple[Any, ...]) -> None:
+    watch = getattr(_here, "watch", None)
+    if watch is not None:
+        _here.watch = None  # looking raises events, too
+        try:
+            watch.look(event, args)
+        finally:
+            _here.watch = watch
+
+
+def _library_folders() -> tuple[str, ...]:
+    """Folders that modules are imported from, without the current one."""
+    here = os.path.realpath(os.curdir)
+    found = {sys.prefix, sys.base_prefix, sys.exec_prefix, *(p for p in sys.path if p)}
+    return tuple({real for place in found if (real := os.path.realpath(place)) != here})
+
+
+def _is_below(path: str, folders: tuple[str, ...]) -> bool:
+    real = os.path.realpath(path)
+    return any(real == folder or real.startswith(folder + os.sep) for folder in folders)
+
+
+def unusable(module: nn.Module) -> str | None:
+    """Say why a network cannot be looked at, and what to give instead; None if it can."""
+    # By name: importing torch.jit's class for isinstance warns on recent versions.
+    if any(cls.__name__ == "ScriptModule" for cls in type(module).__mro__):
+        return (
+            "a TorchScript module, whose layers cannot be hooked, so no features can be read; "
+            "give the original nn.Module"
+        )
+    if any(is_lazy(tensor) for tensor in [*module.parameters(), *module.buffers()]):
+        return (
+            "lazy modules that no input has given a shape yet, so they hold no weights; run the "
+            "network once on an example, or load weights"
+        )
+    return weightless(module)
+
+
+def weightless(module: nn.Module) -> str | None:
+    """Say so where a network was built on the meta device."""
+    if any(tensor.is_meta for tensor in [*module.parameters(), *module.buffers()]):
+        return "a network on the meta device, which holds no weights; build it on the CPU"
+    return None

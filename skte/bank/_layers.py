@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
-from skte.bank._describe import LayerInfo, describe_layers, shown_names
-from skte.bank._encoder import encoder_stages, is_encoder
-from skte.bank._registry import registered_decoder_stages
-from skte.bank._stages import traced_decoder_stages
-from skte.bank._trace import trace_forward
+from skte._text import did_you_mean
+from skte.bank._architectures import architecture_of
+from skte.bank._stages import traced_decoder_stages, traced_encoder_stages
+from skte.bank._trace import run_quietly, trace_forward
 from skte.exceptions import BankError
 
-__all__ = ["LAYER_SETS", "find_decoder_layers", "find_encoder_layers", "find_layers"]
+__all__ = [
+    "LAYER_SETS",
+    "LayerInfo",
+    "describe_layers",
+    "find_decoder_layers",
+    "find_encoder_layers",
+    "find_layers",
+    "model_in_channels",
+    "model_spatial_dims",
+]
 
 #: Names that stand for stages of a network, in place of a list of modules.
 LAYER_SETS = ("decoder", "encoder", "all", "bottleneck+decoder")
@@ -72,11 +83,11 @@ def find_decoder_layers(module: nn.Module, example: torch.Tensor) -> list[LayerI
     """Find the decoder stages of a segmentation network.
 
     Well-known classes (and their subclasses) are looked up: ``PlainConvUNet``,
-    ``ResidualEncoderUNet``, MONAI's ``AttentionUnet``, ``BasicUNet``, ``DynUNet``,
-    ``FlexibleUNet``, ``SegResNet``, ``SwinUNETR``, ``UNet``, ``UNETR`` and ``VNet``. Any
-    other network is run once, and the stages are found in the flow of its tensors: a
+    ``ResidualEncoderUNet``, ``ResidualUNet``, MONAI's ``AttentionUnet``, ``BasicUNet``,
+    ``DynUNet``, ``FlexibleUNet``, ``SegResNet``, ``SwinUNETR``, ``UNet``, ``UNETR`` and
+    ``VNet``. Any other network is run once, and the stages are found in the flow of its tensors: a
     stage ends where its map is about to be raised to a higher resolution, the last
-    one before the final convolution. The bottleneck is no stage, the head neither.
+    one before the final convolution. Neither the bottleneck nor the head is a stage.
 
     Parameters
     ----------
@@ -117,9 +128,10 @@ def find_decoder_layers(module: nn.Module, example: torch.Tensor) -> list[LayerI
     >>> find_decoder_layers(network, torch.zeros(1, 1, 8, 8, 8))
     [LayerInfo(name='2', stride=(1.0, 1.0, 1.0), channels=4)]
     """
-    if is_encoder(module):
+    known = architecture_of(module)
+    if known.is_encoder:
         return find_encoder_layers(module, example)
-    registered = registered_decoder_stages(module)
+    registered = known.decoder_stages(module)
     if registered:
         try:
             return describe_layers(module, registered, example)
@@ -132,7 +144,7 @@ def find_decoder_layers(module: nn.Module, example: torch.Tensor) -> list[LayerI
         raise BankError(
             f"No decoder layer found in {type(module).__name__}: nothing but a head, or no "
             "convolution leads to its output. Name the layers to read with layers=(...), "
-            f"from {shown_names(list(dict(module.named_modules()))[1:])}."
+            f"from {_shown(list(dict(module.named_modules()))[1:])}."
         )
     return describe_layers(module, names, example)
 
@@ -180,11 +192,214 @@ def find_encoder_layers(module: nn.Module, example: torch.Tensor) -> list[LayerI
     LayerInfo(name='1', stride=(2.0, 2.0, 2.0), channels=8)
     LayerInfo(name='0', stride=(1.0, 1.0, 1.0), channels=4)
     """
-    names = encoder_stages(module, example[:1])
+    known = architecture_of(module)
+    names = known.encoder_stages(module)
+    if not names and not known.gives_tokens:
+        names = traced_encoder_stages(trace_forward(module, example[:1]))
     if not names:
         raise BankError(
             f"No encoder stage found in {type(module).__name__}: no module returns a feature "
             "map on the way to its lowest resolution. Name the layers to read with "
-            f"layers=(...), from {shown_names(list(dict(module.named_modules()))[1:])}."
+            f"layers=(...), from {_shown(list(dict(module.named_modules()))[1:])}."
         )
     return describe_layers(module, names, example)
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """A layer whose output is read, and how its output lies in the input's grid.
+
+    Parameters
+    ----------
+    name : str
+        As in ``network.named_modules()``.
+    stride : tuple of float
+        Input voxels per voxel of the layer's output, one per axis. Not whole where
+        sizes do not divide.
+    channels : int
+        Channels of the layer's output.
+    """
+
+    name: str
+    stride: tuple[float, ...]
+    channels: int
+
+
+def describe_layers(
+    module: nn.Module, names: Sequence[str], example: torch.Tensor
+) -> list[LayerInfo]:
+    """Run a network once and report stride and channels of named layers.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The network, on the device of `example`. Mode and parameters are untouched.
+    names : sequence of str
+        Modules, as in ``module.named_modules()``.
+    example : Tensor of shape (n_images, n_channels, x, y[, z])
+        An input it takes; the values do not matter.
+
+    Returns
+    -------
+    list of LayerInfo
+        In the order of `names`.
+
+    Raises
+    ------
+    BankError
+        If the network fails, or for layers that do not exist, never run, or do not
+        return a feature map. All unusable layers are named at once.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from skte.bank import describe_layers
+    >>> network = nn.Sequential(nn.Conv2d(1, 4, 2, stride=2), nn.ReLU())
+    >>> describe_layers(network, ["1"], torch.zeros(1, 1, 8, 8))
+    [LayerInfo(name='1', stride=(2.0, 2.0), channels=4)]
+    """
+    modules = dict(module.named_modules(remove_duplicate=False))
+    problems = _name_problems(names, modules)
+    if problems:
+        raise BankError(" ".join(problems))
+    outputs: dict[str, Any] = {}
+    handles = []
+    try:
+        for name in names:
+            handles.append(modules[name].register_forward_hook(_shape_keeper(outputs, name)))
+        run_quietly(module, example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    problems = [
+        problem
+        for name in names
+        if (problem := _output_problem(name, outputs.get(name, _NEVER_RAN), example))
+    ]
+    if problems:
+        raise BankError(" ".join(problems))
+    size = tuple(example.shape[2:])
+    return [
+        LayerInfo(
+            name,
+            tuple(a / b for a, b in zip(size, outputs[name][2:], strict=True)),
+            outputs[name][1],
+        )
+        for name in names
+    ]
+
+
+_NEVER_RAN = "never ran"
+
+
+def _shape_keeper(outputs: dict[str, Any], name: str) -> Any:
+    def keep(module: nn.Module, args: Any, output: Any) -> None:
+        is_tensor = isinstance(output, torch.Tensor)
+        outputs[name] = tuple(output.shape) if is_tensor else type(output).__name__
+
+    return keep
+
+
+def _name_problems(names: Sequence[str], modules: dict[str, nn.Module]) -> list[str]:
+    known = [name for name in modules if name]
+    problems = [] if len(names) else ["layers is empty: name at least one layer."]
+    problems += [
+        f"layers names {name!r} twice." for i, name in enumerate(names) if name in names[:i]
+    ]
+    for name in names:
+        if name in modules and name:
+            continue
+        hint = did_you_mean(name, known, listed=False) or f"It has {_shown(known)}."
+        problems.append(f"The model has no layer {name!r}: {hint}")
+    return problems
+
+
+def _output_problem(name: str, output: Any, example: torch.Tensor) -> str | None:
+    if output is _NEVER_RAN:
+        return (
+            f"Layer {name!r} never runs in a forward pass (in eval mode); choose a layer that does."
+        )
+    if isinstance(output, str):
+        return (
+            f"Layer {name!r} returns a {output}, not a tensor; choose a module inside it, or "
+            "the one after it."
+        )
+    if len(output) != example.ndim or output[0] != len(example) or 0 in output:
+        return (
+            f"Layer {name!r} returns shape {output}, not a feature map (n_images, n_channels, "
+            f"{', '.join('xyz'[: example.ndim - 2])}) like the input's {tuple(example.shape)}; "
+            "choose a convolutional layer."
+        )
+    return None
+
+
+def _shown(names: Sequence[str], most: int = 12) -> str:
+    """List the first names for a message."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return (", ".join(map(repr, names[:most])) or "no named modules") + more
+
+
+_AXES: dict[type[nn.Module], int] = {
+    nn.Conv2d: 2,
+    nn.Conv3d: 3,
+    nn.ConvTranspose2d: 2,
+    nn.ConvTranspose3d: 3,
+}
+
+
+def model_spatial_dims(module: nn.Module) -> int | None:
+    """Tell from its convolutions whether a network takes 2-D or 3-D images.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The network; it is not run.
+
+    Returns
+    -------
+    {2, 3} or None
+        3 where any convolution is 3-D; None where there are no convolutions.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from skte.bank import model_spatial_dims
+    >>> model_spatial_dims(nn.Conv2d(1, 4, 3))
+    2
+    """
+    found = {
+        axes for part in module.modules() for kind, axes in _AXES.items() if isinstance(part, kind)
+    }
+    return max(found, default=None)
+
+
+def model_in_channels(module: nn.Module) -> int | None:
+    """Tell from its first convolution how many channels a network takes.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The network; it is not run.
+
+    Returns
+    -------
+    int or None
+        None where there is no convolution or the first one registered need not be
+        the first one run (another takes fewer channels). ``BankEntry.in_channels``
+        settles it then.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from skte.bank import model_in_channels
+    >>> model_in_channels(nn.Sequential(nn.Conv3d(2, 4, 3), nn.Conv3d(4, 3, 1)))
+    2
+    """
+    convolutions = [part for part in module.modules() if isinstance(part, _ConvNd)]
+    if not convolutions:
+        return None
+    first: int = convolutions[0].in_channels
+    if first == 0 or any(0 < c.in_channels < first for c in convolutions):
+        return None
+    return first

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import os
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
@@ -11,14 +13,15 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from skte._files import outside_problem
-from skte._text import clean_text
-from skte.bank._checks import did_you_mean, field_problems
-from skte.bank._entry import BankEntry
-from skte.bank._parse import count_values, holds_itself, parse_file
+from skte._text import clean_text, did_you_mean
+from skte.bank._documents import count_values, holds_itself, parse_file
+from skte.bank._entry import LARGEST_EDGE, BankEntry, field_problems
+from skte.bank._factory import FACTORY_NAME
+from skte.bank._preprocessing import ALLOWED
 from skte.bank._trust import check_packages, kept_trust
 from skte.exceptions import BankError
 
-__all__ = ["FIELDS", "VERSION", "read_manifest"]
+__all__ = ["FIELDS", "VERSION", "manifest_schema", "read_manifest"]
 
 VERSION = 1
 _TOP = ("version", "description", "defaults", "models")
@@ -42,29 +45,7 @@ def read_manifest(
     roots: Sequence[str | os.PathLike[str]] = (),
     trusted_packages: Collection[str] = (),
 ) -> list[BankEntry]:
-    """Read the entries of a manifest.
-
-    Parameters
-    ----------
-    path : path-like
-        A ``.yaml``, ``.yml`` or ``.json`` file. Paths in it are relative to its folder
-        and may not leave it.
-    roots : sequence of path-like
-        Further folders that paths and links may lead to.
-    trusted_packages : collection of str
-        Packages whose functions may be factories, beside those that this user keeps for
-        this manifest.
-
-    Returns
-    -------
-    list of BankEntry
-        In the order of the file. Nothing is imported, built or loaded.
-
-    Raises
-    ------
-    BankError
-        If the file cannot be read, or with every problem there is in it.
-    """
+    """Read the entries of a manifest."""
     path = Path(path)
     packages = check_packages(trusted_packages)
     content = parse_file(path)
@@ -74,7 +55,7 @@ def read_manifest(
     recipes = []
     cyclic: dict[int, bool] = {}
     for number, model in enumerate(models, start=1):
-        if len(problems) > _MOST_SHOWN:  # of a file that is no manifest at all
+        if len(problems) > _MOST_SHOWN:  # of a file that is not a manifest at all
             break
         label = f"model {number}"
         if not isinstance(model, Mapping):
@@ -83,7 +64,7 @@ def read_manifest(
             )
             continue
         if holds_itself(model, cyclic):
-            problems.append(f"{label}: holds itself: an alias (*) stands within its own anchor (&)")
+            problems.append(f"{label}: holds itself: an alias (*) is within its own anchor (&)")
             continue
         recipe = {**defaults, **model}
         if isinstance(recipe.get("name"), str):
@@ -121,7 +102,7 @@ def _top_level(content: Any) -> tuple[list[Any], dict[str, Any], list[str]]:
         problems.append(f"version is {shown}; this release of skte reads version {VERSION}")
     defaults = {} if content.get("defaults") is None else content["defaults"]
     if holds_itself(defaults):
-        problems.append("defaults holds itself: an alias (*) stands within its own anchor (&)")
+        problems.append("defaults holds itself: an alias (*) is within its own anchor (&)")
         defaults = {}
     if not isinstance(defaults, Mapping):
         problems.append(
@@ -136,7 +117,9 @@ def _top_level(content: Any) -> tuple[list[Any], dict[str, Any], list[str]]:
         problems.append(f"models must be a list of at least one model, got {shown}")
         models = []
     if count_values(defaults) * len(models) > _MOST_VALUES:  # every model gets a copy
-        problems.append("defaults hold too much for so many models; write out what differs")
+        problems.append(
+            "defaults hold too many values for this number of models; write out what differs"
+        )
         defaults = {}
     return models, dict(defaults), problems
 
@@ -193,3 +176,112 @@ def _entry(recipe: Mapping[str, Any], folder: Path) -> BankEntry:
         # Absolute, so that the recipe holds in a worker with another current folder.
         values["weights"] = (folder / values["weights"]).absolute()
     return BankEntry(values.pop("name"), values.pop("factory"), **values)
+
+
+_TEXT = {"type": "string", "minLength": 1}
+_EDGE = {"type": "integer", "minimum": 1, "maximum": LARGEST_EDGE}
+
+
+def manifest_schema() -> dict[str, Any]:
+    """Describe a bank's manifest as a JSON Schema (draft 2020-12).
+
+    Editors complete and check manifests by it. It accepts all that `ModelBank.from_manifest`
+    reads; what it cannot know, such as whether a file exists, is left to reading.
+
+    Returns
+    -------
+    dict
+        What JSON can hold.
+
+    See Also
+    --------
+    skte.ModelBank.from_manifest : Reads a manifest, and names every problem in it.
+
+    Examples
+    --------
+    >>> from skte.bank import manifest_schema
+    >>> sorted(manifest_schema()["properties"])
+    ['defaults', 'description', 'models', 'version']
+    """
+    fields = _fields()
+    shared = {name: value for name, value in fields.items() if name != "name"}
+    model = {"required": ["name"], **_object(fields)}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Models for skte to rank",
+        "type": ["object", "array"],
+        "properties": {
+            "version": {"const": VERSION},
+            "description": {},
+            "defaults": {"description": "Fields of all models.", **_object(shared, null=True)},
+            "models": {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/model"}},
+        },
+        "additionalProperties": False,
+        "required": ["models"],
+        # A list is a list of models. A factory may be in the defaults.
+        "minItems": 1,
+        "items": {"$ref": "#/$defs/model", "required": ["factory"]},
+        "anyOf": [
+            {"type": "array"},
+            {"properties": {"defaults": {"required": ["factory"]}}, "required": ["defaults"]},
+            {"properties": {"models": {"items": {"required": ["factory"]}}}},
+        ],
+        "$defs": {"model": model, "step": {"anyOf": _steps()}},
+    }
+
+
+def _fields() -> dict[str, Any]:
+    kinds: dict[str, Any] = {
+        "name": {"type": "string", "pattern": r"\S"},
+        "factory": {"type": "string", "pattern": f"^{FACTORY_NAME.pattern}$"},
+        "arguments": {"type": "object"},
+        "weights": {"type": ["string", "null"], "minLength": 1},
+        "state_key": {"type": ["string", "null"]},
+        "prefix": {"type": "string"},
+        "layers": {
+            "anyOf": [
+                {"enum": ["auto", "encoder"]},
+                {"type": "array", "items": _TEXT, "minItems": 1, "uniqueItems": True},
+            ]
+        },
+        "window_size": {
+            "anyOf": [
+                {"type": "null"},
+                _EDGE,
+                {"type": "array", "items": _EDGE, "minItems": 2, "maxItems": 3},
+            ]
+        },
+        "spatial_dims": {"enum": [2, 3, None]},
+        "in_channels": {"type": ["integer", "null"], "minimum": 1},
+        "preprocessing": {"type": "array", "items": {"$ref": "#/$defs/step"}},
+        "source_head": {"type": "boolean"},
+        "activation": {"enum": ["softmax", "sigmoid", None]},
+        "provenance": {"type": "object"},
+    }
+    described = _descriptions()
+    return {name: {"description": described.get(name, ""), **kinds[name]} for name in FIELDS}
+
+
+def _steps() -> list[dict[str, Any]]:
+    """Describe the forms of a step: a name, a mapping with parameters, or a pair of both."""
+    steps: list[dict[str, Any]] = [{"enum": list(ALLOWED)}]
+    for name, allowed in ALLOWED.items():
+        parameters: dict[str, Any] = {parameter: {} for parameter in allowed}
+        steps += [
+            {**_object({key: {"const": name}, **parameters}), "required": [key]}
+            for key in ("name", "transform")
+        ]
+        pair = [{"const": name}, _object(parameters)]
+        steps.append({"type": "array", "prefixItems": pair, "minItems": 2, "maxItems": 2})
+    return steps
+
+
+def _object(properties: dict[str, Any], *, null: bool = False) -> dict[str, Any]:
+    kind: Any = ["object", "null"] if null else "object"
+    return {"type": kind, "properties": properties, "additionalProperties": False}
+
+
+def _descriptions() -> dict[str, str]:
+    """Take what `BankEntry` says of each field from its docstring, as plain text."""
+    found = re.findall(r"^(\w+) : .*\n((?:    .*\n)+)", inspect.getdoc(BankEntry) or "", re.M)
+    return {name: " ".join(text.replace("`", "").split()) for name, text in found}

@@ -13,11 +13,15 @@ from typing import Any
 from torch import nn
 
 from skte._text import clean_text
-from skte.bank._containers import state_dict_places
-from skte.bank._monai_config import TARGET, class_name, has_expression, resolve
-from skte.bank._monai_transform import map_preprocessing
-from skte.bank._parse import check_inside, parse_file
-from skte.bank._weights import read_checkpoint
+from skte.bank._documents import check_inside, parse_file
+from skte.bank._monai_transform import (
+    TARGET,
+    class_name,
+    has_expression,
+    map_preprocessing,
+    resolve,
+)
+from skte.bank._weights import read_checkpoint, state_dict_places
 from skte.exceptions import BankError, SkteWarning
 
 __all__ = ["bundle_fields", "is_bundle", "parsed_network"]
@@ -48,25 +52,7 @@ def bundle_fields(
     trusted: bool = False,
     extra_roots: Sequence[str | os.PathLike[str]] = (),
 ) -> dict[str, Any]:
-    """Read the fields of a `BankEntry` from a MONAI bundle.
-
-    Parameters
-    ----------
-    folder : path-like
-        With ``configs`` and ``models``.
-    name, weights, trusted, extra_roots
-        As for `BankEntry.from_monai_bundle`.
-
-    Returns
-    -------
-    dict of str to object
-        Arguments of `BankEntry`.
-
-    Raises
-    ------
-    BankError
-        If anything is missing, not understood or refused; the message names the folder.
-    """
+    """Read the fields of a `BankEntry` from a MONAI bundle."""
     folder = Path(folder)
     try:
         check_inside(folder, [*_CONFIGS, _METADATA], extra_roots)
@@ -132,7 +118,7 @@ def _import_nets() -> Any:
 
 
 def _configuration(folder: Path) -> tuple[Path, Mapping[str, Any], str]:
-    """Return the file that describes the network, its content, and the key it stands under."""
+    """Return the file that describes the network, its content, and its key."""
     if not folder.is_dir():
         raise BankError("there is no such folder")
     looked_at = []
@@ -203,20 +189,7 @@ def _network(config: Mapping[str, Any], key: str) -> tuple[str, dict[str, Any]]:
 
 
 def parsed_network(file: str | os.PathLike[str], key: str) -> nn.Module:
-    """Build a network by MONAI's own parser, which runs what the file says.
-
-    Parameters
-    ----------
-    file : path-like
-        A configuration.
-    key : str
-        Where the network stands in it.
-
-    Returns
-    -------
-    nn.Module
-        The network.
-    """
+    """Build a network by MONAI's own parser, which runs what the file says."""
     from monai.bundle import ConfigParser
 
     parser = ConfigParser()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -11,9 +13,16 @@ import torch
 import torchio as tio
 
 from skte._digests import versioned
-from skte.bank._monai_config import TARGET, class_name, has_expression
+from skte.exceptions import BankError
 
-__all__ = ["MonaiTransform", "map_preprocessing"]
+__all__ = [
+    "MonaiTransform",
+    "TARGET",
+    "class_name",
+    "has_expression",
+    "map_preprocessing",
+    "resolve",
+]
 
 # Deterministic, and keeping the affine true.
 _MAPPED = frozenset(
@@ -41,15 +50,7 @@ _STATISTICS = ("NormalizeIntensity", "ScaleIntensity", "ScaleIntensityRangePerce
 
 @versioned("transform of MONAI", 1)
 class MonaiTransform(tio.SpatialTransform):
-    """One of MONAI's array transforms; its affine is followed.
-
-    Parameters
-    ----------
-    kind : str
-        Name in ``monai.transforms``.
-    options : mapping
-        Its arguments.
-    """
+    """One of MONAI's array transforms; its affine is followed."""
 
     def __init__(self, kind: str, options: Mapping[str, Any]) -> None:
         super().__init__()
@@ -60,7 +61,7 @@ class MonaiTransform(tio.SpatialTransform):
     def build(self) -> Any:
         """Make MONAI's transform."""
         if self.kind not in _MAPPED:
-            raise ValueError(f"{self.kind!r} is no transform of MONAI that skte uses")
+            raise ValueError(f"{self.kind!r} is not a transform of MONAI that skte uses")
         return getattr(importlib.import_module("monai.transforms"), self.kind)(**self.options)
 
     def apply_transform(self, subject: tio.Subject) -> tio.Subject:
@@ -85,25 +86,12 @@ class MonaiTransform(tio.SpatialTransform):
 
 
 def map_preprocessing(described: Any) -> tuple[list[MonaiTransform], list[str]]:
-    """Turn the preprocessing of a bundle into steps.
-
-    Parameters
-    ----------
-    described : object
-        The ``preprocessing`` of its configuration, references resolved.
-
-    Returns
-    -------
-    steps : list of MonaiTransform
-        What could be mapped, in order.
-    left_out : list of str
-        The rest, one clause each.
-    """
+    """Turn the preprocessing of a bundle into steps."""
     if described is None:
         return [], ["there is no 'preprocessing': images are given as they are stored"]
     transforms = described.get("transforms") if isinstance(described, Mapping) else described
     if not isinstance(transforms, list):
-        return [], [f"preprocessing {described!r:.80} is no list of transforms"]
+        return [], [f"preprocessing {described!r:.80} is not a list of transforms"]
     image_key = _image_key(transforms)
     steps, left_out = [], []
     for transform in transforms:
@@ -133,7 +121,7 @@ def _map(transform: Any, image_key: str) -> MonaiTransform | str | None:
     name = class_name(transform.get(TARGET), "monai.transforms") if _is_map(transform) else None
     if name is None:
         shown = transform.get(TARGET) if _is_map(transform) else transform
-        return f"{shown!r:.80} is no transform of monai.transforms and was not run"
+        return f"{shown!r:.80} is not a transform of monai.transforms and was not run"
     kind = _array_name(name)
     keys = transform.get("keys", image_key)
     if image_key not in ([keys] if isinstance(keys, str) else keys) or kind in _READING:
@@ -181,3 +169,74 @@ def _of_image(value: Any, keys: Any, image_key: str) -> Any:
     if per_key and isinstance(keys, list) and len(value) == len(keys):
         return value[keys.index(image_key)]
     return value
+
+
+#: The key that names a class.
+TARGET = "_target_"
+
+_DEEPEST = 50
+_INDEX = re.compile(r"[0-9]{1,6}")
+# References to lists of references multiply: with this many values a file describes no model.
+_MOST_VALUES = 100_000
+# Keys beside the arguments that MONAI's parser looks at.
+_ABOUT = ("_desc_", "_disabled_", "_requires_", "_mode_")
+
+
+def resolve(config: Mapping[str, Any], value: Any) -> Any:
+    """Follow the references (``@name``, ``@part::name``) in a value."""
+    return _resolve(config, value, 0, count(1))
+
+
+def _resolve(config: Mapping[str, Any], value: Any, depth: int, seen: Iterator[int]) -> Any:
+    if next(seen) > _MOST_VALUES:
+        raise BankError(
+            f"its references (@) stand for more than {_MOST_VALUES} values, which was refused; "
+            "write them out, or check where it comes from"
+        )
+    if depth > _DEEPEST:
+        raise BankError(f"references lead in a circle, or too deep: {value!r:.80}")
+    if isinstance(value, str) and value.startswith("@"):
+        return _resolve(config, _look_up(config, value[1:]), depth + 1, seen)
+    if isinstance(value, Mapping):
+        return {
+            key: _resolve(config, item, depth + 1, seen)
+            for key, item in value.items()
+            if key not in _ABOUT
+        }
+    if isinstance(value, list):
+        return [_resolve(config, item, depth + 1, seen) for item in value]
+    return value
+
+
+def _look_up(config: Mapping[str, Any], name: str) -> Any:
+    found: Any = config
+    for part in re.split(r"::|#", name):
+        if isinstance(found, list) and _INDEX.fullmatch(part) and int(part) < len(found):
+            found = found[int(part)]
+        elif isinstance(found, Mapping) and part in found:
+            found = found[part]
+        else:
+            raise BankError(
+                f"the reference '@{name:.100}' leads nowhere: there is no {part[:100]!r}"
+            )
+    return found
+
+
+def has_expression(value: Any) -> str | None:
+    """Return the first text in a value that MONAI would run or replace (``$`` or ``%``)."""
+    if isinstance(value, str):
+        return value if value.startswith(("$", "%")) else None
+    items: list[Any] = []
+    if isinstance(value, Mapping):
+        items = [*value.keys(), *value.values()]
+    elif isinstance(value, list):
+        items = value
+    return next((found for item in items if (found := has_expression(item))), None)
+
+
+def class_name(target: Any, package: str) -> str | None:
+    """Return the class that a target names in a package of MONAI, or None."""
+    path, _, name = str(target).rpartition(".")
+    if path and path != package and not path.startswith(f"{package}."):
+        return None
+    return name if re.fullmatch(r"[A-Za-z]\w*", name) else None

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from skte._text import clean_text
-from skte.bank._containers import pick_state_dict
-from skte.bank._nnunet_plans import NNUNetPlan, read_plan
-from skte.bank._nnunet_transform import NNUNetPreprocessing
-from skte.bank._parse import check_inside, parse_file
-from skte.bank._weights import read_checkpoint
+from skte.bank._documents import check_inside, parse_file
+from skte.bank._factory import resolve_factory
+from skte.bank._nnunet_transform import INTENSITY_KEYS, RESAMPLERS, SCHEMES, NNUNetPreprocessing
+from skte.bank._weights import pick_state_dict, read_checkpoint
 from skte.exceptions import BankError
 
-__all__ = ["is_nnunet_folder", "nnunet_fields"]
+__all__ = [
+    "Architecture",
+    "NNUNetPlan",
+    "is_nnunet_folder",
+    "nnunet_fields",
+    "read_architecture",
+    "read_plan",
+]
 
 _FOLD = re.compile(r"fold_(\d+|all)")
 _CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
@@ -46,39 +55,17 @@ def nnunet_fields(
     trusted: bool = False,
     extra_roots: Sequence[str | os.PathLike[str]] = (),
 ) -> dict[str, Any]:
-    """Read the fields of a `BankEntry` from a results folder of nnU-Net v2.
-
-    Parameters
-    ----------
-    folder : path-like
-        With ``plans.json``, ``dataset.json`` and ``fold_*``.
-    name, fold, configuration, checkpoint, trusted, extra_roots
-        As for `BankEntry.from_nnunet`.
-
-    Returns
-    -------
-    dict of str to object
-        Arguments of `BankEntry`.
-
-    Raises
-    ------
-    BankError
-        If anything is missing, not understood or refused; the message names the folder.
-    """
+    """Read the fields of a `BankEntry` from a results folder of nnU-Net v2."""
     folder = Path(folder)
     try:
         _check_folder(folder)
         weights = _weights_file(folder, fold, checkpoint)
         check_inside(folder, [*_DESCRIPTIONS, weights], extra_roots)
+        _check_package()
         return _fields(folder, name, configuration, weights, trusted)
     except BankError as error:
         raise BankError(f"nnU-Net folder {folder}: {clean_text(error)}") from error
-    except (
-        TypeError,
-        ValueError,
-        AttributeError,
-        OverflowError,
-    ) as error:  # a value of a kind nobody writes
+    except (AttributeError, OverflowError, TypeError, ValueError) as error:  # an unusual value
         raise BankError(
             f"nnU-Net folder {folder}: plans.json or dataset.json is not of the form that nnU-Net "
             f"writes ({type(error).__name__}: {clean_text(error, 300)}); copy them again from "
@@ -93,11 +80,6 @@ def _fields(
     weights: Path,
     trusted: bool,
 ) -> dict[str, Any]:
-    if importlib.util.find_spec("dynamic_network_architectures") is None:
-        raise BankError(
-            "its networks come from the package dynamic-network-architectures, which is not "
-            "installed: pip install --no-deps 'dynamic-network-architectures>=0.4'"
-        )
     plans = parse_file(folder / "plans.json", "Plans")
     dataset = parse_file(folder / "dataset.json", "Description")
     channels = _channel_names(dataset)
@@ -111,7 +93,7 @@ def _fields(
         raise BankError(
             f"the network takes {n_inputs} channels, but dataset.json names {len(channels)} "
             f"({', '.join(channels)}); a cascade's further stage cannot be used, of other "
-            "networks mend dataset.json"
+            "networks fix dataset.json"
         )
     labels = dataset.get("labels", {})
     regions = isinstance(labels, Mapping) and any(isinstance(v, list) for v in labels.values())
@@ -137,6 +119,14 @@ def _fields(
         "trusted_packages": [plan.architecture.factory.partition(":")[0]] if trusted else [],
         "provenance": _provenance(plan, saved, weights, channels, labels),
     }
+
+
+def _check_package() -> None:
+    if importlib.util.find_spec("dynamic_network_architectures") is None:
+        raise BankError(
+            "its networks come from the package dynamic-network-architectures, which is not "
+            "installed: pip install --no-deps 'dynamic-network-architectures>=0.4'"
+        )
 
 
 def _check_folder(folder: Path) -> None:
@@ -181,7 +171,7 @@ def _weights_file(folder: Path, fold: int | str | None, checkpoint: str | None) 
 
 
 def _configuration(folder: Path, plans: Any, saved: Any) -> str:
-    """Tell the configuration by the folder's name, or by what the trainer noted."""
+    """Find the configuration by the folder's name, or by what the trainer noted."""
     known = plans.get("configurations", {}) if isinstance(plans, Mapping) else {}
     noted = saved.get("init_args") if isinstance(saved, Mapping) else None
     by_name = folder.absolute().name.split("__")[-1]
@@ -202,7 +192,7 @@ def _channel_names(dataset: Any) -> list[str]:
 
 
 def _state_dict(saved: Any, weights: Path) -> tuple[dict[str, torch.Tensor], str]:
-    """Return the weights by the network's own keys, and what stood in front of them."""
+    """Return the weights by the network's own keys, and their common prefix."""
     state = pick_state_dict(saved, weights, _KEY, "")
     prefix = next((p for p in _PREFIXES if all(key.startswith(p) for key in state)), "")
     return {key.removeprefix(prefix): value for key, value in state.items()}, prefix
@@ -214,8 +204,8 @@ def _ends(state: Mapping[str, torch.Tensor], weights: Path) -> tuple[int, int]:
     heads = [t for key, t in state.items() if re.search(r"seg_layers\.\d+\.weight$", key)]
     if first is None or not heads:
         raise BankError(
-            f"{weights.parent.name}/{weights.name} holds no network of nnU-Net's own kind (there "
-            "are no decoder.seg_layers): a trainer of its own may have built another one. Use "
+            f"{weights.parent.name}/{weights.name} does not hold a network of nnU-Net's own kind "
+            "(it has no decoder.seg_layers): a trainer of its own may have built another one. Use "
             f"BankEntry(name, factory, weights=..., state_key={_KEY!r})"
         )
     return first.shape[1], heads[-1].shape[0]
@@ -234,4 +224,275 @@ def _provenance(
         "channels": channels,
         "labels": labels,
         "spacing": list(plan.preprocessing["spacing"]),
+    }
+
+
+_PREPROCESSOR = "DefaultPreprocessor"
+_MOST_ANCESTORS = 20
+_REORIENTS = {
+    "NaturalImage2DIO": False,
+    "NibabelIO": False,
+    "NibabelIOWithReorient": True,
+    "SimpleITKIO": False,
+    "SimpleITKIOWithReorient": True,
+    "Tiff3DIO": False,
+}
+
+
+@dataclass(frozen=True)
+class NNUNetPlan:
+    """One configuration of nnU-Net's plans."""
+
+    dataset: str
+    configuration: str
+    patch_size: tuple[int, ...]
+    architecture: Architecture
+    reorient: bool
+    preprocessing: dict[str, Any]
+
+
+def read_plan(
+    plans: Any, configuration: str, n_channels: int, *, trusted: bool = False
+) -> NNUNetPlan:
+    """Check one configuration of nnU-Net's plans."""
+    found = _inherit(plans, configuration)
+    problems: list[str] = []
+    patch_size = _numbers(found, "patch_size", problems, whole=True)
+    spacing = _numbers(found, "spacing", problems)
+    if len(patch_size) != len(spacing) or len(patch_size) not in (2, 3):
+        problems.append(
+            f"patch_size={list(patch_size)} and spacing={list(spacing)} must have 2 or 3 values "
+            "each"
+        )
+    transpose = plans.get("transpose_forward", [0, 1, 2])
+    if sorted(transpose if isinstance(transpose, list) else []) != [0, 1, 2]:
+        problems.append(f"transpose_forward={transpose!r} must be an order of 0, 1, 2")
+    problems += _foreign_parts(plans, found)
+    preprocessing = {
+        "transpose": transpose,
+        "spacing": spacing,
+        "resampling": found.get("resampling_fn_data", "resample_data_or_seg_to_shape"),
+        "options": found.get("resampling_fn_data_kwargs", {}),
+        **_channels(plans, found, n_channels, problems),
+    }
+    if problems:
+        raise BankError(f"configuration {configuration!r}: {'; '.join(problems)}")
+    return NNUNetPlan(
+        dataset=str(plans.get("dataset_name", "nnU-Net")),
+        configuration=configuration,
+        patch_size=tuple(map(int, patch_size)),
+        architecture=read_architecture(found, trusted=trusted),
+        reorient=_REORIENTS[plans.get("image_reader_writer", "SimpleITKIO")],
+        preprocessing=preprocessing,
+    )
+
+
+def _inherit(plans: Any, name: str) -> dict[str, Any]:
+    """Return a configuration with what it inherits from others."""
+    known = plans.get("configurations") if isinstance(plans, Mapping) else None
+    if not isinstance(known, Mapping) or not known:
+        raise BankError("plans.json has no 'configurations': these are not plans of nnU-Net v2")
+    found: dict[str, Any] = {}
+    seen: list[str] = []
+    while True:
+        if name in seen:
+            raise BankError(f"configurations inherit from each other in a circle: {seen}")
+        if len(seen) > _MOST_ANCESTORS:
+            raise BankError(f"configurations inherit from more than {_MOST_ANCESTORS} others")
+        if not isinstance(known.get(name), Mapping):
+            raise BankError(
+                f"there is no configuration {name!r} in plans.json; known: {', '.join(known)}"
+            )
+        seen.append(name)
+        found = {**known[name], **found}
+        if "inherits_from" not in known[name]:
+            return found
+        name = known[name]["inherits_from"]
+
+
+def _numbers(
+    found: Mapping[str, Any], key: str, problems: list[str], *, whole: bool = False
+) -> tuple[float, ...]:
+    value = found.get(key)
+    kinds = (int,) if whole else (int, float)
+    if not isinstance(value, Sequence) or not all(
+        isinstance(one, kinds) and not isinstance(one, bool) and 0 < one <= 65_536 for one in value
+    ):
+        problems.append(f"{key}={value!r} must be a list of positive numbers")
+        return ()
+    return tuple(value)
+
+
+def _foreign_parts(plans: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """Name what this reader does not do the way nnU-Net would."""
+    problems = []
+    preprocessor = found.get("preprocessor_name", _PREPROCESSOR)
+    if preprocessor != _PREPROCESSOR:
+        problems.append(f"preprocessor_name={preprocessor!r} is not nnU-Net's own {_PREPROCESSOR}")
+    resampling = found.get("resampling_fn_data", "resample_data_or_seg_to_shape")
+    if resampling not in RESAMPLERS:
+        problems.append(
+            f"resampling_fn_data={resampling!r} is unknown; known: {', '.join(RESAMPLERS)}"
+        )
+    options = found.get("resampling_fn_data_kwargs", {})
+    if not isinstance(options, Mapping):
+        problems.append(f"resampling_fn_data_kwargs={options!r} must map names to values")
+    reader = plans.get("image_reader_writer", "SimpleITKIO")
+    if reader not in _REORIENTS:
+        problems.append(
+            f"image_reader_writer={reader!r} is unknown; known: {', '.join(_REORIENTS)}"
+        )
+    if found.get("previous_stage"):
+        problems.append(
+            f"it takes the segmentation of {found['previous_stage']!r} as further input channels, "
+            "which a target dataset does not have; use the configuration of the first stage"
+        )
+    return problems
+
+
+def _channels(
+    plans: Mapping[str, Any], found: Mapping[str, Any], n_channels: int, problems: list[str]
+) -> dict[str, Any]:
+    """Normalisation of each channel."""
+    schemes, use_mask = found.get("normalization_schemes"), found.get("use_mask_for_norm")
+    lists = [schemes, use_mask]
+    if not all(isinstance(one, list) and len(one) == n_channels for one in lists):
+        problems.append(
+            f"normalization_schemes={schemes!r} and use_mask_for_norm={use_mask!r} must have one "
+            f"value for each of the {n_channels} channels of dataset.json"
+        )
+        return {}
+    unknown = sorted({str(name) for name in schemes or [] if name not in SCHEMES})
+    if unknown:
+        problems.append(f"normalization_schemes {unknown} are unknown; known: {', '.join(SCHEMES)}")
+    known = plans.get("foreground_intensity_properties_per_channel")
+    known = known or plans.get("foreground_intensity_properties_by_modality") or {}
+    intensities = [known.get(str(channel)) or {} for channel in range(n_channels)]
+    for channel, (scheme, given) in enumerate(zip(schemes or [], intensities, strict=True)):
+        missing = [key for key in INTENSITY_KEYS if not isinstance(given.get(key), (int, float))]
+        if scheme == "CTNormalization" and missing:
+            problems.append(
+                f"channel {channel} needs {missing} in foreground_intensity_properties_per_channel"
+            )
+    return {
+        "schemes": schemes,
+        "use_mask": use_mask,
+        "intensities": [
+            {k: float(v) for k, v in given.items() if k in INTENSITY_KEYS} for given in intensities
+        ],
+    }
+
+
+_UNET = "dynamic_network_architectures.architectures.unet"
+_RESIDUAL = "dynamic_network_architectures.building_blocks.residual"
+# Class, and what its argument for the depth of the encoder's stages is called.
+_NETWORKS = {
+    "PlainConvUNet": "n_conv_per_stage",
+    "ResidualEncoderUNet": "n_blocks_per_stage",
+    "ResidualUNet": "n_blocks_per_stage",
+}
+_BLOCKS = ("BasicBlockD", "BottleneckD")
+_CLASS_ARGUMENTS = ("conv_op", "norm_op", "dropout_op", "nonlin", "block")
+_OLD_KEYS = (
+    "UNet_base_num_features",
+    "unet_max_num_features",
+    "n_conv_per_stage_encoder",
+    "n_conv_per_stage_decoder",
+    "conv_kernel_sizes",
+    "pool_op_kernel_sizes",
+)
+_MOST_STAGES = 32
+
+
+class Architecture(NamedTuple):
+    """A network's factory and its arguments, without channels in and out."""
+
+    factory: str
+    arguments: dict[str, Any]
+
+
+def read_architecture(configuration: Mapping[str, Any], *, trusted: bool = False) -> Architecture:
+    """Read class and arguments of a configuration's network."""
+    described = configuration.get("architecture")
+    if described is None:
+        described = _from_old_keys(configuration)
+    if not isinstance(described, Mapping) or not isinstance(described.get("arch_kwargs"), Mapping):
+        raise BankError("architecture must hold network_class_name and arch_kwargs")
+    arguments = dict(described["arch_kwargs"])
+    stages = arguments.get("n_stages")
+    if not isinstance(stages, int) or not 1 <= stages <= _MOST_STAGES:
+        raise BankError(f"n_stages={stages!r} must be a number of stages, at most {_MOST_STAGES}")
+    imports = described.get("_kw_requires_import") or _CLASS_ARGUMENTS
+    for key in {*imports, *_CLASS_ARGUMENTS} & set(arguments):
+        if arguments[key] is not None:
+            arguments[key] = _layer_class(key, arguments[key], trusted)
+    return Architecture(_network(str(described.get("network_class_name")), trusted), arguments)
+
+
+def _network(name: str, trusted: bool) -> str:
+    package, _, kind = name.rpartition(".")
+    if package.partition(".")[0] == _UNET.partition(".")[0] and kind in _NETWORKS:
+        return f"{_UNET}:{kind}"  # modules were moved between releases
+    if trusted:
+        return f"{package}:{kind}"
+    raise BankError(
+        f"plans.json names the network class {name!r}, which was refused: importing what a file "
+        f"names runs code. Allowed are {', '.join(_NETWORKS)} of dynamic_network_architectures. "
+        "Where you trust the file's origin, pass trusted=True"
+    )
+
+
+def _layer_class(key: str, name: Any, trusted: bool) -> Any:
+    package, _, kind = str(name).rpartition(".")
+    if (package == "torch.nn" or package.startswith("torch.nn.modules")) and kind in vars(nn):
+        found = getattr(nn, kind)
+        if isinstance(found, type) and issubclass(found, nn.Module):
+            return found
+    if package == _RESIDUAL and kind in _BLOCKS:
+        return getattr(importlib.import_module(_RESIDUAL), kind)
+    if trusted and package:
+        return resolve_factory(f"{package}:{kind}", [package])
+    raise BankError(
+        f"plans.json names {name!r} for {key}, which was refused: importing what a file names "
+        f"runs code. Allowed are the layers of torch.nn and {', '.join(_BLOCKS)}. Where you "
+        "trust the file's origin, pass trusted=True"
+    )
+
+
+def _from_old_keys(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe the network of plans from before nnU-Net 2.3, which named its parts singly."""
+    kind = configuration.get("UNet_class_name")
+    missing = [key for key in _OLD_KEYS if key not in configuration]
+    if kind not in _NETWORKS or missing:
+        raise BankError(
+            "plans.json describes no architecture, and "
+            + (
+                f"{missing} of the older form are missing"
+                if missing
+                else f"UNet_class_name={kind!r} of the older form is not one of "
+                f"{', '.join(_NETWORKS)}"
+            )
+        )
+    per_stage = configuration["n_conv_per_stage_encoder"]
+    n_axes = len(configuration["patch_size"])
+    n_stages = len(per_stage)
+    base, most = (configuration[key] for key in _OLD_KEYS[:2])
+    return {
+        "network_class_name": f"{_UNET}.{kind}",
+        "arch_kwargs": {
+            "n_stages": n_stages,
+            "features_per_stage": [min(base * 2**i, most) for i in range(n_stages)],
+            "conv_op": f"torch.nn.Conv{n_axes}d",
+            "kernel_sizes": configuration["conv_kernel_sizes"],
+            "strides": configuration["pool_op_kernel_sizes"],
+            _NETWORKS[kind]: per_stage,
+            "n_conv_per_stage_decoder": configuration["n_conv_per_stage_decoder"],
+            "conv_bias": True,
+            "norm_op": f"torch.nn.InstanceNorm{n_axes}d",
+            "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+            "dropout_op": None,
+            "dropout_op_kwargs": None,
+            "nonlin": "torch.nn.LeakyReLU",
+            "nonlin_kwargs": {"inplace": True},
+        },
     }

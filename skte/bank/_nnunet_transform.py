@@ -3,53 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 import torchio as tio
 from numpy.typing import NDArray
 from scipy import ndimage
+from torch.nn import functional
 
 from skte._digests import versioned
-from skte.bank._nnunet_normalize import SCHEMES
-from skte.bank._nnunet_resample import RESAMPLERS, resampled_shape, separate_axis
 
-__all__ = ["NNUNetPreprocessing"]
+__all__ = [
+    "INTENSITY_KEYS",
+    "NNUNetPreprocessing",
+    "RESAMPLERS",
+    "SCHEMES",
+    "resampled_shape",
+    "separate_axis",
+]
 
 
 @versioned("preprocessing of nnU-Net", 1)
 class NNUNetPreprocessing(tio.SpatialTransform):
     """Transpose, crop to nonzero, normalise and resample, in nnU-Net's order.
 
-    The result's axes are those of the network: z, y, x of the image, permuted as the
-    plans say; of a 2-D configuration the slices come last. Where the crop cut air away,
-    normalised air is put back, so that voxels sampled there are found in every model of
-    a bank; within the crop values are nnU-Net's own.
-
-    Parameters
-    ----------
-    transpose : sequence of int
-        The plans' ``transpose_forward``.
-    spacing : sequence of float
-        The configuration's, in mm, along the axes after transposing; two values for a
-        2-D configuration, which keeps the distance of slices.
-    schemes : sequence of str
-        Of each channel's normalisation.
-    use_mask : sequence of bool
-        Whether each channel is normalised within the nonzero region alone.
-    intensities : sequence of mapping
-        Of each channel's foreground in the training data.
-    resampling : str
-        The plans' ``resampling_fn_data``.
-    options : mapping
-        The plans' ``resampling_fn_data_kwargs``.
-
-    References
-    ----------
-    Isensee et al. nnU-Net: a self-configuring method for deep learning-based biomedical
-    image segmentation. Nature Methods, 2021.
+    The result's axes are those of the network: z, y, x of the image, permuted as the plans
+    say; in a 2-D configuration the slices come last. Air that the crop removed is put back
+    after normalisation, so that voxels sampled there are found in every model of a bank.
+    Parameters are those of the plans (Isensee et al., Nature Methods, 2021).
     """
 
     def __init__(
@@ -159,10 +142,7 @@ def _put_back(
     shape: Sequence[int],
     air: Sequence[float],
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Surround the crop by air up to the old image's faces.
-
-    Returns the image, and the matrix from its indices to those before the crop.
-    """
+    """Pad the crop with air to the old image's faces; return it and its matrix to old indices."""
     pads, to_old = [], np.eye(4)
     for axis, (n, old, start, whole) in enumerate(
         zip(data.shape[1:], cropped, starts, shape, strict=True)
@@ -179,3 +159,183 @@ def _put_back(
         for one, value in zip(data, air, strict=True)
     ]
     return np.stack(channels), to_old
+
+
+Image: TypeAlias = NDArray[np.float32]
+#: Returns the normalised channel, and what it makes of air (an intensity of zero).
+Scheme: TypeAlias = Callable[
+    [Image, NDArray[np.bool_] | None, Mapping[str, float]], tuple[Image, float]
+]
+
+INTENSITY_KEYS = ("mean", "std", "percentile_00_5", "percentile_99_5")
+_SMALLEST = 1e-8  # smaller ones count as this
+
+
+def _zscore(
+    image: Image, mask: NDArray[np.bool_] | None, intensity: Mapping[str, float]
+) -> tuple[Image, float]:
+    """Mean 0 and deviation 1, within the mask if there is one; outside it nothing changes."""
+    if mask is not None:
+        inside = image[mask]
+        image[mask] = (inside - inside.mean()) / max(inside.std(), _SMALLEST)
+        return image, 0.0
+    mean, deviation = image.mean(), max(image.std(), _SMALLEST)
+    image -= mean
+    image /= deviation
+    return image, float(-mean / deviation)
+
+
+def _ct(
+    image: Image, mask: NDArray[np.bool_] | None, intensity: Mapping[str, float]
+) -> tuple[Image, float]:
+    """Clip to the training data's percentiles, then its mean and deviation."""
+    low, high = intensity["percentile_00_5"], intensity["percentile_99_5"]
+    deviation = max(intensity["std"], _SMALLEST)
+    np.clip(image, low, high, out=image)
+    image -= intensity["mean"]
+    image /= deviation
+    return image, float((np.clip(0.0, low, high) - intensity["mean"]) / deviation)
+
+
+def _none(
+    image: Image, mask: NDArray[np.bool_] | None, intensity: Mapping[str, float]
+) -> tuple[Image, float]:
+    return image, 0.0
+
+
+def _rescale(
+    image: Image, mask: NDArray[np.bool_] | None, intensity: Mapping[str, float]
+) -> tuple[Image, float]:
+    """From 0 to 1 over this channel."""
+    low = image.min()
+    image -= low
+    width = max(image.max(), _SMALLEST)
+    image /= width
+    return image, float(np.clip(-low / width, 0.0, 1.0))
+
+
+def _rgb(
+    image: Image, mask: NDArray[np.bool_] | None, intensity: Mapping[str, float]
+) -> tuple[Image, float]:
+    """8-bit colours from 0 to 1."""
+    if image.min() < 0 or image.max() > 255:
+        raise ValueError(
+            "the model takes 8-bit colour images (RGBTo01Normalization), but this one has values "
+            f"from {image.min():g} to {image.max():g}; give colours from 0 to 255"
+        )
+    image /= 255.0
+    return image, 0.0
+
+
+#: By the names that plans use.
+SCHEMES: dict[str, Scheme] = {
+    "CTNormalization": _ct,
+    "NoNormalization": _none,
+    "RGBTo01Normalization": _rgb,
+    "RescaleTo01Normalization": _rescale,
+    "ZScoreNormalization": _zscore,
+}
+
+
+# Voxels this many times longer along one axis than along another are resampled apart.
+_ANISOTROPIC = 3.0
+
+
+def resampled_shape(
+    shape: Sequence[int], spacing: Sequence[float], target: Sequence[float]
+) -> tuple[int, ...]:
+    """Return the size of an image at another spacing, to the nearest voxel."""
+    return tuple(round(old / new * n) for n, old, new in zip(shape, spacing, target, strict=True))
+
+
+def separate_axis(
+    spacing: Sequence[float],
+    target: Sequence[float],
+    *,
+    force: bool | None = None,
+    threshold: float = _ANISOTROPIC,
+) -> int | None:
+    """Return the axis that is resampled apart from the others, None where there is none."""
+    if force is False:
+        return None
+    for candidate in (spacing,) if force else (spacing, target):
+        if force or max(candidate) / min(candidate) > threshold:
+            longest = [i for i, edge in enumerate(candidate) if edge == max(candidate)]
+            return longest[0] if len(longest) == 1 else None
+    return None
+
+
+def _spline(
+    data: NDArray[np.float32],
+    shape: tuple[int, ...],
+    axis: int | None,
+    *,
+    order: int = 3,
+    order_z: int = 0,
+    **_: Any,
+) -> NDArray[np.float32]:
+    """Splines of an order; along `axis`, if any, of another one and after the rest."""
+    if data.shape[1:] == shape:
+        return data
+    result = np.empty((len(data), *shape), dtype=np.float32)
+    for channel, values in enumerate(data.astype(np.float64)):
+        if axis is None:
+            result[channel] = _zoom(values, shape, order)
+            continue
+        plane = tuple(n for i, n in enumerate(shape) if i != axis)
+        slices = [_zoom(one, plane, order) for one in np.moveaxis(values, axis, 0)]
+        result[channel] = _along(np.stack(slices, axis=axis), axis, shape[axis], order_z)
+    return result
+
+
+def _zoom(values: NDArray[np.float64], shape: tuple[int, ...], order: int) -> NDArray[np.float64]:
+    """Interpolate at the centres of new voxels; splines do not overshoot the old values."""
+    if values.shape == shape:
+        return values
+    factors = [new / old for old, new in zip(values.shape, shape, strict=True)]
+    found = ndimage.zoom(values, factors, order=order, mode="nearest", grid_mode=True)
+    return np.asarray(np.clip(found, values.min(), values.max()))
+
+
+def _along(values: NDArray[np.float64], axis: int, n: int, order: int) -> NDArray[np.float64]:
+    old = values.shape[axis]
+    if n == old:
+        return values
+    at = old / n * (np.arange(n) + 0.5) - 0.5
+    if order == 0:
+        nearest = np.clip(np.floor(at + 0.5).astype(np.intp), 0, old - 1)
+        return np.asarray(values.take(nearest, axis=axis))
+    rest = [np.arange(edge, dtype=float) for edge in values.shape]
+    rest[axis] = at
+    grid = np.array(np.meshgrid(*rest, indexing="ij"))
+    return np.asarray(ndimage.map_coordinates(values, grid, order=order, mode="nearest"))
+
+
+def _linear(
+    data: NDArray[np.float32], shape: tuple[int, ...], axis: int | None, **options: Any
+) -> NDArray[np.float32]:
+    """Linear interpolation; along `axis`, if any, the nearest voxel, after the rest."""
+    tensor = torch.from_numpy(np.ascontiguousarray(data))
+    if axis is None:
+        return _interpolated(tensor, shape, "trilinear").numpy()
+    moved = tensor.movedim(axis + 1, 1).flatten(0, 1)  # the slices of all channels
+    plane = tuple(n for i, n in enumerate(shape) if i != axis)
+    mode = options.get("mode", "linear")
+    moved = _interpolated(moved, plane, "bilinear" if mode == "linear" else mode)
+    slices = moved.reshape(len(data), data.shape[axis + 1], *plane)
+    tensor = slices.movedim(1, axis + 1)
+    return _interpolated(tensor, shape, options.get("aniso_axis_mode", "nearest-exact")).numpy()
+
+
+def _interpolated(tensor: torch.Tensor, shape: tuple[int, ...], mode: str) -> torch.Tensor:
+    if tuple(tensor.shape[1:]) == shape:
+        return tensor
+    return functional.interpolate(tensor[None], shape, mode=mode)[0]
+
+
+#: By the names that plans use, with the options that may be set; None: nothing is resampled.
+RESAMPLERS: dict[str, Any] = {
+    "resample_data_or_seg_to_shape": _spline,
+    "resample_torch_fornnunet": _linear,
+    "no_resampling_hack": None,
+}

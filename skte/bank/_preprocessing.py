@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeGuard
@@ -11,6 +10,7 @@ import torch
 import torchio as tio
 
 from skte._digests import versioned
+from skte._text import did_you_mean
 
 __all__ = ["ALLOWED", "Step", "build_chain", "normalize_steps", "step_problems"]
 
@@ -68,18 +68,7 @@ def _normalize(step: Any) -> Any:
 
 
 def step_problems(steps: Sequence[Any]) -> list[str]:
-    """List everything wrong with normalised steps; empty if nothing is.
-
-    Parameters
-    ----------
-    steps : sequence
-        As `normalize_steps` returns them.
-
-    Returns
-    -------
-    list of str
-        One sentence each, naming the step.
-    """
+    """List everything wrong with normalised steps; empty if nothing is."""
     return [problem for step in steps for problem in _step_problems(step)]
 
 
@@ -121,7 +110,7 @@ def _step_problems(step: Any) -> list[str]:
     if callable(step) and not isinstance(step, type):
         return []
     return [
-        f"preprocessing: {step!r} is no step; write a name ('ToCanonical'), a mapping with "
+        f"preprocessing: {step!r} is not a step; write a name ('ToCanonical'), a mapping with "
         "'name' and its parameters, or (in Python) a tio.Transform or a function of the tensor"
     ]
 
@@ -133,8 +122,7 @@ def _named_problems(name: str, parameters: Mapping[str, Any]) -> list[str]:
     problems = []
     for key in parameters:
         if key not in allowed:
-            near = difflib.get_close_matches(str(key), allowed, n=2)
-            hint = f"did you mean {' or '.join(map(repr, near))}?" if near else _takes(allowed)
+            hint = did_you_mean(key, allowed) if allowed else "it takes none"
             problems.append(f"preprocessing {name}: unknown parameter {key!r}; {hint}")
     problems += [f"preprocessing {name}: {text}" for text in _value_problems(name, parameters)]
     if not problems:
@@ -177,9 +165,7 @@ def _unknown(name: str) -> str:
         return f"{name!r} is refused: {_REFUSED[name]}"
     if name.startswith("Random") or name == "OneOf":
         return _by_chance(name)
-    near = difflib.get_close_matches(name, ALLOWED, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else _takes(ALLOWED)
-    return f"unknown transform {name!r}; {hint}"
+    return f"unknown transform {name!r}; {did_you_mean(name, ALLOWED)}"
 
 
 def _by_chance(name: str) -> str:
@@ -187,10 +173,6 @@ def _by_chance(name: str) -> str:
         f"{name!r} is refused: it is a random augmentation, and a ranking must not depend on "
         "chance; leave it out"
     )
-
-
-def _takes(names: Any) -> str:
-    return f"known: {', '.join(names)}" if names else "it takes none"
 
 
 def _refusal(transform: tio.Transform) -> str | None:

@@ -1,13 +1,13 @@
-"""Find the decoder stages of an unknown network from one traced forward pass."""
+"""Stages of any network, found in one traced forward pass."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 
-from skte.bank._flow import FeatureFlow
-from skte.bank._trace import Call, Trace
+from skte.bank._trace import Call, FeatureFlow, Trace
 
-__all__ = ["traced_decoder_stages"]
+__all__ = ["traced_decoder_stages", "traced_encoder_stages"]
 
 
 def traced_decoder_stages(trace: Trace) -> list[str]:
@@ -17,16 +17,6 @@ def traced_decoder_stages(trace: Trace) -> list[str]:
     convolution. A stage ends where its map is about to be raised to a higher
     resolution, and the last one at the final convolution. Of the modules that return
     that map the outermost is named that holds no other stage.
-
-    Parameters
-    ----------
-    trace : Trace
-        A recorded forward pass.
-
-    Returns
-    -------
-    list of str
-        Empty where there is nothing before the final convolution.
     """
     flow = FeatureFlow(trace)
     head = flow.head()
@@ -93,18 +83,13 @@ class _Decoder:
             size: max(found, key=lambda n: (flow.channels(n), n))
             for size, found in candidates.items()
         }
-        # Nothing but an upsampled copy of the stage before is no stage of its own.
+        # Nothing but an upsampled copy of the stage before is not a stage of its own.
         if self.feature in self.learned or not ends:
             ends[flow.size[self.feature]] = self._before_exit(self.feature, self.head)
         return ends
 
     def _before_exit(self, end: int, following: int) -> int:
-        """Step back over what belongs to the way up (or the head), not to the stage.
-
-        An upsampling block often begins with a convolution that narrows the map.
-        Where such a block gets a finished map of the same resolution, that map is the
-        stage's end.
-        """
+        """Step back over what belongs to the way up (or the head), not to the stage."""
         flow = self.flow
         for call in self.calls:
             if not (call.contains(end) and call.contains(following)):
@@ -137,3 +122,61 @@ class _Decoder:
             ]
             current = max(before, key=lambda n: (self.work[n], n), default=None)
         return None
+
+
+def traced_encoder_stages(trace: Trace) -> list[str]:
+    """Name the modules at whose end the encoder's stages end, coarse to fine.
+
+    The encoder is all that the first map of the lowest resolution was made from, and
+    what follows it at that resolution. A stage ends with the last map of its resolution.
+    """
+    flow = FeatureFlow(trace)
+    maps = [n for n in flow.size if n > 0]
+    if not maps:
+        return []
+    lowest = min(flow.size[n] for n in maps)
+    first = min(n for n in maps if flow.size[n] == lowest)
+    trunk = {n for n in flow.ancestors(first) if n > 0}
+    trunk |= {n for n in maps if flow.size[n] == lowest and n <= _bottleneck_end(flow, first)}
+    names: dict[str, None] = {}
+    ends: list[int] = []
+    for size in sorted({flow.size[n] for n in trunk}):
+        # A map that was padded is not a stage of its own.
+        if ends and size < 1.5 * flow.size[ends[-1]]:
+            continue
+        found = _named_end(flow, [n for n in trunk if flow.size[n] == size], ends)
+        if found is not None:
+            names[found[0]] = None
+            ends.append(found[1])
+    return list(names)
+
+
+def _bottleneck_end(flow: FeatureFlow, first: int) -> int:
+    """Return the last map of the lowest resolution that no part of the way up made.
+
+    The way up often begins with a convolution that narrows the map: the outermost call
+    that raises the resolution, and did not make the first map of the lowest one, got the
+    bottleneck as its input.
+    """
+    low = [n for n in flow.size if flow.size[n] == flow.size[first]]
+    raised = [n for n in flow.size if any(s in low and flow.raises(s, n) for s in flow.sources[n])]
+    if not raised:
+        return max(low)
+    for call in sorted(flow.trace.calls, key=lambda c: (c.start, -c.end)):
+        inputs = [n for n in call.inputs if n in low]
+        if call.contains(raised[0]) and not call.contains(first) and inputs:
+            return max(inputs)
+    return max(n for n in flow.sources[raised[0]] if n in low)
+
+
+def _named_end(
+    flow: FeatureFlow, maps: Sequence[int], coarser: Sequence[int]
+) -> tuple[str, int] | None:
+    """Return the outermost module that returns the last of these maps, and the map."""
+    last = {call.name: call for call in flow.trace.calls if call.name}
+    calls = sorted(last.values(), key=lambda c: (c.start, -c.end, c.name.count(".")))
+    for n in sorted(maps, reverse=True):
+        for call in calls:
+            if call.output == n and not any(map(call.contains, coarser)):
+                return call.name, n
+    return None

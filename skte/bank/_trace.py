@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from skte._isolation import isolated
 from skte.exceptions import BankError
 
-__all__ = ["Call", "Node", "Trace", "main_tensor", "run_quietly", "trace_forward"]
+__all__ = ["Call", "FeatureFlow", "Node", "Trace", "main_output", "run_quietly", "trace_forward"]
 
 
 @dataclass(frozen=True)
@@ -92,25 +93,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def trace_forward(module: nn.Module, example: torch.Tensor) -> Trace:
-    """Record one forward pass, in eval mode and without gradients.
-
-    Parameters
-    ----------
-    module : nn.Module
-        The network; mode and parameters are left as they were.
-    example : Tensor of shape (n_images, n_channels, *size)
-        An input it takes.
-
-    Returns
-    -------
-    Trace
-        Everything that descends from the input.
-
-    Raises
-    ------
-    BankError
-        If the network fails.
-    """
+    """Record one forward pass, in eval mode and without gradients."""
     ledger, calls = _Ledger(), []
     open_calls: list[tuple[str, int, tuple[int, ...]]] = []
 
@@ -137,7 +120,7 @@ def trace_forward(module: nn.Module, example: torch.Tensor) -> Trace:
         for name, part in module.named_modules():
             handles.append(part.register_forward_pre_hook(enter(name), with_kwargs=True))
             handles.append(part.register_forward_hook(leave(name)))
-        output = main_tensor(run_quietly(module, example, ledger))
+        output = main_output(run_quietly(module, example, ledger))
     finally:
         for handle in handles:
             handle.remove()
@@ -145,13 +128,7 @@ def trace_forward(module: nn.Module, example: torch.Tensor) -> Trace:
 
 
 def run_quietly(module: nn.Module, example: torch.Tensor, ledger: _Ledger | None = None) -> Any:
-    """Run a network in eval mode without gradients and put its mode back.
-
-    Raises
-    ------
-    BankError
-        If the network fails; the message names its own error.
-    """
+    """Run a network in eval mode without gradients and put its mode back."""
     with isolated(type(module).__name__):
         try:
             return _run_in_eval_mode(module, example, ledger)
@@ -183,13 +160,33 @@ def _remedy(module: nn.Module) -> str:
     )
 
 
-def main_tensor(output: Any) -> torch.Tensor | None:
-    """Pick the main one of a network's outputs: deep supervision puts it first."""
+def main_output(output: Any) -> torch.Tensor | None:
+    """Return the main tensor of what a network returns.
+
+    Parameters
+    ----------
+    output : object
+        A tensor; a list or tuple, whose first item counts (deep supervision puts the
+        finest map there); or a mapping, whose ``"out"``, ``"logits"`` or else first value
+        counts. They may be nested.
+
+    Returns
+    -------
+    Tensor or None
+        None where there is no tensor in that place.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skte.bank import main_output
+    >>> main_output({"out": [torch.zeros(1, 2, 8, 8), torch.zeros(1, 2, 4, 4)]}).shape
+    torch.Size([1, 2, 8, 8])
+    """
     while isinstance(output, (list, tuple)) and output:  # a str holds itself, for ever
         output = output[0]
     if isinstance(output, Mapping):
         named = [output[key] for key in ("out", "logits") if key in output]
-        return main_tensor((named or list(output.values()))[0]) if output else None
+        return main_output((named or list(output.values()))[0]) if output else None
     return output if isinstance(output, torch.Tensor) else None
 
 
@@ -213,3 +210,92 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
     elif isinstance(value, (list, tuple)):
         for item in value:
             yield from _tensors(item)
+
+
+_CONVOLUTIONS = ("conv", "_conv", "linear", "addmm", "mm", "bmm", "matmul", "einsum")
+_PADS = ("pad", "constant_pad", "reflection_pad", "replication_pad", "circular_pad")
+_REDUCTIONS = {"amax", "amin", "max", "mean", "std", "sum", "var", "var_mean"}
+
+
+class FeatureFlow:
+    """The feature maps of a trace: tensors laid out as (1, channels, *size).
+
+    Tokens, windows and what comes from global pooling (squeeze-and-excite gates,
+    image-level context) are not maps; what feeds them feeds the next map.
+    """
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        self.size: dict[int, int] = {}
+        self.sources: list[set[int]] = []
+        self._pooled: dict[int, int] = {}
+        for number, node in enumerate(trace.nodes):
+            sources: set[int] = set()
+            for parent in node.parents:
+                sources |= {parent} if parent in self.size else self.sources[parent]
+            self.sources.append(sources)
+            size = self._map_size(number)
+            if not self._is_pooled(number, size) and size is not None:
+                self.size[number] = size
+
+    def _map_size(self, number: int) -> int | None:
+        shape, example = self.trace.nodes[number].shape, self.trace.nodes[0].shape
+        if len(shape) != len(example) or shape[0] != example[0]:
+            return None
+        if any(not 0 < a <= b for a, b in zip(shape[2:], example[2:], strict=True)):
+            return None
+        return math.prod(shape[2:])
+
+    def _is_pooled(self, number: int, size: int | None) -> bool:
+        node = self.trace.nodes[number]
+        before = [self._pooled.get(parent) for parent in node.parents]
+        inherited = [p for p in before if p is not None]
+        if node.parents and len(inherited) == len(before):
+            grown = size is not None and size > max(inherited)
+            if not grown:
+                self._pooled[number] = size or max(inherited)
+        elif node.op in _REDUCTIONS or "adaptive" in node.op:
+            fed_by = max((self.size.get(p, 0) for p in node.parents), default=0)
+            if size is None or size < fed_by:
+                self._pooled[number] = size or 1
+        return number in self._pooled
+
+    def channels(self, number: int) -> int:
+        """Channels of a map."""
+        return self.trace.nodes[number].shape[1]
+
+    def is_convolution(self, number: int) -> bool:
+        """Whether the node came from a layer with weights that mix channels."""
+        return self.trace.nodes[number].op.startswith(_CONVOLUTIONS)
+
+    def raises(self, source: int, number: int) -> bool:
+        """Whether one map is a finer version of the other (padding is not)."""
+        if self.trace.nodes[number].op.startswith(_PADS):
+            return False
+        return self.size[number] >= 1.5 * self.size[source]
+
+    def ancestors(self, number: int) -> set[int]:
+        """Collect the maps a node was made from, over any number of steps."""
+        found: set[int] = set()
+        waiting = [number]
+        while waiting:
+            for source in self.sources[waiting.pop()] - found:
+                found.add(source)
+                waiting.append(source)
+        return found
+
+    def head(self) -> int | None:
+        """Find the final convolution, the first one met going back from the output."""
+        if self.trace.output is None:
+            return None
+        heads, seen, waiting = [], {0}, [self.trace.output]
+        while waiting:
+            number = waiting.pop()
+            if number in seen:
+                continue
+            seen.add(number)
+            if self.is_convolution(number):
+                heads.append(number)
+            else:
+                waiting.extend(self.trace.nodes[number].parents)
+        return max(heads, key=lambda n: (self.size.get(n, 0), n), default=None)

@@ -18,13 +18,7 @@ MANIFESTS = ("bank.yaml", "bank.yml", "bank.json")
 
 
 def check_packages(packages: Collection[str]) -> tuple[str, ...]:
-    """Return the packages that a user trusts.
-
-    Raises
-    ------
-    BankError
-        If this is not a list of names, or names what builds no networks.
-    """
+    """Return the packages that a user trusts."""
     if isinstance(packages, str):
         raise BankError(f"trusted_packages must be a list: write [{packages!r}].")
     problems = [problem for item in packages if (problem := package_problem(item))]
@@ -95,14 +89,14 @@ def _read(path: Path) -> dict[str, list[str]]:
         return {}
     except (OSError, ValueError, RecursionError) as error:
         raise BankError(
-            f"{path}, where trust in packages is kept, cannot be read ({error}); mend or remove it."
+            f"{path}, where trust in packages is kept, cannot be read ({error}); fix or remove it."
         ) from error
     if not isinstance(content, dict) or any(
         not isinstance(packages, list) or any(map(package_problem, packages))
         for packages in content.values()
     ):
         raise BankError(
-            f"{path}, where trust in packages is kept, must map banks to lists of packages; mend "
+            f"{path}, where trust in packages is kept, must map banks to lists of packages; fix "
             "or remove it."
         )
     return content

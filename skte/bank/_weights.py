@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import nn
 
-from skte._text import clean_text
-from skte.bank._checkpoint import Archive, MalformedError, RefusedGlobalsError, read_torch_file
-from skte.bank._containers import pick_state_dict
-from skte.bank._safetensors import read_safetensors
+from skte._memory import memory_problem
+from skte._text import clean_text, did_you_mean
+from skte.bank._checkpoint import (
+    Archive,
+    MalformedError,
+    RefusedGlobalsError,
+    check_shape,
+    read_torch_file,
+)
 from skte.exceptions import BankError
 
-__all__ = ["load_weights", "read_checkpoint"]
+__all__ = [
+    "load_weights",
+    "pick_state_dict",
+    "read_checkpoint",
+    "read_safetensors",
+    "state_dict_places",
+]
 
 _MOST_SHOWN = 5
 _SUFFIXES = {
@@ -36,28 +48,7 @@ def load_weights(
     needed: Sequence[str] = (),
     trusted: bool = False,
 ) -> None:
-    """Load a state dict from a file into a network, strictly.
-
-    Parameters
-    ----------
-    module : nn.Module
-        Gets the weights, in place.
-    path : Path
-        A file written by ``torch.save``, or a ``.safetensors`` file.
-    state_key : str, optional
-        Dotted path of the state dict within the file.
-    prefix : str, default=""
-        Stripped from the keys; keys without it are left out.
-    needed : sequence of str, default=()
-        Modules that the file must hold; weights elsewhere may be missing. Default: all.
-    trusted : bool, default=False
-        As for `read_checkpoint`.
-
-    Raises
-    ------
-    BankError
-        If the file cannot be read or its keys, shapes or types do not fit.
-    """
+    """Load a state dict from a file into a network, strictly."""
     state = pick_state_dict(read_checkpoint(path, trusted=trusted), path, state_key, prefix)
     own = module.state_dict(keep_vars=True)
     roots = tuple(f"{name}." for name in needed) or ("",)
@@ -93,27 +84,7 @@ def load_weights(
 
 
 def read_checkpoint(path: Path, *, trusted: bool = False, lazily: bool = False) -> Any:
-    """Read a file written by ``torch.save`` without executing anything in it.
-
-    Parameters
-    ----------
-    path : Path
-        The file; with the suffix ``.safetensors`` one of that format.
-    trusted : bool, default=False
-        Read with ``weights_only=False``, which runs code if the file holds any.
-    lazily : bool, default=False
-        Read no values: tensors are on the meta device, with their shapes and types.
-
-    Returns
-    -------
-    object
-        What was saved: tensors, numbers, text and containers of them, on the CPU.
-
-    Raises
-    ------
-    BankError
-        If the file is missing, truncated, of another format, or holds anything else.
-    """
+    """Read a file written by ``torch.save`` without executing anything in it."""
     problem = _file_problem(path)
     if problem:
         raise BankError(f"Weights {path}: {problem}.")
@@ -136,7 +107,7 @@ def _file_problem(path: Path) -> str | None:
     if path.is_dir():
         return "this is a folder; name the file in it"
     if not path.is_file():
-        return "this is no regular file; copy what it gives into one"
+        return "this is not a regular file; copy its content into one"
     if path.suffix in _SUFFIXES:
         return (
             f"this is {_SUFFIXES[path.suffix]}; to use its weights alone, save the network's "
@@ -166,7 +137,7 @@ def _archive(path: Path, whole: bool) -> Archive | None:
         )
     archive.check()
     damaged = archive.damaged(path) if whole else []
-    # torch.load does not look at checksums, and torch.save may be told to write none.
+    # torch.load does not look at checksums, and torch.save can be set to write none.
     if 0 < len(damaged) < len(archive.parts):
         raise MalformedError(
             f"{_some('the checksum does not fit in', damaged)}: the file was changed or "
@@ -206,7 +177,7 @@ def _corrupt(error: Exception) -> str:
 
 
 def _shape(tensor: Any) -> tuple[int, ...] | None:
-    # Lazy parameters have no shape yet, and extra state is no tensor at all.
+    # Lazy parameters have no shape yet, and extra state is not a tensor at all.
     if not isinstance(tensor, torch.Tensor) or torch.nn.parameter.is_lazy(tensor):
         return None
     return tuple(tensor.shape)
@@ -241,3 +212,209 @@ def _some(title: str, items: Sequence[str]) -> str:
         return ""
     more = ", ..." if len(items) > _MOST_SHOWN else ""
     return f"{title}: {', '.join(items[:_MOST_SHOWN])}{more}"
+
+
+def pick_state_dict(
+    checkpoint: Any, path: Path, state_key: str | None, prefix: str
+) -> dict[str, torch.Tensor]:
+    """Take the state dict out of a checkpoint and strip a prefix from its keys."""
+    found = _follow(checkpoint, path, state_key) if state_key else checkpoint
+    if not _is_state_dict(found):
+        place = f" under state_key={state_key!r}" if state_key else ""
+        raise BankError(
+            f"Weights {path}: no state dict{place}, but {_spoken(found)}. {_advice(checkpoint)}"
+        )
+    if not prefix:
+        return dict(found)
+    state = {
+        key.removeprefix(prefix): value for key, value in found.items() if key.startswith(prefix)
+    }
+    if not state:
+        starts = sorted({key.partition(".")[0] + "." for key in found})
+        raise BankError(
+            f"Weights {path}: no key starts with prefix={prefix!r}; keys start with "
+            f"{', '.join(map(repr, starts[:8]))}."
+        )
+    return state
+
+
+def state_dict_places(checkpoint: Any) -> list[str]:
+    """Name the places of state dicts within a checkpoint; none if it is one itself."""
+    return [] if _is_state_dict(checkpoint) else list(_state_dicts(checkpoint))
+
+
+def _follow(checkpoint: Any, path: Path, state_key: str) -> Any:
+    """Follow a dotted path; keys that hold dots themselves are found as well."""
+    value, rest = checkpoint, state_key
+    while rest:
+        head = next((cut for cut in _heads(rest) if _has(value, cut)), None)
+        if head is None:
+            keys = [str(key) for key in value] if isinstance(value, Mapping) else []
+            hint = did_you_mean(rest.partition(".")[0], keys, listed=False)
+            raise BankError(
+                f"Weights {path}: there is nothing at state_key={state_key!r}"
+                f"{f'; {hint}' if hint else '.'} {_advice(checkpoint)}"
+            )
+        value, rest = value[head], rest[len(head) + 1 :]
+    return value
+
+
+def _heads(rest: str) -> Iterator[str]:
+    parts = rest.split(".")
+    for n in range(len(parts), 0, -1):
+        yield ".".join(parts[:n])
+
+
+def _has(value: Any, key: str) -> bool:
+    return isinstance(value, Mapping) and key in value
+
+
+def _is_state_dict(value: Any) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and any(isinstance(item, torch.Tensor) for item in value.values())
+        and all(
+            isinstance(key, str)
+            and (isinstance(item, torch.Tensor) or key.endswith("_extra_state"))
+            for key, item in value.items()
+        )
+    )
+
+
+def _state_dicts(value: Any, place: str = "", depth: int = 3) -> Iterator[str]:
+    if place and _is_state_dict(value):
+        yield place
+    elif isinstance(value, Mapping) and depth:
+        for key, item in value.items():
+            yield from _state_dicts(item, f"{place}.{key}" if place else str(key), depth - 1)
+
+
+def _advice(checkpoint: Any) -> str:
+    places = list(_state_dicts(checkpoint))
+    if places:
+        return f"Pass state_key={' or '.join(map(repr, places[:5]))}."
+    return "Save network.state_dict() with torch.save and name that file."
+
+
+def _spoken(value: Any) -> str:
+    if isinstance(value, Mapping):
+        keys = [str(key) for key in value]
+        more = ", ..." if len(keys) > 8 else ""
+        return f"a dict with keys {', '.join(keys[:8])}{more}" if keys else "an empty dict"
+    return f"a {type(value).__name__}"
+
+
+_AGAIN = "copy or download it again"
+_LONGEST_HEADER = 100_000_000  # bytes; the format's own limit
+_JSON_SHARE = 50  # memory that parsed JSON takes, as a multiple of its text
+_DTYPES = {
+    name: getattr(torch, dtype)
+    for name, dtype in {
+        "BOOL": "bool", "U8": "uint8", "I8": "int8", "U16": "uint16", "I16": "int16",
+        "U32": "uint32", "I32": "int32", "U64": "uint64", "I64": "int64", "F16": "float16",
+        "BF16": "bfloat16", "F32": "float32", "F64": "float64", "C64": "complex64",
+        "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
+    }.items()
+    if hasattr(torch, dtype)
+}  # fmt: skip
+
+
+def read_safetensors(path: Path, *, values: bool = True) -> dict[str, torch.Tensor]:
+    """Read all tensors of a ``.safetensors`` file."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        places, start = _read_header(file, size)
+        problem = memory_problem(size - start, size)
+        if problem:
+            raise MalformedError(f"the file {problem}", "")
+        if not values:
+            return {name: torch.empty(s, dtype=t, device="meta") for name, t, s, _ in places}
+        return {name: _read(file, t, s, start + at) for name, t, s, at in places}
+
+
+_Place = tuple[str, torch.dtype, list[int], int]  # name, type, shape, offset
+
+
+def _read_header(file: IO[bytes], size: int) -> tuple[list[_Place], int]:
+    """Parse the header: each tensor, and where the bytes of tensors begin."""
+    start = file.read(8)
+    length = int.from_bytes(start, "little")
+    if len(start) < 8 or length > min(size - 8, _LONGEST_HEADER):
+        raise MalformedError(
+            f"the header claims {length} bytes, but the file has {size}; it is truncated or "
+            "not a safetensors file",
+            _AGAIN,
+        )
+    problem = memory_problem(_JSON_SHARE * length, size)
+    if problem:
+        raise MalformedError(f"the header of the file {problem}", "")
+    try:
+        header = json.loads(file.read(length), object_pairs_hook=_distinct)
+    except (ValueError, RecursionError) as error:
+        raise MalformedError(
+            f"the header is truncated, corrupted or not that of a safetensors file "
+            f"({clean_text(error, 200)})",
+            _AGAIN,
+        ) from error
+    if type(header) is not dict:
+        raise MalformedError("the header is not that of a safetensors file", _AGAIN)
+    header.pop("__metadata__", None)
+    places = [_place(name, fields) for name, fields in header.items()]
+    _check_places([place for place, _ in places], [stop for _, stop in places], size - 8 - length)
+    return [place for place, _ in places], 8 + length
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name occurs twice")
+    return found
+
+
+def _place(name: str, fields: Any) -> tuple[_Place, int]:
+    match fields:
+        case {"dtype": str() as kind, "shape": list() as shape, "data_offsets": [start, stop]}:
+            pass
+        case _:
+            raise MalformedError(
+                f"the header does not describe tensor {clean_text(name, 100)}", _AGAIN
+            )
+    dtype = _DTYPES.get(kind)
+    if dtype is None:
+        raise MalformedError(
+            f"tensor {clean_text(name, 100)} is of the type {clean_text(kind, 40)!r}, which "
+            "torch cannot hold as plain numbers",
+            "",
+        )
+    if type(start) is not int or type(stop) is not int or start < 0:
+        raise MalformedError(f"tensor {clean_text(name, 100)} has no place in the file", _AGAIN)
+    if check_shape(shape, dtype.itemsize) != stop - start:
+        raise MalformedError(
+            f"tensor {clean_text(name, 100)} has another size than its type and shape", _AGAIN
+        )
+    return (name, dtype, shape, start), stop
+
+
+def _check_places(places: list[_Place], stops: list[int], n_bytes: int) -> None:
+    """Tensors fill the file without gap or overlap, as the format demands."""
+    at = 0
+    for start, stop in sorted((p[3], stop) for p, stop in zip(places, stops, strict=True)):
+        if start != at:
+            raise MalformedError("tensors overlap in the file, or leave gaps", _AGAIN)
+        at = stop
+    if at != n_bytes:
+        raise MalformedError(
+            f"tensors take {at} bytes, but the file has {n_bytes}; it is truncated or corrupted. "
+            "Copy or download it again"
+        )
+
+
+def _read(file: IO[bytes], dtype: torch.dtype, shape: list[int], start: int) -> torch.Tensor:
+    tensor = torch.empty(shape, dtype=dtype, device="cpu")
+    raw = tensor.view(-1).view(torch.uint8) if tensor.numel() else torch.empty(0)
+    file.seek(start)
+    if tensor.numel() and file.readinto(raw.numpy()) < raw.numel():  # type: ignore[attr-defined]
+        raise MalformedError("the file was cut off while it was read", _AGAIN)
+    if dtype == torch.bool:
+        raw.clamp_(max=1)  # code that counts and indexes by truth relies on 0 and 1
+    return tensor

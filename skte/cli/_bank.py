@@ -28,7 +28,7 @@ _HUB = "hub:"
 _COPIED = (".json", ".yaml", ".yml", ".pt", ".pth", ".pt2", ".ckpt", ".safetensors", ".md", ".txt")
 _LEFT_BEHIND = ("checkpoint_latest.pth", "progress.png")
 _EXAMPLE = """\
-# A manifest of models that skte cannot tell from their folders. Rename this file to
+# A manifest of models that skte cannot recognise by their folders. Rename this file to
 # bank.yaml, and fill it in. Paths are relative to it and stay inside its folder.
 models:
   - name: my-unet
@@ -65,7 +65,8 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
             action.add_argument(
                 "source",
                 metavar="SOURCE",
-                help="a folder of nnU-Net v2, a MONAI bundle, a file, or hub:owner/name[@revision]",
+                help="a model (nnU-Net v2, MONAI bundle, exported program), a file or folder "
+                "beside a manifest bank.yaml, or hub:owner/name[@revision]",
             )
             action.add_argument("--as", dest="name", metavar="FOLDER", help="its folder's name")
 
@@ -216,10 +217,10 @@ def _check(args: argparse.Namespace) -> int:
 
 def _open(args: argparse.Namespace) -> tuple[ModelBank, list[str]]:
     """Return a bank and all there is to say about it: here warnings are what is asked for."""
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", SkteWarning)
         bank, problems = open_bank(args.bank, args)
-    return bank, problems + [str(w.message) for w in told if issubclass(w.category, SkteWarning)]
+    return bank, problems + [str(w.message) for w in caught if issubclass(w.category, SkteWarning)]
 
 
 def _summary(entry: BankEntry) -> dict[str, Any]:

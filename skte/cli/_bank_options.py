@@ -49,7 +49,7 @@ def open_bank(path: str, args: argparse.Namespace) -> tuple[ModelBank, list[str]
     """Return a bank, its trusted models marked, and what was not understood of its folder."""
     limits = {"trusted_packages": args.trust_package, "extra_roots": args.allow_root}
     with warnings.catch_warnings():
-        # It is a problem, told at the end.
+        # It is a problem, reported at the end.
         warnings.filterwarnings("ignore", "Folder ", SkteWarning)
         if Path(path).is_dir():
             bank = ModelBank.from_folder(path, trusted=args.trusted, **limits)

@@ -1,4 +1,4 @@
-"""What ``skte inspect`` tells about the models of a bank."""
+"""What ``skte inspect`` shows of the models of a bank."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _example(entry: BankEntry, network: nn.Module) -> torch.Tensor:
         if value is None
     ]
     if missing or n_axes is None or n_channels is None:
-        raise BankError(f"{' and '.join(missing)} cannot be told; name them in the entry.")
+        raise BankError(f"{' and '.join(missing)} cannot be inferred; set them in the entry.")
     window = entry.window_size or _EXAMPLE_EDGE
     edges = (window,) * n_axes if isinstance(window, int) else tuple(window)[:n_axes]
     problem = memory_problem(_PER_VOXEL * n_channels * math.prod(edges))

@@ -59,13 +59,13 @@ def test_a_program_is_refused_unless_trusted(program, tmp_path):
 def test_a_program_without_an_image_is_told(tmp_path):
     path = tmp_path / "line.pt2"
     torch.export.save(torch.export.export(nn.Linear(3, 2), (torch.zeros(1, 3),)), path)
-    with pytest.raises(BankError, match="its first input is no image"):
+    with pytest.raises(BankError, match="its first input is not an image"):
         BankEntry.from_exported(path, trusted=True)
 
 
 def test_a_program_is_no_state_dict(program):
     entry = BankEntry("a", "skte.demo:small_unet", weights=program[0])
-    with pytest.raises(BankError, match=r"use BankEntry\.from_exported"):
+    with pytest.raises(BankError, match=r"BankEntry\.from_exported reads"):
         entry.load()
 
 
@@ -105,7 +105,7 @@ def test_safetensors_are_read(tmp_path):
         (
             (len(h := b'{"a":{"dtype":"F32","shape":[1000000000000],"data_offsets":[0,4]}}')
              ).to_bytes(8, "little") + h + bytes(4),
-            "another size than its type and shape",
+            "tensor a has another size than its type and shape",
         ),
     ],
 )  # fmt: skip

@@ -105,7 +105,7 @@ def test_names_that_repeat_are_told_apart(tmp_path):
 
 
 def test_folders_without_models_say_so(tmp_path):
-    with pytest.raises(BankError, match=r"no nnU-Net, no MONAI bundle, no bank\.yaml"):
+    with pytest.raises(BankError, match=r"no nnU-Net v2, no MONAI bundle"):
         ModelBank.from_folder(tmp_path)
     with pytest.raises(BankError, match="There is no folder"):
         ModelBank.from_folder(tmp_path / "none")
@@ -197,7 +197,7 @@ def test_aliases_that_stand_for_more_than_memory_holds_are_refused(tmp_path, dep
 
 def test_descriptions_without_end_are_refused(tmp_path, monkeypatch):
     write_manifest(tmp_path)
-    monkeypatch.setattr("skte.bank._parse._MOST_BYTES", {".json": 10})
+    monkeypatch.setattr("skte.bank._documents._MOST_BYTES", {".json": 10})
     with pytest.raises(BankError, match="far more than a description needs"):
         ModelBank.from_manifest(tmp_path / "bank.json")
 
@@ -229,7 +229,7 @@ def test_tensors_that_claim_more_than_the_file_holds_are_refused(tmp_path):
         ("pandas:read_pickle", "pandas"),
         ("skte.bank._weights:torch.load", "skte"),
         ("skte.bank._checkpoint:pickletools.genops", "skte"),
-        ("skte.bank._parse:json.loads", "skte"),
+        ("skte.bank._documents:json.loads", "skte"),
     ],
 )
 def test_factories_that_read_files_are_refused(tmp_path, factory, where):

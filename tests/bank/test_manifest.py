@@ -174,7 +174,7 @@ def test_paths_may_not_leave_the_folder(folder, weights):
         (model(name=None), "name must be text"),
         (model(factory="os:system"), "standard library"),
         (model(preprocessing=5), "preprocessing must be a list"),
-        (model(preprocessing=[5]), "5 is no step"),
+        (model(preprocessing=[5]), "5 is not a step"),
         (model(layers="decoder.0"), r"write \['decoder.0'\]"),
     ],
 )
@@ -200,7 +200,7 @@ def test_files_that_do_not_parse(folder, name, text):
     ],
 )
 def test_a_key_may_not_stand_twice(folder, name, text, key):
-    assert f"the key '{key}' stands twice" in problems(folder, text, name=name)
+    assert f"the key '{key}' occurs twice" in problems(folder, text, name=name)
 
 
 def test_yaml_merge_keys_may_be_overridden(folder):
@@ -294,7 +294,7 @@ def keys(n):
     [
         ("bank.json", keys(300_000), "unknown key '0'"),
         ("bank.json", keys(6_000_000), "far more than a description needs"),
-        ("bank.json", keys(300_000)[:-1] + ',"7":1}', "the key '7' stands twice"),
+        ("bank.json", keys(300_000)[:-1] + ',"7":1}', "the key '7' occurs twice"),
         ("bank.json", '{"' + "k" * 10**6 + '": 1}', "unknown key 'kkk"),
         ("bank.json", "[" * 10**6, "nested too deep"),
         ("bank.json", '{"a":' * 200 + "1" + "}" * 200, "nested deeper than 100"),
@@ -318,7 +318,7 @@ def test_a_hostile_description_ends_in_a_short_message(folder, name, text, match
 
 def test_a_repeated_key_is_found_in_linear_time(folder):
     """Comparisons are counted, not seconds: one per key, not one per pair of keys."""
-    from skte.bank._parse import _distinct
+    from skte.bank._documents import _distinct
 
     n_compared = 0
 
@@ -331,7 +331,7 @@ def test_a_repeated_key_is_found_in_linear_time(folder):
             return str.__eq__(self, other)
 
     pairs = [(Key(i), i) for i in range(3000)]
-    with pytest.raises(ValueError, match="stands twice"):
+    with pytest.raises(ValueError, match="occurs twice"):
         _distinct([*pairs, pairs[0]])
     assert n_compared < 30_000
 
@@ -348,7 +348,7 @@ def test_defaults_are_not_copied_without_end(folder):
         "defaults": {"arguments": {"x": list(range(20_000))}, "factory": "skte.demo:small_unet"},
         "models": [{"name": str(i)} for i in range(100)],
     }
-    assert "defaults hold too much" in as_json(content, folder)
+    assert "defaults hold too many values" in as_json(content, folder)
 
 
 def test_what_is_no_regular_file_is_refused(folder):

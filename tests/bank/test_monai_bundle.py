@@ -142,8 +142,8 @@ def test_what_cannot_be_mapped_is_reported(tmp_path):
         "RandFlipd has no counterpart",
         "\"$__import__('os')\" would run code",
         "ScaleIntensityRange is left out: TypeError",
-        "'os.system' is no transform of monai.transforms and was not run",
-        "'$@other' is no transform",
+        "'os.system' is not a transform of monai.transforms and was not run",
+        "'$@other' is not a transform",
     ):
         assert part in message
     assert len(entry.provenance["preprocessing_left_out"]) == 7
@@ -151,7 +151,7 @@ def test_what_cannot_be_mapped_is_reported(tmp_path):
 
 @pytest.mark.parametrize(
     ("value", "match"),
-    [(None, "there is no 'preprocessing'"), ("$run()", "is no list of transforms")],
+    [(None, "there is no 'preprocessing'"), ("$run()", "is not a list of transforms")],
 )
 def test_a_bundle_without_preprocessing_says_so(tmp_path, value, match):
     folder, _ = write_bundle(tmp_path, bundle_config(preprocessing=value))

@@ -244,7 +244,7 @@ def test_channels_must_agree(tmp_path):
 
 def test_a_trainer_s_own_network_is_told(tmp_path):
     folder, _ = write_nnunet(tmp_path, network=nn.Conv3d(1, 3, 1))
-    assert "holds no network of nnU-Net's own kind" in refused(folder)
+    assert "does not hold a network of nnU-Net's own kind" in refused(folder)
     plans = nnunet_plans()
     wider = copy.deepcopy(plans)
     wider["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]["features_per_stage"] = [

@@ -13,16 +13,21 @@ import pytest
 import torch
 import torchio as tio
 
-from skte.bank._nnunet_plans import read_plan
-from skte.bank._nnunet_resample import resampled_shape, separate_axis
-from skte.bank._nnunet_transform import NNUNetPreprocessing
-from skte.bank._preprocessing import build_chain
-from skte.bank._stable import describe
+from skte import BankEntry
+from skte.bank import entry_digest
+
+# The reference holds plans and images alone, without the folder and weights around them.
+from skte.bank._nnunet import read_plan
+from skte.bank._nnunet_transform import NNUNetPreprocessing, resampled_shape, separate_axis
 from skte.exceptions import BankError
 
 REFERENCE = np.load(Path(__file__).parent / "data" / "nnunet_reference.npz")
 NOTES = json.loads(str(REFERENCE["notes"]))
 CASES = NOTES["cases"]
+
+
+def entry(steps):
+    return BankEntry("x", "skte.demo:small_unet", preprocessing=steps)
 
 
 def plan_of(name):
@@ -36,7 +41,7 @@ def preprocessed(name):
     steps = [("ToCanonical", {})] * plan.reorient + [NNUNetPreprocessing(**plan.preprocessing)]
     tensor = torch.from_numpy(REFERENCE[f"{name}/image"].astype(np.float32))
     image = tio.ScalarImage(tensor=tensor, affine=REFERENCE[f"{name}/affine"])
-    return build_chain(steps)(image)
+    return entry(steps).transform()(image)
 
 
 def crop_start(name, found):
@@ -126,7 +131,9 @@ def test_the_transform_is_known_in_other_processes():
     assert hash(one) == hash(two)
     assert one != NNUNetPreprocessing(**{**plan.preprocessing, "transpose": [0, 2, 1]})
     assert one != 3
-    assert describe(one) == describe(pickle.loads(pickle.dumps(two)))
+    digest = entry_digest(entry([one]))
+    assert digest is not None
+    assert digest == entry_digest(entry([pickle.loads(pickle.dumps(two))]))
 
 
 @pytest.mark.parametrize(
@@ -219,5 +226,5 @@ def test_configurations_may_inherit():
         read_plan(plans, "small", 1)
     with pytest.raises(BankError, match=r"no configuration '2d' in plans.json; known: case, small"):
         read_plan(plans, "2d", 1)
-    with pytest.raises(BankError, match="no plans of nnU-Net v2"):
+    with pytest.raises(BankError, match="not plans of nnU-Net v2"):
         read_plan([], "2d", 1)

@@ -164,10 +164,10 @@ def test_a_function_must_keep_the_spatial_shape(function):
         (("ZNormalization", {"masking_method": "label"}), "masking_method='label' must be"),
         ("Resize", "target_shape must be given"),
         ("CropOrPad", "target_shape must be given"),
-        ({"target": 1}, "is no step"),
-        ({"name": 3}, "is no step"),
-        (3, "3 is no step"),
-        (tio.ZNormalization, "is no step"),
+        ({"target": 1}, "is not a step"),
+        ({"name": 3}, "is not a step"),
+        (3, "3 is not a step"),
+        (tio.ZNormalization, "is not a step"),
     ],
 )
 def test_refused_steps_say_why(step, match):

@@ -1,4 +1,4 @@
-"""Weights files: found, refused, mended by a key or prefix; never executed."""
+"""Weights files: found, refused, fixed by a key or prefix; never executed."""
 
 import argparse
 import copy
@@ -112,7 +112,7 @@ def test_containers_are_suggested(path, trained, wrap, keys):
 def test_a_wrong_key_gets_near_matches(path, trained):
     torch.save({"network_weights": trained.state_dict()}, path)
     message = refused(path, state_key="network_weight")
-    assert "leads nowhere; did you mean 'network_weights'?" in message
+    assert "state_key='network_weight'; did you mean 'network_weights'?" in message
     assert "Pass state_key='network_weights'" in message
 
 
@@ -306,7 +306,7 @@ def test_files_written_without_checksums_are_read(path, trained):
 def test_what_is_no_file_is_not_opened(tmp_path):
     """A pipe would be waited for."""
     os.mkfifo(tmp_path / "pipe.pt")
-    with pytest.raises(BankError, match="no regular file"):
+    with pytest.raises(BankError, match="not a regular file"):
         load(tmp_path / "pipe.pt")
     with pytest.raises(BankError, match="this is a folder"):
         load(tmp_path)

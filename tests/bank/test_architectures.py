@@ -10,9 +10,7 @@ from skte.bank import (
     model_in_channels,
     model_spatial_dims,
 )
-from skte.bank._registry import registered_decoder_stages
-from skte.bank._stages import traced_decoder_stages
-from skte.bank._trace import trace_forward
+from skte.bank._architectures import ARCHITECTURES  # what is known has to be listed somewhere
 from skte.exceptions import BankError
 
 
@@ -128,7 +126,22 @@ TRUTH = {
     "VNet": [("up_tr256", 8, 256), ("up_tr128", 4, 128), ("up_tr64", 2, 64), ("up_tr32", 1, 32)],
 }
 
-UNREGISTERED = {"BasicUNetPlusPlus", "HighResNet", "SegResNetDS"}
+
+class Wrapper(nn.Module):
+    """Hides the class of a network, so that its stages are traced."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        return self.net(x)
+
+
+def traced(network, example):
+    """Names of the decoder stages that are found without knowing the class."""
+    layers = find_decoder_layers(Wrapper(network), example)
+    return [layer.name.removeprefix("net.") for layer in layers]
 
 
 @pytest.mark.parametrize("key", FACTORIES)
@@ -141,11 +154,10 @@ def test_stages_of_monai_networks(nets, key):
     example = torch.zeros(1, 1, *[edge] * n_axes)
     found = find_decoder_layers(network, example)
     assert [(layer.name, layer.stride[0], layer.channels) for layer in found] == TRUTH[key]
-    assert (registered_decoder_stages(network) is None) == (key in UNREGISTERED)
-    traced = traced_decoder_stages(trace_forward(network, example))
+    names = traced(network, example)
     if key == "UNet (residual)":  # the head's first convolution returns classes already
-        assert traced.pop() == "model.2.0"
-    assert traced == [name for name, _, _ in TRUTH[key]]
+        assert names.pop() == "model.2.0"
+    assert names == [name for name, _, _ in TRUTH[key]]
 
 
 def test_anisotropic_strides_are_told_by_axis(nets):
@@ -257,11 +269,30 @@ def nnunet_arguments(n_axes, n_per_stage):
     }
 
 
+NNUNET = {
+    "PlainConvUNet": "n_conv_per_stage",
+    "ResidualEncoderUNet": "n_blocks_per_stage",
+    "ResidualUNet": "n_blocks_per_stage",
+}
+ENCODERS = {"PlainConvEncoder", "ResidualEncoder", "ResNet", "SwinTransformer"}  # test_encoder.py
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_known_architecture_has_an_example_and_is_documented(name):
+    known, kind = ARCHITECTURES[name], name.rpartition(".")[2]
+    examples = {key.partition(" ")[0] for key in FACTORIES} | NNUNET.keys() | ENCODERS
+    if known.decoder or known.encoder:
+        assert kind in examples
+        assert f"``{kind}``" in find_decoder_layers.__doc__
+    else:  # not even an encoder can be read
+        assert known.gives_tokens
+
+
 @pytest.mark.parametrize("deep_supervision", [True, False])
 @pytest.mark.parametrize("n_axes", [2, 3])
 @pytest.mark.parametrize(
     ("name", "n_per_stage"),
-    [("PlainConvUNet", "n_conv_per_stage"), ("ResidualEncoderUNet", "n_blocks_per_stage")],
+    NNUNET.items(),
 )
 def test_stages_of_nnunet_s_networks(unets, name, n_per_stage, n_axes, deep_supervision):
     arguments = nnunet_arguments(n_axes, n_per_stage)
@@ -273,8 +304,7 @@ def test_stages_of_nnunet_s_networks(unets, name, n_per_stage, n_axes, deep_supe
         ("decoder.stages.0", [1, *(2 * r for r in rest)], 8),
         ("decoder.stages.1", [1, *rest], 4),
     ]
-    traced = traced_decoder_stages(trace_forward(network, example))
-    assert traced == [layer for layer, _, _ in found]
+    assert traced(network, example) == [layer for layer, _, _ in found]
     encoder = [(a.name, list(a.stride), a.channels) for a in find_encoder_layers(network, example)]
     assert encoder == [
         ("encoder.stages.2", [2, *(4 * r for r in rest)], 12),

@@ -56,21 +56,12 @@ def check_inside(
 
 
 def count_values(value: Any) -> int:
-    """Count values with every alias written out, without writing them out.
-
-    Raises
-    ------
-    ValueError
-        If containers are nested deeper than any description needs.
-    """
+    """Count values with every alias written out, without writing them out."""
     return _n_values(value, {}, 0)[0]
 
 
 def holds_itself(value: Any, known: dict[int, bool] | None = None) -> bool:
-    """Whether a container is found within itself, as an alias in YAML can have it.
-
-    `known` keeps what was found out about containers for the next call.
-    """
+    """Whether a container is found within itself, as an alias in YAML can have it."""
     return _is_cyclic(value, set(), {} if known is None else known)
 
 
@@ -156,13 +147,13 @@ def _distinct(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         repeated = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
         raise ValueError(
-            f"the key {clean_text(repr(repeated), 100)} stands twice in one object; keep one"
+            f"the key {clean_text(repr(repeated), 100)} occurs twice in one object; keep one"
         )
     return found
 
 
 def _loader() -> Any:
-    """Return a SafeLoader that refuses a key that stands twice: the last would win unseen."""
+    """Return a SafeLoader that refuses a repeated key: the last would win silently."""
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -177,7 +168,7 @@ def _loader() -> Any:
                 if (key.tag, key.value) in seen:
                     shown = clean_text(repr(key.value), 100)
                     raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {shown} stands twice; keep one", key.start_mark
+                        None, None, f"the key {shown} occurs twice; keep one", key.start_mark
                     )
                 seen.add((key.tag, key.value))
             return node

@@ -1,4 +1,4 @@
-"""Decoder stages of U-Nets as people write them."""
+"""Decoder stages that are traced, of U-Nets in many styles and of other networks."""
 
 import pytest
 import torch
@@ -6,7 +6,6 @@ from torch import nn
 from torch.nn import functional
 
 from skte.bank import find_decoder_layers
-from skte.bank._registry import registered_decoder_stages
 
 
 def double(a: int, b: int) -> nn.Sequential:
@@ -190,6 +189,170 @@ class SharedUNet(PlainUNet):
 
 
 #: Factory, shape of an example, and (name, stride, channels) of each stage.
+
+
+class FunctionalUNet(nn.Module):
+    """No blocks: single layers and functional activations, pooling, interpolation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv3d(1, 4, 3, padding=1)
+        self.conv2 = nn.Conv3d(4, 8, 3, padding=1)
+        self.conv3 = nn.Conv3d(8, 8, 3, padding=1)
+        self.conv4 = nn.Conv3d(16, 6, 3, padding=1)
+        self.conv5 = nn.Conv3d(10, 5, 3, padding=1)
+        self.final = nn.Conv3d(5, 2, 1)
+
+    def forward(self, x):
+        a = functional.relu(self.conv1(x))
+        b = functional.relu(self.conv2(functional.max_pool3d(a, 2)))
+        c = functional.relu(self.conv3(functional.max_pool3d(b, 2)))
+        x = torch.cat([functional.interpolate(c, scale_factor=2, mode="trilinear"), b], 1)
+        x = functional.relu(self.conv4(x))
+        x = torch.cat([functional.interpolate(x, scale_factor=2, mode="trilinear"), a], 1)
+        return torch.sigmoid(self.final(functional.relu(self.conv5(x))))
+
+
+class AutoEncoder(nn.Module):
+    """No skips; every decoder block ends with the upsampling."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(
+            nn.Conv2d(1, 4, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(4, 8, 3, stride=2, padding=1),
+            nn.ReLU(),
+        )
+        self.decoder = nn.Sequential(
+            nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.Upsample(scale_factor=2)),
+            nn.Sequential(nn.Conv2d(8, 4, 3, padding=1), nn.ReLU(), nn.Upsample(scale_factor=2)),
+            nn.Conv2d(4, 2, 3, padding=1),
+        )
+
+    def forward(self, x):
+        return self.decoder(self.encoder(x))
+
+
+class PyramidNet(nn.Module):
+    """A feature pyramid: lateral convolutions, sums, and a head at stride 2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c1 = nn.Conv2d(1, 4, 3, stride=2, padding=1)
+        self.c2 = nn.Conv2d(4, 8, 3, stride=2, padding=1)
+        self.c3 = nn.Conv2d(8, 8, 3, stride=2, padding=1)
+        self.lateral3, self.lateral2 = nn.Conv2d(8, 6, 1), nn.Conv2d(8, 6, 1)
+        self.lateral1 = nn.Conv2d(4, 6, 1)
+        self.smooth2, self.smooth1 = nn.Conv2d(6, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1)
+        self.head = nn.Conv2d(6, 2, 1)
+
+    def forward(self, x):
+        c1 = self.c1(x)
+        c2 = self.c2(c1)
+        p3 = self.lateral3(self.c3(c2))
+        p2 = self.smooth2(self.lateral2(c2) + functional.interpolate(p3, scale_factor=2))
+        p1 = self.smooth1(self.lateral1(c1) + functional.interpolate(p2, scale_factor=2))
+        return functional.interpolate(self.head(p1), scale_factor=2, mode="bilinear")
+
+
+class DilatedNet(nn.Module):
+    """An encoder whose logits are interpolated: one stage, at stride 4."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(
+            nn.Conv2d(1, 4, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(4, 8, 3, stride=2, padding=1),
+            nn.ReLU(),
+        )
+        self.classifier = nn.Conv2d(8, 2, 1)
+
+    def forward(self, x):
+        logits = self.classifier(self.backbone(x))
+        return functional.interpolate(logits, size=x.shape[2:], mode="bilinear")
+
+
+class PlainCNN(nn.Sequential):
+    """Full resolution throughout."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            nn.Conv3d(1, 4, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv3d(4, 6, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv3d(6, 2, 1),
+        )
+
+
+class ShuffleNet(nn.Module):
+    """Resolution raised by pixel shuffle."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Sequential(nn.Conv2d(1, 8, 4, stride=4), nn.ReLU())
+        self.mid = nn.Sequential(nn.Conv2d(8, 16, 3, padding=1), nn.PixelShuffle(2))
+        self.dec2 = nn.Sequential(nn.Conv2d(4, 16, 3, padding=1), nn.ReLU())
+        self.shuffle = nn.PixelShuffle(2)
+        self.dec1 = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU())
+        self.head = nn.Conv2d(4, 2, 1)
+
+    def forward(self, x):
+        return self.head(self.dec1(self.shuffle(self.dec2(self.mid(self.down(x))))))
+
+
+class RecursiveUNet(nn.Module):
+    """Blocks within blocks, each returning cat(skip, up), as pix2pix has it."""
+
+    def __init__(self, n: int, inner: nn.Module | None, outermost: bool = False) -> None:
+        super().__init__()
+        m = 2 * n
+        self.down = nn.Sequential(nn.Conv2d(1 if outermost else n, m, 4, 2, 1), nn.ReLU())
+        self.inner = inner
+        k = 2 * m if inner is not None else m
+        self.up = nn.Sequential(nn.ConvTranspose2d(k, n, 4, 2, 1), nn.ReLU())
+        self.head = nn.Conv2d(n, 2, 1) if outermost else None
+
+    def forward(self, x):
+        y = self.down(x)
+        y = self.inner(y) if self.inner is not None else y
+        y = self.up(y)
+        return torch.cat([x, y], 1) if self.head is None else self.head(y)
+
+
+class SkipSum(nn.Module):
+    """A residual U-Net with strided convolutions and skips that are added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv3d(1, 4, 3, padding=1)
+        self.down = nn.Conv3d(4, 8, 2, stride=2)
+        self.down_again = nn.Conv3d(8, 16, (2, 2, 1), stride=(2, 2, 1))
+        self.raise_again = nn.ConvTranspose3d(16, 8, (2, 2, 1), stride=(2, 2, 1))
+        self.raise_ = nn.ConvTranspose3d(8, 4, 2, stride=2)
+        self.block = nn.Conv3d(8, 8, 3, padding=1)
+        self.last_block = nn.Conv3d(4, 4, 3, padding=1)
+        # In eval mode the dropout hands on the sum itself, which no other module returns.
+        self.head = nn.Sequential(nn.Dropout(), nn.Conv3d(4, 2, 1), nn.Softmax(1))
+
+    def forward(self, x):
+        a = self.stem(x)
+        b = self.down(a)
+        y = b + self.raise_again(self.down_again(b))
+        y = y + self.block(y)
+        y = a + self.raise_(y)
+        return self.head(y + self.last_block(y))
+
+
+def recursive_unet() -> RecursiveUNet:
+    return RecursiveUNet(4, RecursiveUNet(8, RecursiveUNet(16, None)), outermost=True)
+
+
+#: Factory, shape of an example, and (name, stride, channels) of each stage.
+
+
 TRUTH = [
     (PlainUNet, (1, 16, 16), [("dec2", 2, 8), ("dec1", 1, 4)]),
     (SoftmaxUNet, (1, 16, 16), [("dec2", 2, 8), ("dec1", 1, 4)]),
@@ -202,13 +365,20 @@ TRUTH = [
     (Wrapped, (1, 16, 16), [("net.dec2", 2, 8), ("net.dec1", 1, 4)]),
     (PaddedUNet, (1, 16, 16), [("up1", 2, 4), ("up2", 1, 4)]),
     (PaddedUNet, (1, 23, 21), [("up1", 23 / 11, 4), ("up2", 1, 4)]),
+    (FunctionalUNet, (1, 8, 8, 8), [("conv4", 2, 6), ("conv5", 1, 5)]),
+    (AutoEncoder, (1, 16, 16), [("decoder.1.1", 2, 4)]),
+    (PyramidNet, (1, 16, 16), [("smooth2", 4, 6), ("smooth1", 2, 6)]),
+    (DilatedNet, (1, 16, 16), [("backbone", 4, 8)]),
+    (PlainCNN, (1, 6, 6, 6), [("3", 1, 6)]),
+    (ShuffleNet, (1, 16, 16), [("dec2", 2, 16), ("dec1", 1, 4)]),
+    (recursive_unet, (1, 32, 32), [("inner.inner.up", 4, 16), ("inner.up", 2, 8), ("up", 1, 4)]),
+    (SkipSum, (1, 8, 8, 8), [("block", 2, 8), ("head.0", 1, 4)]),
 ]
 
 
 @pytest.mark.parametrize(("factory", "shape", "truth"), TRUTH)
 def test_stages_are_those_a_person_would_name(factory, shape, truth):
     network = factory()
-    assert registered_decoder_stages(network) is None
     found = find_decoder_layers(network, torch.zeros(1, *shape))
     assert [(layer.name, layer.stride[0], layer.channels) for layer in found] == truth
     assert len({layer.stride for layer in found}) == len(found)

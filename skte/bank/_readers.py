@@ -1,0 +1,152 @@
+"""What can be found in a folder of models: one registry of readers."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from skte._text import clean_text
+from skte.bank._entry import BankEntry
+from skte.bank._exported import SUFFIX
+from skte.bank._factory import origin_problem
+from skte.bank._manifest import read_manifest
+from skte.bank._monai_bundle import is_bundle
+from skte.bank._nnunet import is_nnunet_folder
+from skte.bank._trust import MANIFESTS
+from skte.exceptions import SkteWarning
+
+__all__ = ["MANIFEST", "ReadOptions", "Reader", "all_readers"]
+
+_GROUP = "skte.readers"
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What a reader of models may do.
+
+    Parameters
+    ----------
+    trusted : bool, default=False
+        Whether reading this model may run code.
+    trusted_packages : tuple of str, default=()
+        Packages whose functions may be named as factories.
+    extra_roots : tuple of path-like, default=()
+        Folders that links and paths may lead to.
+    """
+
+    trusted: bool = False
+    trusted_packages: tuple[str, ...] = ()
+    extra_roots: tuple[str | os.PathLike[str], ...] = ()
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """How models in one format are found in a folder and read.
+
+    See Also
+    --------
+    all_readers : Where readers of other packages come from.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name of the format, for messages: ``"nnU-Net v2"``."""
+
+    def matches(self, path: Path) -> bool:
+        """Return whether a folder or file looks like this format; without reading much."""
+
+    def read(self, path: Path, options: ReadOptions) -> Sequence[BankEntry]:
+        """Return the models there; raises `BankError` with what is wrong and what to do."""
+
+
+@dataclass(frozen=True)
+class _Format:
+    """A format that skte itself reads."""
+
+    name: str
+    matches: Callable[[Path], bool]
+    read: Callable[[Path, ReadOptions], Sequence[BankEntry]]
+
+
+#: Its entries have names of their own, by which they are trusted one by one.
+MANIFEST: Reader = _Format(
+    "manifest bank.yaml",
+    lambda path: path.name in MANIFESTS and path.is_file(),
+    lambda path, options: read_manifest(
+        path, roots=options.extra_roots, trusted_packages=options.trusted_packages
+    ),
+)
+_READERS: tuple[Reader, ...] = (
+    MANIFEST,
+    _Format(
+        "nnU-Net v2",
+        is_nnunet_folder,
+        lambda path, options: [
+            BankEntry.from_nnunet(path, trusted=options.trusted, extra_roots=options.extra_roots)
+        ],
+    ),
+    _Format(
+        "MONAI bundle",
+        is_bundle,
+        lambda path, options: [
+            BankEntry.from_monai_bundle(
+                path, trusted=options.trusted, extra_roots=options.extra_roots
+            )
+        ],
+    ),
+    _Format(
+        "exported program",
+        lambda path: path.suffix.lower() == SUFFIX and path.is_file(),
+        lambda path, options: [BankEntry.from_exported(path, trusted=options.trusted)],
+    ),
+)
+
+
+def all_readers() -> dict[str, Reader]:
+    """Return the readers of models: those of skte, and those that other packages declare.
+
+    Returns
+    -------
+    dict of str to Reader
+        By name, in the order in which they are asked. What cannot be loaded is left out
+        with a warning.
+
+    Examples
+    --------
+    >>> from skte.bank import all_readers
+    >>> list(all_readers())
+    ['manifest bank.yaml', 'nnU-Net v2', 'MONAI bundle', 'exported program']
+
+    An entry point in the ``pyproject.toml`` of another package names an object with the
+    attributes of `Reader`::
+
+        [project.entry-points."skte.readers"]
+        mytool = "my_package:reader"
+    """
+    found = {reader.name: reader for reader in _READERS}
+    for point in sorted(entry_points(group=_GROUP), key=lambda point: (point.name, point.value)):
+        try:
+            problem = origin_problem(point.module.partition(".")[0])
+            if problem:
+                raise ImportError(problem)
+            reader = point.load()
+            if not isinstance(reader, Reader) or not isinstance(reader.name, str):
+                raise TypeError(f"{reader!r} lacks 'name', 'matches' or 'read'")
+            if reader.name in found:
+                raise ValueError(f"the name {reader.name!r} is taken")
+        except (Exception, SystemExit) as error:  # a third party's module may raise anything
+            warnings.warn(
+                f"Entry point {point.name!r} of the group {_GROUP!r} ({point.value}) is left out: "
+                f"{type(error).__name__}: {clean_text(error)}. Fix or uninstall the package "
+                "that declares it.",
+                SkteWarning,
+                stacklevel=2,
+            )
+        else:
+            found[reader.name] = reader
+    return found
