@@ -70,7 +70,7 @@ def plot_name(name: object, length: int = 36) -> str:
     >>> plot_name("a" * 20 + "b" * 20, 11)
     'aaaaa…bbbbb'
     """
-    return _plain(_shorten(_printable(name), length))
+    return _shorten(_printable(name), length).replace("$", r"\$")
 
 
 def plot_names(names: Iterable[object], length: int = 36) -> list[str]:
@@ -95,37 +95,30 @@ def plot_names(names: Iterable[object], length: int = 36) -> list[str]:
     """
     texts = [_printable(name) for name in names]
     long = [text for text in texts if len(text) > length]
-    start = _common_start(long)
-    end = _common_start([text[start:][::-1] for text in long])
+    compared = sorted(set(long)) if len(set(long)) > 1 else sorted(set(texts))
+    start = _common_start(compared)
+    end = _common_start([text[start:][::-1] for text in compared])
     shown = [
-        text if len(text) <= length or len(long) == 1 else _differing(text, start, end, length)
-        for text in texts
+        text if len(text) <= length else _differing(text, start, end, length) for text in texts
     ]
-    return [_plain(_shorten(text, length)) for text in shown]
+    return [_shorten(text, length).replace("$", r"\$") for text in shown]
 
 
 def _common_start(texts: Sequence[str]) -> int:
-    """Count the letters with which all texts begin."""
+    """Count the letters with which all of several texts begin."""
+    if len(texts) < 2:
+        return 0
     columns = zip(*texts, strict=False)
     return sum(1 for _ in takewhile(lambda letters: len(set(letters)) == 1, columns))
 
 
 def _differing(text: str, start: int, end: int, length: int) -> str:
     """Return what is between a common start and end, and as much of these as fits."""
-    middle = len(text) - start - end
-    if not 0 < middle <= length - 2:
-        return text if middle <= 0 else f"…{text[start : len(text) - end]}…"
-    room = length - 2 - middle
+    room = max(length - 2 - (len(text) - start - end), 0)
     before = min(start, max(2 * room // 3, room - end))
     after = min(end, room - before)
     first, last = start - before, len(text) - end + after
     return f"{'…' * (first > 0)}{text[first:last]}{'…' * (last < len(text))}"
-
-
-def _plain(text: str) -> str:
-    """No formula for matplotlib, which also leaves labels that begin with "_" out of legends."""
-    text = f" {text}" if text.startswith("_") else text
-    return text.replace("$", r"\$")
 
 
 def _shorten(text: str, length: int) -> str:

@@ -163,7 +163,8 @@ class FeatureEmbeddingDisplay:
         for i, (case, name) in enumerate(zip(bright, plot_names(bright, 24), strict=True)):
             style = {**kw, "color": COLORS[i], "marker": MARKERS[i]}
             own = self.embedding[self.cases == case]
-            ax.scatter(*own.T, label=name, **style)
+            # Legends leave out labels that begin with "_".
+            ax.scatter(*own.T, label=f" {name}" if name.startswith("_") else name, **style)
         ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, markerscale=2)
         ax.set(xlabel=self.axis_names[0], ylabel=self.axis_names[1], xticks=[], yticks=[])
         ax.set_title(self.title, fontsize="medium")
