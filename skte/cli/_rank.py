@@ -34,7 +34,7 @@ from skte.selection import ModelBankSelector
 
 __all__ = ["ESTIMATORS", "add_parser"]
 
-#: What ``--estimator`` accepts: every exported estimator, in lower case.
+#: What ``--estimator`` accepts: every estimator by its name in lower case.
 ESTIMATORS: dict[str, type[TransferabilityEstimator]] = {
     name.lower(): getattr(estimators, name)
     for name in estimators.__all__
