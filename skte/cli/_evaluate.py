@@ -99,11 +99,11 @@ def _read_table(path: str) -> dict[str, dict[str, Any]]:
     except OSError as error:
         raise SkteError(f"{path} cannot be read: {error}.") from error
     except ValueError as error:
-        raise SkteError(f"{path} is no valid {suffix[1:].upper()}: {error}.") from error
+        raise SkteError(f"{path} is not valid {suffix[1:].upper()}: {error}.") from error
     if isinstance(rows, Mapping):  # {"model": 0.8}
         rows = [{"name": name, "performance": value} for name, value in rows.items()]
     if not isinstance(rows, list) or not all(isinstance(r, Mapping) and "name" in r for r in rows):
-        raise SkteError(f"{path} needs a column 'name', one row a model.")
+        raise SkteError(f"{path} needs a column 'name' and one row per model.")
     names = [str(row["name"]) for row in rows]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated or not names:
@@ -113,7 +113,7 @@ def _read_table(path: str) -> dict[str, dict[str, Any]]:
 
 def _csv_rows(text: str) -> list[dict[str, Any]]:
     rows = csv.DictReader(io.StringIO(text, newline=""))
-    # Where a name was put behind an apostrophe for spreadsheets, it is found again.
+    # Names lose the apostrophe that protects spreadsheets.
     return [{**row, "name": read_cell(row["name"])} if row.get("name") else row for row in rows]
 
 
@@ -127,7 +127,7 @@ def _score_columns(rows: Mapping[str, Mapping[str, Any]], path: str) -> list[str
 
 
 def _numbers(rows: Mapping[str, Mapping[str, Any]], column: str, path: str) -> dict[str, float]:
-    """One number a model; an empty cell is NaN."""
+    """Return one number per model; an empty cell is NaN."""
     values: dict[str, float] = {}
     wrong = []
     for name, row in rows.items():

@@ -90,7 +90,7 @@ def write_bank(folder: Path, *, random_state: int, quick: bool, n_jobs: int) -> 
     Parameters
     ----------
     folder : Path
-        Where the files go; made if need be.
+        Where the files go; created if missing.
     random_state : int
         Seed of phantoms, initial weights and patches.
     quick : bool

@@ -182,7 +182,7 @@ def write_msd(folder: Path, subjects: Sequence[Any], name: str) -> Path:
     Parameters
     ----------
     folder : Path
-        Where they go; made if need be.
+        Where they go; created if missing.
     subjects : sequence of Subject
         As `skte.datasets.make_phantoms` returns them.
     name : str

@@ -7,7 +7,15 @@ from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from typing import Any
 
-__all__ = ["COLORS", "MARKERS", "new_axes", "plot_name", "plot_names", "width_of"]
+__all__ = [
+    "COLORS",
+    "MARKERS",
+    "check_at_least_one",
+    "new_axes",
+    "plot_name",
+    "plot_names",
+    "width_of",
+]
 
 #: Okabe and Ito's colours, which the colour-blind can tell apart, without the light ones
 #: that vanish on white; ordered so that neighbours also differ in grey.
@@ -17,82 +25,30 @@ MARKERS: tuple[str, ...] = ("o", "s", "^", "D", "v", "P")
 
 
 def new_axes(width: float, height: float) -> Any:
-    """Return the axes of a new figure.
-
-    Parameters
-    ----------
-    width, height : float
-        In inches.
-
-    Returns
-    -------
-    matplotlib Axes
-        Of a figure that pyplot does not know: nothing global, nothing to close.
-    """
+    """Return the axes of a new figure."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained").subplots()
 
 
+def check_at_least_one(name: str, value: int) -> None:
+    """Refuse a number of things to draw that leaves none."""
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value!r}.")
+
+
 def width_of(texts: Iterable[str]) -> float:
-    """Estimate the width in inches of the longest text beside an axis.
-
-    Parameters
-    ----------
-    texts : iterable of str
-        Labels in matplotlib's default size.
-
-    Returns
-    -------
-    float
-        Zero without texts.
-    """
+    """Estimate the width in inches of the longest text beside an axis."""
     return 0.085 * max(map(len, texts), default=0)
 
 
 def plot_name(name: object, length: int = 36) -> str:
-    """Return a name as a plot can hold it.
-
-    Parameters
-    ----------
-    name : object
-        From a file, so it may hold anything.
-    length : int, default=36
-        Longer names lose their middle.
-
-    Returns
-    -------
-    str
-        One line; dollar signs are no formulas, control characters are replaced.
-
-    Examples
-    --------
-    >>> plot_name("a" * 20 + "b" * 20, 11)
-    'aaaaa…bbbbb'
-    """
+    """Return a name as a plot can hold it."""
     return _shorten(_printable(name), length).replace("$", r"\$")
 
 
 def plot_names(names: Iterable[object], length: int = 36) -> list[str]:
-    """Return names as a plot can hold them; of long ones, the part in which they differ.
-
-    Parameters
-    ----------
-    names : iterable of object
-        From files, so they may hold anything.
-    length : int, default=36
-        Longer names lose what they begin or end with in common.
-
-    Returns
-    -------
-    list of str
-        One each, as from `plot_name`.
-
-    Examples
-    --------
-    >>> plot_names([f"nnUNetTrainer__3d_fullres__Dataset{i}_Heart/fold_0" for i in (7, 12)], 14)
-    ['…Dataset7_Hea…', '…ataset12_Hea…']
-    """
+    """Return names as a plot can hold them; of long ones, the part in which they differ."""
     texts = [_printable(name) for name in names]
     long = [text for text in texts if len(text) > length]
     compared = sorted(set(long)) if len(set(long)) > 1 else sorted(set(texts))

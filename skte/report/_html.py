@@ -12,7 +12,7 @@ from typing import Any
 
 from skte._text import clean_lines
 
-__all__ = ["Html", "element", "number", "picture", "table"]
+__all__ = ["Html", "element", "number", "picture", "section", "table"]
 
 _VOID = {"img", "input", "meta"}
 _LONGEST = 2_000  # characters of a line
@@ -26,28 +26,7 @@ class Html(str):
 
 
 def element(name: str, /, *children: object, **attributes: object) -> Html:
-    """Return an element; children that are no `Html` are escaped, and so are attributes.
-
-    Parameters
-    ----------
-    name : str
-        Of the tag.
-    *children : object
-        Lists are laid out, None is left out.
-    **attributes : object
-        None and False leave one out, True gives it no value; ``class_`` is ``class``, and
-        underscores within are hyphens.
-
-    Returns
-    -------
-    Html
-        The markup.
-
-    Examples
-    --------
-    >>> element("p", "a < b", element("b", 1), class_="x")
-    '<p class="x">a &lt; b<b>1</b></p>'
-    """
+    """Return an element; children other than `Html` are escaped, and so are attributes."""
     written = "".join(
         f" {key.rstrip('_').replace('_', '-')}" + ("" if value is True else f'="{_text(value)}"')
         for key, value in attributes.items()
@@ -59,13 +38,7 @@ def element(name: str, /, *children: object, **attributes: object) -> Html:
 
 
 def number(value: float) -> str:
-    """Return a number as people read it: four digits, and words where it is none.
-
-    Examples
-    --------
-    >>> number(0.123456), number(float("-inf")), number(float("nan"))
-    ('0.1235', '-∞ (collapsed)', 'failed')
-    """
+    """Return a number as people read it: four digits, and words where it is not finite."""
     if math.isnan(value):
         return "failed"
     if math.isinf(value):
@@ -76,25 +49,7 @@ def number(value: float) -> str:
 def table(
     header: Sequence[str], rows: Iterable[Sequence[Any]], *, caption: str, sortable: bool = False
 ) -> Html:
-    """Return a table that scrolls by itself where it is too wide.
-
-    Parameters
-    ----------
-    header : sequence of str
-        Names of the columns.
-    rows : iterable of sequence
-        Cells; numbers stand to the right and are sorted as numbers. The first text of a
-        row is its header.
-    caption : str
-        What it shows.
-    sortable : bool, default=False
-        Whether the script makes it sortable and searchable.
-
-    Returns
-    -------
-    Html
-        The markup.
-    """
+    """Return a table that scrolls by itself where it is too wide."""
     body: list[Html] = []
     longest = 0
     first: list[Html] = [Html("")] * len(header)
@@ -131,24 +86,7 @@ def table(
 
 
 def picture(figure: Any, alt: str, caption: str, *, kind: str = "svg") -> Html:
-    """Return a matplotlib figure as an image inside the page.
-
-    Parameters
-    ----------
-    figure : matplotlib Figure
-        Drawn here.
-    alt : str
-        What is told to those who do not see it.
-    caption : str
-        Below it.
-    kind : {"svg", "png"}, default="svg"
-        "png" for figures with images.
-
-    Returns
-    -------
-    Html
-        A figure element. As an image of its own, no name in it can do anything.
-    """
+    """Return a matplotlib figure as an image inside the page."""
     import matplotlib as mpl
 
     buffer = io.BytesIO()
@@ -164,6 +102,12 @@ def picture(figure: Any, alt: str, caption: str, *, kind: str = "svg") -> Html:
     width = round(figure.get_size_inches()[0] * 96)
     image = element("img", src=Html(f"data:{mime};base64,{data}"), alt=alt, width=width)
     return element("figure", image, element("figcaption", caption))
+
+
+def section(key: str, title: str, *children: object) -> Html:
+    """Return a part of the page with a heading that links lead to."""
+    heading = element("h2", title, id=f"{key}-title")
+    return element("section", heading, children, id=key, aria_labelledby=f"{key}-title")
 
 
 def _text(value: object) -> str:
