@@ -1,7 +1,11 @@
-"""What the code of a model may change in its process, noted and put back.
+"""What a foreign network does to the process that it runs in is undone.
+
+A network is a program: it may change the default type of tensors, leave the current folder,
+replace functions of torch or raise ``KeyboardInterrupt``. `isolated` surrounds each place
+where a network is built or run, so that all of this affects that network and no other.
 
 Each keeper notes one kind of state and returns what restores it. Another kind is a line in a
-table, or a function and its name in one of the tuples at the end.
+table, or a function and its name in one of the tuples `_SHARED` and `_OF_THREAD`.
 """
 
 from __future__ import annotations
@@ -27,7 +31,8 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -35,7 +40,122 @@ import sklearn
 import torch
 from torch import nn
 
-__all__ = ["keep_process_state", "keep_thread_state", "n_restored"]
+from skte._process import SharedSetting, safe_starts
+from skte.exceptions import SkteError
+
+__all__ = ["Isolation", "isolated"]
+
+_of_thread = threading.local()
+
+
+@dataclass
+class Isolation:
+    """What is known of a model's code once it has run."""
+
+    has_meddled: bool = False  # it left a setting or a function of the process changed
+    has_left_threads: bool = False  # what they do later cannot be undone
+
+
+@contextmanager
+def isolated(name: str) -> Iterator[Isolation]:
+    """Run the code of a model; afterwards the process is as it was.
+
+    Within another `isolated`, nothing happens: what a factory sets up, the forward pass may
+    need. Threads share most of what is kept, and it is restored when the last one leaves.
+
+    Parameters
+    ----------
+    name : str
+        The model, for messages.
+
+    Raises
+    ------
+    SkteError
+        If the code raises what would end the process, such as ``SystemExit``. A
+        ``KeyboardInterrupt`` stays one if the user pressed Ctrl-C.
+    """
+    isolation = Isolation()
+    if getattr(_of_thread, "is_isolated", False):
+        yield isolation
+        return
+    _of_thread.is_isolated = True
+    process, before, threads = os.getpid(), _n_restored(), set(sys._current_frames())
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(safe_starts.held())
+            stack.enter_context(_process_state.held())
+            stack.callback(_keep_thread_state())
+            user = stack.enter_context(_watched_interrupt())
+            with _named_exits(name, user):
+                yield isolation
+    finally:
+        if os.getpid() != process:  # the code has forked: one of the two goes on
+            os._exit(1)
+        isolation.has_meddled = _n_restored() != before
+        isolation.has_left_threads = not threads.issuperset(sys._current_frames())
+        _of_thread.is_isolated = False
+
+
+@dataclass
+class _User:
+    """Whether the user pressed Ctrl-C, and whether that ends the run."""
+
+    has_interrupted: bool = False
+    ends_run: bool = False
+
+
+@contextmanager
+def _watched_interrupt() -> Iterator[_User]:
+    """Tell the user's Ctrl-C from a ``KeyboardInterrupt`` that code raises by itself.
+
+    Signals reach main threads only. A worker gets the terminal's Ctrl-C, too, but what it
+    means is for the process that started the worker to decide.
+    """
+    user = _User()
+    usual = signal.getsignal(signal.SIGINT)
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or multiprocessing.current_process().name != "MainProcess":
+        yield user
+        return
+    if not callable(usual):  # ignored, or not set by Python
+        yield user
+        return
+    user.ends_run = usual is signal.default_int_handler
+
+    def note(number: int, frame: Any) -> None:
+        user.has_interrupted = True
+        usual(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield user
+    finally:
+        signal.signal(signal.SIGINT, usual)
+
+
+@contextmanager
+def _named_exits(name: str, user: _User) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if user.has_interrupted and user.ends_run:  # the code made something else of it
+            raise KeyboardInterrupt from error
+        raise
+    except BaseException as error:
+        if user.has_interrupted:
+            raise
+        what = type(error).__name__
+        with suppress(Exception):
+            what = f"{what}: {error}".rstrip(": ")
+        raise SkteError(
+            f"Entry {name!r}: the model raised {what}, which would have ended the run."
+        ) from error
+    if user.has_interrupted and user.ends_run:  # the code swallowed it
+        raise KeyboardInterrupt
+
+
+# The state that is kept
+
 
 Undo = Callable[[], None]
 Pair = tuple[Callable[[], Any], Callable[[Any], Any]]
@@ -47,17 +167,17 @@ _restored: Counter[str] = Counter()  # kinds of state that were found changed
 _guards: list[Any] = []
 
 
-def keep_process_state() -> Undo:
+def _keep_process_state() -> Undo:
     """Note what all threads share; return what restores it."""
     return _keep(_SHARED)
 
 
-def keep_thread_state() -> Undo:
+def _keep_thread_state() -> Undo:
     """Note what each thread has of its own; return what restores it."""
     return _keep(_OF_THREAD)
 
 
-def n_restored() -> int:
+def _n_restored() -> int:
     """How often a setting or a function was found changed."""
     return _restored.total()
 
@@ -477,3 +597,4 @@ _SHARED = (
     _keep_logging,
 )
 _OF_THREAD = (_keep_modes, _settings(_thread_settings))
+_process_state = SharedSetting(_keep_process_state)

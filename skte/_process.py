@@ -1,20 +1,19 @@
-"""No process of skte imports modules from the folder it happens to be started in.
+"""Settings of the whole process: where it imports from, and settings that threads share.
 
-This module is the first that `skte` imports. Until it has run, it may import nothing that
-Python has not loaded already, not even ``__future__``.
+No process of skte imports modules from the folder it happens to be started in. This module
+is the first that `skte` imports. Until its first function has run, it may import nothing
+that Python has not loaded already, not even ``__future__``.
 """
 
 import os
 import sys
 
-__all__ = ["safe_starts"]
+__all__ = ["SharedSetting", "safe_starts"]
 
 
 def _leave_current_folder() -> None:
-    """Take the current folder, which ``python -m skte`` searches first, out of the search.
-
-    Programs of the user that import skte keep their path: it is theirs.
-    """
+    """Remove the current folder, which ``python -m skte`` searches first, from the path."""
+    # Programs of the user that import skte keep their path.
     arguments = getattr(sys, "argv", [])
     # While Python locates what ``-m`` names, and only then, the first argument is "-m".
     if arguments[:1] != ["-m"] or len(sys.orig_argv) < len(arguments) or sys.flags.safe_path:
@@ -29,11 +28,35 @@ def _leave_current_folder() -> None:
 
 _leave_current_folder()
 
-from collections.abc import Callable  # noqa: E402
-
-from skte._shared import SharedSetting  # noqa: E402
+import threading  # noqa: E402
+from collections.abc import Callable, Iterator  # noqa: E402
+from contextlib import contextmanager  # noqa: E402
 
 _VARIABLE = "PYTHONSAFEPATH"
+
+
+class SharedSetting:
+    """The first to enter makes the setting; the last to leave undoes it."""
+
+    def __init__(self, make: Callable[[], Callable[[], None]]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self.n_users = 0
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the setting; it may be entered any number of times at once."""
+        with self._lock:
+            if self.n_users == 0:
+                self._undo = self._make()
+            self.n_users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.n_users -= 1
+                if self.n_users == 0:
+                    self._undo()
 
 
 def _start_safely() -> Callable[[], None]:

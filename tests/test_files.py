@@ -89,7 +89,7 @@ def test_permissions_are_those_of_ordinary_files(tmp_path):
 
 
 def test_without_locks_age_decides(tmp_path, monkeypatch):
-    monkeypatch.setattr("skte._locks.fcntl", None)
+    monkeypatch.setattr("skte._files.fcntl", None)
     leftover = tmp_path / LEFTOVER
     leftover.write_text("half")
     write_text_atomically(tmp_path / "ranking.csv", "1")

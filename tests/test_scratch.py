@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from skte import CCFV
-from skte._scratch import scratch_folder
+from skte._files import scratch_folder
 from skte.datasets import make_phantoms
 from skte.demo import small_unet
 from skte.selection import HalvingModelBankSelector
 
 HOLD = """
 import sys
-from skte._scratch import scratch_folder
+from skte._files import scratch_folder
 with scratch_folder("skte-test-") as folder:
     (folder / "features").write_text("x")
     print(folder, flush=True)
@@ -70,7 +70,7 @@ def test_other_folders_files_and_links_are_left_alone(place):
 
 
 def test_without_locks_the_age_tells(place, monkeypatch):
-    monkeypatch.setattr("skte._locks.fcntl", None)
+    monkeypatch.setattr("skte._files.fcntl", None)
     old, young = place / "skte-test-old", place / "skte-test-young"
     old.mkdir()
     young.mkdir()

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from skte._locks import is_abandoned
+from skte._files import is_abandoned
 from skte.extraction._cache_io import read_file, write_file
 
 __all__ = [

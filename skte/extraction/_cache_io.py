@@ -8,7 +8,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-from skte._locks import lock, open_flags
+from skte._files import lock, open_flags
 from skte._memory import memory_problem
 
 __all__ = ["read_file", "write_file"]

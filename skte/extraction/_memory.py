@@ -9,7 +9,7 @@ from functools import cache
 
 import torch
 
-from skte._shared import SharedSetting
+from skte._process import SharedSetting
 
 __all__ = ["memory_kept"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from skte._shared import SharedSetting
+from skte._process import SharedSetting
 
 __all__ = ["whole_float32"]
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils import Tags, check_random_state
 
-from skte._scratch import scratch_folder
+from skte._files import scratch_folder
 from skte._sklearn import UNUSED, DocLinkMixin, Interval, StrOptions, fit_context
 from skte.bank import BankEntry, BankLike, entry_digest, load_bank
 from skte.datasets import DatasetLike

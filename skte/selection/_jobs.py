@@ -15,7 +15,7 @@ from joblib import Parallel, delayed, effective_n_jobs
 from numpy.typing import NDArray
 from sklearn.base import clone
 
-from skte._safe_path import safe_starts
+from skte._process import safe_starts
 from skte.bank import BankEntry
 from skte.datasets import case_stamp, check_unchanged, read_case
 from skte.estimators import TransferabilityEstimator
