@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from sklearn.base import clone
 
+from skte._table import Html, element
 from skte.bank import digest_problem, entry_digest
 from skte.datasets import case_fingerprint, inspect_dataset
 from skte.estimators import CCFV
 from skte.extraction import CaseStore, SegmentationFeatureExtractor
 from skte.report._feature_displays import CaseDistanceDisplay, FeatureEmbeddingDisplay
-from skte.report._html import Html, element, picture, section, table
+from skte.report._html import picture, section, table
 from skte.report._sampled_voxels_display import SampledVoxelsDisplay
 from skte.selection import ModelBankSelector
 

@@ -1,4 +1,4 @@
-"""HTML in which every text is escaped unless it was made here."""
+"""Parts of a page: tables that scroll and sort, pictures, sections."""
 
 from __future__ import annotations
 
@@ -7,34 +7,13 @@ import io
 import math
 import warnings
 from collections.abc import Iterable, Sequence
-from html import escape
 from typing import Any
 
-from skte._text import clean_lines
+from skte._table import Html, element, html_table
 
-__all__ = ["Html", "element", "number", "picture", "section", "table"]
+__all__ = ["number", "picture", "section", "table"]
 
-_VOID = {"img", "input", "meta"}
-_LONGEST = 2_000  # characters of a line
 _NAME_WIDTH = 30  # digits that fit beside each other in the first column, on wide screens
-
-
-class Html(str):
-    """Markup: the one kind of text that `element` does not escape."""
-
-    __slots__ = ()
-
-
-def element(name: str, /, *children: object, **attributes: object) -> Html:
-    """Return an element; children other than `Html` are escaped, and so are attributes."""
-    written = "".join(
-        f" {key.rstrip('_').replace('_', '-')}" + ("" if value is True else f'="{_text(value)}"')
-        for key, value in attributes.items()
-        if value is not None and value is not False
-    )
-    if name in _VOID:
-        return Html(f"<{name}{written}>")
-    return Html(f"<{name}{written}>{''.join(_lay_out(children))}</{name}>")
 
 
 def number(value: float) -> str:
@@ -50,7 +29,7 @@ def table(
     header: Sequence[str], rows: Iterable[Sequence[Any]], *, caption: str, sortable: bool = False
 ) -> Html:
     """Return a table that scrolls by itself where it is too wide."""
-    body: list[Html] = []
+    body: list[list[Html]] = []
     longest = 0
     first: list[Html] = [Html("")] * len(header)
     for row in rows:
@@ -66,18 +45,17 @@ def table(
                 cells.append(element("th", value, scope="row"))
                 named, longest = True, max(longest, len(str(value)))
         first = first if body else cells
-        body.append(element("tr", cells))
+        body.append(cells)
     # Headings stand above their numbers.
     right = ['class="n"' in str(cell) for cell in first]
     heads = [
         element("th", name, scope="col", class_="n" if to_right else None)
         for name, to_right in zip(header, right, strict=True)
     ]
-    whole = element(
-        "table",
-        element("caption", caption),
-        element("thead", element("tr", heads)),
-        element("tbody", body),
+    whole = html_table(
+        heads,
+        body,
+        caption,
         class_="sortable" if sortable else None,
         # Long names may break anywhere, and would then take a line for every few letters.
         style=f"--name:{min(longest, _NAME_WIDTH)}ch",
@@ -108,17 +86,3 @@ def section(key: str, title: str, *children: object) -> Html:
     """Return a part of the page with a heading that links lead to."""
     heading = element("h2", title, id=f"{key}-title")
     return element("section", heading, children, id=key, aria_labelledby=f"{key}-title")
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, Html) else escape(clean_lines(value, _LONGEST))
-
-
-def _lay_out(children: Iterable[object]) -> Iterable[str]:
-    for child in children:
-        if isinstance(child, Html):
-            yield child
-        elif isinstance(child, (list, tuple)):
-            yield from _lay_out(child)
-        elif child is not None:
-            yield _text(child)

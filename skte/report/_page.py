@@ -16,6 +16,7 @@ import numpy as np
 
 from skte import __version__
 from skte._files import check_writable, write_text_atomically
+from skte._table import Html, element
 from skte.report._evidence import (
     bank_section,
     dataset_section,
@@ -23,7 +24,7 @@ from skte.report._evidence import (
     provenance_section,
     voxel_section,
 )
-from skte.report._html import Html, element, picture, section, table
+from skte.report._html import picture, section, table
 from skte.report._ranking_displays import LayerScoreDisplay, RankingDisplay
 from skte.report._results import check_columns, results_of, results_rows
 from skte.selection import ModelBankSelector
@@ -109,7 +110,7 @@ def write_report(
     if selector is not None:
         sections.append(provenance_section(selector))
     confidence = getattr(selector, "confidence_", None)
-    spoken = _verdict(results, None if confidence is None else confidence._verdict())
+    spoken = _verdict(results, None if confidence is None else confidence.verdict())
     n_cases_used = None if selector is None else len(selector.dataset_)
     return write_text_atomically(path, _page(title, spoken, results, n_cases_used, sections))
 
@@ -164,7 +165,7 @@ def _page(
             "header",
             element("h1", title),
             element("p", looked, class_="soft"),
-            element("p", spoken, class_="_verdict"),
+            element("p", spoken, class_="verdict"),
             element("nav", element("ul", items), aria_label="Sections"),
         ),
         element("main", kept),
