@@ -58,22 +58,9 @@ class Isolation:
 
 @contextmanager
 def isolated(name: str) -> Iterator[Isolation]:
-    """Run the code of a model; afterwards the process is as it was.
-
-    Within another `isolated`, nothing happens: what a factory sets up, the forward pass may
-    need. Threads share most of what is kept, and it is restored when the last one leaves.
-
-    Parameters
-    ----------
-    name : str
-        The model, for messages.
-
-    Raises
-    ------
-    SkteError
-        If the code raises what would end the process, such as ``SystemExit``. A
-        ``KeyboardInterrupt`` stays one if the user pressed Ctrl-C.
-    """
+    """Run the code of the model `name` and restore the process; exits become `SkteError`."""
+    # Nested, it does nothing: the forward pass may need what a factory set up. Threads share
+    # most of what is kept, and it is restored when the last one leaves.
     isolation = Isolation()
     if getattr(_of_thread, "is_isolated", False):
         yield isolation
@@ -106,11 +93,9 @@ class _User:
 
 @contextmanager
 def _watched_interrupt() -> Iterator[_User]:
-    """Tell the user's Ctrl-C from a ``KeyboardInterrupt`` that code raises by itself.
-
-    Signals reach main threads only. A worker gets the terminal's Ctrl-C, too, but what it
-    means is for the process that started the worker to decide.
-    """
+    """Distinguish the user's Ctrl-C from a ``KeyboardInterrupt`` that code raises by itself."""
+    # Signals reach main threads only. A worker gets the terminal's Ctrl-C, too, but the process
+    # that started the worker decides what it means.
     user = _User()
     usual = signal.getsignal(signal.SIGINT)
     is_main = threading.current_thread() is threading.main_thread()
@@ -141,7 +126,7 @@ def _named_exits(name: str, user: _User) -> Iterator[None]:
         if user.has_interrupted and user.ends_run:  # the code made something else of it
             raise KeyboardInterrupt from error
         raise
-    except BaseException as error:
+    except BaseException as error:  # SystemExit, or a KeyboardInterrupt of the code's own
         if user.has_interrupted:
             raise
         what = type(error).__name__
@@ -155,7 +140,6 @@ def _named_exits(name: str, user: _User) -> Iterator[None]:
 
 
 # The state that is kept
-
 
 Undo = Callable[[], None]
 Pair = tuple[Callable[[], Any], Callable[[Any], Any]]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from skte import CCFV
-from skte._files import (
+from skte._files import (  # serve every room
     check_writable,
     outside_problem,
     scratch_folder,

@@ -18,7 +18,7 @@ from skte.exceptions import SkteError
 
 __all__ = ["add_parser"]
 
-_OTHER = ("size", "zero_shot", "architecture")
+_BASELINES = ("size", "zero_shot")
 
 
 def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -62,7 +62,9 @@ def _run(args: argparse.Namespace) -> int:
     }
     performance = _numbers(reached, "performance", args.performance)
     columns = set().union(*(row.keys() for row in reached.values()))
-    given = {name: name in columns for name in _OTHER}
+    baselines: dict[str, Any] = {
+        name: _numbers(reached, name, args.performance) for name in _BASELINES if name in columns
+    }
     kinds = {name: str(row.get("architecture", "")) for name, row in reached.items()}
     unknown = [name for name in next(iter(scores.values())) if name not in reached]
     kinds |= dict.fromkeys(unknown, "")
@@ -70,11 +72,8 @@ def _run(args: argparse.Namespace) -> int:
         card = evaluate_ranking(
             scores,
             performance,
-            size=_numbers(reached, "size", args.performance) if given["size"] else None,
-            zero_shot=_numbers(reached, "zero_shot", args.performance)
-            if given["zero_shot"]
-            else None,
-            architecture=kinds if given["architecture"] else None,
+            **baselines,
+            architecture=kinds if "architecture" in columns else None,
             confidence_level=args.confidence,
             random_state=args.seed,
         )

@@ -15,7 +15,7 @@ from skte.report import (
     SampledVoxelsDisplay,
     StabilityDisplay,
 )
-from skte.report._drawing import plot_names
+from skte.report._drawing import plot_names  # properties need thousands of names
 from tests.selection.test_confidence import confidence, means_without
 
 agg = pytest.importorskip("matplotlib.backends.backend_agg")
