@@ -1,7 +1,7 @@
 """Rank pre-trained segmentation networks for a new dataset without fine-tuning them."""
 
 # First: until it has run, ``python -m skte`` imports from the current folder.
-from skte import _safe_path  # noqa: F401, I001
+from skte import _process  # noqa: F401, I001
 from skte import datasets
 from skte._memory import memory_limit
 from skte.bank import BankEntry, ModelBank

@@ -23,37 +23,7 @@ _KNOWN: dict[tuple[str | int, ...], str] = {}
 
 
 def file_digest(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file's content, read in pieces.
-
-    Known digests are kept for the life of the process, for as long as path, size, inode
-    and the times of the last change are the same. Of a file changed just now none is
-    kept: another change could leave all of these alike.
-
-    Parameters
-    ----------
-    path : path-like
-        The file.
-
-    Returns
-    -------
-    str
-        64 hexadecimal digits.
-
-    Raises
-    ------
-    OSError
-        If it cannot be read.
-
-    Examples
-    --------
-    >>> from pathlib import Path
-    >>> from tempfile import TemporaryDirectory
-    >>> with TemporaryDirectory() as folder:
-    ...     file = Path(folder, "a")
-    ...     _ = file.write_text("abc")
-    ...     file_digest(file)[:8]
-    'ba7816bf'
-    """
+    """Return the SHA-256 of a file's content, known while path, size, inode and times agree."""
     path = Path(path)
     with path.open("rb") as file:
         before = _identity(path, os.fstat(file.fileno()))
@@ -61,6 +31,7 @@ def file_digest(path: str | os.PathLike[str]) -> str:
             return _KNOWN[before]
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         status = os.fstat(file.fileno())
+    # Another change right after the last could leave all of these alike.
     changed = max(status.st_mtime, status.st_ctime)
     if _identity(path, status) == before and changed < time.time() - _CLOCK_TICK:
         if len(_KNOWN) >= _MOST_KNOWN:
@@ -70,47 +41,14 @@ def file_digest(path: str | os.PathLike[str]) -> str:
 
 
 def file_stamp(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Size and time of the last change of a file, in nanoseconds: where it differs, look again.
-
-    Parameters
-    ----------
-    path : path-like
-        The file.
-
-    Returns
-    -------
-    tuple of int
-        Of one file alone; inodes and other times change on some network folders by themselves.
-
-    Raises
-    ------
-    OSError
-        If there is no such file.
-    """
+    """Return size and time of the last change (ns) of a file: one that differs has changed."""
+    # Inodes and other times change on some network folders by themselves.
     status = os.stat(path)
     return status.st_size, status.st_mtime_ns
 
 
 def tensor_digest(tensor: torch.Tensor) -> str:
-    """SHA-256 of a tensor's type, shape and values, wherever and however it lies.
-
-    Parameters
-    ----------
-    tensor : Tensor
-        Dense.
-
-    Returns
-    -------
-    str
-        64 hexadecimal digits.
-
-    Examples
-    --------
-    >>> import torch
-    >>> tensor = torch.arange(6).reshape(2, 3)
-    >>> tensor_digest(tensor) == tensor_digest(tensor.T.clone().T)
-    True
-    """
+    """Return the SHA-256 of a dense tensor's type, shape and values, however it is stored."""
     digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
     plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
     digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
@@ -118,12 +56,9 @@ def tensor_digest(tensor: torch.Tensor) -> str:
 
 
 def versioned(name: str, version: int) -> Callable[[_T], _T]:
-    """Let a class or function of skte be known by name and version, not by its source.
-
-    Digests then outlive edits of comments and moves to another file. Raise the version
-    whenever the same settings give other results than before; ``python -m benchmarks.golden
-    compare`` says where that was forgotten.
-    """
+    """Identify a class or function of skte by name and version instead of by its source."""
+    # Digests then outlive edits of comments and moves to another file. Raise the version when
+    # the same settings give other results; python -m benchmarks.golden compare shows where.
 
     def mark(thing: _T) -> _T:
         setattr(thing, _VERSION, f"{name}, version {version}")

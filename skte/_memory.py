@@ -59,21 +59,7 @@ def memory_limit(size: str | int | None) -> Iterator[None]:
 
 
 def memory_problem(n_bytes: int, file_bytes: int | None = None) -> str | None:
-    """Say why something must not be read, or None where it may be.
-
-    Parameters
-    ----------
-    n_bytes : int
-        Memory that reading it takes at its peak.
-    file_bytes : int, optional
-        Size of the file it comes from; None where the content is bounded in another way
-        (a label map that has the shape of its image).
-
-    Returns
-    -------
-    str or None
-        To be continued after "the file" or a name: "would take ...".
-    """
+    """Return why `n_bytes` at peak are too many, to follow a file's name; None if they are not."""
     allowed = os.environ.get(_VARIABLE)
     if allowed is not None:
         most, why = parse_bytes(allowed), "the limit that was set"
@@ -85,33 +71,17 @@ def memory_problem(n_bytes: int, file_bytes: int | None = None) -> str | None:
     if n_bytes <= most:
         return None
     return (
-        f"would take {_spoken(n_bytes)} of memory, more than {_spoken(most)}, {why}; where it is "
+        f"would take {_spoken(n_bytes)} of memory, more than {_spoken(most)}, {why}; if it is "
         f"sound, raise the limit with --max-memory or skte.memory_limit(...)"
     )
 
 
 def parse_bytes(size: str | int) -> int:
-    """Return a number of bytes from a number or text such as ``"8GB"``.
-
-    Parameters
-    ----------
-    size : str or int
-        Units are powers of 1024.
-
-    Returns
-    -------
-    int
-        At least 1.
-
-    Raises
-    ------
-    SkteError
-        If it is not a positive size.
-    """
+    """Return bytes, at least 1, from a number or text such as ``"8GB"`` (powers of 1024)."""
     match = _SIZE.fullmatch(str(size))
     n_bytes = int(float(match[1]) * _UNITS[match[2].lower()]) if match else 0
     if n_bytes < 1:
-        raise SkteError(f"{size!r} is not a size in bytes: write a number, or text such as '8GB'.")
+        raise SkteError(f"{size!r} is not a size in bytes: give a number or text such as '8GB'.")
     return n_bytes
 
 

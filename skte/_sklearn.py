@@ -1,6 +1,6 @@
 """The one place where skte touches private parts of scikit-learn, and its decorators.
 
-When a scikit-learn release moves one of these names, this is the file to mend.
+When a scikit-learn release moves one of these names, this is the file to change.
 """
 
 import os
@@ -37,9 +37,9 @@ def with_callbacks(method: _Method) -> _Method:
 class DocLinkMixin:
     """Diagrams of our estimators in notebooks link to their place in our documentation.
 
-    Where that is, the installed package says ("Documentation" among its project URLs);
-    the environment variable ``SKTE_DOCS_URL`` names a copy of one's own. There is no link
-    where neither is known, nor for subclasses that others wrote.
+    The address is "Documentation" among the project URLs of the installed package, or the
+    environment variable ``SKTE_DOCS_URL``. Without either, and for subclasses by others,
+    diagrams have no link.
     """
 
     def _get_doc_link(self) -> str:

@@ -1,4 +1,4 @@
-"""Tables: plain text for the shell, HTML for notebooks."""
+"""Tables: plain text for the shell, HTML for notebooks and pages, in which text is escaped."""
 
 from __future__ import annotations
 
@@ -7,35 +7,24 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from skte._text import clean_name, clean_text
+from skte._text import clean_lines, clean_name, clean_text
 
-__all__ = ["format_html_table", "format_table", "format_wrapped_table"]
+__all__ = [
+    "Html",
+    "element",
+    "format_html_table",
+    "format_table",
+    "format_wrapped_table",
+    "html_table",
+]
 
+_VOID = {"img", "input", "meta"}
+_LONGEST = 2_000  # characters of a line of a page
 _NARROW, _WIDE = 80, 160  # columns that a wrapped table takes at least and at most
 
 
 def format_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Align columns: numbers to the right, text to the left.
-
-    Parameters
-    ----------
-    header : sequence of str
-        Names of the columns.
-    rows : iterable of sequence
-        Cells; floats are shown with four significant digits.
-
-    Returns
-    -------
-    str
-        Lines without a final newline.
-
-    Examples
-    --------
-    >>> print(format_table(["name", "score"], [["a", 0.5], ["long", -12.25]]))
-    name   score
-    a        0.5
-    long  -12.25
-    """
+    """Align columns: numbers to the right, text to the left."""
     table = [list(row) for row in rows]
     texts = [[_text(name) for name in header], *([_text(cell) for cell in row] for row in table)]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
@@ -53,26 +42,7 @@ def format_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str
 
 
 def format_wrapped_table(header: Sequence[str], rows: Iterable[tuple[str, str, str]]) -> str:
-    """Lay out a name and two texts, the second shorter, in the width of the terminal.
-
-    Parameters
-    ----------
-    header : sequence of str
-        Names of the columns.
-    rows : iterable of (str, str, str)
-        Cells.
-
-    Returns
-    -------
-    str
-        Lines without a final newline.
-
-    Examples
-    --------
-    >>> print(format_wrapped_table(["case", "problem", "what to do"], [("a", "NaN", "mend it")]))
-    case  problem  what to do
-    a     NaN      mend it
-    """
+    """Lay out a name and two texts in the width of the terminal, the second text narrower."""
     table = [(_text(name), clean_text(what), clean_text(do)) for name, what, do in rows]
     width = min(max(shutil.get_terminal_size((120, 24)).columns, _NARROW), _WIDE)
     first = min(max((len(row[0]) for row in table), default=1), width // 4)
@@ -88,36 +58,59 @@ def format_wrapped_table(header: Sequence[str], rows: Iterable[tuple[str, str, s
 
 def format_html_table(
     header: Sequence[str], rows: Iterable[Sequence[object]], *, caption: str = ""
-) -> str:
-    """Lay out a table as HTML; whatever names hold is shown as text.
-
-    Parameters
-    ----------
-    header : sequence of str
-        Names of the columns.
-    rows : iterable of sequence
-        Cells; floats are shown with four significant digits.
-    caption : str, default=""
-        Above the table.
-
-    Returns
-    -------
-    str
-        The markup.
-
-    Examples
-    --------
-    >>> format_html_table(["name"], [["a<b"]])
-    '<table><thead><tr><th>name</th></tr></thead><tbody><tr><td>a&lt;b</td></tr></tbody></table>'
-    """
-    head = "".join(f"<th>{escape(_text(name))}</th>" for name in header)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(_text(cell))}</td>" for cell in row) + "</tr>"
-        for row in rows
+) -> Html:
+    """Lay out a table for notebooks, with floats as in `format_table`."""
+    return html_table(
+        [element("th", _text(name)) for name in header],
+        [[element("td", _text(cell)) for cell in row] for row in rows],
+        _text(caption),
     )
-    above = f"<caption>{escape(_text(caption))}</caption>" if caption else ""
-    return f"<table>{above}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+class Html(str):
+    """Markup: the one kind of text that `element` does not escape."""
+
+    __slots__ = ()
+
+
+def element(name: str, /, *children: object, **attributes: object) -> Html:
+    """Return an element; children other than `Html` are escaped, and so are attributes."""
+    written = "".join(
+        f" {key.rstrip('_').replace('_', '-')}" + ("" if value is True else f'="{_escaped(value)}"')
+        for key, value in attributes.items()
+        if value is not None and value is not False
+    )
+    if name in _VOID:
+        return Html(f"<{name}{written}>")
+    return Html(f"<{name}{written}>{''.join(_lay_out(children))}</{name}>")
+
+
+def html_table(
+    heads: Sequence[Html], rows: Iterable[Sequence[Html]], caption: str, **attributes: object
+) -> Html:
+    """Return a table of ready cells; an empty caption is left out."""
+    return element(
+        "table",
+        element("caption", caption) if caption else None,
+        element("thead", element("tr", list(heads))),
+        element("tbody", [element("tr", list(row)) for row in rows]),
+        **attributes,
+    )
 
 
 def _text(cell: object) -> str:
     return f"{cell:.4g}" if isinstance(cell, float) else clean_name(cell)
+
+
+def _escaped(value: object) -> str:
+    return value if isinstance(value, Html) else escape(clean_lines(value, _LONGEST))
+
+
+def _lay_out(children: Iterable[object]) -> Iterable[str]:
+    for child in children:
+        if isinstance(child, Html):
+            yield child
+        elif isinstance(child, (list, tuple)):
+            yield from _lay_out(child)
+        elif child is not None:
+            yield _escaped(child)

@@ -44,29 +44,7 @@ _FORMULA = re.compile(r"'*\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")
 
 
 def clean_text(value: object, longest: int = _LONGEST) -> str:
-    r"""Return text on one line, without control or bidirectional characters, bounded.
-
-    Every message, name and reason that leaves skte for a terminal, a file or a page passes
-    through here: a checkpoint's file name may hold escape sequences, and an error may quote
-    megabytes.
-
-    Parameters
-    ----------
-    value : object
-        Anything; its ``str`` is taken.
-    longest : int, default=2000
-        Characters kept; the middle of longer text is left out.
-
-    Returns
-    -------
-    str
-        White space is single spaces; other unsafe characters appear as escapes.
-
-    Examples
-    --------
-    >>> clean_text("model\x1b[2K\nrank 1")
-    'model\\x1b[2K rank 1'
-    """
+    """Return text on one line of at most `longest` characters, unsafe ones as escapes."""
     text = str(value)
     if len(text) > 2 * longest:  # cleaning megabytes takes time, and most would be cut
         text = f"{text[:longest]}\n{text[-longest:]}"
@@ -83,28 +61,8 @@ def clean_text(value: object, longest: int = _LONGEST) -> str:
 
 
 def clean_lines(value: object, longest: int = _LONGEST_LINE) -> str:
-    r"""Return text of several lines with its spaces, but without control characters.
-
-    For tables and messages that skte lays out itself. Foreign text that goes into them is
-    cleaned by `clean_text` first, so that it cannot begin a line.
-
-    Parameters
-    ----------
-    value : object
-        Anything; its ``str`` is taken.
-    longest : int, default=20000
-        Characters kept of each line.
-
-    Returns
-    -------
-    str
-        Only ``\n`` breaks lines; tabs are spaces.
-
-    Examples
-    --------
-    >>> clean_lines("name   score\na[2K   0.5")
-    'name   score\na\\x1b[2K   0.5'
-    """
+    """Return lines with their spaces; only a newline breaks them, unsafe characters are escapes."""
+    # Foreign text in them is cleaned by `clean_text` first, so that it cannot begin a line.
     text = str(value)
     if text.isascii() and text.isprintable() and len(text) <= longest:
         return text
@@ -112,34 +70,12 @@ def clean_lines(value: object, longest: int = _LONGEST_LINE) -> str:
 
 
 def clean_name(value: object) -> str:
-    r"""Return a name as a table can hold it: on one line, with line breaks as escapes.
-
-    Examples
-    --------
-    >>> clean_name("liver\n  rank 1")
-    'liver\\n  rank 1'
-    """
+    """Return a name as a table can hold it: on one line, with line breaks as escapes."""
     return _clean_line(str(value), _LONGEST_NAME)
 
 
 def clean_cell(value: object) -> str:
-    """Return text for a cell of a CSV file, which no spreadsheet takes for a formula.
-
-    Parameters
-    ----------
-    value : object
-        Anything; numbers keep their sign.
-
-    Returns
-    -------
-    str
-        On one line and bounded; behind an apostrophe where a formula would begin.
-
-    Examples
-    --------
-    >>> clean_cell("=HYPERLINK(...)"), clean_cell(-0.5)
-    ("'=HYPERLINK(...)", '-0.5')
-    """
+    """Return text for a CSV cell, behind an apostrophe where a formula would begin."""
     if not isinstance(value, str):
         return clean_text(value)
     # Spaces stay as they are: a name must be found again.
@@ -148,27 +84,12 @@ def clean_cell(value: object) -> str:
 
 
 def read_cell(text: str) -> str:
-    """Return the text that `clean_cell` put behind an apostrophe.
-
-    Examples
-    --------
-    >>> read_cell("'=model"), read_cell("'model")
-    ('=model', "'model")
-    """
+    """Return the text that `clean_cell` put behind an apostrophe."""
     return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
 
 
 def name_problem(name: str) -> str:
-    r"""Return why text cannot be the name of a model or case; empty if it can.
-
-    Names are keys: tables, files and messages must show them exactly, so what cannot be
-    shown is refused where it comes in.
-
-    Examples
-    --------
-    >>> name_problem("liver (2 mm)"), name_problem("a\x1b[2K")
-    ('', 'holds control, invisible or text-reordering characters')
-    """
+    """Return why text cannot name a model or case, empty if it can: tables show names exactly."""
     if len(name) > _LONGEST_NAME:
         return f"is longer than {_LONGEST_NAME} characters"
     if any(unicodedata.category(character) in _UNSAFE for character in name):
@@ -216,49 +137,21 @@ def say(
     end: str = "\n",
     flush: bool = False,
 ) -> None:
-    """Print clean lines: the one place where skte prints text.
-
-    Parameters
-    ----------
-    text : object
-        What is printed, through `clean_lines`.
-    file : text stream, optional
-        Standard output by default.
-    begin, end : str
-        Printed as they are before and after.
-    flush : bool, default=False
-        As for ``print``.
-    """
+    """Print clean lines, between `begin` and `end` as they are: all that skte prints."""
     stream = sys.stdout if file is None else file
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    # A terminal that lacks a letter shows its escape; it must not end the run.
+    # A terminal that lacks a letter shows its escape instead of ending the run.
     shown = clean_lines(text).encode(encoding, "backslashreplace").decode(encoding)
     print(f"{begin}{shown}", end=end, file=stream, flush=flush)
 
 
 def say_json(value: Any, *, indent: int = 1) -> None:
-    """Print JSON, exact and in ASCII: its own escapes leave no character to clean.
-
-    Parameters
-    ----------
-    value : object
-        Of plain types.
-    indent : int, default=1
-        As for ``json.dumps``.
-    """
+    """Print JSON in ASCII; its own escapes leave no character to clean."""
     print(json.dumps(value, indent=indent))
 
 
 def complain(kind: str, text: object) -> None:
-    """Print a message to stderr; its further lines are indented, so none can be forged.
-
-    Parameters
-    ----------
-    kind : str
-        ``"error"``, ``"warning"``, ``"problem"`` ...; empty for none.
-    text : object
-        The message, of any origin and length.
-    """
+    """Print an error, warning or problem to stderr, further lines indented against forgery."""
     first, *more = clean_lines(text, _LONGEST).split("\n")
     lines = [f"skte: {kind}: {first}" if kind else f"skte: {first}"]
     lines += [f"  {line}" for line in more[:_MOST_LINES]]

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from skte import memory_limit
-from skte._memory import free_memory, memory_problem, parse_bytes
+from skte._memory import free_memory, memory_problem, parse_bytes  # serve every room
 from skte.exceptions import SkteError
 
 MIB = 2**20

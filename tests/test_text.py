@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from skte._text import clean_cell, clean_text, name_problem, read_cell
+from skte._text import clean_cell, clean_text, name_problem, read_cell  # serve every room
 
 
 @given(st.text(max_size=3000))

@@ -64,7 +64,7 @@ ATTACKS: dict[str, Sequence[str]] = {
     "skte's own functions": (
         "skte._files:write_text_atomically", "skte._files:write_atomically",
         "skte._files:os.remove",
-        "skte._scratch:scratch_folder", "skte.bank._exported:exported_network",
+        "skte._files:scratch_folder", "skte.bank._exported:exported_network",
         "skte.bank._monai_bundle:parsed_network", "skte.bank._weights:read_checkpoint",
         "skte.bank._trust:keep_trust", "skte.bank._factory:_import", "skte.cli:main",
         "skte.cli._main:main", "skte.demo:write_msd", "skte.demo:run_demo", "skte.demo:load_body",

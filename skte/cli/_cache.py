@@ -61,15 +61,15 @@ def _prune(args: argparse.Namespace) -> int:
     if args.max_size is None and args.max_age is None:
         raise SkteError("skte cache prune needs --max-size, --max-age, or both.")
     cache = _open(args.folder)
-    return _tell(args, cache, cache.prune(max_bytes=args.max_size, max_age_days=args.max_age))
+    return _report(args, cache, cache.prune(max_bytes=args.max_size, max_age_days=args.max_age))
 
 
 def _clear(args: argparse.Namespace) -> int:
     cache = _open(args.folder)
-    return _tell(args, cache, cache.clear())
+    return _report(args, cache, cache.clear())
 
 
-def _tell(args: argparse.Namespace, cache: FeatureCache, removed: Any) -> int:
+def _report(args: argparse.Namespace, cache: FeatureCache, removed: Any) -> int:
     left = cache.describe()["n_bytes"]
     if args.json:
         say_json({**removed._asdict(), "n_bytes_left": left}, indent=2)
@@ -85,6 +85,6 @@ def _tell(args: argparse.Namespace, cache: FeatureCache, removed: Any) -> int:
 
 
 def _open(folder: str) -> FeatureCache:
-    if not Path(folder).exists():  # a run would make it, but here it is a slip
-        raise SkteError(f"There is no cache folder {folder}.")
+    if not Path(folder).exists():  # a run would create it; here it is a typing error
+        raise SkteError(f"The cache folder {folder} does not exist.")
     return FeatureCache(folder)

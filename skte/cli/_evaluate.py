@@ -18,7 +18,7 @@ from skte.exceptions import SkteError
 
 __all__ = ["add_parser"]
 
-_OTHER = ("size", "zero_shot", "architecture")
+_BASELINES = ("size", "zero_shot")
 
 
 def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -62,7 +62,9 @@ def _run(args: argparse.Namespace) -> int:
     }
     performance = _numbers(reached, "performance", args.performance)
     columns = set().union(*(row.keys() for row in reached.values()))
-    given = {name: name in columns for name in _OTHER}
+    baselines: dict[str, Any] = {
+        name: _numbers(reached, name, args.performance) for name in _BASELINES if name in columns
+    }
     kinds = {name: str(row.get("architecture", "")) for name, row in reached.items()}
     unknown = [name for name in next(iter(scores.values())) if name not in reached]
     kinds |= dict.fromkeys(unknown, "")
@@ -70,11 +72,8 @@ def _run(args: argparse.Namespace) -> int:
         card = evaluate_ranking(
             scores,
             performance,
-            size=_numbers(reached, "size", args.performance) if given["size"] else None,
-            zero_shot=_numbers(reached, "zero_shot", args.performance)
-            if given["zero_shot"]
-            else None,
-            architecture=kinds if given["architecture"] else None,
+            **baselines,
+            architecture=kinds if "architecture" in columns else None,
             confidence_level=args.confidence,
             random_state=args.seed,
         )
@@ -99,11 +98,11 @@ def _read_table(path: str) -> dict[str, dict[str, Any]]:
     except OSError as error:
         raise SkteError(f"{path} cannot be read: {error}.") from error
     except ValueError as error:
-        raise SkteError(f"{path} is no valid {suffix[1:].upper()}: {error}.") from error
+        raise SkteError(f"{path} is not valid {suffix[1:].upper()}: {error}.") from error
     if isinstance(rows, Mapping):  # {"model": 0.8}
         rows = [{"name": name, "performance": value} for name, value in rows.items()]
     if not isinstance(rows, list) or not all(isinstance(r, Mapping) and "name" in r for r in rows):
-        raise SkteError(f"{path} needs a column 'name', one row a model.")
+        raise SkteError(f"{path} needs a column 'name' and one row per model.")
     names = [str(row["name"]) for row in rows]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated or not names:
@@ -113,7 +112,7 @@ def _read_table(path: str) -> dict[str, dict[str, Any]]:
 
 def _csv_rows(text: str) -> list[dict[str, Any]]:
     rows = csv.DictReader(io.StringIO(text, newline=""))
-    # Where a name was put behind an apostrophe for spreadsheets, it is found again.
+    # Names lose the apostrophe that protects spreadsheets.
     return [{**row, "name": read_cell(row["name"])} if row.get("name") else row for row in rows]
 
 
@@ -127,7 +126,7 @@ def _score_columns(rows: Mapping[str, Mapping[str, Any]], path: str) -> list[str
 
 
 def _numbers(rows: Mapping[str, Mapping[str, Any]], column: str, path: str) -> dict[str, float]:
-    """One number a model; an empty cell is NaN."""
+    """Return one number per model; an empty cell is NaN."""
     values: dict[str, float] = {}
     wrong = []
     for name, row in rows.items():

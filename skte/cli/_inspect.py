@@ -89,7 +89,7 @@ def _inspect_bank(
 
 
 def _not_loaded(path: str, error: DatasetError, *, as_json: bool) -> int:
-    """Show the problems for which there is no dataset at all."""
+    """Show the problems that keep a dataset from loading."""
     if as_json:
         problems = [problem._asdict() for problem in error.problems]
         say_json({"data": {"problems": problems}})

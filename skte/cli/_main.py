@@ -9,14 +9,15 @@ import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 from skte import __version__
 from skte._memory import memory_limit
-from skte._text import CleanFormatter, clean_text, complain
-from skte.cli import _bank, _cache, _completion, _demo, _evaluate, _fetch, _inspect, _rank
+from skte._text import CleanFormatter, clean_text, complain, say
+from skte.cli import _bank, _cache, _evaluate, _fetch, _inspect, _rank
 from skte.cli._bank_options import for_shell
-from skte.cli._command_tree import parsers
+from skte.cli._numbers import seed
+from skte.demo import run_demo
 from skte.exceptions import SkteError
 
 __all__ = ["main"]
@@ -30,6 +31,16 @@ exit codes:
   2    not done: wrong usage or unusable input
   130  interrupted
 """
+_COMPLETION = """\
+Print a script that completes commands, options and their values. To install it:
+
+  bash   skte completion bash > ~/.local/share/bash-completion/completions/skte
+  zsh    skte completion zsh > "${fpath[1]}/_skte"
+  fish   skte completion fish > ~/.config/fish/completions/skte.fish
+"""
+_SHELLS = ("bash", "zsh", "fish", "tcsh")
+#: Metavars of arguments that are files or folders.
+_PATHS = ("PATH", "FILE", "FILE.json", "DIR", "DATA", "BANK", "SOURCE")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -102,14 +113,72 @@ def build_parser() -> argparse.ArgumentParser:
         help="a folder that links and paths may lead to; may be repeated",
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (_rank, _evaluate, _inspect, _fetch, _bank, _cache, _completion, _demo):
+    for command in (_rank, _evaluate, _inspect, _fetch, _bank, _cache):
         command.add_parser(commands, common)
-    for inner in parsers(parser):
+    _add_completion_parser(commands, common)
+    _add_demo_parser(commands, common)
+    for inner in _parsers(parser):
         inner.epilog = _EPILOG
         if inner.description and "\n" not in inner.description:
             inner.description = textwrap.fill(inner.description, _WIDTH)
         inner.formatter_class = argparse.RawDescriptionHelpFormatter
     return parser
+
+
+def _parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """Yield a parser and all those of its commands."""
+    yield parser
+    for action in parser._actions:  # argparse has no public way to them
+        if isinstance(action, argparse._SubParsersAction):
+            for child in action.choices.values():
+                yield from _parsers(child)
+
+
+def _add_completion_parser(commands: Any, common: argparse.ArgumentParser) -> None:
+    parser = commands.add_parser(
+        "completion",
+        parents=[common],
+        help="print a script that completes commands in a shell",
+        description=_COMPLETION,
+    )
+    parser.set_defaults(run=_complete)
+    parser.add_argument("shell", choices=_SHELLS)
+
+
+def _complete(args: argparse.Namespace) -> int:
+    try:
+        import shtab
+    except ImportError as error:
+        raise SkteError("skte completion needs shtab: pip install 'skte[cli]'.") from error
+    parser = build_parser()
+    for action in (action for inner in _parsers(parser) for action in inner._actions):
+        if action.metavar in _PATHS:
+            action.complete = shtab.FILE  # type: ignore[attr-defined]  # shtab's own attribute
+    say(shtab.complete(parser, args.shell))
+    return 0
+
+
+def _add_demo_parser(commands: Any, common: argparse.ArgumentParser) -> None:
+    parser = commands.add_parser(
+        "demo",
+        parents=[common],
+        help="make phantoms, train a small bank, rank it, check the ranking",
+    )
+    parser.set_defaults(run=_demo)
+    parser.add_argument(
+        "--out", default="skte-demo", metavar="DIR", help="folder for results (default: skte-demo)"
+    )
+    parser.add_argument(
+        "--seed", type=seed, default=0, metavar="N", help="seed of images, networks and voxels"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="hardly any training: shows the steps, proves nothing"
+    )
+
+
+def _demo(args: argparse.Namespace) -> int:
+    run_demo(args.out, random_state=args.seed, quick=args.quick, verbose=not args.quiet)
+    return 0
 
 
 def _spoken(error: BaseException) -> str:

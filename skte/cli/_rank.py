@@ -34,7 +34,7 @@ from skte.selection import ModelBankSelector
 
 __all__ = ["ESTIMATORS", "add_parser"]
 
-#: What ``--estimator`` accepts: every exported estimator, in lower case.
+#: What ``--estimator`` accepts: every estimator by its name in lower case.
 ESTIMATORS: dict[str, type[TransferabilityEstimator]] = {
     name.lower(): getattr(estimators, name)
     for name in estimators.__all__
@@ -66,24 +66,24 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         "--confidence",
         type=share,
         metavar="LEVEL",
-        help="resample the cases, and tell which models they cannot tell apart at this level, "
-        "0.9 for instance",
+        help="resample the cases and report which models they cannot tell apart at this level, "
+        "for example 0.9",
     )
     parser.add_argument(
         "--out", metavar="FILE", help="write the table as CSV, or as JSON if FILE ends in .json"
     )
     parser.add_argument(
-        "--report", metavar="FILE", help="write a page with pictures, FILE.html, to look at"
+        "--report", metavar="FILE", help="write an HTML page with plots to FILE.html"
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     parser.add_argument(
-        "--n-jobs", type=jobs, metavar="N", help="models at a time; -1: one a core (default: 1)"
+        "--n-jobs", type=jobs, metavar="N", help="models at a time; -1: one per core (default: 1)"
     )
     parser.add_argument(
         "--timeout",
         type=seconds,
         metavar="TIME",
-        help="a model that takes longer (90s, 15m, 2h) is ended and listed as failed",
+        help="stop a model that takes longer (90s, 15m, 2h) and list it as failed",
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
     parser.add_argument(
@@ -92,7 +92,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         default="nan",
         help="a model that fails is listed last (nan, the default) or ends the run (raise)",
     )
-    _add_extraction_options(parser.add_argument_group("what is looked at"))
+    _add_extraction_options(parser.add_argument_group("what is extracted"))
 
 
 def _add_extraction_options(parser: argparse._ArgumentGroup) -> None:
@@ -112,7 +112,9 @@ def _add_extraction_options(parser: argparse._ArgumentGroup) -> None:
         "--batch-size", type=count, default=1, metavar="N", help="windows in a forward pass"
     )
     parser.add_argument(
-        "--cache", metavar="DIR", help="keep features there: nothing is run twice (skte cache)"
+        "--cache",
+        metavar="DIR",
+        help="keep features in this folder, so that nothing runs twice (see skte cache)",
     )
     parser.add_argument(
         "--windows",
@@ -121,14 +123,14 @@ def _add_extraction_options(parser: argparse._ArgumentGroup) -> None:
         help="a regular grid (the default), or few windows that cover the sampled voxels",
     )
     parser.add_argument(
-        "--max-windows", type=count, metavar="N", help="look at so many parts of a case at most"
+        "--max-windows", type=count, metavar="N", help="run at most N windows of each case"
     )
     parser.add_argument(
         "--samples",
         choices=["all", "foreground"],
         default="all",
-        help="voxels of everything (the default), or of the labelled structures alone, for "
-        "estimators that need no more",
+        help="sample voxels everywhere (the default) or in the labelled structures only, for "
+        "estimators that need no others",
     )
 
 
@@ -156,12 +158,12 @@ def _run(args: argparse.Namespace) -> int:
     failed = [row for row in rows if row["error"]]
     for row in failed:
         complain("failed", f"{row['name']}: {for_shell(row['error'])}")
-    # What cannot be ranked is said whatever --quiet hides: the table looks complete.
+    # Reported in spite of --quiet, because the table looks complete.
     return max(tell_problems(problems), 1 if failed else 0)
 
 
 def _check_out(path: Path, option: str, endings: tuple[str, ...]) -> None:
-    """Refuse before the work what would fail after it."""
+    """Raise before the work for a path that would fail after it."""
     if not path.absolute().parent.is_dir():
         raise SkteError(f"{option} {path}: its folder does not exist; create it first.")
     if path.suffix.lower() not in endings:
@@ -176,7 +178,7 @@ def _check_out(path: Path, option: str, endings: tuple[str, ...]) -> None:
 
 @contextmanager
 def _stdout_for_results() -> Iterator[None]:
-    """Send to stderr what models print meanwhile, from worker processes and C code as well."""
+    """Send what models print to stderr, also from worker processes and C code."""
     sys.stdout.flush()
     kept = os.dup(1)
     try:
@@ -229,7 +231,7 @@ def _fit(args: argparse.Namespace) -> tuple[ModelBankSelector, list[str]]:
 
 
 def _finite(rows: list[dict[str, Any]]) -> Any:
-    """As write_results has it: JSON has no NaN and no infinities."""
+    """Return rows as `write_results` writes them: JSON has neither NaN nor infinity."""
     return json.loads(json.dumps(rows), parse_constant=lambda text: str(float(text)))
 
 

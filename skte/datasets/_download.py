@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from skte._locks import lock
+from skte._files import lock
 from skte._text import clean_text
 from skte.exceptions import DatasetError
 

@@ -35,25 +35,15 @@ _N_TUNING_STEPS, _TUNING_RATE = 40, 1e-3
 
 @dataclass(frozen=True)
 class Source:
-    """How one network of the demo's bank comes about.
+    """How one network of the demo's bank is trained."""
 
-    Attributes
-    ----------
-    task : str or None
-        Source task; None leaves the network untrained.
-    n_steps : int
-        Optimiser steps of pre-training.
-    widths : tuple of int
-        Channels of the network's stages.
-    """
-
-    task: str | None
+    task: str | None  # None leaves the network untrained
     n_steps: int
     widths: tuple[int, ...] = (8, 16, 32)
 
 
-# Fixed before any score was looked at: other tasks than the target, one of them with a
-# short training, one with a narrow network, and a network that learnt nothing.
+# Fixed before any score was seen: tasks other than the target, one of them with a short
+# training, one with a narrow network, and one network without training.
 SOURCES: Mapping[str, Source] = {
     "ellipsoids": Source("ellipsoids", 200),
     "ellipsoids-short": Source("ellipsoids", 40),
@@ -67,42 +57,15 @@ SOURCES: Mapping[str, Source] = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the models of the bank reached on the target task, in the order of `SOURCES`.
+    """What the models of the bank reached on the target task, in the order of `SOURCES`."""
 
-    Attributes
-    ----------
-    dice : ndarray of shape (n_models, n_seeds)
-        Mean foreground Dice on the test cases after each fine-tuning.
-    zero_shot : ndarray of shape (n_models,)
-        Dice of the source head on the training cases, without any fine-tuning.
-    size : ndarray of shape (n_models,)
-        Number of parameters.
-    """
-
-    dice: NDArray[np.float64]
-    zero_shot: NDArray[np.float64]
-    size: NDArray[np.float64]
+    dice: NDArray[np.float64]  # (n_models, n_seeds), mean foreground, after fine-tuning
+    zero_shot: NDArray[np.float64]  # (n_models,), of the source head on the training cases
+    size: NDArray[np.float64]  # (n_models,), number of parameters
 
 
 def write_bank(folder: Path, *, random_state: int, quick: bool, n_jobs: int) -> Path:
-    """Pre-train the networks of `SOURCES` and write weights and manifest.
-
-    Parameters
-    ----------
-    folder : Path
-        Where the files go; made if need be.
-    random_state : int
-        Seed of phantoms, initial weights and patches.
-    quick : bool
-        A twentieth of the steps.
-    n_jobs : int
-        Networks trained at a time.
-
-    Returns
-    -------
-    Path
-        The manifest.
-    """
+    """Pre-train the networks of `SOURCES`, write weights and manifest, return the manifest."""
     folder.mkdir(parents=True, exist_ok=True)
     steps = {
         name: source.n_steps // 20 if quick else source.n_steps for name, source in SOURCES.items()
@@ -134,29 +97,9 @@ def fine_tune_bank(
     quick: bool,
     n_jobs: int,
 ) -> Outcome:
-    """Fine-tune every network of the bank on the target task, once for each seed.
-
-    All weights but the head's are loaded and all are trained, as in the paper of CC-FV.
-    A seed gives every network the same patches.
-
-    Parameters
-    ----------
-    folder : Path
-        Where `write_bank` left the weights.
-    train, test : sequence of TrainingCase
-        Cases of the target task.
-    seeds : sequence of int
-        Of new heads and patches.
-    quick : bool
-        A twentieth of the steps.
-    n_jobs : int
-        Networks trained at a time.
-
-    Returns
-    -------
-    Outcome
-        Dice after fine-tuning, and the baselines.
-    """
+    """Fine-tune every network of the bank on the target task, once per seed."""
+    # All weights but those of the head are loaded and all are trained, as in the paper of
+    # CC-FV. A seed gives every network the same patches.
     n_steps = _N_TUNING_STEPS // 20 if quick else _N_TUNING_STEPS
     dice = Parallel(n_jobs=n_jobs)(
         delayed(_fine_tune)(source, folder / f"{name}.pt", train, test, n_steps, seed)

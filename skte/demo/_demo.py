@@ -78,7 +78,7 @@ def run_demo(
     quick : bool, default=False
         Hardly any training: shows the steps and proves nothing.
     verbose : bool, default=True
-        Print what is done.
+        Whether to print progress and results.
 
     Returns
     -------
@@ -130,7 +130,7 @@ def run_demo(
 
 
 class _Log:
-    """Prints, and keeps what was printed for the report."""
+    """Print lines and keep them for the report."""
 
     def __init__(self, verbose: bool) -> None:
         self.verbose = verbose
@@ -182,7 +182,7 @@ def write_msd(folder: Path, subjects: Sequence[Any], name: str) -> Path:
     Parameters
     ----------
     folder : Path
-        Where they go; made if need be.
+        Where they go; created if missing.
     subjects : sequence of Subject
         As `skte.datasets.make_phantoms` returns them.
     name : str
@@ -227,7 +227,7 @@ def _model_table(
 
 
 def _caveats(dice: NDArray[np.float64]) -> list[str]:
-    """Say what the numbers cannot; `dice` has shape (n_models, n_seeds)."""
+    """Return what the numbers do not show; `dice` has shape (n_models, n_seeds)."""
     spread = np.ptp(dice.mean(axis=1))
     noise = np.std(dice, axis=1, ddof=1).mean()
     return [

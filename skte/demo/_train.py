@@ -1,4 +1,4 @@
-"""Training and judging small networks: one fixed schedule for every model."""
+"""Training and testing small networks, with one fixed schedule for every model."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class TrainingCase:
     image : Tensor of shape (n_channels, x, y, z)
         The preprocessed image.
     target : Tensor of shape (x, y, z)
-        Class indices 0, 1, ...; -100 where the voxel is to be ignored.
+        Class indices 0, 1, ...; -100 for voxels to ignore.
     """
 
     image: torch.Tensor

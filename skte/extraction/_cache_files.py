@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from skte._locks import is_abandoned, lock, open_flags
+from skte._files import is_abandoned, lock, open_flags
 from skte._memory import memory_problem
 from skte.features import CaseFeatures, pack_case, unpack_case
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from skte._shared import SharedSetting
+from skte._process import SharedSetting
 
 __all__ = ["memory_kept", "whole_float32"]
 

@@ -7,7 +7,15 @@ from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from typing import Any
 
-__all__ = ["COLORS", "MARKERS", "new_axes", "plot_name", "plot_names", "width_of"]
+__all__ = [
+    "COLORS",
+    "MARKERS",
+    "check_at_least_one",
+    "new_axes",
+    "plot_name",
+    "plot_names",
+    "width_of",
+]
 
 #: Okabe and Ito's colours, which the colour-blind can tell apart, without the light ones
 #: that vanish on white; ordered so that neighbours also differ in grey.
@@ -17,115 +25,56 @@ MARKERS: tuple[str, ...] = ("o", "s", "^", "D", "v", "P")
 
 
 def new_axes(width: float, height: float) -> Any:
-    """Return the axes of a new figure.
-
-    Parameters
-    ----------
-    width, height : float
-        In inches.
-
-    Returns
-    -------
-    matplotlib Axes
-        Of a figure that pyplot does not know: nothing global, nothing to close.
-    """
+    """Return the axes of a new figure."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained").subplots()
 
 
+def check_at_least_one(name: str, value: int) -> None:
+    """Refuse a number of things to draw that leaves none."""
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value!r}.")
+
+
 def width_of(texts: Iterable[str]) -> float:
-    """Estimate the width in inches of the longest text beside an axis.
-
-    Parameters
-    ----------
-    texts : iterable of str
-        Labels in matplotlib's default size.
-
-    Returns
-    -------
-    float
-        Zero without texts.
-    """
+    """Estimate the width in inches of the longest text beside an axis."""
     return 0.085 * max(map(len, texts), default=0)
 
 
 def plot_name(name: object, length: int = 36) -> str:
-    """Return a name as a plot can hold it.
-
-    Parameters
-    ----------
-    name : object
-        From a file, so it may hold anything.
-    length : int, default=36
-        Longer names lose their middle.
-
-    Returns
-    -------
-    str
-        One line; dollar signs are no formulas, control characters are replaced.
-
-    Examples
-    --------
-    >>> plot_name("a" * 20 + "b" * 20, 11)
-    'aaaaa…bbbbb'
-    """
-    return _plain(_shorten(_printable(name), length))
+    """Return a name as a plot can hold it."""
+    return _shorten(_printable(name), length).replace("$", r"\$")
 
 
 def plot_names(names: Iterable[object], length: int = 36) -> list[str]:
-    """Return names as a plot can hold them; of long ones, the part in which they differ.
-
-    Parameters
-    ----------
-    names : iterable of object
-        From files, so they may hold anything.
-    length : int, default=36
-        Longer names lose what they begin or end with in common.
-
-    Returns
-    -------
-    list of str
-        One each, as from `plot_name`.
-
-    Examples
-    --------
-    >>> plot_names([f"nnUNetTrainer__3d_fullres__Dataset{i}_Heart/fold_0" for i in (7, 12)], 14)
-    ['…Dataset7_Hea…', '…ataset12_Hea…']
-    """
+    """Return names as a plot can hold them; of long ones, the part in which they differ."""
     texts = [_printable(name) for name in names]
     long = [text for text in texts if len(text) > length]
-    start = _common_start(long)
-    end = _common_start([text[start:][::-1] for text in long])
+    compared = sorted(set(long)) if len(set(long)) > 1 else sorted(set(texts))
+    start = _common_start(compared)
+    end = _common_start([text[start:][::-1] for text in compared])
     shown = [
-        text if len(text) <= length or len(long) == 1 else _differing(text, start, end, length)
-        for text in texts
+        text if len(text) <= length else _differing(text, start, end, length) for text in texts
     ]
-    return [_plain(_shorten(text, length)) for text in shown]
+    return [_shorten(text, length).replace("$", r"\$") for text in shown]
 
 
 def _common_start(texts: Sequence[str]) -> int:
-    """Count the letters with which all texts begin."""
+    """Count the letters with which all of several texts begin."""
+    if len(texts) < 2:
+        return 0
     columns = zip(*texts, strict=False)
     return sum(1 for _ in takewhile(lambda letters: len(set(letters)) == 1, columns))
 
 
 def _differing(text: str, start: int, end: int, length: int) -> str:
     """Return what is between a common start and end, and as much of these as fits."""
-    middle = len(text) - start - end
-    if not 0 < middle <= length - 2:
-        return text if middle <= 0 else f"…{text[start : len(text) - end]}…"
-    room = length - 2 - middle
+    room = max(length - 2 - (len(text) - start - end), 0)
     before = min(start, max(2 * room // 3, room - end))
     after = min(end, room - before)
     first, last = start - before, len(text) - end + after
     return f"{'…' * (first > 0)}{text[first:last]}{'…' * (last < len(text))}"
-
-
-def _plain(text: str) -> str:
-    """No formula for matplotlib, which also leaves labels that begin with "_" out of legends."""
-    text = f" {text}" if text.startswith("_") else text
-    return text.replace("$", r"\$")
 
 
 def _shorten(text: str, length: int) -> str:

@@ -1,4 +1,4 @@
-"""HTML in which every text is escaped unless it was made here."""
+"""Parts of a page: tables that scroll and sort, pictures, sections."""
 
 from __future__ import annotations
 
@@ -7,65 +7,17 @@ import io
 import math
 import warnings
 from collections.abc import Iterable, Sequence
-from html import escape
 from typing import Any
 
-from skte._text import clean_lines
+from skte._table import Html, element, html_table
 
-__all__ = ["Html", "element", "number", "picture", "table"]
+__all__ = ["number", "picture", "section", "table"]
 
-_VOID = {"img", "input", "meta"}
-_LONGEST = 2_000  # characters of a line
 _NAME_WIDTH = 30  # digits that fit beside each other in the first column, on wide screens
 
 
-class Html(str):
-    """Markup: the one kind of text that `element` does not escape."""
-
-    __slots__ = ()
-
-
-def element(name: str, /, *children: object, **attributes: object) -> Html:
-    """Return an element; children that are no `Html` are escaped, and so are attributes.
-
-    Parameters
-    ----------
-    name : str
-        Of the tag.
-    *children : object
-        Lists are laid out, None is left out.
-    **attributes : object
-        None and False leave one out, True gives it no value; ``class_`` is ``class``, and
-        underscores within are hyphens.
-
-    Returns
-    -------
-    Html
-        The markup.
-
-    Examples
-    --------
-    >>> element("p", "a < b", element("b", 1), class_="x")
-    '<p class="x">a &lt; b<b>1</b></p>'
-    """
-    written = "".join(
-        f" {key.rstrip('_').replace('_', '-')}" + ("" if value is True else f'="{_text(value)}"')
-        for key, value in attributes.items()
-        if value is not None and value is not False
-    )
-    if name in _VOID:
-        return Html(f"<{name}{written}>")
-    return Html(f"<{name}{written}>{''.join(_lay_out(children))}</{name}>")
-
-
 def number(value: float) -> str:
-    """Return a number as people read it: four digits, and words where it is none.
-
-    Examples
-    --------
-    >>> number(0.123456), number(float("-inf")), number(float("nan"))
-    ('0.1235', '-∞ (collapsed)', 'failed')
-    """
+    """Return a number as people read it: four digits, and words where it is not finite."""
     if math.isnan(value):
         return "failed"
     if math.isinf(value):
@@ -76,26 +28,8 @@ def number(value: float) -> str:
 def table(
     header: Sequence[str], rows: Iterable[Sequence[Any]], *, caption: str, sortable: bool = False
 ) -> Html:
-    """Return a table that scrolls by itself where it is too wide.
-
-    Parameters
-    ----------
-    header : sequence of str
-        Names of the columns.
-    rows : iterable of sequence
-        Cells; numbers stand to the right and are sorted as numbers. The first text of a
-        row is its header.
-    caption : str
-        What it shows.
-    sortable : bool, default=False
-        Whether the script makes it sortable and searchable.
-
-    Returns
-    -------
-    Html
-        The markup.
-    """
-    body: list[Html] = []
+    """Return a table that scrolls by itself where it is too wide."""
+    body: list[list[Html]] = []
     longest = 0
     first: list[Html] = [Html("")] * len(header)
     for row in rows:
@@ -111,18 +45,17 @@ def table(
                 cells.append(element("th", value, scope="row"))
                 named, longest = True, max(longest, len(str(value)))
         first = first if body else cells
-        body.append(element("tr", cells))
+        body.append(cells)
     # Headings stand above their numbers.
     right = ['class="n"' in str(cell) for cell in first]
     heads = [
         element("th", name, scope="col", class_="n" if to_right else None)
         for name, to_right in zip(header, right, strict=True)
     ]
-    whole = element(
-        "table",
-        element("caption", caption),
-        element("thead", element("tr", heads)),
-        element("tbody", body),
+    whole = html_table(
+        heads,
+        body,
+        caption,
         class_="sortable" if sortable else None,
         # Long names may break anywhere, and would then take a line for every few letters.
         style=f"--name:{min(longest, _NAME_WIDTH)}ch",
@@ -131,24 +64,7 @@ def table(
 
 
 def picture(figure: Any, alt: str, caption: str, *, kind: str = "svg") -> Html:
-    """Return a matplotlib figure as an image inside the page.
-
-    Parameters
-    ----------
-    figure : matplotlib Figure
-        Drawn here.
-    alt : str
-        What is told to those who do not see it.
-    caption : str
-        Below it.
-    kind : {"svg", "png"}, default="svg"
-        "png" for figures with images.
-
-    Returns
-    -------
-    Html
-        A figure element. As an image of its own, no name in it can do anything.
-    """
+    """Return a matplotlib figure as an image inside the page."""
     import matplotlib as mpl
 
     buffer = io.BytesIO()
@@ -166,19 +82,7 @@ def picture(figure: Any, alt: str, caption: str, *, kind: str = "svg") -> Html:
     return element("figure", image, element("figcaption", caption))
 
 
-def _text(value: object) -> str:
-    return value if isinstance(value, Html) else escape(_one_line(value))
-
-
-def _one_line(value: object) -> str:
-    return clean_lines(value, _LONGEST).replace("\n", " ")
-
-
-def _lay_out(children: Iterable[object]) -> Iterable[str]:
-    for child in children:
-        if isinstance(child, Html):
-            yield child
-        elif isinstance(child, (list, tuple)):
-            yield from _lay_out(child)
-        elif child is not None:
-            yield _text(child)
+def section(key: str, title: str, *children: object) -> Html:
+    """Return a part of the page with a heading that links lead to."""
+    heading = element("h2", title, id=f"{key}-title")
+    return element("section", heading, children, id=key, aria_labelledby=f"{key}-title")

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from skte.datasets import Case, read_case
 from skte.extraction import SegmentationFeatureExtractor, VoxelSample, sampled_voxels
-from skte.report._drawing import COLORS, MARKERS, plot_name, width_of
-from skte.report._results_of import check_at_least_one
+from skte.report._drawing import COLORS, MARKERS, check_at_least_one, plot_name, width_of
 
 __all__ = ["SampledVoxelsDisplay"]
 
@@ -25,7 +24,7 @@ class SampledVoxelsDisplay:
     Slices are cut through the labelled structures, across the axis with the largest voxels.
     Each shows the voxels of a thin slab around it: the sample of each class in a colour and
     marker of its own, the whole-case sample as light dots, and where classes meet a white line.
-    Slices lie as radiologists look at them: head or front up, the patient's right at the left.
+    Slices are oriented as radiologists view them: head or front up, patient's right at the left.
 
     Parameters
     ----------
@@ -43,9 +42,9 @@ class SampledVoxelsDisplay:
     slices : list of int
         Their positions along it, increasing.
     thickness : int
-        A voxel is drawn on slices at most so many voxels away.
+        A voxel is drawn on slices at most this many voxels away.
     ax_ : list of matplotlib Axes
-        One a slice; set by `plot`.
+        One per slice; set by `plot`.
     figure_ : matplotlib Figure
         Set by `plot`.
 
@@ -124,7 +123,7 @@ class SampledVoxelsDisplay:
         subject : Subject
             The case.
         n_slices : int, default=3
-            At most so many.
+            At most this many slices.
         **plot_kwargs
             As for `plot`.
 
@@ -165,7 +164,7 @@ class SampledVoxelsDisplay:
         Parameters
         ----------
         ax : sequence of matplotlib Axes, optional
-            One a slice; a new figure by default.
+            One per slice; a new figure by default.
         point_kw : mapping, optional
             Passed to ``Axes.scatter``, for every class and the whole case.
 

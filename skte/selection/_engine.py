@@ -18,7 +18,7 @@ from sklearn.base import clone
 from sklearn.exceptions import FitFailedWarning
 from sklearn.utils import check_random_state
 
-from skte._safe_path import safe_starts
+from skte._process import safe_starts
 from skte._text import clean_text, say
 from skte.bank import BankEntry
 from skte.datasets import (

@@ -17,7 +17,7 @@ from scipy.stats import t as student
 from sklearn.base import BaseEstimator
 from sklearn.utils import Tags
 
-from skte._scratch import scratch_folder
+from skte._files import scratch_folder
 from skte._sklearn import UNUSED, DocLinkMixin, Interval, StrOptions, fit_context
 from skte.bank import BankEntry, BankLike, entry_digest, load_bank
 from skte.datasets import DatasetLike

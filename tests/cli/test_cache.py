@@ -111,7 +111,7 @@ def test_other_folders_are_refused(action, tmp_path, capsys):
     assert main(["cache", action, str(tmp_path)]) == 2
     assert "holds no cache of skte" in capsys.readouterr().err
     assert main(["cache", action, str(tmp_path / "none")]) == 2
-    assert "There is no cache folder" in capsys.readouterr().err
+    assert "The cache folder" in capsys.readouterr().err
     assert main(["cache", action, str(tmp_path / "thesis.tex")]) == 2
     assert "is a file" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]

@@ -74,6 +74,6 @@ def test_unreadable_files(files, tmp_path, capsys):
         assert message in capsys.readouterr().err
     (tmp_path / "bad.json").write_text("{")
     assert main([*files, "--performance", str(tmp_path / "bad.json")]) == 2
-    assert "no valid JSON" in capsys.readouterr().err
+    assert "is not valid JSON" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main([*files, "--confidence", "90"])

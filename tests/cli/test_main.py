@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from skte import __version__
-from skte.cli import _rank, main
+from skte.cli import _rank, main  # _rank: to make a command fail
 
 
 def test_version(capsys):

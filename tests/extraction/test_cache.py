@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skte import _locks
+from skte import _files
 from skte.exceptions import SkteError, SkteWarning
 from skte.extraction import FeatureCache, _cache, _cache_files, make_key
 from skte.features import CaseFeatures, LayerSample, pack_case
@@ -553,9 +553,9 @@ def test_young_leftovers_and_those_in_work_stay(cache):
 @pytest.mark.parametrize("broken", ["missing", "unsupported"])
 def test_where_locks_do_not_work_age_alone_decides(broken, cache, monkeypatch):
     if broken == "missing":
-        monkeypatch.setattr(_locks, "fcntl", None)
+        monkeypatch.setattr(_files, "fcntl", None)
     else:
-        monkeypatch.setattr(_locks.fcntl, "flock", refuse(errno.ENOLCK))
+        monkeypatch.setattr(_files.fcntl, "flock", refuse(errno.ENOLCK))
     cache.store(OTHER, case_of())
     path = leftover(cache, age=DAY / 2)
     cache.prune()

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from skte import SegmentationFeatureExtractor
@@ -15,7 +15,7 @@ from skte.report import (
     SampledVoxelsDisplay,
     StabilityDisplay,
 )
-from skte.report._drawing import plot_names
+from skte.report._drawing import plot_names  # properties need thousands of names
 from tests.selection.test_confidence import confidence, means_without
 
 agg = pytest.importorskip("matplotlib.backends.backend_agg")
@@ -92,6 +92,7 @@ def test_nothing_is_cut_off(draw, n, name):
     middles=st.lists(st.text("0123456789", min_size=1, max_size=6), min_size=2, unique=True),
     length=st.integers(12, 40),
 )
+@example(start="_____", end="______", middles=["0", "00"], length=12)
 def test_names_that_differ_in_the_middle_stay_different(start, end, middles, length):
     names = [f"{start}{middle}{end}" for middle in middles]
     shown = plot_names(names, length)

@@ -151,7 +151,7 @@ def test_what_cannot_be_explained_costs_its_section_alone(fitted, tmp_path, monk
 
 
 def test_wrong_input_is_refused_and_nothing_written(tmp_path):
-    with pytest.raises(ValueError, match=r"written as \.html, not '\.pdf'"):
+    with pytest.raises(ValueError, match=r"is an \.html file, not '\.pdf'"):
         write_report({}, tmp_path / "r.pdf")
     with pytest.raises(ValueError, match=r"results lack \['score', 'rank'\]"):
         write_report({"name": ["a"]}, tmp_path / "r.html")

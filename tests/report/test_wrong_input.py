@@ -47,7 +47,7 @@ def test_tables_are_tables_with_the_columns_needed(tmp_path):
         write_results({"name": ["a"]}, tmp_path / "r.csv")
     with pytest.raises(TypeError, match="got list"):
         LayerScoreDisplay.from_results([1])
-    with pytest.raises(ValueError, match="a report needs a model"):
+    with pytest.raises(ValueError, match="a report needs at least one model"):
         write_report({"name": [], "score": [], "rank": []}, tmp_path / "r.html")
     assert list(tmp_path.iterdir()) == []
 

@@ -1,4 +1,4 @@
-"""Sections of the report that look at cases and at a model once more."""
+"""Sections of the page that look at cases and at a model once more."""
 
 from __future__ import annotations
 
@@ -11,26 +11,28 @@ from typing import Any
 import numpy as np
 from sklearn.base import clone
 
+from skte._table import Html, element
 from skte.bank import digest_problem, entry_digest
 from skte.datasets import case_fingerprint, inspect_dataset
 from skte.estimators import CCFV
 from skte.extraction import CaseStore, SegmentationFeatureExtractor
-from skte.report._case_distance_display import CaseDistanceDisplay
-from skte.report._feature_embedding_display import FeatureEmbeddingDisplay
-from skte.report._html import Html, element, picture, table
-from skte.report._report_ranking import section
+from skte.report._feature_displays import CaseDistanceDisplay, FeatureEmbeddingDisplay
+from skte.report._html import picture, section, table
 from skte.report._sampled_voxels_display import SampledVoxelsDisplay
 from skte.selection import ModelBankSelector
 
 __all__ = [
-    "bank_section", "dataset_section", "explanation_section", "extractor_of",
-    "provenance_section", "voxel_section",
-]  # fmt: skip
+    "bank_section",
+    "dataset_section",
+    "explanation_section",
+    "provenance_section",
+    "voxel_section",
+]
 
 _PACKAGES = ("skte", "torch", "torchio", "scikit-learn", "numpy", "scipy")
 
 
-def extractor_of(selector: ModelBankSelector, name: str) -> SegmentationFeatureExtractor:
+def _extractor_of(selector: ModelBankSelector, name: str) -> SegmentationFeatureExtractor:
     """Return the extractor as the selector set it for a model."""
     own = selector.extractor
     extractor = SegmentationFeatureExtractor() if own is None else clone(own)
@@ -45,7 +47,7 @@ def extractor_of(selector: ModelBankSelector, name: str) -> SegmentationFeatureE
 
 def voxel_section(selector: ModelBankSelector, shown: Sequence[int]) -> Html:
     """Return slices of some cases with the voxels that were looked at."""
-    extractor = extractor_of(selector, selector.best_name_)
+    extractor = _extractor_of(selector, selector.best_name_)
     figures = []
     for i in shown:
         display = SampledVoxelsDisplay.from_case(extractor, selector.dataset_[i])
@@ -65,9 +67,9 @@ def voxel_section(selector: ModelBankSelector, shown: Sequence[int]) -> Html:
         "What was compared",
         element(
             "p",
-            "Every model was looked at in these voxels and no others; the same for all models. "
-            "White lines are the labels' outlines. Slices lie as radiologists look at them, by "
-            "the images' affines.",
+            "All models were compared at these voxels and no others. White lines are the outlines "
+            "of the labels. Slices are oriented as radiologists view them, by the images' "
+            "affines.",
         ),
         figures,
     )
@@ -75,7 +77,7 @@ def voxel_section(selector: ModelBankSelector, shown: Sequence[int]) -> Html:
 
 def explanation_section(selector: ModelBankSelector, name: str) -> Html:
     """Return classes, cases and features of one model, extracted once more."""
-    features = extractor_of(selector, name).extract(selector.dataset_, CaseStore(0))
+    features = _extractor_of(selector, name).extract(selector.dataset_, CaseStore(0))
     estimators = selector.estimator
     many = estimators.values() if isinstance(estimators, Mapping) else [estimators]
     found = next((e for e in many if isinstance(e, CCFV) and e.class_consistency), None)
@@ -92,15 +94,15 @@ def explanation_section(selector: ModelBankSelector, name: str) -> Html:
         "Classes and cases",
         element(
             "p",
-            "How alike each class looks from case to case to the model ",
+            "How similar each class looks from case to case to the model ",
             element("strong", name),
-            f", by CC-FV. Farthest from the others lies case {far}. A case well above the others "
+            f", by CC-FV. The case farthest from the others is {far}. A case well above the others "
             "may have a wrong label, or an image from another scanner: look at it.",
         ),
         picture(
             distances.figure_,
             f"Distances between cases; {far} is farthest.",
-            "Distance between each two cases over the median, mean over layers and classes.",
+            "Distance between every two cases over the median, averaged over layers and classes.",
         ),
         picture(
             embedding.figure_,
@@ -163,7 +165,7 @@ def dataset_section(selector: ModelBankSelector) -> Html:
 
 
 def bank_section(selector: ModelBankSelector) -> Html:
-    """Return what the bank says of its models."""
+    """Return how the bank describes its models."""
     rows = []
     for entry in selector.bank_:
         size = entry.window_size
@@ -181,17 +183,17 @@ def bank_section(selector: ModelBankSelector) -> Html:
 
 
 def provenance_section(selector: ModelBankSelector) -> Html:
-    """Return versions, settings, seeds and digests: what is needed to get this again."""
+    """Return versions, settings, seeds and digests: what reproducing the ranking needs."""
     facts = {name: _version(name) for name in _PACKAGES}
     facts["Python"] = platform.python_version()
     estimators = selector.estimator
     many = estimators if isinstance(estimators, Mapping) else {"estimator": estimators}
     facts |= {f"estimator {key}": _one_line(value) for key, value in many.items()}
     facts["seed"] = str(selector.random_state_)
-    extractor = extractor_of(selector, selector.best_name_).set_params(entry=None, cache=None)
+    extractor = _extractor_of(selector, selector.best_name_).set_params(entry=None, cache=None)
     facts["extraction"] = _one_line(extractor)
     level = selector.confidence_level
-    facts["confidence"] = "not asked for" if level is None else f"{level:g}, {selector.resampling}"
+    facts["confidence"] = "not computed" if level is None else f"{level:g}, {selector.resampling}"
     prints = [case_fingerprint(subject) for subject in selector.dataset_]
     facts["dataset digest"] = sha256("".join(prints).encode()).hexdigest()
     digests = [

@@ -1,4 +1,4 @@
-"""Scores against what models reached after fine-tuning."""
+"""Rankings against what models reached, and against rankings of fewer cases."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from skte.evaluation import EvaluationCard, RankLearningCurve
 from skte.metrics import WeightedKendallResult, align_performance, weighted_kendall_test
 from skte.report._drawing import COLORS, new_axes, plot_name, plot_names
 
-__all__ = ["CorrelationDisplay"]
+__all__ = ["CorrelationDisplay", "EvaluationDisplay", "LearningCurveDisplay"]
 
 
 class CorrelationDisplay:
-    """Performance against score, one point a model, with their weighted Kendall.
+    """Performance against score, one point per model, with their weighted Kendall.
 
     Parameters
     ----------
@@ -30,9 +31,7 @@ class CorrelationDisplay:
 
     Attributes
     ----------
-    ax_ : matplotlib Axes
-        Set by `plot`.
-    figure_ : matplotlib Figure
+    ax_, figure_ : matplotlib Axes and Figure
         Set by `plot`.
 
     Examples
@@ -91,7 +90,9 @@ class CorrelationDisplay:
             raise ValueError("performance is a mapping: give names, in the order of the scores.")
         labels = [str(i) for i in range(len(values))] if names is None else names
         if len(labels) != len(values):
-            raise ValueError(f"{len(labels)} names, but {len(values)} scores: give one each.")
+            raise ValueError(
+                f"{len(labels)} names, but {len(values)} scores: give one name per score."
+            )
         reached = align_performance(performance, labels)
         result = weighted_kendall_test(reached, values)
         return cls(reached, values, names, result).plot(**plot_kwargs)
@@ -157,3 +158,112 @@ class CorrelationDisplay:
             return list(range(n))
         best = [*np.argsort(-self.performance)[:3], *np.argsort(-self.scores)[:3]]
         return sorted({int(i) for i in best})
+
+
+class EvaluationDisplay:
+    """Weighted Kendall of scores and baselines with intervals, beside what chance gives.
+
+    Parameters
+    ----------
+    card : EvaluationCard
+        Of `evaluate_ranking`.
+
+    Attributes
+    ----------
+    ax_, figure_ : matplotlib Axes and Figure
+        Set by `plot`.
+
+    Examples
+    --------
+    >>> from skte.report import EvaluationDisplay
+    >>> from skte.evaluation import evaluate_ranking
+    >>> card = evaluate_ranking([1, 2, 3, 4], [0.6, 0.7, 0.8, 0.9], size=[4, 3, 2, 1])
+    >>> display = EvaluationDisplay(card).plot()
+    >>> [label.get_text() for label in display.ax_.get_yticklabels()]
+    ['score', 'size']
+    """
+
+    def __init__(self, card: EvaluationCard) -> None:
+        self.card = card
+
+    def plot(self, ax: Any = None, *, line_kw: Mapping[str, Any] | None = None) -> Self:
+        """Draw the chart.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure by default.
+        line_kw : mapping, optional
+            Passed to ``Axes.plot`` for the intervals.
+
+        Returns
+        -------
+        EvaluationDisplay
+            This display, with ``ax_`` and ``figure_``.
+        """
+        rows = self.card.rows
+        if ax is None:
+            ax = new_axes(6.0, 1.0 + 0.35 * len(rows))
+        ax.axvspan(-self.card.null_std, self.card.null_std, color="0.92")
+        for position, row in enumerate(rows):
+            tau, (low, high) = row.weighted_kendall, row.interval
+            ax.plot(tau, position, "o", color="C0")
+            # Percentiles of draws need not hold the value itself.
+            ax.plot([low, high], [position, position], **{"color": "C0", **dict(line_kw or {})})
+        ax.set_yticks(range(len(rows)), plot_names(row.method for row in rows))
+        ax.invert_yaxis()
+        ax.set_xlim(-1.05, 1.05)
+        ax.set_xlabel(f"weighted Kendall, {self.card.n_models} models (grey: random orders ± 1 sd)")
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+
+class LearningCurveDisplay:
+    """Agreement of rankings of separate draws, and with that of all cases.
+
+    Parameters
+    ----------
+    curve : RankLearningCurve
+        Of `rank_learning_curve`.
+
+    Attributes
+    ----------
+    ax_, figure_ : matplotlib Axes and Figure
+        Set by `plot`.
+    """
+
+    def __init__(self, curve: RankLearningCurve) -> None:
+        self.curve = curve
+
+    def plot(self, ax: Any = None, *, line_kw: Mapping[str, Any] | None = None) -> Self:
+        """Draw the chart.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure by default.
+        line_kw : mapping, optional
+            Passed to ``Axes.plot`` for both lines.
+
+        Returns
+        -------
+        LearningCurveDisplay
+            This display, with ``ax_`` and ``figure_``.
+        """
+        if ax is None:
+            ax = new_axes(5.5, 4.0)
+        curve, style = self.curve, {"marker": "o", **dict(line_kw or {})}
+        known = np.isfinite(curve.kendall_apart)
+        apart = (curve.n_cases[known], curve.kendall_apart[known])
+        ax.plot(*apart, label="other cases of the same number", **style)
+        ax.plot(curve.n_cases, curve.kendall_to_all, label="all cases", linestyle="--", **style)
+        ax.axhline(curve.target, color="0.6", linewidth=1)
+        suggested = curve.suggested_n_cases
+        if suggested is not None and suggested <= curve.n_cases[-1]:
+            ax.axvline(suggested, color="0.6", linewidth=1, linestyle=":")
+        ax.set_xlabel("labelled cases")
+        ax.set_ylabel("weighted Kendall with the ranking of")
+        ax.set_title(curve.suggestion, fontsize="small")
+        ax.legend()
+        self.ax_, self.figure_ = ax, ax.figure
+        return self

@@ -1,4 +1,4 @@
-"""A selector's results as a file."""
+"""A selector's results: checked, as rows, and as a file."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import io
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn.utils.validation import check_is_fitted
 
 from skte._files import write_text_atomically
 from skte._text import clean_cell
-from skte.report._results_of import check_columns
+from skte.selection import ModelBankSelector
 
-__all__ = ["results_rows", "write_results"]
+__all__ = ["check_columns", "results_of", "results_rows", "write_results"]
 
 
 def results_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -31,7 +32,7 @@ def results_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        One a model, sorted by ``rank``; values are str, int, float or list.
+        One per model, sorted by ``rank``; values are str, int, float or list.
     """
     rows = [
         {key: _plain(column[i]) for key, column in results.items()}
@@ -53,12 +54,12 @@ def write_results(results: Mapping[str, Any], path: str | os.PathLike[str]) -> N
     Raises
     ------
     ValueError
-        If the ending is another one, or names or ranks are missing.
+        If `path` ends in anything else, or names or ranks are missing.
 
     Notes
     -----
     In CSV, lists are joined by semicolons, and text that a spreadsheet would take for a
-    formula stands behind an apostrophe, which ``skte evaluate`` takes off again. In JSON,
+    formula gets a leading apostrophe, which ``skte evaluate`` removes. In JSON,
     text is exact; ``-inf`` and NaN are the strings "-inf" and "nan": JSON has no such numbers.
 
     Examples
@@ -85,7 +86,7 @@ def write_results(results: Mapping[str, Any], path: str | os.PathLike[str]) -> N
         writer.writerows([_cell(row[name]) for name in results] for row in rows)
         text = buffer.getvalue()
     else:
-        raise ValueError(f"{path}: results are written as .csv or .json, not {suffix!r}.")
+        raise ValueError(f"{path}: results are a .csv or .json file, not {suffix!r}.")
     write_text_atomically(path, text)
 
 
@@ -113,3 +114,23 @@ def _jsonable(value: Any) -> Any:
     if isinstance(value, list):
         return [_jsonable(v) for v in value]
     return value
+
+
+def results_of(selector: ModelBankSelector) -> Mapping[str, Any]:
+    """Return the results of a fitted selector."""
+    if not isinstance(selector, ModelBankSelector):
+        raise TypeError(f"Give a fitted ModelBankSelector, got {type(selector).__name__}.")
+    check_is_fitted(selector, "results_")
+    return selector.results_
+
+
+def check_columns(results: Mapping[str, Any], needed: Sequence[str]) -> None:
+    """Refuse a table that lacks columns."""
+    if not hasattr(results, "keys"):
+        raise TypeError(
+            "results map the names of columns to values, as selector.results_ does; got "
+            f"{type(results).__name__}."
+        )
+    missing = [key for key in needed if key not in results]
+    if missing:
+        raise ValueError(f"results lack {missing}; they have {sorted(results)}.")

@@ -1,0 +1,334 @@
+"""A ranking as one self-contained HTML file."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skte import __version__
+from skte._files import check_writable, write_text_atomically
+from skte._table import Html, element
+from skte.report._evidence import (
+    bank_section,
+    dataset_section,
+    explanation_section,
+    provenance_section,
+    voxel_section,
+)
+from skte.report._html import picture, section, table
+from skte.report._ranking_displays import LayerScoreDisplay, RankingDisplay
+from skte.report._results import check_columns, results_of, results_rows
+from skte.selection import ModelBankSelector
+
+__all__ = ["write_report"]
+
+
+def write_report(
+    ranked: ModelBankSelector | Mapping[str, Any],
+    path: str | os.PathLike[str],
+    *,
+    title: str = "Ranking of pre-trained models",
+    n_cases: int = 3,
+    explain: bool = True,
+) -> Path:
+    """Write a page that shows a ranking and what it rests on.
+
+    The page is one file with its pictures, style and script; nothing is loaded from
+    elsewhere. It holds paths of this machine only where the message of a failure names one.
+
+    Parameters
+    ----------
+    ranked : ModelBankSelector or mapping of str to sequence
+        A fitted selector, or its ``results_`` alone: the page then has the ranking, layers,
+        warnings and cost, but neither dataset nor bank.
+    path : path-like
+        Ends in ``.html``. An existing file is replaced in one step.
+    title : str, default="Ranking of pre-trained models"
+        Title of the page.
+    n_cases : int, default=3
+        Cases whose slices are shown, evenly spaced in the dataset.
+    explain : bool, default=True
+        Whether to run the best model once more (or take its features from the cache) to
+        show which classes and cases are inconsistent.
+
+    Returns
+    -------
+    Path
+        `path`.
+
+    Raises
+    ------
+    ValueError
+        If the name does not end in ``.html``, the selector is not fitted, or a column is missing.
+    OSError
+        If the file cannot be written; raised before the best model runs once more.
+    ImportError
+        Without matplotlib (``pip install 'skte[plot]'``).
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from skte.report import write_report
+    >>> results = {"name": ["a", "b"], "score": [-1.0, -2.0], "rank": [1, 2]}
+    >>> with TemporaryDirectory() as folder:
+    ...     page = write_report(results, f"{folder}/ranking.html").read_text("utf-8")
+    >>> "<title>Ranking of pre-trained models</title>" in page
+    True
+    """
+    if Path(path).suffix.lower() != ".html":
+        raise ValueError(f"{path}: a report is an .html file, not {Path(path).suffix!r}.")
+    if find_spec("matplotlib") is None:
+        raise ImportError("A report needs matplotlib: pip install 'skte[plot]'.")
+    selector = None if isinstance(ranked, Mapping) else ranked
+    results = ranked if isinstance(ranked, Mapping) else results_of(ranked)
+    check_columns(results, ["name", "score", "rank"])
+    if len(results["name"]) == 0:
+        raise ValueError("results have no rows: a report needs at least one model.")
+    check_writable(path)
+    sections = [_how_to_read("interval_low" in results), _ranking_section(results)]
+    if selector is not None and n_cases > 0:
+        last = len(selector.dataset_) - 1
+        shown = sorted({round(i * last / max(1, n_cases - 1)) for i in range(n_cases)})
+        sections.append(_guarded("voxels", lambda: voxel_section(selector, shown)))
+    sections.append(_layer_section(results) or Html(""))
+    if selector is not None and explain:
+        best = selector.best_name_
+        sections.append(_guarded("cases", lambda: explanation_section(selector, best)))
+    sections.append(_warning_section(results))
+    if selector is not None:
+        sections += [dataset_section(selector), bank_section(selector)]
+    sections.append(_cost_section(results) or Html(""))
+    if selector is not None:
+        sections.append(provenance_section(selector))
+    confidence = getattr(selector, "confidence_", None)
+    spoken = _verdict(results, None if confidence is None else confidence.verdict())
+    n_cases_used = None if selector is None else len(selector.dataset_)
+    return write_text_atomically(path, _page(title, spoken, results, n_cases_used, sections))
+
+
+def _guarded(key: str, make: Callable[[], Html]) -> Html:
+    """Make a section; what cannot be shown costs it alone, not the report."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # reported when the model was ranked
+            return make()
+    except (ValueError, OSError) as error:
+        titles = {"voxels": "What was compared", "cases": "Classes and cases"}
+        return section(key, titles[key], element("p", f"Cannot be shown: {error}", class_="warn"))
+
+
+def _page(
+    title: str, spoken: str, results: Mapping[str, Any], n_cases: int | None, sections: list[Html]
+) -> str:
+    assets = files("skte.report").joinpath("_assets")
+    style = assets.joinpath("report.css").read_text(encoding="utf-8")
+    script = assets.joinpath("report.js").read_text(encoding="utf-8")
+    # Nothing but this script runs, and nothing is loaded, whatever a name may hold.
+    hashed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{hashed}'; base-uri 'none'; form-action 'none'"
+    )
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=policy),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("title", title),
+        element("style", Html(style)),
+    )
+    kept = [s for s in sections if s]
+    links = {"reading": "How to read this", "ranking": "Ranking", "voxels": "What was compared",
+             "layers": "Layers", "cases": "Classes and cases", "warnings": "Warnings",
+             "dataset": "Dataset", "bank": "Bank", "cost": "Cost",
+             "provenance": "Provenance"}  # fmt: skip
+    items = [
+        element("li", element("a", text, href=f"#{key}"))
+        for key, text in links.items()
+        if any(f'<section id="{key}"' in s for s in kept)
+    ]
+    looked = f"{len(results['name'])} models"
+    looked += "" if n_cases is None else f", {n_cases} labelled cases"
+    body = element(
+        "body",
+        element("a", "Skip to the ranking", href="#ranking", class_="skip"),
+        element(
+            "header",
+            element("h1", title),
+            element("p", looked, class_="soft"),
+            element("p", spoken, class_="verdict"),
+            element("nav", element("ul", items), aria_label="Sections"),
+        ),
+        element("main", kept),
+        element("footer", element("p", f"Written by skte {__version__}. Research software, "
+                                  "not a medical device.")),
+        element("script", Html(script)),
+    )  # fmt: skip
+    return f'<!doctype html>\n<html lang="en">\n{head}\n{body}\n</html>\n'
+
+
+def _verdict(results: Mapping[str, Any], spoken: str | None) -> str:
+    """Return the ranking's conclusion in a sentence."""
+    rows = results_rows(results)
+    best, n = rows[0]["name"], len(rows)
+    if spoken is not None:
+        return spoken
+    return (
+        f"{best} scores best of {n}. No confidence was computed: pass confidence_level "
+        "(0.9, say) to learn which models the data can tell apart."
+    )
+
+
+def _ranking_section(results: Mapping[str, Any]) -> Html:
+    """Return the table of all models and its picture."""
+    rows = results_rows(results)
+    keys = [k.removeprefix("score_") for k in results if k.startswith("score_")]
+    sure = "interval_low" in results
+    header = ["rank", "model", *(keys or ["score"])]
+    header += ["interval", "ranks", "P(best)", "group"] if sure else []
+    header += ["status"]
+    body = []
+    for row in rows:
+        scores = [float(row[f"score_{k}"]) for k in keys] or [float(row["score"])]
+        cells: list[Any] = [row["rank"], row["name"], *scores]
+        cells += _confidence_cells(row) if sure else []
+        cells.append("failed" if row.get("error") else "warned" if row.get("warnings") else "ok")
+        body.append(cells)
+    ranked = f"; ordered by {keys[0]}" if len(keys) > 1 else ""
+    figure = RankingDisplay.from_results(results).figure_
+    alt = f"Scores of the models, best on top. The first is {rows[0]['name']}."
+    caption = "Points: scores; higher is better." + (
+        " Bars: confidence intervals. Models of one group cannot be told apart." if sure else ""
+    )
+    return section(
+        "ranking",
+        "Ranking",
+        table(header, body, caption=f"Models, best first{ranked}", sortable=True),
+        picture(figure, alt, caption),
+    )
+
+
+def _confidence_cells(row: Mapping[str, Any]) -> list[Any]:
+    low, high = row["interval_low"], row["interval_high"]
+    span = "" if np.isnan(low) else f"{low:.4g} to {high:.4g}"
+    return [
+        element("span", span, class_="one"),
+        Html(f"{int(row['rank_low'])}-{int(row['rank_high'])}"),
+        round(float(row["prob_best"]), 2),
+        int(row["group"]),
+    ]
+
+
+def _layer_section(results: Mapping[str, Any]) -> Html | None:
+    """Return the scores of layers, or None where no model has any."""
+    if "layer_scores" not in results or not any(len(s) for s in results["layer_scores"]):
+        return None
+    figure = LayerScoreDisplay.from_results(results).figure_
+    rows = [
+        [row["rank"], row["name"], Html(_layer_list(row["layers"], row["layer_scores"]))]
+        for row in results_rows(results)
+    ]
+    caption = "Darker is lower. Grey: no such layer, or it collapsed."
+    return section(
+        "layers",
+        "Layers",
+        element(
+            "p",
+            "A score is the mean over a model's layers. A model that leads by one layer alone, or "
+            "whose deepest layer collapsed, shows here.",
+        ),
+        picture(figure, "Score of every layer of every model, as a table of colours.", caption),
+        element(
+            "details",
+            element("summary", "Names of the layers and their scores"),
+            table(
+                ["rank", "model", "layers, coarse to fine"], rows, caption="Layers that were read"
+            ),
+        ),
+    )
+
+
+def _layer_list(layers: Sequence[str], scores: Sequence[float]) -> str:
+    pairs = zip(layers, scores, strict=False)
+    return Html("<br>").join(element("code", f"{name}: {score:.4g}") for name, score in pairs)
+
+
+def _warning_section(results: Mapping[str, Any]) -> Html:
+    """Return failures and warnings by model."""
+    found = []
+    for row in results_rows(results):
+        if row.get("error"):
+            text = element("strong", f"{row['name']} failed: ")
+            found.append(element("p", text, row["error"], class_="warn"))
+        for text in row.get("warnings") or ():
+            found.append(element("p", element("strong", f"{row['name']}: "), text, class_="warn"))
+    nothing = element("p", "No model failed, and none gave a warning.")
+    return section("warnings", "Warnings", found or nothing)
+
+
+def _cost_section(results: Mapping[str, Any]) -> Html | None:
+    """Return what each model took, or None where that is not known."""
+    columns = {
+        "n_windows": "windows",
+        "n_cached": "cases from the cache",
+        "seconds_load": "waiting for cases (s)",
+        "seconds_forward": "forward passes (s)",
+        "seconds_score": "scoring (s)",
+    }
+    known = {key: title for key, title in columns.items() if key in results}
+    if not known:
+        return None
+    rows = [[row["name"], *(_cost(row[key]) for key in known)] for row in results_rows(results)]
+    seconds = [key for key in known if key.startswith("seconds")]
+    total = sum(float(np.nansum(results[key])) for key in seconds)
+    return section(
+        "cost",
+        "Cost",
+        element("p", f"{total:.1f} s for all models, added up; no model was trained."),
+        element(
+            "details",
+            element("summary", "Cost of each model"),
+            table(["model", *known.values()], rows, caption="Cost of each model"),
+        ),
+    )
+
+
+def _cost(value: Any) -> int | float:
+    return int(value) if isinstance(value, int) else round(float(value), 2)
+
+
+def _how_to_read(sure: bool) -> Html:
+    """Return the section that explains the page."""
+    lines = [
+        "Higher is better. A score orders models on this dataset under these settings. It has no "
+        "scale, predicts no Dice value, and cannot be compared with scores of another dataset, "
+        "another estimator or other settings.",
+        "The ranking says which model to fine-tune first, not that it will be good enough. Where "
+        "you can afford it, fine-tune the first two or three.",
+    ]
+    if sure:
+        lines += [
+            "The interval and the ranks say what other labelled cases of the same kind could have "
+            "given. Models in one group cannot be told apart by these cases: choose among them by "
+            "size, licence or speed.",
+            "P(best) is the share of resampled sets of cases in which the model comes first. None "
+            "of this says how well a score predicts performance after fine-tuning.",
+        ]
+    lines += [
+        "-∞ or “collapsed”: a layer gives the same features everywhere. “failed”: the model could "
+        "not be run; see the warnings.",
+        "CC-FV looks at whether a class looks alike in every case and whether features are "
+        "various. An untrained network can have both, so compare with a second estimator.",
+        "Models were compared at the same voxels. Look at the pictures: if labels lie beside the "
+        "structures, no score means anything.",
+    ]
+    return section("reading", "How to read this", element("ul", [element("li", x) for x in lines]))

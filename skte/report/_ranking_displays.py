@@ -1,0 +1,507 @@
+"""The results of a bank as plots: scores, layers and how stable the ranks are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from skte.metrics import rank_scores
+from skte.report._drawing import (
+    COLORS,
+    MARKERS,
+    check_at_least_one,
+    new_axes,
+    plot_name,
+    plot_names,
+    width_of,
+)
+from skte.report._results import check_columns, results_of
+from skte.selection import BankConfidence, ModelBankSelector
+
+__all__ = ["LayerScoreDisplay", "RankingDisplay", "StabilityDisplay"]
+
+
+class RankingDisplay:
+    """Scores of a ranking, best on top, with intervals and groups where they are known.
+
+    A score is a point: scores have no natural zero that a bar could start from. Models
+    without a finite score get no point but the word "collapsed" (``-inf``) or "failed"
+    (NaN).
+
+    Parameters
+    ----------
+    names : sequence of str
+        Models, best first.
+    scores : array-like of shape (n_models,)
+        Score of each.
+    score_name : str, default="score"
+        Label of the axis.
+    intervals : array-like of shape (n_models, 2), optional
+        Confidence interval of each score; NaN where there is none.
+    groups : array-like of shape (n_models,), optional
+        Models that the data cannot tell apart share a number, 1 for those that may be
+        the best, as in `BankConfidence`.
+
+    Attributes
+    ----------
+    ax_, figure_ : matplotlib Axes and Figure
+        Set by `plot`.
+
+    Examples
+    --------
+    >>> from skte.report import RankingDisplay
+    >>> display = RankingDisplay(["a", "b"], [-1.5, -2.5]).plot()
+    >>> [label.get_text() for label in display.ax_.get_yticklabels()]
+    ['1  a', '2  b']
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        scores: ArrayLike,
+        *,
+        score_name: str = "score",
+        intervals: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+    ) -> None:
+        self.names = tuple(names)
+        self.scores: NDArray[np.float64] = np.asarray(scores, dtype=np.float64)
+        self.score_name = score_name
+        self.intervals = None if intervals is None else np.asarray(intervals, dtype=np.float64)
+        self.groups = None if groups is None else np.asarray(groups, dtype=np.intp)
+        for what, values in (
+            ("scores", self.scores),
+            ("intervals", self.intervals),
+            ("groups", self.groups),
+        ):
+            if values is not None and len(values) != len(self.names):
+                raise ValueError(
+                    f"{len(self.names)} names, but {len(values)} {what}: give one per name."
+                )
+
+    @classmethod
+    def from_selector(cls, selector: ModelBankSelector, **plot_kwargs: Any) -> Self:
+        """Plot the ranking of a fitted selector.
+
+        Parameters
+        ----------
+        selector : ModelBankSelector
+            Fitted; with ``confidence_level``, intervals and groups are drawn.
+        **plot_kwargs
+            As for `plot`.
+
+        Returns
+        -------
+        RankingDisplay
+            Plotted.
+
+        Raises
+        ------
+        TypeError
+            If `selector` is not a `ModelBankSelector`.
+        NotFittedError
+            If it is not fitted.
+        """
+        results = results_of(selector)
+        estimator = selector.estimator
+        if isinstance(estimator, Mapping):
+            estimator = next(iter(estimator.values()))
+        display = cls._of_results(results, "score", type(estimator).__name__)
+        return display.plot(**plot_kwargs)
+
+    @classmethod
+    def from_results(
+        cls, results: Mapping[str, Any], *, column: str = "score", **plot_kwargs: Any
+    ) -> Self:
+        """Plot one column of scores of a table of results.
+
+        Parameters
+        ----------
+        results : mapping of str to sequence
+            ``selector.results_``, or a table read back; needs ``name`` and `column`.
+            Intervals and groups are drawn if their columns are present.
+        column : str, default="score"
+            The scores; ``score_<key>`` for another estimator's.
+        **plot_kwargs
+            As for `plot`.
+
+        Returns
+        -------
+        RankingDisplay
+            Plotted.
+
+        Raises
+        ------
+        ValueError
+            If a column is missing.
+        """
+        check_columns(results, ["name", column])
+        return cls._of_results(results, column, column).plot(**plot_kwargs)
+
+    @classmethod
+    def _of_results(cls, results: Mapping[str, Any], column: str, score_name: str) -> Self:
+        scores = np.asarray(results[column], dtype=np.float64)
+        order = np.argsort(rank_scores(scores))
+        suffix = column.removeprefix("score")
+        low, high, groups = (
+            results.get(f"{name}{suffix}") for name in ("interval_low", "interval_high", "group")
+        )
+        return cls(
+            [str(results["name"][i]) for i in order],
+            scores[order],
+            score_name=score_name,
+            intervals=None
+            if low is None or high is None
+            else np.stack([np.asarray(low, float), np.asarray(high, float)], axis=1)[order],
+            groups=None if groups is None else np.asarray(groups)[order],
+        )
+
+    def plot(
+        self,
+        ax: Any = None,
+        *,
+        max_models: int = 60,
+        point_kw: Mapping[str, Any] | None = None,
+        interval_kw: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Draw the plot.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure by default.
+        max_models : int, default=60
+            At most this many models are drawn, best first; the axis label says how many are
+            left out.
+        point_kw : mapping, optional
+            Passed to ``Axes.scatter``.
+        interval_kw : mapping, optional
+            Passed to ``Axes.hlines``.
+
+        Returns
+        -------
+        RankingDisplay
+            This display, with ``ax_`` and ``figure_``.
+        """
+        check_at_least_one("max_models", max_models)
+        n = min(len(self.names), max_models)
+        scores = self.scores[:n]
+        names = plot_names(self.names[:n])
+        if ax is None:
+            ax = new_axes(4.8 + width_of(names), 1.2 + 0.24 * n)
+        finite = np.isfinite(scores)
+        rows = np.arange(n)
+        if self.intervals is not None:
+            low, high = self.intervals[:n].T
+            known = finite & np.isfinite(low) & np.isfinite(high)
+            style = {"color": "0.45", "linewidth": 1.5, "zorder": 1, **dict(interval_kw or {})}
+            ax.hlines(rows[known], low[known], high[known], **style)
+        self._draw_points(ax, scores, finite, dict(point_kw or {}))
+        for row in np.flatnonzero(~finite):
+            word = "failed" if np.isnan(scores[row]) else "collapsed"
+            # At the left edge, wherever the axis ends up.
+            ax.text(
+                0.01, row, word, va="center", style="italic", transform=ax.get_yaxis_transform()
+            )
+        ax.set_yticks(rows, [f"{i + 1}  {name}" for i, name in enumerate(names)])
+        ax.set_ylim(n - 0.4, -0.6)
+        ax.grid(axis="x", color="0.9")
+        ax.set_axisbelow(True)
+        note = f"\nthe best {n} of {len(self.names)} models" if n < len(self.names) else ""
+        ax.set_xlabel(f"{plot_name(self.score_name)} (higher is better){note}")
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+    def _draw_points(
+        self, ax: Any, scores: NDArray[np.float64], finite: NDArray[np.bool_], kw: dict[str, Any]
+    ) -> None:
+        n = len(scores)
+        groups = np.ones(n, dtype=np.intp) if self.groups is None else self.groups[:n]
+        present = sorted(set(groups[finite].tolist()))
+        own = present if len(present) <= len(COLORS) else present[: len(COLORS) - 1]
+        drawn = [
+            (groups == group, f"group {group}" + (": may be the best" if group == 1 else ""))
+            for group in own
+        ]
+        if len(own) < len(present):  # more than shapes can tell apart
+            drawn.append((~np.isin(groups, own), "other groups"))
+        for (members, label), color, marker in zip(drawn, COLORS, MARKERS, strict=False):
+            rows = np.flatnonzero(finite & members)
+            style = {"color": color, "marker": marker, "s": 36, "zorder": 2, **kw}
+            ax.scatter(scores[rows], rows, label=label, **style)
+        if self.groups is not None and len(present) > 1:
+            n_columns = min(3, len(drawn))
+            ax.legend(
+                loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=n_columns,
+                frameon=False, fontsize="small",
+            )  # fmt: skip
+
+
+# More cells than this hold no numbers.
+_MOST_NUMBERS = 240
+
+
+class LayerScoreDisplay:
+    """Scores layer by layer: models best first, layers coarse to fine.
+
+    Models may differ in their number of layers; the finest ones stand in one column. A
+    model that leads by one layer alone shows here.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Models, best first.
+    layer_scores : sequence of array-like of shape (n_layers,)
+        Of each model, coarse to fine; empty where the model failed.
+    score_name : str, default="score"
+        Label of the colour bar.
+
+    Attributes
+    ----------
+    matrix : ndarray of shape (n_models, most_layers)
+        The scores, finest last; NaN where a model has fewer layers.
+    ax_, figure_ : matplotlib Axes and Figure
+        Set by `plot`.
+
+    Examples
+    --------
+    >>> from skte.report import LayerScoreDisplay
+    >>> display = LayerScoreDisplay(["a", "b"], [[-1.0, -2.0, -3.0], [-4.0, -5.0]]).plot()
+    >>> display.matrix
+    array([[-1., -2., -3.],
+           [nan, -4., -5.]])
+    """
+
+    def __init__(
+        self, names: Sequence[str], layer_scores: Sequence[ArrayLike], *, score_name: str = "score"
+    ) -> None:
+        self.names = tuple(names)
+        self.score_name = score_name
+        rows = [np.asarray(row, dtype=np.float64).reshape(-1) for row in layer_scores]
+        if len(rows) != len(self.names):
+            raise ValueError(f"{len(self.names)} names, but layer scores of {len(rows)} models.")
+        most = max((len(row) for row in rows), default=0)
+        self.matrix: NDArray[np.float64] = np.full((len(rows), most), np.nan)
+        for i, row in enumerate(rows):
+            self.matrix[i, most - len(row) :] = row
+
+    @classmethod
+    def from_selector(cls, selector: ModelBankSelector, **plot_kwargs: Any) -> Self:
+        """Plot the layers of a fitted selector's first estimator.
+
+        Parameters
+        ----------
+        selector : ModelBankSelector
+            Fitted.
+        **plot_kwargs
+            As for `plot`.
+
+        Returns
+        -------
+        LayerScoreDisplay
+            Plotted.
+
+        Raises
+        ------
+        TypeError
+            If `selector` is not a `ModelBankSelector`.
+        NotFittedError
+            If it is not fitted.
+        """
+        return cls.from_results(results_of(selector), **plot_kwargs)
+
+    @classmethod
+    def from_results(cls, results: Mapping[str, Any], **plot_kwargs: Any) -> Self:
+        """Plot the layers of a table of results.
+
+        Parameters
+        ----------
+        results : mapping of str to sequence
+            ``selector.results_``; needs ``name``, ``rank`` and ``layer_scores``.
+        **plot_kwargs
+            As for `plot`.
+
+        Returns
+        -------
+        LayerScoreDisplay
+            Plotted.
+
+        Raises
+        ------
+        ValueError
+            If a column is missing.
+        """
+        check_columns(results, ["name", "rank", "layer_scores"])
+        order = np.argsort(np.asarray(results["rank"]))
+        return cls(
+            [str(results["name"][i]) for i in order], [results["layer_scores"][i] for i in order]
+        ).plot(**plot_kwargs)
+
+    def plot(
+        self, ax: Any = None, *, max_models: int = 60, image_kw: Mapping[str, Any] | None = None
+    ) -> Self:
+        """Draw the plot.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure by default.
+        max_models : int, default=60
+            At most this many models are drawn, best first.
+        image_kw : mapping, optional
+            Passed to ``Axes.imshow``.
+
+        Returns
+        -------
+        LayerScoreDisplay
+            This display, with ``ax_`` and ``figure_``.
+
+        Raises
+        ------
+        ValueError
+            If no model has scores of layers.
+        """
+        if self.matrix.size == 0:
+            raise ValueError("No model has scores of layers: all failed, or the score has none.")
+        check_at_least_one("max_models", max_models)
+        matrix = self.matrix[:max_models]
+        n, n_layers = matrix.shape
+        names = plot_names(self.names[:n], 30)
+        note = f"; the best {n} of {len(self.names)} models" if n < len(self.names) else ""
+        label = f"layer; 1 is the finest{note}"
+        if ax is None:
+            below = width_of([label]) - width_of(names)
+            ax = new_axes(2.0 + width_of(names) + max(0.8 * n_layers, below), 1.4 + 0.26 * n)
+        ax.set_facecolor("0.93")  # shows where a model has no such layer, or it collapsed
+        shown = np.ma.masked_invalid(matrix)
+        image = ax.imshow(shown, **{"cmap": "cividis", "aspect": "auto", **dict(image_kw or {})})
+        if matrix.size <= _MOST_NUMBERS:
+            _write_numbers(ax, matrix, image)
+        ax.set_yticks(
+            np.arange(n),
+            [f"{i + 1}  {name}" for i, name in enumerate(names)],
+        )
+        ax.set_xticks(np.arange(n_layers), [str(n_layers - i) for i in range(n_layers)])
+        ax.set_xlabel(label)
+        if shown.count():
+            ax.figure.colorbar(image, ax=ax, label=plot_name(self.score_name), shrink=0.8)
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+
+def _write_numbers(ax: Any, matrix: NDArray[np.float64], image: Any) -> None:
+    for (row, column), value in np.ndenumerate(matrix):
+        if np.isnan(value):
+            continue
+        text, color = ("-∞", "black")
+        if np.isfinite(value):
+            # Dark cells get white numbers: Rec. 601 luminance of the cell.
+            red, green, blue, _ = image.cmap(image.norm(value))
+            dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
+            text, color = f"{value:.3g}", ("white" if dark else "black")
+        ax.text(column, row, text, ha="center", va="center", color=color, fontsize="small")
+
+
+class StabilityDisplay:
+    """Rank of each model, the ranks that other labelled cases could give it, chance to be best.
+
+    A line spans the ranks that the data allow, for all models at once; the point is the
+    rank it has; the number at the right is the share of resamples of the cases in which
+    the model scores best.
+
+    Parameters
+    ----------
+    confidence : BankConfidence
+        ``selector.confidence_`` of a selector with ``confidence_level``.
+
+    Attributes
+    ----------
+    ax_, figure_ : matplotlib Axes and Figure
+        Set by `plot`.
+
+    See Also
+    --------
+    RankingDisplay : Scores with intervals.
+    LearningCurveDisplay : How stable the ranking is with fewer cases.
+
+    Examples
+    --------
+    >>> from skte import CCFV, ModelBankSelector
+    >>> from skte.datasets import make_phantoms
+    >>> from skte.demo import small_unet
+    >>> from skte.report import StabilityDisplay
+    >>> bank = {name: small_unet(widths=(4, 8)) for name in ("a", "b")}
+    >>> cases = make_phantoms(3, size=(16, 16, 16))
+    >>> selector = ModelBankSelector(CCFV(), confidence_level=0.9).fit(bank, cases)
+    >>> display = StabilityDisplay(selector.confidence_).plot()
+    >>> display.ax_.get_xlabel().startswith("rank at 90 % confidence")
+    True
+    """
+
+    def __init__(self, confidence: BankConfidence) -> None:
+        if not isinstance(confidence, BankConfidence):
+            raise TypeError(
+                "Give the confidence_ of a selector that was fitted with a confidence_level (0.9, "
+                f"say), got {type(confidence).__name__}."
+            )
+        self.confidence = confidence
+
+    def plot(
+        self,
+        ax: Any = None,
+        *,
+        max_models: int = 60,
+        line_kw: Mapping[str, Any] | None = None,
+        point_kw: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Draw the plot.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure by default.
+        max_models : int, default=60
+            At most this many models are drawn, best first; the axis label says how many are
+            left out.
+        line_kw : mapping, optional
+            Passed to ``Axes.hlines``.
+        point_kw : mapping, optional
+            Passed to ``Axes.scatter``.
+
+        Returns
+        -------
+        StabilityDisplay
+            This display, with ``ax_`` and ``figure_``.
+        """
+        check_at_least_one("max_models", max_models)
+        known = self.confidence
+        ranks = rank_scores(known.scores)
+        order = np.argsort(ranks, kind="stable")[:max_models]
+        rows = np.arange(len(order))
+        if ax is None:
+            ax = new_axes(7.0, 1.2 + 0.24 * len(order))
+        low, high = known.rank_intervals[order].T
+        ranked = known.groups[order] > 0  # failed models have no rank to be sure of
+        line = {"color": "0.45", "linewidth": 3, "zorder": 1, **dict(line_kw or {})}
+        ax.hlines(rows[ranked], low[ranked], high[ranked], **line)
+        point = {"color": COLORS[0], "s": 36, "zorder": 2, **dict(point_kw or {})}
+        ax.scatter(ranks[order][ranked], rows[ranked], **point)
+        for row, model in zip(rows, order, strict=True):
+            shown = f"{known.prob_best[model]:.0%}" if ranked[row] else "failed"
+            ax.text(1.01, row, shown, va="center", transform=ax.get_yaxis_transform())
+        ax.text(1.01, -0.9, "best in", va="center", transform=ax.get_yaxis_transform())
+        ax.set_yticks(rows, plot_names(known.names[model] for model in order))
+        ax.set_ylim(len(order) - 0.4, -0.6)
+        ax.set_xlim(0.5, len(known.names) + 0.5)
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.grid(axis="x", color="0.9")
+        ax.set_axisbelow(True)
+        left = len(known.names) - len(order)
+        note = f"\nthe best {len(order)} of {len(known.names)} models" if left else ""
+        sure = f"{100 * known.confidence_level:g} % confidence, {known.n_cases} cases"
+        ax.set_xlabel(f"rank at {sure}{note}")
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
