@@ -103,7 +103,9 @@ def _text(cell: object) -> str:
 
 
 def _escaped(value: object) -> str:
-    return value if isinstance(value, Html) else escape(clean_lines(value, _LONGEST))
+    if isinstance(value, Html):
+        return value
+    return escape(clean_lines(value, _LONGEST).replace("\n", " "))
 
 
 def _lay_out(children: Iterable[object]) -> Iterable[str]:
