@@ -35,7 +35,13 @@ __all__ = ["run_all", "score_all"]
 Job = tuple[Path, Path | None, Callable[..., None], tuple[Any, ...]]
 
 _PRE_TRAINING: dict[str, Any] = {"batch_size": 4, "rate": 3e-3}
-_FINE_TUNING: dict[str, Any] = {"steps": 60, "batch_size": 4, "rate": 3e-2, "body_rate": 1e-3}
+_FINE_TUNING: dict[str, Any] = {
+    "steps": 60,
+    "batch_size": 4,
+    "rate": 3e-2,
+    "body_rate": 1e-3,
+    "balanced": True,
+}
 #: A new head starts small: of eight channels at full size, its signs decided what came of a run.
 _HEAD_SCALE = 0.1
 
