@@ -35,8 +35,8 @@ __all__ = ["run_all", "score_all"]
 Job = tuple[Path, Path | None, Callable[..., None], tuple[Any, ...]]
 
 _PRE_TRAINING: dict[str, Any] = {"batch_size": 4, "rate": 3e-3}
+_FINE_TUNING_STEPS = 60
 _FINE_TUNING: dict[str, Any] = {
-    "steps": 60,
     "batch_size": 4,
     "rate": 3e-2,
     "body_rate": 1e-3,
@@ -57,7 +57,12 @@ def pretrain(place: Place, model: Model) -> None:
         part = _source(model, place)
         seed = crc32(model.name.encode())
         facts["loss"] = train(
-            network, part, steps=model.steps, restore=restore, seed=seed, **_PRE_TRAINING
+            network,
+            part,
+            steps=place.steps(model.steps),
+            restore=restore,
+            seed=seed,
+            **_PRE_TRAINING,
         )
         if not restore:
             facts["training_dice"] = float(np.mean(dice_per_case(network, part.first(40))))
@@ -81,7 +86,9 @@ def fine_tune(place: Place, target: str, model: Model, run: int) -> None:
         torch.manual_seed(1 + run)  # the new head; the same for every model of a run
         network.head = type(network.head)(network.head.in_channels, 2, 1)
         network.head.weight.data *= _HEAD_SCALE
-    facts["loss"] = train(network, support, seed=100 + run, **_FINE_TUNING)
+    facts["loss"] = train(
+        network, support, steps=place.steps(_FINE_TUNING_STEPS), seed=100 + run, **_FINE_TUNING
+    )
     facts["dice"] = dice_per_case(network, test)
     facts["seconds"] = time.process_time() - started
     file = truth_file(place, target, model, run)
