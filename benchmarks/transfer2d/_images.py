@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -39,8 +40,13 @@ class Part:
         return Part(self.images[:n], self.labels[:n], self.groups[:n])
 
 
-def load_task(name: str, part: str, data: Path, work: Path) -> Part:
-    """Slices of the source, support or test part of a task, the same on every call."""
+def load_task(name: str, part: str, data: Path | None, work: Path) -> Part:
+    """Slices of the source, support or test part of a task, the same on every call.
+
+    Without a folder of images they are phantoms.
+    """
+    if data is None:
+        return _phantoms(name, part)
     file = work / "slices" / f"{name}-{part}.npz"
     if not file.exists():
         _prepare(TASKS[name], data, work / "slices")
@@ -50,6 +56,19 @@ def load_task(name: str, part: str, data: Path, work: Path) -> Part:
             torch.from_numpy(held["labels"]),
             tuple(held["groups"].tolist()),
         )
+
+
+def _phantoms(name: str, part: str) -> Part:
+    """Discs in noise, with another contrast in every task."""
+    rng = np.random.default_rng(crc32(f"{name}-{part}".encode()))
+    n = 12
+    centre = rng.uniform(20, 44, size=(n, 2, 1, 1))
+    distance = np.hypot(*(np.indices((EDGE, EDGE))[:, None] - centre.transpose(1, 0, 2, 3)))
+    labels = (distance < rng.uniform(6, 14, size=(n, 1, 1))).astype(np.uint8)
+    contrast = 1 + crc32(name.encode()) % 3
+    images = rng.normal(size=labels.shape) + contrast * labels
+    groups = tuple(f"{part}-{i}" for i in range(n))
+    return Part(torch.from_numpy(images[:, None]).float(), torch.from_numpy(labels), groups)
 
 
 def _prepare(task: Task, data: Path, out: Path) -> None:

@@ -18,10 +18,18 @@ __all__ = ["Place", "load_network", "truth_file", "weights_file", "write"]
 
 @dataclass(frozen=True)
 class Place:
-    """Where images are read, and where slices, weights and results are kept."""
+    """Where images are read, and where slices, weights and results are kept.
 
-    data: Path
+    Without a folder of images, phantoms stand for them and two steps for any training:
+    enough to see that everything runs.
+    """
+
+    data: Path | None
     work: Path
+
+    def steps(self, wanted: int) -> int:
+        """Steps to train for."""
+        return wanted if self.data is not None else min(wanted, 2)
 
 
 def weights_file(place: Place, model: Model) -> Path:

@@ -26,8 +26,6 @@ from skte import (
     KNN,
     LEEP,
     NCE,
-    NLEEP,
-    PARC,
     RCFV,
     SFDA,
     BankEntry,
@@ -62,9 +60,7 @@ BY_LAYER: dict[str, TransferabilityEstimator] = {
     "TransRate": TransRate(),
     "HScore": HScore(),
     "SFDA": SFDA(),
-    "NLEEP": NLEEP(),
     "KNN": KNN(),
-    "PARC": PARC(),
     "RankMe": RankMe(),
 }
 OF_HEAD: dict[str, TransferabilityEstimator] = {"LEEP": LEEP(), "NCE": NCE()}

@@ -27,12 +27,14 @@ def train(
     rate: float,
     body_rate: float | None = None,
     restore: bool = False,
+    balanced: bool = False,
     seed: int = 0,
 ) -> float:
     """Train in place and return the mean loss of the last tenth of the steps.
 
     Adam, a short warm-up and a polynomial decay; the head learns at ``rate``, the rest
-    at ``body_rate``. Cross-entropy and Dice, or the restoration of spoilt images.
+    at ``body_rate``. Cross-entropy (by class, if ``balanced``) and Dice, or the restoration of
+    spoilt images.
     Given a seed, every network sees the same batches.
     """
     rng = np.random.default_rng(seed)
@@ -48,7 +50,7 @@ def train(
         images, labels = _batch(part, batch_size, rng)
         with torch.autocast("cpu", torch.bfloat16):  # a fifth less time on two cores
             outputs = network(_spoilt(images, rng) if restore else images).float()
-        loss = functional.mse_loss(outputs, images) if restore else _loss(outputs, labels)
+        loss = functional.mse_loss(outputs, images) if restore else _loss(outputs, labels, balanced)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -76,11 +78,15 @@ def _factor(step: int, steps: int) -> float:
     return float((1 - (step - warm) / max(1, steps - warm)) ** _POWER)
 
 
-def _loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def _loss(logits: torch.Tensor, labels: torch.Tensor, balanced: bool) -> torch.Tensor:
     foreground = logits.softmax(dim=1)[:, 1]
     truth = labels.float()
     dice = (2 * (foreground * truth).sum() + 1) / (foreground.sum() + truth.sum() + 1)
-    return functional.cross_entropy(logits, labels.long()) + 1 - dice
+    weight = None
+    if balanced:  # the weights of the classes' voxels sum to the same
+        share = truth.mean().clamp(1e-3, 1 - 1e-3)
+        weight = 0.5 / torch.stack([1 - share, share])
+    return functional.cross_entropy(logits, labels.long(), weight=weight) + 1 - dice
 
 
 def _batch(
