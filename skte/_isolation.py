@@ -145,6 +145,8 @@ Undo = Callable[[], None]
 Pair = tuple[Callable[[], Any], Callable[[Any], Any]]
 
 _GONE = object()
+# Signals by which the user ends a run: one that waits is not forgotten.
+_USERS = {getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)}
 _STREAMS = {"stdin": 0, "stdout": 1, "stderr": 2}
 _restored: Counter[str] = Counter()  # kinds of state that were found changed
 # Guards that end a mode of torch when they are collected, hence never.
@@ -477,6 +479,7 @@ def _keep_signals() -> Undo:
         return lambda: None  # no other thread may set a handler, nor could the model
     handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, []) if hasattr(os, "fork") else None
+    waiting = signal.sigpending() if mask is not None else set()
     names = [name for name in dir(signal) if name.startswith("ITIMER_") and mask is not None]
     clocks = [getattr(signal, name) for name in names]
     silent = [clock for clock in clocks if signal.getitimer(clock) == (0.0, 0.0)]
@@ -484,6 +487,9 @@ def _keep_signals() -> Undo:
     def undo() -> None:
         for clock in silent:  # an alarm would reach the next model
             signal.setitimer(clock, 0.0)
+        if mask is not None:  # what waits behind the model's mask would end the process
+            for number in signal.sigpending() - waiting - _USERS:
+                signal.signal(number, signal.SIG_IGN)  # forgets it
         if multiprocessing.current_process().name != "MainProcess":
             faulthandler.cancel_dump_traceback_later()
         for number, handler in handlers.items():
