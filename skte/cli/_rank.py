@@ -23,9 +23,19 @@ from skte._files import check_writable
 from skte._table import format_table
 from skte._text import complain, say, say_json
 from skte.bank import LAYER_SETS
-from skte.cli._bank_options import add_trusted_option, for_shell, open_bank, tell_problems
-from skte.cli._data_options import add_data_options, load_data
-from skte.cli._numbers import count, jobs, seconds, seed, share
+from skte.cli._options import (
+    add_data_options,
+    add_trusted_option,
+    count,
+    for_shell,
+    jobs,
+    load_data,
+    open_bank,
+    seconds,
+    seed,
+    share,
+    tell_problems,
+)
 from skte.estimators import TransferabilityEstimator
 from skte.exceptions import SkteError
 from skte.extraction import SegmentationFeatureExtractor, resolve_device
