@@ -18,7 +18,6 @@ import rich
 from sklearn.callback import ProgressBar
 from sklearn.exceptions import FitFailedWarning
 
-from skte import estimators
 from skte._files import check_writable
 from skte._table import format_table
 from skte._text import complain, say, say_json
@@ -36,7 +35,7 @@ from skte.cli._options import (
     share,
     tell_problems,
 )
-from skte.estimators import TransferabilityEstimator
+from skte.estimators import all_estimators
 from skte.exceptions import SkteError
 from skte.extraction import SegmentationFeatureExtractor, resolve_device
 from skte.report import results_rows, write_report, write_results
@@ -45,11 +44,7 @@ from skte.selection import ModelBankSelector
 __all__ = ["ESTIMATORS", "add_parser"]
 
 #: What ``--estimator`` accepts: every estimator by its name in lower case.
-ESTIMATORS: dict[str, type[TransferabilityEstimator]] = {
-    name.lower(): getattr(estimators, name)
-    for name in estimators.__all__
-    if name != "TransferabilityEstimator"
-}
+ESTIMATORS = all_estimators()
 
 
 def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:

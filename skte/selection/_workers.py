@@ -1,4 +1,4 @@
-"""What is to be done for one model, and where it runs: here, in joblib's processes, apart, on dask."""
+"""What is to be done for one model, and where it runs: here, in other processes, on dask."""
 
 from __future__ import annotations
 
