@@ -16,7 +16,6 @@ from torch import nn
 from skte._isolation import isolated
 from skte._memory import free_memory
 from skte._text import clean_text, name_problem
-from skte.bank._architectures import architecture_of
 from skte.bank._exported import exported_fields
 from skte.bank._factory import (
     LiveModule,
@@ -28,6 +27,7 @@ from skte.bank._factory import (
 from skte.bank._monai_bundle import bundle_fields
 from skte.bank._nnunet import nnunet_fields
 from skte.bank._preprocessing import build_chain, normalize_steps, step_problems
+from skte.bank._stages import architecture_of
 from skte.bank._weights import load_weights
 from skte.exceptions import BankError
 

@@ -11,8 +11,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from skte._text import did_you_mean
-from skte.bank._architectures import architecture_of
-from skte.bank._stages import traced_decoder_stages, traced_encoder_stages
+from skte.bank._stages import architecture_of, traced_decoder_stages, traced_encoder_stages
 from skte.bank._trace import run_quietly, trace_forward
 from skte.exceptions import BankError
 

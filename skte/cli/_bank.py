@@ -13,13 +13,13 @@ from skte._files import outside_problem
 from skte._table import format_table
 from skte._text import say, say_json
 from skte.bank import BankEntry, ModelBank, download_snapshot, keep_trust
-from skte.cli._bank_options import (
+from skte.cli._inspect import describe_entry, show_entry
+from skte.cli._options import (
     add_trust_package_option,
     add_trusted_option,
     open_bank,
     tell_problems,
 )
-from skte.cli._inspect_bank import describe_entry, show_entry
 from skte.exceptions import SkteError, SkteWarning
 
 __all__ = ["add_parser"]

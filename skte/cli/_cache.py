@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from skte._text import complain, say, say_json
-from skte.cli._numbers import age, size
+from skte.cli._options import age, size
 from skte.exceptions import SkteError
 from skte.extraction import FeatureCache
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from skte._files import write_text_atomically
 from skte._text import complain, read_cell, say
-from skte.cli._numbers import seed, share
+from skte.cli._options import seed, share
 from skte.evaluation import evaluate_ranking
 from skte.exceptions import SkteError
 

@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 import argparse
+import math
+from collections.abc import Sequence
 from typing import Any
 
-from skte._table import format_wrapped_table
-from skte._text import complain, say, say_json
-from skte.cli._bank_options import add_trusted_option, open_bank, tell_problems
-from skte.cli._data_options import add_data_options, load_data
-from skte.cli._inspect_bank import describe_entry, show_entry
-from skte.datasets import DatasetReport, inspect_dataset
-from skte.exceptions import DatasetError, SkteError
+import torch
+from torch import nn
 
-__all__ = ["add_parser"]
+from skte._isolation import isolated
+from skte._memory import memory_problem
+from skte._table import format_table, format_wrapped_table
+from skte._text import complain, say, say_json
+from skte.bank import (
+    BankEntry,
+    LayerInfo,
+    describe_layers,
+    find_layers,
+    model_in_channels,
+    model_spatial_dims,
+)
+from skte.cli._options import (
+    add_data_options,
+    add_trusted_option,
+    load_data,
+    open_bank,
+    tell_problems,
+)
+from skte.datasets import DatasetReport, inspect_dataset
+from skte.exceptions import BankError, DatasetError, SkteError
+from skte.extraction import SegmentationFeatureExtractor
+
+__all__ = ["add_parser", "describe_entry", "show_entry"]
 
 
 def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -98,3 +118,106 @@ def _not_loaded(path: str, error: DatasetError, *, as_json: bool) -> int:
         say(format_wrapped_table(["case", "problem", "what to do"], rows))
     complain("error", f"{path} cannot be loaded: {len(error.problems)} problems")
     return 2
+
+
+_EXAMPLE_EDGE = 64  # voxels; for entries that name no window
+_PER_VOXEL = 64  # bytes of a window and its feature maps, for a few channels each
+_SHOWN_DEPTH = 2  # modules nested deeper are shown with --all only
+
+
+def describe_entry(
+    entry: BankEntry, subjects: Sequence[Any], *, show_all: bool
+) -> tuple[dict[str, Any], list[str]]:
+    """Return what a model looks like, and what is wrong with it.
+
+    With subjects, also whether it would run on them.
+    """
+    try:
+        with isolated(entry.name):
+            return _description(entry, subjects, show_all=show_all), []
+    except SkteError as error:
+        text = str(error)
+        text = text if repr(entry.name) in text else f"entry {entry.name!r}: {text}"
+        return {"name": entry.name, "error": text}, [text]
+
+
+def _description(entry: BankEntry, subjects: Sequence[Any], *, show_all: bool) -> dict[str, Any]:
+    network = entry.load().eval()
+    example = _example(entry, network)
+    chosen = find_layers(network, entry.layers, example)
+    if subjects:  # would it run on these cases?
+        SegmentationFeatureExtractor(entry).fit(subjects[:1])
+    marked = {layer.name for layer in chosen}
+    layers = _all_layers(network, example)
+    if not show_all:
+        layers = [a for a in layers if a.name in marked or a.name.count(".") < _SHOWN_DEPTH]
+    return {
+        "name": entry.name,
+        "spatial_dims": example.ndim - 2,
+        "in_channels": example.shape[1],
+        "n_parameters": sum(p.numel() for p in network.parameters()),
+        "layers_found": isinstance(entry.layers, str),
+        "layers": [
+            {"name": a.name, "stride": list(a.stride), "channels": a.channels}
+            | {"is_read": a.name in marked}
+            for a in layers
+        ],
+    }
+
+
+def show_entry(found: dict[str, Any]) -> None:
+    """Print what `describe_entry` returned."""
+    say()
+    if "error" in found:
+        say(f"{found['name']}: cannot be used")
+        return
+    how = "found" if found["layers_found"] else "named by the entry"
+    say(
+        f"{found['name']}: {found['spatial_dims']}-D, {found['in_channels']} channels in, "
+        f"{found['n_parameters']} parameters; layers marked * are {how}"
+    )
+    strides = [" x ".join(f"{s:.4g}" for s in a["stride"]) for a in found["layers"]]
+    rows = [
+        ["*" if a["is_read"] else "", a["name"], stride, a["channels"]]
+        for a, stride in zip(found["layers"], strides, strict=True)
+    ]
+    say(format_table(["", "layer", "stride", "channels"], rows))
+
+
+def _example(entry: BankEntry, network: nn.Module) -> torch.Tensor:
+    n_axes = entry.spatial_dims or model_spatial_dims(network)
+    n_channels = entry.in_channels or model_in_channels(network)
+    missing = [
+        name
+        for name, value in (("spatial_dims", n_axes), ("in_channels", n_channels))
+        if value is None
+    ]
+    if missing or n_axes is None or n_channels is None:
+        raise BankError(f"{' and '.join(missing)} cannot be inferred; set them in the entry.")
+    window = entry.window_size or _EXAMPLE_EDGE
+    edges = (window,) * n_axes if isinstance(window, int) else tuple(window)[:n_axes]
+    problem = memory_problem(_PER_VOXEL * n_channels * math.prod(edges))
+    if problem:
+        raise BankError(f"a window of {' x '.join(map(str, edges))} voxels {problem}")
+    parameter = next(network.parameters(), torch.empty(0))
+    return torch.zeros(1, n_channels, *edges, device=parameter.device)
+
+
+def _all_layers(network: nn.Module, example: torch.Tensor) -> list[LayerInfo]:
+    """Every module that gives one feature map, in the order they finish."""
+    names: dict[str, None] = {}
+    handles = []
+    for name, module in network.named_modules():
+
+        def note(_module: nn.Module, _args: Any, output: Any, name: str = name) -> None:
+            if name and isinstance(output, torch.Tensor) and output.ndim == example.ndim:
+                names[name] = None
+
+        handles.append(module.register_forward_hook(note))
+    try:
+        with torch.inference_mode():
+            network(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return describe_layers(network, list(names), example)

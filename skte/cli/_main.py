@@ -15,8 +15,7 @@ from skte import __version__
 from skte._memory import memory_limit
 from skte._text import CleanFormatter, clean_text, complain, say
 from skte.cli import _bank, _cache, _evaluate, _fetch, _inspect, _rank
-from skte.cli._bank_options import for_shell
-from skte.cli._numbers import seed
+from skte.cli._options import for_shell, seed
 from skte.demo import run_demo
 from skte.exceptions import SkteError
 

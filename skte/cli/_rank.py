@@ -18,15 +18,24 @@ import rich
 from sklearn.callback import ProgressBar
 from sklearn.exceptions import FitFailedWarning
 
-from skte import estimators
 from skte._files import check_writable
 from skte._table import format_table
 from skte._text import complain, say, say_json
 from skte.bank import LAYER_SETS
-from skte.cli._bank_options import add_trusted_option, for_shell, open_bank, tell_problems
-from skte.cli._data_options import add_data_options, load_data
-from skte.cli._numbers import count, jobs, seconds, seed, share
-from skte.estimators import TransferabilityEstimator
+from skte.cli._options import (
+    add_data_options,
+    add_trusted_option,
+    count,
+    for_shell,
+    jobs,
+    load_data,
+    open_bank,
+    seconds,
+    seed,
+    share,
+    tell_problems,
+)
+from skte.estimators import all_estimators
 from skte.exceptions import SkteError
 from skte.extraction import SegmentationFeatureExtractor, resolve_device
 from skte.report import results_rows, write_report, write_results
@@ -35,11 +44,7 @@ from skte.selection import ModelBankSelector
 __all__ = ["ESTIMATORS", "add_parser"]
 
 #: What ``--estimator`` accepts: every estimator by its name in lower case.
-ESTIMATORS: dict[str, type[TransferabilityEstimator]] = {
-    name.lower(): getattr(estimators, name)
-    for name in estimators.__all__
-    if name != "TransferabilityEstimator"
-}
+ESTIMATORS = all_estimators()
 
 
 def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:

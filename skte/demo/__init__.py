@@ -2,13 +2,14 @@
 
 from skte.demo._demo import DemoResult, run_demo, write_msd
 from skte.demo._train import (
+    SmallUNet,
     TrainingCase,
     load_body,
     mean_foreground_dice,
     prepare_cases,
+    small_unet,
     train_network,
 )
-from skte.demo._unet import SmallUNet, small_unet
 
 __all__ = [
     "DemoResult",

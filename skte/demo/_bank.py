@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from skte._files import write_atomically, write_text_atomically
 from skte.datasets import make_phantoms
 from skte.demo._train import (
+    SmallUNet,
     TrainingCase,
     load_body,
     mean_foreground_dice,
     prepare_cases,
+    small_unet,
     train_network,
 )
-from skte.demo._unet import SmallUNet, small_unet
 
 __all__ = ["CLASS_IDS", "IMAGE_SIZE", "SOURCES", "Source", "fine_tune_bank", "write_bank"]
 

@@ -1,15 +1,13 @@
 """Agreement of scores with true performances; numpy and scipy only."""
 
 from skte.metrics._agreement import (
+    WeightedKendallResult,
     align_performance,
     pearson_score,
     rank_scores,
     regret_at_k,
     relative_top1,
     spearman_score,
-)
-from skte.metrics._kendall import (
-    WeightedKendallResult,
     weighted_kendall_rows,
     weighted_kendall_score,
     weighted_kendall_test,

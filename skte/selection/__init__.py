@@ -3,9 +3,9 @@
 from skte.selection._confidence import BankConfidence
 from skte.selection._engine import Engine
 from skte.selection._halving import HalvingModelBankSelector
-from skte.selection._jobs import ModelRecord
 from skte.selection._ranking import Ranking
 from skte.selection._selector import ModelBankSelector
+from skte.selection._workers import ModelRecord
 
 __all__ = [
     "BankConfidence",

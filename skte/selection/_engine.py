@@ -40,8 +40,14 @@ from skte.extraction import (
 )
 from skte.features import FeatureSet
 from skte.selection._confidence import combined_scores
-from skte.selection._jobs import Job, ModelRecord
-from skte.selection._workers import dask_client, run_apart, run_on_dask, run_together
+from skte.selection._workers import (
+    Job,
+    ModelRecord,
+    dask_client,
+    run_apart,
+    run_on_dask,
+    run_together,
+)
 
 __all__ = ["Engine", "check_not_all_failed"]
 

@@ -27,9 +27,9 @@ from skte.features import FeatureSet
 from skte.metrics import rank_scores
 from skte.selection._confidence import resampling_weights
 from skte.selection._engine import Engine, check_not_all_failed
-from skte.selection._jobs import ModelRecord
 from skte.selection._ranking import Ranking
 from skte.selection._selector import ModelBankSelector
+from skte.selection._workers import ModelRecord
 
 __all__ = ["HalvingModelBankSelector", "outpaced", "rung_sizes"]
 

@@ -32,8 +32,8 @@ from skte.extraction import FeatureCache, SegmentationFeatureExtractor
 from skte.metrics import align_performance, rank_scores, weighted_kendall_score
 from skte.selection._confidence import BankConfidence, estimate_confidence, resampling_weights
 from skte.selection._engine import Engine, check_not_all_failed
-from skte.selection._jobs import ModelRecord
 from skte.selection._ranking import Ranking
+from skte.selection._workers import ModelRecord
 
 __all__ = ["ModelBankSelector"]
 

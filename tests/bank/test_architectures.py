@@ -10,7 +10,7 @@ from skte.bank import (
     model_in_channels,
     model_spatial_dims,
 )
-from skte.bank._architectures import ARCHITECTURES  # what is known has to be listed somewhere
+from skte.bank._stages import ARCHITECTURES  # what is known has to be listed somewhere
 from skte.exceptions import BankError
 
 

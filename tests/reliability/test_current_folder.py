@@ -64,7 +64,19 @@ def run(place, *command, **environment):
 @pytest.mark.parametrize("how", [["--n-jobs", "2"], ["--timeout", "1h"]], ids=["loky", "apart"])
 def test_the_command(place, how):
     found = run(
-        place, "-P", "-m", "skte", "rank", "--bank", "bank.json", "--data", "data", "--json", *how
+        place,
+        "-P",
+        "-m",
+        "skte",
+        "rank",
+        "--bank",
+        "bank.json",
+        "--data",
+        "data",
+        "--json",
+        "--trust-package",
+        "beside",
+        *how,
     )
     assert [row["name"] for row in json.loads(found)]
 
@@ -73,9 +85,10 @@ def test_python_m_skte(place):
     """What Python imports before skte is its own affair; all else is found where it belongs."""
     for name in BEFORE_SKTE:
         (place / "here" / f"{name}.py").unlink()
-    options = ["--bank", "bank.json", "--data", "data", "--json", "--n-jobs", "2"]
+    trust = ["--trust-package", "beside"]
+    options = ["--bank", "bank.json", "--data", "data", "--json", "--n-jobs", "2", *trust]
     assert json.loads(run(place, "-m", "skte", "rank", *options))
-    assert json.loads(run(place, "-m", "skte", "bank", "list", "bank.json", "--json"))
+    assert json.loads(run(place, "-m", "skte", "bank", "list", "bank.json", "--json", *trust))
 
 
 SCRIPT = """

@@ -1,0 +1,212 @@
+"""Options and types of arguments that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from skte._text import complain
+from skte.bank import ModelBank
+from skte.datasets import layout_names, load_dataset
+from skte.exceptions import BankError, SkteError, SkteWarning
+
+__all__ = [
+    "add_data_options",
+    "add_trust_package_option",
+    "add_trusted_option",
+    "age",
+    "count",
+    "for_shell",
+    "jobs",
+    "load_data",
+    "open_bank",
+    "seconds",
+    "seed",
+    "share",
+    "size",
+    "tell_problems",
+]
+
+
+def add_trusted_option(parser: Any) -> None:
+    """Add ``--trusted`` and ``--trust-package`` to a parser or group."""
+    parser.add_argument(
+        "--trusted",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="this model may run code when it is read: its path relative to the bank's folder, "
+        "or its name in a manifest; may be repeated, and is stored nowhere",
+    )
+    add_trust_package_option(parser)
+
+
+def add_trust_package_option(parser: Any) -> None:
+    """Add ``--trust-package`` to a parser or group."""
+    parser.add_argument(
+        "--trust-package",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="manifests may name functions of this package or module as factories; may be repeated",
+    )
+
+
+def open_bank(path: str, args: argparse.Namespace) -> tuple[ModelBank, list[str]]:
+    """Return a bank, its trusted models marked, and what was not understood of its folder."""
+    limits = {"trusted_packages": args.trust_package, "extra_roots": args.allow_root}
+    with warnings.catch_warnings():
+        # It is a problem, reported at the end.
+        warnings.filterwarnings("ignore", "Folder ", SkteWarning)
+        if Path(path).is_dir():
+            bank = ModelBank.from_folder(path, trusted=args.trusted, **limits)
+        else:
+            bank = _trust(ModelBank.from_manifest(path, **limits), args.trusted)
+    return bank, [f"{name}: {why}" for name, why in bank.not_understood.items()]
+
+
+def tell_problems(problems: list[str]) -> int:
+    """Print problems to stderr; returns the exit code."""
+    for problem in problems:
+        complain("problem", for_shell(problem))
+    return 1 if problems else 0
+
+
+def for_shell(text: str) -> str:
+    """Return a message with the remedy that there is here, in place of Python's."""
+    return text.replace("pass trusted=True", "give --trusted NAME")
+
+
+def _trust(bank: ModelBank, names: list[str]) -> ModelBank:
+    strangers = sorted(set(names) - set(bank.names))
+    if strangers:
+        raise BankError(
+            f"trusted names {strangers}, but the manifest has no such models; it has "
+            f"{sorted(bank.names)}."
+        )
+    return ModelBank(replace(e, trusted=True) if e.name in names else e for e in bank)
+
+
+def add_data_options(parser: Any) -> None:
+    """Add ``--labels``, ``--channels`` and ``--layout`` to a parser or group."""
+    parser.add_argument(
+        "--labels",
+        metavar="FILE.json",
+        help='choose and merge classes by name: a file, or its text: {"heart": ["LV", "RV"]}',
+    )
+    parser.add_argument(
+        "--channels",
+        nargs="+",
+        metavar="NAME",
+        help="channels to read: nnU-Net's names, BIDS suffixes, columns, DICOM series folders",
+    )
+    parser.add_argument(
+        "--layout",
+        choices=layout_names(),
+        help="how the data is laid out (default: detected)",
+    )
+
+
+def load_data(path: str, args: argparse.Namespace) -> list[Any]:
+    """Load the dataset that the options describe."""
+    labels = None if args.labels is None else _read_labels(args.labels)
+    return load_dataset(
+        path,
+        labels=labels,
+        channels=args.channels,
+        layout=args.layout,
+        extra_roots=args.allow_root,
+    )
+
+
+def _read_labels(text: str) -> Any:
+    if not text.lstrip().startswith("{"):
+        try:
+            text = Path(text).read_text(encoding="utf-8-sig")
+        except (OSError, ValueError) as error:
+            raise SkteError(f"--labels {text}: the file cannot be read ({error}).") from error
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SkteError(f"--labels is not valid JSON ({error}): fix it.") from error
+
+
+_BYTES: dict[str, float] = {
+    "": 1,
+    "b": 1,
+    **{f"{letter}b": 1000**i for i, letter in enumerate("kmgt", start=1)},
+    **{f"{letter}ib": 1024**i for i, letter in enumerate("kmgt", start=1)},
+}
+_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DAYS = {"": 1.0, "h": 1 / 24, "d": 1.0, "w": 7.0}
+
+
+def seed(text: str) -> int:
+    """Read the seed of a random generator."""
+    return _bounded(text, 0, 2**32 - 1)
+
+
+def count(text: str) -> int:
+    """Read a positive number of things."""
+    return _bounded(text, 1, 2**31 - 1)
+
+
+def jobs(text: str) -> int:
+    """Read a number of processes in joblib's way: negative ones count back from all cores."""
+    value = _bounded(text, -(2**15), 2**15)
+    if value == 0:
+        raise argparse.ArgumentTypeError("must not be 0; leave it out for one at a time")
+    return value
+
+
+def size(text: str) -> float:
+    """Read a number of bytes: ``500``, ``2GB``, ``1.5 GiB``."""
+    return _with_unit(text, _BYTES, "a size such as 500MB, 2GB or 1.5GiB")
+
+
+def age(text: str) -> float:
+    """Read a time in days: ``30``, ``30d``, ``12h``, ``2w``."""
+    return _with_unit(text, _DAYS, "a time such as 12h, 30d or 2w")
+
+
+def seconds(text: str) -> float:
+    """Read a time in seconds, above 0: ``90``, ``90s``, ``15m``, ``2h``."""
+    value = _with_unit(text, _SECONDS, "a time such as 90s, 15m or 2h")
+    if value == 0:
+        raise argparse.ArgumentTypeError("must be above 0; leave it out for no limit")
+    return value
+
+
+def share(text: str) -> float:
+    """Read a number between 0 and 1, such as a level of confidence."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"must be a number between 0 and 1, got {text!r}")
+    return value
+
+
+def _with_unit(text: str, units: dict[str, float], expected: str) -> float:
+    match = re.fullmatch(r"\s*([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([a-z]*)\s*", text.lower())
+    if match is None or match[2] not in units:
+        raise argparse.ArgumentTypeError(f"must be {expected}, got {text!r}")
+    return float(match[1]) * units[match[2]]
+
+
+def _bounded(text: str, lowest: int, highest: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = lowest - 1
+    if not lowest <= value <= highest:
+        raise argparse.ArgumentTypeError(
+            f"must be an integer from {lowest} to {highest}, got {text!r}"
+        )
+    return value
