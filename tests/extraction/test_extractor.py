@@ -397,7 +397,7 @@ class TestBadInput:
             {"batch_size": 0},
             {"window_size": -3},
             {"random_state": "a"},
-            {"layers": "all"},
+            {"layers": "middle"},
         ],
     )
     def test_parameters_are_named(self, params):
