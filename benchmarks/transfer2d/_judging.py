@@ -30,6 +30,7 @@ Row = NDArray[np.float64]
 COLLAPSED = 0.1  # Dice of a run below which it is screened
 LEAST_MODELS = 20
 LEAST_SPREAD = 0.01
+_LEAST_FAMILIES = 4  # for an interval
 #: Rows that are no choice for the default: the upper bound, and what looks at no features.
 NOT_CHOSEN = ("probe, best", "source steps", "static ranker")
 BASELINES = ("source steps", "static ranker", "zero-shot Dice")
@@ -197,13 +198,19 @@ def _means(verdicts: Any) -> dict[str, float | None]:
 def paired_interval(
     table: Mapping[str, Any], first: str, second: str, n_resamples: int = 2000
 ) -> dict[str, Any]:
-    """Mean difference of tau and its 95 % interval, drawing families of targets."""
+    """Mean difference of tau and its 95 % interval, drawing families of targets.
+
+    Of fewer than four families there is no interval.
+    """
     names = list(table[first]["targets"])
     differences = np.array(
         [table[first]["targets"][t]["tau"] - table[second]["targets"][t]["tau"] for t in names]
     )
     families = np.array([TASKS[name].family for name in names])
     distinct = np.unique(families)
+    mean = float(differences.mean())
+    if len(distinct) < _LEAST_FAMILIES:
+        return {"mean": mean, "low": None, "high": None}
     rng = np.random.default_rng(0)
     means = []
     for _ in range(n_resamples):
@@ -211,7 +218,7 @@ def paired_interval(
         rows = np.concatenate([np.flatnonzero(families == family) for family in drawn])
         means.append(differences[rows].mean())
     low, high = np.quantile(means, [0.025, 0.975])
-    return {"mean": float(differences.mean()), "low": float(low), "high": float(high)}
+    return {"mean": mean, "low": float(low), "high": float(high)}
 
 
 def choose_by_family(

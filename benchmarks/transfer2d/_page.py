@@ -1,4 +1,4 @@
-"""The tables of docs/evidence.md, from the result files alone."""
+"""The tables of docs/evidence-transfer.md, from the result files alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from benchmarks.transfer2d._tasks import OTHER_SUPPORTS, SUPPORT, TASKS
 
 __all__ = ["write_page"]
 
-_PAGE = Path(__file__).resolve().parents[2] / "docs" / "evidence.md"
+_PAGE = Path(__file__).resolve().parents[2] / "docs" / "evidence-transfer.md"
 _PROBES = ("probe, threshold", "probe, dice", "probe, auc", "probe, best")
 _SAMPLED = tuple(f"CrossCaseProbe, {reading}" for reading in ("threshold", "dice", "auc"))
 #: Rows of the table by target: each estimator as skte's default reads it, and the probes.
@@ -193,7 +193,10 @@ def _intervals(tables: Mapping[bool, Any]) -> str:
                 cells.append("")
                 continue
             found = paired_interval(tables[with_ladder], first, other)
-            cells.append(f"{found['mean']:+.2f} ({found['low']:+.2f} to {found['high']:+.2f})")
+            interval = (
+                "" if found["low"] is None else f" ({found['low']:+.2f} to {found['high']:+.2f})"
+            )
+            cells.append(f"{found['mean']:+.2f}{interval}")
         rows.append(cells)
     return _table(
         ["probe on all stages, best threshold, minus", "with the ladder", "without"], rows
@@ -222,7 +225,7 @@ def _cost(found: Sequence[Target]) -> str:
     rows = [
         [name.replace("|", ", "), _number(float(np.mean([t.seconds[name] for t in found])), 3)]
         for name in names
-        if "|" not in name or name.endswith("|all")
+        if ("|" not in name or name.endswith("|all")) and all(name in t.seconds for t in found)
     ]
     return _table(["processor seconds for one model and five slices", "mean"], rows)
 

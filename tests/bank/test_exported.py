@@ -65,7 +65,7 @@ def test_a_program_without_an_image_is_told(tmp_path):
 
 def test_a_program_is_no_state_dict(program):
     entry = BankEntry("a", "skte.demo:small_unet", weights=program[0])
-    with pytest.raises(BankError, match=r"BankEntry\.from_exported reads"):
+    with pytest.raises(BankError, match=r"use BankEntry\.from_exported"):
         entry.load()
 
 

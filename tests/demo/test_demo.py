@@ -45,7 +45,7 @@ def test_agreement_is_that_of_scores_and_dice(result):
 
 
 def test_models_are_listed_by_dice(result, folder):
-    lines = (folder / "report.txt").read_text().splitlines()
+    lines = (folder / "report.txt").read_text(encoding="utf-8").splitlines()
     start = next(i for i, line in enumerate(lines) if line.split()[:2] == ["model", "Dice"])
     listed = [line.split()[0] for line in lines[start + 1 : start + 1 + len(SOURCES)]]
     order = np.argsort(-result.dice.mean(axis=1), kind="stable")
@@ -64,7 +64,7 @@ def test_files_are_whole(result, folder):
     }
     content = json.loads((folder / "results.json").read_text())
     assert content["dice"] == result.dice.tolist()
-    report = (folder / "report.txt").read_text()
+    report = (folder / "report.txt").read_text(encoding="utf-8")
     assert all(name in report for name in SOURCES)
     assert "no evidence" in report
 
