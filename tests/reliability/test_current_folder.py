@@ -32,6 +32,10 @@ MODELS = [
 @pytest.fixture
 def place(tmp_path):
     """A folder that holds data and a bank, each beside modules with well-known names."""
+    return make_place(tmp_path)
+
+
+def make_place(tmp_path):
     (tmp_path / "marks").mkdir()
     data = write_msd(tmp_path / "here" / "data", make_phantoms(3, size=(16, 16, 16)), "tiny")
     for folder in (tmp_path / "here", Path(data)):
