@@ -173,8 +173,12 @@ def _keep(keepers: tuple[Callable[[], Undo], ...]) -> Undo:
 
     def undo() -> None:
         for one in undos:
-            with suppress(Exception):  # what cannot be restored stops nothing else
-                one()
+            for _ in range(3):  # an alarm that the model left may interrupt one
+                try:
+                    one()
+                except Exception:  # what cannot be restored stops nothing else
+                    continue
+                break
 
     return undo
 

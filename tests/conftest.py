@@ -9,6 +9,8 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_variable] = "1"
 os.environ["MPLBACKEND"] = "Agg"
 
+import locale
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,14 @@ def pytest_configure(config: pytest.Config) -> None:
     sys.addaudithook(_refuse_network)
     for line in WARNING_FILTERS:
         config.addinivalue_line("filterwarnings", line)
+
+
+@pytest.fixture(autouse=True)
+def _kept_locale() -> Iterator[None]:
+    """ITK sets the locale to C where it writes DICOM, and open() then decodes as ASCII."""
+    before = locale.setlocale(locale.LC_CTYPE)
+    yield
+    locale.setlocale(locale.LC_CTYPE, before)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@
 
 One thread each, processor time, rounds in turn; the ratio is the median over rounds.
 ``pip install POT`` adds the comparison with POT. The published distance is made of
-``scipy.linalg.sqrtm``, which scipy rewrote between 1.15 and 1.17, so ``--only pairs``
+``scipy.linalg.sqrtm``, whose speed depends on the version of scipy, so ``--only pairs``
 names its result file after scipy's version: install another one to compare.
 """
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
+from skte.bank import main_output
 from skte.exceptions import ExtractionError
 from skte.extraction._all_voxels import LabelBox, MomentAccumulator
 from skte.extraction._windows import WindowPlan
@@ -25,7 +26,6 @@ __all__ = [
     "Reading",
     "Taps",
     "WindowReader",
-    "first_tensor",
     "gather_points",
     "inference_ready",
 ]
@@ -80,7 +80,7 @@ class WindowReader:
 
         taps = Taps(self.network, self.layers, take, stop=n_output is None)
         for batch in plan.batches(self.batch_size):
-            whole = first_tensor(taps.run(self._windows(image, plan, batch)))
+            whole = main_output(taps.run(self._windows(image, plan, batch)))
             for name in self.layers:
                 values, parts = self._checked(taps.taken, name)
                 self._store(results, name, values, plan, batch, n_points)
@@ -251,15 +251,6 @@ class Taps:
                 raise _AllTaken
 
         return store
-
-
-def first_tensor(output: Any) -> torch.Tensor | None:
-    """Return the main output of a network: deep supervision puts it first."""
-    while isinstance(output, (list, tuple)) and output:
-        output = output[0]
-    if isinstance(output, dict):
-        output = output.get("out", output.get("logits"))
-    return output if isinstance(output, torch.Tensor) else None
 
 
 def gather_points(

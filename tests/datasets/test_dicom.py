@@ -26,7 +26,6 @@ def write_series(folder, volume, *, direction=None, uid="1.2.3.4", skip=(), spac
     """Write the slices of a volume (x, y, z) of CT, file names out of order."""
     folder.mkdir(parents=True, exist_ok=True)
     direction = np.eye(3) if direction is None else direction
-    before = locale.setlocale(locale.LC_CTYPE)  # which writing sets to C, and open() then to ASCII
     writer = sitk.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
     for k in range(volume.shape[2]):
@@ -51,7 +50,6 @@ def write_series(folder, volume, *, direction=None, uid="1.2.3.4", skip=(), spac
             image.SetMetaData(tag, value)
         writer.SetFileName(str(folder / f"{uid}_{k * 7 % 10}.dcm"))
         writer.Execute(image)
-    locale.setlocale(locale.LC_CTYPE, before)
     return folder
 
 
@@ -192,3 +190,12 @@ def test_cases_of_different_series(save, volume, tmp_path):
     with pytest.raises(DatasetError, match="1 or 2 series"):
         load_dataset(root)
     assert len(load_dataset(root, channels=["CT"])) == 2
+
+
+def test_reading_leaves_the_locale_alone(save):
+    root = save("p1", "p2")
+    before = locale.setlocale(locale.LC_CTYPE, "C.UTF-8")  # after writing, which does not
+    cases = load_dataset(root)
+    assert check_dataset(cases) == []
+    read_case(cases[0])
+    assert locale.setlocale(locale.LC_CTYPE) == before

@@ -6,8 +6,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from skte.bank import main_output
 from skte.exceptions import ExtractionError
-from skte.extraction._reader import Taps, first_tensor, gather_points, inference_ready
+from skte.extraction._reader import Taps, gather_points, inference_ready
 from skte.extraction._runner import source_posterior
 
 
@@ -109,15 +110,15 @@ def test_network_is_left_as_it_was():
         torch.testing.assert_close(value, before[key])
 
 
-def test_first_tensor_of_what_networks_return():
+def test_main_output_of_what_networks_return():
     x = torch.ones(2)
-    assert first_tensor(x) is x
-    assert first_tensor([x, None]) is x
-    assert first_tensor(((x,),)) is x
-    assert first_tensor({"out": x}) is x
-    assert first_tensor({"logits": x}) is x
-    assert first_tensor({"other": x}) is None
-    assert first_tensor([]) is None
+    assert main_output(x) is x
+    assert main_output([x, None]) is x
+    assert main_output(((x,),)) is x
+    assert main_output({"out": x}) is x
+    assert main_output({"logits": x}) is x
+    assert main_output({"other": x}) is x
+    assert main_output([]) is None
 
 
 class TestPosterior:

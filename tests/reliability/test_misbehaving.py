@@ -90,7 +90,8 @@ class TestWhatWouldEndTheRun:
             {"name": "sound", "factory": "skte.demo:small_unet"},
         ]
         (tmp_path / "bank.json").write_text(json.dumps({"models": models}))
-        assert main(["bank", "check", str(tmp_path / "bank.json"), "--json"]) == 1
+        trust = ["--trust-package", "tests"]
+        assert main(["bank", "check", str(tmp_path / "bank.json"), "--json", *trust]) == 1
         bad, sound = json.loads(capsys.readouterr().out)["models"]
         assert "'bad'" in bad["error"]
         assert kind in bad["error"]
