@@ -17,8 +17,8 @@ _RANK = ("rank", *_BANK, "--data", "data", "--json")
 _COMMANDS = {
     "skte rank, several jobs": (*_RANK, "--n-jobs", "2"),
     "skte rank, with a timeout": (*_RANK, "--timeout", "1h"),
-    "skte inspect, of data and of a bank": ("inspect", "data"),
-    "skte bank list and check": ("bank", "check", "bank.json", "--trust-package", "beside"),
+    "skte inspect": ("inspect", "data"),
+    "skte bank check": ("bank", "check", "bank.json", "--trust-package", "beside"),
     "skte demo": ("demo", "--quick", "--quiet", "--out", "demo"),
 }
 
