@@ -38,6 +38,7 @@ _LONGEST_LINE = 20_000  # of a table: hundreds of columns
 _MOST_LINES = 200  # of one message
 _LONGEST_NAME = 500
 _MOST_KNOWN = 20
+_MOST_COMPARED, _LONGEST_COMPARED = 500, 100
 # What spreadsheet programs take for the beginning of a formula, full-width forms included.
 # Apostrophes before it count as well, so that taking one away is the exact inverse.
 _FORMULA = re.compile(r"'*\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")
@@ -120,7 +121,9 @@ def did_you_mean(word: object, known: Iterable[str], *, listed: bool = True) -> 
     ("did you mean 'ccfv'?", 'known: ccfv, leep')
     """
     words = list(known)
-    near = difflib.get_close_matches(str(word)[:_LONGEST_NAME], words, n=3, cutoff=0.5)
+    # Comparing takes the product of the lengths, and a file may hold names made for that.
+    short = [one for one in words[:_MOST_COMPARED] if len(one) <= _LONGEST_COMPARED]
+    near = difflib.get_close_matches(str(word)[:_LONGEST_COMPARED], short, n=3, cutoff=0.5)
     if near:
         return f"did you mean {' or '.join(map(repr, near))}?"
     if not listed:

@@ -724,6 +724,12 @@ def _device(machine: _Machine, kind: Any, index: Any = None) -> str:
     return kind if index is None else f"{kind}:{index}"
 
 
+def _version(machine: _Machine, text: Any) -> str:
+    if type(text) is not str:
+        _refuse("torch.torch_version.TorchVersion")
+    return text
+
+
 def _path(machine: _Machine, *parts: Any) -> str:
     if not all(type(part) is str for part in parts):
         _refuse("pathlib.Path")
@@ -870,6 +876,7 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "_codecs.encode": _encode,
     "torch.Size": _size,
     "torch.device": _device,
+    "torch.torch_version.TorchVersion": _version,
     **{
         f"pathlib{private}.{pure}{system}Path": _path
         for private in ("", "._local")

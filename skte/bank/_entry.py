@@ -521,6 +521,8 @@ def _text(value: Any) -> str | None:
 
 
 def _optional_text(value: Any) -> str | None:
+    if isinstance(value, str) and (len(value) > 1000 or value.count(".") > 50):
+        return "must have at most 1000 characters and 50 dots"
     return None if value is None else _text(value)
 
 

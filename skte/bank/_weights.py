@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 _MOST_SHOWN = 5
+_MOST_PARTS = 50  # of a key, between its dots
 _SUFFIXES = {
     ".onnx": "an ONNX graph, which has no modules to read features from",
     ".pt2": "an exported program, which holds its own network: use BankEntry.from_exported",
@@ -200,6 +202,8 @@ def _common_prefix(missing: Iterable[str], unexpected: Iterable[str]) -> str:
     found: Counter[str] = Counter()
     for key in unexpected:
         parts = key.split(".")
+        if len(parts) > _MOST_PARTS:  # every cut is tried
+            continue
         for cut in range(1, len(parts)):
             if ".".join(parts[cut:]) in wanted:
                 found[".".join(parts[:cut]) + "."] += 1
@@ -211,7 +215,8 @@ def _some(title: str, items: Sequence[str]) -> str:
     if not items:
         return ""
     more = ", ..." if len(items) > _MOST_SHOWN else ""
-    return f"{title}: {', '.join(items[:_MOST_SHOWN])}{more}"
+    shown = (clean_text(item, 200) for item in items[:_MOST_SHOWN])
+    return f"{title}: {', '.join(shown)}{more}"
 
 
 def pick_state_dict(
@@ -230,7 +235,7 @@ def pick_state_dict(
         key.removeprefix(prefix): value for key, value in found.items() if key.startswith(prefix)
     }
     if not state:
-        starts = sorted({key.partition(".")[0] + "." for key in found})
+        starts = sorted({clean_text(key.partition(".")[0], 100) + "." for key in found})
         raise BankError(
             f"Weights {path}: no key starts with prefix={prefix!r}; keys start with "
             f"{', '.join(map(repr, starts[:8]))}."
@@ -240,7 +245,7 @@ def pick_state_dict(
 
 def state_dict_places(checkpoint: Any) -> list[str]:
     """Name the places of state dicts within a checkpoint; none if it is one itself."""
-    return [] if _is_state_dict(checkpoint) else list(_state_dicts(checkpoint))
+    return [] if _is_state_dict(checkpoint) else list(islice(_state_dicts(checkpoint), _MOST_SHOWN))
 
 
 def _follow(checkpoint: Any, path: Path, state_key: str) -> Any:
@@ -286,21 +291,22 @@ def _state_dicts(value: Any, place: str = "", depth: int = 3) -> Iterator[str]:
         yield place
     elif isinstance(value, Mapping) and depth:
         for key, item in value.items():
-            yield from _state_dicts(item, f"{place}.{key}" if place else str(key), depth - 1)
+            name = clean_text(key, 100)
+            yield from _state_dicts(item, f"{place}.{name}" if place else name, depth - 1)
 
 
 def _advice(checkpoint: Any) -> str:
-    places = list(_state_dicts(checkpoint))
+    places = list(islice(_state_dicts(checkpoint), _MOST_SHOWN))
     if places:
-        return f"Pass state_key={' or '.join(map(repr, places[:5]))}."
+        return f"Pass state_key={' or '.join(map(repr, places))}."
     return "Save network.state_dict() with torch.save and name that file."
 
 
 def _spoken(value: Any) -> str:
     if isinstance(value, Mapping):
-        keys = [str(key) for key in value]
-        more = ", ..." if len(keys) > 8 else ""
-        return f"a dict with keys {', '.join(keys[:8])}{more}" if keys else "an empty dict"
+        keys = [clean_text(key, 100) for key in islice(value, 8)]
+        more = ", ..." if len(value) > 8 else ""
+        return f"a dict with keys {', '.join(keys)}{more}" if keys else "an empty dict"
     return f"a {type(value).__name__}"
 
 

@@ -42,6 +42,8 @@ _REPLACE = "replace it or leave the case out"
 _MOST_HEADER = 2**20  # bytes of the text headers of MetaImage and NRRD
 _MOST_FILES = 10_000  # that one header may name
 _MOST_PAGES = 65_536
+_MOST_LINES = 2000  # of those headers
+_MOST_IN_TILE = 2**24  # values of a tile of TIFF
 _MOST_SCANS = 100  # of a progressive JPEG: encoders write about ten
 _MOST_TEXT = 2**26  # bytes of the compressed texts of a PNG, unpacked
 # Raw bytes that a byte of a lossy file holds, beside one of a lossless file.
@@ -221,6 +223,8 @@ def _text_header(file: BinaryIO, end: re.Pattern[bytes]) -> list[str]:
     text = content[: found.end()] if found else content
     if len(text) == _MOST_HEADER:
         raise ImageFileError(f"has a header of more than {_MOST_HEADER} bytes")
+    if text.count(b"\n") > _MOST_LINES:  # ITK takes the square of their number
+        raise ImageFileError(f"has a header of more than {_MOST_LINES} lines")
     if re.search(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]|\r(?!\n)", text):
         raise ImageFileError("has control characters in its header")
     return text.decode("utf-8", "surrogateescape").splitlines()
@@ -410,9 +414,25 @@ def _check_tiff(file: BinaryIO, size: int) -> None:
         after = position + struct.calcsize(count) + entry * n_entries
         if not 0 < n_entries <= 4096 or after > size:
             raise ImageFileError("has a page that does not lie in the file")
-        file.seek(after)
+        _check_tiles(file.read(entry * n_entries), order, entry)
     if position:
         raise ImageFileError("has pages that lead in a circle")
+
+
+def _check_tiles(entries: bytes, order: str, entry: int) -> None:
+    """Refuse tiles that are far larger than their image: a decoder asks for whole tiles."""
+    tags: dict[int, int] = {}
+    for start in range(0, len(entries), entry):
+        tag, kind = struct.unpack_from(f"{order}HH", entries, start)
+        form = {3: "H", 4: "I", 16: "Q"}.get(kind, "H")
+        at = start + entry - (8 if entry == 20 else 4)
+        tags[tag] = struct.unpack_from(order + form, entries, at)[0]
+    for name, edge, tile in (("width", 256, 322), ("length", 257, 323)):
+        if tags.get(tile, 0) > max(1024, 2 * tags.get(edge, 0)):
+            raise ImageFileError(f"has tiles of {name} {tags[tile]}, far more than its image has")
+    area = tags.get(322, 0) * tags.get(323, 0)
+    if area * tags.get(277, 1) > _MOST_IN_TILE:
+        raise ImageFileError(f"has tiles of {area} pixels of {tags.get(277, 1)} samples")
 
 
 def _number(file: BinaryIO, form: str) -> int:

@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 # Bytes before the values of a NIfTI file, which its extensions take.
-_MOST_EXTENSIONS = 2**26
+_MOST_EXTENSIONS = 2**22
 # What becomes of a value: a float32 image beside what was read, or an int64 label and a copy.
 _IMAGE_BYTES, _LABEL_BYTES = 4, 16
 _MGHHeader = nib.freesurfer.MGHImage.header_class

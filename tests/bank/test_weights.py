@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from skte import BankEntry, memory_limit
-from skte.bank._weights import read_checkpoint
+from skte.bank._weights import load_weights, read_checkpoint
 from skte.exceptions import BankError
 
 
@@ -460,3 +460,27 @@ def test_headers_of_safetensors_that_lie_are_told(tmp_path, header, match):
     path = tmp_path / "a.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header.encode() + bytes(12))
     assert match in refused(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"a." * 100_000 + "b": torch.ones(2)},
+        {"K" * 100_000: {i: {"w": torch.ones(2)} for i in range(20_000)}},
+        {**{f"{i:0>199b}": None for i in range(5000)}, "x": {"w": torch.ones(2)}},
+    ],
+    ids=["one long dotted key", "many places below a long key", "many keys that are alike"],
+)
+def test_keys_made_to_take_time_end_in_a_short_message(tmp_path, content):
+    """Each took minutes or gigabytes before; a key that is refused is quoted in part."""
+    torch.save(content, tmp_path / "w.pt")
+    for state_key in (None, "ab" * 99):
+        with pytest.raises(BankError) as caught:
+            load_weights(nn.Conv2d(1, 1, 1), tmp_path / "w.pt", state_key=state_key)
+        assert len(str(caught.value)) < 5000
+
+
+def test_a_version_of_torch_is_text(tmp_path):
+    version = torch.torch_version.TorchVersion("2.1")
+    torch.save({"w": torch.ones(2), "version": version}, tmp_path / "w.pt")
+    assert read_checkpoint(tmp_path / "w.pt")["version"] == "2.1"

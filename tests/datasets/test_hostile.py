@@ -9,6 +9,8 @@ import struct
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
+import torchio as tio
 
 from skte.datasets import (
     check_dataset,
@@ -271,3 +273,52 @@ def test_channels_of_nnunet_by_name(save_nnunet, image):
     np.testing.assert_array_equal(read_case(case).image, [image + 10, image])
     with pytest.raises(DatasetError, match=r"no channel 'T3': choose among T1, T2"):
         load_dataset(folder, channels=["T3"])
+
+
+def tiff_of_one_huge_tile():
+    tags = [
+        (256, 4, 1, 8), (257, 4, 1, 8), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1),
+        (277, 3, 1, 1), (322, 4, 1, 65536), (323, 4, 1, 65536), (324, 4, 1, 200), (325, 4, 1, 64),
+    ]  # fmt: skip
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    return ".tif", b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(404)
+
+
+def nifti_of_many_extensions():
+    header = nib.Nifti1Header()
+    header.set_data_shape((8, 8, 8))
+    header.set_data_dtype("u1")
+    header["magic"] = b"n+1"
+    size = 2**25
+    header["vox_offset"] = 352 + size
+    extensions = (struct.pack("<ii", 16, 6) + b"abcdefgh") * (size // 16)
+    content = header.binaryblock + b"\1\0\0\0" + extensions + bytes(512)
+    return ".nii.gz", gzip.compress(content)
+
+
+def nrrd_of_many_lines():
+    lines = b"".join(b"k%d:=v\n" % i for i in range(90_000))
+    start = b"NRRD0004\ntype: uint8\ndimension: 3\nsizes: 8 8 8\n"
+    return ".nrrd", start + lines + b"encoding: gzip\n\n" + gzip.compress(bytes(512))
+
+
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [
+        (tiff_of_one_huge_tile, "tiles of width 65536"),
+        (nifti_of_many_extensions, "values begin at byte"),
+        (nrrd_of_many_lines, "more than 2000 lines"),
+    ],
+)
+def test_what_a_decoder_would_choke_on_is_refused_before_it(tmp_path, make, what):
+    ending, content = make()
+    path = tmp_path / f"x{ending}"
+    path.write_bytes(content)
+    tensor = torch.zeros(1, 8, 8, 8)
+    for image, label in ((path, tensor), (tensor, path)):
+        kinds = (
+            tio.ScalarImage(image) if image is path else tio.ScalarImage(tensor=image),
+            tio.LabelMap(label) if label is path else tio.LabelMap(tensor=label),
+        )
+        problems = check_dataset([tio.Subject(image=kinds[0], label=kinds[1], case_id="a")])
+        assert any(what in problem for problem in problems)
