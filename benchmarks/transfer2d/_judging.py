@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from benchmarks.transfer2d._place import Place, truth_file
 from benchmarks.transfer2d._scoring import load_scores, score_file
 from benchmarks.transfer2d._tasks import N_RUNS, SUPPORT, TASKS, Model, models_of, targets
-from skte.selection import pearson_score, regret_at_k, weighted_kendall_score
+from skte.metrics import pearson_score, regret_at_k, weighted_kendall_score
 
 __all__ = [
     "Target",
