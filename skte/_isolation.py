@@ -43,7 +43,7 @@ from torch import nn
 from skte._process import SharedSetting, safe_starts
 from skte.exceptions import SkteError
 
-__all__ = ["Isolation", "isolated"]
+__all__ = ["Isolation", "check_interrupt", "isolated"]
 
 _of_thread = threading.local()
 
@@ -72,7 +72,7 @@ def isolated(name: str) -> Iterator[Isolation]:
             stack.enter_context(safe_starts.held())
             stack.enter_context(_process_state.held())
             stack.callback(_keep_thread_state())
-            user = stack.enter_context(_watched_interrupt())
+            user = _of_thread.user = stack.enter_context(_watched_interrupt())
             with _named_exits(name, user):
                 yield isolation
     finally:
@@ -81,6 +81,13 @@ def isolated(name: str) -> Iterator[Isolation]:
         isolation.has_meddled = _n_restored() != before
         isolation.has_left_threads = not threads.issuperset(sys._current_frames())
         _of_thread.is_isolated = False
+
+
+def check_interrupt() -> None:
+    """Raise the user's Ctrl-C again where a model's code swallowed it: call between its passes."""
+    user = getattr(_of_thread, "user", None)
+    if user is not None and user.has_interrupted and user.ends_run:
+        raise KeyboardInterrupt
 
 
 @dataclass

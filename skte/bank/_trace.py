@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from skte._isolation import isolated
+from skte._isolation import check_interrupt, isolated
 from skte.exceptions import BankError
 
 __all__ = ["Call", "FeatureFlow", "Node", "Trace", "main_output", "run_quietly", "trace_forward"]
@@ -129,6 +129,7 @@ def trace_forward(module: nn.Module, example: torch.Tensor) -> Trace:
 
 def run_quietly(module: nn.Module, example: torch.Tensor, ledger: _Ledger | None = None) -> Any:
     """Run a network in eval mode without gradients and put its mode back."""
+    check_interrupt()
     with isolated(type(module).__name__):
         try:
             return _run_in_eval_mode(module, example, ledger)

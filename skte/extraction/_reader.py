@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
+from skte._isolation import check_interrupt
 from skte.bank import main_output
 from skte.exceptions import ExtractionError
 from skte.extraction._all_voxels import LabelBox, MomentAccumulator
@@ -80,6 +81,7 @@ class WindowReader:
 
         taps = Taps(self.network, self.layers, take, stop=n_output is None)
         for batch in plan.batches(self.batch_size):
+            check_interrupt()
             whole = main_output(taps.run(self._windows(image, plan, batch)))
             for name in self.layers:
                 values, parts = self._checked(taps.taken, name)
