@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -153,7 +154,9 @@ def test_an_edit_or_a_move_of_our_own_code_keeps_every_key(tmp_path, trained_mod
     here = digests(trained_models)
     assert str(copy) in done.stdout
     assert done.stdout.split()[-len(here) :] == here
-    assert len({*here} - {None}) == 5
+    # Without its package nnU-Net's network has no key.
+    n_known = 5 if find_spec("dynamic_network_architectures") else 4
+    assert len({*here} - {None}) == n_known
 
 
 @pytest.mark.parametrize("kind", OWN)
