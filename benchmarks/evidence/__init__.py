@@ -1,1 +1,1 @@
-"""The paper's experiment on real images: rankings against fine-tuned networks."""
+"""Does a ranking pick the model that fine-tunes best? A bank in which transfer decides."""

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.transfer2d._images import Part
-from benchmarks.transfer2d._network import UNet
+from benchmarks.evidence._images import Part
+from benchmarks.evidence._network import UNet
 
 __all__ = ["dice_per_case", "train"]
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.transfer2d._network import UNet
-from benchmarks.transfer2d._tasks import Model
+from benchmarks.evidence._network import UNet
+from benchmarks.evidence._tasks import Model
 
 __all__ = ["Place", "load_network", "truth_file", "weights_file", "write"]
 

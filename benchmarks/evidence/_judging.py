@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.transfer2d._place import Place, truth_file
-from benchmarks.transfer2d._scoring import load_scores, score_file
-from benchmarks.transfer2d._tasks import N_RUNS, SUPPORT, TASKS, Model, models_of, targets
+from benchmarks.evidence._place import Place, truth_file
+from benchmarks.evidence._scoring import load_scores, score_file
+from benchmarks.evidence._tasks import N_RUNS, SUPPORT, TASKS, Model, models_of, targets
 from skte.metrics import pearson_score, regret_at_k, weighted_kendall_score
 
 __all__ = [

@@ -15,11 +15,11 @@ import torchio as tio
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from benchmarks.transfer2d._images import EDGE, Part, load_task
-from benchmarks.transfer2d._network import BOTTLENECK, DECODER, ENCODER, UNet
-from benchmarks.transfer2d._place import Place, load_network, write
-from benchmarks.transfer2d._tasks import SUPPORT, Model
-from benchmarks.transfer2d._training import dice_per_case
+from benchmarks.evidence._images import EDGE, Part, load_task
+from benchmarks.evidence._network import BOTTLENECK, DECODER, ENCODER, UNet
+from benchmarks.evidence._place import Place, load_network, write
+from benchmarks.evidence._tasks import SUPPORT, Model
+from benchmarks.evidence._training import dice_per_case
 from skte import (
     CCFV,
     GBC,

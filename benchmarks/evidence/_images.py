@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from benchmarks.transfer2d._tasks import DATASETS, SEED, TASKS, Dataset, Task
+from benchmarks.evidence._tasks import DATASETS, SEED, TASKS, Dataset, Task
 from skte.datasets import load_msd
 
 __all__ = ["EDGE", "Part", "load_task"]

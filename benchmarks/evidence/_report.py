@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._provenance import provenance, write_json
-from benchmarks.transfer2d._judging import Target, add_static_ranker, collect
-from benchmarks.transfer2d._network import WIDTH
-from benchmarks.transfer2d._place import Place
-from benchmarks.transfer2d._tasks import FULL, N_RUNS, OTHER_SUPPORTS, SUPPORT, TENTH
+from benchmarks.evidence._judging import Target, add_static_ranker, collect
+from benchmarks.evidence._network import WIDTH
+from benchmarks.evidence._place import Place
+from benchmarks.evidence._tasks import FULL, N_RUNS, OTHER_SUPPORTS, SUPPORT, TENTH
 
 __all__ = ["RESULTS", "read_results", "write_results"]
 
