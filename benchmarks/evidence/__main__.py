@@ -11,7 +11,7 @@ from benchmarks.evidence._jobs import run_all, score_all
 from benchmarks.evidence._page import write_page
 from benchmarks.evidence._place import Place
 from benchmarks.evidence._report import RESULTS, read_results, write_results
-from benchmarks.evidence._tasks import N_RUNS, targets
+from benchmarks.evidence._tasks import BANKS
 
 
 def main() -> None:
@@ -21,8 +21,8 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="phantoms, two steps, one target")
     parser.add_argument("--data", help="folder of the real images (default: SKTE_DATA)")
     parser.add_argument("--work", type=Path, help="folder of slices, weights and small files")
-    parser.add_argument("--targets", nargs="+", default=list(targets()), metavar="TARGET")
-    parser.add_argument("--runs", type=int, default=N_RUNS)
+    parser.add_argument("--bank", choices=BANKS, default="ladder")
+    parser.add_argument("--targets", nargs="+", metavar="TARGET")
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
     if args.smoke:
@@ -35,23 +35,25 @@ def main() -> None:
         return
     if args.work is None:
         parser.error(f"{args.step} needs --work, a folder outside the repository.")
-    place = Place(data_folder(args.data), args.work)
+    bank = BANKS[args.bank]
+    place = Place(None if bank.phantoms else data_folder(args.data), args.work)
+    targets = args.targets or list(bank.targets)
     if args.step == "train":
-        run_all(place, args.targets, args.runs, args.workers)
+        run_all(place, bank, targets, args.workers)
     elif args.step == "score":
-        score_all(place, args.targets, args.workers)
+        score_all(place, bank, targets, args.workers)
     else:
-        write_results(place, RESULTS)
+        write_results(place, args.bank, RESULTS)
 
 
 def _smoke() -> None:
-    """Train, score and judge a bank of one target on phantoms."""
+    """Train, score and judge one target of the bank of phantoms."""
     with TemporaryDirectory() as folder:
-        place = Place(None, Path(folder))
-        run_all(place, ["drive"], n_workers=1)
-        score_all(place, ["drive"], n_workers=1)
-        write_results(place, place.work / "results")
-        [target] = read_results(place.work / "results")
+        place, bank = Place(None, Path(folder), most_steps=2), BANKS["phantoms"]
+        run_all(place, bank, ["ring_clear"], n_workers=1)
+        score_all(place, bank, ["ring_clear"], n_workers=1)
+        write_results(place, "phantoms", place.work / "results")
+        [target] = read_results(place.work / "results", "phantoms")
         if target.n_missing:
             raise SystemExit(f"{target.n_missing} models have no run or no scores.")
         print(len(target.models), "models,", len(target.scores), "scores of each")

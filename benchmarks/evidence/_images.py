@@ -1,4 +1,4 @@
-"""Real images as 64 x 64 slices, split by person, image or run of sections."""
+"""Images as slices or small volumes, split by person, image or run of sections; phantoms."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from zlib import crc32
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 from torch.nn import functional
 
-from benchmarks.evidence._tasks import DATASETS, SEED, TASKS, Dataset, Task
+from benchmarks.evidence._tasks import DATASETS, PHANTOMS, SEED, TASKS, Dataset, Task
 from skte.datasets import load_msd
 
 __all__ = ["EDGE", "Part", "load_task"]
@@ -22,11 +23,14 @@ _MOST = {"source": 160, "support": 20, "test": 40}
 #: Least area of the foreground, as a share of the largest in the volume.
 _LEAST = {"source": 0.2, "support": 0.5, "test": 0.5}
 _PER_GROUP = {"source": 8, "support": 4, "test": 12}
+_VOLUME = (32, 32, 16)
+_MOST_VOLUMES = {"source": 40, "support": 20, "test": 20}
+_MOST_PHANTOMS = {"source": 120, "support": 20, "test": 40}
 
 
 @dataclass(frozen=True)
 class Part:
-    """Slices of one part: images ``(n, 1, 64, 64)``, labels ``(n, 64, 64)``, groups."""
+    """Cases of one part: images ``(n, 1, *spatial)``, labels ``(n, *spatial)``, groups."""
 
     images: torch.Tensor
     labels: torch.Tensor
@@ -39,17 +43,22 @@ class Part:
         """The first `n` slices."""
         return Part(self.images[:n], self.labels[:n], self.groups[:n])
 
+    def at(self, rows: NDArray[np.intp]) -> Part:
+        """The slices at some rows."""
+        return Part(self.images[rows], self.labels[rows], tuple(self.groups[i] for i in rows))
 
-def load_task(name: str, part: str, data: Path | None, work: Path) -> Part:
-    """Slices of the source, support or test part of a task, the same on every call.
 
-    Without a folder of images they are phantoms.
-    """
-    if data is None:
+def load_task(name: str, part: str, data: Path | None, work: Path, n_dims: int = 2) -> Part:
+    """Slices or volumes of the source, support or test part of a task, the same on every call."""
+    if name in PHANTOMS:
         return _phantoms(name, part)
-    file = work / "slices" / f"{name}-{part}.npz"
+    folder = work / ("slices" if n_dims == 2 else "volumes")
+    file = folder / f"{name}-{part}.npz"
     if not file.exists():
-        _prepare(TASKS[name], data, work / "slices")
+        if data is None:
+            raise ValueError(f"{name} needs a folder of images: pass --data, or set SKTE_DATA.")
+        prepare = _prepare if n_dims == 2 else _prepare_volumes
+        prepare(TASKS[name], data, folder)
     with np.load(file) as held:
         return Part(
             torch.from_numpy(held["images"]),
@@ -59,20 +68,64 @@ def load_task(name: str, part: str, data: Path | None, work: Path) -> Part:
 
 
 def _phantoms(name: str, part: str) -> Part:
-    """Discs in noise, with another contrast in every task."""
+    """An ellipse, a ring and a cross each, of which one shape is the foreground."""
+    domain = PHANTOMS[name]
     rng = np.random.default_rng(crc32(f"{name}-{part}".encode()))
-    n = 12
-    centre = rng.uniform(20, 44, size=(n, 2, 1, 1))
-    distance = np.hypot(*(np.indices((EDGE, EDGE))[:, None] - centre.transpose(1, 0, 2, 3)))
-    labels = (distance < rng.uniform(6, 14, size=(n, 1, 1))).astype(np.uint8)
-    contrast = 1 + crc32(name.encode()) % 3
-    images = rng.normal(size=labels.shape) + contrast * labels
-    groups = tuple(f"{part}-{i}" for i in range(n))
-    return Part(torch.from_numpy(images[:, None]).float(), torch.from_numpy(labels), groups)
+    images, labels = [], []
+    for _ in range(_MOST_PHANTOMS[part]):
+        image = np.zeros((EDGE, EDGE))
+        places = rng.permutation([(18, 18), (18, 46), (46, 18), (46, 46)])
+        for shape, place in zip(("ellipse", "ring", "cross"), places, strict=False):
+            mask = _drawn(shape, place + rng.uniform(-5, 5, 2), rng)
+            image[mask] = domain.contrast
+            if shape == domain.shape:
+                label = mask
+        image += rng.normal(scale=0.3) * np.linspace(-1, 1, EDGE)  # a slope of brightness
+        image = gaussian_filter(image, domain.blur) if domain.blur else image
+        image += rng.normal(scale=domain.noise, size=image.shape)
+        images.append((image - image.mean()) / image.std())
+        labels.append(label.astype(np.uint8))
+    groups = tuple(f"{part}-{i}" for i in range(len(images)))
+    return Part(
+        torch.from_numpy(np.stack(images)[:, None]).float(),
+        torch.from_numpy(np.stack(labels)),
+        groups,
+    )
+
+
+def _drawn(shape: str, centre: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.bool_]:
+    angle, size, squeeze = rng.uniform(0, np.pi), rng.uniform(7, 11), rng.uniform(0.7, 1.0)
+    y, x = np.indices((EDGE, EDGE)) - centre[:, None, None]
+    u = (np.cos(angle) * x + np.sin(angle) * y) / size
+    v = (np.cos(angle) * y - np.sin(angle) * x) / (size * squeeze)
+    r = np.hypot(u, v)
+    if shape == "cross":
+        found = (np.minimum(abs(u), abs(v)) < 0.3) & (np.maximum(abs(u), abs(v)) < 1)
+    else:
+        found = (r < 1) & (r > 0.55 if shape == "ring" else True)
+    return np.asarray(found)
+
+
+def _prepare_volumes(task: Task, data: Path, out: Path) -> None:
+    """Whole volumes at the resolution that two cores can train, one per person."""
+    dataset = DATASETS[task.dataset]
+    found: dict[str, Any] = {}
+    for subject in load_msd(data / dataset.folder):
+        case = str(subject["case_id"])
+        if case.startswith(dataset.prefix):
+            found.setdefault(dataset.group(case), subject)
+    for part, groups in _split(sorted(found), dataset).items():
+        kept = []
+        for group in groups:
+            image = functional.adaptive_avg_pool3d(found[group]["image"].data.float(), _VOLUME)
+            label = torch.isin(found[group]["label"].data.int(), torch.tensor(task.labels))
+            share = functional.adaptive_avg_pool3d(label.float(), _VOLUME)
+            if (share >= 0.5).sum() >= 8:
+                kept.append((group, *_finished(image[0], (share[0] >= 0.5).float())))
+        _write(out, f"{task.name}-{part}", kept[: _MOST_VOLUMES[part]])
 
 
 def _prepare(task: Task, data: Path, out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
     dataset = DATASETS[task.dataset]
     found: dict[str, list[Any]] = {}
     for subject in load_msd(data / dataset.folder):
@@ -90,14 +143,19 @@ def _prepare(task: Task, data: Path, out: Path) -> None:
             for group, some in zip(parts[part], slices, strict=True)
             if k < len(some)
         ][: _MOST[part]]
-        temporary = out / f".{task.name}-{part}-{np.random.default_rng().integers(1 << 30)}.npz"
-        np.savez_compressed(
-            temporary,
-            images=np.stack([image for _, image, _ in chosen]),
-            labels=np.stack([label for _, _, label in chosen]),
-            groups=np.array([group for group, _, _ in chosen]),
-        )
-        temporary.replace(out / f"{task.name}-{part}.npz")
+        _write(out, f"{task.name}-{part}", chosen)
+
+
+def _write(out: Path, name: str, cases: list[tuple[str, Any, Any]]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    temporary = out / f".{name}-{np.random.default_rng().integers(1 << 30)}.npz"
+    np.savez_compressed(
+        temporary,
+        images=np.stack([image for _, image, _ in cases]),
+        labels=np.stack([label for _, _, label in cases]),
+        groups=np.array([group for group, _, _ in cases]),
+    )
+    temporary.replace(out / f"{name}.npz")
 
 
 def _split(groups: list[str], dataset: Dataset) -> dict[str, list[str]]:

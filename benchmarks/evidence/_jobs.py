@@ -20,38 +20,33 @@ from benchmarks.evidence._place import Place, load_network, truth_file, weights_
 from benchmarks.evidence._scoring import score_file, score_model
 from benchmarks.evidence._tasks import (
     MIXTURES,
-    N_RUNS,
     OTHER_SUPPORTS,
+    PHANTOMS,
     SUPPORT,
     TASKS,
+    Bank,
     Model,
-    recipe,
 )
-from benchmarks.evidence._training import dice_per_case, train
+from benchmarks.evidence._training import FINE_TUNING, dice_per_case, new_head, train
 
 __all__ = ["run_all", "score_all"]
 
 #: File written, file needed, function and arguments.
 Job = tuple[Path, Path | None, Callable[..., None], tuple[Any, ...]]
 
-_PRE_TRAINING: dict[str, Any] = {"batch_size": 4, "rate": 3e-3}
-_FINE_TUNING_STEPS = 60
-_FINE_TUNING: dict[str, Any] = {
-    "batch_size": 4,
-    "rate": 3e-2,
-    "body_rate": 1e-3,
-    "balanced": True,
+#: Batch sizes of slices and of volumes.
+_PRE_TRAINING: dict[int, dict[str, Any]] = {
+    2: {"batch_size": 4, "rate": 3e-3},
+    3: {"batch_size": 2, "rate": 3e-3},
 }
-#: A new head starts small: of eight channels at full size, its signs decided what came of a run.
-_HEAD_SCALE = 0.1
 
 
 def pretrain(place: Place, model: Model) -> None:
     """Train one model of the bank on its source and keep its weights."""
     torch.set_num_threads(1)
     started = time.process_time()
-    restore = model.source == "restoration"
-    network = fresh(model.seed + (1000 if restore else 0), 1 if restore else 2)
+    restore = model.source.endswith("restoration")
+    network = fresh(model.network, model.seed + (1000 if restore else 0), 1 if restore else 2)
     facts: dict[str, Any] = {"model": model.name}
     if model.steps:
         part = _source(model, place)
@@ -62,7 +57,7 @@ def pretrain(place: Place, model: Model) -> None:
             steps=place.steps(model.steps),
             restore=restore,
             seed=seed,
-            **_PRE_TRAINING,
+            **_PRE_TRAINING[model.n_dims],
         )
         if not restore:
             facts["training_dice"] = float(np.mean(dice_per_case(network, part.first(40))))
@@ -74,20 +69,20 @@ def pretrain(place: Place, model: Model) -> None:
     file.with_suffix(".tmp").replace(file)
 
 
-def fine_tune(place: Place, target: str, model: Model, run: int) -> None:
+def fine_tune(place: Place, bank: Bank, target: str, model: Model, run: int) -> None:
     """Fine-tune one model on the target's labelled cases and keep its Dice on the test part."""
     torch.set_num_threads(1)
     started = time.process_time()
     network = load_network(place, model)
-    support = load_task(target, "support", place.data, place.work).first(SUPPORT)
-    test = load_task(target, "test", place.data, place.work)
+    support, test = (
+        load_task(target, part, place.data, place.work, model.n_dims)
+        for part in ("support", "test")
+    )
     facts: dict[str, Any] = {"target": target, "model": model.name, "run": run}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1 + run)  # the new head; the same for every model of a run
-        network.head = type(network.head)(network.head.in_channels, 2, 1)
-        network.head.weight.data *= _HEAD_SCALE
+    new_head(network, 1 + run)  # the same for every model of a run
+    steps = place.steps(bank.fine_tuning_steps)
     facts["loss"] = train(
-        network, support, steps=place.steps(_FINE_TUNING_STEPS), seed=100 + run, **_FINE_TUNING
+        network, support.first(SUPPORT), steps=steps, seed=100 + run, **FINE_TUNING
     )
     facts["dice"] = dice_per_case(network, test)
     facts["seconds"] = time.process_time() - started
@@ -95,25 +90,25 @@ def fine_tune(place: Place, target: str, model: Model, run: int) -> None:
     write(file, facts)
 
 
-def run_all(place: Place, targets: Sequence[str], n_runs: int = N_RUNS, n_workers: int = 2) -> None:
+def run_all(place: Place, bank: Bank, targets: Sequence[str], n_workers: int = 2) -> None:
     """Train all that is not trained, target by target."""
-    for name in TASKS:  # slices are cut once, before anyone reads them
-        load_task(name, "source", place.data, place.work)
-    _work_off(_training_jobs(place, targets, n_runs), n_workers)
+    n_dims = bank.models_of(targets[0])[0][0].n_dims
+    for name in _images_of(bank, targets):  # cut once, before anyone reads them
+        load_task(name, "source", place.data, place.work, n_dims)
+    _work_off(_training_jobs(place, bank, targets), n_workers)
 
 
-def score_all(place: Place, targets: Sequence[str], n_workers: int = 2) -> None:
+def score_all(place: Place, bank: Bank, targets: Sequence[str], n_workers: int = 2) -> None:
     """Score every model whose weights exist, on the standard support and on others."""
     jobs: list[Job] = []
-    for n_cases in (SUPPORT, *OTHER_SUPPORTS):
-        for target in targets:
-            for model in recipe(target):
+    for target in targets:
+        for n_cases in (SUPPORT, *OTHER_SUPPORTS):
+            for model in bank.recipe(target):
+                available = load_task(target, "support", place.data, place.work, model.n_dims)
                 weights = weights_file(place, model)
-                out = score_file(place, target, model, n_cases)
-                only_grid = n_cases != SUPPORT
-                arguments = (place, target, model, n_cases, only_grid)
-                if weights.exists():
-                    jobs.append((out, weights, score_model, arguments))
+                if weights.exists() and len(available) >= n_cases:
+                    out = score_file(place, target, model, n_cases)
+                    jobs.append((out, weights, score_model, (place, target, model, n_cases)))
     _work_off(jobs, n_workers)
 
 
@@ -134,30 +129,52 @@ def _work_off(waiting: list[Job], n_workers: int) -> None:
                 print(running.pop(future).stem, len(waiting), "left", flush=True)
 
 
-def _training_jobs(place: Place, targets: Sequence[str], n_runs: int) -> list[Job]:
+def _training_jobs(place: Place, bank: Bank, targets: Sequence[str]) -> list[Job]:
     """File written, file needed, function and arguments of each job, in order."""
     jobs: dict[Path, Job] = {}
     for target in targets:
-        for run in range(n_runs):
-            for model in recipe(target):
+        for run in range(bank.n_runs):
+            for model in bank.recipe(target):
                 weights = weights_file(place, model)
                 jobs.setdefault(weights, (weights, None, pretrain, (place, model)))
                 out = truth_file(place, target, model, run)
-                jobs[out] = (out, weights, fine_tune, (place, target, model, run))
+                jobs[out] = (out, weights, fine_tune, (place, bank, target, model, run))
     return list(jobs.values())
 
 
+def _images_of(bank: Bank, targets: Sequence[str]) -> list[str]:
+    """Tasks whose images a bank reads."""
+    names = dict.fromkeys(targets)
+    for target in targets:
+        for model in bank.recipe(target):
+            names |= dict.fromkeys(_parts(model))
+    return list(names)
+
+
+def _parts(model: Model) -> tuple[str, ...]:
+    """Tasks that a model is pre-trained on."""
+    if model.source == "untrained":
+        return ()
+    if model.source == "phantom_restoration":
+        return tuple(PHANTOMS)
+    if (
+        model.source == "restoration"
+    ):  # one task of every data set; for volumes those of the mixture
+        if model.n_dims == 3:
+            return MIXTURES["volume_mixture"]
+        real = {task.dataset: name for name, task in TASKS.items() if name not in PHANTOMS}
+        return tuple(real.values())
+    return MIXTURES.get(model.source, (model.source,))
+
+
 @cache
-def _images(name: str, place: Place) -> Part:
-    return load_task(name, "source", place.data, place.work)
+def _images(name: str, place: Place, n_dims: int) -> Part:
+    return load_task(name, "source", place.data, place.work, n_dims)
 
 
 def _source(model: Model, place: Place) -> Part:
     """Slices and labels that a model is pre-trained on."""
-    names = MIXTURES.get(model.source, (model.source,))
-    if model.source == "restoration":
-        names = tuple({task.dataset: task.name for task in TASKS.values()}.values())
-    parts = [_images(name, place) for name in names]
+    parts = [_images(name, place, model.n_dims) for name in _parts(model)]
     part = Part(
         torch.cat([part.images for part in parts]),
         torch.cat([part.labels for part in parts]),

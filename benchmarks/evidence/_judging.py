@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from benchmarks.evidence._place import Place, truth_file
 from benchmarks.evidence._scoring import load_scores, score_file
-from benchmarks.evidence._tasks import N_RUNS, SUPPORT, TASKS, Model, models_of, targets
+from benchmarks.evidence._tasks import SUPPORT, TASKS, Bank, Model
 from skte.metrics import pearson_score, regret_at_k, weighted_kendall_score
 
 __all__ = [
@@ -28,7 +29,7 @@ __all__ = [
 Row = NDArray[np.float64]
 
 COLLAPSED = 0.1  # Dice of a run below which it is screened
-LEAST_MODELS = 20
+LEAST_SHARE = 0.7  # of the bank's models: 20 of 28
 LEAST_SPREAD = 0.01
 _LEAST_FAMILIES = 4  # for an interval
 #: Rows that are no choice for the default: the upper bound, and what looks at no features.
@@ -47,6 +48,7 @@ class Target:
     runs: list[list[float]] = field(default_factory=list)  # of each model, by run
     scores: dict[str, list[float]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    n_bank: int = 0  # models that the bank has
     n_collapsed: int = 0
     n_missing: int = 0
 
@@ -63,36 +65,42 @@ class Target:
     @property
     def judged(self) -> bool:
         """Whether the target has models and differences enough."""
-        return len(self.models) >= LEAST_MODELS and float(self.dice.std()) > LEAST_SPREAD
+        return (
+            len(self.models) >= LEAST_SHARE * self.n_bank and float(self.dice.std()) > LEAST_SPREAD
+        )
 
     def rows(self, with_ladder: bool) -> NDArray[np.bool_]:
         """Models that are looked at."""
         return np.array([with_ladder or not rung for rung in self.ladder])
 
     def repeatability(self) -> dict[str, float | None]:
-        """Agreement of two runs, and what a perfect score could reach against their mean."""
-        pairs = np.array([runs for runs in self.runs if len(runs) == N_RUNS])
-        if len(pairs) < LEAST_MODELS:
+        """Agreement of two runs, and what a perfect score could reach against the mean of all.
+
+        The ceiling is a Pearson correlation, by Spearman and Brown's formula.
+        """
+        n_runs = max(map(len, self.runs))
+        complete = np.array([runs for runs in self.runs if len(runs) == n_runs])
+        if n_runs < 2 or len(complete) < LEAST_SHARE * self.n_bank:
             return {"tau": None, "pearson": None, "ceiling": None}
-        a, b = pairs.T
-        tau = (weighted_kendall_score(a, b) + weighted_kendall_score(b, a)) / 2
-        r = pearson_score(a, b)
-        ceiling = float(np.sqrt(2 * r / (1 + r))) if r > 0 else 0.0
+        pairs = list(permutations(complete.T, 2))
+        tau = float(np.mean([weighted_kendall_score(a, b) for a, b in pairs]))
+        r = float(np.mean([pearson_score(a, b) for a, b in pairs]))
+        ceiling = float(np.sqrt(n_runs * r / (1 + (n_runs - 1) * r))) if r > 0 else 0.0
         return {"tau": tau, "pearson": r, "ceiling": ceiling}
 
 
-def collect(place: Place, n_cases: int = SUPPORT) -> list[Target]:
+def collect(place: Place, bank: Bank, n_cases: int = SUPPORT) -> list[Target]:
     """Read what is there; models without a run or without scores are counted as missing."""
-    found = [_collect_one(place, name, n_cases) for name in targets()]
+    found = [_collect_one(place, bank, name, n_cases) for name in bank.targets]
     return [target for target in found if target.models]
 
 
-def _collect_one(place: Place, name: str, n_cases: int) -> Target:
-    target = Target(name)
+def _collect_one(place: Place, bank: Bank, name: str, n_cases: int) -> Target:
+    target = Target(name, n_bank=len(bank.models_of(name)))
     all_scores: list[Mapping[str, float]] = []
     seconds: dict[str, list[float]] = {}
-    for model, rung in models_of(name):
-        files = [truth_file(place, name, model, run) for run in range(N_RUNS)]
+    for model, rung in bank.models_of(name):
+        files = [truth_file(place, name, model, run) for run in range(bank.n_runs)]
         file = score_file(place, name, model, n_cases)
         runs = [float(np.mean(json.loads(f.read_text())["dice"])) for f in files if f.exists()]
         if not runs or not file.exists():

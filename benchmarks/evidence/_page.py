@@ -38,7 +38,7 @@ SHOWN = (
 
 def write_page(folder: Path, page: Path = _PAGE) -> None:
     """Fill the tables between the page's markers."""
-    found = read_results(folder)
+    found = read_results(folder, "ladder")
     tables = {True: summarise(found, True), False: summarise(found, False)}
     parts = {
         "coverage": _coverage(found),
@@ -209,7 +209,7 @@ def _cases(folder: Path) -> str:
     ]
     rows = []
     for n_cases in sorted((SUPPORT, *OTHER_SUPPORTS)):
-        found = read_results(folder, n_cases)
+        found = read_results(folder, "ladder", n_cases)
         if not any(target.judged for target in found):
             continue
         table = summarise(found, True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.evidence._network import UNet
+from benchmarks.evidence._network import UNet, build
 from benchmarks.evidence._tasks import Model
 
 __all__ = ["Place", "load_network", "truth_file", "weights_file", "write"]
@@ -20,16 +20,16 @@ __all__ = ["Place", "load_network", "truth_file", "weights_file", "write"]
 class Place:
     """Where images are read, and where slices, weights and results are kept.
 
-    Without a folder of images, phantoms stand for them and two steps for any training:
-    enough to see that everything runs.
+    `most_steps` cuts every training short, to see that everything runs.
     """
 
     data: Path | None
     work: Path
+    most_steps: int | None = None
 
     def steps(self, wanted: int) -> int:
         """Steps to train for."""
-        return wanted if self.data is not None else min(wanted, 2)
+        return wanted if self.most_steps is None else min(wanted, self.most_steps)
 
 
 def weights_file(place: Place, model: Model) -> Path:
@@ -44,7 +44,7 @@ def truth_file(place: Place, target: str, model: Model, run: int) -> Path:
 
 def load_network(place: Place, model: Model) -> UNet:
     """Network of a bank, as pre-training left it."""
-    network = UNet(1 if model.source == "restoration" else 2)
+    network = build(model.network, 1 if model.source.endswith("restoration") else 2)
     network.load_state_dict(torch.load(weights_file(place, model), weights_only=True))
     return network.eval()
 

@@ -1,4 +1,4 @@
-"""Result files of the study: one for each target and number of labelled cases."""
+"""Result files of the study: one per bank, target and number of labelled cases."""
 
 from __future__ import annotations
 
@@ -10,35 +10,28 @@ from typing import Any
 
 from benchmarks._provenance import provenance, write_json
 from benchmarks.evidence._judging import Target, add_static_ranker, collect
-from benchmarks.evidence._network import WIDTH
 from benchmarks.evidence._place import Place
-from benchmarks.evidence._tasks import FULL, N_RUNS, OTHER_SUPPORTS, SUPPORT, TENTH
+from benchmarks.evidence._tasks import BANKS, OTHER_SUPPORTS, SUPPORT
 
 __all__ = ["RESULTS", "read_results", "write_results"]
 
 RESULTS = Path(__file__).with_name("results")
 
 
-def write_results(place: Place, folder: Path) -> None:
+def write_results(place: Place, bank: str, folder: Path) -> None:
     """Gather the small files of a work folder into result files."""
-    settings = {
-        "width": WIDTH,
-        "steps_full": FULL,
-        "steps_tenth": TENTH,
-        "runs": N_RUNS,
-    }
     for n_cases in (SUPPORT, *OTHER_SUPPORTS):
-        for target in collect(place, n_cases):
+        for target in collect(place, BANKS[bank], n_cases):
             content = {
-                "provenance": provenance(labelled_cases=n_cases, **settings),
+                "provenance": provenance(labelled_cases=n_cases),
                 "target": _rounded(asdict(target)),
             }
-            write_json(folder / f"{target.name}-{n_cases}.json", content)
+            write_json(folder / bank / f"{target.name}-{n_cases}.json", content)
 
 
-def read_results(folder: Path, n_cases: int = SUPPORT) -> list[Target]:
+def read_results(folder: Path, bank: str, n_cases: int = SUPPORT) -> list[Target]:
     """Targets as result files hold them, with the static ranker that needs all of them."""
-    files = sorted(folder.glob(f"*-{n_cases}.json"))
+    files = sorted((folder / bank).glob(f"*-{n_cases}.json"))
     found = [Target(**json.loads(file.read_text())["target"]) for file in files]
     add_static_ranker(found)
     return found

@@ -15,17 +15,19 @@ import torchio as tio
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from benchmarks.evidence._images import EDGE, Part, load_task
+from benchmarks.evidence._images import Part, load_task
 from benchmarks.evidence._network import BOTTLENECK, DECODER, ENCODER, UNet
 from benchmarks.evidence._place import Place, load_network, write
 from benchmarks.evidence._tasks import SUPPORT, Model
-from benchmarks.evidence._training import dice_per_case
+from benchmarks.evidence._training import dice_across_cases, dice_per_case
 from skte import (
     CCFV,
     GBC,
     KNN,
     LEEP,
     NCE,
+    NLEEP,
+    PARC,
     RCFV,
     SFDA,
     BankEntry,
@@ -61,10 +63,13 @@ BY_LAYER: dict[str, TransferabilityEstimator] = {
     "HScore": HScore(),
     "SFDA": SFDA(),
     "KNN": KNN(),
+    "NLEEP": NLEEP(),
+    "PARC": PARC(),
     "RankMe": RankMe(),
 }
+_WITH_ALL_SUPPORTS = ("CCFV", "LogME", "HScore", "KNN")
 OF_HEAD: dict[str, TransferabilityEstimator] = {"LEEP": LEEP(), "NCE": NCE()}
-_GRID = EDGE // 2
+_SHORT = 20  # steps of the short fine-tuning
 
 
 def score_file(place: Place, target: str, model: Model, n_cases: int = SUPPORT) -> Path:
@@ -72,24 +77,34 @@ def score_file(place: Place, target: str, model: Model, n_cases: int = SUPPORT) 
     return place.work / "scores" / str(n_cases) / target / f"{model.name}.json"
 
 
-def score_model(
-    place: Place, target: str, model: Model, n_cases: int = SUPPORT, only_grid: bool = False
-) -> None:
-    """Write all scores of one model, and the seconds that each estimator took."""
+def score_model(place: Place, target: str, model: Model, n_cases: int = SUPPORT) -> None:
+    """Write all scores of one model, and the seconds that each estimator took.
+
+    On supports of another size than the standard one only the probe on the grid is read,
+    and two estimators beside it.
+    """
     torch.set_num_threads(1)
     network = load_network(place, model)
-    support = load_task(target, "support", place.data, place.work).first(n_cases)
-    has_head = model.source != "restoration"
-    scores: dict[str, float] = {}
+    support = load_task(target, "support", place.data, place.work, model.n_dims).first(n_cases)
+    has_head = not model.source.endswith("restoration")
+    scores = {
+        "model size": float(sum(p.numel() for p in network.parameters())),
+        "width": float(network.head.in_channels),
+    }
     seconds: dict[str, float] = {}
     with timed(seconds, "probe on the grid"):
         scores |= _grid_scores(network, support)
     if has_head:
         scores["zero-shot Dice"] = float(np.mean(dice_per_case(network, support)))
-    if not only_grid:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            _estimator_scores(network, support, has_head, scores, seconds)
+    standard = n_cases == SUPPORT
+    if standard:
+        with timed(seconds, "short fine-tuning"):
+            steps = place.steps(_SHORT)
+            found = dice_across_cases(network, support, steps)
+            scores["short fine-tuning"] = float(np.mean(found))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _estimator_scores(network, support, has_head, standard, scores, seconds)
     facts = {"target": target, "model": model.name, "scores": scores, "seconds": seconds}
     write(score_file(place, target, model, n_cases), facts)
 
@@ -110,9 +125,10 @@ class timed:  # noqa: N801  (a context manager, read as a verb)
 def _grid_scores(network: UNet, support: Part) -> dict[str, float]:
     """The probe on all cells of a grid of half the resolution, targets shares of classes."""
     features = _grid_features(network, support.images)
-    foreground = functional.avg_pool2d(support.labels[:, None].double(), 2).flatten().numpy()
+    labels = support.labels[:, None].double()
+    foreground = _pooled(labels, 2).flatten().numpy()
     shares = np.column_stack([1 - foreground, foreground])
-    groups = np.repeat(np.arange(len(support)), _GRID * _GRID)
+    groups = np.repeat(np.arange(len(support)), len(foreground) // len(support))
     found: dict[str, float] = {}
     for stages, names in STAGE_SETS.items():
         X = np.hstack([features[name] for name in names])
@@ -135,47 +151,61 @@ def _grid_features(network: UNet, images: torch.Tensor) -> dict[str, NDArray[np.
     network(images)
     for hook in hooks:
         hook.remove()
-    resized = {name: _to_grid(output) for name, output in held.items()}
-    return {name: X.movedim(1, -1).flatten(0, 2).double().numpy() for name, X in resized.items()}
+    grid = [n // 2 for n in images.shape[2:]]
+    resized = {name: _to_grid(output, grid) for name, output in held.items()}
+    return {name: X.movedim(1, -1).flatten(0, -2).double().numpy() for name, X in resized.items()}
 
 
-def _to_grid(output: torch.Tensor) -> torch.Tensor:
-    if output.shape[-1] > _GRID:
-        return functional.avg_pool2d(output, output.shape[-1] // _GRID)
-    return functional.interpolate(output, size=(_GRID, _GRID), mode="bilinear")
+def _to_grid(output: torch.Tensor, grid: list[int]) -> torch.Tensor:
+    if output.shape[-1] > grid[-1]:
+        return _pooled(output, output.shape[-1] // grid[-1])
+    mode = "bilinear" if len(grid) == 2 else "trilinear"
+    return functional.interpolate(output, size=grid, mode=mode)
+
+
+def _pooled(values: torch.Tensor, factor: int) -> torch.Tensor:
+    pool = functional.avg_pool2d if values.ndim == 4 else functional.avg_pool3d
+    return pool(values, factor)
 
 
 def _estimator_scores(
     network: UNet,
     support: Part,
     has_head: bool,
+    standard: bool,
     scores: dict[str, float],
     seconds: dict[str, float],
 ) -> None:
+    spatial = tuple(support.images.shape[2:])
     entry = BankEntry.from_module(
-        "model", network, window_size=(EDGE, EDGE), spatial_dims=2, source_head=has_head
+        "model", network, window_size=spatial, spatial_dims=len(spatial), source_head=has_head
     )
     extractor = SegmentationFeatureExtractor(entry, layers=LAYERS)
     cases = [_subject(support, i) for i in range(len(support))]
     with timed(seconds, "extraction"):
         features = extractor.fit_transform(cases)
-    for name, estimator in BY_LAYER.items():
+    chosen = BY_LAYER if standard else {name: BY_LAYER[name] for name in _WITH_ALL_SUPPORTS}
+    for name, estimator in chosen.items():
         with timed(seconds, name):
             by_layer = dict(zip(LAYERS, _layer_scores(estimator, features), strict=True))
         for stages, names in STAGE_SETS.items():
             scores[f"{name}|{stages}"] = float(np.mean([by_layer[layer] for layer in names]))
-    if has_head:
-        for name, estimator in OF_HEAD.items():
-            with timed(seconds, name):
-                scores[name] = estimator.score(features)
-    whole = extractor.set_params(taper=False).fit_transform(cases)
+    for name, estimator in OF_HEAD.items() if has_head else ():
+        with timed(seconds, name):
+            scores[name] = estimator.score(features)
+    if standard:
+        _probe_scores(extractor.set_params(taper=False).fit_transform(cases), scores, seconds)
+
+
+def _probe_scores(
+    features: FeatureSet, scores: dict[str, float], seconds: dict[str, float]
+) -> None:
     for stages, names in STAGE_SETS.items():
-        part = _only(whole, names)
+        part = _only(features, names)
         for reading in ("dice", "threshold", "auc"):
-            with timed(seconds, f"CrossCaseProbe, {reading}|{stages}"):
-                scores[f"CrossCaseProbe, {reading}|{stages}"] = CrossCaseProbe(
-                    reading=reading
-                ).score(part)
+            key = f"CrossCaseProbe, {reading}|{stages}"
+            with timed(seconds, key):
+                scores[key] = CrossCaseProbe(reading=reading).score(part)
 
 
 def _layer_scores(estimator: TransferabilityEstimator, features: FeatureSet) -> NDArray[np.float64]:
@@ -194,10 +224,14 @@ def _only(features: FeatureSet, names: tuple[str, ...]) -> FeatureSet:
 
 def _subject(support: Part, i: int) -> tio.Subject:
     return tio.Subject(
-        image=tio.ScalarImage(tensor=support.images[i][..., None]),
-        label=tio.LabelMap(tensor=support.labels[i][None, ..., None]),
+        image=tio.ScalarImage(tensor=_as_volume(support.images[i])),
+        label=tio.LabelMap(tensor=_as_volume(support.labels[i][None])),
         case_id=f"{i:02d}",
     )
+
+
+def _as_volume(values: torch.Tensor) -> torch.Tensor:
+    return values if values.ndim == 4 else values[..., None]
 
 
 def load_scores(file: Path) -> Mapping[str, Any]:

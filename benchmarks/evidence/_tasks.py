@@ -4,26 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 __all__ = [
+    "BANKS",
     "DATASETS",
-    "LADDER",
-    "N_RUNS",
+    "MIXTURES",
     "OTHER_SUPPORTS",
+    "PHANTOMS",
+    "SEED",
     "SUPPORT",
     "TASKS",
+    "Bank",
     "Dataset",
+    "Domain",
     "Model",
     "Task",
-    "models_of",
-    "recipe",
-    "targets",
 ]
 
-N_RUNS = 2
 #: Labelled cases that a target gives, and the seed of everything that is drawn.
 SUPPORT = 5
-OTHER_SUPPORTS = (3, 10)
+OTHER_SUPPORTS = (3, 10, 20)
 SEED = 20261130
 #: Steps of a full pre-training; a tenth of it is the weak version of every source.
 FULL, TENTH = 240, 24
@@ -61,6 +62,16 @@ class Task:
     sibling: str = ""  # the close source of its ladder; without one it is only a source
 
 
+@dataclass(frozen=True)
+class Domain:
+    """How the phantoms of a task look: the foreground's shape, and the images' quality."""
+
+    shape: str  # of the foreground; objects of the other shapes are background
+    contrast: float
+    noise: float
+    blur: float  # standard deviation, in pixels
+
+
 def _middle(name: str) -> str:
     return name.split("_")[1]
 
@@ -80,7 +91,7 @@ DATASETS = {
     "hippocampus": Dataset("Task04_Hippocampus", (80, 20), axis=0),
 }
 
-TASKS = {
+_REAL = {
     task.name: task
     for task in (
         Task("acdc_lv", "acdc", (3,), "heart", "sunnybrook_lv"),
@@ -100,7 +111,31 @@ TASKS = {
         Task("larynx", "larynx", (1,), "head-neck", "parotids"),
     )
 }
-#: Two mixtures, so that no target meets its own task in the one it gets.
+#: Ellipses, rings and crosses; one image holds one of each, and the task says which is meant.
+PHANTOMS = {
+    f"{shape}_{domain}": Domain(shape, *quality)
+    for shape in ("ellipse", "ring", "cross")
+    for domain, quality in {
+        "clear": (1.5, 0.5, 0.0),
+        "noisy": (1.5, 1.5, 0.0),
+        "blurred": (1.0, 0.5, 2.0),
+        "inverted": (-1.5, 0.5, 0.0),
+    }.items()
+}
+_SIBLINGS = {"clear": "noisy", "noisy": "clear", "blurred": "clear", "inverted": ""}
+_PHANTOM_TASKS = {
+    name: Task(
+        name,
+        "phantoms",
+        (1,),
+        domain.shape,
+        f"{domain.shape}_{sibling}" if (sibling := _SIBLINGS[name.split("_")[1]]) else "",
+    )
+    for name, domain in PHANTOMS.items()
+}
+TASKS = _REAL | _PHANTOM_TASKS
+
+#: Two mixtures of each kind, so that no target meets its own task in the one it gets.
 MIXTURES = {
     "mixture_a": (
         "sunnybrook_lv", "atrium", "spine_t1", "chase", "isbi", "parotids", "larynx",
@@ -109,6 +144,8 @@ MIXTURES = {
     "mixture_b": (
         "acdc_lv", "acdc_rv", "spine_t2", "drive", "vnc", "mandible", "hippo_anterior",
     ),
+    "mixture_c": tuple(name for name in PHANTOMS if name.endswith(("clear", "inverted"))),
+    "mixture_d": tuple(name for name in PHANTOMS if name.endswith(("noisy", "blurred"))),
 }  # fmt: skip
 
 
@@ -120,22 +157,43 @@ class Model:
     steps: int = FULL
     seed: int = 0
     kind: str = ""  # "ten cases", "two cases", "noise" (half of the labels), "shuffled"
+    network: str = "unet-8"  # architecture and width
 
     @property
     def name(self) -> str:
         """Name in files and tables, such as ``drive-240`` or ``drive-240-noise``."""
-        parts = [self.source, str(self.steps), self.kind.replace(" ", "_")]
+        network = "" if self.network == "unet-8" else self.network.replace("-", "")
+        parts = [self.source, str(self.steps), self.kind.replace(" ", "_"), network]
         seed = f"s{self.seed}" if self.seed else ""
         return "-".join(part for part in (*parts, seed) if part)
 
+    @property
+    def n_dims(self) -> int:
+        """Axes of the images that the network reads."""
+        return 3 if self.network.startswith("volume") else 2
 
-def targets() -> tuple[str, ...]:
-    """Tasks that are targets, most wanted first."""
-    return tuple(task.name for task in TASKS.values() if task.sibling)
+
+#: A model, and whether it is a rung of the ladder.
+Recipe = list[tuple[Model, bool]]
 
 
-def models_of(target: str) -> list[tuple[Model, bool]]:
-    """The bank of a target, each with whether it is a rung of the ladder."""
+@dataclass(frozen=True)
+class Bank:
+    """Targets, and the models that are ranked for each."""
+
+    targets: tuple[str, ...]
+    models_of: Callable[[str], Recipe]
+    n_runs: int = 3
+    fine_tuning_steps: int = 60
+    phantoms: bool = False  # needs no images
+
+    def recipe(self, target: str) -> tuple[Model, ...]:
+        """All models of a target, without the marks of the ladder."""
+        return tuple(model for model, _ in self.models_of(target))
+
+
+def _ladder_models(target: str) -> Recipe:
+    """Eight versions of the sibling, spoilt ones, other sources, untrained networks."""
     sibling = TASKS[target].sibling
     ladder = [Model(sibling, steps) for steps in LADDER]
     ladder += [
@@ -144,27 +202,90 @@ def models_of(target: str) -> list[tuple[Model, bool]]:
         Model(sibling, kind="noise"),
     ]
     others = [Model(sibling, FULL // 2, kind=kind) for kind in ("two cases", "shuffled")]
-    sources = [*_other_sources(target), _mixture(target), "restoration"]
+    restoration = "restoration" if target in _REAL else "phantom_restoration"
+    sources = [*_other_sources(target, 6), _mixture(target), restoration]
     others += [Model(source, steps) for source in sources for steps in (FULL, TENTH)]
     others += [Model("untrained", 0, seed) for seed in (0, 1)]
     return [(model, True) for model in ladder] + [(model, False) for model in others]
 
 
-def recipe(target: str) -> tuple[Model, ...]:
-    """All models of a target, without the marks of the ladder."""
-    return tuple(model for model, _ in models_of(target))
+def _architecture_models(target: str) -> Recipe:
+    """Sources that all architectures share; the wider U-Nets have fewer of them."""
+    task = TASKS[target]
+    unrelated = next(s for s in _other_sources(target, 6) if TASKS[s].family != task.family)
+    core = [(task.sibling, FULL), (unrelated, FULL), ("untrained", 0)]
+    more = [*core, (task.sibling, TENTH), (_mixture(target), FULL)]
+    networks = dict.fromkeys(("unet-8", "residual-8", "noskip-8", "attention-8"), more)
+    networks |= dict.fromkeys(("unet-16", "unet-32"), core)
+    return [
+        (Model(source, steps, network=network), False)
+        for network, sources in networks.items()
+        for source, steps in sources
+    ]
+
+
+def _volume_models(target: str) -> Recipe:
+    """The ladder bank, smaller and in three dimensions."""
+    full, tenth = VOLUME_STEPS, VOLUME_STEPS // 10
+    sibling = _VOLUME_SIBLINGS[target]
+
+    def model(source: str, steps: int = full, **more: Any) -> Model:
+        return Model(source, steps, network="volume-8", **more)
+
+    ladder = [model(sibling, steps) for steps in (tenth, full // 3, full)]
+    ladder += [model(sibling, seed=1), model(sibling, kind="noise")]
+    others = [model(sibling, full // 2, kind="shuffled")]
+    sources = [s for s in _VOLUME_SIBLINGS if s not in (target, sibling)]
+    own = [s for s in sources if TASKS[s].family == TASKS[target].family]
+    picked = [*own, *(s for s in sources if s not in own)][:4]
+    others += [model(s, steps) for s in (*picked, "restoration") for steps in (full, tenth)]
+    others += [model("volume_mixture"), model("volume_mixture", tenth)]
+    others += [model("untrained", 0, seed=seed) for seed in (0, 1)]
+    return [(m, True) for m in ladder] + [(m, False) for m in others]
+
+
+VOLUME_STEPS = 100
+#: Tasks in three dimensions and their siblings; the first five are targets.
+_VOLUME_SIBLINGS = {
+    "acdc_lv": "acdc_rv",
+    "hippo_anterior": "hippo_posterior",
+    "mandible": "parotids",
+    "spine_t1": "spine_t2",
+    "atrium": "acdc_lv",
+    "hippo_posterior": "hippo_anterior",
+    "acdc_rv": "acdc_lv",
+    "parotids": "mandible",
+    "spine_t2": "spine_t1",
+}
+MIXTURES["volume_mixture"] = ("acdc_rv", "hippo_posterior", "parotids", "spine_t2")
+
+BANKS = {
+    "ladder": Bank(tuple(t.name for t in _REAL.values() if t.sibling), _ladder_models),
+    "architectures": Bank(
+        ("acdc_lv", "drive", "spine_t1", "vnc", "mandible", "hippo_anterior"),
+        _architecture_models,
+    ),
+    "volumes": Bank(tuple(_VOLUME_SIBLINGS)[:5], _volume_models, n_runs=2, fine_tuning_steps=40),
+    "phantoms": Bank(
+        ("ellipse_noisy", "ring_clear", "cross_blurred"),
+        _ladder_models,
+        phantoms=True,
+    ),
+}
 
 
 def _mixture(target: str) -> str:
-    return next(name for name, parts in MIXTURES.items() if target not in parts)
+    known = _REAL if target in _REAL else _PHANTOM_TASKS
+    return next(n for n, parts in MIXTURES.items() if target not in parts and parts[0] in known)
 
 
-def _other_sources(target: str, n: int = 6) -> list[str]:
+def _other_sources(target: str, n: int) -> list[str]:
     """Relatives first, then one task of each other family in turn."""
+    tasks = list(_REAL if target in _REAL else _PHANTOM_TASKS)
     own = TASKS[target].family
-    free = [name for name in TASKS if name not in (target, TASKS[target].sibling)]
+    free = [name for name in tasks if name not in (target, TASKS[target].sibling)]
     chosen = [name for name in free if TASKS[name].family == own]
-    start = list(TASKS).index(target)  # other families show another task to every second target
+    start = tasks.index(target)  # other families show another task to every second target
     turned = [name for name in free[start % 2 :: 2] + free if name not in chosen]
     turned = list(dict.fromkeys(turned))
     while len(chosen) < n:
