@@ -102,7 +102,8 @@ def score_all(place: Place, bank: Bank, targets: Sequence[str], n_workers: int =
     """Score every model whose weights exist, on the standard support and on others."""
     jobs: list[Job] = []
     for target in targets:
-        for n_cases in (SUPPORT, *OTHER_SUPPORTS):
+        others = OTHER_SUPPORTS if target in bank.with_other_supports else ()
+        for n_cases in (SUPPORT, *others):
             for model in bank.recipe(target):
                 available = load_task(target, "support", place.data, place.work, model.n_dims)
                 weights = weights_file(place, model)

@@ -56,6 +56,10 @@ STAGE_SETS = {
 BY_LAYER: dict[str, TransferabilityEstimator] = {
     "CCFV": CCFV(),
     "CCFV (literal)": CCFV(normalize=None),
+    "CCFV without consistency": CCFV(class_consistency=False),
+    "CCFV without variety": CCFV(feature_variety=False),
+    "CCFV (KL)": CCFV(distance="kl"),
+    "CCFV (Bhattacharyya)": CCFV(distance="bhattacharyya"),
     "RCFV": RCFV(),
     "LogME": LogME(),
     "GBC": GBC(),
@@ -67,7 +71,7 @@ BY_LAYER: dict[str, TransferabilityEstimator] = {
     "PARC": PARC(),
     "RankMe": RankMe(),
 }
-_WITH_ALL_SUPPORTS = ("CCFV", "LogME", "HScore", "KNN")
+_WITH_ALL_SUPPORTS = ("CCFV", "LogME", "HScore")
 OF_HEAD: dict[str, TransferabilityEstimator] = {"LEEP": LEEP(), "NCE": NCE()}
 _SHORT = 20  # steps of the short fine-tuning
 
@@ -81,7 +85,7 @@ def score_model(place: Place, target: str, model: Model, n_cases: int = SUPPORT)
     """Write all scores of one model, and the seconds that each estimator took.
 
     On supports of another size than the standard one only the probe on the grid is read,
-    and two estimators beside it.
+    and a few estimators beside it.
     """
     torch.set_num_threads(1)
     network = load_network(place, model)

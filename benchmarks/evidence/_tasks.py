@@ -186,6 +186,7 @@ class Bank:
     n_runs: int = 3
     fine_tuning_steps: int = 60
     phantoms: bool = False  # needs no images
+    with_other_supports: tuple[str, ...] = ()  # targets scored on fewer and more cases as well
 
     def recipe(self, target: str) -> tuple[Model, ...]:
         """All models of a target, without the marks of the ladder."""
@@ -258,6 +259,8 @@ _VOLUME_SIBLINGS = {
     "spine_t2": "spine_t1",
 }
 MIXTURES["volume_mixture"] = ("acdc_rv", "hippo_posterior", "parotids", "spine_t2")
+
+_ONE_PER_FAMILY = ("acdc_lv", "drive", "spine_t1", "vnc", "mandible", "hippo_anterior")
 
 BANKS = {
     "ladder": Bank(tuple(t.name for t in _REAL.values() if t.sibling), _ladder_models),
