@@ -33,8 +33,15 @@ LEAST_SHARE = 0.7  # of the bank's models: 20 of 28
 LEAST_SPREAD = 0.01
 _LEAST_FAMILIES = 4  # for an interval
 #: Rows that are no choice for the default: the upper bound, and what looks at no features.
-NOT_CHOSEN = ("probe, best", "source steps", "static ranker")
-BASELINES = ("source steps", "static ranker", "zero-shot Dice")
+NOT_CHOSEN = ("probe, best", "source steps", "static ranker", "model size", "width")
+BASELINES = (
+    "source steps",
+    "static ranker",
+    "model size",
+    "width",
+    "zero-shot Dice",
+    "short fine-tuning",
+)
 
 
 @dataclass

@@ -1,13 +1,16 @@
-"""The tables of docs/evidence.md, from the result files alone."""
+"""The tables and the figure of docs/evidence.md, from the result files alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import rankdata, spearmanr
 
+from benchmarks.evidence._figure import draw_scores
 from benchmarks.evidence._judging import (
     BASELINES,
     Target,
@@ -17,38 +20,71 @@ from benchmarks.evidence._judging import (
 )
 from benchmarks.evidence._report import read_results
 from benchmarks.evidence._scoring import BY_LAYER, OF_HEAD, STAGE_SETS
-from benchmarks.evidence._tasks import OTHER_SUPPORTS, SUPPORT, TASKS
+from benchmarks.evidence._tasks import BANKS, OTHER_SUPPORTS, SUPPORT, TASKS
+from skte.metrics import regret_at_k, weighted_kendall_score
 
 __all__ = ["write_page"]
 
-_PAGE = Path(__file__).resolve().parents[2] / "docs" / "evidence-transfer.md"
+_ROOT = Path(__file__).resolve().parents[2]
+_PAGE = _ROOT / "docs" / "evidence.md"
+_FIGURE = _ROOT / "docs" / "images" / "evidence-scores.svg"
 _PROBES = ("probe, threshold", "probe, dice", "probe, auc", "probe, best")
 _SAMPLED = tuple(f"CrossCaseProbe, {reading}" for reading in ("threshold", "dice", "auc"))
+_PAPER = {
+    "LogME": "LogME|decoder",
+    "TransRate": "TransRate|decoder",
+    "LEEP": "LEEP",
+    "GBC": "GBC|decoder",
+    "CC-FV": "CCFV|decoder",
+    "without C_cons": "CCFV without consistency|decoder",
+    "without F_v": "CCFV without variety|decoder",
+    "single scale": "CCFV|last",
+    "KL divergence": "CCFV (KL)|decoder",
+    "Bhattacharyya": "CCFV (Bhattacharyya)|decoder",
+}
 #: Rows of the table by target: each estimator as skte's default reads it, and the probes.
 SHOWN = (
     *(f"{name}|all" for name in (*_PROBES, *_SAMPLED)),
     "probe, threshold|bottleneck+decoder",
     "probe, auc|bottleneck+decoder",
-    *(f"{name}|decoder" for name in BY_LAYER),
+    *(f"{name}|decoder" for name in BY_LAYER if not name.startswith(("CCFV w", "CCFV ("))),
+    "CCFV (literal)|decoder",
     "LogME|last",
     *OF_HEAD,
     *BASELINES,
 )
+#: What is combined in pairs, by the mean of ranks.
+_COMBINED = (
+    "CrossCaseProbe, auc|all", "CrossCaseProbe, dice|all", "KNN|decoder", "HScore|decoder",
+    "LogME|decoder", "TransRate|decoder", "SFDA|decoder", "NLEEP|decoder", "CCFV|decoder",
+    "LEEP", "NCE", "zero-shot Dice",
+)  # fmt: skip
+_OF_HEAD = (*OF_HEAD, "zero-shot Dice")
+_SIGNALS = ("CrossCaseProbe, auc|decoder", "KNN|decoder", "HScore|decoder", "LogME|decoder")
+
+Tables = Mapping[bool, dict[str, Any]]
 
 
-def write_page(folder: Path, page: Path = _PAGE) -> None:
-    """Fill the tables between the page's markers."""
-    found = read_results(folder, "ladder")
-    tables = {True: summarise(found, True), False: summarise(found, False)}
+def write_page(folder: Path, page: Path = _PAGE, figure: Path = _FIGURE) -> None:
+    """Fill the tables between the page's markers, and draw the figure."""
+    banks = {name: read_results(folder, name) for name in BANKS}
+    found = banks["ladder"]
+    for target in found:
+        _add_pairs(target)
+    tables = {ladder: summarise(found, ladder) for ladder in (True, False)}
     parts = {
-        "coverage": _coverage(found),
+        "coverage": _coverage(banks),
         "by-target": _by_target(found, tables),
+        "banks": _by_bank(banks),
         "stages": _stages(tables),
         "choice": _choice(tables),
         "intervals": _intervals(tables),
+        "paper": _paper(found, tables),
         "cases": _cases(folder),
         "cost": _cost(found),
         "untrained": _untrained(found),
+        "signals": _signals(found),
+        "second-stage": _second_stage(found),
     }
     text = page.read_text()
     for name, part in parts.items():
@@ -56,6 +92,17 @@ def write_page(folder: Path, page: Path = _PAGE) -> None:
         before, rest = text.split(begin)
         text = f"{before}{begin}\n\n{part}\n{end}{rest.split(end)[1]}"
     page.write_text(text)
+    draw_scores(figure, _judged(found), [key for name, key in _PAPER.items() if " " not in name])
+
+
+def _judged(found: Sequence[Target]) -> list[Target]:
+    return [target for target in found if target.judged]
+
+
+def _add_pairs(target: Target) -> None:
+    ranks = {n: rankdata(target.scores[n]) for n in _COMBINED if n in target.scores}
+    for a, b in combinations(ranks, 2):
+        target.scores[f"{a} + {b}"] = (ranks[a] + ranks[b]).tolist()
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -67,40 +114,36 @@ def _number(value: float | None, digits: int = 2) -> str:
     return "" if value is None or np.isnan(value) else f"{value:.{digits}f}"
 
 
-def _coverage(found: Sequence[Target]) -> str:
-    header = [
-        "target",
-        "sibling",
-        "models",
-        "not run",
-        "collapsed runs",
-        "two runs",
-        "Dice, worst to best",
-    ]
+def _plain(name: str) -> str:
+    return name.replace("|", ", ")
+
+
+def _coverage(banks: Mapping[str, Sequence[Target]]) -> str:
+    header = ["target", "bank", "sibling", "models", "collapsed runs", "Dice, worst to best"]
     header += ["tau of two runs", "ceiling", "judged"]
     rows = []
-    for target in found:
-        agreement = target.repeatability()
-        dice = 100 * target.dice
-        rows.append(
-            [
-                target.name,
-                TASKS[target.name].sibling,
-                str(len(target.models)),
-                str(target.n_missing),
-                str(target.n_collapsed),
-                str(sum(len(runs) > 1 for runs in target.runs)),
-                f"{dice.min():.1f} to {dice.max():.1f}",
-                _number(agreement["tau"]),
-                _number(agreement["ceiling"]),
-                "yes" if target.judged else "no",
-            ]
-        )
+    for bank, found in banks.items():
+        for target in found:
+            agreement = target.repeatability()
+            dice = 100 * target.dice
+            rows.append(
+                [
+                    target.name,
+                    bank,
+                    TASKS[target.name].sibling,
+                    f"{len(target.models)} of {target.n_bank}",
+                    str(target.n_collapsed),
+                    f"{dice.min():.1f} to {dice.max():.1f}",
+                    _number(agreement["tau"]),
+                    _number(agreement["ceiling"]),
+                    "yes" if target.judged else "no",
+                ]
+            )
     return _table(header, rows)
 
 
-def _by_target(found: Sequence[Target], tables: Mapping[bool, Any]) -> str:
-    names = [target.name for target in found if target.judged]
+def _by_target(found: Sequence[Target], tables: Tables) -> str:
+    names = [target.name for target in _judged(found)]
     header = ["tau with the ladder", *names, "mean", "mean without the ladder", "Pearson"]
     header += ["regret@1", "regret@3", "within one point"]
     table, bare = tables[True], tables[False]
@@ -110,7 +153,7 @@ def _by_target(found: Sequence[Target], tables: Mapping[bool, Any]) -> str:
         mean = table[name]["mean"]
         rows.append(
             [
-                name.replace("|", ", "),
+                _plain(name),
                 *(_number(table[name]["targets"][target]["tau"]) for target in names),
                 f"**{_number(mean['tau'])}**",
                 _number(bare[name]["mean"]["tau"]),
@@ -123,28 +166,66 @@ def _by_target(found: Sequence[Target], tables: Mapping[bool, Any]) -> str:
     return _table(header, rows)
 
 
-def _stages(tables: Mapping[bool, Any]) -> str:
+def _by_bank(banks: Mapping[str, Sequence[Target]]) -> str:
+    columns: dict[str, dict[str, Any]] = {}
+    for bank, found in banks.items():
+        n = len(_judged(found))
+        if not n:
+            continue
+        columns[f"{bank} ({n} targets)"] = summarise(found, True)
+        if any(not all(target.ladder) and any(target.ladder) for target in found):
+            columns[f"{bank} without the ladder"] = summarise(found, False)
+    shown = [name for name in SHOWN if any(name in table for table in columns.values())]
+    order = {
+        name: np.mean([t[name]["mean"]["tau"] for t in columns.values() if name in t])
+        for name in shown
+    }
+    rows = []
+    for name in sorted(shown, key=lambda name: -order[name]):
+        means = [table[name]["mean"] if name in table else None for table in columns.values()]
+        cells = [
+            f"{m['tau']:.2f}, {100 * m['regret@1']:.1f}, {100 * m['within']:.0f} %" if m else ""
+            for m in means
+        ]
+        rows.append([_plain(name), *cells])
+    return _table(["tau, regret@1, first choice within one point", *columns], rows)
+
+
+def _stages(tables: Tables) -> str:
     rows = []
     for name in (*_PROBES, *_SAMPLED, *BY_LAYER):
         cells = []
         for stages in STAGE_SETS:
             key = f"{name}|{stages}"
-            known = key in tables[True]
-            cells.append(
-                " / ".join(_number(tables[ladder][key]["mean"]["tau"]) for ladder in (True, False))
-                if known
-                else ""
-            )
+            means = [tables[ladder][key]["mean"]["tau"] for ladder in (True, False)]
+            cells.append(" / ".join(map(_number, means)))
         rows.append([name, *cells])
     return _table(["mean tau, ladder / without", *STAGE_SETS], rows)
 
 
-def _choice(tables: Mapping[bool, Any]) -> str:
-    kinds = {
-        "any score": lambda name: True,
+def _choice(tables: Tables) -> str:
+    """What is best on other families, judged on the family left out."""
+
+    def no_head(name: str) -> bool:
+        return not any(head in name for head in _OF_HEAD)
+
+    kinds: dict[str, Callable[[str], bool]] = {
+        "any score": lambda name: " + " not in name and name != "short fine-tuning",
+        "any score of features": lambda name: (
+            no_head(name) and " + " not in name and name != "short fine-tuning"
+        ),
         "a probe on the grid": lambda name: name.startswith("probe, "),
-        "skte's CrossCaseProbe": lambda name: name.startswith("CrossCaseProbe"),
-        "no probe": lambda name: not name.startswith(("probe, ", "CrossCaseProbe")),
+        "skte's CrossCaseProbe": lambda name: (
+            name.startswith("CrossCaseProbe") and " + " not in name
+        ),
+        "a pair of scores": lambda name: " + " in name,
+        "a pair of scores of features": lambda name: " + " in name and no_head(name),
+        "published scores of features": lambda name: (
+            no_head(name)
+            and " + " not in name
+            and name.split("|")[0] in BY_LAYER
+            and not name.startswith("RCFV")
+        ),
     }
     rows = []
     for with_ladder, where in ((True, "with"), (False, "without")):
@@ -160,70 +241,78 @@ def _choice(tables: Mapping[bool, Any]) -> str:
                     _number(mean["tau"]),
                     _number(100 * mean["regret@1"], 1),
                     f"{100 * mean['within']:.0f} %",
-                    "; ".join(name.replace("|", ", ") for name in chosen),
+                    "; ".join(map(_plain, chosen)),
                 ]
             )
-    header = [
-        "chosen among",
-        "tau on families left out",
-        "regret@1",
-        "within one point",
-        "what was chosen",
-    ]
-    return _table(header, rows)
+    header = ["chosen among", "tau on families left out", "regret@1", "within one point"]
+    return _table([*header, "what was chosen"], rows)
 
 
-def _intervals(tables: Mapping[bool, Any]) -> str:
-    first = "probe, threshold|all"
-    others = ["probe, dice|all", "probe, auc|bottleneck+decoder", "CrossCaseProbe, threshold|all"]
-    others += [
-        "KNN|decoder",
-        "LogME|decoder",
-        "LogME|last",
-        "HScore|decoder",
-        "CCFV|decoder",
-        "LEEP",
-        *BASELINES,
-    ]
+def _intervals(tables: Tables) -> str:
+    """Differences between each score and the one whose mean is highest in its class."""
+    best = {
+        "scores of features": _best(tables[True], lambda n: not n.startswith(_OF_HEAD)),
+        "scores": _best(tables[True], lambda n: True),
+    }
     rows = []
-    for other in others:
-        cells = [other.replace("|", ", ")]
-        for with_ladder in (True, False):
-            if first not in tables[with_ladder] or other not in tables[with_ladder]:
-                cells.append("")
-                continue
-            found = paired_interval(tables[with_ladder], first, other)
-            interval = (
-                "" if found["low"] is None else f" ({found['low']:+.2f} to {found['high']:+.2f})"
-            )
-            cells.append(f"{found['mean']:+.2f}{interval}")
+    for other in SHOWN:
+        cells = [_plain(other)]
+        for first in best.values():
+            for with_ladder in (True, False):
+                table = tables[with_ladder]
+                if other not in table or other == first:
+                    cells.append("")
+                    continue
+                found = paired_interval(table, first, other)
+                known = found["low"] is not None
+                interval = f" ({found['low']:+.2f} to {found['high']:+.2f})" if known else ""
+                cells.append(f"{found['mean']:+.2f}{interval}")
         rows.append(cells)
-    return _table(
-        ["probe on all stages, best threshold, minus", "with the ladder", "without"], rows
-    )
+    header = [
+        f"{_plain(first)}, {where} the ladder, minus"
+        for first in best.values()
+        for where in ("with", "without")
+    ]
+    return _table(["", *header], rows)
+
+
+def _best(table: Mapping[str, Any], allowed: Callable[[str], bool]) -> str:
+    bounds = ("probe, best", *(b for b in BASELINES if b != "zero-shot Dice"))
+    names = [n for n in SHOWN if n in table and allowed(n) and not n.startswith(bounds)]
+    return max(names, key=lambda name: table[name]["mean"]["tau"])
+
+
+def _paper(found: Sequence[Target], tables: Tables) -> str:
+    """Tables 1 and 2 of the CC-FV paper on this bank: weighted Kendall / Pearson."""
+    names = [target.name for target in _judged(found)]
+    rows = []
+    for label, key in _PAPER.items():
+        by_target, mean = tables[True][key]["targets"], tables[True][key]["mean"]
+        cells = [(by_target[n]["tau"], by_target[n]["pearson"]) for n in names]
+        cells.append((mean["tau"], mean["pearson"]))
+        rows.append([label, *(f"{_number(tau)} / {_number(r)}" for tau, r in cells)])
+    return _table(["weighted Kendall / Pearson", *names, "mean"], rows)
 
 
 def _cases(folder: Path) -> str:
-    names = [
-        f"{probe}|{stages}" for probe in _PROBES[:3] for stages in ("all", "bottleneck+decoder")
-    ]
+    names = ["probe, auc|all", "probe, dice|all", "LogME|decoder", "HScore|decoder"]
+    names += ["CCFV|decoder", "LEEP", "zero-shot Dice"]
+    known = {n: read_results(folder, "ladder", n) for n in sorted((SUPPORT, *OTHER_SUPPORTS))}
     rows = []
-    for n_cases in sorted((SUPPORT, *OTHER_SUPPORTS)):
-        found = read_results(folder, "ladder", n_cases)
-        if not any(target.judged for target in found):
+    for n_cases, found in known.items():
+        judged = [t for t in _judged(found) if t.name in BANKS["ladder"].with_other_supports]
+        if not judged:
             continue
-        table = summarise(found, True)
-        n_targets = sum(target.judged for target in found)
-        rows.append(
-            [str(n_cases), str(n_targets), *(_number(table[n]["mean"]["tau"]) for n in names)]
-        )
-    return _table(["labelled cases", "targets", *(n.replace("|", ", ") for n in names)], rows)
+        table = summarise(judged, True)
+        taus = [_number(table[n]["mean"]["tau"]) if n in table else "" for n in names]
+        rows.append([str(n_cases), str(len(judged)), *taus])
+    return _table(["labelled cases", "targets", *map(_plain, names)], rows)
 
 
 def _cost(found: Sequence[Target]) -> str:
     names = dict.fromkeys(key for target in found for key in target.seconds)
     rows = [
-        [name.replace("|", ", "), _number(float(np.mean([t.seconds[name] for t in found])), 3)]
+        [_plain(name), _number(float(np.mean([t.seconds[name] for t in found])), 3)]
         for name in names
         if ("|" not in name or name.endswith("|all")) and all(name in t.seconds for t in found)
     ]
@@ -231,19 +320,88 @@ def _cost(found: Sequence[Target]) -> str:
 
 
 def _untrained(found: Sequence[Target]) -> str:
-    """Mean place of the untrained networks: 0 is first, 1 last."""
+    """Mean place of the untrained networks, and how often one of them is first."""
+    judged = _judged(found)
     rows = []
-    judged = [target for target in found if target.judged]
-    truth = [_place(target, target.dice) for target in judged]
-    rows.append(["Dice after fine-tuning", _number(float(np.mean(truth)))])
-    for name in SHOWN:
-        if all(name in target.scores for target in judged):
-            places = [_place(target, np.array(target.scores[name])) for target in judged]
-            rows.append([name.replace("|", ", "), _number(float(np.mean(places)))])
-    return _table(["ranked by", "mean place of the untrained (0 first, 1 last)"], rows)
+    for name in ("Dice after fine-tuning", *SHOWN):
+        values = [
+            target.dice if name.startswith("Dice") else target.scores.get(name) for target in judged
+        ]
+        known = [(t, np.array(v)) for t, v in zip(judged, values, strict=True) if v is not None]
+        if not known:
+            continue
+        places = [_place(target, row) for target, row in known]
+        first = [t.models[int(row.argmax())].startswith("untrained") for t, row in known]
+        rows.append(
+            [_plain(name), _number(float(np.mean(places))), f"{sum(first)} of {len(first)}"]
+        )
+    header = [
+        "ranked by",
+        "mean place of the untrained (0 first, 1 last)",
+        "first choice untrained",
+    ]
+    return _table(header, rows)
 
 
 def _place(target: Target, values: Any) -> float:
     ranks = (-np.asarray(values)).argsort().argsort() / max(1, len(values) - 1)
     chosen = [name.startswith("untrained") for name in target.models]
     return float(ranks[chosen].mean()) if any(chosen) else float("nan")
+
+
+def _signals(found: Sequence[Target]) -> str:
+    """Signals without Dice against the tau that scores attain, over targets."""
+    judged = _judged(found)
+    signals: dict[str, list[float]] = {}
+    for target in judged:
+        rows = [np.array(target.scores[name]) for name in _SIGNALS]
+        pairs = [weighted_kendall_score(a, b) for a in rows for b in rows if a is not b]
+        probe = rows[0]
+        untrained = np.array([name.startswith("untrained") for name in target.models])
+        floor = probe[untrained].max() if untrained.any() else np.nan
+        signals.setdefault("agreement of four scores", []).append(float(np.mean(pairs)))
+        above = float((probe[~untrained] > floor).mean())
+        signals.setdefault("share of models above the untrained", []).append(above)
+        gap = float(probe.max() - floor)
+        signals.setdefault("gap from leader to untrained", []).append(gap)
+    taus = {
+        name: [weighted_kendall_score(t.dice, np.array(t.scores[name])) for t in judged]
+        for name in (*_SIGNALS, "zero-shot Dice")
+    }
+    rows_out = []
+    for signal, values in signals.items():
+        cells = [_number(float(spearmanr(values, tau).statistic)) for tau in taus.values()]
+        rows_out.append([signal, f"{min(values):.2f} to {max(values):.2f}", *cells])
+    return _table(["Spearman with the tau of", "range", *map(_plain, taus)], rows_out)
+
+
+def _second_stage(found: Sequence[Target]) -> str:
+    """The first five of each first stage, reordered by twenty steps of fine-tuning."""
+    rows = []
+    for name in ("CrossCaseProbe, auc|all", "KNN|decoder", "HScore|decoder", "zero-shot Dice"):
+        before, after = [], []
+        for target in _judged(found):
+            scores = np.array(target.scores[name])
+            order = np.argsort(-scores, kind="stable")[:5]
+            short = np.array(target.scores["short fine-tuning"])[order]
+            again = np.argsort(-short, kind="stable")
+            reordered = scores.copy()
+            reordered[order[again]] = np.sort(scores[order])[::-1] + np.arange(5, 0, -1) * 1e-9
+            before.append(100 * regret_at_k(target.dice, scores, 1))
+            after.append(100 * regret_at_k(target.dice, reordered, 1))
+        change = np.subtract(before, after)
+        rows.append(
+            [
+                _plain(name),
+                _number(float(np.mean(before)), 2),
+                _number(float(np.mean(after)), 2),
+                f"{int((change > 0.005).sum())} / {int((change < -0.005).sum())}",
+            ]
+        )
+    header = [
+        "first stage",
+        "regret@1",
+        "regret@1 after the second stage",
+        "targets better / worse",
+    ]
+    return _table(header, rows)
