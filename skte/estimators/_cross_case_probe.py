@@ -65,6 +65,12 @@ class CrossCaseProbe(TransferabilityEstimator):
         is judged.
     case_names_ : tuple of str
         Names of the cases, in the order of ``case_scores_``.
+    predictions_ : ndarray of shape (n_voxels, n_classes)
+        For every voxel, in the order of the rows that were passed (of a `FeatureSet`: case by
+        case), what the head says that was fitted without the voxel's case; about 1 for its class
+        and 0 for the others where features transfer.
+    classes_ : ndarray of shape (n_classes,)
+        Labels of the columns of ``predictions_``.
     layer_scores_ : ndarray of shape (1,)
         The score: layers are not judged one by one.
     layer_names_ : tuple of str
@@ -157,7 +163,12 @@ class CrossCaseProbe(TransferabilityEstimator):
                 f"reading={self.reading!r} says nothing. Sample another class, or use "
                 "reading='dice'."
             )
-        return float(np.nanmean(values)), {"cases": names, "values": values}
+        return float(np.nanmean(values)), {
+            "cases": names,
+            "values": values,
+            "predictions": problem.held_out,
+            "classes": classes,
+        }
 
     def _judged(
         self,
@@ -190,6 +201,8 @@ class CrossCaseProbe(TransferabilityEstimator):
         [details] = self.layer_details_
         self.case_scores_: Matrix = details["values"]
         self.case_names_: tuple[str, ...] = details["cases"]
+        self.predictions_: Matrix = details["predictions"]
+        self.classes_: NDArray[np.generic] = details["classes"]
 
     def _resample_block(
         self, block: FeatureBlock, details: Details, weights: NDArray[np.intp]
@@ -311,12 +324,14 @@ class _Problem:
         self.w: Matrix = (shares[:, present] / shares[:, present].mean(axis=0)).mean(axis=1)
         # By name, so that the order of the cases does not matter.
         self.folds = np.argsort(np.argsort(names)) % min(len(names), _N_FOLDS)
+        self.held_out: Matrix = np.empty_like(shares)  # predictions, filled by `read`
 
     def read(self, readings: tuple[str, ...], judged: list[int]) -> dict[str, Matrix]:
         """Mean over the judged classes of each case, by reading."""
         n_cases = len(self.folds)
         values = {name: np.full((n_cases, len(judged)), np.nan) for name in readings}
         for fold in self._solved():
+            self.held_out[fold.held_out] = fold.predictions[fold.held_out]
             for j, k in enumerate(judged):
                 p, t = fold.predictions[:, k], self.T[:, k]
                 cut = _best_cut(p[fold.fitted], t[fold.fitted]) if "threshold" in readings else 0.0

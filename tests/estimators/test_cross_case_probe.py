@@ -54,16 +54,19 @@ def test_folds_of_many_cases_are_those_of_their_sorted_names():
     T = np.eye(2)[problem.y]
     w = (T / T.mean(axis=0)).mean(axis=1)
     Z = (problem.X - problem.X.mean(axis=0)) / problem.X.std(axis=0)
-    values = np.empty(11)
+    values, predictions = np.empty(11), np.empty_like(T)
     for fitted, held in GroupKFold(n_splits=5).split(Z, groups=problem.groups % 5):
         model = Ridge(alpha=w[fitted].sum(), solver="svd").fit(Z[fitted], T[fitted], w[fitted])
         for case in np.unique(problem.groups[held]):
             rows = problem.groups == case
             p, t = model.predict(Z[rows])[:, 1].clip(0, 1), T[rows, 1]
             values[case] = 2 * np.minimum(p, t).sum() / (p.sum() + t.sum())
+            predictions[rows] = model.predict(Z[rows])
     fitted_probe = CrossCaseProbe(reading="dice")
     fitted_probe.fit(problem.X, problem.y, groups=names[problem.groups])
     np.testing.assert_allclose(fitted_probe.case_scores_, values, rtol=1e-8)
+    np.testing.assert_allclose(fitted_probe.predictions_, predictions, rtol=1e-8, atol=1e-10)
+    np.testing.assert_array_equal(fitted_probe.classes_, [0, 1])
     assert fitted_probe.case_names_ == tuple(names)
     assert fitted_probe.score_ == pytest.approx(values.mean())
 
