@@ -63,9 +63,7 @@ class CCFV(TransferabilityEstimator):
         the paper's ablation; they add a ridge of 1e-6 of the mean variance.
     normalize : {"l2"} or None, default="l2"
         "l2" puts every feature vector on the unit sphere, for both terms, which makes the score
-        invariant to the features' scale. None takes them as they come; ``C_cons`` then uses *all*
-        labelled voxels where their moments were extracted. (Moments are of features as they come,
-        and cannot be normalised voxel by voxel: with "l2", both terms use the sampled voxels.)
+        invariant to the features' scale. None takes them as they come.
     s : float, default=1.0
         Power of the energy, ``|v_a - v_b|**-s``; 0 is the logarithmic energy, which
         must be positive (features closer than 1 on average) to be inverted: on the
@@ -242,9 +240,7 @@ class CCFV(TransferabilityEstimator):
         """Return the block with both samples normalised, and the floor of distances."""
         if self.normalize == "l2":
             X_case = None if block.X_case is None else unit_length(block.X_case)
-            # Moments of features as they come say nothing about features on the sphere.
-            on_sphere = replace(block, X=unit_length(block.X), X_case=X_case, case_moments=None)
-            return on_sphere, self.min_distance
+            return replace(block, X=unit_length(block.X), X_case=X_case), self.min_distance
         X_case, _ = block.case_sample
         largest = max(np.abs(block.X).max(), np.abs(X_case).max(initial=0.0))
         if largest > _HUGE or 0 < largest < 1 / _HUGE:

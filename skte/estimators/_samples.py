@@ -123,8 +123,6 @@ def warn_at_floor(name: str, score: float, block: FeatureBlock) -> None:
 
 def warn_if_constant(name: str, block: FeatureBlock | ClassMoments) -> None:
     """Warn when no channel varies over the voxels, so that a score knows labels alone."""
-    if isinstance(block, FeatureBlock) and block.case_moments is not None:
-        block = block.moments
     if isinstance(block, ClassMoments):
         constant = not np.any(block.scatters) and not np.any(block.centres)
     else:
@@ -160,8 +158,6 @@ def warn_outside_spread(
     low, high = bounds
     if low <= 0.0 and np.isinf(high):
         return
-    if isinstance(block, FeatureBlock) and block.case_moments is not None:
-        block = block.moments
     if isinstance(block, ClassMoments):
         spread, exponent = float(np.trace(block.total)) / block.n_voxels, block.exponent
     else:

@@ -82,10 +82,6 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         so that windows without foreground are not run; most useful with
         ``windows="cover"``. Scores that look at the background or at whole cases cannot
         be had then: `RankMe`, and `CCFV` unless it has ``feature_variety=False``.
-    moments : {"sample", "all"}, default="sample"
-        "all" adds counts, means and covariances of every labelled voxel, without sampling
-        noise, for the scores made of these (`LogME`, `GBC`, `TransRate`, `HScore`, and
-        `CCFV` with ``normalize=None``). It needs ``windows="grid"`` and ``samples="all"``.
     source_head : bool, default=True
         Whether to read the source head's probabilities, which `LEEP` and `NCE` need.
         Without, passes end after the last layer.
@@ -150,7 +146,6 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         "max_windows": [Interval(Integral, 1, None, closed="left"), None],
         "cell_size": [Interval(Integral, 1, None, closed="left"), "array-like", None],
         "samples": [StrOptions({"all", "foreground"})],
-        "moments": [StrOptions({"sample", "all"})],
         "source_head": ["boolean"],
         "n_class_samples": [Interval(Integral, 1, None, closed="left")],
         "n_case_samples": [Interval(Integral, 1, None, closed="left")],
@@ -172,7 +167,6 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         max_windows: int | None = None,
         cell_size: int | Sequence[int] | None = None,
         samples: str = "all",
-        moments: str = "sample",
         source_head: bool = True,
         n_class_samples: int = 500,
         n_case_samples: int = 500,
@@ -190,7 +184,6 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         self.max_windows = max_windows
         self.cell_size = cell_size
         self.samples = samples
-        self.moments = moments
         self.source_head = source_head
         self.n_class_samples = n_class_samples
         self.n_case_samples = n_case_samples
@@ -300,7 +293,6 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
     def _prepare_fit(self, X: DatasetLike) -> Sequence[Any]:
         """Do what comes before the model's code: what is drawn here must not be drawn again."""
         subjects = load_dataset(X)
-        self._check_all_voxels()
         self.random_state_: int = _seed(self.random_state)
         return subjects
 
@@ -316,14 +308,6 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         self.window_size_: tuple[int, ...] | None = entry_window(
             self._recipe, self.window_size, self.n_axes_
         )
-
-    def _check_all_voxels(self) -> None:
-        fewer = self.windows != "grid" or self.max_windows is not None or self.samples != "all"
-        if self.moments == "all" and fewer:
-            raise ValueError(
-                "moments='all' looks at every labelled voxel: it needs windows='grid', "
-                "max_windows=None and samples='all'."
-            )
 
     def _transform(
         self, subjects: Sequence[Any], lazy: LazyNetwork, store: CaseStore
@@ -345,8 +329,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
     ) -> Generator[CaseFeatures]:
         """Run the network over some of the cases."""
         device = resolve_device(self.device)
-        all_voxels = self.moments == "all"
-        preparer = CasePreparer(self._recipe, self._sample_plan(), all_voxels, store)
+        preparer = CasePreparer(self._recipe, self._sample_plan(), store)
         head = self.source_head and self._recipe.source_head
         with memory_kept(device), whole_float32(device), inference_ready(network, device):
             runner = CaseRunner(
@@ -360,7 +343,6 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
                 overlap=self.overlap,
                 windows=self._window_rule(),
                 source_head=head,
-                all_voxels=all_voxels,
                 taper=self.taper,
             )
             items = [(i, subjects[i]) for i in which]
@@ -384,9 +366,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
                 "window_size": _plain(self.window_size),
                 "windows": self._window_rule(),
                 "source_head": self.source_head,
-                "moments": self.moments,
-                # Features that were kept before this could be chosen stay valid.
-                **({} if self.taper else {"taper": False}),
+                "taper": self.taper,
             },
         )
 

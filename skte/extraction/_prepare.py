@@ -73,15 +73,12 @@ class PreparedCase:
     image: torch.Tensor  # preprocessed
     to_image: NDArray[np.float64]  # from indices into the label map to indices into the image
     sample: VoxelSample  # voxels to look at
-    label: torch.Tensor | None  # the whole label map, where all voxels are looked at
-    ignore_label: int | None  # label of voxels that belong to no class
     seconds: float  # what getting it ready took
 
     @property
     def n_bytes(self) -> int:
-        """Memory of the image and label."""
-        tensors = [self.image] if self.label is None else [self.image, self.label]
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        """Memory of the image."""
+        return self.image.numel() * self.image.element_size()
 
 
 class CaseStore:
@@ -143,7 +140,6 @@ class CasePreparer:
 
     entry: BankEntry  # the model
     plan: SamplePlan  # which voxels are drawn
-    keep_label: bool = False  # whether the whole label map is needed later
     # Where prepared cases of other models may be found.
     store: CaseStore = field(default_factory=lambda: CaseStore(0))
 
@@ -160,8 +156,6 @@ class CasePreparer:
             image=image,
             to_image=to_image,
             sample=self.plan.draw(case),
-            label=case.label if self.keep_label else None,
-            ignore_label=case.ignore_label,
             seconds=time.perf_counter() - begun,
         )
         self.store.put(index, self.entry.preprocessing, prepared)

@@ -18,9 +18,7 @@ from torch.nn import functional
 from skte._isolation import check_interrupt
 from skte.bank import main_output
 from skte.exceptions import ExtractionError
-from skte.extraction._all_voxels import LabelBox, MomentAccumulator
 from skte.extraction._windows import WindowPlan
-from skte.features import ClassMoments
 
 __all__ = [
     "OUTPUT",
@@ -39,7 +37,6 @@ class Reading(NamedTuple):
     """What was read of one case, by layer."""
 
     features: dict[str, NDArray[np.float32]]  # rows in the order of the points
-    moments: dict[str, ClassMoments]  # of all labelled voxels, where they were asked for
     seconds: float  # spent reading layers, within the forward passes
 
 
@@ -53,41 +50,25 @@ class WindowReader:
     device: torch.device  # where the network is
     batch_size: int  # windows in one forward pass
 
-    def read(
-        self,
-        image: torch.Tensor,
-        plan: WindowPlan,
-        n_output: int | None,
-        boxes: Sequence[LabelBox | None] | None = None,
-    ) -> Reading:
-        """Features at every point of the plan, and moments of all labelled voxels."""
+    def read(self, image: torch.Tensor, plan: WindowPlan, n_output: int | None) -> Reading:
+        """Features at every point of the plan; of the output, at the first `n_output`."""
         pads = [edge for pair in reversed(plan.padding) for edge in pair]
         if any(pads):
             image = functional.pad(image, pads)
         n_points = len(plan.positions)
         results: dict[str, NDArray[np.float32]] = {}
-        moments: dict[str, ClassMoments] = {}
         batch = range(0)
 
-        def take(name: str, output: Any) -> tuple[list[torch.Tensor] | str, list[ClassMoments]]:
-            values = self._take(output, plan, batch, n_points)
-            if boxes is None or isinstance(values, str):
-                return values, []
-            return values, [
-                _moments_of(name, one, box)
-                for one, box in zip(output, boxes[batch.start : batch.stop], strict=True)
-                if box is not None
-            ]
+        def take(output: Any) -> list[torch.Tensor] | str:
+            return self._take(output, plan, batch, n_points)
 
         taps = Taps(self.network, self.layers, take, stop=n_output is None)
         for batch in plan.batches(self.batch_size):
             check_interrupt()
             whole = main_output(taps.run(self._windows(image, plan, batch)))
             for name in self.layers:
-                values, parts = self._checked(taps.taken, name)
+                values = self._checked(taps.taken, name)
                 self._store(results, name, values, plan, batch, n_points)
-                for part in parts:
-                    moments[name] = moments[name].merge(part) if name in moments else part
             if n_output is not None:
                 head = self._take(whole, plan, batch, n_output)
                 if isinstance(head, str):  # no map over the windows: no class map
@@ -95,7 +76,7 @@ class WindowReader:
                     results.pop(OUTPUT, None)
                 else:
                     self._store(results, OUTPUT, head, plan, batch, n_output)
-        return Reading(results, moments, taps.seconds)
+        return Reading(results, taps.seconds)
 
     def _windows(self, image: torch.Tensor, plan: WindowPlan, batch: range) -> torch.Tensor:
         crops = []
@@ -132,17 +113,15 @@ class WindowReader:
             values.append(gather_points(one, at, size))
         return values
 
-    def _checked(
-        self, taken: dict[str, Any], name: str
-    ) -> tuple[list[torch.Tensor], list[ClassMoments]]:
+    def _checked(self, taken: dict[str, Any], name: str) -> list[torch.Tensor]:
         if name not in taken:
             raise ExtractionError(
                 f"layer {name!r} did not run in the forward pass; choose another layer"
             )
-        values, moments = taken[name]
+        values: list[torch.Tensor] | str = taken[name]
         if isinstance(values, str):
             raise ExtractionError(f"layer {name!r} {values}")
-        return values, moments
+        return values
 
     def _store(
         self,
@@ -164,13 +143,6 @@ class WindowReader:
                     f"one window and {rows.shape[1]} in another; choose another layer"
                 )
             rows[_owned(plan, window, n_points)] = one.float().cpu().numpy()
-
-
-def _moments_of(name: str, feature: torch.Tensor, box: LabelBox) -> ClassMoments:
-    """Moments of one window's voxels, made while the layer returns."""
-    accumulator = MomentAccumulator([name])
-    accumulator.add(name, feature, box)
-    return accumulator.moments(name)
 
 
 def _owned(plan: WindowPlan, window: int, n_points: int) -> NDArray[np.intp]:
@@ -208,7 +180,7 @@ class Taps:
         self,
         network: nn.Module,
         names: Sequence[str],
-        take: Callable[[str, Any], Any],
+        take: Callable[[Any], Any],
         *,
         stop: bool = False,
     ) -> None:
@@ -246,7 +218,7 @@ class Taps:
     def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def store(module: nn.Module, args: Any, output: Any) -> None:
             begun = time.perf_counter()
-            self.taken[name] = self.take(name, output)
+            self.taken[name] = self.take(output)
             self.seconds += time.perf_counter() - begun
             self._calls += 1
             if self._calls == self._last:
