@@ -412,10 +412,6 @@ def _when(modified: float) -> str:
         return "unknown"
 
 
-# Counts up whenever the same settings give other voxels or features than before.
-_VERSION = 1
-
-
 class CaseCache:
     """The part of a cache that holds one model's features under some settings."""
 
@@ -451,7 +447,6 @@ class CaseCache:
             self._fingerprints[id(subject)] = case_fingerprint(subject)
         return make_key(
             kind=kind,
-            version=_VERSION,
             entry=self.digest,
             case=self._fingerprints[id(subject)],
             **self.settings,

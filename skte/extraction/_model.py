@@ -19,7 +19,6 @@ from skte.extraction._runner import check_channels
 from skte.extraction._windows import default_window_size
 
 __all__ = [
-    "LazyNetwork",
     "ModelFacts",
     "cell_edges",
     "entry_window",
@@ -36,29 +35,15 @@ class ModelFacts(NamedTuple):
     n_axes: int  # spatial axes of the network
 
 
-class LazyNetwork:
-    """A network that is loaded when it is needed first, and once."""
-
-    def __init__(self, entry: BankEntry) -> None:
-        self.entry = entry
-        self._network: nn.Module | None = None
-
-    def load(self) -> nn.Module:
-        """Return the network."""
-        if self._network is None:
-            self._network = self.entry.load()
-        return self._network
-
-
 def examine_model(
-    lazy: LazyNetwork,
+    entry: BankEntry,
+    network: nn.Module,
     subject: Any,
     layers: str | Sequence[str],
     window_size: Any,
     device: torch.device,
 ) -> ModelFacts:
     """Run a model once, on an example of the size of its windows."""
-    entry, network = lazy.entry, lazy.load()
     case = read_case(subject)
     n_axes = entry.spatial_dims or model_spatial_dims(network) or 3
     size = entry_window(entry, window_size, n_axes)

@@ -10,7 +10,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -25,17 +25,16 @@ from skte.exceptions import ExtractionError, SkteWarning
 from skte.extraction._sampler import VoxelSample, sample_case
 
 __all__ = [
-    "CasePreparer",
     "CaseStore",
     "PreparedCase",
     "SamplePlan",
     "ahead",
     "carry_voxels",
+    "prepare_case",
     "preprocess_case",
     "size_problem",
 ]
 
-Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
@@ -73,7 +72,6 @@ class PreparedCase:
     image: torch.Tensor  # preprocessed
     to_image: NDArray[np.float64]  # from indices into the label map to indices into the image
     sample: VoxelSample  # voxels to look at
-    seconds: float  # what getting it ready took
 
     @property
     def n_bytes(self) -> int:
@@ -134,44 +132,32 @@ class CaseStore:
         return cls._here[token]
 
 
-@dataclass(frozen=True)
-class CasePreparer:
-    """Reads, samples and preprocesses cases for one model."""
-
-    entry: BankEntry  # the model
-    plan: SamplePlan  # which voxels are drawn
-    # Where prepared cases of other models may be found.
-    store: CaseStore = field(default_factory=lambda: CaseStore(0))
-
-    def prepare(self, index: int, subject: Any) -> PreparedCase:
-        """Get the case at a position of the dataset ready."""
-        begun = time.perf_counter()
-        known = self.store.get(index, self.entry.preprocessing)
-        if known is not None:
-            return known
-        case = read_case(subject)
-        image, to_image = preprocess_case(case, self.entry)
-        prepared = PreparedCase(
-            case_id=case.case_id,
-            image=image,
-            to_image=to_image,
-            sample=self.plan.draw(case),
-            seconds=time.perf_counter() - begun,
-        )
-        self.store.put(index, self.entry.preprocessing, prepared)
-        return prepared
+def prepare_case(
+    index: int, subject: Any, *, entry: BankEntry, plan: SamplePlan, store: CaseStore
+) -> PreparedCase:
+    """Read, sample and preprocess the case at a position of the dataset for one model."""
+    known = store.get(index, entry.preprocessing)
+    if known is not None:
+        return known
+    case = read_case(subject)
+    image, to_image = preprocess_case(case, entry)
+    prepared = PreparedCase(case.case_id, image, to_image, plan.draw(case))
+    store.put(index, entry.preprocessing, prepared)
+    return prepared
 
 
-def ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Generator[tuple[Result, float]]:
-    """Do the work for each item while the one before is in use."""
+def ahead(
+    work: Callable[..., Result], items: Iterable[tuple[Any, ...]]
+) -> Generator[tuple[Result, float]]:
+    """Do the work for each item while the one before is in use; also say how long it took."""
     left = iter(items)
     with ThreadPoolExecutor(1, thread_name_prefix="skte-load") as pool:
-        coming = [pool.submit(work, item) for item in itertools.islice(left, 1)]
+        coming = [pool.submit(work, *item) for item in itertools.islice(left, 1)]
         while coming:
             begun = time.perf_counter()
             result = coming.pop().result()
             waited = time.perf_counter() - begun
-            coming = [pool.submit(work, item) for item in itertools.islice(left, 1)]
+            coming = [pool.submit(work, *item) for item in itertools.islice(left, 1)]
             yield result, waited
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -65,12 +65,14 @@ class WindowReader:
         taps = Taps(self.network, self.layers, take, stop=n_output is None)
         for batch in plan.batches(self.batch_size):
             check_interrupt()
-            whole = main_output(taps.run(self._windows(image, plan, batch)))
+            output = None
+            with taps.one_pass():
+                output = self.network(self._windows(image, plan, batch))
             for name in self.layers:
                 values = self._checked(taps.taken, name)
                 self._store(results, name, values, plan, batch, n_points)
             if n_output is not None:
-                head = self._take(whole, plan, batch, n_output)
+                head = self._take(main_output(output), plan, batch, n_output)
                 if isinstance(head, str):  # no map over the windows: no class map
                     n_output = None
                     results.pop(OUTPUT, None)
@@ -174,7 +176,7 @@ class _AllTaken(Exception):  # noqa: N818 (no error: nothing is left to compute)
 
 
 class Taps:
-    """What the layers of a network give, in each forward pass."""
+    """What the layers of a network give, in one forward pass after the other."""
 
     def __init__(
         self,
@@ -185,35 +187,24 @@ class Taps:
         stop: bool = False,
     ) -> None:
         self.network, self.names, self.take, self.stop = network, names, take, stop
-        self.taken: dict[str, Any] = {}
+        self.taken: dict[str, Any] = {}  # what `take` kept of each layer in the last pass
         self.seconds = 0.0  # spent reading layers
         self._calls = 0
         self._last: int | None = None
 
-    def run(self, batch: torch.Tensor) -> Any:
-        """Run the network; ``taken`` then holds what `take` kept of each layer."""
+    @contextmanager
+    def one_pass(self) -> Iterator[None]:
+        """Read the layers in the pass that runs within; it ends after the last of them."""
         self.taken.clear()
         self._calls = 0
-        try:
-            with self._hooked():
-                output = self.network(batch)
-        except _AllTaken:
-            return None
-        if self.stop and self._last is None:
-            self._last = self._calls
-        return output
-
-    @contextmanager
-    def _hooked(self) -> Iterator[None]:
         modules = dict(self.network.named_modules(remove_duplicate=False))  # may have two names
-        handles = []
-        try:
+        with ExitStack() as hooks:
             for name in self.names:
-                handles.append(modules[name].register_forward_hook(self._hook(name)))
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+                hooks.callback(modules[name].register_forward_hook(self._hook(name)).remove)
+            with suppress(_AllTaken):
+                yield
+                if self.stop and self._last is None:
+                    self._last = self._calls
 
     def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def store(module: nn.Module, args: Any, output: Any) -> None:
