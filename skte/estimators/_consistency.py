@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-from skte.estimators._samples import Array, Ints, as_plain
+from skte.estimators._samples import Array, Ints, as_plain, group_codes
 from skte.exceptions import UnusableClassWarning
 from skte.features import FeatureBlock
 
@@ -61,13 +61,7 @@ class CaseDistances:
 def case_codes(block: FeatureBlock) -> tuple[NDArray[np.generic], Ints]:
     """Find the cases of a block and the position of each row's case among them."""
     if block.groups is not None:
-        cases, codes = np.unique(block.groups, return_inverse=True)
-        if len(cases) < 2:
-            raise ValueError(
-                f"{block.label}: all rows come from one case. Class consistency compares "
-                "cases and needs at least two."
-            )
-        return cases, codes
+        return group_codes(block, "Class consistency compares cases")
     if block.n_voxels > _MAX_CASES:
         raise ValueError(
             f"Without groups every row is a case of its own, and {block.n_voxels} rows "

@@ -31,10 +31,10 @@ from skte.extraction._model import (
     examine_model,
     resolve_device,
 )
-from skte.extraction._prepare import CaseStore, SamplePlan, ahead, prepare_case
+from skte.extraction._prepare import CaseStore, ahead, prepare_case
 from skte.extraction._reader import inference_ready
 from skte.extraction._runner import CaseRunner
-from skte.extraction._sampler import VoxelSample
+from skte.extraction._sampler import SamplePlan, VoxelSample
 from skte.features import CaseFeatures, FeatureSet
 
 __all__ = ["SegmentationFeatureExtractor", "sampled_voxels"]

@@ -22,12 +22,11 @@ from skte._memory import memory_problem
 from skte.bank import BankEntry
 from skte.datasets import Case, read_case
 from skte.exceptions import ExtractionError, SkteWarning
-from skte.extraction._sampler import VoxelSample, sample_case
+from skte.extraction._sampler import SamplePlan, VoxelSample
 
 __all__ = [
     "CaseStore",
     "PreparedCase",
-    "SamplePlan",
     "ahead",
     "carry_voxels",
     "prepare_case",
@@ -36,32 +35,6 @@ __all__ = [
 ]
 
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class SamplePlan:
-    """Which voxels are drawn, for all models alike; see `sample_case`."""
-
-    n_class_samples: int
-    n_case_samples: int
-    samples: str
-    random_state: int
-    overlap: float
-    max_windows: int | None
-    cell_size: tuple[int, ...] | None
-
-    def draw(self, case: Case) -> VoxelSample:
-        """Draw the sample of a case."""
-        return sample_case(
-            case,
-            n_class_samples=self.n_class_samples,
-            n_case_samples=self.n_case_samples,
-            random_state=self.random_state,
-            samples=self.samples,
-            max_windows=self.max_windows,
-            window_size=self.cell_size,
-            overlap=self.overlap,
-        )
 
 
 @dataclass(frozen=True, eq=False)
