@@ -108,7 +108,10 @@ def _stack(block: FeatureBlock, n_cases: int) -> _Stacked:
     k, d = centres.shape
     counts = np.zeros((n_cases, k))
     sums, squares = np.zeros((n_cases, k, d)), np.zeros((n_cases, k, d, d))
-    for case, part in _case_parts(block):
+    groups = held_groups(block)
+    for case in np.unique(groups):
+        rows = groups == case
+        part = ClassMoments.from_arrays(block.X[rows], block.y[rows])
         at = np.searchsorted(total.classes, part.classes)
         shift = part.exponent - total.exponent
         # About the class's own mean nothing cancels but what lies between cases.
@@ -119,15 +122,6 @@ def _stack(block: FeatureBlock, n_cases: int) -> _Stacked:
         squares[case, at] = np.ldexp(part.scatters, 2 * shift)
         squares[case, at] += weighted[:, :, None] * gaps[:, None, :]
     return _Stacked(total, counts, sums.reshape(n_cases, -1), squares.reshape(n_cases, -1))
-
-
-def _case_parts(block: FeatureBlock) -> list[tuple[int, ClassMoments]]:
-    groups = held_groups(block)
-    return [
-        (int(case), ClassMoments.from_arrays(block.X[rows], block.y[rows]))
-        for case in np.unique(groups)
-        for rows in (groups == case,)
-    ]
 
 
 def _resampled(

@@ -230,7 +230,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         Returns
         -------
         FeatureSet
-            One element a case, in order.
+            One element per case, in order.
         """
         check_is_fitted(self, "layers_")
         subjects = load_dataset(X)
@@ -239,20 +239,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit_transform(self, X: DatasetLike, y: None = None) -> FeatureSet:
-        """Fit and extract, loading the model once.
-
-        Parameters
-        ----------
-        X : list of Subject, SubjectsDataset, list of dict, or path
-            The cases.
-        y : None
-            Ignored.
-
-        Returns
-        -------
-        FeatureSet
-            One element a case, in order.
-        """
+        """Fit and extract, loading the model once; see `fit` and `transform`."""
         return self.extract(X, CaseStore(0))
 
     def extract(self, X: DatasetLike, store: CaseStore) -> FeatureSet:
@@ -261,14 +248,14 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         Parameters
         ----------
         X : list of Subject, SubjectsDataset, list of dict, or path
-            The cases.
+            As for `fit_transform`.
         store : CaseStore
             Prepared cases of this dataset; filled and read.
 
         Returns
         -------
         FeatureSet
-            As `fit_transform` returns it.
+            One element per case, in order.
         """
         self._validate_params()
         subjects, load = self._prepare_fit(X), functools.cache(self._recipe.load)
