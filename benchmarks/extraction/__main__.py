@@ -177,7 +177,6 @@ def main() -> None:
         "networks": lambda: {n: compare(Subject(setting, n)) for n in setting.networks},
         "volume": lambda: _costs.growth(name, small, half, setting.rounds),
         "memory": lambda: _costs.peak_memory(name, window, shape, more),
-        "all voxels": lambda: _costs.all_voxels(name, window, shape, setting.rounds),
         "second estimator": lambda: _costs.second_estimator(name, window, half, 6),
         "few windows": lambda: _few.few_windows(name, window, shape, setting.rounds),
         # The same windows of half the edges: more rounds in the same time.

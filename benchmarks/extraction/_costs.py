@@ -1,4 +1,4 @@
-"""Costs beside time: volume, memory, all voxels, a second estimator."""
+"""Costs beside time: volume, memory, a second estimator."""
 
 from __future__ import annotations
 
@@ -58,35 +58,13 @@ def peak_memory(name: str, window: Shape, shape: Shape, rounds: int) -> dict[str
     """Resident set of separate processes, in MiB: it differs by a tenth between runs."""
     peaks: dict[str, list[float]] = {}
     for _ in range(rounds):
-        for side in ("bare", "skte", "skte, all voxels", "published"):
+        for side in ("bare", "skte", "published"):
             command = [sys.executable, "-m", "benchmarks.extraction._costs", side, name]
             command += [json.dumps(window), json.dumps(shape)]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             peaks.setdefault(side, []).append(round(float(done.stdout.splitlines()[-1])))
     pairs = zip(peaks["skte"], peaks["bare"], strict=True)
     return {"MiB": peaks, "skte / bare": round(statistics.median(a / b for a, b in pairs), 3)}
-
-
-def all_voxels(name: str, window: Shape, shape: Shape, rounds: int) -> dict[str, Any]:
-    """Time of a grid without overlap, with and without moments of all voxels."""
-    network = NETWORKS[name](window).eval()
-    entry = BankEntry.from_module(name, network, window_size=window)
-    cases = make_phantoms(1, size=shape)
-    sides = {
-        moments: SegmentationFeatureExtractor(entry, overlap=0.0, moments=moments).fit(cases)
-        for moments in ("sample", "all")
-    }
-    seconds: dict[str, list[float]] = {moments: [] for moments in sides}
-    for _ in range(rounds):
-        for moments, extractor in sides.items():
-            features = extractor.transform(cases)
-            seconds[moments].append(features[0].info["seconds_forward"])
-    pairs = zip(seconds["all"], seconds["sample"], strict=True)
-    return {
-        "layers": len(features.layer_names),
-        "seconds": {k: round(statistics.median(v), 3) for k, v in seconds.items()},
-        "all / sample": round(statistics.median(a / b for a, b in pairs), 3),
-    }
 
 
 def second_estimator(name: str, window: Shape, shape: Shape, n_cases: int) -> dict[str, Any]:
@@ -114,8 +92,7 @@ def _one_side(side: str, name: str, window: Sequence[int], shape: Sequence[int])
                 network(image[(slice(None), *place)][None])
     else:
         entry = BankEntry.from_module(name, network, window_size=tuple(window))
-        moments = "all" if side.endswith("all voxels") else "sample"
-        extractor = SegmentationFeatureExtractor(entry, overlap=0.0, moments=moments).fit(cases)
+        extractor = SegmentationFeatureExtractor(entry, overlap=0.0).fit(cases)
         if side == "published":
             layers = [layer.name for layer in extractor.layers_]
             voxels = np.random.default_rng(0).integers(0, shape, (1000, 3))

@@ -71,7 +71,6 @@ def _compare(name: str, window: Shape, shape: Shape, rounds: int) -> dict[str, A
         "MONAI sliding window, overlap 0.5": monai,
         "skte, overlap 0": skte(overlap=0.0),
         "skte, max_windows=4": skte(max_windows=4),
-        "skte, all voxels, overlap 0": skte(overlap=0.0, moments="all"),
     }
     in_turn(sides, 1)  # kernels are chosen and loaded in the first pass
     torch.cuda.reset_peak_memory_stats()

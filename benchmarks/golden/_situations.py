@@ -35,7 +35,6 @@ _PLANS: dict[str, dict[str, Any]] = {
     "cover": {"windows": "cover"},
     "max_windows": {"max_windows": 2},
     "foreground": {"samples": "foreground", "windows": "cover"},
-    "moments": {"moments": "all"},
     "batches": {"batch_size": 3},
     "no head": {"source_head": False},
     "seed": {"random_state": 7},
@@ -134,11 +133,7 @@ def plans(record: Record, place: Place) -> None:
         if set(params) <= set(known):
             features = extractor(entry=entry, **params).fit_transform(cases)
             keep_features(record, name, features)
-            moments = params.get("moments") == "all"
-            some = (skte.LogME(), skte.GBC()) if moments else (skte.LogME(),)
-            for estimator in some:
-                score = estimator.fit(features).score_
-                record.value(f"{name}/{type(estimator).__name__}", score)
+            record.value(f"{name}/LogME", skte.LogME().fit(features).score_)
 
 
 def alone(record: Record, place: Place) -> None:

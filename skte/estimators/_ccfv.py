@@ -63,9 +63,7 @@ class CCFV(TransferabilityEstimator):
         the paper's ablation; they add a ridge of 1e-6 of the mean variance.
     normalize : {"l2"} or None, default="l2"
         "l2" puts every feature vector on the unit sphere, for both terms, which makes the score
-        invariant to the features' scale. None takes them as they come; ``C_cons`` then uses *all*
-        labelled voxels where their moments were extracted. (Moments are of features as they come,
-        and cannot be normalised voxel by voxel: with "l2", both terms use the sampled voxels.)
+        invariant to the features' scale. None takes them as they come.
     s : float, default=1.0
         Power of the energy, ``|v_a - v_b|**-s``; 0 is the logarithmic energy, which
         must be positive (features closer than 1 on average) to be inverted: on the
@@ -207,24 +205,51 @@ class CCFV(TransferabilityEstimator):
                 "to score. Set at least one of them to True."
             )
         block, min_distance = self._normalized(self._with_case_sample(block))
-        score, details = 0.0, self._variety(block, min_distance)
+        details = self._variety(block, min_distance)
         if self.class_consistency:
             details |= self._consistency(block)
-            total = sum(details["consistency"].values())  # eq. (2), a sum over classes
-            if total <= self._rounding(block) * len(details["consistency"]):
-                return _collapsed(block, "the same in every case, class by class"), details
-            score -= float(np.log(total))
-        if details["floored"] > _COLLAPSED:
-            what = f"closer than min_distance in {details['floored']:.0%} of the pairs of voxels"
-            return _collapsed(block, what), details
+        means = np.array([[mean] for mean in details.get("consistency", {}).values()])
+        once = np.ones((1, len(details["variety"])), dtype=np.intp)
+        scores, collapsed = self._combined(block, details, means, once)
+        if collapsed:
+            warnings.warn(
+                f"{block.label}: features are {collapsed}; they collapsed, and the score is -inf.",
+                CollapsedFeaturesWarning,
+                stacklevel=2,
+            )
+        return float(scores[0]), details
+
+    def _combined(
+        self, block: FeatureBlock, details: Details, means: Array, weights: Ints
+    ) -> tuple[Array, str]:
+        """Scores ``log(F_v / C_cons)``, and what is wrong with features of score -inf.
+
+        `means` are distances of shape (n_classes, n_scores), NaN for a class without a pair of
+        cases; `weights`, of shape (n_scores, n_cases), is how often each energy counts.
+        """
+        scores = np.zeros(len(weights))
+        collapsed = {}
+        if self.class_consistency:  # eq. (2), a sum over classes
+            n_classes = np.isfinite(means).sum(axis=0)
+            total = np.where(n_classes > 0, np.nansum(means, axis=0), np.nan)
+            same = total <= self._rounding(block) * n_classes
+            collapsed["the same in every case, class by class"] = same
+            scores -= np.log(np.where(same, 1.0, total))
+        floored = (
+            weights @ details["floored_pairs"] / np.maximum(1, weights @ details["voxel_pairs"])
+        )
+        what = f"closer than min_distance in {details['floored']:.0%} of the pairs of voxels"
+        collapsed[what] = floored > _COLLAPSED
         if self.normalize == "l2" and _is_axis(block.case_sample[0], self.min_distance):
-            return _collapsed(block, "a single direction and its opposite"), details
+            collapsed["a single direction and its opposite"] = np.ones(len(weights), dtype=bool)
         if self.feature_variety:
-            variety = float(details["variety"].mean())
-            if variety == 0.0:
-                return _collapsed(block, "of infinite energy in every case"), details
-            score += float(np.log(variety))
-        return score, details
+            drawn = weights.sum(axis=1)
+            mean = weights @ details["variety"] / np.where(drawn > 0, drawn, np.nan)
+            collapsed["of infinite energy in every case"] = mean == 0.0
+            scores += np.log(np.where(mean == 0.0, 1.0, mean))
+        found = [what for what, where in collapsed.items() if where.any()]
+        scores[np.any(list(collapsed.values()), axis=0)] = -np.inf
+        return scores, found[0] if found else ""
 
     def _with_case_sample(self, block: FeatureBlock) -> FeatureBlock:
         """Use the class sample to detect collapse where no whole-case sample was drawn."""
@@ -242,9 +267,7 @@ class CCFV(TransferabilityEstimator):
         """Return the block with both samples normalised, and the floor of distances."""
         if self.normalize == "l2":
             X_case = None if block.X_case is None else unit_length(block.X_case)
-            # Moments of features as they come say nothing about features on the sphere.
-            on_sphere = replace(block, X=unit_length(block.X), X_case=X_case, case_moments=None)
-            return on_sphere, self.min_distance
+            return replace(block, X=unit_length(block.X), X_case=X_case), self.min_distance
         X_case, _ = block.case_sample
         largest = max(np.abs(block.X).max(), np.abs(X_case).max(initial=0.0))
         if largest > _HUGE or 0 < largest < 1 / _HUGE:
@@ -286,28 +309,11 @@ class CCFV(TransferabilityEstimator):
         if not known or block.case_names is None:  # too many rows for a matrix
             return super()._resample_block(block, details, weights)
         normalized, _ = self._normalized(self._with_case_sample(block))
-        if self.normalize == "l2" and _is_axis(normalized.case_sample[0], self.min_distance):
-            return np.full(len(weights), -np.inf)
         positions = {name: position for position, name in enumerate(block.case_names)}
-        sampled = weights[:, [positions[case] for case in details["variety_cases"]]]
-        scores = np.zeros(len(weights))
-        n_pairs = sampled @ details["voxel_pairs"]
-        collapsed = sampled @ details["floored_pairs"] > _COLLAPSED * np.maximum(n_pairs, 1)
-        if self.class_consistency:
-            W = weights[:, [positions[case] for case in details["cases"]]]
-            means = np.stack([_mean_over_pairs(D, W) for D in details["distances"].values()])
-            n_classes = np.isfinite(means).sum(axis=0)
-            total = np.where(n_classes > 0, np.nansum(means, axis=0), np.nan)
-            same = total <= self._rounding(normalized) * n_classes
-            scores -= np.log(np.where(same, 1.0, total))
-            collapsed |= same
-        if self.feature_variety:
-            drawn = sampled.sum(axis=1)
-            sums = sampled @ details["variety"]
-            mean = np.where(drawn > 0, sums / np.maximum(drawn, 1), np.nan)
-            collapsed |= mean == 0.0
-            scores += np.log(np.where(mean == 0.0, 1.0, mean))
-        return np.where(collapsed, -np.inf, scores)
+        W = weights[:, [positions[case] for case in details.get("cases", ())]]
+        means = [_mean_over_pairs(D, W) for D in details.get("distances", {}).values()]
+        drawn = weights[:, [positions[case] for case in details["variety_cases"]]]
+        return self._combined(normalized, details, np.array(means), drawn)[0]
 
     def _rounding(self, block: FeatureBlock) -> float:
         """Distance between cases that is nil; only Wasserstein distances have a unit of length."""
@@ -371,15 +377,6 @@ def _is_axis(X: Array, min_distance: float) -> bool:
     """
     X = X[(X != 0).any(axis=1)]
     return len(X) > 1 and bool(np.abs(X @ X[0]).min() >= 1 - max(min_distance**2, 1e-12) / 2)
-
-
-def _collapsed(block: FeatureBlock, what: str) -> float:
-    warnings.warn(
-        f"{block.label}: features are {what}; they collapsed, and the score is -inf.",
-        CollapsedFeaturesWarning,
-        stacklevel=2,
-    )
-    return -np.inf
 
 
 class _PairEnergy(NamedTuple):

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-from skte.estimators._samples import Array, Ints, as_plain
+from skte.estimators._samples import Array, Ints, as_plain, group_codes
 from skte.exceptions import UnusableClassWarning
-from skte.features import ClassMoments, FeatureBlock
+from skte.features import FeatureBlock
 
 __all__ = [
     "PAIRWISE_DISTANCES",
@@ -61,13 +61,7 @@ class CaseDistances:
 def case_codes(block: FeatureBlock) -> tuple[NDArray[np.generic], Ints]:
     """Find the cases of a block and the position of each row's case among them."""
     if block.groups is not None:
-        cases, codes = np.unique(block.groups, return_inverse=True)
-        if len(cases) < 2:
-            raise ValueError(
-                f"{block.label}: all rows come from one case. Class consistency compares "
-                "cases and needs at least two."
-            )
-        return cases, codes
+        return group_codes(block, "Class consistency compares cases")
     if block.n_voxels > _MAX_CASES:
         raise ValueError(
             f"Without groups every row is a case of its own, and {block.n_voxels} rows "
@@ -91,8 +85,7 @@ def class_distances(
     result: dict[Any, CaseDistances] = {}
     unusable = []
     order = None if n_pairs is None else _pair_order(names, random_state)
-    labels = np.unique(block.y) if block.case_moments is None else block.moments.classes
-    for label in labels:
+    for label in np.unique(block.y):
         if background is not None and label == background:
             continue
         present, gaussians = fitted_gaussians(block, codes, label)
@@ -141,10 +134,6 @@ def _check_usable(
 
 def fitted_gaussians(block: FeatureBlock, codes: Ints, label: Any) -> tuple[Ints, Gaussians]:
     """Find the cases that hold a class, and fit its Gaussian in each."""
-    if block.case_moments is not None:
-        holds = [label in part.classes for part in block.case_moments]
-        parts = [part for part, held in zip(block.case_moments, holds, strict=True) if held]
-        return np.flatnonzero(holds), Gaussians.from_moments(parts, label)
     rows = np.flatnonzero(block.y == label)
     rows = rows[np.argsort(codes[rows], kind="stable")]
     X = block.X[rows]
@@ -212,24 +201,6 @@ class Gaussians:
     def at_points(cls, X: Array) -> Self:
         """Point masses at the rows of X."""
         return cls(X, [X[:0]] * len(X))
-
-    @classmethod
-    def from_moments(cls, parts: Sequence[ClassMoments], label: Any) -> Self:
-        """Fit to the voxels of a class, known by their moments in each of some cases."""
-        means, factors = [], []
-        for part in parts:
-            k = int(np.searchsorted(part.classes, label))
-            means.append(np.ldexp(part.pivot + part.offsets[k], part.exponent))
-            factor = _root(part.scatters[k] / max(1, part.counts[k] - 1))
-            factors.append(np.ldexp(factor[: part.counts[k] - 1], part.exponent))
-        return cls(np.stack(means), factors)
-
-
-def _root(S: Array) -> Array:
-    """Rows A, longest first, with ``A^T A = S``; what is rounding of S is left out."""
-    values, V = np.linalg.eigh(S)
-    kept = np.flatnonzero(values > len(values) * np.finfo(np.float64).eps * values[-1])[::-1]
-    return np.asarray(np.sqrt(values[kept])[:, None] * V[:, kept].T)
 
 
 def pairwise_wasserstein(gaussians: Gaussians, pairs: Ints) -> Array:

@@ -17,7 +17,7 @@ from sklearn.utils import Tags
 from skte._sklearn import Interval, StrOptions
 from skte.estimators._base import Details, EstimatorTags, TransferabilityEstimator
 from skte.estimators._resampling import held_groups
-from skte.estimators._samples import as_plain, encode_labels, unit_range
+from skte.estimators._samples import as_plain, encode_labels, group_codes, unit_range
 from skte.exceptions import CollapsedFeaturesWarning, UnusableClassWarning
 from skte.features import FeatureBlock
 
@@ -289,13 +289,8 @@ def _cases(block: FeatureBlock) -> tuple[tuple[str, ...], NDArray[np.intp]]:
             f"{block.label}: the probe is fitted on some cases and judged on others, so it needs "
             "groups, the case of every row. Pass groups=..., or a FeatureSet."
         )
-    groups, codes = np.unique(block.groups, return_inverse=True)
-    if len(groups) < 2:
-        raise ValueError(
-            f"{block.label}: all rows come from one case. The probe is fitted on some cases and "
-            "judged on others; it needs at least two."
-        )
-    return tuple(block.case_name(group) for group in groups), codes.astype(np.intp)
+    groups, codes = group_codes(block, "The probe is fitted on some cases, judged on others")
+    return tuple(block.case_name(group) for group in groups), codes
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from skte.estimators._samples import (
     Ints,
     canonical_subsample,
     encode_labels,
+    group_codes,
     unit_length,
     unit_range,
 )
@@ -212,13 +213,7 @@ def _case_codes(block: FeatureBlock) -> Ints:
     """Position of each row's case; without groups, every row is a case of its own."""
     if block.groups is None:
         return np.arange(block.n_voxels)
-    cases, codes = np.unique(block.groups, return_inverse=True)
-    if len(cases) < 2:
-        raise ValueError(
-            f"{block.label}: all rows come from one case. KNN looks for neighbours in other "
-            "cases and needs at least two."
-        )
-    return np.asarray(codes, dtype=np.intp)
+    return group_codes(block, "KNN looks for neighbours in other cases")[1]
 
 
 def _check_classes(classes: NDArray[np.generic], codes: Ints, cases: Ints, where: str) -> None:

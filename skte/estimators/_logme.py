@@ -128,10 +128,8 @@ class LogME(TransferabilityEstimator):
         classes = type_of_target(block.y) in ("binary", "multiclass")
         if classes and block.moments_suffice:
             encode_labels(block.y)  # refuses a single class
-            # Of all voxels there are moments only: no features to ask for lost digits.
-            exact = block.case_moments is None
             evidence = _class_evidence(
-                block.moments, tol=self.tol, max_iter=self.max_iter, exact=exact
+                block.moments, tol=self.tol, max_iter=self.max_iter, exact=True
             )
             if evidence is not None:
                 return float(evidence.mean())
@@ -148,8 +146,7 @@ class LogME(TransferabilityEstimator):
         classes = block.y.ndim == 1 and type_of_target(block.y) in ("binary", "multiclass")
         if not classes or not block.moments_suffice:
             return False
-        exact = block.case_moments is None
-        found = _class_evidence(block.moments, tol=1.0, max_iter=self.max_iter, exact=exact)
+        found = _class_evidence(block.moments, tol=1.0, max_iter=self.max_iter, exact=True)
         return found is not None
 
     def _score_moments(self, moments: ClassMoments) -> float:

@@ -154,8 +154,7 @@ class NLEEP(TransferabilityEstimator):
         for b, w in enumerate(weights):
             rows = np.repeat(np.arange(len(T)), w[cases])
             if len(np.unique(y[rows])) > 1 and len(rows) >= mixture.n_components:
-                again = clone(mixture).set_params(**start).fit(T[rows])
-                scores[b] = leep_score(again.predict_proba(T[rows]), y[rows])
+                scores[b] = _leep_of(clone(mixture).set_params(**start), T[rows], y[rows])
         return scores
 
 
@@ -213,11 +212,16 @@ def nleep_score(
     )
     if mixture is None:  # constant features: one component holds all
         return leep_score(np.ones((len(X), 1)), y)
+    return _leep_of(mixture, T, y[order])
+
+
+def _leep_of(mixture: GaussianMixture, T: Array, y: NDArray[np.generic]) -> float:
+    """Score of the posterior of a mixture, fitted from where it starts."""
     with warnings.catch_warnings():
         # A fit cut off after 100 steps has a posterior all the same; only its optimum differs.
         warnings.simplefilter("ignore", ConvergenceWarning)
         P = mixture.fit(T).predict_proba(T)
-    return leep_score(P, y[order])
+    return leep_score(P, y)
 
 
 def _mixture(

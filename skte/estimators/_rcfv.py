@@ -34,7 +34,6 @@ _ROUNDING = 1e-6
 # Rows compared at a time, where every row is a case of its own.
 _ROWS = 512
 # Distances between Gaussians form fourth powers of the features.
-_HUGE = 1e70
 
 
 class RCFV(TransferabilityEstimator):
@@ -95,10 +94,9 @@ class RCFV(TransferabilityEstimator):
     nothing. The background is a class like any other. Two classes that no case holds both of are
     compared across cases, and so are all where every row is a case of its own.
 
-    ``B`` and ``W`` are of features as they come, of *all* labelled voxels where their moments were
-    extracted. The score is invariant to scale and rotation, and to zero or duplicated channels. It
-    is skte's own: its page in the documentation has the derivation, and the page on evidence how it
-    was chosen.
+    ``B`` and ``W`` are of features as they come. The score is invariant to scale and rotation, and
+    to zero or duplicated channels. It is skte's own: its page in the documentation has the
+    derivation, and the page on evidence how it was chosen.
 
     References
     ----------
@@ -134,13 +132,12 @@ class RCFV(TransferabilityEstimator):
         return CCFV(class_consistency=False, min_distance=self.min_distance)
 
     def _score_block(self, block: FeatureBlock) -> tuple[float, Details]:
-        labels, _ = encode_labels(block.y)  # refuses a single class
+        classes, _ = encode_labels(block.y)  # refuses a single class
         self._check_case_sample(block)
         variety, parts = self._variety._score_block(block)
         details = dict(parts)
         _, codes = case_codes(block)
         block, exponent = _scaled(block)
-        classes = labels if block.case_moments is None else block.moments.classes
         spread = float(np.sqrt(block.X.var(axis=0).sum()))
         if block.groups is None:
             means = _means_of_points(block)
@@ -196,18 +193,8 @@ class RCFV(TransferabilityEstimator):
 
 def _scaled(block: FeatureBlock) -> tuple[FeatureBlock, int]:
     """Bring features to a size whose powers are numbers, by a power of two."""
-    exponent = 0
-    if block.case_moments is None:
-        X, exponent = unit_range(block.X)
-        block = replace(block, X=X)
-    else:
-        largest = float(np.abs(block.X).max())
-        if largest > _HUGE or 0 < largest < 1 / _HUGE:
-            raise ValueError(
-                f"{block.label}: values of size {largest:.3g} cannot be squared. Rescale the "
-                "features, or sample voxels (moments='sample' of the extractor)."
-            )
-    return block, exponent
+    X, exponent = unit_range(block.X)
+    return replace(block, X=X), exponent
 
 
 def _compare(block: FeatureBlock, codes: Ints, classes: NDArray[np.generic]) -> dict[str, Any]:

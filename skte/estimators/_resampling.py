@@ -61,24 +61,13 @@ def _block_of_cases(block: FeatureBlock, weights: Ints) -> FeatureBlock:
     rows = np.repeat(np.arange(len(groups)), weights[groups])
     drawn = replace(
         block, X=block.X[rows], y=block.y[rows], groups=groups[rows], X_case=None,
-        groups_case=None, case_moments=None,
+        groups_case=None,
     )  # fmt: skip
     if block.X_case is not None and block.groups_case is not None:
         held = np.asarray(block.groups_case, dtype=np.intp)
         rows = np.repeat(np.arange(len(held)), weights[held])
         drawn = replace(drawn, X_case=block.X_case[rows], groups_case=held[rows])
-    if block.case_moments is not None:
-        kept = [
-            _times(part, int(weights[case]))
-            for case, part in zip(np.unique(groups), block.case_moments, strict=True)
-            if weights[case] > 0
-        ]
-        drawn = replace(drawn, case_moments=kept)
     return drawn
-
-
-def _times(moments: ClassMoments, n: int) -> ClassMoments:
-    return replace(moments, counts=moments.counts * n, scatters=moments.scatters * n)
 
 
 class _Stacked(NamedTuple):
@@ -119,7 +108,10 @@ def _stack(block: FeatureBlock, n_cases: int) -> _Stacked:
     k, d = centres.shape
     counts = np.zeros((n_cases, k))
     sums, squares = np.zeros((n_cases, k, d)), np.zeros((n_cases, k, d, d))
-    for case, part in _case_parts(block):
+    groups = held_groups(block)
+    for case in np.unique(groups):
+        rows = groups == case
+        part = ClassMoments.from_arrays(block.X[rows], block.y[rows])
         at = np.searchsorted(total.classes, part.classes)
         shift = part.exponent - total.exponent
         # About the class's own mean nothing cancels but what lies between cases.
@@ -130,18 +122,6 @@ def _stack(block: FeatureBlock, n_cases: int) -> _Stacked:
         squares[case, at] = np.ldexp(part.scatters, 2 * shift)
         squares[case, at] += weighted[:, :, None] * gaps[:, None, :]
     return _Stacked(total, counts, sums.reshape(n_cases, -1), squares.reshape(n_cases, -1))
-
-
-def _case_parts(block: FeatureBlock) -> list[tuple[int, ClassMoments]]:
-    groups = held_groups(block)
-    cases = np.unique(groups)
-    if block.case_moments is not None:
-        return list(zip(cases.tolist(), block.case_moments, strict=True))
-    return [
-        (int(case), ClassMoments.from_arrays(block.X[rows], block.y[rows]))
-        for case in cases
-        for rows in (groups == case,)
-    ]
 
 
 def _resampled(

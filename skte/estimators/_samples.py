@@ -18,6 +18,7 @@ __all__ = [
     "canonical_subsample",
     "centred",
     "encode_labels",
+    "group_codes",
     "label_entropy",
     "unit_length",
     "unit_range",
@@ -51,6 +52,16 @@ def encode_labels(y: NDArray[np.generic]) -> tuple[NDArray[np.generic], Ints]:
             "(samples='all' of the extractor)."
         )
     return classes, codes
+
+
+def group_codes(block: FeatureBlock, why: str) -> tuple[NDArray[np.generic], Ints]:
+    """Return the cases of a block with groups, sorted, and the position of each row's case."""
+    cases, codes = np.unique(np.asarray(block.groups), return_inverse=True)
+    if len(cases) < 2:
+        raise ValueError(
+            f"{block.label}: all rows come from one case. {why} and needs at least two."
+        )
+    return cases, codes
 
 
 def unit_range(X: NDArray[np.floating]) -> tuple[Array, int]:
@@ -123,8 +134,6 @@ def warn_at_floor(name: str, score: float, block: FeatureBlock) -> None:
 
 def warn_if_constant(name: str, block: FeatureBlock | ClassMoments) -> None:
     """Warn when no channel varies over the voxels, so that a score knows labels alone."""
-    if isinstance(block, FeatureBlock) and block.case_moments is not None:
-        block = block.moments
     if isinstance(block, ClassMoments):
         constant = not np.any(block.scatters) and not np.any(block.centres)
     else:
@@ -160,8 +169,6 @@ def warn_outside_spread(
     low, high = bounds
     if low <= 0.0 and np.isinf(high):
         return
-    if isinstance(block, FeatureBlock) and block.case_moments is not None:
-        block = block.moments
     if isinstance(block, ClassMoments):
         spread, exponent = float(np.trace(block.total)) / block.n_voxels, block.exponent
     else:

@@ -7,12 +7,12 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from skte._digests import file_stamp
 from skte.bank import BankEntry, LayerInfo, digest_problem, entry_digest
@@ -46,11 +46,9 @@ __all__ = [
     "CaseCache",
     "FeatureCache",
     "Removed",
-    "clear_files",
-    "describe_files",
-    "prune_files",
-    "verify_files",
 ]
+
+_T = TypeVar("_T")
 
 # One warning for each folder and kind of failure is enough for a process.
 _WARNED: set[tuple[Path, str]] = set()
@@ -118,15 +116,7 @@ class FeatureCache:
             Verified; None where there are none. A damaged file is removed with a
             `SkteWarning` that names it, and counts as none.
         """
-        path = place(self.root, key, ENTRY)
-        data = self._read(path)
-        if data is None:
-            return None
-        try:
-            return open_entry(key, data)
-        except ValueError as error:
-            self._discard(path, error)
-            return None
+        return self._load(key, ENTRY, open_entry)
 
     def store(self, key: str, case: CaseFeatures) -> bool:
         """Keep the features of a key.
@@ -164,13 +154,7 @@ class FeatureCache:
         dict or None
             As for `load`.
         """
-        path = place(self.root, key, RECORD)
-        try:
-            data = self._read(path, most=MOST_RECORD)
-            return None if data is None else open_record(key, data)
-        except ValueError as error:
-            self._discard(path, error)
-            return None
+        return self._load(key, RECORD, open_record, MOST_RECORD)
 
     def store_record(self, key: str, record: Mapping[str, Any]) -> bool:
         """Keep a small record of a key, beside or without features.
@@ -206,7 +190,18 @@ class FeatureCache:
             ``n_bytes`` of all of them; ``oldest`` and ``newest``, the times of last use
             (ISO 8601, UTC; None in an empty cache).
         """
-        return describe_files(self.root)
+        files = list(list_files(self.root))
+        kept = [file for file in files if file.kind != LEFTOVER]
+        used = [file.modified for file in kept]
+        return {
+            "folder": str(self.root),
+            "n_entries": sum(file.kind == ENTRY for file in kept),
+            "n_records": sum(file.kind == RECORD for file in kept),
+            "n_leftovers": len(files) - len(kept),
+            "n_bytes": sum(file.n_bytes for file in files),
+            "oldest": _when(min(used)) if used else None,
+            "newest": _when(max(used)) if used else None,
+        }
 
     def prune(self, max_bytes: float | None = None, max_age_days: float | None = None) -> Removed:
         """Remove what was not used for longest, and what killed processes left.
@@ -231,7 +226,23 @@ class FeatureCache:
         for name, limit in (("max_bytes", max_bytes), ("max_age_days", max_age_days)):
             if limit is not None and not (limit >= 0 and math.isfinite(limit)):
                 raise ValueError(f"{name}={limit!r} must be a number from 0 on, or None.")
-        return prune_files(self.root, max_bytes, max_age_days)
+        removed = _count(sweep(list_files(self.root)))
+        kept = [file for file in list_files(self.root) if file.kind != LEFTOVER]
+        now = time.time()
+        for file in kept:
+            if file.modified > now:
+                # Used when the clock was ahead. From now on it ages as others do.
+                with suppress(OSError):
+                    os.utime(file.path, (now, now), follow_symlinks=False)
+        kept.sort(key=lambda file: (min(file.modified, now), file.path))
+        doomed = []
+        left = sum(file.n_bytes for file in kept)
+        for file in kept:
+            too_old = max_age_days is not None and now - file.modified > max_age_days * _DAY
+            if too_old or (max_bytes is not None and left > max_bytes):
+                doomed.append(file)
+                left -= file.n_bytes
+        return _add(removed, _remove(doomed))
 
     def clear(self) -> Removed:
         """Remove all features and records, and nothing that is not of skte's making.
@@ -241,7 +252,10 @@ class FeatureCache:
         Removed
             Counts of files and bytes, and of files that could not be removed.
         """
-        return clear_files(self.root)
+        removed = _count(sweep(list_files(self.root), min_age=0.0))
+        removed = _add(removed, _remove(f for f in list_files(self.root) if f.kind != LEFTOVER))
+        remove_empty(self.root)
+        return removed
 
     def verify(self) -> list[Path]:
         """Read every file and check it; nothing is removed.
@@ -251,7 +265,30 @@ class FeatureCache:
         list of Path
             The damaged ones. `load` would remove them and count them as missing.
         """
-        return verify_files(self.root)
+        damaged = []
+        for file in list_files(self.root):
+            key = file.path.stem
+            try:
+                if file.kind == ENTRY:
+                    open_entry(key, read_file(file.path))
+                elif file.kind == RECORD:
+                    open_record(key, read_file(file.path, most=MOST_RECORD))
+            except FileNotFoundError:  # removed by another process meanwhile
+                continue
+            except (OSError, ValueError):
+                damaged.append(file.path)
+        return damaged
+
+    def _load(
+        self, key: str, kind: str, opened: Callable[[str, bytes], _T], most: int | None = None
+    ) -> _T | None:
+        path = place(self.root, key, kind)
+        try:
+            data = self._read(path, most)
+            return None if data is None else opened(key, data)
+        except ValueError as error:
+            self._discard(path, error)
+            return None
 
     def _read(self, path: Path, most: int | None = None) -> bytes | None:
         try:
@@ -319,68 +356,6 @@ class Removed(NamedTuple):
     n_failed: int
 
 
-def describe_files(root: Path) -> dict[str, Any]:
-    """Count the files of a cache; see `FeatureCache.describe`."""
-    files = list(list_files(root))
-    kept = [file for file in files if file.kind != LEFTOVER]
-    used = [file.modified for file in kept]
-    return {
-        "folder": str(root),
-        "n_entries": sum(file.kind == ENTRY for file in kept),
-        "n_records": sum(file.kind == RECORD for file in kept),
-        "n_leftovers": len(files) - len(kept),
-        "n_bytes": sum(file.n_bytes for file in files),
-        "oldest": _when(min(used)) if used else None,
-        "newest": _when(max(used)) if used else None,
-    }
-
-
-def prune_files(root: Path, max_bytes: float | None, max_age_days: float | None) -> Removed:
-    """Remove what was not used for longest; see `FeatureCache.prune`."""
-    now = time.time()
-    removed = _count(sweep(list_files(root)))
-    kept = [file for file in list_files(root) if file.kind != LEFTOVER]
-    for file in kept:
-        if file.modified > now:
-            # Used when the clock was ahead. From now on it ages as others do.
-            with suppress(OSError):
-                os.utime(file.path, (now, now), follow_symlinks=False)
-    kept.sort(key=lambda file: (min(file.modified, now), file.path))
-    doomed = []
-    left = sum(file.n_bytes for file in kept)
-    for file in kept:
-        too_old = max_age_days is not None and now - file.modified > max_age_days * _DAY
-        if too_old or (max_bytes is not None and left > max_bytes):
-            doomed.append(file)
-            left -= file.n_bytes
-    return _add(removed, _remove(doomed))
-
-
-def clear_files(root: Path) -> Removed:
-    """Remove everything but what a living process is writing; see `FeatureCache.clear`."""
-    removed = _count(sweep(list_files(root), min_age=0.0))
-    removed = _add(removed, _remove(f for f in list_files(root) if f.kind != LEFTOVER))
-    remove_empty(root)
-    return removed
-
-
-def verify_files(root: Path) -> list[Path]:
-    """Read every file; see `FeatureCache.verify`."""
-    damaged = []
-    for file in list_files(root):
-        key = file.path.stem
-        try:
-            if file.kind == ENTRY:
-                open_entry(key, read_file(file.path))
-            elif file.kind == RECORD:
-                open_record(key, read_file(file.path, most=MOST_RECORD))
-        except FileNotFoundError:  # removed by another process meanwhile
-            continue
-        except (OSError, ValueError):
-            damaged.append(file.path)
-    return damaged
-
-
 def _remove(files: Iterable[CacheFile]) -> Removed:
     gone = []
     n_failed = 0
@@ -410,10 +385,6 @@ def _when(modified: float) -> str:
         return datetime.fromtimestamp(modified, UTC).isoformat(timespec="seconds")
     except (OverflowError, ValueError, OSError):
         return "unknown"
-
-
-# Counts up whenever the same settings give other voxels or features than before.
-_VERSION = 1
 
 
 class CaseCache:
@@ -451,7 +422,6 @@ class CaseCache:
             self._fingerprints[id(subject)] = case_fingerprint(subject)
         return make_key(
             kind=kind,
-            version=_VERSION,
             entry=self.digest,
             case=self._fingerprints[id(subject)],
             **self.settings,

@@ -253,7 +253,7 @@ def _write_once(path: Path, data: bytes) -> None:
 
 #: Part of every key. Raise it whenever the same recipe on the same case gives other
 #: features (sampler, windows, interpolation), or the files of features change their form.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 #: Bytes of a record.
 MOST_RECORD = 2**20

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from numbers import Integral, Real
@@ -25,16 +26,15 @@ from skte.exceptions import SkteWarning
 from skte.extraction._cache import CaseCache, FeatureCache
 from skte.extraction._device import memory_kept, whole_float32
 from skte.extraction._model import (
-    LazyNetwork,
     cell_edges,
     entry_window,
     examine_model,
     resolve_device,
 )
-from skte.extraction._prepare import CasePreparer, CaseStore, SamplePlan, ahead
+from skte.extraction._prepare import CaseStore, ahead, prepare_case
 from skte.extraction._reader import inference_ready
 from skte.extraction._runner import CaseRunner
-from skte.extraction._sampler import VoxelSample
+from skte.extraction._sampler import SamplePlan, VoxelSample
 from skte.features import CaseFeatures, FeatureSet
 
 __all__ = ["SegmentationFeatureExtractor", "sampled_voxels"]
@@ -82,10 +82,6 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         so that windows without foreground are not run; most useful with
         ``windows="cover"``. Scores that look at the background or at whole cases cannot
         be had then: `RankMe`, and `CCFV` unless it has ``feature_variety=False``.
-    moments : {"sample", "all"}, default="sample"
-        "all" adds counts, means and covariances of every labelled voxel, without sampling
-        noise, for the scores made of these (`LogME`, `GBC`, `TransRate`, `HScore`, and
-        `CCFV` with ``normalize=None``). It needs ``windows="grid"`` and ``samples="all"``.
     source_head : bool, default=True
         Whether to read the source head's probabilities, which `LEEP` and `NCE` need.
         Without, passes end after the last layer.
@@ -150,7 +146,6 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         "max_windows": [Interval(Integral, 1, None, closed="left"), None],
         "cell_size": [Interval(Integral, 1, None, closed="left"), "array-like", None],
         "samples": [StrOptions({"all", "foreground"})],
-        "moments": [StrOptions({"sample", "all"})],
         "source_head": ["boolean"],
         "n_class_samples": [Interval(Integral, 1, None, closed="left")],
         "n_case_samples": [Interval(Integral, 1, None, closed="left")],
@@ -172,7 +167,6 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         max_windows: int | None = None,
         cell_size: int | Sequence[int] | None = None,
         samples: str = "all",
-        moments: str = "sample",
         source_head: bool = True,
         n_class_samples: int = 500,
         n_case_samples: int = 500,
@@ -190,7 +184,6 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         self.max_windows = max_windows
         self.cell_size = cell_size
         self.samples = samples
-        self.moments = moments
         self.source_head = source_head
         self.n_class_samples = n_class_samples
         self.n_case_samples = n_case_samples
@@ -223,7 +216,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         """
         subjects = self._prepare_fit(X)
         with isolated(self._recipe.name):
-            self._fit(subjects, LazyNetwork(self._recipe))
+            self._fit(subjects, self._recipe.load)
         return self
 
     def transform(self, X: DatasetLike) -> FeatureSet:
@@ -237,29 +230,16 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         Returns
         -------
         FeatureSet
-            One element a case, in order.
+            One element per case, in order.
         """
         check_is_fitted(self, "layers_")
         subjects = load_dataset(X)
         with isolated(self._recipe.name):
-            return self._transform(subjects, LazyNetwork(self._recipe), CaseStore(0))
+            return self._transform(subjects, self._recipe.load, CaseStore(0))
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit_transform(self, X: DatasetLike, y: None = None) -> FeatureSet:
-        """Fit and extract, loading the model once.
-
-        Parameters
-        ----------
-        X : list of Subject, SubjectsDataset, list of dict, or path
-            The cases.
-        y : None
-            Ignored.
-
-        Returns
-        -------
-        FeatureSet
-            One element a case, in order.
-        """
+        """Fit and extract, loading the model once; see `fit` and `transform`."""
         return self.extract(X, CaseStore(0))
 
     def extract(self, X: DatasetLike, store: CaseStore) -> FeatureSet:
@@ -268,20 +248,20 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         Parameters
         ----------
         X : list of Subject, SubjectsDataset, list of dict, or path
-            The cases.
+            As for `fit_transform`.
         store : CaseStore
             Prepared cases of this dataset; filled and read.
 
         Returns
         -------
         FeatureSet
-            As `fit_transform` returns it.
+            One element per case, in order.
         """
         self._validate_params()
-        subjects, network = self._prepare_fit(X), LazyNetwork(self._recipe)
+        subjects, load = self._prepare_fit(X), functools.cache(self._recipe.load)
         with isolated(self._recipe.name):
-            self._fit(subjects, network)
-            return self._transform(subjects, network, store)
+            self._fit(subjects, load)
+            return self._transform(subjects, load, store)
 
     def _validate_params(self) -> None:
         if isinstance(self.entry, nn.Module):  # the general message would print all of it
@@ -300,16 +280,17 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
     def _prepare_fit(self, X: DatasetLike) -> Sequence[Any]:
         """Do what comes before the model's code: what is drawn here must not be drawn again."""
         subjects = load_dataset(X)
-        self._check_all_voxels()
         self.random_state_: int = _seed(self.random_state)
         return subjects
 
-    def _fit(self, subjects: Sequence[Any], lazy: LazyNetwork) -> None:
+    def _fit(self, subjects: Sequence[Any], load: Callable[[], nn.Module]) -> None:
         cache = self._case_cache()
         facts = cache.load_facts(subjects[0])
         if facts is None:
             device = resolve_device(self.device)
-            facts = examine_model(lazy, subjects[0], self.layers, self.window_size, device)
+            facts = examine_model(
+                self._recipe, load(), subjects[0], self.layers, self.window_size, device
+            )
             cache.store_facts(subjects[0], facts)
         self.layers_: list[LayerInfo] = facts.layers
         self.n_axes_: int = facts.n_axes
@@ -317,57 +298,47 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
             self._recipe, self.window_size, self.n_axes_
         )
 
-    def _check_all_voxels(self) -> None:
-        fewer = self.windows != "grid" or self.max_windows is not None or self.samples != "all"
-        if self.moments == "all" and fewer:
-            raise ValueError(
-                "moments='all' looks at every labelled voxel: it needs windows='grid', "
-                "max_windows=None and samples='all'."
-            )
-
     def _transform(
-        self, subjects: Sequence[Any], lazy: LazyNetwork, store: CaseStore
+        self, subjects: Sequence[Any], load: Callable[[], nn.Module], store: CaseStore
     ) -> FeatureSet:
         cache = self._case_cache()
         cases = [cache.load(subject) for subject in subjects]
         missing = [i for i, case in enumerate(cases) if case is None]
         if missing:
-            with closing(self._run(subjects, missing, lazy.load(), store)) as extracted:
-                for i, case in zip(missing, extracted, strict=True):
-                    cache.store(subjects[i], case)
-                    cases[i] = case
+            network, device = load(), resolve_device(self.device)
+            runner = self._runner(network, device)
+            prepare = functools.partial(
+                prepare_case, entry=self._recipe, plan=self._sample_plan(), store=store
+            )
+            with (
+                memory_kept(device),
+                whole_float32(device),
+                inference_ready(network, device),
+                # Closed at once, not when memory is collected: it owns a thread.
+                closing(ahead(prepare, [(i, subjects[i]) for i in missing])) as prepared,
+            ):
+                for i, (case, waited) in zip(missing, prepared, strict=True):
+                    features = runner.run(case, waited)
+                    cache.store(subjects[i], features)
+                    cases[i] = features
         whole = [case for case in cases if case is not None]
         self._warn_of_no_posterior(whole)
         return FeatureSet(whole, name=self._recipe.name)
 
-    def _run(
-        self, subjects: Sequence[Any], which: Sequence[int], network: nn.Module, store: CaseStore
-    ) -> Generator[CaseFeatures]:
-        """Run the network over some of the cases."""
-        device = resolve_device(self.device)
-        all_voxels = self.moments == "all"
-        preparer = CasePreparer(self._recipe, self._sample_plan(), all_voxels, store)
-        head = self.source_head and self._recipe.source_head
-        with memory_kept(device), whole_float32(device), inference_ready(network, device):
-            runner = CaseRunner(
-                entry=self._recipe,
-                network=network,
-                layers=self.layers_,
-                n_axes=self.n_axes_,
-                device=device,
-                batch_size=self.batch_size,
-                window_size=self.window_size_,
-                overlap=self.overlap,
-                windows=self._window_rule(),
-                source_head=head,
-                all_voxels=all_voxels,
-                taper=self.taper,
-            )
-            items = [(i, subjects[i]) for i in which]
-            # Closed at once, not when memory is collected: it owns a thread.
-            with closing(ahead(lambda item: preparer.prepare(*item), items)) as prepared:
-                for case, waited in prepared:
-                    yield runner.run(case, waited)
+    def _runner(self, network: nn.Module, device: torch.device) -> CaseRunner:
+        return CaseRunner(
+            entry=self._recipe,
+            network=network,
+            layers=self.layers_,
+            n_axes=self.n_axes_,
+            device=device,
+            batch_size=self.batch_size,
+            window_size=self.window_size_,
+            overlap=self.overlap,
+            windows=self._window_rule(),
+            source_head=self.source_head and self._recipe.source_head,
+            taper=self.taper,
+        )
 
     def _window_rule(self) -> str:
         return "cover" if self.max_windows is not None else self.windows
@@ -384,9 +355,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
                 "window_size": _plain(self.window_size),
                 "windows": self._window_rule(),
                 "source_head": self.source_head,
-                "moments": self.moments,
-                # Features that were kept before this could be chosen stay valid.
-                **({} if self.taper else {"taper": False}),
+                "taper": self.taper,
             },
         )
 

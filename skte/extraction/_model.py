@@ -19,7 +19,6 @@ from skte.extraction._runner import check_channels
 from skte.extraction._windows import default_window_size
 
 __all__ = [
-    "LazyNetwork",
     "ModelFacts",
     "cell_edges",
     "entry_window",
@@ -36,29 +35,15 @@ class ModelFacts(NamedTuple):
     n_axes: int  # spatial axes of the network
 
 
-class LazyNetwork:
-    """A network that is loaded when it is needed first, and once."""
-
-    def __init__(self, entry: BankEntry) -> None:
-        self.entry = entry
-        self._network: nn.Module | None = None
-
-    def load(self) -> nn.Module:
-        """Return the network."""
-        if self._network is None:
-            self._network = self.entry.load()
-        return self._network
-
-
 def examine_model(
-    lazy: LazyNetwork,
+    entry: BankEntry,
+    network: nn.Module,
     subject: Any,
     layers: str | Sequence[str],
     window_size: Any,
     device: torch.device,
 ) -> ModelFacts:
     """Run a model once, on an example of the size of its windows."""
-    entry, network = lazy.entry, lazy.load()
     case = read_case(subject)
     n_axes = entry.spatial_dims or model_spatial_dims(network) or 3
     size = entry_window(entry, window_size, n_axes)
@@ -132,13 +117,12 @@ def window_edges(size: Any, n_axes: int) -> tuple[int, ...] | None:
     edges = (size,) * n_axes if isinstance(size, Integral) else tuple(size)
     if n_axes == 2 and len(edges) == 3 and edges[2] == 1:
         edges = edges[:2]
-    # Not int(edge): it would cut 8.7 to 8 in silence.
-    if len(edges) != n_axes or not all(isinstance(e, Integral) and int(e) >= 1 for e in edges):
+    whole = _positive(edges)
+    if len(whole) != n_axes:
         raise ExtractionError(
             f"window_size={size!r} must be a positive integer or {n_axes} of them: the "
             f"network is {n_axes}-D"
         )
-    whole = tuple(map(int, edges))
     if math.prod(whole) > _MOST_VOXELS:
         raise ExtractionError(
             f"window_size={size!r} makes windows of {math.prod(whole):.3g} voxels, more than "
@@ -152,12 +136,17 @@ def cell_edges(size: Any, name: str) -> tuple[int, ...] | None:
     if size is None:
         return None
     edges = (size,) * 3 if isinstance(size, Integral) else tuple(size)
-    if len(edges) == 2:
-        edges = (*edges, 1)
-    whole = len(edges) == 3 and all(isinstance(e, Integral) and int(e) >= 1 for e in edges)
-    if not whole or math.prod(map(int, edges)) > _MOST_VOXELS:
+    whole = _positive((*edges, 1) if len(edges) == 2 else edges)
+    if len(whole) != 3 or math.prod(whole) > _MOST_VOXELS:
         raise ExtractionError(
             f"{name}={size!r} must be a positive integer, or three of them, or two for slices: "
             "max_windows divides the label map into cells of about that size, in voxels."
         )
-    return int(edges[0]), int(edges[1]), int(edges[2])
+    return whole
+
+
+def _positive(edges: Sequence[Any]) -> tuple[int, ...]:
+    """Edges as integers, none at all where one is not a positive integer."""
+    # Not int(edge) alone: it would cut 8.7 to 8 in silence.
+    whole = all(isinstance(edge, Integral) and int(edge) >= 1 for edge in edges)
+    return tuple(map(int, edges)) if whole else ()

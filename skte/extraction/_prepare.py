@@ -10,7 +10,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -22,47 +22,19 @@ from skte._memory import memory_problem
 from skte.bank import BankEntry
 from skte.datasets import Case, read_case
 from skte.exceptions import ExtractionError, SkteWarning
-from skte.extraction._sampler import VoxelSample, sample_case
+from skte.extraction._sampler import SamplePlan, VoxelSample
 
 __all__ = [
-    "CasePreparer",
     "CaseStore",
     "PreparedCase",
-    "SamplePlan",
     "ahead",
     "carry_voxels",
+    "prepare_case",
     "preprocess_case",
     "size_problem",
 ]
 
-Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class SamplePlan:
-    """Which voxels are drawn, for all models alike; see `sample_case`."""
-
-    n_class_samples: int
-    n_case_samples: int
-    samples: str
-    random_state: int
-    overlap: float
-    max_windows: int | None
-    cell_size: tuple[int, ...] | None
-
-    def draw(self, case: Case) -> VoxelSample:
-        """Draw the sample of a case."""
-        return sample_case(
-            case,
-            n_class_samples=self.n_class_samples,
-            n_case_samples=self.n_case_samples,
-            random_state=self.random_state,
-            samples=self.samples,
-            max_windows=self.max_windows,
-            window_size=self.cell_size,
-            overlap=self.overlap,
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,15 +45,11 @@ class PreparedCase:
     image: torch.Tensor  # preprocessed
     to_image: NDArray[np.float64]  # from indices into the label map to indices into the image
     sample: VoxelSample  # voxels to look at
-    label: torch.Tensor | None  # the whole label map, where all voxels are looked at
-    ignore_label: int | None  # label of voxels that belong to no class
-    seconds: float  # what getting it ready took
 
     @property
     def n_bytes(self) -> int:
-        """Memory of the image and label."""
-        tensors = [self.image] if self.label is None else [self.image, self.label]
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        """Memory of the image."""
+        return self.image.numel() * self.image.element_size()
 
 
 class CaseStore:
@@ -137,47 +105,32 @@ class CaseStore:
         return cls._here[token]
 
 
-@dataclass(frozen=True)
-class CasePreparer:
-    """Reads, samples and preprocesses cases for one model."""
-
-    entry: BankEntry  # the model
-    plan: SamplePlan  # which voxels are drawn
-    keep_label: bool = False  # whether the whole label map is needed later
-    # Where prepared cases of other models may be found.
-    store: CaseStore = field(default_factory=lambda: CaseStore(0))
-
-    def prepare(self, index: int, subject: Any) -> PreparedCase:
-        """Get the case at a position of the dataset ready."""
-        begun = time.perf_counter()
-        known = self.store.get(index, self.entry.preprocessing)
-        if known is not None:
-            return known
-        case = read_case(subject)
-        image, to_image = preprocess_case(case, self.entry)
-        prepared = PreparedCase(
-            case_id=case.case_id,
-            image=image,
-            to_image=to_image,
-            sample=self.plan.draw(case),
-            label=case.label if self.keep_label else None,
-            ignore_label=case.ignore_label,
-            seconds=time.perf_counter() - begun,
-        )
-        self.store.put(index, self.entry.preprocessing, prepared)
-        return prepared
+def prepare_case(
+    index: int, subject: Any, *, entry: BankEntry, plan: SamplePlan, store: CaseStore
+) -> PreparedCase:
+    """Read, sample and preprocess the case at a position of the dataset for one model."""
+    known = store.get(index, entry.preprocessing)
+    if known is not None:
+        return known
+    case = read_case(subject)
+    image, to_image = preprocess_case(case, entry)
+    prepared = PreparedCase(case.case_id, image, to_image, plan.draw(case))
+    store.put(index, entry.preprocessing, prepared)
+    return prepared
 
 
-def ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Generator[tuple[Result, float]]:
-    """Do the work for each item while the one before is in use."""
+def ahead(
+    work: Callable[..., Result], items: Iterable[tuple[Any, ...]]
+) -> Generator[tuple[Result, float]]:
+    """Do the work for each item while the one before is in use; also say how long it took."""
     left = iter(items)
     with ThreadPoolExecutor(1, thread_name_prefix="skte-load") as pool:
-        coming = [pool.submit(work, item) for item in itertools.islice(left, 1)]
+        coming = [pool.submit(work, *item) for item in itertools.islice(left, 1)]
         while coming:
             begun = time.perf_counter()
             result = coming.pop().result()
             waited = time.perf_counter() - begun
-            coming = [pool.submit(work, item) for item in itertools.islice(left, 1)]
+            coming = [pool.submit(work, *item) for item in itertools.islice(left, 1)]
             yield result, waited
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,9 +18,7 @@ from torch.nn import functional
 from skte._isolation import check_interrupt
 from skte.bank import main_output
 from skte.exceptions import ExtractionError
-from skte.extraction._all_voxels import LabelBox, MomentAccumulator
 from skte.extraction._windows import WindowPlan
-from skte.features import ClassMoments
 
 __all__ = [
     "OUTPUT",
@@ -39,7 +37,6 @@ class Reading(NamedTuple):
     """What was read of one case, by layer."""
 
     features: dict[str, NDArray[np.float32]]  # rows in the order of the points
-    moments: dict[str, ClassMoments]  # of all labelled voxels, where they were asked for
     seconds: float  # spent reading layers, within the forward passes
 
 
@@ -53,49 +50,35 @@ class WindowReader:
     device: torch.device  # where the network is
     batch_size: int  # windows in one forward pass
 
-    def read(
-        self,
-        image: torch.Tensor,
-        plan: WindowPlan,
-        n_output: int | None,
-        boxes: Sequence[LabelBox | None] | None = None,
-    ) -> Reading:
-        """Features at every point of the plan, and moments of all labelled voxels."""
+    def read(self, image: torch.Tensor, plan: WindowPlan, n_output: int | None) -> Reading:
+        """Features at every point of the plan; of the output, at the first `n_output`."""
         pads = [edge for pair in reversed(plan.padding) for edge in pair]
         if any(pads):
             image = functional.pad(image, pads)
         n_points = len(plan.positions)
         results: dict[str, NDArray[np.float32]] = {}
-        moments: dict[str, ClassMoments] = {}
         batch = range(0)
 
-        def take(name: str, output: Any) -> tuple[list[torch.Tensor] | str, list[ClassMoments]]:
-            values = self._take(output, plan, batch, n_points)
-            if boxes is None or isinstance(values, str):
-                return values, []
-            return values, [
-                _moments_of(name, one, box)
-                for one, box in zip(output, boxes[batch.start : batch.stop], strict=True)
-                if box is not None
-            ]
+        def take(output: Any) -> list[torch.Tensor] | str:
+            return self._take(output, plan, batch, n_points)
 
         taps = Taps(self.network, self.layers, take, stop=n_output is None)
         for batch in plan.batches(self.batch_size):
             check_interrupt()
-            whole = main_output(taps.run(self._windows(image, plan, batch)))
+            output = None
+            with taps.one_pass():
+                output = self.network(self._windows(image, plan, batch))
             for name in self.layers:
-                values, parts = self._checked(taps.taken, name)
+                values = self._checked(taps.taken, name)
                 self._store(results, name, values, plan, batch, n_points)
-                for part in parts:
-                    moments[name] = moments[name].merge(part) if name in moments else part
             if n_output is not None:
-                head = self._take(whole, plan, batch, n_output)
+                head = self._take(main_output(output), plan, batch, n_output)
                 if isinstance(head, str):  # no map over the windows: no class map
                     n_output = None
                     results.pop(OUTPUT, None)
                 else:
                     self._store(results, OUTPUT, head, plan, batch, n_output)
-        return Reading(results, moments, taps.seconds)
+        return Reading(results, taps.seconds)
 
     def _windows(self, image: torch.Tensor, plan: WindowPlan, batch: range) -> torch.Tensor:
         crops = []
@@ -132,17 +115,15 @@ class WindowReader:
             values.append(gather_points(one, at, size))
         return values
 
-    def _checked(
-        self, taken: dict[str, Any], name: str
-    ) -> tuple[list[torch.Tensor], list[ClassMoments]]:
+    def _checked(self, taken: dict[str, Any], name: str) -> list[torch.Tensor]:
         if name not in taken:
             raise ExtractionError(
                 f"layer {name!r} did not run in the forward pass; choose another layer"
             )
-        values, moments = taken[name]
+        values: list[torch.Tensor] | str = taken[name]
         if isinstance(values, str):
             raise ExtractionError(f"layer {name!r} {values}")
-        return values, moments
+        return values
 
     def _store(
         self,
@@ -164,13 +145,6 @@ class WindowReader:
                     f"one window and {rows.shape[1]} in another; choose another layer"
                 )
             rows[_owned(plan, window, n_points)] = one.float().cpu().numpy()
-
-
-def _moments_of(name: str, feature: torch.Tensor, box: LabelBox) -> ClassMoments:
-    """Moments of one window's voxels, made while the layer returns."""
-    accumulator = MomentAccumulator([name])
-    accumulator.add(name, feature, box)
-    return accumulator.moments(name)
 
 
 def _owned(plan: WindowPlan, window: int, n_points: int) -> NDArray[np.intp]:
@@ -202,51 +176,40 @@ class _AllTaken(Exception):  # noqa: N818 (no error: nothing is left to compute)
 
 
 class Taps:
-    """What the layers of a network give, in each forward pass."""
+    """What the layers of a network give, in one forward pass after the other."""
 
     def __init__(
         self,
         network: nn.Module,
         names: Sequence[str],
-        take: Callable[[str, Any], Any],
+        take: Callable[[Any], Any],
         *,
         stop: bool = False,
     ) -> None:
         self.network, self.names, self.take, self.stop = network, names, take, stop
-        self.taken: dict[str, Any] = {}
+        self.taken: dict[str, Any] = {}  # what `take` kept of each layer in the last pass
         self.seconds = 0.0  # spent reading layers
         self._calls = 0
         self._last: int | None = None
 
-    def run(self, batch: torch.Tensor) -> Any:
-        """Run the network; ``taken`` then holds what `take` kept of each layer."""
+    @contextmanager
+    def one_pass(self) -> Iterator[None]:
+        """Read the layers in the pass that runs within; it ends after the last of them."""
         self.taken.clear()
         self._calls = 0
-        try:
-            with self._hooked():
-                output = self.network(batch)
-        except _AllTaken:
-            return None
-        if self.stop and self._last is None:
-            self._last = self._calls
-        return output
-
-    @contextmanager
-    def _hooked(self) -> Iterator[None]:
         modules = dict(self.network.named_modules(remove_duplicate=False))  # may have two names
-        handles = []
-        try:
+        with ExitStack() as hooks:
             for name in self.names:
-                handles.append(modules[name].register_forward_hook(self._hook(name)))
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+                hooks.callback(modules[name].register_forward_hook(self._hook(name)).remove)
+            with suppress(_AllTaken):
+                yield
+                if self.stop and self._last is None:
+                    self._last = self._calls
 
     def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def store(module: nn.Module, args: Any, output: Any) -> None:
             begun = time.perf_counter()
-            self.taken[name] = self.take(name, output)
+            self.taken[name] = self.take(output)
             self.seconds += time.perf_counter() - begun
             self._calls += 1
             if self._calls == self._last:

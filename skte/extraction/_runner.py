@@ -16,7 +16,6 @@ from torch import nn
 
 from skte.bank import BankEntry, LayerInfo, model_in_channels
 from skte.exceptions import ExtractionError, SkteError, SkteWarning
-from skte.extraction._all_voxels import LabelBox, label_boxes
 from skte.extraction._prepare import PreparedCase, carry_voxels
 from skte.extraction._reader import OUTPUT, Reading, WindowReader
 from skte.extraction._windows import WindowPlan, default_window_size, plan_windows
@@ -39,7 +38,6 @@ class CaseRunner:
     overlap: float
     windows: str
     source_head: bool  # whether the head's probabilities are read
-    all_voxels: bool  # whether the moments of all labelled voxels are computed
     taper: bool  # whether layers near the bottleneck keep fewer voxels
 
     def run(self, case: PreparedCase, waited: float) -> CaseFeatures:
@@ -48,10 +46,7 @@ class CaseRunner:
         where = f"Entry {self.entry.name!r}, case {case.case_id!r}"
         check_channels(self.entry, self.network, case.image, case.case_id)
         plan = self._plan(case)
-        boxes = None
-        if self.all_voxels:
-            plan, boxes = self._boxes(case, plan)
-        read = self._read(case, plan, boxes, where)
+        read = self._read(case, plan, where)
         info = {
             "n_windows": len(plan.starts),
             "n_windows_planned": plan.n_planned,
@@ -71,40 +66,14 @@ class CaseRunner:
         if self.n_axes == 2:  # a 2-D network sees one slice at a time
             points[:, 2] = np.round(points[:, 2])
         size = self.window_size or (*default_window_size(shape[: self.n_axes]), 1)[:3]
-        windows = "every" if self.all_voxels else self.windows
-        return plan_windows(points, shape, size, self.overlap, windows)
+        return plan_windows(points, shape, size, self.overlap, self.windows)
 
-    def _boxes(
-        self, case: PreparedCase, plan: WindowPlan
-    ) -> tuple[WindowPlan, list[LabelBox | None]]:
-        """Return the windows that own labelled or sampled voxels, and the labelled ones."""
-        assert case.label is not None
-        found = label_boxes(
-            case.label,
-            case.to_image,
-            image_shape=case.image.shape[1:],
-            padding=plan.padding,
-            grid=plan.grid,
-            window_size=plan.window_size,
-            n_axes=self.n_axes,
-            ignore_label=case.ignore_label,
-        )
-        boxes = list(found)
-        used = [i for i, box in enumerate(boxes) if box is not None or len(plan.owned[i])]
-        return plan.chosen(used), [boxes[i] for i in used]
-
-    def _read(
-        self,
-        case: PreparedCase,
-        plan: WindowPlan,
-        boxes: Sequence[LabelBox | None] | None,
-        where: str,
-    ) -> Reading:
+    def _read(self, case: PreparedCase, plan: WindowPlan, where: str) -> Reading:
         n_output = len(case.sample.labels) if self.source_head else None
         while True:
             problem = None
             try:
-                return self._reader().read(case.image, plan, n_output, boxes)
+                return self._reader().read(case.image, plan, n_output)
             except SkteError as error:
                 raise ExtractionError(f"{where}: {error}.") from error
             except (Exception, SystemExit) as error:
@@ -144,8 +113,8 @@ class CaseRunner:
         for layer, stride in zip(self.layers, strides, strict=True):
             share = 0.5 ** round(math.log2(stride / min(strides))) if self.taper else 1.0
             rows, case_rows = sample.rows(share)
-            X, moments = read.features[layer.name], read.moments.get(layer.name)
-            layers[layer.name] = LayerSample(X[rows], sample.labels[rows], X[case_rows], moments)
+            X = read.features[layer.name]
+            layers[layer.name] = LayerSample(X[rows], sample.labels[rows], X[case_rows])
         posterior, reason = None, ""
         if OUTPUT in read.features:
             output = torch.from_numpy(read.features[OUTPUT]).double()

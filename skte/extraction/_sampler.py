@@ -20,6 +20,7 @@ __all__ = [
     "CLASS",
     "Lattice",
     "Region",
+    "SamplePlan",
     "VoxelSample",
     "WHOLE_CASE",
     "WINDOWS",
@@ -29,7 +30,6 @@ __all__ = [
     "draw_informative",
     "generator",
     "is_informative",
-    "sample_case",
 ]
 
 # The label that is no class of interest, as CC-FV's default has it.
@@ -78,44 +78,47 @@ class VoxelSample:
         return np.concatenate([none, *kept]), np.arange(n_class, n_class + n_case)
 
 
-def sample_case(
-    case: Case,
-    *,
-    n_class_samples: int,
-    n_case_samples: int,
-    random_state: int,
-    samples: str = "all",
-    max_windows: int | None = None,
-    window_size: Sequence[int] | None = None,
-    overlap: float = 0.5,
-) -> VoxelSample:
-    """Draw the class sample and the whole-case sample of a case."""
-    label = case.label.numpy()
-    counts = {
-        int(value): int(count)
-        for value, count in zip(*count_labels(label.reshape(-1)), strict=True)
-        if value != case.ignore_label
-    }
-    whole: list[Region] = [tuple(slice(0, n) for n in label.shape)]  # type: ignore[list-item]
-    random = seen = whole
-    if max_windows is not None:
-        lattice = Lattice(label.shape, window_size, overlap)
-        rng = generator(random_state, case.case_id, WINDOWS)
-        first, others = choose_cells(lattice, case.image, label, counts, max_windows, rng)
-        random = [lattice.cell(i) for i in first]
-        seen = [lattice.cell(i) for i in sorted({*first, *others})]
-        counts = _count_in(label, seen, counts)
-    voxels, labels = [np.zeros((0, 3), dtype=np.intp)], [np.zeros(0, dtype=np.int64)]
-    for value, count in counts.items():
-        if samples == "foreground" and value == _BACKGROUND:
-            continue
-        wanted = int(np.clip(math.ceil(_CLASS_SHARE * count), _CLASS_FLOOR, n_class_samples))
-        rng = generator(random_state, case.case_id, CLASS, value)
-        voxels.append(_draw_class(label, value, count, seen, wanted, rng))
-        labels.append(np.full(len(voxels[-1]), value, dtype=np.int64))
-    if samples == "all":
-        voxels.append(_draw_whole_case(case, random, n_case_samples, random_state))
-    return VoxelSample(np.concatenate(voxels), np.concatenate(labels))
+@dataclass(frozen=True)
+class SamplePlan:
+    """Which voxels are drawn, for all models alike; see `SegmentationFeatureExtractor`."""
+
+    n_class_samples: int
+    n_case_samples: int
+    random_state: int
+    samples: str = "all"
+    overlap: float = 0.5
+    max_windows: int | None = None
+    cell_size: tuple[int, ...] | None = None
+
+    def draw(self, case: Case) -> VoxelSample:
+        """Draw the class sample and the whole-case sample of a case."""
+        label = case.label.numpy()
+        counts = {
+            int(value): int(count)
+            for value, count in zip(*count_labels(label.reshape(-1)), strict=True)
+            if value != case.ignore_label
+        }
+        whole: list[Region] = [tuple(slice(0, n) for n in label.shape)]  # type: ignore[list-item]
+        random = seen = whole
+        if self.max_windows is not None:
+            lattice = Lattice(label.shape, self.cell_size, self.overlap)
+            rng = generator(self.random_state, case.case_id, WINDOWS)
+            first, others = choose_cells(lattice, case.image, label, counts, self.max_windows, rng)
+            random = [lattice.cell(i) for i in first]
+            seen = [lattice.cell(i) for i in sorted({*first, *others})]
+            counts = _count_in(label, seen, counts)
+        voxels, labels = [np.zeros((0, 3), dtype=np.intp)], [np.zeros(0, dtype=np.int64)]
+        for value, count in counts.items():
+            if self.samples == "foreground" and value == _BACKGROUND:
+                continue
+            share = math.ceil(_CLASS_SHARE * count)
+            wanted = int(np.clip(share, _CLASS_FLOOR, self.n_class_samples))
+            rng = generator(self.random_state, case.case_id, CLASS, value)
+            voxels.append(_draw_class(label, value, count, seen, wanted, rng))
+            labels.append(np.full(len(voxels[-1]), value, dtype=np.int64))
+        if self.samples == "all":
+            voxels.append(_draw_whole_case(case, random, self.n_case_samples, self.random_state))
+        return VoxelSample(np.concatenate(voxels), np.concatenate(labels))
 
 
 def _count_in(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,14 +34,7 @@ class WindowPlan:
     starts: NDArray[np.intp]  # first voxel of each window in the padded volume
     owned: list[NDArray[np.intp]]  # for each window, the points that belong to it
     positions: NDArray[np.float64]  # points in voxels of the padded volume
-    # Starts of the whole grid with this overlap along each axis, in the padded volume.
-    grid: tuple[NDArray[np.intp], ...]
     n_planned: int  # windows of the whole grid with this overlap, those that own no point included
-
-    def chosen(self, windows: Sequence[int]) -> WindowPlan:
-        """Return the plan with some of its windows alone; they must own all points."""
-        owned = [self.owned[i] for i in windows]
-        return replace(self, starts=self.starts[list(windows)], owned=owned)
 
     def batches(self, batch_size: int) -> Iterator[range]:
         """Consecutive windows, `batch_size` at a time."""
@@ -85,20 +78,15 @@ def plan_windows(
         owner = np.ravel_multi_index(tuple(index), tuple(len(starts) for starts in grid))
     order = np.argsort(owner, kind="stable")
     owned = np.split(order, np.searchsorted(owner[order], np.arange(1, len(starts))))
-    plan = WindowPlan(
+    used = [i for i, points in enumerate(owned) if len(points)] or [len(starts) // 2]
+    return WindowPlan(
         window_size=tuple(window_size),
         padding=padding,
-        starts=starts,
-        owned=owned,
+        starts=starts[used],
+        owned=[owned[i] for i in used],
         positions=positions,
-        grid=tuple(grid),
         n_planned=n_planned,
     )
-    if windows == "every":
-        return plan
-    if not len(positions):
-        return plan.chosen([len(starts) // 2])
-    return plan.chosen([i for i, points in enumerate(owned) if len(points)])
 
 
 def axis_starts(size: int, window: int, overlap: float) -> NDArray[np.intp]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, reduce
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -40,9 +40,6 @@ class FeatureBlock:
         Name of the layer, used in messages.
     case_names : sequence of str, optional
         Where groups are 0, 1, ...: what messages and diagnoses call them.
-    case_moments : sequence of ClassMoments, optional
-        Moments of *all* labelled voxels of each case, in the order of the sorted groups.
-        Scores made of means and covariances then use these instead of `X`.
 
     Raises
     ------
@@ -65,7 +62,6 @@ class FeatureBlock:
     groups_case: NDArray[Any] | None = None
     name: str = ""
     case_names: Sequence[str] | None = None
-    case_moments: Sequence[ClassMoments] | None = None
 
     def __post_init__(self) -> None:
         for field in ("X", "y", "groups", "X_case", "groups_case"):
@@ -81,8 +77,6 @@ class FeatureBlock:
             problems.append("X_case and groups_case must be given together")
         elif self.X_case is not None and self.groups_case is not None:
             problems += self._case_problems(self.X_case, self.groups_case)
-        if self.case_moments is not None:
-            problems += self._moment_problems(self.case_moments)
         if problems:
             raise ValueError(f"FeatureBlock ({self.label}): " + "; ".join(problems) + ".")
 
@@ -97,21 +91,6 @@ class FeatureBlock:
             problems.append("X_case needs groups: they say which rows of X are of the same cases")
         elif groups_case.size and not np.isin(groups_case, self.groups).any():
             problems.append("groups_case shares no case with groups; name cases alike in both")
-        return problems
-
-    def _moment_problems(self, case_moments: Sequence[ClassMoments]) -> list[str]:
-        if self.groups is None or self.groups.ndim == 0:
-            return ["case_moments needs groups: they say which cases there are"]
-        problems = []
-        n_cases = len(np.unique(self.groups))
-        if len(case_moments) != n_cases:
-            problems.append(f"case_moments holds {len(case_moments)} cases, groups {n_cases}")
-        widths = sorted({part.n_channels for part in case_moments} - set(self.X.shape[1:]))
-        if widths:
-            problems.append(
-                f"case_moments holds moments of {widths} channels, X has shape {self.X.shape}: "
-                "the channels must agree"
-            )
         return problems
 
     @property
@@ -131,21 +110,13 @@ class FeatureBlock:
 
     @cached_property
     def moments(self) -> ClassMoments:
-        """Moments by class: of all labelled voxels where they are known, else of `X`.
-
-        Computed once for all who ask.
-        """
-        if self.case_moments is None:
-            return ClassMoments.from_arrays(self.X, self.y, name=self.name)
-        return replace(reduce(ClassMoments.merge, self.case_moments), name=self.name)
+        """Moments of `X` by class, computed once for all who ask."""
+        return ClassMoments.from_arrays(self.X, self.y, name=self.name)
 
     @property
     def moments_suffice(self) -> bool:
-        """Whether scores that can be computed from moments should be.
-
-        They should where moments know all voxels, or are smaller than `X`.
-        """
-        return self.case_moments is not None or self.n_channels <= self.n_voxels
+        """Whether scores that can be computed from moments should be: they are smaller than `X`."""
+        return self.n_channels <= self.n_voxels
 
     def case_name(self, group: Any) -> str:
         """Return what to call the case of a group."""

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from skte._table import format_html_table
 from skte.features._block import FeatureBlock
-from skte.features._moments import ClassMoments
 
 __all__ = ["CaseFeatures", "FeatureSet", "LayerSample"]
 
@@ -29,14 +28,11 @@ class LayerSample:
         Label of each row of `X`.
     X_case : ndarray of shape (n_case_voxels, n_channels)
         Features at the whole-case sample.
-    moments : ClassMoments, optional
-        Of *all* labelled voxels of the case, where the extraction computed them.
     """
 
     X: NDArray[np.floating]
     y: NDArray[np.integer]
     X_case: NDArray[np.floating]
-    moments: ClassMoments | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,7 +211,6 @@ class FeatureSet(Sequence[CaseFeatures]):
         -------
         list of FeatureBlock
             Features are float64; ``groups`` are positions of the cases in this set.
-            Where every case knows the moments of all its labelled voxels, so do they.
         """
         if self._blocks is None:
             self._blocks = [
@@ -315,9 +310,9 @@ class FeatureSet(Sequence[CaseFeatures]):
                 raise ValueError("All blocks must hold the same groups (cases).")
         names = [b.name or f"layer_{i}" for i, b in enumerate(blocks)]
         cases = []
-        for i, group in enumerate(groups):
-            layers = {n: _slice(b, group, i) for n, b in zip(names, blocks, strict=True)}
-            probabilities = None if posterior is None else _slice(posterior, group, i)
+        for group in groups:
+            layers = {n: _slice(b, group) for n, b in zip(names, blocks, strict=True)}
+            probabilities = None if posterior is None else _slice(posterior, group)
             cases.append(CaseFeatures(str(group), layers, probabilities))
         return cls(cases, name=name)
 
@@ -348,16 +343,14 @@ def _first_rows(y: NDArray[Any], wanted: Mapping[Any, int]) -> NDArray[np.intp]:
     return np.sort(np.concatenate([np.zeros(0, dtype=np.intp), *parts]))
 
 
-def _slice(block: FeatureBlock, group: object, position: int) -> LayerSample:
+def _slice(block: FeatureBlock, group: object) -> LayerSample:
     X_case, groups_case = block.case_sample
     rows = np.asarray(block.groups) == group
-    moments = None if block.case_moments is None else block.case_moments[position]
-    return LayerSample(block.X[rows], block.y[rows], X_case[groups_case == group], moments)
+    return LayerSample(block.X[rows], block.y[rows], X_case[groups_case == group])
 
 
 def _stack(samples: Sequence[LayerSample], name: str, case_ids: Sequence[str]) -> FeatureBlock:
     index = np.arange(len(samples))
-    moments = [s.moments for s in samples if s.moments is not None and len(s.X)]
     return FeatureBlock(
         X=np.concatenate([s.X for s in samples], dtype=np.float64),
         y=np.concatenate([s.y for s in samples]),
@@ -366,5 +359,4 @@ def _stack(samples: Sequence[LayerSample], name: str, case_ids: Sequence[str]) -
         groups_case=np.repeat(index, [len(s.X_case) for s in samples]),
         name=name,
         case_names=case_ids,
-        case_moments=moments if len(moments) == len(samples) else None,
     )

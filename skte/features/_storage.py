@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from skte.features._moments import ClassMoments
 from skte.features._set import CaseFeatures, LayerSample
 
 __all__ = ["pack_case", "unpack_case"]
@@ -26,20 +25,18 @@ __all__ = ["pack_case", "unpack_case"]
 _T = TypeVar("_T")
 
 _MAGIC = b"SKTEFEAT"
-_VERSION = 1
+_VERSION = 2
 _PREFIX = struct.Struct("<8sIQ")
 _DIGEST_SIZE = hashlib.sha256().digest_size
 # Parsed JSON takes some fifty times the memory of its text: this bounds a hostile one.
 _MOST_HEADER = 2**20
 _MOST_EDGE = 2**40
-_MOST_EXPONENT = 2**12
 _DTYPES = {
     dtype.str
     for kind in ("?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
     for dtype in (np.dtype(kind), np.dtype(kind).newbyteorder())
 }
 _SAMPLE = {"X": 2, "y": 1, "X_case": 2}  # axes of each array, in the order of the file
-_MOMENTS = {"classes": 1, "counts": 1, "pivot": 1, "offsets": 2, "scatters": 3}
 
 
 def pack_case(case: CaseFeatures) -> bytes:
@@ -75,21 +72,18 @@ def pack_case(case: CaseFeatures) -> bytes:
     >>> again.case_id, dict(again.info), again.layers["up1"].y
     ('a', {'n_windows': 4}, array([0, 1, 1]))
     """
-    arrays: list[NDArray[Any]] = []
     where = f"case {case.case_id!r}"
+    samples = dict(case.layers)
+    if case.posterior is not None:
+        samples["source posterior"] = case.posterior
+    arrays = [
+        array for name, sample in samples.items() for array in _arrays(sample, f"{where}, {name}")
+    ]
     header = {
         "case_id": _checked(case.case_id, str, "case_id"),
         "no_posterior": _checked(case.no_posterior, str, "no_posterior"),
-        "layers": [
-            [
-                _checked(name, str, "a layer's name"),
-                _pack_sample(sample, f"{where}, {name}", arrays),
-            ]
-            for name, sample in case.layers.items()
-        ],
-        "posterior": None
-        if case.posterior is None
-        else _pack_sample(case.posterior, f"{where}, source posterior", arrays),
+        "layers": [_checked(name, str, "a layer's name") for name in case.layers],
+        "posterior": case.posterior is not None,
     }
     try:
         header["info"] = _encode(dict(case.info), "info")
@@ -142,18 +136,9 @@ def unpack_case(data: bytes | memoryview) -> CaseFeatures:
         ) from error
 
 
-def _pack_sample(sample: LayerSample, where: str, arrays: list[NDArray[Any]]) -> dict[str, Any]:
-    """Append a sample's arrays to `arrays`; return what the header says of it."""
-    arrays += _arrays(sample, _SAMPLE, where)
-    if sample.moments is None:
-        return {"moments": None}
-    arrays += _arrays(sample.moments, _MOMENTS, f"moments of {where}")
-    return {"moments": {"exponent": int(sample.moments.exponent), "name": sample.moments.name}}
-
-
-def _arrays(holder: object, axes: Mapping[str, int], where: str) -> Iterator[NDArray[Any]]:
-    for name, n_axes in axes.items():
-        array = np.asarray(getattr(holder, name))
+def _arrays(sample: LayerSample, where: str) -> Iterator[NDArray[Any]]:
+    for name, n_axes in _SAMPLE.items():
+        array = np.asarray(getattr(sample, name))
         if array.dtype.str not in _DTYPES or array.ndim != n_axes:
             raise ValueError(
                 f"{name} of {where} cannot be stored: it must have {n_axes} axes and hold "
@@ -195,15 +180,13 @@ def _unpack(data: memoryview) -> CaseFeatures:
     header, body = _split(data)
     arrays = iter(_read_arrays(_field(header, "arrays", list), body))
     layers: dict[str, LayerSample] = {}
-    for layer in _field(header, "layers", list):
-        if len(_checked(layer, list, "a layer")) != 2:
-            raise ValueError("a layer in the header is malformed")
-        name = _checked(layer[0], str, "a layer's name")
-        if name in layers:
+    for name in _field(header, "layers", list):
+        if _checked(name, str, "a layer's name") in layers:
             raise ValueError(f"the header lists layer {name!r} twice")
-        layers[name] = _unpack_sample(layer[1], arrays)
-    posterior = header.get("posterior")
-    head = None if posterior is None else _unpack_sample(posterior, arrays)
+        layers[name] = _unpack_sample(arrays)
+    if not isinstance(header.get("posterior"), bool):
+        raise ValueError("posterior must be true or false")
+    head = _unpack_sample(arrays) if header["posterior"] else None
     if next(arrays, None) is not None:
         raise ValueError("the header lists arrays that belong to no layer")
     info = _checked(_decode(header.get("info")), dict, "info")
@@ -240,7 +223,7 @@ def _read_arrays(specifications: list[Any], body: memoryview) -> list[NDArray[An
         if _checked(kind, str, "a type") not in _DTYPES:
             raise ValueError(f"an array has the unknown type {kind[:40]!r}")
         edges = [_checked(edge, int, "a shape") for edge in _checked(shape, list, "a shape")]
-        if len(edges) > 3 or not all(0 <= edge <= _MOST_EDGE for edge in edges):
+        if len(edges) > 2 or not all(0 <= edge <= _MOST_EDGE for edge in edges):
             raise ValueError("an array has an impossible shape")
         dtype = np.dtype(kind)
         stop = start + math.prod(edges) * dtype.itemsize
@@ -254,26 +237,12 @@ def _read_arrays(specifications: list[Any], body: memoryview) -> list[NDArray[An
     return arrays
 
 
-def _unpack_sample(specification: Any, arrays: Iterator[NDArray[Any]]) -> LayerSample:
-    stated = _checked(specification, dict, "a layer").get("moments")
-    sample = _next_arrays(_SAMPLE, arrays)
-    if stated is None:
-        return LayerSample(**sample)
-    exponent = _field(_checked(stated, dict, "moments"), "exponent", int)
-    if abs(exponent) > _MOST_EXPONENT:
-        raise ValueError("moments have an impossible exponent")
-    moments = ClassMoments(
-        **_next_arrays(_MOMENTS, arrays), exponent=exponent, name=_field(stated, "name", str)
-    )
-    return LayerSample(**sample, moments=moments)
-
-
-def _next_arrays(axes: Mapping[str, int], arrays: Iterator[NDArray[Any]]) -> dict[str, Any]:
-    found = dict(zip(axes, arrays, strict=False))
-    for name, n_axes in axes.items():
+def _unpack_sample(arrays: Iterator[NDArray[Any]]) -> LayerSample:
+    found = dict(zip(_SAMPLE, arrays, strict=False))
+    for name, n_axes in _SAMPLE.items():
         if name not in found or found[name].ndim != n_axes:
             raise ValueError(f"array {name} is missing or has another number of axes")
-    return found
+    return LayerSample(**found)
 
 
 def _field(mapping: dict[str, Any], key: str, kind: type[_T]) -> _T:

@@ -25,7 +25,7 @@ from skte.estimators import (
     TransferabilityEstimator,
     TransRate,
 )
-from skte.features import CaseFeatures, ClassMoments, FeatureSet, LayerSample
+from skte.features import CaseFeatures, FeatureSet
 from tests.estimator_problems import VARIANTS, as_feature_set, make_problem
 
 N_CASES = 5
@@ -223,24 +223,6 @@ def test_chunks_of_resamples_change_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     np.testing.assert_allclose(
         logme.resample_cases(features, weights)["score"], expected, rtol=1e-12
     )
-
-
-@pytest.mark.parametrize("estimator", [LogME(), GBC(), HScore(), TransRate()], ids=str)
-@pytest.mark.parametrize("scale", [1.0, 1e-140, 1e140])
-def test_moments_of_all_voxels_are_resampled(
-    estimator: TransferabilityEstimator, scale: float
-) -> None:
-    rng = np.random.default_rng(0)
-    cases = []
-    for i in range(N_CASES):
-        y = np.repeat([0, 1, 2], 40)
-        X = (rng.normal(size=(120, 3)) + 2 * np.eye(3)[y] + rng.normal(size=3)) * scale
-        sample = LayerSample(X[::4], y[::4], X[::4], ClassMoments.from_arrays(X, y))
-        cases.append(CaseFeatures(f"case{i}", {"up": sample}))
-    features = FeatureSet(cases)
-    scores = estimator.fit(features).resample_cases(features, LEAVE_ONE_OUT)["score"]
-    expected = [clone(estimator).fit(features[w.astype(bool)]).score_ for w in LEAVE_ONE_OUT]
-    np.testing.assert_allclose(scores, expected, rtol=1e-6)
 
 
 def test_large_means_cost_no_digits() -> None:

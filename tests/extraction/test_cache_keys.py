@@ -30,7 +30,6 @@ COUNTS = {
     "max_windows": ({}, 2),
     "cell_size": ({"max_windows": 2}, 4),
     "samples": ({}, "foreground"),
-    "moments": ({}, "all"),
     "source_head": ({}, False),
     "n_class_samples": ({}, 20),
     "n_case_samples": ({}, 20),

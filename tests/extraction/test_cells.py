@@ -6,7 +6,7 @@ import torch
 from scipy.stats import chisquare
 
 from skte.datasets import Case
-from skte.extraction._sampler import Lattice, draw_informative, is_informative, sample_case
+from skte.extraction._sampler import Lattice, SamplePlan, draw_informative, is_informative
 from skte.extraction._windows import plan_windows
 
 
@@ -23,8 +23,9 @@ def make_case(shape=(60, 48, 40), seed=0, air=0.0):
 
 
 def draw(case, max_windows, seed=0, **kwargs):
-    settings = {"n_class_samples": 200, "n_case_samples": 100, "window_size": (16, 16, 16)}
-    return sample_case(case, random_state=seed, max_windows=max_windows, **{**settings, **kwargs})
+    settings = {"n_class_samples": 200, "n_case_samples": 100, "cell_size": (16, 16, 16)}
+    settings |= kwargs
+    return SamplePlan(random_state=seed, max_windows=max_windows, **settings).draw(case)
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5])
@@ -87,7 +88,7 @@ def test_whole_case_voxels_are_equally_likely():
     case = make_case(shape=(40, 16, 16))
     counts = np.zeros(8)
     for seed in range(600):
-        sample = draw(case, 2, seed, n_case_samples=6, window_size=(16, 16, 16))
+        sample = draw(case, 2, seed, n_case_samples=6, cell_size=(16, 16, 16))
         x = sample.voxels[len(sample.labels) :, 0]
         # One voxel a case: those of one cell are not independent.
         counts[x[0] // 5] += 1

@@ -187,9 +187,3 @@ def test_it_is_part_of_cache_keys(cases, tmp_path):
         rows = len(features[0].layers["decoder.1"].X)
         assert kept.setdefault(samples, rows) == rows
     assert kept["foreground"] < kept["all"]
-
-
-def test_all_moments_are_of_all_voxels(cases):
-    extractor = SegmentationFeatureExtractor(make_entry(), samples="foreground", moments="all")
-    with pytest.raises(ValueError, match=r"moments='all'.*samples='all'"):
-        extractor.fit(cases)

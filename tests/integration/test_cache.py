@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from skte import CCFV, GBC, LEEP, BankEntry, LogME, ModelBankSelector, SegmentationFeatureExtractor
+from skte import CCFV, LEEP, BankEntry, LogME, ModelBankSelector, SegmentationFeatureExtractor
 from skte.cli import main
 from skte.datasets import load_dataset, make_phantoms
 from skte.demo import small_unet, write_msd
@@ -119,15 +119,6 @@ def test_an_unusable_head_is_remembered(data, tmp_path):
         with pytest.warns(UserWarning, match="gives no probabilities"):
             selector = fit(data, tmp_path / "cache", bank=bank)
         assert selector.results_["n_cached"].tolist() == [n_cached]
-
-
-def test_moments_come_back(data, tmp_path):
-    params = {"moments": "all"}
-    first = fit(data, tmp_path / "cache", GBC(), **params)
-    again = fit(data, tmp_path / "cache", GBC(), **params)
-    assert again.results_["n_cached"].tolist() == [4, 4]
-    assert again.scores_.tolist() == first.scores_.tolist()
-    assert first.scores_.tolist() != fit(data, None, GBC()).scores_.tolist()
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Window plans and all-voxel moments through the extractor: every feature at its voxel."""
+"""Window plans through the extractor: every feature at its voxel."""
 
 import numpy as np
 import pytest
@@ -7,10 +7,9 @@ import torchio as tio
 from torch import nn
 from torch.nn import functional
 
-from skte import CCFV, GBC, BankEntry, HScore, LogME, SegmentationFeatureExtractor, TransRate
+from skte import BankEntry, SegmentationFeatureExtractor
 from skte.datasets import make_phantoms
 from skte.demo import small_unet
-from skte.features import CaseFeatures, FeatureSet, LayerSample
 
 
 class Coordinates(nn.Module):
@@ -102,41 +101,6 @@ def test_strided_layers_equal_full_upsampling(plan):
                 assert gap <= 1e-5 * np.abs(full).max()
 
 
-def test_all_voxels_are_counted_once_whatever_the_windows():
-    case = make_phantoms(1, size=(40, 24, 16), labels=(0, 2, 7))[0]
-    label = case["label"].data[0].numpy()
-    for overlap in (0.0, 0.5):
-        extractor = SegmentationFeatureExtractor(
-            BankEntry.from_module("unet", small_unet(widths=(4, 8))),
-            window_size=16,
-            overlap=overlap,
-            moments="all",
-        )
-        for sample in extractor.fit_transform([case])[0].layers.values():
-            assert sample.moments.classes.tolist() == [0, 2, 7]
-            expected = [(label == value).sum() for value in (0, 2, 7)]
-            assert sample.moments.counts.tolist() == expected
-
-
-@pytest.mark.parametrize("estimator", [LogME(), GBC(), TransRate(), HScore(), CCFV(normalize=None)])
-def test_scores_from_all_voxels_are_those_of_full_upsampling(estimator):
-    """One window holds each case, and every voxel of it is given as an array."""
-    cases = make_phantoms(3, size=(32, 24, 16), labels=(0, 2, 7))
-    network = small_unet(widths=(4, 8, 16))
-    extractor = SegmentationFeatureExtractor(
-        BankEntry.from_module("unet", network), window_size=(32, 24, 16), moments="all"
-    )
-    features = extractor.fit_transform(cases)
-    full = []
-    for case, mine in zip(cases, features, strict=True):
-        outputs = upsampled(network, features.layer_names, case)
-        y = case["label"].data[0].numpy().reshape(-1)
-        layers = {name: LayerSample(X, y, mine.layers[name].X_case) for name, X in outputs.items()}
-        full.append(CaseFeatures(mine.case_id, layers))
-    expected = estimator.fit(FeatureSet(full)).layer_scores_
-    np.testing.assert_allclose(estimator.fit(features).layer_scores_, expected, rtol=1e-4)
-
-
 def upsampled(network, names, case):
     """Every voxel's features, layer by layer, of shape (n_voxels, n_channels)."""
     outputs = {}
@@ -157,14 +121,6 @@ def upsampled(network, names, case):
         .T.numpy()
         for name, out in outputs.items()
     }
-
-
-@pytest.mark.parametrize("params", [{"windows": "cover"}, {"max_windows": 2}])
-def test_all_voxels_need_the_grid(params):
-    entry = BankEntry.from_module("places", Coordinates(), layers=("up",))
-    extractor = SegmentationFeatureExtractor(entry, moments="all", **params)
-    with pytest.raises(ValueError, match=r"moments='all'.*windows='grid'"):
-        extractor.fit([place_coded((20, 20, 10))])
 
 
 @pytest.mark.parametrize("cell_size", [(0, 4, 4), (4.5, 4, 4), (4, 4, 4, 4), (-1, 4, 4), 10**6, ()])
