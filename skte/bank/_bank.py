@@ -336,11 +336,14 @@ class _FolderSearch:
         self.not_understood: dict[str, str] = {}
         self.found: list[tuple[str, BankEntry]] = []
         self.seen: set[str] = set()  # places of single models
-        self.n_folders = 0
+        self.visited: set[Path] = set()
+        self.links: list[tuple[Path, int]] = []
 
     def entries(self) -> list[BankEntry]:
         """Read the folder; its entries have distinct names, in the order of their places."""
         self._visit(self.root)
+        while self.links:
+            self._visit(*self.links.pop(0))
         entries = _distinct(self.found)
         # Names as they are told apart: one that two manifests give is no name of either.
         listed = {
@@ -360,10 +363,12 @@ class _FolderSearch:
             for entry in entries
         ]
 
-    def _visit(self, folder: Path, depth: int = 0, around: tuple[Path, ...] = ()) -> None:
-        """Read a folder and those in it; `around` are those it lies in, links followed."""
-        self.n_folders += 1
-        if self.n_folders > _MOST_FOLDERS or depth > _DEEPEST:
+    def _visit(self, folder: Path, depth: int = 0) -> None:
+        """Read a folder and those in it; links wait for the end, and no folder is read twice."""
+        if folder.resolve() in self.visited:
+            return
+        self.visited.add(folder.resolve())
+        if len(self.visited) > _MOST_FOLDERS or depth > _DEEPEST:
             self.not_understood[self._name(folder)] = (
                 f"not looked at: there are more than {_MOST_FOLDERS} folders, or they are nested "
                 f"deeper than {_DEEPEST} levels"
@@ -375,12 +380,13 @@ class _FolderSearch:
             return
         content = sorted(folder.iterdir())
         self._visit_files([path for path in content if path.is_file()])
-        around = (*around, folder.resolve())
         for inner in content:
             if not inner.is_dir() or inner.name.startswith(".") or self._leads_out(inner):
                 continue
-            if inner.resolve() not in around:  # a link back would be read again and again
-                self._visit(inner, depth + 1, around)
+            if inner.is_symlink():
+                self.links.append((inner, depth + 1))
+            else:
+                self._visit(inner, depth + 1)
 
     def _visit_files(self, files: Sequence[Path]) -> None:
         used: set[Path] = set()

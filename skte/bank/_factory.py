@@ -6,22 +6,24 @@ import contextlib
 import functools
 import importlib
 import importlib.util
-import math
 import os
 import re
 import sys
 import threading
 import zlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import FrameType, ModuleType, TracebackType
 from typing import Any, Self
 
 import torch
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
 
+from skte._memory import format_bytes
 from skte._text import clean_text, did_you_mean
 from skte.exceptions import BankError
 
@@ -174,7 +176,10 @@ def build_network(
             with limit, contextlib.nullcontext() if is_trusted else watch:
                 network = call(**arguments)
         except OverLimitError as error:
-            raise BankError(f"factory {shown} was stopped: {error}.") from error
+            raise BankError(
+                f"factory {shown} was stopped: its arguments ask for tensors of {error}, far more "
+                "than its file of weights holds; check sizes and numbers of channels among them."
+            ) from error
         except (Exception, SystemExit) as error:  # sys.exit() would end the run, silently
             if watch.stopped:
                 raise BankError(f"factory {shown} was stopped: {watch.stopped}.") from error
@@ -326,32 +331,56 @@ def _own_or_library(path: str) -> str:
 
 
 class OverLimitError(Exception):
-    """A tensor would have been larger than the memory left."""
+    """Tensors would have taken more memory than is allowed."""
 
 
 class MemoryLimit(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Refuses, before any memory is taken, tensors beyond a number of bytes in all."""
+    """Refuses, before any memory is taken, tensors beyond a number of bytes at one time."""
 
     def __init__(self, max_bytes: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.max_bytes = max_bytes
         self.n_bytes = 0
+        self._held: list[tuple[StorageWeakRef, int]] = []
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func.namespace == "aten" and not any(isinstance(a, torch.Tensor) for a in args):
-            shape = args[0] if args and isinstance(args[0], Sequence) else ()
-            if all(isinstance(edge, int) for edge in shape):
-                kind = kwargs.get("dtype") or torch.get_default_dtype()
-                self.n_bytes += math.prod(shape) * kind.itemsize
-        if self.n_bytes > self.max_bytes:
-            raise OverLimitError(
-                f"its arguments ask for tensors of {self.n_bytes:.3g} bytes, far more than its "
-                "file of weights holds; check sizes and numbers of channels among them"
-            )
-        return func(*args, **kwargs)
+        needed = _new_bytes(func, args, kwargs)
+        if self.n_bytes + needed > self.max_bytes:
+            self._held = [(storage, n) for storage, n in self._held if not storage.expired()]  # type: ignore[no-untyped-call]
+            self.n_bytes = sum(n for _, n in self._held)
+            if self.n_bytes + needed > self.max_bytes:
+                raise OverLimitError(format_bytes(self.n_bytes + needed))
+        result = func(*args, **kwargs)
+        if needed:
+            for storage in _storages(result).values():
+                self._held.append((StorageWeakRef(storage), storage.nbytes()))  # type: ignore[no-untyped-call]
+            self.n_bytes += needed
+        return result
+
+
+def _new_bytes(func: Any, args: Any, kwargs: Mapping[str, Any]) -> int:
+    """Bytes that results of an operation take, as the meta device has them; 0 where unknown."""
+    if func._schema.is_mutable:
+        return 0
+    options = {"device": "meta"} if any(a.name == "device" for a in func._schema.arguments) else {}
+    try:
+        args, kwargs = tree_map_only(torch.Tensor, _on_meta, (args, kwargs))
+        before, after = _storages((args, kwargs)), _storages(func(*args, **{**kwargs, **options}))
+    except Exception:  # the values decide the size, or it fails on real tensors as well
+        return 0
+    return sum(storage.nbytes() for key, storage in after.items() if key not in before)
+
+
+def _on_meta(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+
+
+def _storages(values: Any) -> dict[int, torch.UntypedStorage]:
+    tensors = [leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor)]
+    return {(storage := tensor.untyped_storage())._cdata: storage for tensor in tensors}
 
 
 # Python's audit events that building a network does not need.
