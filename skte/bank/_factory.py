@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-import importlib.util
 import os
 import re
 import sys
@@ -24,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from skte._memory import format_bytes
+from skte._plugins import origin_problem
 from skte._text import clean_text, did_you_mean
 from skte.exceptions import BankError
 
@@ -36,7 +36,6 @@ __all__ = [
     "Watch",
     "build_network",
     "factory_name_problem",
-    "origin_problem",
     "package_problem",
     "resolve_factory",
     "unusable",
@@ -251,28 +250,6 @@ def _check_origin(path: str, name: str) -> None:
         raise BankError(
             f"factory {name!r} is refused: {problem}, or trust it with {_options(top)}."
         )
-
-
-def origin_problem(top: str) -> str:
-    """Return why a package may not be imported: it is a file of the current folder."""
-    if top in sys.modules:
-        return ""
-    try:
-        spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):
-        return ""
-    places = [spec.origin] if spec and spec.origin else []
-    places += list(spec.submodule_search_locations or ()) if spec else []
-    here = os.path.realpath(os.curdir)
-    for place in places:
-        real = os.path.realpath(place)
-        parents = (os.path.dirname(real), os.path.dirname(os.path.dirname(real)))
-        if here in parents[: 2 if os.path.basename(real) == "__init__.py" else 1]:
-            return (
-                f"{top!r} would be imported from the current folder, {here}, and not from what is "
-                "installed; change to another folder"
-            )
-    return ""
 
 
 def _home(target: Any) -> str:
