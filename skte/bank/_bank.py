@@ -93,32 +93,27 @@ class ModelBank(Sequence[BankEntry]):
         trusted_packages: Collection[str] = (),
         extra_roots: Collection[str | os.PathLike[str]] = (),
     ) -> Self:
-        """Read a bank from a YAML or JSON manifest.
+        """Read a bank from a YAML or JSON manifest; nothing is imported or loaded yet.
 
         Parameters
         ----------
         path : path-like
             The manifest. Paths in it are relative to its folder, and may not leave it.
         trusted_packages : collection of str
-            Packages or modules whose functions the manifest may name as factories,
-            beside those that ``skte bank init --trust-package`` keeps for it.
+            Packages or modules whose functions the manifest may name as factories, beside
+            those that ``skte bank init --trust-package`` keeps for it. `BankEntry.load` imports
+            and calls what is named.
         extra_roots : collection of path-like
             Further folders that its paths and links may lead to.
 
         Returns
         -------
         ModelBank
-            Nothing is imported or loaded yet.
 
         Raises
         ------
         BankError
             If the manifest is wrong; the message lists every problem.
-
-        Notes
-        -----
-        ``load`` of an entry imports and calls the factory its manifest names: a class of
-        networks from a library that skte knows, or what a trusted package defines.
         """
         return cls(read_manifest(path, roots=tuple(extra_roots), trusted_packages=trusted_packages))
 
@@ -133,18 +128,17 @@ class ModelBank(Sequence[BankEntry]):
     ) -> Self:
         """Make a bank of all models in a folder, whatever tool left them.
 
-        Found are results folders of nnU-Net v2 (one fold of each), MONAI bundles,
-        programs of ``torch.export`` and the entries of manifests named ``bank.yaml``
-        (``.yml``, ``.json``), at any depth, and what readers of other packages know (see
-        `all_readers`). What cannot be used costs nothing else.
+        Found, at any depth, is what a reader of `all_readers` knows: models of nnU-Net v2 (one
+        fold of each), MONAI bundles, programs of ``torch.export``, the entries of manifests
+        named ``bank.yaml`` (``.yml``, ``.json``). What cannot be used costs nothing else.
 
         Parameters
         ----------
         path : path-like
             The folder.
         trusted : collection of str
-            Paths, relative to the folder, of models that may run code when they are
-            read; of entries of manifests their names.
+            Paths, relative to the folder, of models that may run code when they are read; of
+            entries of manifests their names.
         trusted_packages : collection of str
             Packages or modules whose functions manifests may name as factories.
         extra_roots : collection of path-like
@@ -190,12 +184,11 @@ class ModelBank(Sequence[BankEntry]):
         Parameters
         ----------
         modules : mapping of str to nn.Module
-            Networks by name.
+            Networks by name, which are used as they are.
 
         Returns
         -------
         ModelBank
-            Its entries hold these very networks.
         """
         return cls(BankEntry.from_module(name, module) for name, module in modules.items())
 

@@ -70,7 +70,7 @@ _NO_BUILDERS = frozenset(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class LiveModule:
     """Stands as the factory of an entry that was made from a network at hand."""
 
@@ -78,12 +78,6 @@ class LiveModule:
 
     def __call__(self) -> nn.Module:
         return self.module
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, LiveModule) and self.module is other.module
-
-    def __hash__(self) -> int:
-        return hash(id(self.module))
 
     def __repr__(self) -> str:
         return f"<{type(self.module).__name__} at hand>"
@@ -133,8 +127,12 @@ def _resolve(name: str, trusted: Collection[str]) -> tuple[Callable[..., Any], b
     if problem:
         raise BankError(f"{problem}.")
     path, _, attributes = name.partition(":")
-    if not _is_in(path, trusted):
-        _check_origin(path, name)
+    top = path.partition(".")[0]
+    problem = "" if _is_in(path, trusted) else origin_problem(top)
+    if problem:
+        raise BankError(
+            f"factory {name!r} is refused: {problem}, or trust it with {_options(top)}."
+        )
     target: Any = _import(path, name)
     for attribute in attributes.split("."):
         if not hasattr(target, attribute):
@@ -149,8 +147,11 @@ def _resolve(name: str, trusted: Collection[str]) -> tuple[Callable[..., Any], b
             f"factory {name!r} is a {type(target).__name__}, not a function or class that "
             "returns a network."
         )
-    home = _home(target)
-    problem = _home_problem(name, target, home, trusted)
+    inner = target
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    home = str(getattr(inner, "__module__", None) or "")  # where it was defined
+    problem = _home_problem(name, inner, home, trusted)
     if problem:
         raise BankError(f"{problem}.")
     factory: Callable[..., Any] = target
@@ -242,29 +243,10 @@ def _is_in(path: str, packages: Collection[str]) -> bool:
     return any(path == package or path.startswith(f"{package}.") for package in packages)
 
 
-def _check_origin(path: str, name: str) -> None:
-    """Refuse a file of the current folder that calls itself like a network library."""
-    top = path.partition(".")[0]
-    problem = origin_problem(top)
-    if problem:
-        raise BankError(
-            f"factory {name!r} is refused: {problem}, or trust it with {_options(top)}."
-        )
-
-
-def _home(target: Any) -> str:
-    """Return the module that a callable was defined in, empty where that is unknown."""
-    while isinstance(target, functools.partial):
-        target = target.func
-    return str(getattr(target, "__module__", None) or "")
-
-
 def _home_problem(name: str, target: Any, home: str, trusted: Collection[str]) -> str | None:
-    """Say why a callable is not called, by the module that it was defined in."""
+    """Return why a callable is not called, by the module that it was defined in."""
     if _is_in(home, trusted):
         return None
-    while isinstance(target, functools.partial):
-        target = target.func
     is_network = isinstance(target, type) and issubclass(target, nn.Module)
     path = name.partition(":")[0]
     if is_network and (_is_in(home, LIBRARIES) or _is_in(path, trusted)):
@@ -505,7 +487,7 @@ def unusable(module: nn.Module) -> str | None:
 
 
 def weightless(module: nn.Module) -> str | None:
-    """Say so where a network was built on the meta device."""
+    """Return why a network holds no weights: it was built on the meta device."""
     if any(tensor.is_meta for tensor in [*module.parameters(), *module.buffers()]):
         return "a network on the meta device, which holds no weights; build it on the CPU"
     return None

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,14 +21,7 @@ from skte.bank._nnunet_transform import INTENSITY_KEYS, RESAMPLERS, SCHEMES, NNU
 from skte.bank._weights import pick_state_dict, read_checkpoint
 from skte.exceptions import BankError
 
-__all__ = [
-    "Architecture",
-    "NNUNetPlan",
-    "is_nnunet_folder",
-    "nnunet_fields",
-    "read_architecture",
-    "read_plan",
-]
+__all__ = ["is_nnunet_folder", "nnunet_fields", "read_plan"]
 
 _FOLD = re.compile(r"fold_(\d+|all)")
 _CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
@@ -100,9 +93,9 @@ def _fields(
     steps: list[Any] = ["ToCanonical"] if plan.reorient else []
     return {
         "name": name or f"{plan.dataset}-{plan.configuration}-{weights.parent.name}",
-        "factory": plan.architecture.factory,
+        "factory": plan.factory,
         "arguments": {
-            **plan.architecture.arguments,
+            **plan.arguments,
             "input_channels": n_inputs,
             "num_classes": n_outputs,
             "deep_supervision": False,
@@ -116,7 +109,7 @@ def _fields(
         "preprocessing": [*steps, NNUNetPreprocessing(**plan.preprocessing)],
         "activation": "sigmoid" if regions else "softmax",
         "trusted": trusted,
-        "trusted_packages": [plan.architecture.factory.partition(":")[0]] if trusted else [],
+        "trusted_packages": [plan.factory.partition(":")[0]] if trusted else [],
         "provenance": _provenance(plan, saved, weights, channels, labels),
     }
 
@@ -246,7 +239,8 @@ class NNUNetPlan:
     dataset: str
     configuration: str
     patch_size: tuple[int, ...]
-    architecture: Architecture
+    factory: str
+    arguments: dict[str, Any]
     reorient: bool
     preprocessing: dict[str, Any]
 
@@ -277,11 +271,13 @@ def read_plan(
     }
     if problems:
         raise BankError(f"configuration {configuration!r}: {'; '.join(problems)}")
+    factory, arguments = _architecture(found, trusted)
     return NNUNetPlan(
         dataset=str(plans.get("dataset_name", "nnU-Net")),
         configuration=configuration,
         patch_size=tuple(map(int, patch_size)),
-        architecture=read_architecture(found, trusted=trusted),
+        factory=factory,
+        arguments=arguments,
         reorient=_REORIENTS[plans.get("image_reader_writer", "SimpleITKIO")],
         preprocessing=preprocessing,
     )
@@ -404,15 +400,8 @@ _OLD_KEYS = (
 _MOST_STAGES = 32
 
 
-class Architecture(NamedTuple):
-    """A network's factory and its arguments, without channels in and out."""
-
-    factory: str
-    arguments: dict[str, Any]
-
-
-def read_architecture(configuration: Mapping[str, Any], *, trusted: bool = False) -> Architecture:
-    """Read class and arguments of a configuration's network."""
+def _architecture(configuration: Mapping[str, Any], trusted: bool) -> tuple[str, dict[str, Any]]:
+    """Read the factory of a configuration's network and its arguments, without channels."""
     described = configuration.get("architecture")
     if described is None:
         described = _from_old_keys(configuration)
@@ -426,7 +415,7 @@ def read_architecture(configuration: Mapping[str, Any], *, trusted: bool = False
     for key in {*imports, *_CLASS_ARGUMENTS} & set(arguments):
         if arguments[key] is not None:
             arguments[key] = _layer_class(key, arguments[key], trusted)
-    return Architecture(_network(str(described.get("network_class_name")), trusted), arguments)
+    return _network(str(described.get("network_class_name")), trusted), arguments
 
 
 def _network(name: str, trusted: bool) -> str:

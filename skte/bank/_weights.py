@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -21,6 +20,7 @@ from skte.bank._checkpoint import (
     check_shape,
     read_torch_file,
 )
+from skte.bank._documents import parse_json
 from skte.exceptions import BankError
 
 __all__ = [
@@ -355,7 +355,7 @@ def _read_header(file: IO[bytes], size: int) -> tuple[list[_Place], int]:
     if problem:
         raise MalformedError(f"the header of the file {problem}", "")
     try:
-        header = json.loads(file.read(length), object_pairs_hook=_distinct)
+        header = parse_json(file.read(length))
     except (ValueError, RecursionError) as error:
         raise MalformedError(
             f"the header is truncated, corrupted or not that of a safetensors file "
@@ -368,13 +368,6 @@ def _read_header(file: IO[bytes], size: int) -> tuple[list[_Place], int]:
     places = [_place(name, fields) for name, fields in header.items()]
     _check_places([place for place, _ in places], [stop for _, stop in places], size - 8 - length)
     return [place for place, _ in places], 8 + length
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a name occurs twice")
-    return found
 
 
 def _place(name: str, fields: Any) -> tuple[_Place, int]:

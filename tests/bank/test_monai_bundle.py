@@ -13,7 +13,7 @@ from torch import nn
 
 from skte import BankEntry, SegmentationFeatureExtractor
 from skte.bank import entry_digest
-from skte.bank._monai_transform import MonaiTransform
+from skte.bank._monai_bundle import MonaiTransform
 from skte.exceptions import BankError, SkteWarning
 from tests.model_folders import bundle_config, bundle_network, require_monai, write_bundle
 
