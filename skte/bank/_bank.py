@@ -314,7 +314,7 @@ def _named(name: Any, model: Any) -> BankEntry:
     )
 
 
-_WEIGHTS = (".pt", ".pth", ".ckpt", ".safetensors", ".ts", ".onnx")
+_WEIGHTS = (".pt", ".pth", ".pth.tar", ".ckpt", ".safetensors", ".bin", ".ts", ".onnx")
 _DEEPEST, _MOST_FOLDERS = 8, 10_000
 
 
@@ -371,10 +371,10 @@ class _FolderSearch:
         if reader is not None:
             self._read(folder, reader)
             return
-        content = sorted(folder.iterdir())
+        content = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
         self._visit_files([path for path in content if path.is_file()])
         for inner in content:
-            if not inner.is_dir() or inner.name.startswith(".") or self._leads_out(inner):
+            if not inner.is_dir() or self._leads_out(inner):
                 continue
             if inner.is_symlink():
                 self.links.append((inner, depth + 1))
@@ -386,7 +386,9 @@ class _FolderSearch:
         # Manifests first: they say what the weights beside them are for.
         for file in sorted(files, key=lambda file: not MANIFEST.matches(file)):
             reader = self._reader(file)
-            if (reader is None and file.suffix.lower() not in _WEIGHTS) or self._leads_out(file):
+            if (reader is None and not file.name.lower().endswith(_WEIGHTS)) or self._leads_out(
+                file
+            ):
                 continue
             if reader is not None:
                 entries = self._read(file, reader)

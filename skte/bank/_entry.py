@@ -27,7 +27,6 @@ from skte.bank._factory import (
 from skte.bank._monai_bundle import bundle_fields
 from skte.bank._nnunet import nnunet_fields
 from skte.bank._preprocessing import build_chain, normalize_steps, step_problems
-from skte.bank._stages import architecture_of
 from skte.bank._weights import load_weights
 from skte.exceptions import BankError
 
@@ -216,8 +215,9 @@ class BankEntry(FolderReaders):
         Stripped from the keys of the state dict; keys without it are left out.
     layers : "auto", "encoder" or sequence of str, default="auto"
         Modules whose outputs are read, coarse to fine; "auto" finds the decoder stages,
-        "encoder" those of the encoder. With "encoder" no source head is read, and
-        weights of a well-known network's decoder may be missing in the file.
+        "encoder" those of the encoder. With "encoder" no source head is read. Of a
+        well-known network the file then need hold no more than the encoder, with its name in
+        the network or without, and what else it holds is left out if it does not fit.
     window_size : int or sequence of int, optional
         Edges of the sliding window in voxels of the preprocessed image.
     spatial_dims : {2, 3}, optional
@@ -385,9 +385,7 @@ class BankEntry(FolderReaders):
                 Path(self.weights),
                 state_key=self.state_key,
                 prefix=self.prefix,
-                needed=architecture_of(network).encoder_roots(network)
-                if self.layers == "encoder"
-                else (),
+                encoder_only=self.layers == "encoder",
                 trusted=self.trusted,
             )
         return network

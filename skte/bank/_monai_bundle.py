@@ -36,6 +36,8 @@ _METADATA = "configs/metadata.json"
 _NETWORK_KEYS = ("network_def", "network", "net", "model")
 # Arguments that let a network fetch weights, from where the file says or by default.
 _DOWNLOADS = {"pretrained": False, "use_pretrained": False, "pretrained_url": None}
+# Arguments that MONAI no longer has; they changed nothing but checks of the image's size.
+_REMOVED = {"SwinUNETR": ("img_size",)}
 _WEIGHTS = ("model.pt", "model.pth", "model.safetensors")
 
 
@@ -182,6 +184,8 @@ def _network(config: Mapping[str, Any], key: str) -> tuple[str, dict[str, Any]]:
     kind = class_name(described[TARGET], _NETS)
     arguments = {k: v for k, v in described.items() if k != TARGET}
     known = inspect.signature(getattr(_import_nets(), str(kind))).parameters
+    for name in set(_REMOVED.get(str(kind), ())) - known.keys():
+        arguments.pop(name, None)
     for name, off in _DOWNLOADS.items():  # would be downloaded, and then overwritten
         if name in known and arguments.get(name, known[name].default):
             arguments[name] = off
@@ -211,7 +215,8 @@ def _weights_file(folder: Path) -> Path:
     models = folder / "models"
     found = [models / name for name in _WEIGHTS if (models / name).is_file()]
     if not found:
-        found = sorted(p for p in models.glob("*") if p.suffix in (".pt", ".pth", ".safetensors"))
+        endings = (".pt", ".pth", ".safetensors")
+        found = sorted(p for p in models.glob("[!.]*") if p.suffix in endings)
     if len(found) > 1 and found[0].name not in _WEIGHTS:
         raise BankError(
             f"models holds {[p.name for p in found]}: pass weights=, the path of one of them"
@@ -436,8 +441,15 @@ def _resolve(config: Mapping[str, Any], value: Any, depth: int, seen: Iterator[i
             if key not in _ABOUT
         }
     if isinstance(value, list):
-        return [_resolve(config, item, depth + 1, seen) for item in value]
+        used = (item for item in value if not _is_disabled(item))
+        return [_resolve(config, item, depth + 1, seen) for item in used]
     return value
+
+
+def _is_disabled(value: Any) -> bool:
+    """Whether MONAI would leave a component out of a list."""
+    flag = value.get("_disabled_", False) if isinstance(value, Mapping) else False
+    return flag.strip().lower() == "true" if isinstance(flag, str) else bool(flag)
 
 
 def _look_up(config: Mapping[str, Any], name: str) -> Any:

@@ -25,8 +25,6 @@ __all__ = ["is_nnunet_folder", "nnunet_fields", "read_plan"]
 
 _FOLD = re.compile(r"fold_(\d+|all)")
 _CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
-# What wrappers leave in front of every key.
-_PREFIXES = ("module.", "_orig_mod.")
 _KEY = "network_weights"
 _DESCRIPTIONS = ("plans.json", "dataset.json")
 
@@ -80,8 +78,7 @@ def _fields(
     plan = read_plan(
         plans, configuration or _configuration(folder, plans, saved), len(channels), trusted=trusted
     )
-    state, prefix = _state_dict(saved, weights)
-    n_inputs, n_outputs = _ends(state, weights)
+    n_inputs, n_outputs = _ends(pick_state_dict(saved, weights, _KEY, ""), weights)
     if n_inputs != len(channels):
         raise BankError(
             f"the network takes {n_inputs} channels, but dataset.json names {len(channels)} "
@@ -102,7 +99,6 @@ def _fields(
         },
         "weights": weights,
         "state_key": _KEY,
-        "prefix": prefix,
         "window_size": plan.patch_size,
         "spatial_dims": len(plan.patch_size),
         "in_channels": n_inputs,
@@ -147,7 +143,10 @@ def _folds(folder: Path) -> list[str]:
 
 def _weights_file(folder: Path, fold: int | str | None, checkpoint: str | None) -> Path:
     folds = _folds(folder)
-    chosen = folds[0] if fold is None else f"fold_{str(fold).removeprefix('fold_')}"
+    if fold is not None:
+        chosen = f"fold_{str(fold).removeprefix('fold_')}"
+    else:  # a fold whose training has not begun to save holds nothing
+        chosen = next((one for one in folds if any((folder / one).glob("*.pth"))), folds[0])
     if chosen not in folds:
         raise BankError(f"there is no {chosen}; it has {', '.join(folds)}")
     if checkpoint is not None and Path(checkpoint).name != checkpoint:
@@ -182,13 +181,6 @@ def _channel_names(dataset: Any) -> list[str]:
     if not isinstance(names, Mapping) or not names:
         raise BankError("dataset.json has no 'channel_names' (or 'modality', as it once was)")
     return [str(name) for name in names.values()]
-
-
-def _state_dict(saved: Any, weights: Path) -> tuple[dict[str, torch.Tensor], str]:
-    """Return the weights by the network's own keys, and their common prefix."""
-    state = pick_state_dict(saved, weights, _KEY, "")
-    prefix = next((p for p in _PREFIXES if all(key.startswith(p) for key in state)), "")
-    return {key.removeprefix(prefix): value for key, value in state.items()}, prefix
 
 
 def _ends(state: Mapping[str, torch.Tensor], weights: Path) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -21,6 +22,7 @@ from skte.bank._checkpoint import (
     read_torch_file,
 )
 from skte.bank._documents import parse_json
+from skte.bank._stages import architecture_of
 from skte.exceptions import BankError
 
 __all__ = [
@@ -31,7 +33,9 @@ __all__ = [
     "state_dict_places",
 ]
 
+_log = logging.getLogger("skte")
 _MOST_SHOWN = 5
+_WRAPPERS = ("module.", "_orig_mod.")  # of data-parallel and compiled networks
 _MOST_PARTS = 50  # of a key, between its dots
 _SUFFIXES = {
     ".onnx": "an ONNX graph, which has no modules to read features from",
@@ -47,19 +51,44 @@ def load_weights(
     *,
     state_key: str | None = None,
     prefix: str = "",
-    needed: Sequence[str] = (),
+    encoder_only: bool = False,
     trusted: bool = False,
 ) -> None:
-    """Load a state dict from a file into a network, strictly."""
-    state = pick_state_dict(read_checkpoint(path, trusted=trusted), path, state_key, prefix)
+    """Load a state dict from a file into a network, strictly; of an encoder alone if so told."""
     own = module.state_dict(keep_vars=True)
-    roots = tuple(f"{name}." for name in needed) or ("",)
+    state = pick_state_dict(read_checkpoint(path, trusted=trusted), path, state_key, prefix)
+    known = architecture_of(module)
+    roots = tuple(f"{name}." for name in known.encoder_roots(module))
+    left_out: list[str] = []
+    state = _unwrapped(state, own, known_only=not (encoder_only and roots))
+    if encoder_only and (roots or known.is_encoder):
+        state, left_out = _encoder_part(state, own, roots or ("",))
+    problems, missing, unexpected = _misfits(own, state, roots if encoder_only else ())
+    if problems:
+        n_matched = sum(key in own for key in state)
+        remedy = _remedy(missing, unexpected)
+        part = _encoder_part(state, own, roots)[0] if roots and not encoder_only else {}
+        if part and not _misfits(own, part, roots)[0]:
+            remedy = 'It holds the encoder: pass layers="encoder" to read that alone.'
+        raise BankError(
+            f"Weights {path} do not fit the model {type(module).__name__}: {n_matched} of its "
+            f"{len(own)} keys are in the file. Keys {'; '.join(problems)}. {remedy}"
+        )
+    if left_out:
+        _log.info("Weights %s: %s", path, _some(f"left out ({len(left_out)})", left_out))
+    module.load_state_dict(state, strict=False)  # what is missing is shared, or not needed
+
+
+def _misfits(
+    own: Mapping[str, Any], state: Mapping[str, Any], needed: Sequence[str]
+) -> tuple[list[str], list[str], list[str]]:
+    """List what does not fit, then missing and unexpected keys; `needed` are their beginnings."""
     # Of weights that are shared, some files hold one copy only.
     given = {id(own[key]) for key in state if isinstance(own.get(key), torch.Tensor)}
     missing = [
         key
         for key, value in own.items()
-        if key not in state and key.startswith(roots) and id(value) not in given
+        if key not in state and key.startswith(tuple(needed) or "") and id(value) not in given
     ]
     unexpected = [key for key in state if key not in own]
     shapes = {key: (_shape(state.get(key)), _shape(own[key])) for key in own}
@@ -70,19 +99,50 @@ def load_weights(
     ]
     # load_state_dict would drop the imaginary part with no more than a warning.
     complex_ones = [key for key in own if _is_complex(state.get(key)) and not _is_complex(own[key])]
-    if missing or unexpected or reshaped or complex_ones:
-        listed = [
-            _some(f"missing in the file ({len(missing)})", missing),
-            _some(f"unexpected in the file ({len(unexpected)})", unexpected),
-            _some(f"of another shape ({len(reshaped)})", reshaped),
-            _some(f"complex in the file, real in the model ({len(complex_ones)})", complex_ones),
-        ]
-        raise BankError(
-            f"Weights {path} do not fit the model {type(module).__name__}. Keys "
-            + "; ".join(part for part in listed if part)
-            + f". {_remedy(missing, unexpected)}"
-        )
-    module.load_state_dict(state, strict=False)  # what is missing is shared, or not needed
+    listed = [
+        _some(f"missing in the file ({len(missing)})", missing),
+        _some(f"unexpected in the file ({len(unexpected)})", unexpected),
+        _some(f"of another shape ({len(reshaped)})", reshaped),
+        _some(f"complex in the file, real in the model ({len(complex_ones)})", complex_ones),
+    ]
+    return [part for part in listed if part], missing, unexpected
+
+
+def _unwrapped(state: dict[str, Any], own: Mapping[str, Any], known_only: bool) -> dict[str, Any]:
+    """Strip what wrappers left in front of every key, as far as the network's own keys appear."""
+    found = state
+    while found and not any(key in own for key in found):
+        wrapper = next((w for w in _WRAPPERS if all(key.startswith(w) for key in found)), None)
+        if wrapper is None:
+            return state if known_only else found
+        found = {key.removeprefix(wrapper): value for key, value in found.items()}
+    return found
+
+
+def _encoder_part(
+    state: dict[str, Any], own: Mapping[str, Any], roots: Sequence[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """Return a state dict without what is not the encoder's and does not fit, and those keys."""
+    missing = [key for key in own if key.startswith(tuple(roots)) and key not in state]
+    ends = (key[: len(key) - len(end)] for key in missing for end in _ends_of(key) if end in state)
+    prefix = next(iter(Counter(ends)), "")
+    # A file of the encoder alone lacks the name that the encoder has in the network.
+    if prefix and all(key.removeprefix(prefix) in state for key in missing):
+        state = {
+            prefix + key if prefix + key in own else key: value for key, value in state.items()
+        }
+    left_out = [
+        key
+        for key, value in state.items()
+        if (key not in own or _shape(value) != _shape(own[key]))
+        and (not key.startswith(tuple(roots)) or (roots == ("",) and key not in own))
+    ]
+    return {key: value for key, value in state.items() if key not in left_out}, left_out
+
+
+def _ends_of(key: str) -> list[str]:
+    parts = key.split(".")[:_MOST_PARTS]
+    return [".".join(parts[cut:]) for cut in range(1, len(parts))]
 
 
 def read_checkpoint(path: Path, *, trusted: bool = False, lazily: bool = False) -> Any:

@@ -90,7 +90,8 @@ def test_fold_and_checkpoint_are_chosen(tmp_path):
     assert BankEntry.from_nnunet(folder, checkpoint="checkpoint_latest.pth").name
     assert "must be the name of a file" in refused(folder, checkpoint="../fold_all/x.pth")
     (folder / "fold_2" / "checkpoint_latest.pth").unlink()
-    assert "the training did not finish" in refused(folder)
+    assert "the training did not finish" in refused(folder, fold=2)
+    assert BankEntry.from_nnunet(folder).provenance["fold"] == "10"
 
 
 def test_the_configuration_is_told_by_folder_checkpoint_or_argument(tmp_path):
@@ -164,7 +165,7 @@ def test_regions_are_read_with_a_sigmoid(tmp_path):
     assert entry.provenance["labels"] == labels
 
 
-@pytest.mark.parametrize("prefix", ["module.", "_orig_mod."])
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
 def test_keys_of_wrapped_networks(tmp_path, prefix):
     folder, trained = write_nnunet(tmp_path)
     path = folder / "fold_0" / "checkpoint_final.pth"
@@ -174,6 +175,17 @@ def test_keys_of_wrapped_networks(tmp_path, prefix):
     }
     torch.save(content, path)
     assert same_output(BankEntry.from_nnunet(folder), trained, (16, 16, 16))
+
+
+def test_a_fold_whose_training_goes_on_is_passed_over(tmp_path):
+    folder, trained = write_nnunet(tmp_path)
+    (folder / "fold_0").rename(folder / "fold_1")
+    (folder / "fold_0").mkdir()
+    entry = BankEntry.from_nnunet(folder)
+    assert entry.provenance["fold"] == "1"
+    assert same_output(entry, trained, (16, 16, 16))
+    with pytest.raises(BankError, match=r"fold_0 has no checkpoint_final\.pth"):
+        BankEntry.from_nnunet(folder, fold=0)
 
 
 def test_a_reader_that_reorients(tmp_path):
