@@ -8,6 +8,7 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, TypeAlias, overload
@@ -21,7 +22,7 @@ from skte.bank._entry import BankEntry
 from skte.bank._manifest import read_manifest
 from skte.bank._readers import MANIFEST, Reader, ReadOptions, all_readers
 from skte.bank._trust import check_packages
-from skte.bank._weights import read_checkpoint
+from skte.bank._weights import read_checkpoint, weight_files
 from skte.exceptions import BankError, SkteWarning
 
 __all__ = ["BankLike", "ModelBank", "load_bank"]
@@ -392,7 +393,10 @@ class _FolderSearch:
                 continue
             if reader is not None:
                 entries = self._read(file, reader)
-                used |= {Path(entry.weights) for entry in entries if entry.weights is not None}
+                for entry in entries:
+                    if entry.weights is not None:
+                        with suppress(BankError):  # loading says what is wrong
+                            used |= {*weight_files(Path(entry.weights))}
             elif file.absolute() not in used:
                 self.not_understood[self._name(file)] = _why_not(file)
 

@@ -26,6 +26,7 @@ from torch import nn
 from skte._digests import file_digest, tensor_digest, version_of
 from skte.bank._entry import BankEntry
 from skte.bank._factory import LiveModule, resolve_factory
+from skte.bank._weights import weight_files, zip_place
 from skte.exceptions import BankError
 
 __all__ = ["digest_problem", "entry_digest"]
@@ -136,7 +137,9 @@ def _describe_weights(entry: BankEntry) -> Any:
         return None  # they belong to the network at hand
     if entry.weights is None:
         return ["initialised by", entry.name]
-    return ["file", file_digest(entry.weights)]
+    path = Path(entry.weights)
+    place = zip_place(path)
+    return ["file", *map(file_digest, weight_files(path)), *(place or ())[1:]]
 
 
 def _describe_factory(factory: Any) -> Any:

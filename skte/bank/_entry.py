@@ -27,7 +27,7 @@ from skte.bank._factory import (
 from skte.bank._monai_bundle import bundle_fields
 from skte.bank._nnunet import nnunet_fields
 from skte.bank._preprocessing import build_chain, normalize_steps, step_problems
-from skte.bank._weights import load_weights
+from skte.bank._weights import load_weights, weight_files
 from skte.exceptions import BankError
 
 __all__ = ["BankEntry", "FolderReaders", "LARGEST_EDGE", "equal", "field_problems"]
@@ -58,7 +58,8 @@ class FolderReaders:
         Parameters
         ----------
         folder : path-like
-            ``trainer__plans__configuration``, with ``plans.json``, ``dataset.json`` and folds.
+            ``trainer__plans__configuration``, with ``plans.json``, ``dataset.json`` and folds;
+            or a zip that nnU-Net exported, followed by the folder in it if it holds several.
         name : str, optional
             Default: dataset, configuration and fold.
         fold : int or "all", optional
@@ -206,8 +207,10 @@ class BankEntry(FolderReaders):
         Keyword arguments of the factory.
     weights : path-like, optional
         A file written by ``torch.save(network.state_dict(), ...)``, loaded strictly
-        and without running what stands in it, or a ``.safetensors`` file. None: whatever the
-        factory returns; its random initial weights then depend on `name` alone.
+        and without running what stands in it, a ``.safetensors`` file, or the
+        ``.safetensors.index.json`` of several. It may be a part of a zip archive
+        (``models.zip/fold_0/checkpoint.pth``). None: whatever the factory returns; its random
+        initial weights then depend on `name` alone.
     state_key : str, optional
         Where in the file the state dict lies, such as ``"network_weights"`` or
         ``"model.state_dict"``.
@@ -419,10 +422,11 @@ class BankEntry(FolderReaders):
         """Memory that a factory named by a file may take: some times that of the weights."""
         if self.trusted or not isinstance(self.factory, str):
             return None
-        path = None if self.weights is None else Path(self.weights)
-        if path is None or not path.is_file():
+        files = [] if self.weights is None else weight_files(Path(self.weights))
+        sizes = [file.stat().st_size for file in files if file.is_file()]
+        if not sizes:
             return min(_MOST_WITHOUT_WEIGHTS, free_memory() // 4)
-        return 4 * path.stat().st_size + 2**28
+        return 4 * sum(sizes) + 2**28
 
     def _trainer_hint(self) -> str:
         trainer = self.provenance.get("trainer", "nnUNetTrainer")

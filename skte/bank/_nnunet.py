@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import os
 import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,23 +15,27 @@ from typing import Any
 import torch
 from torch import nn
 
+from skte._files import scratch_folder
 from skte._text import clean_text
 from skte.bank._documents import check_inside, parse_file
 from skte.bank._factory import resolve_factory
 from skte.bank._nnunet_transform import INTENSITY_KEYS, RESAMPLERS, SCHEMES, NNUNetPreprocessing
-from skte.bank._weights import pick_state_dict, read_checkpoint
+from skte.bank._weights import pick_state_dict, read_checkpoint, unpack, zip_place
 from skte.exceptions import BankError
 
-__all__ = ["is_nnunet_folder", "nnunet_fields", "read_plan"]
+__all__ = ["is_nnunet_folder", "nnunet_fields", "nnunet_models", "read_plan"]
 
 _FOLD = re.compile(r"fold_(\d+|all)")
 _CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
 _KEY = "network_weights"
 _DESCRIPTIONS = ("plans.json", "dataset.json")
+_ZIPPED = re.compile(r"fold_(\d+|all)/\w[\w.-]*\.pth")
 
 
 def is_nnunet_folder(folder: Path) -> bool:
-    """Whether a folder looks like one of nnU-Net's trained models, be it without its folds."""
+    """Whether a folder or zip looks like nnU-Net's trained models, be it without its folds."""
+    if folder.suffix.lower() == ".zip" and folder.is_file():
+        return bool(nnunet_models(folder))
     if not (folder / "plans.json").is_file():
         return False
     return (folder / "dataset.json").is_file() or bool(_folds(folder))
@@ -46,8 +51,11 @@ def nnunet_fields(
     trusted: bool = False,
     extra_roots: Sequence[str | os.PathLike[str]] = (),
 ) -> dict[str, Any]:
-    """Read the fields of a `BankEntry` from a results folder of nnU-Net v2."""
+    """Read the fields of a `BankEntry` from a results folder of nnU-Net v2, or an exported zip."""
     folder = Path(folder)
+    options = {"name": name, "configuration": configuration, "trusted": trusted}
+    if zip_place(folder / _DESCRIPTIONS[0]):
+        return _zipped_fields(folder, fold, checkpoint, options)
     try:
         _check_folder(folder)
         weights = _weights_file(folder, fold, checkpoint)
@@ -62,6 +70,60 @@ def nnunet_fields(
             f"writes ({type(error).__name__}: {clean_text(error, 300)}); copy them again from "
             "where it was trained"
         ) from error
+
+
+def nnunet_models(path: Path) -> list[Path]:
+    """List the models of an exported zip, as paths that lead into it; of a folder that alone."""
+    archive, inner = zip_place(path / _DESCRIPTIONS[0]) or (None, "")
+    if archive is None:
+        return [path]
+    try:
+        with zipfile.ZipFile(archive) as file:
+            names = file.namelist()
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return []
+    within = inner.removesuffix(_DESCRIPTIONS[0])
+    described = {n.rpartition("/")[0] for n in names if n.endswith(f"/{_DESCRIPTIONS[0]}")}
+    described = {folder for folder in described if f"{folder}/".startswith(within)}
+    # Results of cross-validation are described as well.
+    trained = {n.rpartition("/fold_")[0] for n in names if _ZIPPED.search(n)} & described
+    return sorted(archive / folder for folder in trained or described)
+
+
+def _zipped_fields(
+    path: Path, fold: int | str | None, checkpoint: str | None, options: dict[str, Any]
+) -> dict[str, Any]:
+    """Read a model of an exported zip through a scratch folder, which goes again."""
+    models = nnunet_models(path)
+    if len(models) != 1:
+        what = f"it holds several models; name one of {', '.join(map(str, models))}"
+        raise BankError(
+            f"nnU-Net archive {path}: {what if models else 'it holds no model of nnU-Net v2'}"
+        )
+    archive, inner = zip_place(models[0]) or (path, "")
+    with scratch_folder("skte-nnunet-") as scratch:
+        folder = scratch / (re.sub(r"[^\w.+-]|^\.+", "_", models[0].name))
+        folder.mkdir()
+        with zipfile.ZipFile(archive) as file:
+            names = [n.removeprefix(f"{inner}/") for n in file.namelist() if n.startswith(inner)]
+        for name in set(names) & {*_DESCRIPTIONS}:
+            unpack(archive, f"{inner}/{name}", folder)
+        for name in filter(_ZIPPED.fullmatch, names):  # to choose from; filled when chosen
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).touch()
+        try:
+            _check_folder(folder)
+            weights = _weights_file(folder, fold, checkpoint)
+            place = f"{weights.parent.name}/{weights.name}"
+            unpack(archive, f"{inner}/{place}", weights.parent)
+            fields = nnunet_fields(
+                folder, fold=weights.parent.name, checkpoint=weights.name, **options
+            )
+        except BankError as error:
+            text = str(error).removeprefix(f"nnU-Net folder {folder}: ")
+            shown = text.replace(str(folder), str(models[0]))
+            raise BankError(f"nnU-Net archive {models[0]}: {shown}") from error
+    return {**fields, "weights": models[0].absolute() / place}
 
 
 def _fields(

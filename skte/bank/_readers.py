@@ -13,7 +13,7 @@ from skte.bank._entry import BankEntry
 from skte.bank._exported import SUFFIX
 from skte.bank._manifest import read_manifest
 from skte.bank._monai_bundle import is_bundle
-from skte.bank._nnunet import is_nnunet_folder
+from skte.bank._nnunet import is_nnunet_folder, nnunet_models
 from skte.bank._trust import MANIFESTS
 
 __all__ = ["MANIFEST", "ReadOptions", "Reader", "all_readers"]
@@ -83,7 +83,8 @@ _READERS: tuple[Reader, ...] = (
         "nnU-Net v2",
         is_nnunet_folder,
         lambda path, options: [
-            BankEntry.from_nnunet(path, trusted=options.trusted, extra_roots=options.extra_roots)
+            BankEntry.from_nnunet(model, trusted=options.trusted, extra_roots=options.extra_roots)
+            for model in nnunet_models(path)
         ],
     ),
     _Format(

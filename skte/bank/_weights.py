@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
+import shutil
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 import torch
 from torch import nn
 
+from skte._files import scratch_folder
 from skte._memory import memory_problem
 from skte._text import clean_text, did_you_mean
 from skte.bank._checkpoint import (
@@ -21,7 +27,7 @@ from skte.bank._checkpoint import (
     check_shape,
     read_torch_file,
 )
-from skte.bank._documents import parse_json
+from skte.bank._documents import check_inside, parse_file, parse_json
 from skte.bank._stages import architecture_of
 from skte.exceptions import BankError
 
@@ -31,10 +37,15 @@ __all__ = [
     "read_checkpoint",
     "read_safetensors",
     "state_dict_places",
+    "unpack",
+    "weight_files",
+    "zip_place",
 ]
 
 _log = logging.getLogger("skte")
 _MOST_SHOWN = 5
+_INDEX = ".safetensors.index.json"
+_PART = re.compile(r"\w[\w.-]*\.safetensors")
 _WRAPPERS = ("module.", "_orig_mod.")  # of data-parallel and compiled networks
 _MOST_PARTS = 50  # of a key, between its dots
 _SUFFIXES = {
@@ -146,17 +157,108 @@ def _ends_of(key: str) -> list[str]:
 
 
 def read_checkpoint(path: Path, *, trusted: bool = False, lazily: bool = False) -> Any:
-    """Read a file written by ``torch.save`` without executing anything in it."""
-    problem = _file_problem(path)
+    """Read a file of weights, in an archive or in parts, without executing anything in it."""
+    place = zip_place(path)
+    if place is None:
+        return _read_file(path, path, trusted, lazily)
+    with scratch_folder("skte-unpacked-") as folder:
+        return _read_file(unpack(*place, folder), path, trusted, lazily)
+
+
+def zip_place(path: Path) -> tuple[Path, str] | None:
+    """Split a path that leads into a zip archive into that and the part's name."""
+    archive = next((p for p in path.parents if p.suffix.lower() == ".zip" and p.is_file()), None)
+    return None if archive is None else (archive, path.relative_to(archive).as_posix())
+
+
+def unpack(archive: Path, part: str, folder: Path) -> Path:
+    """Unpack one part of a zip archive, of bounded size, into a folder, without its path."""
+    shown = f"{archive}: its part {clean_text(part, 300)}"
+    target = folder / PurePosixPath(part).name
+    try:
+        with zipfile.ZipFile(archive) as file:
+            info = file.getinfo(part)
+            problem = memory_problem(info.file_size, info.compress_size)
+            if info.file_size > shutil.disk_usage(folder).free:
+                problem = f"does not fit on the disk of {folder}; set TMPDIR to another"
+            if not problem:
+                with file.open(info) as source, target.open("wb") as copy:
+                    shutil.copyfileobj(source, copy)
+    except (KeyError, OSError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise BankError(
+            f"{shown} cannot be read ({clean_text(error, 200)}); copy or download the archive "
+            "again."
+        ) from error
+    if problem:
+        raise BankError(f"{shown} {problem}.")
+    return target
+
+
+def weight_files(path: Path) -> list[Path]:
+    """Return the files that weights are read from: one, or an index and the parts it names."""
+    place = zip_place(path)
+    return [place[0]] if place else [path, *_parts(path)]
+
+
+def _parts(path: Path) -> dict[Path, set[str]]:
+    """Return the keys in each part that an index names; none for what is not an index."""
+    if not path.name.endswith(_INDEX):
+        return {}
+    content = parse_file(path, "Index of weights")
+    table = content.get("weight_map") if isinstance(content, Mapping) else None
+    if not isinstance(table, Mapping) or not table:
+        raise BankError(f"Weights {path}: the index has no 'weight_map'; {_AGAIN}.")
+    parts: dict[Path, set[str]] = {}
+    for key, name in table.items():
+        if not isinstance(name, str) or not _PART.fullmatch(name):
+            raise BankError(
+                f"Weights {path}: the index names {clean_text(repr(name), 200)}, which is not a "
+                ".safetensors file beside it; it was refused."
+            )
+        parts.setdefault(path.parent / name, set()).add(key)
+    # In a cache of the Hub the index and its parts are links to one folder.
+    check_inside(path.parent, parts, [os.path.dirname(os.path.realpath(path))])
+    return parts
+
+
+def _read_parts(path: Path, values: bool) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = {}
+    parts = _parts(path)
+    for part in parts:
+        problem = _file_problem(part)
+        if problem:
+            raise MalformedError(f"its part {part.name}: {problem}", "")
+    size = sum(part.stat().st_size for part in parts)
+    problem = memory_problem(size, size) if values else None
+    if problem:
+        raise MalformedError(f"the file {problem}", "")
+    for part, keys in parts.items():
+        read = read_safetensors(part, values=values)
+        if read.keys() != keys:
+            wrong = clean_text(min(read.keys() ^ keys), 200)
+            raise MalformedError(
+                f"the index and its part {part.name} disagree on {wrong}", f"{_AGAIN}, all parts"
+            )
+        state |= read
+    return state
+
+
+def _read_file(file: Path, path: Path, trusted: bool, lazily: bool) -> Any:
+    """Read a file that messages call `path`."""
+    problem = _file_problem(file)
     if problem:
         raise BankError(f"Weights {path}: {problem}.")
     try:
-        if path.suffix == ".safetensors":
-            return read_safetensors(path, values=not lazily)
-        archive = _archive(path, whole=not lazily)
+        if file.name.endswith(_INDEX):
+            return _read_parts(file, values=not lazily)
+        if file.suffix == ".safetensors":
+            return read_safetensors(file, values=not lazily)
+        archive = _archive(file, whole=not lazily)
         if trusted:
-            return torch.load(path, map_location="cpu", weights_only=False)
-        return read_torch_file(path, archive, values=not lazily)
+            return torch.load(file, map_location="cpu", weights_only=False)
+        return read_torch_file(file, archive, values=not lazily)
+    except BankError:
+        raise
     except RefusedGlobalsError as error:
         raise BankError(f"Weights {path}: {_refusal(error.names)}.") from None
     except Exception as error:  # what the file holds decides what is raised
