@@ -66,19 +66,19 @@ def isolated(name: str) -> Iterator[Isolation]:
         yield isolation
         return
     _of_thread.is_isolated = True
-    process, before, threads = os.getpid(), _n_restored(), set(sys._current_frames())
+    process, before, threads = os.getpid(), _restored.total(), set(sys._current_frames())
     try:
         with ExitStack() as stack:
             stack.enter_context(safe_starts.held())
             stack.enter_context(_process_state.held())
-            stack.callback(_keep_thread_state())
+            stack.callback(_keep(_OF_THREAD))
             user = _of_thread.user = stack.enter_context(_watched_interrupt())
             with _named_exits(name, user):
                 yield isolation
     finally:
         if os.getpid() != process:  # the code has forked: one of the two goes on
             os._exit(1)
-        isolation.has_meddled = _n_restored() != before
+        isolation.has_meddled = _restored.total() != before
         isolation.has_left_threads = not threads.issuperset(sys._current_frames())
         _of_thread.is_isolated = False
 
@@ -158,21 +158,6 @@ _STREAMS = {"stdin": 0, "stdout": 1, "stderr": 2}
 _restored: Counter[str] = Counter()  # kinds of state that were found changed
 # Guards that end a mode of torch when they are collected, hence never.
 _guards: list[Any] = []
-
-
-def _keep_process_state() -> Undo:
-    """Note what all threads share; return what restores it."""
-    return _keep(_SHARED)
-
-
-def _keep_thread_state() -> Undo:
-    """Note what each thread has of its own; return what restores it."""
-    return _keep(_OF_THREAD)
-
-
-def _n_restored() -> int:
-    """How often a setting or a function was found changed."""
-    return _restored.total()
 
 
 def _keep(keepers: tuple[Callable[[], Undo], ...]) -> Undo:
@@ -598,4 +583,4 @@ _SHARED = (
     _keep_logging,
 )
 _OF_THREAD = (_keep_modes, _settings(_thread_settings))
-_process_state = SharedSetting(_keep_process_state)
+_process_state = SharedSetting(lambda: _keep(_SHARED))

@@ -10,7 +10,14 @@ from pathlib import Path
 
 from skte.exceptions import SkteError
 
-__all__ = ["memory_limit", "memory_problem", "parse_bytes"]
+__all__ = [
+    "allowed_memory",
+    "format_bytes",
+    "free_memory",
+    "memory_limit",
+    "memory_problem",
+    "parse_bytes",
+]
 
 _VARIABLE = "SKTE_MAX_MEMORY"  # processes that skte starts inherit it
 # Of the memory that is free; what is read is often copied once.
@@ -25,11 +32,12 @@ _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", re.IGNORECASE)
 
 @contextmanager
 def memory_limit(size: str | int | None) -> Iterator[None]:
-    """Let each file that is read take up to a number of bytes of memory.
+    """Let each file that is read, and each network's first pass, take a number of bytes.
 
     By default a file may take a quarter of the memory that is free, and not more than
     256 MiB or 50 times its own size, whichever is larger: more is the mark of a file made
-    to exhaust memory. An image of one value throughout may need more.
+    to exhaust memory. An image of one value throughout may need more. A network's first pass
+    may take half of the memory that is free.
 
     Parameters
     ----------
@@ -60,20 +68,25 @@ def memory_limit(size: str | int | None) -> Iterator[None]:
 
 def memory_problem(n_bytes: int, file_bytes: int | None = None) -> str | None:
     """Return why `n_bytes` at peak are too many, to follow a file's name; None if they are not."""
-    allowed = os.environ.get(_VARIABLE)
-    if allowed is not None:
-        most, why = parse_bytes(allowed), "the limit that was set"
-    else:
-        most, why = int(_SHARE * free_memory()), f"{_SHARE:.0%} of the memory that is free"
-        if file_bytes is not None and max(_FLOOR, _EXPANSION * file_bytes) < most:
-            most = max(_FLOOR, _EXPANSION * file_bytes)
-            why = f"what a file of {_spoken(file_bytes)} may take"
+    most, why = allowed_memory(_SHARE)
+    if file_bytes is not None and _VARIABLE not in os.environ:
+        in_proportion = max(_FLOOR, _EXPANSION * file_bytes)
+        if in_proportion < most:
+            most, why = in_proportion, f"what a file of {format_bytes(file_bytes)} may take"
     if n_bytes <= most:
         return None
     return (
-        f"would take {_spoken(n_bytes)} of memory, more than {_spoken(most)}, {why}; if it is "
-        f"sound, raise the limit with --max-memory or skte.memory_limit(...)"
+        f"would take {format_bytes(n_bytes)} of memory, more than {format_bytes(most)}, {why}; if "
+        "it is sound, raise the limit with --max-memory or skte.memory_limit(...)"
     )
+
+
+def allowed_memory(share: float) -> tuple[int, str]:
+    """Return the limit that was set, or else a share of the free memory, and which it is."""
+    allowed = os.environ.get(_VARIABLE)
+    if allowed is not None:
+        return parse_bytes(allowed), "the limit that was set"
+    return int(share * free_memory()), f"{share:.0%} of the memory that is free"
 
 
 def parse_bytes(size: str | int) -> int:
@@ -100,7 +113,8 @@ def free_memory() -> int:
     return free
 
 
-def _spoken(n_bytes: int) -> str:
+def format_bytes(n_bytes: int) -> str:
+    """Return a number of bytes as text, in units of 1024."""
     size = float(n_bytes)
     for unit in ("bytes", "KiB", "MiB", "GiB"):
         if size < 1024:

@@ -99,27 +99,7 @@ def name_problem(name: str) -> str:
 
 
 def did_you_mean(word: object, known: Iterable[str], *, listed: bool = True) -> str:
-    """Return a hint for a word that is not known.
-
-    Parameters
-    ----------
-    word : object
-        What was given; its ``str`` is taken.
-    known : iterable of str
-        What could have been meant.
-    listed : bool, default=True
-        Whether to list what is known where nothing resembles the word.
-
-    Returns
-    -------
-    str
-        ``"did you mean 'ccfv'?"``, or ``"known: ..."`` with at most 20 words, or empty.
-
-    Examples
-    --------
-    >>> did_you_mean("ccvf", ["ccfv", "leep"]), did_you_mean("x", ["ccfv", "leep"])
-    ("did you mean 'ccfv'?", 'known: ccfv, leep')
-    """
+    """Return "did you mean 'ccfv'?", what is known where `listed` and nothing is near, or ""."""
     words = list(known)
     # Comparing takes the product of the lengths, and a file may hold names made for that.
     short = [one for one in words[:_MOST_COMPARED] if len(one) <= _LONGEST_COMPARED]

@@ -8,6 +8,7 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, TypeAlias, overload
@@ -21,7 +22,7 @@ from skte.bank._entry import BankEntry
 from skte.bank._manifest import read_manifest
 from skte.bank._readers import MANIFEST, Reader, ReadOptions, all_readers
 from skte.bank._trust import check_packages
-from skte.bank._weights import read_checkpoint
+from skte.bank._weights import read_checkpoint, weight_files
 from skte.exceptions import BankError, SkteWarning
 
 __all__ = ["BankLike", "ModelBank", "load_bank"]
@@ -93,32 +94,27 @@ class ModelBank(Sequence[BankEntry]):
         trusted_packages: Collection[str] = (),
         extra_roots: Collection[str | os.PathLike[str]] = (),
     ) -> Self:
-        """Read a bank from a YAML or JSON manifest.
+        """Read a bank from a YAML or JSON manifest; nothing is imported or loaded yet.
 
         Parameters
         ----------
         path : path-like
             The manifest. Paths in it are relative to its folder, and may not leave it.
         trusted_packages : collection of str
-            Packages or modules whose functions the manifest may name as factories,
-            beside those that ``skte bank init --trust-package`` keeps for it.
+            Packages or modules whose functions the manifest may name as factories, beside
+            those that ``skte bank init --trust-package`` keeps for it. `BankEntry.load` imports
+            and calls what is named.
         extra_roots : collection of path-like
             Further folders that its paths and links may lead to.
 
         Returns
         -------
         ModelBank
-            Nothing is imported or loaded yet.
 
         Raises
         ------
         BankError
             If the manifest is wrong; the message lists every problem.
-
-        Notes
-        -----
-        ``load`` of an entry imports and calls the factory its manifest names: a class of
-        networks from a library that skte knows, or what a trusted package defines.
         """
         return cls(read_manifest(path, roots=tuple(extra_roots), trusted_packages=trusted_packages))
 
@@ -133,18 +129,17 @@ class ModelBank(Sequence[BankEntry]):
     ) -> Self:
         """Make a bank of all models in a folder, whatever tool left them.
 
-        Found are results folders of nnU-Net v2 (one fold of each), MONAI bundles,
-        programs of ``torch.export`` and the entries of manifests named ``bank.yaml``
-        (``.yml``, ``.json``), at any depth, and what readers of other packages know (see
-        `all_readers`). What cannot be used costs nothing else.
+        Found, at any depth, is what a reader of `all_readers` knows: models of nnU-Net v2 (one
+        fold of each), MONAI bundles, programs of ``torch.export``, the entries of manifests
+        named ``bank.yaml`` (``.yml``, ``.json``). What cannot be used costs nothing else.
 
         Parameters
         ----------
         path : path-like
             The folder.
         trusted : collection of str
-            Paths, relative to the folder, of models that may run code when they are
-            read; of entries of manifests their names.
+            Paths, relative to the folder, of models that may run code when they are read; of
+            entries of manifests their names.
         trusted_packages : collection of str
             Packages or modules whose functions manifests may name as factories.
         extra_roots : collection of path-like
@@ -190,12 +185,11 @@ class ModelBank(Sequence[BankEntry]):
         Parameters
         ----------
         modules : mapping of str to nn.Module
-            Networks by name.
+            Networks by name, which are used as they are.
 
         Returns
         -------
         ModelBank
-            Its entries hold these very networks.
         """
         return cls(BankEntry.from_module(name, module) for name, module in modules.items())
 
@@ -321,7 +315,7 @@ def _named(name: Any, model: Any) -> BankEntry:
     )
 
 
-_WEIGHTS = (".pt", ".pth", ".ckpt", ".safetensors", ".ts", ".onnx")
+_WEIGHTS = (".pt", ".pth", ".pth.tar", ".ckpt", ".safetensors", ".bin", ".ts", ".onnx")
 _DEEPEST, _MOST_FOLDERS = 8, 10_000
 
 
@@ -336,11 +330,14 @@ class _FolderSearch:
         self.not_understood: dict[str, str] = {}
         self.found: list[tuple[str, BankEntry]] = []
         self.seen: set[str] = set()  # places of single models
-        self.n_folders = 0
+        self.visited: set[Path] = set()
+        self.links: list[tuple[Path, int]] = []
 
     def entries(self) -> list[BankEntry]:
         """Read the folder; its entries have distinct names, in the order of their places."""
         self._visit(self.root)
+        while self.links:
+            self._visit(*self.links.pop(0))
         entries = _distinct(self.found)
         # Names as they are told apart: one that two manifests give is no name of either.
         listed = {
@@ -360,10 +357,12 @@ class _FolderSearch:
             for entry in entries
         ]
 
-    def _visit(self, folder: Path, depth: int = 0, around: tuple[Path, ...] = ()) -> None:
-        """Read a folder and those in it; `around` are those it lies in, links followed."""
-        self.n_folders += 1
-        if self.n_folders > _MOST_FOLDERS or depth > _DEEPEST:
+    def _visit(self, folder: Path, depth: int = 0) -> None:
+        """Read a folder and those in it; links wait for the end, and no folder is read twice."""
+        if folder.resolve() in self.visited:
+            return
+        self.visited.add(folder.resolve())
+        if len(self.visited) > _MOST_FOLDERS or depth > _DEEPEST:
             self.not_understood[self._name(folder)] = (
                 f"not looked at: there are more than {_MOST_FOLDERS} folders, or they are nested "
                 f"deeper than {_DEEPEST} levels"
@@ -373,25 +372,31 @@ class _FolderSearch:
         if reader is not None:
             self._read(folder, reader)
             return
-        content = sorted(folder.iterdir())
+        content = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
         self._visit_files([path for path in content if path.is_file()])
-        around = (*around, folder.resolve())
         for inner in content:
-            if not inner.is_dir() or inner.name.startswith(".") or self._leads_out(inner):
+            if not inner.is_dir() or self._leads_out(inner):
                 continue
-            if inner.resolve() not in around:  # a link back would be read again and again
-                self._visit(inner, depth + 1, around)
+            if inner.is_symlink():
+                self.links.append((inner, depth + 1))
+            else:
+                self._visit(inner, depth + 1)
 
     def _visit_files(self, files: Sequence[Path]) -> None:
         used: set[Path] = set()
         # Manifests first: they say what the weights beside them are for.
         for file in sorted(files, key=lambda file: not MANIFEST.matches(file)):
             reader = self._reader(file)
-            if (reader is None and file.suffix.lower() not in _WEIGHTS) or self._leads_out(file):
+            if (reader is None and not file.name.lower().endswith(_WEIGHTS)) or self._leads_out(
+                file
+            ):
                 continue
             if reader is not None:
                 entries = self._read(file, reader)
-                used |= {Path(entry.weights) for entry in entries if entry.weights is not None}
+                for entry in entries:
+                    if entry.weights is not None:
+                        with suppress(BankError):  # loading says what is wrong
+                            used |= {*weight_files(Path(entry.weights))}
             elif file.absolute() not in used:
                 self.not_understood[self._name(file)] = _why_not(file)
 

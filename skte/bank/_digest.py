@@ -26,16 +26,10 @@ from torch import nn
 from skte._digests import file_digest, tensor_digest, version_of
 from skte.bank._entry import BankEntry
 from skte.bank._factory import LiveModule, resolve_factory
+from skte.bank._weights import weight_files, zip_place
 from skte.exceptions import BankError
 
-__all__ = [
-    "UnstableError",
-    "describe",
-    "describe_module",
-    "describe_source",
-    "digest_problem",
-    "entry_digest",
-]
+__all__ = ["digest_problem", "entry_digest"]
 
 # Described in their own ways, or not at all; every other field counts as it is.
 _SPECIAL = (
@@ -47,11 +41,10 @@ def entry_digest(entry: BankEntry) -> str | None:
     """Digest all that decides an entry's features: two entries with one digest are alike.
 
     That is the factory (its name, its code as far as it stands in the module or package
-    that is named, the version of its distribution; of skte's own factories and transforms
-    a version that changes when their results do), its arguments, the *content* of the
-    weights file, the preprocessing and all other settings. Name and provenance do not
-    count, but an entry without weights is initialised by its name, so there the name
-    does. Of a network at hand classes, settings and all tensors count.
+    that is named, the version of its distribution; of skte's own code a version that changes
+    when its results do), its arguments, the *content* of the weights file, the preprocessing
+    and all other settings, but not provenance. The name counts where there are no weights,
+    because it then seeds them. Of a network at hand classes, settings and all tensors count.
 
     Parameters
     ----------
@@ -62,8 +55,7 @@ def entry_digest(entry: BankEntry) -> str | None:
     -------
     str or None
         64 hexadecimal digits, the same in every process; None where the entry holds what
-        looks different in every process (`digest_problem` says what), so that its
-        features cannot be recognised later.
+        looks different in every process, so that its features cannot be recognised later.
 
     Raises
     ------
@@ -78,12 +70,9 @@ def entry_digest(entry: BankEntry) -> str | None:
     --------
     >>> from skte import BankEntry
     >>> from skte.bank import entry_digest
-    >>> first = BankEntry("a", "skte.demo:small_unet", preprocessing=["ToCanonical"])
-    >>> again = BankEntry("a", "skte.demo:small_unet", preprocessing=["ToCanonical"])
+    >>> first, again = (BankEntry("a", "skte.demo:small_unet") for _ in range(2))
     >>> entry_digest(first) == entry_digest(again)
     True
-    >>> print(entry_digest(BankEntry("a", "skte.demo:small_unet", preprocessing=[lambda x: x])))
-    None
     """
     try:
         text = json.dumps(_describe(entry), separators=(",", ":"))
@@ -93,7 +82,7 @@ def entry_digest(entry: BankEntry) -> str | None:
 
 
 def digest_problem(entry: BankEntry) -> str | None:
-    """Say why an entry has no digest.
+    """Return why an entry has no digest.
 
     Parameters
     ----------
@@ -148,7 +137,9 @@ def _describe_weights(entry: BankEntry) -> Any:
         return None  # they belong to the network at hand
     if entry.weights is None:
         return ["initialised by", entry.name]
-    return ["file", file_digest(entry.weights)]
+    path = Path(entry.weights)
+    place = zip_place(path)
+    return ["file", *map(file_digest, weight_files(path)), *(place or ())[1:]]
 
 
 def _describe_factory(factory: Any) -> Any:

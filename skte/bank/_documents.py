@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from skte._files import outside_problem
 from skte._text import clean_text
 from skte.exceptions import BankError
 
-__all__ = ["check_inside", "count_values", "holds_itself", "parse_file"]
+__all__ = ["check_inside", "count_values", "holds_itself", "parse_file", "parse_json"]
 
 
 # A file with more than this describes no models. PyYAML takes 10 microseconds per byte.
@@ -27,7 +28,7 @@ def parse_file(path: Path, what: str = "Manifest") -> Any:
     text = _read(path, suffix, what)
     name = "JSON" if suffix == ".json" else "YAML"
     try:
-        content = _parse_json(text) if suffix == ".json" else _parse_yaml(text, path)
+        content = parse_json(text) if suffix == ".json" else _parse_yaml(text, path)
         n_values = 0 if holds_itself(content) else count_values(content)
     except BankError:
         raise
@@ -60,11 +61,6 @@ def count_values(value: Any) -> int:
     return _n_values(value, {}, 0)[0]
 
 
-def holds_itself(value: Any, known: dict[int, bool] | None = None) -> bool:
-    """Whether a container is found within itself, as an alias in YAML can have it."""
-    return _is_cyclic(value, set(), {} if known is None else known)
-
-
 def _read(path: Path, suffix: str, what: str) -> str:
     try:
         n_bytes = path.stat().st_size
@@ -93,7 +89,8 @@ def _advice(suffix: str) -> str:
     return "" if suffix == ".json" else f", {_MOST_BYTES['.json']} as JSON"
 
 
-def _parse_json(text: str) -> Any:
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON in which no key occurs twice."""
     return json.loads(text, object_pairs_hook=_distinct)
 
 
@@ -126,26 +123,27 @@ def _n_values(value: Any, known: dict[int, tuple[int, int]], depth: int) -> tupl
     return known[id(value)]
 
 
-def _is_cyclic(value: Any, above: set[int], known: dict[int, bool]) -> bool:
+def holds_itself(
+    value: Any, known: dict[int, bool] | None = None, above: set[int] | None = None
+) -> bool:
+    """Whether a container is found within itself, as an alias in YAML can have it."""
+    known, above = {} if known is None else known, set() if above is None else above
     if not isinstance(value, (Mapping, list)) or not value:
         return False
-    if id(value) in known:
-        return known[id(value)]
-    if id(value) in above:
-        return True
-    above.add(id(value))
-    items = value.values() if isinstance(value, Mapping) else value
-    found = any(_is_cyclic(item, above, known) for item in items)
-    above.remove(id(value))
-    known[id(value)] = found
-    return found
+    if id(value) not in known:
+        if id(value) in above:
+            return True
+        above.add(id(value))
+        items = value.values() if isinstance(value, Mapping) else value
+        known[id(value)] = any(holds_itself(item, known, above) for item in items)
+        above.remove(id(value))
+    return known[id(value)]
 
 
 def _distinct(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        seen: set[str] = set()
-        repeated = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        repeated = Counter(key for key, _ in pairs).most_common(1)[0][0]
         raise ValueError(
             f"the key {clean_text(repr(repeated), 100)} occurs twice in one object; keep one"
         )

@@ -27,8 +27,7 @@ from skte.bank._factory import (
 from skte.bank._monai_bundle import bundle_fields
 from skte.bank._nnunet import nnunet_fields
 from skte.bank._preprocessing import build_chain, normalize_steps, step_problems
-from skte.bank._stages import architecture_of
-from skte.bank._weights import load_weights
+from skte.bank._weights import load_weights, weight_files
 from skte.exceptions import BankError
 
 __all__ = ["BankEntry", "FolderReaders", "LARGEST_EDGE", "equal", "field_problems"]
@@ -52,15 +51,15 @@ class FolderReaders:
     ) -> Self:
         """Make an entry from a trained model of nnU-Net v2, without nnU-Net.
 
-        The network, its patch size and all of its preprocessing (axis order, crop to
-        nonzero, normalisation, resampling) follow ``plans.json``, older forms of it
-        included. It needs the package ``dynamic-network-architectures``.
+        The network, its patch size and all of its preprocessing (axis order, crop to nonzero,
+        normalisation, resampling) follow ``plans.json``, older forms of it included. It needs
+        the package ``dynamic-network-architectures``.
 
         Parameters
         ----------
         folder : path-like
-            ``trainer__plans__configuration``, with ``plans.json``, ``dataset.json`` and
-            the folds.
+            ``trainer__plans__configuration``, with ``plans.json``, ``dataset.json`` and folds;
+            or a zip that nnU-Net exported, followed by the folder in it if it holds several.
         name : str, optional
             Default: dataset, configuration and fold.
         fold : int or "all", optional
@@ -70,8 +69,7 @@ class FolderReaders:
         checkpoint : str, optional
             Default: ``checkpoint_final.pth``, or else ``checkpoint_best.pth``.
         trusted : bool, default=False
-            Lets the plans name any class and the checkpoint hold any pickle. Either runs
-            code.
+            Whether reading may run code: any class that the plans name, any pickle.
         extra_roots : sequence of path-like
             Folders beside this one that its links may lead to.
         **fields
@@ -85,8 +83,8 @@ class FolderReaders:
         Raises
         ------
         BankError
-            If a file is missing, something is not done as nnU-Net does it, or would run
-            code; the message says what and how to go on.
+            If a file is missing, something is not done as nnU-Net does it, or would run code;
+            the message says what and how to go on.
         """
         read = nnunet_fields(
             folder,
@@ -112,9 +110,9 @@ class FolderReaders:
     ) -> Self:
         """Make an entry from a MONAI bundle, reading its configuration as data.
 
-        The network must be a class of ``monai.networks.nets`` with arguments that are
-        values or references. Preprocessing is MONAI's own, step by step; steps without a
-        counterpart are left out with a warning. The window is the inferer's.
+        The network must be a class of ``monai.networks.nets`` with arguments that are values or
+        references. Preprocessing is MONAI's own, step by step; steps without a counterpart are
+        left out with a warning. The window is the inferer's.
 
         Parameters
         ----------
@@ -125,8 +123,7 @@ class FolderReaders:
         weights : path-like, optional
             Default: ``models/model.pt``, or the one file of weights beside it.
         trusted : bool, default=False
-            Lets MONAI's own parser run the network's expressions (``$...``) and build
-            any class, and the weights hold any pickle. All of that runs code.
+            Whether reading may run code: expressions (``$...``), any class, any pickle.
         extra_roots : sequence of path-like
             Folders beside this one that its links may lead to.
         **fields
@@ -140,8 +137,8 @@ class FolderReaders:
         Raises
         ------
         BankError
-            If a file is missing, or what it says would run code; the message says what
-            and how to go on.
+            If a file is missing, or what it says would run code; the message says what and how
+            to go on.
         """
         read = bundle_fields(
             folder, name=name, weights=weights, trusted=trusted, extra_roots=extra_roots
@@ -159,8 +156,8 @@ class FolderReaders:
     ) -> Self:
         """Make an entry from a program of ``torch.export.save``.
 
-        Modules keep their names, so their outputs can be read; windows have the size that
-        the program was exported with.
+        Modules keep their names, so their outputs can be read; windows have the size that the
+        program was exported with.
 
         Parameters
         ----------
@@ -169,8 +166,8 @@ class FolderReaders:
         name : str, optional
             Default: the file's name.
         trusted : bool, default=False
-            Must be True: torch evaluates text of such a file and unpickles parts of it,
-            which can run code.
+            Must be True: torch evaluates text of such a file and unpickles parts of it, which
+            can run code.
         **fields
             Other fields, such as ``preprocessing``.
 
@@ -210,8 +207,10 @@ class BankEntry(FolderReaders):
         Keyword arguments of the factory.
     weights : path-like, optional
         A file written by ``torch.save(network.state_dict(), ...)``, loaded strictly
-        and without running what stands in it, or a ``.safetensors`` file. None: whatever the
-        factory returns; its random initial weights then depend on `name` alone.
+        and without running what stands in it, a ``.safetensors`` file, or the
+        ``.safetensors.index.json`` of several. It may be a part of a zip archive
+        (``models.zip/fold_0/checkpoint.pth``). None: whatever the factory returns; its random
+        initial weights then depend on `name` alone.
     state_key : str, optional
         Where in the file the state dict lies, such as ``"network_weights"`` or
         ``"model.state_dict"``.
@@ -219,8 +218,9 @@ class BankEntry(FolderReaders):
         Stripped from the keys of the state dict; keys without it are left out.
     layers : "auto", "encoder" or sequence of str, default="auto"
         Modules whose outputs are read, coarse to fine; "auto" finds the decoder stages,
-        "encoder" those of the encoder. With "encoder" no source head is read, and
-        weights of a well-known network's decoder may be missing in the file.
+        "encoder" those of the encoder. With "encoder" no source head is read. Of a
+        well-known network the file then need hold no more than the encoder, with its name in
+        the network or without, and what else it holds is left out if it does not fit.
     window_size : int or sequence of int, optional
         Edges of the sliding window in voxels of the preprocessed image.
     spatial_dims : {2, 3}, optional
@@ -320,14 +320,14 @@ class BankEntry(FolderReaders):
         name : str
             Name of the model in the bank.
         module : nn.Module
-            The network. It is used as it is and never changed.
+            The network. `load` returns this very module; it is never changed.
         **fields
             Other fields, such as ``layers`` or ``preprocessing``.
 
         Returns
         -------
         BankEntry
-            Its `load` returns this very module.
+            Sent to other processes it takes the network along.
 
         Raises
         ------
@@ -388,9 +388,7 @@ class BankEntry(FolderReaders):
                 Path(self.weights),
                 state_key=self.state_key,
                 prefix=self.prefix,
-                needed=architecture_of(network).encoder_roots(network)
-                if self.layers == "encoder"
-                else (),
+                encoder_only=self.layers == "encoder",
                 trusted=self.trusted,
             )
         return network
@@ -424,10 +422,11 @@ class BankEntry(FolderReaders):
         """Memory that a factory named by a file may take: some times that of the weights."""
         if self.trusted or not isinstance(self.factory, str):
             return None
-        path = None if self.weights is None else Path(self.weights)
-        if path is None or not path.is_file():
+        files = [] if self.weights is None else weight_files(Path(self.weights))
+        sizes = [file.stat().st_size for file in files if file.is_file()]
+        if not sizes:
             return min(_MOST_WITHOUT_WEIGHTS, free_memory() // 4)
-        return 4 * path.stat().st_size + 2**28
+        return 4 * sum(sizes) + 2**28
 
     def _trainer_hint(self) -> str:
         trainer = self.provenance.get("trainer", "nnUNetTrainer")
@@ -460,7 +459,7 @@ def field_problems(values: Mapping[str, Any]) -> list[str]:
     """List everything wrong with the fields of an entry; empty if nothing is."""
     problems = []
     for name, value in values.items():
-        problem = _CHECKS[name](value) if name in _CHECKS else None
+        problem = _field_problem(name, value)
         if problem:
             problems.append(problem if name in problem else f"{name} {problem}")
     packages = values.get("trusted_packages", ())
@@ -468,7 +467,7 @@ def field_problems(values: Mapping[str, Any]) -> list[str]:
         problem = factory_name_problem(values["factory"], packages)
         problems += [problem] if problem else []
     steps = values.get("preprocessing", ())
-    if _steps(steps) is None:
+    if _field_problem("preprocessing", steps) is None:
         problems += step_problems(normalize_steps(steps))
     if isinstance(values.get("factory"), LiveModule):
         given = [f for f in ("arguments", "weights", "state_key", "prefix") if values.get(f)]
@@ -502,28 +501,10 @@ def _packages(value: Any) -> str | None:
     return next((problem for item in value if (problem := package_problem(item))), None)
 
 
-def _mapping(value: Any) -> str | None:
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        return f"must map names to values, got {value!r}"
-    return None
-
-
-def _path(value: Any) -> str | None:
-    if value is None or (isinstance(value, (str, os.PathLike)) and str(value)):
-        return None
-    return f"must be the path of a file, got {value!r}"
-
-
-def _text(value: Any) -> str | None:
-    if not isinstance(value, str):
-        return f"must be text, got {value!r}"
-    return None
-
-
-def _optional_text(value: Any) -> str | None:
+def _state_key(value: Any) -> str | None:
     if isinstance(value, str) and (len(value) > 1000 or value.count(".") > 50):
         return "must have at most 1000 characters and 50 dots"
-    return None if value is None else _text(value)
+    return None if value is None or isinstance(value, str) else f"must be text, got {value!r}"
 
 
 def _layers(value: Any) -> str | None:
@@ -562,52 +543,46 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _channels(value: Any) -> str | None:
-    if value is not None and not _is_count(value):
-        return f"must be a positive integer or left out, got {value!r}"
-    return None
-
-
-def _dims(value: Any) -> str | None:
-    if value is not None and not (_is_count(value) and value in (2, 3)):
-        return f"must be 2, 3 or left out, got {value!r}"
-    return None
-
-
-def _steps(value: Any) -> str | None:
+# What a field must be, where one condition says it all.
+_CONDITIONS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "arguments": (lambda v: _maps_names(v), "map names to values"),
+    "provenance": (lambda v: _maps_names(v), "map names to values"),
+    "weights": (
+        lambda v: v is None or (isinstance(v, (str, os.PathLike)) and bool(str(v))),
+        "be the path of a file",
+    ),
+    "prefix": (lambda v: isinstance(v, str), "be text"),
+    "in_channels": (lambda v: v is None or _is_count(v), "be a positive integer or left out"),
+    "spatial_dims": (
+        lambda v: v is None or (_is_count(v) and v in (2, 3)), "be 2, 3 or left out",
+    ),
     # A string or one mapping in place of a list is the usual slip.
-    if isinstance(value, (str, Mapping)) or not isinstance(value, Sequence):
-        return f"must be a list of steps, got {value!r}"
-    return None
-
-
-def _flag(value: Any) -> str | None:
-    if not isinstance(value, bool):
-        return f"must be true or false, got {value!r}"
-    return None
-
-
-def _activation(value: Any) -> str | None:
-    if value not in ("softmax", "sigmoid", None):
-        return f"must be 'softmax', 'sigmoid' or null, got {value!r}"
-    return None
-
-
-_CHECKS = {
+    "preprocessing": (
+        lambda v: isinstance(v, Sequence) and not isinstance(v, (str, Mapping)),
+        "be a list of steps",
+    ),
+    "activation": (
+        lambda v: v in ("softmax", "sigmoid", None), "be 'softmax', 'sigmoid' or null",
+    ),
+    "source_head": (lambda v: isinstance(v, bool), "be true or false"),
+    "trusted": (lambda v: isinstance(v, bool), "be true or false"),
+}  # fmt: skip
+_CHECKS: dict[str, Callable[[Any], str | None]] = {
     "name": _name,
     "factory": _factory,
-    "arguments": _mapping,
-    "weights": _path,
-    "state_key": _optional_text,
-    "prefix": _text,
+    "state_key": _state_key,
     "layers": _layers,
     "window_size": _window,
-    "spatial_dims": _dims,
-    "in_channels": _channels,
-    "preprocessing": _steps,
-    "source_head": _flag,
-    "activation": _activation,
-    "trusted": _flag,
     "trusted_packages": _packages,
-    "provenance": _mapping,
 }
+
+
+def _maps_names(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
+
+
+def _field_problem(name: str, value: Any) -> str | None:
+    if name in _CHECKS:
+        return _CHECKS[name](value)
+    is_met, condition = _CONDITIONS.get(name, (lambda v: True, ""))
+    return None if is_met(value) else f"must {condition}, got {value!r}"

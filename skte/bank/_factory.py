@@ -5,23 +5,25 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-import importlib.util
-import math
 import os
 import re
 import sys
 import threading
 import zlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import FrameType, ModuleType, TracebackType
 from typing import Any, Self
 
 import torch
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
 
+from skte._memory import format_bytes
+from skte._plugins import origin_problem
 from skte._text import clean_text, did_you_mean
 from skte.exceptions import BankError
 
@@ -34,7 +36,6 @@ __all__ = [
     "Watch",
     "build_network",
     "factory_name_problem",
-    "origin_problem",
     "package_problem",
     "resolve_factory",
     "unusable",
@@ -69,7 +70,7 @@ _NO_BUILDERS = frozenset(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class LiveModule:
     """Stands as the factory of an entry that was made from a network at hand."""
 
@@ -77,12 +78,6 @@ class LiveModule:
 
     def __call__(self) -> nn.Module:
         return self.module
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, LiveModule) and self.module is other.module
-
-    def __hash__(self) -> int:
-        return hash(id(self.module))
 
     def __repr__(self) -> str:
         return f"<{type(self.module).__name__} at hand>"
@@ -132,8 +127,12 @@ def _resolve(name: str, trusted: Collection[str]) -> tuple[Callable[..., Any], b
     if problem:
         raise BankError(f"{problem}.")
     path, _, attributes = name.partition(":")
-    if not _is_in(path, trusted):
-        _check_origin(path, name)
+    top = path.partition(".")[0]
+    problem = "" if _is_in(path, trusted) else origin_problem(top)
+    if problem:
+        raise BankError(
+            f"factory {name!r} is refused: {problem}, or trust it with {_options(top)}."
+        )
     target: Any = _import(path, name)
     for attribute in attributes.split("."):
         if not hasattr(target, attribute):
@@ -148,8 +147,11 @@ def _resolve(name: str, trusted: Collection[str]) -> tuple[Callable[..., Any], b
             f"factory {name!r} is a {type(target).__name__}, not a function or class that "
             "returns a network."
         )
-    home = _home(target)
-    problem = _home_problem(name, target, home, trusted)
+    inner = target
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    home = str(getattr(inner, "__module__", None) or "")  # where it was defined
+    problem = _home_problem(name, inner, home, trusted)
     if problem:
         raise BankError(f"{problem}.")
     factory: Callable[..., Any] = target
@@ -174,7 +176,10 @@ def build_network(
             with limit, contextlib.nullcontext() if is_trusted else watch:
                 network = call(**arguments)
         except OverLimitError as error:
-            raise BankError(f"factory {shown} was stopped: {error}.") from error
+            raise BankError(
+                f"factory {shown} was stopped: its arguments ask for tensors of {error}, far more "
+                "than its file of weights holds; check sizes and numbers of channels among them."
+            ) from error
         except (Exception, SystemExit) as error:  # sys.exit() would end the run, silently
             if watch.stopped:
                 raise BankError(f"factory {shown} was stopped: {watch.stopped}.") from error
@@ -238,51 +243,10 @@ def _is_in(path: str, packages: Collection[str]) -> bool:
     return any(path == package or path.startswith(f"{package}.") for package in packages)
 
 
-def _check_origin(path: str, name: str) -> None:
-    """Refuse a file of the current folder that calls itself like a network library."""
-    top = path.partition(".")[0]
-    problem = origin_problem(top)
-    if problem:
-        raise BankError(
-            f"factory {name!r} is refused: {problem}, or trust it with {_options(top)}."
-        )
-
-
-def origin_problem(top: str) -> str:
-    """Return why a package may not be imported: it is a file of the current folder."""
-    if top in sys.modules:
-        return ""
-    try:
-        spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):
-        return ""
-    places = [spec.origin] if spec and spec.origin else []
-    places += list(spec.submodule_search_locations or ()) if spec else []
-    here = os.path.realpath(os.curdir)
-    for place in places:
-        real = os.path.realpath(place)
-        parents = (os.path.dirname(real), os.path.dirname(os.path.dirname(real)))
-        if here in parents[: 2 if os.path.basename(real) == "__init__.py" else 1]:
-            return (
-                f"{top!r} would be imported from the current folder, {here}, and not from what is "
-                "installed; change to another folder"
-            )
-    return ""
-
-
-def _home(target: Any) -> str:
-    """Return the module that a callable was defined in, empty where that is unknown."""
-    while isinstance(target, functools.partial):
-        target = target.func
-    return str(getattr(target, "__module__", None) or "")
-
-
 def _home_problem(name: str, target: Any, home: str, trusted: Collection[str]) -> str | None:
-    """Say why a callable is not called, by the module that it was defined in."""
+    """Return why a callable is not called, by the module that it was defined in."""
     if _is_in(home, trusted):
         return None
-    while isinstance(target, functools.partial):
-        target = target.func
     is_network = isinstance(target, type) and issubclass(target, nn.Module)
     path = name.partition(":")[0]
     if is_network and (_is_in(home, LIBRARIES) or _is_in(path, trusted)):
@@ -326,32 +290,56 @@ def _own_or_library(path: str) -> str:
 
 
 class OverLimitError(Exception):
-    """A tensor would have been larger than the memory left."""
+    """Tensors would have taken more memory than is allowed."""
 
 
 class MemoryLimit(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Refuses, before any memory is taken, tensors beyond a number of bytes in all."""
+    """Refuses, before any memory is taken, tensors beyond a number of bytes at one time."""
 
     def __init__(self, max_bytes: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.max_bytes = max_bytes
         self.n_bytes = 0
+        self._held: list[tuple[StorageWeakRef, int]] = []
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func.namespace == "aten" and not any(isinstance(a, torch.Tensor) for a in args):
-            shape = args[0] if args and isinstance(args[0], Sequence) else ()
-            if all(isinstance(edge, int) for edge in shape):
-                kind = kwargs.get("dtype") or torch.get_default_dtype()
-                self.n_bytes += math.prod(shape) * kind.itemsize
-        if self.n_bytes > self.max_bytes:
-            raise OverLimitError(
-                f"its arguments ask for tensors of {self.n_bytes:.3g} bytes, far more than its "
-                "file of weights holds; check sizes and numbers of channels among them"
-            )
-        return func(*args, **kwargs)
+        needed = _new_bytes(func, args, kwargs)
+        if self.n_bytes + needed > self.max_bytes:
+            self._held = [(storage, n) for storage, n in self._held if not storage.expired()]  # type: ignore[no-untyped-call]
+            self.n_bytes = sum(n for _, n in self._held)
+            if self.n_bytes + needed > self.max_bytes:
+                raise OverLimitError(format_bytes(self.n_bytes + needed))
+        result = func(*args, **kwargs)
+        if needed:
+            for storage in _storages(result).values():
+                self._held.append((StorageWeakRef(storage), storage.nbytes()))  # type: ignore[no-untyped-call]
+            self.n_bytes += needed
+        return result
+
+
+def _new_bytes(func: Any, args: Any, kwargs: Mapping[str, Any]) -> int:
+    """Bytes that results of an operation take, as the meta device has them; 0 where unknown."""
+    if func._schema.is_mutable:
+        return 0
+    options = {"device": "meta"} if any(a.name == "device" for a in func._schema.arguments) else {}
+    try:
+        args, kwargs = tree_map_only(torch.Tensor, _on_meta, (args, kwargs))
+        before, after = _storages((args, kwargs)), _storages(func(*args, **{**kwargs, **options}))
+    except Exception:  # the values decide the size, or it fails on real tensors as well
+        return 0
+    return sum(storage.nbytes() for key, storage in after.items() if key not in before)
+
+
+def _on_meta(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+
+
+def _storages(values: Any) -> dict[int, torch.UntypedStorage]:
+    tensors = [leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor)]
+    return {(storage := tensor.untyped_storage())._cdata: storage for tensor in tensors}
 
 
 # Python's audit events that building a network does not need.
@@ -499,7 +487,7 @@ def unusable(module: nn.Module) -> str | None:
 
 
 def weightless(module: nn.Module) -> str | None:
-    """Say so where a network was built on the meta device."""
+    """Return why a network holds no weights: it was built on the meta device."""
     if any(tensor.is_meta for tensor in [*module.parameters(), *module.buffers()]):
         return "a network on the meta device, which holds no weights; build it on the CPU"
     return None

@@ -38,7 +38,7 @@ def find_layers(
     Parameters
     ----------
     module : nn.Module
-        The network, on the device of `example`. Mode and parameters are untouched.
+        The network, on the device of `example`. Its mode and parameters are untouched.
     layers : "auto", "decoder", "encoder", "all", "bottleneck+decoder" or sequence of str
         "auto" and "decoder" are the decoder's stages, "all" the encoder's (the bottleneck is the
         first of them) and then the decoder's.
@@ -84,24 +84,22 @@ def find_decoder_layers(module: nn.Module, example: torch.Tensor) -> list[LayerI
     Well-known classes (and their subclasses) are looked up: ``PlainConvUNet``,
     ``ResidualEncoderUNet``, ``ResidualUNet``, MONAI's ``AttentionUnet``, ``BasicUNet``,
     ``DynUNet``, ``FlexibleUNet``, ``SegResNet``, ``SwinUNETR``, ``UNet``, ``UNETR`` and
-    ``VNet``. Any other network is run once, and the stages are found in the flow of its tensors: a
-    stage ends where its map is about to be raised to a higher resolution, the last
-    one before the final convolution. Neither the bottleneck nor the head is a stage.
+    ``VNet``. Any other network is run once: a stage ends where its map is about to be raised
+    to a higher resolution, the last one before the final convolution.
 
     Parameters
     ----------
     module : nn.Module
-        The network, on the device of `example`. Mode and parameters are untouched.
+        The network, on the device of `example`. Its mode and parameters are untouched.
     example : Tensor of shape (1, n_channels, x, y[, z])
         An input it takes; the values do not matter.
 
     Returns
     -------
     list of LayerInfo
-        Coarse to fine. A single layer for a network that never raises resolution. Of
-        classes that are encoders and nothing else (``PlainConvEncoder``,
-        ``ResidualEncoder``, MONAI's ``ResNet`` and ``SwinTransformer``) the encoder's
-        stages.
+        Coarse to fine, without bottleneck and head. A single layer for a network that never
+        raises resolution. Of classes that are encoders and nothing else (``PlainConvEncoder``,
+        ``ResidualEncoder``, MONAI's ``ResNet`` and ``SwinTransformer``) the encoder's stages.
 
     Raises
     ------
@@ -110,22 +108,17 @@ def find_decoder_layers(module: nn.Module, example: torch.Tensor) -> list[LayerI
 
     See Also
     --------
-    describe_layers : The same for layers of your own choice.
     find_encoder_layers : The stages of the encoder.
+    describe_layers : The same for layers of your own choice.
 
     Examples
     --------
     >>> import torch
     >>> from torch import nn
     >>> from skte.bank import find_decoder_layers
-    >>> network = nn.Sequential(
-    ...     nn.Conv3d(1, 4, 3, padding=1),
-    ...     nn.Conv3d(4, 8, 2, stride=2),
-    ...     nn.ConvTranspose3d(8, 4, 2, stride=2),
-    ...     nn.Conv3d(4, 2, 1),
-    ... )
-    >>> find_decoder_layers(network, torch.zeros(1, 1, 8, 8, 8))
-    [LayerInfo(name='2', stride=(1.0, 1.0, 1.0), channels=4)]
+    >>> down, up = nn.Conv2d(1, 8, 2, stride=2), nn.ConvTranspose2d(8, 4, 2, stride=2)
+    >>> find_decoder_layers(nn.Sequential(down, up, nn.Conv2d(4, 2, 1)), torch.zeros(1, 1, 8, 8))
+    [LayerInfo(name='1', stride=(1.0, 1.0), channels=4)]
     """
     known = architecture_of(module)
     if known.is_encoder:
@@ -157,7 +150,7 @@ def find_encoder_layers(module: nn.Module, example: torch.Tensor) -> list[LayerI
     Parameters
     ----------
     module : nn.Module
-        The network, on the device of `example`. Mode and parameters are untouched.
+        The network, on the device of `example`. Its mode and parameters are untouched.
     example : Tensor of shape (1, n_channels, x, y[, z])
         An input it takes; the values do not matter.
 
@@ -172,24 +165,14 @@ def find_encoder_layers(module: nn.Module, example: torch.Tensor) -> list[LayerI
         If the network fails or its encoder gives no feature maps, as a plain vision
         transformer does.
 
-    See Also
-    --------
-    find_decoder_layers : The stages of the decoder.
-
     Examples
     --------
     >>> import torch
     >>> from torch import nn
     >>> from skte.bank import find_encoder_layers
-    >>> network = nn.Sequential(
-    ...     nn.Conv3d(1, 4, 3, padding=1),
-    ...     nn.Conv3d(4, 8, 2, stride=2),
-    ...     nn.ConvTranspose3d(8, 2, 2, stride=2),
-    ... )
-    >>> for layer in find_encoder_layers(network, torch.zeros(1, 1, 8, 8, 8)):
-    ...     print(layer)
-    LayerInfo(name='1', stride=(2.0, 2.0, 2.0), channels=8)
-    LayerInfo(name='0', stride=(1.0, 1.0, 1.0), channels=4)
+    >>> down, up = nn.Conv2d(1, 8, 2, stride=2), nn.ConvTranspose2d(8, 4, 2, stride=2)
+    >>> find_encoder_layers(nn.Sequential(down, up, nn.Conv2d(4, 2, 1)), torch.zeros(1, 1, 8, 8))
+    [LayerInfo(name='0', stride=(2.0, 2.0), channels=8)]
     """
     known = architecture_of(module)
     names = known.encoder_stages(module)
@@ -232,7 +215,7 @@ def describe_layers(
     Parameters
     ----------
     module : nn.Module
-        The network, on the device of `example`. Mode and parameters are untouched.
+        The network, on the device of `example`. Its mode and parameters are untouched.
     names : sequence of str
         Modules, as in ``module.named_modules()``.
     example : Tensor of shape (n_images, n_channels, x, y[, z])
@@ -348,7 +331,7 @@ _AXES: dict[type[nn.Module], int] = {
 
 
 def model_spatial_dims(module: nn.Module) -> int | None:
-    """Tell from its convolutions whether a network takes 2-D or 3-D images.
+    """Return whether a network takes 2-D or 3-D images, as its convolutions say.
 
     Parameters
     ----------
@@ -374,7 +357,7 @@ def model_spatial_dims(module: nn.Module) -> int | None:
 
 
 def model_in_channels(module: nn.Module) -> int | None:
-    """Tell from its first convolution how many channels a network takes.
+    """Return how many channels a network takes, as its first convolution says.
 
     Parameters
     ----------
@@ -384,9 +367,8 @@ def model_in_channels(module: nn.Module) -> int | None:
     Returns
     -------
     int or None
-        None where there is no convolution or the first one registered need not be
-        the first one run (another takes fewer channels). ``BankEntry.in_channels``
-        settles it then.
+        None where there is no convolution or the first one registered need not be the first
+        one run (another takes fewer channels). ``BankEntry.in_channels`` settles it then.
 
     Examples
     --------

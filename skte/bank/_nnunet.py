@@ -6,40 +6,36 @@ import importlib
 import importlib.util
 import os
 import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
 
+from skte._files import scratch_folder
 from skte._text import clean_text
 from skte.bank._documents import check_inside, parse_file
 from skte.bank._factory import resolve_factory
 from skte.bank._nnunet_transform import INTENSITY_KEYS, RESAMPLERS, SCHEMES, NNUNetPreprocessing
-from skte.bank._weights import pick_state_dict, read_checkpoint
+from skte.bank._weights import pick_state_dict, read_checkpoint, unpack, zip_place
 from skte.exceptions import BankError
 
-__all__ = [
-    "Architecture",
-    "NNUNetPlan",
-    "is_nnunet_folder",
-    "nnunet_fields",
-    "read_architecture",
-    "read_plan",
-]
+__all__ = ["is_nnunet_folder", "nnunet_fields", "nnunet_models", "read_plan"]
 
 _FOLD = re.compile(r"fold_(\d+|all)")
 _CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
-# What wrappers leave in front of every key.
-_PREFIXES = ("module.", "_orig_mod.")
 _KEY = "network_weights"
 _DESCRIPTIONS = ("plans.json", "dataset.json")
+_ZIPPED = re.compile(r"fold_(\d+|all)/\w[\w.-]*\.pth")
 
 
 def is_nnunet_folder(folder: Path) -> bool:
-    """Whether a folder looks like one of nnU-Net's trained models, be it without its folds."""
+    """Whether a folder or zip looks like nnU-Net's trained models, be it without its folds."""
+    if folder.suffix.lower() == ".zip" and folder.is_file():
+        return bool(nnunet_models(folder))
     if not (folder / "plans.json").is_file():
         return False
     return (folder / "dataset.json").is_file() or bool(_folds(folder))
@@ -55,8 +51,11 @@ def nnunet_fields(
     trusted: bool = False,
     extra_roots: Sequence[str | os.PathLike[str]] = (),
 ) -> dict[str, Any]:
-    """Read the fields of a `BankEntry` from a results folder of nnU-Net v2."""
+    """Read the fields of a `BankEntry` from a results folder of nnU-Net v2, or an exported zip."""
     folder = Path(folder)
+    options = {"name": name, "configuration": configuration, "trusted": trusted}
+    if zip_place(folder / _DESCRIPTIONS[0]):
+        return _zipped_fields(folder, fold, checkpoint, options)
     try:
         _check_folder(folder)
         weights = _weights_file(folder, fold, checkpoint)
@@ -73,6 +72,60 @@ def nnunet_fields(
         ) from error
 
 
+def nnunet_models(path: Path) -> list[Path]:
+    """List the models of an exported zip, as paths that lead into it; of a folder that alone."""
+    archive, inner = zip_place(path / _DESCRIPTIONS[0]) or (None, "")
+    if archive is None:
+        return [path]
+    try:
+        with zipfile.ZipFile(archive) as file:
+            names = file.namelist()
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return []
+    within = inner.removesuffix(_DESCRIPTIONS[0])
+    described = {n.rpartition("/")[0] for n in names if n.endswith(f"/{_DESCRIPTIONS[0]}")}
+    described = {folder for folder in described if f"{folder}/".startswith(within)}
+    # Results of cross-validation are described as well.
+    trained = {n.rpartition("/fold_")[0] for n in names if _ZIPPED.search(n)} & described
+    return sorted(archive / folder for folder in trained or described)
+
+
+def _zipped_fields(
+    path: Path, fold: int | str | None, checkpoint: str | None, options: dict[str, Any]
+) -> dict[str, Any]:
+    """Read a model of an exported zip through a scratch folder, which goes again."""
+    models = nnunet_models(path)
+    if len(models) != 1:
+        what = f"it holds several models; name one of {', '.join(map(str, models))}"
+        raise BankError(
+            f"nnU-Net archive {path}: {what if models else 'it holds no model of nnU-Net v2'}"
+        )
+    archive, inner = zip_place(models[0]) or (path, "")
+    with scratch_folder("skte-nnunet-") as scratch:
+        folder = scratch / (re.sub(r"[^\w.+-]|^\.+", "_", models[0].name))
+        folder.mkdir()
+        with zipfile.ZipFile(archive) as file:
+            names = [n.removeprefix(f"{inner}/") for n in file.namelist() if n.startswith(inner)]
+        for name in set(names) & {*_DESCRIPTIONS}:
+            unpack(archive, f"{inner}/{name}", folder)
+        for name in filter(_ZIPPED.fullmatch, names):  # to choose from; filled when chosen
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).touch()
+        try:
+            _check_folder(folder)
+            weights = _weights_file(folder, fold, checkpoint)
+            place = f"{weights.parent.name}/{weights.name}"
+            unpack(archive, f"{inner}/{place}", weights.parent)
+            fields = nnunet_fields(
+                folder, fold=weights.parent.name, checkpoint=weights.name, **options
+            )
+        except BankError as error:
+            text = str(error).removeprefix(f"nnU-Net folder {folder}: ")
+            shown = text.replace(str(folder), str(models[0]))
+            raise BankError(f"nnU-Net archive {models[0]}: {shown}") from error
+    return {**fields, "weights": models[0].absolute() / place}
+
+
 def _fields(
     folder: Path,
     name: str | None,
@@ -87,8 +140,7 @@ def _fields(
     plan = read_plan(
         plans, configuration or _configuration(folder, plans, saved), len(channels), trusted=trusted
     )
-    state, prefix = _state_dict(saved, weights)
-    n_inputs, n_outputs = _ends(state, weights)
+    n_inputs, n_outputs = _ends(pick_state_dict(saved, weights, _KEY, ""), weights)
     if n_inputs != len(channels):
         raise BankError(
             f"the network takes {n_inputs} channels, but dataset.json names {len(channels)} "
@@ -100,23 +152,22 @@ def _fields(
     steps: list[Any] = ["ToCanonical"] if plan.reorient else []
     return {
         "name": name or f"{plan.dataset}-{plan.configuration}-{weights.parent.name}",
-        "factory": plan.architecture.factory,
+        "factory": plan.factory,
         "arguments": {
-            **plan.architecture.arguments,
+            **plan.arguments,
             "input_channels": n_inputs,
             "num_classes": n_outputs,
             "deep_supervision": False,
         },
         "weights": weights,
         "state_key": _KEY,
-        "prefix": prefix,
         "window_size": plan.patch_size,
         "spatial_dims": len(plan.patch_size),
         "in_channels": n_inputs,
         "preprocessing": [*steps, NNUNetPreprocessing(**plan.preprocessing)],
         "activation": "sigmoid" if regions else "softmax",
         "trusted": trusted,
-        "trusted_packages": [plan.architecture.factory.partition(":")[0]] if trusted else [],
+        "trusted_packages": [plan.factory.partition(":")[0]] if trusted else [],
         "provenance": _provenance(plan, saved, weights, channels, labels),
     }
 
@@ -154,7 +205,10 @@ def _folds(folder: Path) -> list[str]:
 
 def _weights_file(folder: Path, fold: int | str | None, checkpoint: str | None) -> Path:
     folds = _folds(folder)
-    chosen = folds[0] if fold is None else f"fold_{str(fold).removeprefix('fold_')}"
+    if fold is not None:
+        chosen = f"fold_{str(fold).removeprefix('fold_')}"
+    else:  # a fold whose training has not begun to save holds nothing
+        chosen = next((one for one in folds if any((folder / one).glob("*.pth"))), folds[0])
     if chosen not in folds:
         raise BankError(f"there is no {chosen}; it has {', '.join(folds)}")
     if checkpoint is not None and Path(checkpoint).name != checkpoint:
@@ -189,13 +243,6 @@ def _channel_names(dataset: Any) -> list[str]:
     if not isinstance(names, Mapping) or not names:
         raise BankError("dataset.json has no 'channel_names' (or 'modality', as it once was)")
     return [str(name) for name in names.values()]
-
-
-def _state_dict(saved: Any, weights: Path) -> tuple[dict[str, torch.Tensor], str]:
-    """Return the weights by the network's own keys, and their common prefix."""
-    state = pick_state_dict(saved, weights, _KEY, "")
-    prefix = next((p for p in _PREFIXES if all(key.startswith(p) for key in state)), "")
-    return {key.removeprefix(prefix): value for key, value in state.items()}, prefix
 
 
 def _ends(state: Mapping[str, torch.Tensor], weights: Path) -> tuple[int, int]:
@@ -246,7 +293,8 @@ class NNUNetPlan:
     dataset: str
     configuration: str
     patch_size: tuple[int, ...]
-    architecture: Architecture
+    factory: str
+    arguments: dict[str, Any]
     reorient: bool
     preprocessing: dict[str, Any]
 
@@ -277,11 +325,13 @@ def read_plan(
     }
     if problems:
         raise BankError(f"configuration {configuration!r}: {'; '.join(problems)}")
+    factory, arguments = _architecture(found, trusted)
     return NNUNetPlan(
         dataset=str(plans.get("dataset_name", "nnU-Net")),
         configuration=configuration,
         patch_size=tuple(map(int, patch_size)),
-        architecture=read_architecture(found, trusted=trusted),
+        factory=factory,
+        arguments=arguments,
         reorient=_REORIENTS[plans.get("image_reader_writer", "SimpleITKIO")],
         preprocessing=preprocessing,
     )
@@ -404,15 +454,8 @@ _OLD_KEYS = (
 _MOST_STAGES = 32
 
 
-class Architecture(NamedTuple):
-    """A network's factory and its arguments, without channels in and out."""
-
-    factory: str
-    arguments: dict[str, Any]
-
-
-def read_architecture(configuration: Mapping[str, Any], *, trusted: bool = False) -> Architecture:
-    """Read class and arguments of a configuration's network."""
+def _architecture(configuration: Mapping[str, Any], trusted: bool) -> tuple[str, dict[str, Any]]:
+    """Read the factory of a configuration's network and its arguments, without channels."""
     described = configuration.get("architecture")
     if described is None:
         described = _from_old_keys(configuration)
@@ -426,7 +469,7 @@ def read_architecture(configuration: Mapping[str, Any], *, trusted: bool = False
     for key in {*imports, *_CLASS_ARGUMENTS} & set(arguments):
         if arguments[key] is not None:
             arguments[key] = _layer_class(key, arguments[key], trusted)
-    return Architecture(_network(str(described.get("network_class_name")), trusted), arguments)
+    return _network(str(described.get("network_class_name")), trusted), arguments
 
 
 def _network(name: str, trusted: bool) -> str:

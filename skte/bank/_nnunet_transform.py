@@ -162,18 +162,16 @@ def _put_back(
 
 
 Image: TypeAlias = NDArray[np.float32]
+Mask: TypeAlias = NDArray[np.bool_] | None
+Intensity: TypeAlias = Mapping[str, float]
 #: Returns the normalised channel, and what it makes of air (an intensity of zero).
-Scheme: TypeAlias = Callable[
-    [Image, NDArray[np.bool_] | None, Mapping[str, float]], tuple[Image, float]
-]
+Scheme: TypeAlias = Callable[[Image, Mask, Intensity], tuple[Image, float]]
 
 INTENSITY_KEYS = ("mean", "std", "percentile_00_5", "percentile_99_5")
 _SMALLEST = 1e-8  # smaller ones count as this
 
 
-def _zscore(
-    image: Image, mask: NDArray[np.bool_] | None, intensity: Mapping[str, float]
-) -> tuple[Image, float]:
+def _zscore(image: Image, mask: Mask, intensity: Intensity) -> tuple[Image, float]:
     """Mean 0 and deviation 1, within the mask if there is one; outside it nothing changes."""
     if mask is not None:
         inside = image[mask]
@@ -185,9 +183,7 @@ def _zscore(
     return image, float(-mean / deviation)
 
 
-def _ct(
-    image: Image, mask: NDArray[np.bool_] | None, intensity: Mapping[str, float]
-) -> tuple[Image, float]:
+def _ct(image: Image, mask: Mask, intensity: Intensity) -> tuple[Image, float]:
     """Clip to the training data's percentiles, then its mean and deviation."""
     low, high = intensity["percentile_00_5"], intensity["percentile_99_5"]
     deviation = max(intensity["std"], _SMALLEST)
@@ -197,15 +193,7 @@ def _ct(
     return image, float((np.clip(0.0, low, high) - intensity["mean"]) / deviation)
 
 
-def _none(
-    image: Image, mask: NDArray[np.bool_] | None, intensity: Mapping[str, float]
-) -> tuple[Image, float]:
-    return image, 0.0
-
-
-def _rescale(
-    image: Image, mask: NDArray[np.bool_] | None, intensity: Mapping[str, float]
-) -> tuple[Image, float]:
+def _rescale(image: Image, mask: Mask, intensity: Intensity) -> tuple[Image, float]:
     """From 0 to 1 over this channel."""
     low = image.min()
     image -= low
@@ -214,9 +202,7 @@ def _rescale(
     return image, float(np.clip(-low / width, 0.0, 1.0))
 
 
-def _rgb(
-    image: Image, mask: NDArray[np.bool_] | None, intensity: Mapping[str, float]
-) -> tuple[Image, float]:
+def _rgb(image: Image, mask: Mask, intensity: Intensity) -> tuple[Image, float]:
     """8-bit colours from 0 to 1."""
     if image.min() < 0 or image.max() > 255:
         raise ValueError(
@@ -230,7 +216,7 @@ def _rgb(
 #: By the names that plans use.
 SCHEMES: dict[str, Scheme] = {
     "CTNormalization": _ct,
-    "NoNormalization": _none,
+    "NoNormalization": lambda image, mask, intensity: (image, 0.0),
     "RGBTo01Normalization": _rgb,
     "RescaleTo01Normalization": _rescale,
     "ZScoreNormalization": _zscore,

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-from skte._text import clean_text
+from skte._plugins import load_plugins
 from skte.bank._entry import BankEntry
 from skte.bank._exported import SUFFIX
-from skte.bank._factory import origin_problem
 from skte.bank._manifest import read_manifest
 from skte.bank._monai_bundle import is_bundle
-from skte.bank._nnunet import is_nnunet_folder
+from skte.bank._nnunet import is_nnunet_folder, nnunet_models
 from skte.bank._trust import MANIFESTS
-from skte.exceptions import SkteWarning
 
 __all__ = ["MANIFEST", "ReadOptions", "Reader", "all_readers"]
 
@@ -87,7 +83,8 @@ _READERS: tuple[Reader, ...] = (
         "nnU-Net v2",
         is_nnunet_folder,
         lambda path, options: [
-            BankEntry.from_nnunet(path, trusted=options.trusted, extra_roots=options.extra_roots)
+            BankEntry.from_nnunet(model, trusted=options.trusted, extra_roots=options.extra_roots)
+            for model in nnunet_models(path)
         ],
     ),
     _Format(
@@ -128,25 +125,10 @@ def all_readers() -> dict[str, Reader]:
         [project.entry-points."skte.readers"]
         mytool = "my_package:reader"
     """
-    found = {reader.name: reader for reader in _READERS}
-    for point in sorted(entry_points(group=_GROUP), key=lambda point: (point.name, point.value)):
-        try:
-            problem = origin_problem(point.module.partition(".")[0])
-            if problem:
-                raise ImportError(problem)
-            reader = point.load()
-            if not isinstance(reader, Reader) or not isinstance(reader.name, str):
-                raise TypeError(f"{reader!r} lacks 'name', 'matches' or 'read'")
-            if reader.name in found:
-                raise ValueError(f"the name {reader.name!r} is taken")
-        except (Exception, SystemExit) as error:  # a third party's module may raise anything
-            warnings.warn(
-                f"Entry point {point.name!r} of the group {_GROUP!r} ({point.value}) is left out: "
-                f"{type(error).__name__}: {clean_text(error)}. Fix or uninstall the package "
-                "that declares it.",
-                SkteWarning,
-                stacklevel=2,
-            )
-        else:
-            found[reader.name] = reader
-    return found
+    return load_plugins(_GROUP, {reader.name: reader for reader in _READERS}, _name_of)
+
+
+def _name_of(point: str, reader: Any) -> str:
+    if not isinstance(reader, Reader) or not isinstance(reader.name, str):
+        raise TypeError(f"{reader!r} lacks 'name', 'matches' or 'read'")
+    return reader.name

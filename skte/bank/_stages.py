@@ -36,12 +36,18 @@ def traced_decoder_stages(trace: Trace) -> list[str]:
     return _Decoder(flow, feature, head).stage_names()
 
 
+def _usable_calls(flow: FeatureFlow) -> list[Call]:
+    """List the calls whose output a hook sees last, outermost first."""
+    last = {call.name: call for call in flow.trace.calls if call.name}
+    return sorted(last.values(), key=lambda call: (call.start, -call.end, call.name.count(".")))
+
+
 class _Decoder:
     """The maps between the lowest resolution and the final convolution."""
 
     def __init__(self, flow: FeatureFlow, feature: int, head: int) -> None:
         self.flow, self.feature, self.head = flow, feature, head
-        self.calls = self._usable_calls()
+        self.calls = _usable_calls(flow)
         self.named = {call.output for call in self.calls}
         maps = sorted(flow.ancestors(feature) | {feature})
         self.lowest = min(flow.size[n] for n in maps)
@@ -51,12 +57,6 @@ class _Decoder:
         for n in maps:
             if n > 0 and (flow.size[n] == self.lowest or flow.sources[n] & self.maps):
                 self._add(n)
-
-    def _usable_calls(self) -> list[Call]:
-        # A hook keeps what a module returned last; earlier calls cannot be read.
-        last = {call.name: call for call in self.flow.trace.calls}
-        calls = [call for name, call in last.items() if name]
-        return sorted(calls, key=lambda call: (call.start, -call.end, call.name.count(".")))
 
     def _add(self, n: int) -> None:
         flow = self.flow
@@ -182,8 +182,7 @@ def _named_end(
     flow: FeatureFlow, maps: Sequence[int], coarser: Sequence[int]
 ) -> tuple[str, int] | None:
     """Return the outermost module that returns the last of these maps, and the map."""
-    last = {call.name: call for call in flow.trace.calls if call.name}
-    calls = sorted(last.values(), key=lambda c: (c.start, -c.end, c.name.count(".")))
+    calls = _usable_calls(flow)
     for n in sorted(maps, reverse=True):
         for call in calls:
             if call.output == n and not any(map(call.contains, coarser)):

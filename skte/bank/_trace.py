@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +14,14 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from skte._isolation import check_interrupt, isolated
+from skte._memory import allowed_memory, format_bytes
+from skte.bank._factory import MemoryLimit, OverLimitError
 from skte.exceptions import BankError
 
 __all__ = ["Call", "FeatureFlow", "Node", "Trace", "main_output", "run_quietly", "trace_forward"]
+
+
+_SHARE_OF_A_PASS = 0.5  # of the free memory
 
 
 @dataclass(frozen=True)
@@ -130,18 +135,31 @@ def trace_forward(module: nn.Module, example: torch.Tensor) -> Trace:
 def run_quietly(module: nn.Module, example: torch.Tensor, ledger: _Ledger | None = None) -> Any:
     """Run a network in eval mode without gradients and put its mode back."""
     check_interrupt()
+    most, why = allowed_memory(_SHARE_OF_A_PASS)
+    shape = tuple(example.shape)
     with isolated(type(module).__name__):
         try:
-            return _run_in_eval_mode(module, example, ledger)
+            return _run_in_eval_mode(module, example, ledger, most)
+        except OverLimitError as error:
+            raise BankError(
+                f"The model was stopped on an example of shape {shape}: its tensors would take "
+                f"{error} of memory, more than {format_bytes(most)}, {why}. Check sizes and "
+                "paddings among its arguments, give a smaller window (window_size=...), or raise "
+                "the limit with --max-memory or skte.memory_limit(...)."
+            ) from error
         except (Exception, SystemExit) as error:
             raise BankError(
-                f"The model failed on an example of shape {tuple(example.shape)}: "
+                f"The model failed on an example of shape {shape}: "
                 f"{type(error).__name__}: {error}. {_remedy(module)}"
             ) from error
 
 
-def _run_in_eval_mode(module: nn.Module, example: torch.Tensor, ledger: _Ledger | None) -> Any:
-    with _eval_mode(module), torch.inference_mode():
+def _run_in_eval_mode(
+    module: nn.Module, example: torch.Tensor, ledger: _Ledger | None, max_bytes: int
+) -> Any:
+    # Other devices refuse what does not fit; the system would end the process.
+    limit = MemoryLimit(max_bytes) if example.device.type == "cpu" else nullcontext()
+    with _eval_mode(module), torch.inference_mode(), limit:
         first = example.clone()  # a first layer may work in place
         if ledger is None:
             return module(first)

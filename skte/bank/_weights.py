@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import logging
+import os
+import re
+import shutil
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 import torch
 from torch import nn
 
+from skte._files import scratch_folder
 from skte._memory import memory_problem
 from skte._text import clean_text, did_you_mean
 from skte.bank._checkpoint import (
@@ -21,6 +27,8 @@ from skte.bank._checkpoint import (
     check_shape,
     read_torch_file,
 )
+from skte.bank._documents import check_inside, parse_file, parse_json
+from skte.bank._stages import architecture_of
 from skte.exceptions import BankError
 
 __all__ = [
@@ -29,9 +37,16 @@ __all__ = [
     "read_checkpoint",
     "read_safetensors",
     "state_dict_places",
+    "unpack",
+    "weight_files",
+    "zip_place",
 ]
 
+_log = logging.getLogger("skte")
 _MOST_SHOWN = 5
+_INDEX = ".safetensors.index.json"
+_PART = re.compile(r"\w[\w.-]*\.safetensors")
+_WRAPPERS = ("module.", "_orig_mod.")  # of data-parallel and compiled networks
 _MOST_PARTS = 50  # of a key, between its dots
 _SUFFIXES = {
     ".onnx": "an ONNX graph, which has no modules to read features from",
@@ -47,19 +62,44 @@ def load_weights(
     *,
     state_key: str | None = None,
     prefix: str = "",
-    needed: Sequence[str] = (),
+    encoder_only: bool = False,
     trusted: bool = False,
 ) -> None:
-    """Load a state dict from a file into a network, strictly."""
-    state = pick_state_dict(read_checkpoint(path, trusted=trusted), path, state_key, prefix)
+    """Load a state dict from a file into a network, strictly; of an encoder alone if so told."""
     own = module.state_dict(keep_vars=True)
-    roots = tuple(f"{name}." for name in needed) or ("",)
+    state = pick_state_dict(read_checkpoint(path, trusted=trusted), path, state_key, prefix)
+    known = architecture_of(module)
+    roots = tuple(f"{name}." for name in known.encoder_roots(module))
+    left_out: list[str] = []
+    state = _unwrapped(state, own, known_only=not (encoder_only and roots))
+    if encoder_only and (roots or known.is_encoder):
+        state, left_out = _encoder_part(state, own, roots or ("",))
+    problems, missing, unexpected = _misfits(own, state, roots if encoder_only else ())
+    if problems:
+        n_matched = sum(key in own for key in state)
+        remedy = _remedy(missing, unexpected)
+        part = _encoder_part(state, own, roots)[0] if roots and not encoder_only else {}
+        if part and not _misfits(own, part, roots)[0]:
+            remedy = 'It holds the encoder: pass layers="encoder" to read that alone.'
+        raise BankError(
+            f"Weights {path} do not fit the model {type(module).__name__}: {n_matched} of its "
+            f"{len(own)} keys are in the file. Keys {'; '.join(problems)}. {remedy}"
+        )
+    if left_out:
+        _log.info("Weights %s: %s", path, _some(f"left out ({len(left_out)})", left_out))
+    module.load_state_dict(state, strict=False)  # what is missing is shared, or not needed
+
+
+def _misfits(
+    own: Mapping[str, Any], state: Mapping[str, Any], needed: Sequence[str]
+) -> tuple[list[str], list[str], list[str]]:
+    """List what does not fit, then missing and unexpected keys; `needed` are their beginnings."""
     # Of weights that are shared, some files hold one copy only.
     given = {id(own[key]) for key in state if isinstance(own.get(key), torch.Tensor)}
     missing = [
         key
         for key, value in own.items()
-        if key not in state and key.startswith(roots) and id(value) not in given
+        if key not in state and key.startswith(tuple(needed) or "") and id(value) not in given
     ]
     unexpected = [key for key in state if key not in own]
     shapes = {key: (_shape(state.get(key)), _shape(own[key])) for key in own}
@@ -70,33 +110,155 @@ def load_weights(
     ]
     # load_state_dict would drop the imaginary part with no more than a warning.
     complex_ones = [key for key in own if _is_complex(state.get(key)) and not _is_complex(own[key])]
-    if missing or unexpected or reshaped or complex_ones:
-        listed = [
-            _some(f"missing in the file ({len(missing)})", missing),
-            _some(f"unexpected in the file ({len(unexpected)})", unexpected),
-            _some(f"of another shape ({len(reshaped)})", reshaped),
-            _some(f"complex in the file, real in the model ({len(complex_ones)})", complex_ones),
-        ]
-        raise BankError(
-            f"Weights {path} do not fit the model {type(module).__name__}. Keys "
-            + "; ".join(part for part in listed if part)
-            + f". {_remedy(missing, unexpected)}"
-        )
-    module.load_state_dict(state, strict=False)  # what is missing is shared, or not needed
+    listed = [
+        _some(f"missing in the file ({len(missing)})", missing),
+        _some(f"unexpected in the file ({len(unexpected)})", unexpected),
+        _some(f"of another shape ({len(reshaped)})", reshaped),
+        _some(f"complex in the file, real in the model ({len(complex_ones)})", complex_ones),
+    ]
+    return [part for part in listed if part], missing, unexpected
+
+
+def _unwrapped(state: dict[str, Any], own: Mapping[str, Any], known_only: bool) -> dict[str, Any]:
+    """Strip what wrappers left in front of every key, as far as the network's own keys appear."""
+    found = state
+    while found and not any(key in own for key in found):
+        wrapper = next((w for w in _WRAPPERS if all(key.startswith(w) for key in found)), None)
+        if wrapper is None:
+            return state if known_only else found
+        found = {key.removeprefix(wrapper): value for key, value in found.items()}
+    return found
+
+
+def _encoder_part(
+    state: dict[str, Any], own: Mapping[str, Any], roots: Sequence[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """Return a state dict without what is not the encoder's and does not fit, and those keys."""
+    missing = [key for key in own if key.startswith(tuple(roots)) and key not in state]
+    ends = (key[: len(key) - len(end)] for key in missing for end in _ends_of(key) if end in state)
+    prefix = next(iter(Counter(ends)), "")
+    # A file of the encoder alone lacks the name that the encoder has in the network.
+    if prefix and all(key.removeprefix(prefix) in state for key in missing):
+        state = {
+            prefix + key if prefix + key in own else key: value for key, value in state.items()
+        }
+    left_out = [
+        key
+        for key, value in state.items()
+        if (key not in own or _shape(value) != _shape(own[key]))
+        and (not key.startswith(tuple(roots)) or (roots == ("",) and key not in own))
+    ]
+    return {key: value for key, value in state.items() if key not in left_out}, left_out
+
+
+def _ends_of(key: str) -> list[str]:
+    parts = key.split(".")[:_MOST_PARTS]
+    return [".".join(parts[cut:]) for cut in range(1, len(parts))]
 
 
 def read_checkpoint(path: Path, *, trusted: bool = False, lazily: bool = False) -> Any:
-    """Read a file written by ``torch.save`` without executing anything in it."""
-    problem = _file_problem(path)
+    """Read a file of weights, in an archive or in parts, without executing anything in it."""
+    place = zip_place(path)
+    if place is None:
+        return _read_file(path, path, trusted, lazily)
+    with scratch_folder("skte-unpacked-") as folder:
+        return _read_file(unpack(*place, folder), path, trusted, lazily)
+
+
+def zip_place(path: Path) -> tuple[Path, str] | None:
+    """Split a path that leads into a zip archive into that and the part's name."""
+    archive = next((p for p in path.parents if p.suffix.lower() == ".zip" and p.is_file()), None)
+    return None if archive is None else (archive, path.relative_to(archive).as_posix())
+
+
+def unpack(archive: Path, part: str, folder: Path) -> Path:
+    """Unpack one part of a zip archive, of bounded size, into a folder, without its path."""
+    shown = f"{archive}: its part {clean_text(part, 300)}"
+    target = folder / PurePosixPath(part).name
+    try:
+        with zipfile.ZipFile(archive) as file:
+            info = file.getinfo(part)
+            problem = memory_problem(info.file_size, info.compress_size)
+            if info.file_size > shutil.disk_usage(folder).free:
+                problem = f"does not fit on the disk of {folder}; set TMPDIR to another"
+            if not problem:
+                with file.open(info) as source, target.open("wb") as copy:
+                    shutil.copyfileobj(source, copy)
+    except (KeyError, OSError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise BankError(
+            f"{shown} cannot be read ({clean_text(error, 200)}); copy or download the archive "
+            "again."
+        ) from error
+    if problem:
+        raise BankError(f"{shown} {problem}.")
+    return target
+
+
+def weight_files(path: Path) -> list[Path]:
+    """Return the files that weights are read from: one, or an index and the parts it names."""
+    place = zip_place(path)
+    return [place[0]] if place else [path, *_parts(path)]
+
+
+def _parts(path: Path) -> dict[Path, set[str]]:
+    """Return the keys in each part that an index names; none for what is not an index."""
+    if not path.name.endswith(_INDEX):
+        return {}
+    content = parse_file(path, "Index of weights")
+    table = content.get("weight_map") if isinstance(content, Mapping) else None
+    if not isinstance(table, Mapping) or not table:
+        raise BankError(f"Weights {path}: the index has no 'weight_map'; {_AGAIN}.")
+    parts: dict[Path, set[str]] = {}
+    for key, name in table.items():
+        if not isinstance(name, str) or not _PART.fullmatch(name):
+            raise BankError(
+                f"Weights {path}: the index names {clean_text(repr(name), 200)}, which is not a "
+                ".safetensors file beside it; it was refused."
+            )
+        parts.setdefault(path.parent / name, set()).add(key)
+    # In a cache of the Hub the index and its parts are links to one folder.
+    check_inside(path.parent, parts, [os.path.dirname(os.path.realpath(path))])
+    return parts
+
+
+def _read_parts(path: Path, values: bool) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = {}
+    parts = _parts(path)
+    for part in parts:
+        problem = _file_problem(part)
+        if problem:
+            raise MalformedError(f"its part {part.name}: {problem}", "")
+    size = sum(part.stat().st_size for part in parts)
+    problem = memory_problem(size, size) if values else None
+    if problem:
+        raise MalformedError(f"the file {problem}", "")
+    for part, keys in parts.items():
+        read = read_safetensors(part, values=values)
+        if read.keys() != keys:
+            wrong = clean_text(min(read.keys() ^ keys), 200)
+            raise MalformedError(
+                f"the index and its part {part.name} disagree on {wrong}", f"{_AGAIN}, all parts"
+            )
+        state |= read
+    return state
+
+
+def _read_file(file: Path, path: Path, trusted: bool, lazily: bool) -> Any:
+    """Read a file that messages call `path`."""
+    problem = _file_problem(file)
     if problem:
         raise BankError(f"Weights {path}: {problem}.")
     try:
-        if path.suffix == ".safetensors":
-            return read_safetensors(path, values=not lazily)
-        archive = _archive(path, whole=not lazily)
+        if file.name.endswith(_INDEX):
+            return _read_parts(file, values=not lazily)
+        if file.suffix == ".safetensors":
+            return read_safetensors(file, values=not lazily)
+        archive = _archive(file, whole=not lazily)
         if trusted:
-            return torch.load(path, map_location="cpu", weights_only=False)
-        return read_torch_file(path, archive, values=not lazily)
+            return torch.load(file, map_location="cpu", weights_only=False)
+        return read_torch_file(file, archive, values=not lazily)
+    except BankError:
+        raise
     except RefusedGlobalsError as error:
         raise BankError(f"Weights {path}: {_refusal(error.names)}.") from None
     except Exception as error:  # what the file holds decides what is raised
@@ -355,7 +517,7 @@ def _read_header(file: IO[bytes], size: int) -> tuple[list[_Place], int]:
     if problem:
         raise MalformedError(f"the header of the file {problem}", "")
     try:
-        header = json.loads(file.read(length), object_pairs_hook=_distinct)
+        header = parse_json(file.read(length))
     except (ValueError, RecursionError) as error:
         raise MalformedError(
             f"the header is truncated, corrupted or not that of a safetensors file "
@@ -368,13 +530,6 @@ def _read_header(file: IO[bytes], size: int) -> tuple[list[_Place], int]:
     places = [_place(name, fields) for name, fields in header.items()]
     _check_places([place for place, _ in places], [stop for _, stop in places], size - 8 - length)
     return [place for place, _ in places], 8 + length
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a name occurs twice")
-    return found
 
 
 def _place(name: str, fields: Any) -> tuple[_Place, int]:

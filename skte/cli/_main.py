@@ -101,8 +101,8 @@ def build_parser() -> argparse.ArgumentParser:
     common.add_argument(
         "--max-memory",
         metavar="SIZE",
-        help="memory that reading one file may take, 8GB for instance (default: in proportion "
-        "to its size)",
+        help="memory that reading one file or a network's first pass may take, 8GB for instance "
+        "(default: in proportion to the file, or half of what is free)",
     )
     common.add_argument(
         "--allow-root",

@@ -15,6 +15,7 @@ import torch
 import torchio as tio
 from numpy.typing import NDArray
 
+from skte._plugins import load_plugins
 from skte.datasets._bids import is_bids, load_bids
 from skte.datasets._case import (
     ID_KEYS,
@@ -159,26 +160,13 @@ def layout_names() -> tuple[str, ...]:
 
 def _all_layouts() -> dict[str, Layout]:
     """Layouts by name, those of other packages imported."""
-    layouts = {layout.name: layout for layout in LAYOUTS}
-    for entry in entry_points(group=_GROUP):
-        try:
-            layout = entry.load()
-            if not isinstance(layout, Layout) or layout.name != entry.name:
-                raise TypeError("it is not a Layout of this name")
-            if entry.name in layouts:
-                raise ValueError("this name is taken")
-            layouts[entry.name] = layout
-        except Exception as error:  # another package's code may raise anything
-            _warn_broken(f"{entry.name!r} ({entry.value})", error)
-    return layouts
+    return load_plugins(_GROUP, {layout.name: layout for layout in LAYOUTS}, _name_of)
 
 
-def _warn_broken(layout: str, error: Exception) -> None:
-    warnings.warn(
-        f"The layout {layout} cannot be used ({error}): update or uninstall its package.",
-        SkteWarning,
-        stacklevel=2,
-    )
+def _name_of(point: str, layout: Any) -> str:
+    if not isinstance(layout, Layout) or layout.name != point:
+        raise TypeError("it is not a Layout of this name")
+    return point
 
 
 def _matches(layout: Layout, path: Path, extra_roots: ExtraRoots) -> bool:
@@ -187,7 +175,12 @@ def _matches(layout: Layout, path: Path, extra_roots: ExtraRoots) -> bool:
     except Exception as error:
         if layout in LAYOUTS or isinstance(error, DatasetError):
             raise
-        _warn_broken(repr(layout.name), error)
+        warnings.warn(
+            f"The layout {layout.name!r} cannot be used ({error}): update or uninstall its "
+            "package.",
+            SkteWarning,
+            stacklevel=2,
+        )
         return False
 
 

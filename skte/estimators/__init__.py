@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
-from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
-from skte._text import clean_text
+from skte._plugins import load_plugins
 from skte.estimators._base import Diagnosis as Diagnosis
 from skte.estimators._base import EstimatorTags as EstimatorTags
 from skte.estimators._base import TransferabilityEstimator
@@ -35,7 +34,6 @@ from skte.estimators._sfda import SFDA
 from skte.estimators._sfda import sfda_score as sfda_score
 from skte.estimators._transrate import TransRate
 from skte.estimators._transrate import transrate_score as transrate_score
-from skte.exceptions import SkteWarning
 
 # The registry: `all_estimators` and the suites iterate over the estimators named here. The
 # plain functions are public too.
@@ -57,8 +55,6 @@ __all__ = [
     "TransRate",
     "TransferabilityEstimator",
 ]
-
-_GROUP = "skte.estimators"
 
 
 def all_estimators() -> dict[str, type[TransferabilityEstimator]]:
@@ -89,33 +85,13 @@ def all_estimators() -> dict[str, type[TransferabilityEstimator]]:
         [project.entry-points."skte.estimators"]
         meangap = "my_package:MeanGap"
     """
-    found: dict[str, type[TransferabilityEstimator]] = {
-        name.lower(): globals()[name] for name in __all__ if name != "TransferabilityEstimator"
-    }
-    for point in sorted(entry_points(group=_GROUP), key=lambda point: (point.name, point.value)):
-        try:
-            estimator = _load(point, found)
-        except (Exception, SystemExit) as error:  # a third party's module may raise anything
-            warnings.warn(
-                f"Entry point {point.name!r} of the group {_GROUP!r} ({point.value}) is left out: "
-                f"{type(error).__name__}: {clean_text(error)}. Fix or uninstall the package "
-                "that declares it.",
-                SkteWarning,
-                stacklevel=2,
-            )
-        else:
-            found[point.name.lower()] = estimator
-    return found
+    own = {name.lower(): globals()[name] for name in __all__ if name != "TransferabilityEstimator"}
+    return load_plugins("skte.estimators", own, _name_of)
 
 
-def _load(
-    point: EntryPoint, taken: dict[str, type[TransferabilityEstimator]]
-) -> type[TransferabilityEstimator]:
-    if point.name.lower() in taken:
-        raise ValueError(f"the name {point.name.lower()!r} is taken")
-    estimator = point.load()
+def _name_of(point: str, estimator: Any) -> str:
     if not (isinstance(estimator, type) and issubclass(estimator, TransferabilityEstimator)):
         raise TypeError(f"{estimator!r} is not a subclass of TransferabilityEstimator")
     if getattr(estimator._score_block, "__isabstractmethod__", False):
         raise TypeError(f"{estimator!r} does not implement _score_block")
-    return estimator
+    return point.lower()

@@ -196,3 +196,66 @@ def test_only_known_classes_may_lack_weights(nets, tmp_path):
     )
     with pytest.raises(BankError, match=r"missing in the file \(2\): 1.weight"):
         recipe.load()
+
+
+SWIN = {"in_channels": 1, "out_channels": 2, "feature_size": 12, "num_heads": [1, 1, 2, 2],
+        "depths": [1] * 4, "spatial_dims": 2}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def swin(nets):
+    torch.manual_seed(2)
+    return nets.SwinUNETR(**SWIN).state_dict()
+
+
+def swin_entry(path, state, **fields):
+    torch.save(state, path / "swin.pt")
+    return BankEntry(
+        "swin", "monai.networks.nets:SwinUNETR", arguments=SWIN, weights=path / "swin.pt", **fields
+    )
+
+
+HEADS = {"rotation_head.weight": torch.ones(4, 4), "norm.weight": torch.ones(4)}
+
+
+@pytest.mark.parametrize("stripped", ["", "swinViT."])
+@pytest.mark.parametrize("added", ["", "module.", "module._orig_mod."])
+@pytest.mark.parametrize("heads", [{}, HEADS])
+def test_encoders_are_read_with_and_without_their_name(swin, tmp_path, stripped, added, heads):
+    encoder = {key: value for key, value in swin.items() if key.startswith("swinViT.")}
+    state = {key.removeprefix(stripped): value for key, value in (encoder | heads).items()}
+    entry = swin_entry(tmp_path, {added + k: v for k, v in state.items()}, layers="encoder")
+    loaded = entry.load().state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in encoder.items())
+
+
+def test_a_head_for_other_classes_is_left_out_and_reported(swin, tmp_path, caplog):
+    other = {**swin, "out.conv.conv.weight": torch.zeros(7, 12, 1, 1)}
+    with caplog.at_level("INFO", logger="skte"):
+        swin_entry(tmp_path, other, layers="encoder").load()
+    assert "left out (1): out.conv.conv.weight" in caplog.text
+    with pytest.raises(BankError, match="of another shape"):
+        swin_entry(tmp_path, other).load()
+    strange = {**swin, "swinViT.norm9.weight": torch.zeros(7)}
+    with pytest.raises(BankError, match=r"unexpected in the file \(1\): swinViT.norm9.weight"):
+        swin_entry(tmp_path, strange, layers="encoder").load()
+
+
+@pytest.mark.parametrize("stripped", ["", "swinViT."])
+def test_the_remedy_for_an_encoder_is_to_read_that_alone(swin, tmp_path, stripped):
+    encoder = {k.removeprefix(stripped): v for k, v in swin.items() if k.startswith("swinViT.")}
+    with pytest.raises(BankError, match=r'pass layers="encoder" to read that alone.$'):
+        swin_entry(tmp_path, encoder).load()
+    with pytest.raises(BankError, match="factory's arguments"):
+        swin_entry(tmp_path, {"a.b": torch.ones(1)}).load()
+
+
+def test_an_encoder_as_its_own_network_takes_no_heads(nets, tmp_path):
+    state = nets.resnet10(spatial_dims=2, n_input_channels=1, num_classes=2).state_dict()
+    arguments = {"block": "basic", "layers": [1, 1, 1, 1], "block_inplanes": [64, 128, 256, 512],
+                 "spatial_dims": 2, "n_input_channels": 1, "num_classes": 2}  # fmt: skip
+    torch.save({f"module.{k}": v for k, v in {**state, "conv_seg.0.weight": torch.ones(1)}.items()},
+               tmp_path / "resnet.pt")  # fmt: skip
+    entry = BankEntry("resnet", "monai.networks.nets:ResNet", arguments=arguments,
+                      weights=tmp_path / "resnet.pt", layers="encoder")  # fmt: skip
+    assert torch.equal(entry.load().conv1.weight, state["conv1.weight"])

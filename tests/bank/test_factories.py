@@ -198,6 +198,15 @@ def test_sizes_are_bounded_without_weights(place):
         load_bank(path)["a"].load()
 
 
+def test_what_a_constructor_computes_is_bounded(place):
+    require_monai()
+    path = write(
+        place, "monai.networks.nets:SwinUNETR", in_channels=1, out_channels=2, window_size=180
+    )
+    with pytest.raises(BankError, match=r"was stopped: its arguments ask for tensors of 7.* TiB"):
+        load_bank(path)["a"].load()
+
+
 def test_a_sample_of_the_benchmark_holds(tmp_path, monkeypatch):
     factories = pytest.importorskip("benchmarks.reliability._factories")
     require_monai()

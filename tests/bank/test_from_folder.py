@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 
 import pytest
 import torch
@@ -148,6 +149,20 @@ def test_links_are_followed_and_loops_of_them_are_not(tmp_path):
     found = ModelBank.from_folder(bank, extra_roots=[elsewhere])
     assert sorted(found.names) == ["linked", "own"]
     assert found.not_understood == {}
+
+
+def test_a_folder_is_read_once_however_many_links_lead_to_it(tmp_path):
+    write_manifest(tmp_path / "model")
+    for number in range(20):
+        (tmp_path / f"link{number}").symlink_to("model")
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "again").symlink_to("../model")
+    assert ModelBank.from_folder(tmp_path).names == ("heart",)
+    shutil.rmtree(tmp_path / "model")
+    write_manifest(tmp_path / ".hidden")
+    (tmp_path / "link0").unlink()
+    (tmp_path / "link0").symlink_to(".hidden")
+    assert ModelBank.from_folder(tmp_path).names == ("heart",)
 
 
 def test_trust_is_given_to_one_model_by_its_path(tmp_path):

@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import nn
 
+from skte import memory_limit
 from skte.bank import (
     LayerInfo,
     describe_layers,
     find_decoder_layers,
+    find_layers,
     model_in_channels,
     model_spatial_dims,
 )
@@ -93,6 +95,31 @@ def test_a_failing_model_is_reported_with_its_own_error_and_no_hooks_left(find):
 def test_wrong_channels_name_the_model_s_error():
     with pytest.raises(BankError, match="number of channels"):
         find_decoder_layers(Net(), torch.zeros(1, 3, 8, 8))
+
+
+class FarApart(nn.Module):
+    def forward(self, x):
+        return (x.flatten()[:, None, None] - x.flatten()[:, None]).sum()[None]
+
+
+@pytest.mark.parametrize(
+    "network", [nn.Conv3d(1, 4, 3, padding=320), FarApart(), nn.ReflectionPad3d(7)], ids=str
+)
+@pytest.mark.parametrize("layers", [["0"], "auto", "encoder"])
+def test_a_pass_is_stopped_before_it_takes_the_memory(network, layers):
+    n_bytes = torch.zeros(1, 1, 8, 8, 8).element_size() * 22**3
+    with (
+        memory_limit(n_bytes),
+        pytest.raises(BankError, match=r"stopped.*more than .*--max-memory"),
+    ):
+        find_layers(nn.Sequential(network, nn.ReLU()), layers, torch.zeros(1, 1, 8, 8, 8))
+
+
+def test_memory_that_is_given_back_may_be_taken_again():
+    network = nn.Sequential(nn.Conv3d(1, 8, 1), *(nn.Conv3d(8, 8, 1) for _ in range(20)))
+    with memory_limit(2 * 10**6):
+        (layer,) = describe_layers(network, ["20"], torch.zeros(1, 1, 24, 24, 24))
+    assert layer.channels == 8
 
 
 def test_network_and_example_are_left_as_they_were():

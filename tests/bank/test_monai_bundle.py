@@ -13,7 +13,7 @@ from torch import nn
 
 from skte import BankEntry, SegmentationFeatureExtractor
 from skte.bank import entry_digest
-from skte.bank._monai_transform import MonaiTransform
+from skte.bank._monai_bundle import MonaiTransform
 from skte.exceptions import BankError, SkteWarning
 from tests.model_folders import bundle_config, bundle_network, require_monai, write_bundle
 
@@ -355,3 +355,13 @@ def test_positions_survive_orientation_and_spacing(tmp_path, affine):
     truth, found = truth.layers["full"], found.layers["full"]
     np.testing.assert_array_equal(found.y, truth.y)
     np.testing.assert_allclose(found.X[found.y == 1], truth.X[found.y == 1], atol=1e-3)
+
+
+def test_disabled_steps_are_not_taken(tmp_path):
+    steps = [
+        {"_target_": "ScaleIntensityd", "keys": "image", "_disabled_": flag}
+        for flag in (True, " True ", False, "no")
+    ]
+    config = bundle_config(preprocessing={"_target_": "Compose", "transforms": steps})
+    folder, _ = write_bundle(tmp_path, config)
+    assert len(BankEntry.from_monai_bundle(folder).preprocessing) == 2

@@ -5,6 +5,9 @@ import dataclasses
 import json
 import os
 import pickle
+import shutil
+import tempfile
+import zipfile
 
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ import torch
 import torchio as tio
 from torch import nn
 
-from skte import BankEntry, ModelBank, SegmentationFeatureExtractor
+from skte import BankEntry, ModelBank, SegmentationFeatureExtractor, memory_limit
 from skte.bank import entry_digest
 from skte.exceptions import BankError, SkteWarning
 from tests.model_folders import (
@@ -90,7 +93,8 @@ def test_fold_and_checkpoint_are_chosen(tmp_path):
     assert BankEntry.from_nnunet(folder, checkpoint="checkpoint_latest.pth").name
     assert "must be the name of a file" in refused(folder, checkpoint="../fold_all/x.pth")
     (folder / "fold_2" / "checkpoint_latest.pth").unlink()
-    assert "the training did not finish" in refused(folder)
+    assert "the training did not finish" in refused(folder, fold=2)
+    assert BankEntry.from_nnunet(folder).provenance["fold"] == "10"
 
 
 def test_the_configuration_is_told_by_folder_checkpoint_or_argument(tmp_path):
@@ -164,7 +168,7 @@ def test_regions_are_read_with_a_sigmoid(tmp_path):
     assert entry.provenance["labels"] == labels
 
 
-@pytest.mark.parametrize("prefix", ["module.", "_orig_mod."])
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
 def test_keys_of_wrapped_networks(tmp_path, prefix):
     folder, trained = write_nnunet(tmp_path)
     path = folder / "fold_0" / "checkpoint_final.pth"
@@ -174,6 +178,17 @@ def test_keys_of_wrapped_networks(tmp_path, prefix):
     }
     torch.save(content, path)
     assert same_output(BankEntry.from_nnunet(folder), trained, (16, 16, 16))
+
+
+def test_a_fold_whose_training_goes_on_is_passed_over(tmp_path):
+    folder, trained = write_nnunet(tmp_path)
+    (folder / "fold_0").rename(folder / "fold_1")
+    (folder / "fold_0").mkdir()
+    entry = BankEntry.from_nnunet(folder)
+    assert entry.provenance["fold"] == "1"
+    assert same_output(entry, trained, (16, 16, 16))
+    with pytest.raises(BankError, match=r"fold_0 has no checkpoint_final\.pth"):
+        BankEntry.from_nnunet(folder, fold=0)
 
 
 def test_a_reader_that_reorients(tmp_path):
@@ -423,3 +438,85 @@ def test_every_model_is_read_at_the_same_points(tmp_path, n_axes, spacing, trans
     few = {"n_class_samples": 20, "n_case_samples": 10, "source_head": False}
     features = SegmentationFeatureExtractor(index, **few).fit_transform([case])[0]
     assert set(features.layers["decoder.stages.1"].y) == {0, 1, 5}
+
+
+def export(folder, path, compression=zipfile.ZIP_DEFLATED):
+    """Write a zip as nnUNetv2_export_model_to_zip does: names begin with that of the dataset."""
+    root = folder.parent.parent
+    with zipfile.ZipFile(path, "a", compression) as archive:
+        for file in sorted(folder.rglob("*")):
+            if file.is_file():
+                archive.write(file, file.relative_to(root).as_posix())
+        inner = folder.relative_to(root).as_posix()
+        archive.writestr(f"{inner}/crossval_results_folds_0/plans.json", "{}")
+    return path
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED])
+def test_an_exported_zip_is_read_as_its_folder(tmp_path, monkeypatch, compression):
+    folder, _ = write_nnunet(tmp_path / "results", folds=(0, 1))
+    path = export(folder, tmp_path / "model.zip", compression)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    zipped, plain = BankEntry.from_nnunet(path, fold=1), BankEntry.from_nnunet(folder, fold=1)
+    assert zipped.weights.parts[-2:] == ("fold_1", "checkpoint_final.pth")
+    for field in ("name", "arguments", "window_size", "preprocessing", "provenance"):
+        assert getattr(zipped, field) == getattr(plain, field)
+    assert same_output(zipped, plain.load(), (16, 16, 16))
+    assert not list(scratch.iterdir())
+    assert set(tmp_path.iterdir()) == {tmp_path / "results", path, scratch}
+    assert entry_digest(zipped) == entry_digest(BankEntry.from_nnunet(path, fold=1))
+    assert entry_digest(zipped) != entry_digest(BankEntry.from_nnunet(path, fold=0))
+
+
+def test_a_zip_of_several_models_is_as_many_entries(tmp_path):
+    results = tmp_path / "results"
+    for dataset in ("Dataset001_A", "Dataset002_B"):
+        folder, _ = write_nnunet(results, dataset=dataset)
+        path = export(folder, tmp_path / "models.zip")
+    shutil.rmtree(results)
+    assert len(ModelBank.from_folder(tmp_path)) == 2
+    assert "holds several models; name one of" in refused_zip(path)
+    one = path / "Dataset002_B" / folder.name
+    assert BankEntry.from_nnunet(one).weights.is_relative_to(one)
+    assert "there is no fold_7; it has fold_0" in refused_zip(one, fold=7)
+    assert "holds no model" in refused_zip(path / "Dataset003_C")
+
+
+def refused_zip(path, **options):
+    with pytest.raises(BankError) as caught:
+        BankEntry.from_nnunet(path, **options)
+    assert str(caught.value).startswith(f"nnU-Net archive {path}")
+    assert "/tmp/skte" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_zip_that_is_damaged_or_a_bomb_is_told(tmp_path):
+    folder, _ = write_nnunet(tmp_path / "results")
+    content = (folder / "fold_0" / "checkpoint_final.pth").read_bytes()
+    (folder / "fold_0" / "checkpoint_final.pth").write_bytes(b"\0" * 2_000_000)
+    path = export(folder, tmp_path / "bomb.zip")
+    with memory_limit("1MB"):
+        assert "would take 1.91 MiB of memory" in refused_zip(path)
+    (folder / "fold_0" / "checkpoint_final.pth").write_bytes(content)
+    path = export(folder, tmp_path / "model.zip", zipfile.ZIP_STORED)
+    data = bytearray(path.read_bytes())
+    at = data.index(content) + len(content) // 2
+    data[at : at + 8] = b"damaged!"
+    path.write_bytes(data)
+    assert "copy or download the archive again" in refused_zip(path)
+    (tmp_path / "notes.zip").write_bytes(b"PK")
+    assert "holds no model of nnU-Net v2" in refused_zip(tmp_path / "notes.zip")
+
+
+@pytest.mark.parametrize("name", ["../fold_0/x.pth", "fold_0/../../x.pth", "/fold_0/x.pth"])
+def test_parts_of_a_zip_stay_in_the_scratch_folder(tmp_path, name):
+    folder, _ = write_nnunet(tmp_path / "results")
+    path = export(folder, tmp_path / "model.zip")
+    with zipfile.ZipFile(path, "a") as archive:
+        inner = folder.relative_to(tmp_path / "results").as_posix()
+        archive.writestr(f"{inner}/{name}", "x")
+    entry = BankEntry.from_nnunet(path)
+    assert entry.load()
+    assert not list(tmp_path.rglob("x.pth"))

@@ -125,7 +125,7 @@ def declare(monkeypatch, **values):
     for name, value in values.items():
         point = importlib.metadata.EntryPoint(name, f"{__name__}:{value}", "skte.readers")
         points.append(point)
-    monkeypatch.setattr("skte.bank._readers.entry_points", lambda group: points)
+    monkeypatch.setattr("skte._plugins.entry_points", lambda group: points)
 
 
 tool, not_a_reader = Tool(), object()
@@ -163,6 +163,6 @@ def test_no_reader_is_imported_from_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend("")
     point = importlib.metadata.EntryPoint("x", "reader_of_nobody:reader", "skte.readers")
-    monkeypatch.setattr("skte.bank._readers.entry_points", lambda group: [point])
+    monkeypatch.setattr("skte._plugins.entry_points", lambda group: [point])
     with pytest.warns(SkteWarning, match="would be imported from the current folder"):
         assert len(all_readers()) == 4

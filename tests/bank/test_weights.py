@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+import json
 import os
 import pickle
 import zipfile
@@ -14,7 +15,8 @@ import pytest
 import torch
 from torch import nn
 
-from skte import BankEntry, memory_limit
+from skte import BankEntry, ModelBank, memory_limit
+from skte.bank import entry_digest
 from skte.bank._weights import load_weights, read_checkpoint
 from skte.exceptions import BankError
 
@@ -484,3 +486,79 @@ def test_a_version_of_torch_is_text(tmp_path):
     version = torch.torch_version.TorchVersion("2.1")
     torch.save({"w": torch.ones(2), "version": version}, tmp_path / "w.pt")
     assert read_checkpoint(tmp_path / "w.pt")["version"] == "2.1"
+
+
+@pytest.fixture
+def sharded(tmp_path, trained):
+    """Weights in two files with an index, as the Hub has them."""
+    safetensors = pytest.importorskip("safetensors.torch")
+    state = trained.state_dict()
+    names = dict.fromkeys(state, "model-00001-of-00002.safetensors")
+    names |= dict.fromkeys([k for k in state if k[0] == "2"], "model-00002-of-00002.safetensors")
+    for name in set(names.values()):
+        part = {key: state[key] for key in state if names[key] == name}
+        safetensors.save_file(part, tmp_path / name)
+    path = tmp_path / "model.safetensors.index.json"
+    path.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": names}))
+    return path
+
+
+def test_weights_in_parts_are_read_by_their_index(sharded, trained, tmp_path):
+    assert same(load(sharded), trained)
+    shapes = read_checkpoint(sharded, lazily=True)
+    assert {key: value.shape for key, value in shapes.items()} == {
+        key: value.shape for key, value in trained.state_dict().items()
+    }
+    entry = BankEntry("a", "torch.nn:Sequential", weights=sharded)
+    before = entry_digest(entry)
+    part = tmp_path / "model-00002-of-00002.safetensors"
+    data = bytearray(part.read_bytes())
+    data[-1] ^= 1
+    part.write_bytes(data)
+    assert entry_digest(entry) != before
+    with memory_limit(100):
+        assert "of memory" in refused(sharded)
+
+
+def test_links_of_a_cache_to_parts_are_followed_and_others_are_not(
+    sharded, trained, tmp_path, tmp_path_factory
+):
+    snapshot = tmp_path / "snapshots" / "main"
+    snapshot.mkdir(parents=True)
+    for file in [*tmp_path.glob("*.safetensors"), sharded]:
+        (snapshot / file.name).symlink_to(file)
+    assert same(load(snapshot / sharded.name), trained)
+    part = tmp_path / "model-00001-of-00002.safetensors"
+    part.symlink_to(part.rename(tmp_path_factory.mktemp("far") / part.name))
+    with pytest.raises(BankError, match=r"leads to .*outside the folder"):
+        load(sharded)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda t: t.clear(), "has no 'weight_map'"),
+        (lambda t: t.update(extra="model-00001-of-00002.safetensors"), "disagree on extra"),
+        (lambda t: t.pop("2.bias"), r"disagree on 2\.bias"),
+        (lambda t: t.update({"2.bias": "../model-00002-of-00002.safetensors"}), "was refused"),
+        (lambda t: t.update({"2.bias": "/etc/passwd"}), "was refused"),
+        (lambda t: t.update({"2.bias": ["x"]}), "was refused"),
+        (lambda t: t.update({"2.bias": "weights.pt"}), "was refused"),
+        (lambda t: t.update({"2.bias": "gone.safetensors"}), "gone.safetensors: there is no such"),
+    ],
+)
+def test_an_index_that_lies_is_told(sharded, change, match):
+    content = json.loads(sharded.read_text())
+    change(content["weight_map"])
+    sharded.write_text(json.dumps(content))
+    with pytest.raises(BankError, match=match):
+        load(sharded)
+
+
+def test_parts_of_a_manifest_s_weights_are_not_left_over(sharded, tmp_path):
+    model = {"name": "a", "factory": "torch.nn:Identity", "weights": sharded.name}
+    (tmp_path / "bank.json").write_text(json.dumps({"models": [model]}))
+    bank = ModelBank.from_folder(tmp_path)
+    assert bank.not_understood == {}
+    with pytest.raises(BankError, match="0 of its 0 keys"):
+        bank["a"].load()

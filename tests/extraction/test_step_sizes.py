@@ -6,7 +6,7 @@ import pytest
 import torchio as tio
 
 from skte import BankEntry, ModelBank, memory_limit
-from skte.bank._monai_transform import MonaiTransform
+from skte.bank._monai_bundle import MonaiTransform
 from skte.bank._nnunet_transform import NNUNetPreprocessing
 from skte.datasets import make_phantoms, read_case
 from skte.exceptions import ExtractionError
