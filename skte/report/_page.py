@@ -194,7 +194,7 @@ def _ranking_section(results: Mapping[str, Any]) -> Html:
     keys = [k.removeprefix("score_") for k in results if k.startswith("score_")]
     sure = "interval_low" in results
     header = ["rank", "model", *(keys or ["score"])]
-    header += ["interval", "ranks", "P(best)", "group"] if sure else []
+    header += ["interval", "ranks", "first in", "group"] if sure else []
     header += ["status"]
     body = []
     for row in rows:
@@ -218,12 +218,12 @@ def _ranking_section(results: Mapping[str, Any]) -> Html:
 
 
 def _confidence_cells(row: Mapping[str, Any]) -> list[Any]:
-    low, high = row["interval_low"], row["interval_high"]
+    low, high, share = row["interval_low"], row["interval_high"], row["first_share"]
     span = "" if np.isnan(low) else f"{low:.4g} to {high:.4g}"
     return [
         element("span", span, class_="one"),
         Html(f"{int(row['rank_low'])}-{int(row['rank_high'])}"),
-        round(float(row["prob_best"]), 2),
+        element("span", "" if np.isnan(share) else f"{100 * share:.0f} %", class_="one"),
         int(row["group"]),
     ]
 
@@ -320,8 +320,9 @@ def _how_to_read(sure: bool) -> Html:
             "The interval and the ranks say what other labelled cases of the same kind could have "
             "given. Models in one group cannot be told apart by these cases: choose among them by "
             "size, licence or speed.",
-            "P(best) is the share of resampled sets of cases in which the model comes first. None "
-            "of this says how well a score predicts performance after fine-tuning.",
+            "“first in” is the share of resampled sets of cases in which the model comes first, not "
+            "the probability of the best Dice: none of this says how well a score predicts "
+            "performance after fine-tuning.",
         ]
     lines += [
         "-∞ or “collapsed”: a layer gives the same features everywhere. “failed”: the model could "

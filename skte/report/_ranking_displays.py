@@ -406,11 +406,11 @@ def _write_numbers(ax: Any, matrix: NDArray[np.float64], image: Any) -> None:
 
 
 class StabilityDisplay:
-    """Rank of each model, the ranks that other labelled cases could give it, chance to be best.
+    """Rank of each model, and the ranks that other labelled cases could give it.
 
     A line spans the ranks that the data allow, for all models at once; the point is the
-    rank it has; the number at the right is the share of resamples of the cases in which
-    the model scores best.
+    rank it has; the number at the right is the share of resampled sets of cases in
+    which the model comes first.
 
     Parameters
     ----------
@@ -490,9 +490,9 @@ class StabilityDisplay:
         point = {"color": COLORS[0], "s": 36, "zorder": 2, **dict(point_kw or {})}
         ax.scatter(ranks[order][ranked], rows[ranked], **point)
         for row, model in zip(rows, order, strict=True):
-            shown = f"{known.prob_best[model]:.0%}" if ranked[row] else "failed"
+            shown = f"{100 * known.first_share[model]:.0f} %" if ranked[row] else "failed"
             ax.text(1.01, row, shown, va="center", transform=ax.get_yaxis_transform())
-        ax.text(1.01, -0.9, "best in", va="center", transform=ax.get_yaxis_transform())
+        ax.text(1.01, -0.9, "first in", va="center", transform=ax.get_yaxis_transform())
         ax.set_yticks(rows, plot_names(known.names[model] for model in order))
         ax.set_ylim(len(order) - 0.4, -0.6)
         ax.set_xlim(0.5, len(known.names) + 0.5)

@@ -53,8 +53,9 @@ class BankConfidence:
     rank_intervals : ndarray of shape (n_models, 2)
         Lowest and highest rank of each model that the data allow, for all models at
         once.
-    prob_best : ndarray of shape (n_models,)
-        Share of the resamples of the cases in which the model scores best.
+    first_share : ndarray of shape (n_models,)
+        Share of the resampled sets of cases in which the model comes first. It is about the
+        score on other cases, not about the chance to reach the best Dice.
     groups : ndarray of shape (n_models,)
         1 for the best model and those that the data cannot tell from it, 2 for the best of
         the others and those that cannot be told from that one, and so on. 0: failed.
@@ -100,7 +101,7 @@ class BankConfidence:
     standard_errors: NDArray[np.float64]
     intervals: NDArray[np.float64]
     rank_intervals: NDArray[np.intp]
-    prob_best: NDArray[np.float64]
+    first_share: NDArray[np.float64]
     groups: NDArray[np.intp]
     difference_errors: NDArray[np.float64]
     critical_value: float
@@ -134,8 +135,8 @@ class BankConfidence:
             raise ValueError(f"There is no model {name!r}; the bank has {list(self.names)}.")
         return list(self.names).index(name)
 
-    def rows(self) -> list[tuple[int, str, float, str, str, float, int]]:
-        """Cells of the table, best first: rank, model, score, interval, ranks, P(best), group.
+    def rows(self) -> list[tuple[int, str, float, str, str, str, int]]:
+        """Cells of the table, best first: rank, model, score, interval, ranks, first in, group.
 
         Returns
         -------
@@ -150,7 +151,7 @@ class BankConfidence:
                 float(self.scores[i]),
                 _span(*self.intervals[i]),
                 "{}-{}".format(*self.rank_intervals[i]),
-                round(float(self.prob_best[i]), 2),
+                _percent(self.first_share[i]),
                 int(self.groups[i]),
             )
             for i in np.argsort(ranks)
@@ -160,7 +161,7 @@ class BankConfidence:
     def header(self) -> list[str]:
         """Names of the columns of `rows`."""
         interval = f"{100 * self.confidence_level:g} % interval"
-        return ["rank", "model", "score", interval, "ranks", "P(best)", "group"]
+        return ["rank", "model", "score", interval, "ranks", "first in", "group"]
 
     def __str__(self) -> str:
         """Lay out the table, and what it says of the first place."""
@@ -204,6 +205,10 @@ def tell_apart(
 
 def _span(low: float, high: float) -> str:
     return "" if np.isnan(low) else f"{low:.4g} to {high:.4g}"
+
+
+def _percent(share: float) -> str:
+    return "" if np.isnan(share) else f"{100 * share:.0f} %"
 
 
 def resampling_weights(
@@ -454,7 +459,7 @@ def _collect(
         standard_errors=errors,
         intervals=intervals,
         rank_intervals=_rank_intervals(centres, apart),
-        prob_best=_prob_best(scores, usable, law.draws),
+        first_share=_first_share(scores, usable, law.draws),
         groups=_groups(scores, apart),
         difference_errors=pair_errors,
         critical_value=critical,
@@ -530,7 +535,7 @@ def _rank_intervals(scores: NDArray[np.float64], apart: NDArray[np.bool_]) -> ND
     return np.asarray(found, dtype=np.intp)
 
 
-def _prob_best(
+def _first_share(
     scores: NDArray[np.float64], usable: NDArray[np.bool_], draws: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Share of the draws that each model wins; the winners of a tie share it."""

@@ -126,7 +126,7 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
         ``seconds_score``, ``warnings``, ``error``; and with a mapping of estimators also
         ``score_<key>``, ``rank_<key>`` for each.
         With ``confidence_level``: ``standard_error``, ``interval_low``, ``interval_high``,
-        ``rank_low``, ``rank_high``, ``prob_best``, ``group`` (and each with ``_<key>``), as in
+        ``rank_low``, ``rank_high``, ``first_share``, ``group`` (and each with ``_<key>``), as in
         `BankConfidence`.
         ``pair_standard_error`` (``pair_standard_error_<key>``) where an estimator compares a
         sample of the pairs of cases, see `CCFV`: what comparing all of them would
@@ -447,7 +447,7 @@ def _confidence_columns(confidence: BankConfidence, suffix: str) -> dict[str, ND
         "interval_high": confidence.intervals[:, 1],
         "rank_low": confidence.rank_intervals[:, 0],
         "rank_high": confidence.rank_intervals[:, 1],
-        "prob_best": confidence.prob_best,
+        "first_share": confidence.first_share,
         "group": confidence.groups,
     }
     return {f"{name}{suffix}": values for name, values in columns.items()}

@@ -44,7 +44,7 @@ def bank_of(n, failed=()):
         standard_errors=nothing,
         intervals=np.stack([nothing, nothing], axis=1),
         rank_intervals=np.stack([np.maximum(ranks - 1, 1), np.minimum(ranks + 1, n)], axis=1),
-        prob_best=np.where(ranks == 1, 0.75, 0.25 / max(1, n - 1)),
+        first_share=np.where(ranks == 1, 0.75, 0.25 / max(1, n - 1)),
         groups=groups,
         difference_errors=np.full((n, n), np.nan),
         critical_value=2.0,
@@ -59,7 +59,7 @@ def test_stability_spans_the_ranks_that_the_data_allow():
     lines = [segment[:, 0].tolist() for segment in ax.collections[0].get_segments()]
     assert lines == [[1, 2], [1, 3], [2, 4], [3, 4]]
     assert ax.collections[1].get_offsets()[:, 0].tolist() == [1, 2, 3, 4]
-    assert [t.get_text() for t in ax.texts] == ["75%", "8%", "8%", "8%", "best in"]
+    assert [t.get_text() for t in ax.texts] == ["75 %", "8 %", "8 %", "8 %", "first in"]
     assert ax.get_xlabel() == "rank at 90 % confidence, 7 cases"
 
 
