@@ -320,9 +320,9 @@ def _how_to_read(sure: bool) -> Html:
             "The interval and the ranks say what other labelled cases of the same kind could have "
             "given. Models in one group cannot be told apart by these cases: choose among them by "
             "size, licence or speed.",
-            "“first in” is the share of resampled sets of cases in which the model comes first, not "
-            "the probability of the best Dice: none of this says how well a score predicts "
-            "performance after fine-tuning.",
+            "“first in” is the share of resampled sets of cases in which the model comes first. "
+            "It is not the probability of the best Dice: none of this says how well a score "
+            "predicts performance after fine-tuning.",
         ]
     lines += [
         "-∞ or “collapsed”: a layer gives the same features everywhere. “failed”: the model could "

@@ -14,11 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.stats import t as student
-from sklearn.base import BaseEstimator
-from sklearn.utils import Tags
 
 from skte._files import scratch_folder
-from skte._sklearn import UNUSED, DocLinkMixin, Interval, StrOptions, fit_context
+from skte._sklearn import Interval, StrOptions, fit_context
 from skte.bank import BankEntry, BankLike, entry_digest, load_bank
 from skte.datasets import DatasetLike
 from skte.estimators import TransferabilityEstimator
@@ -26,9 +24,8 @@ from skte.extraction import FeatureCache, SegmentationFeatureExtractor
 from skte.features import FeatureSet
 from skte.metrics import rank_scores
 from skte.selection._confidence import resampling_weights
-from skte.selection._engine import Engine, check_not_all_failed
+from skte.selection._engine import BankSelector, Engine, check_not_all_failed
 from skte.selection._ranking import Ranking
-from skte.selection._selector import ModelBankSelector
 from skte.selection._workers import ModelRecord
 
 __all__ = ["HalvingModelBankSelector", "outpaced", "rung_sizes"]
@@ -58,14 +55,14 @@ class Rung:
         return [record.name for record, dropped in pairs if not dropped]
 
 
-class HalvingModelBankSelector(DocLinkMixin, BaseEstimator):
+class HalvingModelBankSelector(BankSelector):
     """Find the best models of a bank without running all of them over all cases.
 
     All models are scored on a few cases, drawn at random. Those that are out of the race
     for the best `n_keep` are dropped, the others go on to `factor` times as many cases, and
-    so on, until all cases are used or the race is decided. No case is run twice by a
-    model: its features are kept on disk between the rungs, or in memory where a network is
-    given that no cache can tell from others (one defined in a notebook, say).
+    so on, until all cases are used or the race is decided. No model runs a case twice: its
+    features are kept on disk between the rungs, or in memory where no cache can recognise
+    the network (one defined in a notebook, say).
 
     Parameters
     ----------
@@ -78,10 +75,9 @@ class HalvingModelBankSelector(DocLinkMixin, BaseEstimator):
         Number of models to find.
     elimination : {"both", "confidence", "halving"}, default="both"
         "confidence" drops a model where it is behind the `n_keep`-th best by more than
-        chance allows: the cost depends on the data and is not known beforehand.
-        "halving" keeps one of `factor` models after each rung, and at least `n_keep`, as
-        sklearn's `HalvingGridSearchCV`: the cost is known, the risk is not. "both" drops
-        what either would: "halving" bounds the cost, clear races end sooner.
+        chance allows: the cost depends on the data. "halving" keeps one of `factor` models
+        after each rung, and at least `n_keep`, as sklearn's `HalvingGridSearchCV`: the cost
+        is known, the risk is not. "both" drops what either would.
     confidence_level : float, default=0.95
         For "confidence" and "both": of the comparisons of all rungs together, which share the
         risk in equal parts.
@@ -90,9 +86,9 @@ class HalvingModelBankSelector(DocLinkMixin, BaseEstimator):
     factor : float, default=1.5
         Cases of a rung over those of the one before.
     max_windows : int, optional
-        Windows are a resource, too: while cases are added, at most this many are run in each
-        (see `SegmentationFeatureExtractor`), and one more rung runs the contenders with
-        the extractor's own windows over all cases. Windows of that rung are run anew.
+        While cases are added, run at most this many windows in each (see
+        `SegmentationFeatureExtractor`); one more rung runs the contenders anew with the
+        extractor's own windows over all cases.
     n_jobs, device, cache, timeout, error_score, random_state, verbose
         As for `ModelBankSelector`. Without `cache`, a temporary folder serves. `timeout` is for
         a model and rung. The seed also draws the order of the cases.
@@ -103,19 +99,15 @@ class HalvingModelBankSelector(DocLinkMixin, BaseEstimator):
         Names, best first: the contenders of the last rung, then those of the rungs before.
     best_name_ : str
         The first of ``ranking_``.
-    ranks_ : ndarray of shape (n_models,)
-        In bank order.
-    scores_ : ndarray of shape (n_models,)
-        In bank order; of a dropped model on the cases of its last rung, so scores of
+    ranks_, scores_ : ndarray of shape (n_models,)
+        In bank order; the score of a dropped model is that of its last rung, so scores of
         different rungs are not comparable.
     names_ : list of str
         In bank order.
     n_iterations_ : int
         Rungs run.
-    n_resources_ : list of int
-        Cases of each rung.
-    n_candidates_ : list of int
-        Models of each rung.
+    n_resources_, n_candidates_ : list of int
+        Cases and models of each rung.
     rung_results_ : dict of ndarray
         One entry per rung and model, for ``pandas.DataFrame``: ``iter``, ``n_cases``, ``name``,
         ``score``, ``gap`` to the last model that would be kept, its ``gap_error``,
@@ -130,9 +122,9 @@ class HalvingModelBankSelector(DocLinkMixin, BaseEstimator):
 
     Notes
     -----
-    A dropped model was behind on the cases it saw, and the comparison counts that these are
-    part of all cases. What it does not count: that the leader is the largest of many scores.
-    ``benchmarks/confidence`` measures how often the winner of the full evaluation is lost.
+    The comparison counts that the cases seen are part of all cases, but not that the leader is
+    the largest of many scores. ``benchmarks/confidence`` measures how often the winner of the
+    full evaluation is lost.
 
     References
     ----------
@@ -159,14 +151,8 @@ class HalvingModelBankSelector(DocLinkMixin, BaseEstimator):
     (3, 4, ['a', 'b', 'c', 'd'])
     """
 
-    __metadata_request__fit: ClassVar[dict[str, Any]] = {"bank": UNUSED, "dataset": UNUSED}
-
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **{
-            name: constraint
-            for name, constraint in ModelBankSelector._parameter_constraints.items()
-            if name not in ("resampling", "n_resamples")
-        },
+        **BankSelector._parameter_constraints,
         "estimator": [TransferabilityEstimator],
         "n_keep": [Interval(Integral, 1, None, closed="left")],
         "elimination": [StrOptions({"both", "confidence", "halving"})],
@@ -246,7 +232,7 @@ class HalvingModelBankSelector(DocLinkMixin, BaseEstimator):
             f"fewer than min_cases={self.min_cases}. Label more, or use ModelBankSelector.",
         )
         with self._storage() as cache:
-            engine = self._engine(entries, cache)
+            engine = self._engine(entries, cache=cache)
             # A dataset's order may follow scanner or hospital.
             order = np.random.default_rng(engine.random_state).permutation(len(cases))
             rungs = self._race(engine, entries, [cases[i] for i in order])
@@ -260,20 +246,6 @@ class HalvingModelBankSelector(DocLinkMixin, BaseEstimator):
             return
         with scratch_folder("skte-race-") as folder:
             yield folder
-
-    def _engine(self, entries: Sequence[BankEntry], cache: Any) -> Engine:
-        return Engine.from_settings(
-            self.estimator,
-            entries,
-            extractor=self.extractor,
-            device=self.device,
-            cache=cache,
-            random_state=self.random_state,
-            n_jobs=self.n_jobs,
-            timeout=self.timeout,
-            error_score=self.error_score,
-            verbose=self.verbose,
-        )
 
     def _race(
         self, engine: Engine, entries: Sequence[BankEntry], cases: Sequence[Any]
@@ -364,11 +336,6 @@ class HalvingModelBankSelector(DocLinkMixin, BaseEstimator):
         last = rungs[-1]
         whole = sum(record.n_windows for record in last.records)
         return run_windows / (whole / (len(last.records) * last.n_cases) * n_all) if whole else 0.0
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        return tags
 
 
 def _score_of(part: Mapping[str, Any] | None) -> float:

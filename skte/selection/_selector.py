@@ -11,33 +11,39 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin
-from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from skte._sklearn import (
     UNUSED,
-    DocLinkMixin,
     Interval,
     StrOptions,
     fit_context,
     with_callbacks,
 )
 from skte._text import clean_text
-from skte.bank import BankLike, ModelBank, load_bank
+from skte.bank import BankLike, load_bank
 from skte.datasets import DatasetLike
 from skte.estimators import TransferabilityEstimator
 from skte.extraction import FeatureCache, SegmentationFeatureExtractor
 from skte.metrics import align_performance, rank_scores, weighted_kendall_score
 from skte.selection._confidence import BankConfidence, estimate_confidence, resampling_weights
-from skte.selection._engine import Engine, check_not_all_failed
+from skte.selection._engine import BankSelector, Engine, check_not_all_failed
 from skte.selection._ranking import Ranking
 from skte.selection._workers import ModelRecord
 
 __all__ = ["ModelBankSelector"]
 
 
+# Cases, and what needs as many, without and with confidence.
+_NEEDED = (
+    (2, "a ranking needs at least two labelled cases, or it is about that case alone."),
+    (
+        3,
+        "confidence_level resamples cases and needs at least three. Label more, or set "
+        "confidence_level=None.",
+    ),
+)
 # What Python itself hides by default: for programmers, not about a model's score.
 _NOT_OF_A_MODEL = (
     DeprecationWarning,
@@ -47,13 +53,12 @@ _NOT_OF_A_MODEL = (
 )
 
 
-class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
+class ModelBankSelector(CallbackSupportMixin, BankSelector):
     """Rank the models of a bank by how well they should transfer to a dataset.
 
-    Each model is run over the cases once; no model is trained. The sampled voxels
-    are the same for all models, so that their scores are compared in the same
-    places. Models with the same preprocessing share preprocessed cases, as far as these
-    fit into 1 GiB.
+    Each model is run over the cases once; no model is trained. All models are compared at
+    the same sampled voxels. Models with the same preprocessing share preprocessed cases, as
+    far as these fit into 1 GiB.
 
     Parameters
     ----------
@@ -62,27 +67,24 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
         and the first one ranks.
     extractor : SegmentationFeatureExtractor, optional
         Settings of the extraction; its ``entry``, ``random_state`` and (where
-        given here) ``device`` are set for each model. Default: an extractor with
-        default settings.
+        given here) ``device`` are set for each model.
     n_jobs : int, optional
         Models worked on in parallel processes, as in joblib. The result does not
         depend on it.
     device : str or torch.device, optional
-        Where the models run. Default: the extractor's, else CUDA where there is
-        one, else the CPU. Where there are several GPUs and ``n_jobs`` is above 1,
-        the models take turns on them.
+        Where the models run. Default: the extractor's, else a GPU if there is one. With
+        several GPUs and ``n_jobs`` above 1, the models take turns on them.
     cache : path-like or FeatureCache, optional
-        Folder where features are kept: another estimator, another parameter of one, or
-        a run that was killed, then runs no network for what is there. Default: the
-        extractor's, else none.
+        Folder where features are kept: another estimator, or a run that goes on after it was
+        killed, runs no network for what is there. Default: the extractor's, else none.
     timeout : float, optional
-        Seconds that a model may take, preprocessing and scores included; one that takes longer
-        is a failure (see `error_score`), and so is one whose process dies. Models
-        then run in processes of their own, also with one job: nothing else can end them.
+        Seconds that a model may take; one that takes longer is a failure (see `error_score`),
+        and so is one whose process dies. Models then run in processes of their own, also
+        with one job: nothing else can end them.
     confidence_level : float, optional
-        How sure to be, 0.9 for instance: cases are resampled, and ``confidence_``,
-        ``results_`` and the table of ``ranking_`` show intervals, the ranks that a model can
-        have, and the models that the data cannot separate. Needs three labelled cases.
+        0.9, for instance: cases are resampled, and ``confidence_``, ``results_`` and the table
+        of ``ranking_`` show intervals, the ranks that a model can have, and the models that
+        the data cannot separate. Needs three labelled cases.
     resampling : {"jackknife", "bootstrap"}, default="jackknife"
         "jackknife" scores without each case in turn, and takes the spread of these scores.
         "bootstrap" scores `n_resamples` draws of the cases with replacement, which
@@ -103,10 +105,8 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
     ----------
     ranking_ : Ranking
         Model names, best first; its repr is a table.
-    ranks_ : ndarray of shape (n_models,)
-        Rank of each model in bank order, 1 for the best.
-    scores_ : ndarray of shape (n_models,)
-        Score of each model in bank order. Higher is better.
+    ranks_, scores_ : ndarray of shape (n_models,)
+        Rank (1 for the best) and score (higher is better) of each model, in bank order.
     names_ : list of str
         Names of the models in bank order.
     best_name_ : str
@@ -123,14 +123,12 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
         Equal-length columns, one entry per model, for ``pandas.DataFrame(selector.results_)``:
         ``name``, ``score``, ``rank``, ``layers``, ``layer_scores``, ``n_windows``,
         ``n_cached``, ``seconds_load``, ``seconds_forward``, ``seconds_tap``,
-        ``seconds_score``, ``warnings``, ``error``; and with a mapping of estimators also
-        ``score_<key>``, ``rank_<key>`` for each.
-        With ``confidence_level``: ``standard_error``, ``interval_low``, ``interval_high``,
-        ``rank_low``, ``rank_high``, ``first_share``, ``group`` (and each with ``_<key>``), as in
-        `BankConfidence`.
-        ``pair_standard_error`` (``pair_standard_error_<key>``) where an estimator compares a
-        sample of the pairs of cases, see `CCFV`: what comparing all of them would
-        change. ``standard_error`` is about the cases, and contains it.
+        ``seconds_score``, ``warnings``, ``error``; with a mapping of estimators also
+        ``score_<key>`` and ``rank_<key>``; with ``confidence_level`` also
+        ``standard_error``, ``interval_low``, ``interval_high``, ``rank_low``, ``rank_high``,
+        ``first_share``, ``group`` (and each with ``_<key>``), as in `BankConfidence`.
+        ``pair_standard_error`` is what comparing all pairs of cases would change where an
+        estimator compares a sample of them (see `CCFV`); ``standard_error`` contains it.
 
     See Also
     --------
@@ -151,8 +149,6 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
     ['narrow', 'wide']
     """
 
-    # fit(bank, dataset) has no metadata to route; keep sklearn from inventing requests.
-    __metadata_request__fit: ClassVar[dict[str, Any]] = {"bank": UNUSED, "dataset": UNUSED}
     __metadata_request__predict: ClassVar[dict[str, Any]] = {"bank": UNUSED}
     __metadata_request__score: ClassVar[dict[str, Any]] = {
         "bank": UNUSED,
@@ -161,17 +157,10 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "estimator": [TransferabilityEstimator, Mapping],
-        "extractor": [SegmentationFeatureExtractor, None],
-        "n_jobs": [Integral, None],
-        "device": [str, torch.device, None],
-        "cache": [str, os.PathLike, FeatureCache, None],
-        "timeout": [Interval(Real, 0, None, closed="neither"), None],
+        **BankSelector._parameter_constraints,
         "confidence_level": [Interval(Real, 0, 1, closed="neither"), None],
         "resampling": [StrOptions({"jackknife", "bootstrap"})],
         "n_resamples": [Interval(Integral, 100, None, closed="left")],
-        "error_score": [StrOptions({"raise"}), Interval(Real, None, None, closed="both"), np.nan],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
     }
 
     def __init__(
@@ -211,9 +200,9 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
         Parameters
         ----------
         bank : ModelBank, dict of str to nn.Module, list of BankEntry, or path
-            The models; a path is that of a manifest.
+            The models; a path is that of a manifest or of a bank's folder.
         dataset : list of Subject, SubjectsDataset, list of dict, or path
-            The target cases with labels; a path is that of a dataset's folder.
+            The target cases with labels.
 
         Returns
         -------
@@ -227,8 +216,9 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
             fails and ``error_score`` is "raise", or every model fails.
         """
         models = load_bank(bank)
-        cases = Engine.load_cases(dataset, *self._needed())
-        engine = self._engine(models, self.random_state)
+        needed = _NEEDED[self.confidence_level is not None]
+        cases = Engine.load_cases(dataset, *needed)
+        engine = self._engine(list(models))
         weights = None
         if self.confidence_level is not None:
             seed = engine.random_state
@@ -268,7 +258,7 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
         """
         check_is_fitted(self, "scores_")
         # Models that are new must see the voxels that those of the fitted bank saw.
-        engine = self._engine(self.bank_, self.random_state_)
+        engine = self._engine(list(self.bank_), random_state=self.random_state_)
         key, estimator = next(iter(engine.estimators.items()))
         known = dict(zip(self.bank_, self.parts_, strict=True))
         entries = list(load_bank(bank))
@@ -297,32 +287,6 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
         models = load_bank(bank)
         return weighted_kendall_score(
             align_performance(performance, models.names), self.predict(models)
-        )
-
-    def _needed(self) -> tuple[int, str]:
-        if self.confidence_level is None:
-            return 2, (
-                "a ranking needs at least two labelled cases, or it is about that case alone."
-            )
-        return 3, (
-            "confidence_level resamples cases and needs at least three. Label more, or set "
-            "confidence_level=None."
-        )
-
-    def _engine(
-        self, models: ModelBank, random_state: int | np.random.RandomState | None
-    ) -> Engine:
-        return Engine.from_settings(
-            self.estimator,
-            list(models),
-            extractor=self.extractor,
-            device=self.device,
-            cache=self.cache,
-            random_state=random_state,
-            n_jobs=self.n_jobs,
-            timeout=self.timeout,
-            error_score=self.error_score,
-            verbose=self.verbose,
         )
 
     def _combine(
@@ -385,11 +349,6 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
             method=self.resampling,
             random_state=self.random_state_,
         )
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        return tags
 
 
 def _results_table(

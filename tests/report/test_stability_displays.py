@@ -65,9 +65,9 @@ def test_stability_spans_the_ranks_that_the_data_allow():
 
 def test_stability_of_two_of_many_and_of_failed_models():
     assert len(StabilityDisplay(bank_of(2)).plot().ax_.get_yticks()) == 2
-    ax = StabilityDisplay(bank_of(200)).plot(max_models=30).ax_
-    assert len(ax.get_yticks()) == 30
-    assert "the best 30 of 200 models" in ax.get_xlabel()
+    ax = StabilityDisplay(bank_of(200)).plot().ax_
+    assert len(ax.get_yticks()) == 60
+    assert "the best 60 of 200 models" in ax.get_xlabel()
     ax = StabilityDisplay(bank_of(3, failed=(1,))).plot().ax_
     assert [label.get_text() for label in ax.get_yticklabels()] == ["m0", "m2", "m1"]
     assert ax.texts[2].get_text() == "failed"
