@@ -43,7 +43,6 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     parser.set_defaults(run=_run)
     parser.add_argument("path", nargs="?", metavar="DATA", help="folder or CSV of cases")
-    parser.add_argument("--data", metavar="DATA", help="the same, beside --bank")
     add_data_options(parser)
     parser.add_argument("--bank", metavar="PATH", help="manifest of the models, or their folder")
     add_trusted_option(parser)
@@ -53,15 +52,12 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    if args.path and args.data:
-        raise SkteError("skte inspect takes one dataset: give DATA or --data, not both.")
-    path = args.path or args.data
+    path = args.path
     if not (args.bank or path):
         raise SkteError("skte inspect needs a dataset, --bank, or both.")
-    if args.trusted and not args.bank:
-        raise SkteError("--trusted names a model of a bank: give --bank as well.")
-    if args.entry and not args.bank:
-        raise SkteError("--entry names a model of a bank: give --bank as well.")
+    for name in ("trusted", "entry"):
+        if getattr(args, name) and not args.bank:
+            raise SkteError(f"--{name} names a model of a bank: give --bank as well.")
     found: dict[str, Any] = {}
     report = None
     subjects: list[Any] = []

@@ -91,12 +91,6 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         help="stop a model that takes longer (90s, 15m, 2h) and list it as failed",
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
-    parser.add_argument(
-        "--error-score",
-        choices=["nan", "raise"],
-        default="nan",
-        help="a model that fails is listed last (nan, the default) or ends the run (raise)",
-    )
     _add_extraction_options(parser.add_argument_group("what is extracted"))
 
 
@@ -222,7 +216,7 @@ def _fit(args: argparse.Namespace) -> tuple[ModelBankSelector, list[str]]:
         device=args.device,
         timeout=args.timeout,
         confidence_level=args.confidence,
-        error_score="raise" if args.error_score == "raise" else np.nan,
+        error_score=np.nan,
         random_state=args.seed,
     )
     if sys.stderr.isatty() and not (args.quiet or args.verbose):

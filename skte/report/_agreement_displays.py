@@ -33,11 +33,6 @@ class CorrelationDisplay(Display):
     performance_name, score_name : str
         Labels of the axes.
 
-    Attributes
-    ----------
-    ax_, figure_ : matplotlib Axes and Figure
-        Set by `plot`.
-
     Examples
     --------
     >>> from skte.report import CorrelationDisplay
@@ -150,11 +145,6 @@ class EvaluationDisplay(Display):
     ----------
     card : EvaluationCard
         Of `evaluate_ranking`.
-
-    Attributes
-    ----------
-    ax_, figure_ : matplotlib Axes and Figure
-        Set by `plot`.
 
     Examples
     --------

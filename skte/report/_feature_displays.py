@@ -8,7 +8,6 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
 
 from skte.estimators import CCFV
 from skte.features import FeatureSet
@@ -45,11 +44,6 @@ class FeatureEmbeddingDisplay(Display):
     axis_names : (str, str), default=("", "")
         Labels of the axes.
 
-    Attributes
-    ----------
-    ax_, figure_ : matplotlib Axes and Figure
-        Set by `plot`.
-
     Examples
     --------
     >>> from skte.report import FeatureEmbeddingDisplay
@@ -83,12 +77,11 @@ class FeatureEmbeddingDisplay(Display):
         *,
         layer: str | None = None,
         label: int | None = None,
-        method: str = "pca",
         normalize: str | None = "l2",
         random_state: int = 0,
         ax: Any = None,
     ) -> Self:
-        """Project the features of a class and plot them.
+        """Project the features of a class on their first two principal components.
 
         Parameters
         ----------
@@ -98,13 +91,10 @@ class FeatureEmbeddingDisplay(Display):
             Default: the last, finest one.
         label : int, optional
             The class. Default: that of the most cases and then voxels, 0 aside.
-        method : {"pca", "tsne"}, default="pca"
-            "pca" keeps distances as well as a plane can; "tsne" keeps neighbourhoods and
-            invents the distances between clusters.
         normalize : {"l2"} or None, default="l2"
             "l2" puts features on the unit sphere first, as `CCFV` does.
         random_state : int, default=0
-            Seed of the voxels shown (at most 3000, in equal shares per case), and of "tsne".
+            Seed of the voxels shown (at most 3000, in equal shares per case).
         ax : matplotlib Axes, optional
             Where to draw; a new figure by default.
 
@@ -120,8 +110,6 @@ class FeatureEmbeddingDisplay(Display):
         """
         if not isinstance(features, FeatureSet):
             raise TypeError(f"features must be a FeatureSet, got {type(features).__name__}.")
-        if method not in ("pca", "tsne"):
-            raise ValueError(f"method must be 'pca' or 'tsne', got {method!r}.")
         if normalize not in ("l2", None):
             raise ValueError(f"normalize must be 'l2' or None, got {normalize!r}.")
         layer = features.layer_names[-1] if layer is None else layer
@@ -132,7 +120,7 @@ class FeatureEmbeddingDisplay(Display):
         if normalize == "l2":
             lengths = np.linalg.norm(X, axis=1, keepdims=True)
             X = X / np.where(lengths > 0, lengths, 1.0)
-        embedding, axis_names = _project(X, method, random_state)
+        embedding, axis_names = _project(X)
         of = f"{features.name}, " if features.name else ""
         title = f"{plot_name(of + f'layer {layer}', 50)}, class {label}"
         return cls(embedding, cases, title=title, axis_names=axis_names).plot(ax)
@@ -197,14 +185,7 @@ def _gather(
     return np.concatenate(rows).astype(np.float64), cases
 
 
-def _project(
-    X: NDArray[np.float64], method: str, random_state: int
-) -> tuple[NDArray[np.float64], tuple[str, str]]:
-    if method == "tsne":
-        perplexity = min(30.0, (len(X) - 1) / 3)
-        tsne = TSNE(perplexity=perplexity, init="pca", random_state=random_state)
-        start = X if X.shape[1] >= 2 else np.hstack([X, np.zeros_like(X)])
-        return np.asarray(tsne.fit_transform(start)), ("t-SNE 1", "t-SNE 2")
+def _project(X: NDArray[np.float64]) -> tuple[NDArray[np.float64], tuple[str, str]]:
     centred = X - X.mean(axis=0)
     if centred.shape[1] == 1 or not centred.any():  # nothing to choose a direction from
         padded = np.hstack([centred[:, :1], np.zeros((len(X), 1))])

@@ -45,11 +45,6 @@ class RankingDisplay(Display):
         Models that the data cannot tell apart share a number, 1 for those that may be
         the best, as in `BankConfidence`.
 
-    Attributes
-    ----------
-    ax_, figure_ : matplotlib Axes and Figure
-        Set by `plot`.
-
     Examples
     --------
     >>> from skte.report import RankingDisplay
@@ -97,13 +92,6 @@ class RankingDisplay(Display):
         -------
         Self
             Plotted.
-
-        Raises
-        ------
-        TypeError
-            If `selector` is not a `ModelBankSelector`.
-        NotFittedError
-            If it is not fitted.
         """
         results = results_of(selector)
         estimator = selector.estimator
@@ -132,11 +120,6 @@ class RankingDisplay(Display):
         -------
         Self
             Plotted.
-
-        Raises
-        ------
-        ValueError
-            If a column is missing.
         """
         check_columns(results, ["name", column])
         return cls._of_results(results, column, column).plot(ax)
@@ -259,27 +242,7 @@ class LayerScoreDisplay(Display):
 
     @classmethod
     def from_selector(cls, selector: ModelBankSelector, *, ax: Any = None) -> Self:
-        """Plot the layers of a fitted selector's first estimator.
-
-        Parameters
-        ----------
-        selector : ModelBankSelector
-            Fitted.
-        ax : matplotlib Axes, optional
-            Where to draw; a new figure by default.
-
-        Returns
-        -------
-        Self
-            Plotted.
-
-        Raises
-        ------
-        TypeError
-            If `selector` is not a `ModelBankSelector`.
-        NotFittedError
-            If it is not fitted.
-        """
+        """Plot the layers of a fitted selector's first estimator; see `from_results`."""
         return cls.from_results(results_of(selector), ax=ax)
 
     @classmethod
@@ -297,11 +260,6 @@ class LayerScoreDisplay(Display):
         -------
         Self
             Plotted.
-
-        Raises
-        ------
-        ValueError
-            If a column is missing.
         """
         check_columns(results, ["name", "rank", "layer_scores"])
         order = np.argsort(np.asarray(results["rank"]))
@@ -361,16 +319,6 @@ class StabilityDisplay(Display):
     ----------
     confidence : BankConfidence
         ``selector.confidence_`` of a selector with ``confidence_level``.
-
-    Attributes
-    ----------
-    ax_, figure_ : matplotlib Axes and Figure
-        Set by `plot`.
-
-    See Also
-    --------
-    RankingDisplay : Scores with intervals.
-    LearningCurveDisplay : How stable the ranking is with fewer cases.
 
     Examples
     --------

@@ -129,7 +129,7 @@ class SampledVoxelsDisplay:
 
         Returns
         -------
-        SampledVoxelsDisplay
+        Self
             Plotted.
         """
         case = read_case(subject)
@@ -163,17 +163,12 @@ class SampledVoxelsDisplay:
         Parameters
         ----------
         ax : sequence of matplotlib Axes, optional
-            One per slice; a new figure by default.
+            One per slice, or more; a new figure by default.
 
         Returns
         -------
-        SampledVoxelsDisplay
+        Self
             This display, with ``ax_`` and ``figure_``.
-
-        Raises
-        ------
-        ValueError
-            If fewer axes than slices are given.
         """
         figure = None
         if ax is None:

@@ -120,12 +120,7 @@ class BankConfidence:
         Returns
         -------
         bool
-            True where their order would hurt no one to rely on.
-
-        Raises
-        ------
-        ValueError
-            If a name is not that of a model of the bank.
+            True where the difference is larger than chance allows.
         """
         i, j = self._position(first), self._position(second)
         return bool(tell_apart(self.centres, self.difference_errors, self.critical_value)[i, j])
@@ -136,13 +131,7 @@ class BankConfidence:
         return list(self.names).index(name)
 
     def rows(self) -> list[tuple[int, str, float, str, str, str, int]]:
-        """Cells of the table, best first: rank, model, score, interval, ranks, first in, group.
-
-        Returns
-        -------
-        list of tuple
-            One per model.
-        """
+        """Cells of the table, best first; `header` names them."""
         ranks = rank_scores(self.scores)
         return [
             (
@@ -168,13 +157,7 @@ class BankConfidence:
         return f"{format_table(self.header, self.rows())}\n{self.verdict()}"
 
     def verdict(self) -> str:
-        """Say in a sentence which models may be the best.
-
-        Returns
-        -------
-        str
-            One line.
-        """
+        """Say in one line which models may be the best."""
         order = np.argsort(rank_scores(self.scores))
         best = self.names[order[0]]
         others = [self.names[i] for i in order[1:] if self.groups[i] == 1]

@@ -85,10 +85,6 @@ class HalvingModelBankSelector(BankSelector):
         Cases of the first rung, at least 3.
     factor : float, default=1.5
         Cases of a rung over those of the one before.
-    max_windows : int, optional
-        While cases are added, run at most this many windows in each (see
-        `SegmentationFeatureExtractor`); one more rung runs the contenders anew with the
-        extractor's own windows over all cases.
     n_jobs, device, cache, timeout, error_score, random_state, verbose
         As for `ModelBankSelector`. Without `cache`, a temporary folder serves. `timeout` is for
         a model and rung. The seed also draws the order of the cases.
@@ -113,8 +109,7 @@ class HalvingModelBankSelector(BankSelector):
         ``score``, ``gap`` to the last model that would be kept, its ``gap_error``,
         ``dropped``, ``n_windows`` run in this rung, ``seconds_forward``, ``error``.
     cost_ : float
-        Cases run, summed over models, as a share of running all models over all cases
-        (windows, where `max_windows` is given, as far as they are known).
+        Cases run, summed over models, as a share of running all models over all cases.
 
     See Also
     --------
@@ -159,7 +154,6 @@ class HalvingModelBankSelector(BankSelector):
         "confidence_level": [Interval(Real, 0.5, 1, closed="neither")],
         "min_cases": [Interval(Integral, 3, None, closed="left")],
         "factor": [Interval(Real, 1, None, closed="neither")],
-        "max_windows": [Interval(Integral, 1, None, closed="left"), None],
     }
 
     def __init__(
@@ -172,7 +166,6 @@ class HalvingModelBankSelector(BankSelector):
         confidence_level: float = 0.95,
         min_cases: int = 4,
         factor: float = 1.5,
-        max_windows: int | None = None,
         n_jobs: int | None = None,
         device: str | torch.device | None = None,
         cache: str | os.PathLike[str] | FeatureCache | None = None,
@@ -188,7 +181,6 @@ class HalvingModelBankSelector(BankSelector):
         self.confidence_level = confidence_level
         self.min_cases = min_cases
         self.factor = factor
-        self.max_windows = max_windows
         self.n_jobs = n_jobs
         self.device = device
         self.cache = cache
@@ -251,23 +243,15 @@ class HalvingModelBankSelector(BankSelector):
         self, engine: Engine, entries: Sequence[BankEntry], cases: Sequence[Any]
     ) -> list[Rung]:
         sizes = rung_sizes(len(cases), self.min_cases, self.factor)
-        plans = [(size, engine) for size in sizes]
-        if self.max_windows is not None:
-            few = engine.with_extraction(entries, max_windows=self.max_windows)
-            plans = [*((size, few) for size in sizes), (len(cases), engine)]
         # The last rung drops no one, so the others share the risk.
-        risk = (1 - self.confidence_level) / max(1, len(plans) - 1)
+        risk = (1 - self.confidence_level) / max(1, len(sizes) - 1)
         alive = {entry.name: entry for entry in entries}
         rungs: list[Rung] = []
         known: dict[str, FeatureSet] = {}
-        for size, of_plan in plans:
-            if len(rungs) == len(sizes):
-                known = {}  # of other windows, and other voxels
-            records = _run_rung(of_plan, list(alive.values()), cases[:size], known)
-            final = len(rungs) == len(plans) - 1
-            rung = self._rung(records, size, len(cases), 1 - risk, final=final)
-            rungs.append(rung)
-            alive = {name: alive[name] for name in rung.kept}
+        for size in sizes:
+            records = _run_rung(engine, list(alive.values()), cases[:size], known)
+            rungs.append(self._rung(records, size, len(cases), 1 - risk))
+            alive = {name: alive[name] for name in rungs[-1].kept}
             if len(alive) <= self.n_keep:
                 break
         return rungs
@@ -278,22 +262,15 @@ class HalvingModelBankSelector(BankSelector):
         n_cases: int,
         n_total: int,
         confidence: float,
-        *,
-        final: bool,
     ) -> Rung:
         scores = np.array([_score_of(record.parts.get("")) for record in records])
         check_not_all_failed(records, "")
         nothing = {"score": np.full(n_cases, np.nan)}
         jackknife = np.stack([record.resampled.get("", nothing)["score"] for record in records])
         step = outpaced(
-            scores,
-            jackknife,
-            # With few windows, no case is known as the last rung will know it.
-            n_total=n_total if self.max_windows is None else None,
-            n_keep=self.n_keep,
-            confidence_level=confidence,
+            scores, jackknife, n_total=n_total, n_keep=self.n_keep, confidence_level=confidence
         )
-        if final:
+        if n_cases == n_total:
             step = step._replace(dropped=np.isnan(scores))
         elif self.elimination == "halving":
             step = step._replace(dropped=self._surplus(scores))
@@ -324,18 +301,9 @@ class HalvingModelBankSelector(BankSelector):
         self.n_resources_: list[int] = [rung.n_cases for rung in rungs]
         self.n_candidates_: list[int] = [len(rung.records) for rung in rungs]
         self.rung_results_: dict[str, NDArray[Any]] = _race_table(rungs)
-        self.cost_: float = self._cost(rungs, len(names) * n_total)
-
-    def _cost(self, rungs: Sequence[Rung], n_all: int) -> float:
-        """Share of the cases of all models that were run; of the windows, if they differ."""
-        before = [0, *(rung.n_cases for rung in rungs[:-1])]
-        if self.max_windows is None:
-            run = (len(r.records) * (r.n_cases - b) for r, b in zip(rungs, before, strict=True))
-            return sum(run) / n_all
-        run_windows = sum(record.n_windows for rung in rungs for record in rung.records)
-        last = rungs[-1]
-        whole = sum(record.n_windows for record in last.records)
-        return run_windows / (whole / (len(last.records) * last.n_cases) * n_all) if whole else 0.0
+        before = [0, *self.n_resources_[:-1]]
+        run = np.subtract(self.n_resources_, before) @ self.n_candidates_
+        self.cost_: float = float(run / (len(names) * n_total))
 
 
 def _score_of(part: Mapping[str, Any] | None) -> float:

@@ -29,16 +29,12 @@ class Ranking(Sequence[str]):
     scores : array-like of shape (n_models,)
         Score of each name.
     confidence : BankConfidence, optional
-        How sure the order is; the table then shows it.
+        How sure the order of the same models is; the table then shows it.
 
     Attributes
     ----------
-    names : tuple of str
-        Best first.
-    scores : ndarray of shape (n_models,)
-        Score of each name.
-    confidence : BankConfidence or None
-        Of the same models.
+    names, scores, confidence
+        As given.
 
     Examples
     --------
@@ -68,21 +64,17 @@ class Ranking(Sequence[str]):
     def from_scores(
         cls, names: Sequence[str], scores: ArrayLike, confidence: BankConfidence | None = None
     ) -> Self:
-        """Rank models given in any order.
+        """Rank models given in any order, by `rank_scores`.
 
         Parameters
         ----------
-        names : sequence of str
-            The models.
-        scores : array-like of shape (n_models,)
-            Score of each, higher is better.
-        confidence : BankConfidence, optional
-            Of the same models.
+        names, scores, confidence
+            As for `Ranking`, but in any order.
 
         Returns
         -------
         Ranking
-            Best first, by `rank_scores`.
+            Best first.
         """
         order = np.argsort(rank_scores(scores))
         ordered = np.asarray(scores, dtype=np.float64)[order]
@@ -125,13 +117,7 @@ class Ranking(Sequence[str]):
         ]
 
     def to_frame(self) -> Any:
-        """Convert to a pandas DataFrame with columns rank, model and score.
-
-        Returns
-        -------
-        pandas.DataFrame
-            One row per model, best first. Needs pandas.
-        """
+        """Convert to a pandas DataFrame with columns rank, model and score, best first."""
         import pandas as pd
 
         return pd.DataFrame(self._rows(), columns=["rank", "model", "score"])

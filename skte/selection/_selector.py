@@ -237,6 +237,7 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
         check_not_all_failed(records, next(iter(engine.estimators)))
         self.dataset_ = cases
         self.random_state_ = engine.random_state
+        self.extractor_ = engine.extractor
         self.cell_size_: int | Sequence[int] | None = engine.extractor.cell_size
         self.bank_ = models
         self._collect(records, engine.estimators)

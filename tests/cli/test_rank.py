@@ -129,14 +129,6 @@ def test_json_has_words_for_scores_that_are_no_numbers(write_bank, data, capsys)
     assert json.loads(capsys.readouterr().out)[-1]["score"] == "nan"
 
 
-def test_error_score_raise_ends_the_run(write_bank, data, capsys):
-    bank = write_bank("good", "bad", broken=["bad"])
-    assert run(bank, data, "--error-score", "raise") == 2
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert "'bad'" in shown.err
-
-
 def test_leep_without_source_head_is_listed(write_bank, data, capsys):
     bank = write_bank("a", "b", source_head=False)
     assert run(bank, data, "--estimator", "ccfv", "--estimator", "leep") == 1

@@ -252,14 +252,6 @@ def test_embedding_on_the_sphere_ignores_the_scale(shifted):
     np.testing.assert_allclose(np.abs(one.embedding), np.abs(two.embedding), atol=1e-9)
 
 
-def test_neighbour_embedding_is_repeatable(shifted):
-    first, second = (
-        FeatureEmbeddingDisplay.from_features(shifted, method="tsne").embedding for _ in range(2)
-    )
-    assert first.shape == (80, 2)
-    np.testing.assert_array_equal(first, second)
-
-
 def test_many_cases_leave_the_farthest_in_colour():
     rng = np.random.default_rng(0)
     cases = np.repeat([f"c{i}" for i in range(40)], 5)
@@ -274,7 +266,6 @@ def test_many_cases_leave_the_farthest_in_colour():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"method": "umap"}, "method must be"),
         ({"normalize": "l1"}, "normalize must be"),
         ({"layer": "up9"}, "There is no layer 'up9'"),
         ({"label": 7}, r"Class 7 has 0 voxels.*Classes are \[0, 1, 2\]"),
