@@ -152,6 +152,7 @@ def _description(entry: BankEntry, subjects: Sequence[Any], *, show_all: bool) -
         "spatial_dims": example.ndim - 2,
         "in_channels": example.shape[1],
         "n_parameters": sum(p.numel() for p in network.parameters()),
+        "untrained": entry.weights is None and isinstance(entry.factory, str),
         "layers_found": isinstance(entry.layers, str),
         "layers": [
             {"name": a.name, "stride": list(a.stride), "channels": a.channels}
@@ -169,7 +170,8 @@ def show_entry(found: dict[str, Any]) -> None:
         return
     how = "found" if found["layers_found"] else "named by the entry"
     say(
-        f"{found['name']}: {found['spatial_dims']}-D, {found['in_channels']} channels in, "
+        f"{found['name']}: {'untrained, ' if found['untrained'] else ''}"
+        f"{found['spatial_dims']}-D, {found['in_channels']} channels in, "
         f"{found['n_parameters']} parameters; layers marked * are {how}"
     )
     strides = [" x ".join(f"{s:.4g}" for s in a["stride"]) for a in found["layers"]]

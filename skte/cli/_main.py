@@ -58,12 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     -------
     int
         The exit code: 0 done, 1 done but something needs attention, 2 not done, 130
-        interrupted.
-
-    Raises
-    ------
-    SystemExit
-        By argparse, with code 2 for wrong usage and 0 after ``--help``.
+        interrupted. Argparse exits by itself, with 2 for wrong usage and 0 after ``--help``.
     """
     args = build_parser().parse_args(argv)
     with _messages(args):

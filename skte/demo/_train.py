@@ -101,13 +101,11 @@ def train_network(
         Maps (n, channels, *patch_size) to logits (n, n_classes, *patch_size).
     cases : sequence of TrainingCase
         The training cases.
-    n_steps : int
-        Optimiser steps.
+    n_steps, batch_size : int
+        Optimiser steps, and patches in each.
     patch_size : int or sequence of int, default=16
         Edges of a patch in voxels; two edges for a 2-D network. Smaller volumes
         are padded.
-    batch_size : int, default=2
-        Patches in a step.
     learning_rate : float, default=3e-3
         At the beginning.
     random_state : int, default=0

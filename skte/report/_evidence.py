@@ -35,7 +35,8 @@ _PACKAGES = ("skte", "torch", "torchio", "scikit-learn", "numpy", "scipy")
 def _extractor_of(selector: ModelBankSelector, name: str) -> SegmentationFeatureExtractor:
     """Return the extractor as the selector set it for a model."""
     extractor: SegmentationFeatureExtractor = clone(selector.extractor_)
-    return extractor.set_params(entry=selector.bank_[name])
+    extractor.set_params(entry=selector.bank_[name])
+    return extractor
 
 
 def voxel_section(selector: ModelBankSelector, shown: Sequence[int]) -> Html:

@@ -211,15 +211,11 @@ class CaseDistanceDisplay(Display):
 
     Attributes
     ----------
-    case_ids : tuple of str
+    case_ids, distances
         Farthest from the others first.
-    distances : ndarray of shape (n_cases, n_cases)
-        In that order.
     ratios : ndarray of shape (n_cases,)
         Mean distance of each case to the others over the median of these means: 1 is
         ordinary. NaN where a case was compared with no other.
-    ax_, figure_ : matplotlib Axes and Figure
-        Set by `plot`.
 
     Examples
     --------
@@ -254,19 +250,16 @@ class CaseDistanceDisplay(Display):
         ----------
         estimator : CCFV
             Fitted, with ``class_consistency=True``.
-        layer : str, optional
-            One layer. Default: all.
-        label : int, optional
-            One class. Default: all.
+        layer, label : str and int, optional
+            One layer, one class. Default: all; distances are then divided by their median, and
+            averaged over the layers and classes that know the pair: 1 is ordinary.
         ax : matplotlib Axes, optional
             Where to draw; a new figure by default.
 
         Returns
         -------
-        CaseDistanceDisplay
-            Plotted. Of one layer and class, the distances as they are. Of several, each
-            one's distances over their median, and of these the mean over all layers and
-            classes that know the pair: 1 is ordinary.
+        Self
+            Plotted.
 
         Raises
         ------

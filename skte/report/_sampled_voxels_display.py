@@ -36,16 +36,12 @@ class SampledVoxelsDisplay:
 
     Attributes
     ----------
-    axis : int
-        The axis across which slices are cut.
-    slices : list of int
-        Their positions along it, increasing.
+    axis, slices : int, list of int
+        The axis across which slices are cut, and their positions along it, increasing.
     thickness : int
         A voxel is drawn on slices at most this many voxels away.
-    ax_ : list of matplotlib Axes
-        One per slice; set by `plot`.
-    figure_ : matplotlib Figure
-        Set by `plot`.
+    ax_, figure_ : list of matplotlib Axes, and Figure
+        One pair of axes per slice; set by `plot`.
 
     Examples
     --------
@@ -136,12 +132,7 @@ class SampledVoxelsDisplay:
         return cls(case, sampled_voxels(extractor, case), n_slices=n_slices).plot(ax)
 
     def points(self, position: int) -> tuple[dict[int, NDArray[np.intp]], NDArray[np.intp]]:
-        """Return the voxels drawn on a slice.
-
-        Parameters
-        ----------
-        position : int
-            Of the slice, along ``axis``.
+        """Voxels drawn on the slice at a position along ``axis``.
 
         Returns
         -------

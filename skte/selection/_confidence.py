@@ -38,7 +38,7 @@ class BankConfidence:
     Attributes
     ----------
     names : sequence of str
-        Models in bank order.
+        Models in bank order, as in all arrays.
     scores : ndarray of shape (n_models,)
         Their scores.
     centres : ndarray of shape (n_models,)
@@ -46,13 +46,13 @@ class BankConfidence:
         cases is taken off (`GBC`, `HScore`, `RankMe`, `SFDA` and `TransRate`, whose scores
         move one way with every case).
     standard_errors : ndarray of shape (n_models,)
-        Of each score; NaN for failed and collapsed models, and where a score is
-        undefined without one of the cases.
+        NaN for failed and collapsed models, and where a score is undefined without one of the
+        cases.
     intervals : ndarray of shape (n_models, 2)
-        Confidence interval of each score, one at a time.
+        Confidence interval of each score, one at a time: ``centre ± t(n_cases - 1) *
+        standard_error``, or quantiles of the resamples for scores relative to the bank.
     rank_intervals : ndarray of shape (n_models, 2)
-        Lowest and highest rank of each model that the data allow, for all models at
-        once.
+        Lowest and highest rank that the data allow, for all models at once.
     first_share : ndarray of shape (n_models,)
         Share of the resampled sets of cases in which the model comes first. It is about the
         score on other cases, not about the chance to reach the best Dice.
@@ -72,20 +72,12 @@ class BankConfidence:
     method : {"jackknife", "bootstrap"}
         How cases were resampled.
 
-    See Also
-    --------
-    ModelBankSelector : Makes one where ``confidence_level`` is given.
-
     Notes
     -----
-    Intervals are ``centre ± t(n_cases - 1) * standard_error``; scores relative to the bank
-    (`Ensemble`), which have a fixed range, take quantiles of the resamples instead.
-
-    There are K(K-1)/2 pairs of models, and some of them differ by chance. The critical
-    value is the quantile of the *largest* standardised difference over all pairs, from the
-    joint law of the scores (single-step max-t [1]_): with the stated confidence no two
-    models of equal score are told apart. Rank intervals count the models that can be
-    told apart from one ([2]_), so all of them hold together, and groups too.
+    The critical value is the quantile of the *largest* standardised difference over all pairs of
+    models, from the joint law of the scores (single-step max-t [1]_): with the stated
+    confidence no two models of equal score are told apart. Rank intervals count the models
+    that can be told apart from one ([2]_), so all of them hold together, and groups too.
 
     References
     ----------

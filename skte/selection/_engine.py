@@ -42,6 +42,7 @@ from skte.extraction import (
 )
 from skte.features import FeatureSet
 from skte.selection._confidence import combined_scores
+from skte.selection._reference import Twins
 from skte.selection._workers import (
     Job,
     ModelRecord,
@@ -126,15 +127,6 @@ class Engine:
         -------
         Engine
             Ready to run.
-
-        Raises
-        ------
-        TypeError
-            If the mapping of estimators is unusable.
-        ValueError
-            If an estimator needs voxels that the extractor leaves out.
-        SkteError
-            If the device or the cache cannot be used.
         """
         estimators = _checked_estimators(estimator)
         template = SegmentationFeatureExtractor() if extractor is None else clone(extractor)
@@ -195,10 +187,8 @@ class Engine:
 
         Parameters
         ----------
-        entries : sequence of BankEntry
-            The models.
-        cases : sequence of Subject
-            The cases.
+        entries, cases : sequence
+            The models, and the subjects.
         weights : ndarray of shape (n_resamples, n_cases), optional
             How often each case is drawn, in resamples that are scored as well.
         known : mapping of str to FeatureSet, optional
@@ -235,6 +225,20 @@ class Engine:
                     check_unchanged(case, stamp)
                 self._announce(record, f"{position}/{len(entries)}")
                 yield record
+
+    def run_twins(
+        self,
+        entries: Sequence[BankEntry],
+        cases: Sequence[Any],
+        weights: NDArray[np.intp] | None = None,
+    ) -> tuple[Twins, list[ModelRecord]]:
+        """Run an untrained twin of every architecture as any other model; failures end no run."""
+        twins = Twins.of(entries)
+        engine = replace(self, error_score=np.nan)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they are not about the bank
+            records = list(engine.run(list(twins.entries.values()), cases, weights=weights))
+        return twins, records
 
     def resampled_scores(self, records: Sequence[ModelRecord]) -> NDArray[np.float64]:
         """Scores of the (first) estimator for each resample: (n_models, n_resamples)."""
@@ -308,10 +312,12 @@ class BankSelector(DocLinkMixin, BaseEstimator):
         "error_score": [StrOptions({"raise"}), Interval(Real, None, None, closed="both"), np.nan],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
+        "reference": ["boolean"],
     }
 
     def _engine(self, entries: Sequence[BankEntry], **changed: Any) -> Engine:
-        shared = {name: getattr(self, name) for name in BankSelector._parameter_constraints}
+        names = BankSelector._parameter_constraints.keys() - {"reference"}
+        shared = {name: getattr(self, name) for name in names}
         return Engine.from_settings(self.estimator, entries, **{**shared, **changed})
 
     def __sklearn_tags__(self) -> Tags:

@@ -26,9 +26,12 @@ from skte.metrics import rank_scores
 from skte.selection._confidence import resampling_weights
 from skte.selection._engine import BankSelector, Engine, check_not_all_failed
 from skte.selection._ranking import Ranking
+from skte.selection._reference import Reference, compare_with_twins, is_untrained
 from skte.selection._workers import ModelRecord
 
 __all__ = ["HalvingModelBankSelector", "outpaced", "rung_sizes"]
+
+_N_DRAWS = 1000  # for the comparison with untrained twins
 
 
 class RaceStep(NamedTuple):
@@ -85,9 +88,10 @@ class HalvingModelBankSelector(BankSelector):
         Cases of the first rung, at least 3.
     factor : float, default=1.5
         Cases of a rung over those of the one before.
-    n_jobs, device, cache, timeout, error_score, random_state, verbose
+    n_jobs, device, cache, timeout, error_score, reference, random_state, verbose
         As for `ModelBankSelector`. Without `cache`, a temporary folder serves. `timeout` is for
-        a model and rung. The seed also draws the order of the cases.
+        a model and rung. The seed also draws the order of the cases. Untrained twins run once,
+        those of the models of the last rung, on its cases; `cost_` does not count them.
 
     Attributes
     ----------
@@ -104,6 +108,8 @@ class HalvingModelBankSelector(BankSelector):
         Rungs run.
     n_resources_, n_candidates_ : list of int
         Cases and models of each rung.
+    reference_ : list of Reference
+        As of `ModelBankSelector`, on the cases of the last rung.
     rung_results_ : dict of ndarray
         One entry per rung and model, for ``pandas.DataFrame``: ``iter``, ``n_cases``, ``name``,
         ``score``, ``gap`` to the last model that would be kept, its ``gap_error``,
@@ -171,6 +177,7 @@ class HalvingModelBankSelector(BankSelector):
         cache: str | os.PathLike[str] | FeatureCache | None = None,
         timeout: float | None = None,
         error_score: str | float = "raise",
+        reference: bool = True,
         random_state: int | np.random.RandomState | None = 0,
         verbose: int = 0,
     ) -> None:
@@ -186,6 +193,7 @@ class HalvingModelBankSelector(BankSelector):
         self.cache = cache
         self.timeout = timeout
         self.error_score = error_score
+        self.reference = reference
         self.random_state = random_state
         self.verbose = verbose
 
@@ -227,8 +235,10 @@ class HalvingModelBankSelector(BankSelector):
             engine = self._engine(entries, cache=cache)
             # A dataset's order may follow scanner or hospital.
             order = np.random.default_rng(engine.random_state).permutation(len(cases))
-            rungs = self._race(engine, entries, [cases[i] for i in order])
-        self._collect([entry.name for entry in entries], rungs, len(cases))
+            shuffled = [cases[i] for i in order]
+            rungs = self._race(engine, entries, shuffled)
+            self.reference_ = self._compare_with_twins(engine, entries, rungs[-1], shuffled)
+        self._collect(entries, rungs, len(cases))
         return self
 
     @contextmanager
@@ -285,7 +295,21 @@ class HalvingModelBankSelector(BankSelector):
         dropped[order[keep:]] = True
         return dropped
 
-    def _collect(self, names: list[str], rungs: Sequence[Rung], n_total: int) -> None:
+    def _compare_with_twins(
+        self, engine: Engine, entries: Sequence[BankEntry], last: Rung, cases: Sequence[Any]
+    ) -> list[Reference]:
+        ran = {record.name for record in last.records if record.parts} if self.reference else ()
+        chosen = [entry for entry in entries if entry.name in ran]
+        seen, seed = cases[: last.n_cases], engine.random_state
+        weights = resampling_weights(len(seen), 0, seed, "jackknife")
+        twins = engine.run_twins(chosen, seen, weights)
+        return compare_with_twins(
+            engine.estimators, last.records, *twins, n_cases=len(seen), method="jackknife",
+            confidence_level=self.confidence_level, n_resamples=_N_DRAWS, random_state=seed,
+        )  # fmt: skip
+
+    def _collect(self, entries: Sequence[BankEntry], rungs: Sequence[Rung], n_total: int) -> None:
+        names = [entry.name for entry in entries]
         self.names_: list[str] = names
         last: dict[str, tuple[int, float]] = {}
         for i, rung in enumerate(rungs):
@@ -295,7 +319,12 @@ class HalvingModelBankSelector(BankSelector):
         order = sorted(range(len(names)), key=lambda i: _place(*last[names[i]]))
         self.ranks_: NDArray[np.intp] = np.empty(len(names), dtype=np.intp)
         self.ranks_[order] = np.arange(1, len(names) + 1)
-        self.ranking_: Ranking = Ranking([names[i] for i in order], self.scores_[order])
+        self.ranking_: Ranking = Ranking(
+            [names[i] for i in order],
+            self.scores_[order],
+            reference=self.reference_,
+            untrained=[entry.name for entry in entries if is_untrained(entry)],
+        )
         self.best_name_: str = self.ranking_[0]
         self.n_iterations_: int = len(rungs)
         self.n_resources_: list[int] = [rung.n_cases for rung in rungs]

@@ -30,6 +30,7 @@ from skte.metrics import align_performance, rank_scores, weighted_kendall_score
 from skte.selection._confidence import BankConfidence, estimate_confidence, resampling_weights
 from skte.selection._engine import BankSelector, Engine, check_not_all_failed
 from skte.selection._ranking import Ranking
+from skte.selection._reference import Reference, Twins, compare_with_twins, is_untrained
 from skte.selection._workers import ModelRecord
 
 __all__ = ["ModelBankSelector"]
@@ -44,6 +45,7 @@ _NEEDED = (
         "confidence_level=None.",
     ),
 )
+_REFERENCE_LEVEL = 0.9  # of the comparison with untrained twins, where none is given
 # What Python itself hides by default: for programmers, not about a model's score.
 _NOT_OF_A_MODEL = (
     DeprecationWarning,
@@ -95,6 +97,10 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
         Score of a model that fails (``numpy.nan`` ranks it last). "raise" raises
         the error. Otherwise a `FitFailedWarning` names the model, and the reason
         is in ``results_["error"]``.
+    reference : bool, default=True
+        Whether an untrained twin of every architecture is scored as well, from three cases on
+        with every case left out in turn. It takes no part in the ranking; where it is not
+        clearly below the leader (at 90 %, or `confidence_level`), the answer says so first.
     random_state : int, RandomState instance or None, default=0
         Seed of the sampled voxels.
     verbose : int, default=0
@@ -117,13 +123,15 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
     cell_size_ : int, tuple of int or None
         Cells that ``max_windows`` divides all cases into: the extractor's, or as small as the
         smallest window of the entries.
+    reference_ : list of Reference
+        What each estimator says of each untrained twin; empty without `reference`.
     confidence_ : BankConfidence or None
         Of the (first) estimator's scores, where `confidence_level` is given.
     results_ : dict of ndarray
         Equal-length columns, one entry per model, for ``pandas.DataFrame(selector.results_)``:
         ``name``, ``score``, ``rank``, ``layers``, ``layer_scores``, ``n_windows``,
         ``n_cached``, ``seconds_load``, ``seconds_forward``, ``seconds_tap``,
-        ``seconds_score``, ``warnings``, ``error``; with a mapping of estimators also
+        ``seconds_score``, ``untrained``, ``warnings``, ``error``; with a mapping of estimators also
         ``score_<key>`` and ``rank_<key>``; with ``confidence_level`` also
         ``standard_error``, ``interval_low``, ``interval_high``, ``rank_low``, ``rank_high``,
         ``first_share``, ``group`` (and each with ``_<key>``), as in `BankConfidence`.
@@ -176,6 +184,7 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
         resampling: str = "jackknife",
         n_resamples: int = 1000,
         error_score: str | float = "raise",
+        reference: bool = True,
         random_state: int | np.random.RandomState | None = 0,
         verbose: int = 0,
     ) -> None:
@@ -189,6 +198,7 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
         self.resampling = resampling
         self.n_resamples = n_resamples
         self.error_score = error_score
+        self.reference = reference
         self.random_state = random_state
         self.verbose = verbose
 
@@ -220,7 +230,7 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
         cases = Engine.load_cases(dataset, *needed)
         engine = self._engine(list(models))
         weights = None
-        if self.confidence_level is not None:
+        if self.confidence_level is not None or (self.reference and len(cases) >= _NEEDED[1][0]):
             seed = engine.random_state
             weights = resampling_weights(len(cases), self.n_resamples, seed, self.resampling)
         context = self._init_callback_context(max_subtasks=len(models))
@@ -233,14 +243,16 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
                 step.call_on_fit_task_begin(estimator=self)
                 records.append(record)
                 step.call_on_fit_task_end(estimator=self)
-        context.call_on_fit_task_end(estimator=self)
         check_not_all_failed(records, next(iter(engine.estimators)))
+        ran = [entry for entry, one in zip(models, records, strict=True) if one.parts]
+        twins = engine.run_twins(ran if self.reference else [], cases, weights)
+        context.call_on_fit_task_end(estimator=self)
         self.dataset_ = cases
         self.random_state_ = engine.random_state
         self.extractor_ = engine.extractor
         self.cell_size_: int | Sequence[int] | None = engine.extractor.cell_size
         self.bank_ = models
-        self._collect(records, engine.estimators)
+        self._collect(records, engine.estimators, *twins)
         return self
 
     def predict(self, bank: BankLike) -> NDArray[np.float64]:
@@ -305,6 +317,8 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
         self,
         records: Sequence[ModelRecord],
         estimators: Mapping[str, TransferabilityEstimator],
+        twins: Twins,
+        twin_records: Sequence[ModelRecord],
     ) -> None:
         first = next(iter(estimators))
         self.names_: list[str] = [record.name for record in records]
@@ -322,11 +336,21 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
         self.scores_: NDArray[np.float64] = scores[first]
         self.ranks_: NDArray[np.intp] = rank_scores(self.scores_)
         self.confidence_: BankConfidence | None = confidences.get(first)
-        self.ranking_: Ranking = Ranking.from_scores(self.names_, self.scores_, self.confidence_)
+        self.reference_: list[Reference] = compare_with_twins(
+            estimators, records, twins, twin_records, **self._resampling()
+        )
+        untrained = [is_untrained(entry) for entry in self.bank_]
+        self.ranking_: Ranking = Ranking.from_scores(
+            self.names_,
+            self.scores_,
+            self.confidence_,
+            reference=self.reference_,
+            untrained=[name for name, is_so in zip(self.names_, untrained, strict=True) if is_so],
+        )
         self.best_name_: str = self.ranking_[0]
         several = isinstance(self.estimator, Mapping)
         self.results_: dict[str, NDArray[Any]] = _results_table(
-            records, scores, confidences, several=several
+            records, scores, confidences, untrained, several=several
         )
 
     def _confidence(
@@ -336,7 +360,6 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
         scores: NDArray[np.float64],
         records: Sequence[ModelRecord],
     ) -> BankConfidence:
-        assert self.confidence_level is not None
         ran = np.array([key in record.parts for record in records])
         return estimate_confidence(
             estimator,
@@ -344,18 +367,24 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
             np.where(ran, scores, np.nan),  # error_score is no score
             [record.parts.get(key) for record in records],
             [record.resampled.get(key) for record in records],
-            n_cases=len(self.dataset_),
-            confidence_level=self.confidence_level,
-            n_resamples=self.n_resamples,
-            method=self.resampling,
-            random_state=self.random_state_,
+            **self._resampling(),
         )
+
+    def _resampling(self) -> dict[str, Any]:
+        return {
+            "n_cases": len(self.dataset_),
+            "confidence_level": self.confidence_level or _REFERENCE_LEVEL,
+            "n_resamples": self.n_resamples,
+            "method": self.resampling,
+            "random_state": self.random_state_,
+        }
 
 
 def _results_table(
     records: Sequence[ModelRecord],
     scores: Mapping[str, NDArray[np.float64]],
     confidences: Mapping[str, BankConfidence],
+    untrained: Sequence[bool],
     *,
     several: bool,
 ) -> dict[str, NDArray[Any]]:
@@ -393,6 +422,7 @@ def _results_table(
         "seconds_score",
     ):
         table[name] = np.array([getattr(record, name) for record in records])
+    table["untrained"] = np.array(untrained)
     table["warnings"] = _objects(_warnings(record) for record in records)
     table["error"] = _objects(
         "; ".join(dict.fromkeys(map(clean_text, r.errors.values()))) for r in records

@@ -236,18 +236,13 @@ class ModelRecord:
         Category and text of each warning, without repetition.
     layers : tuple of str
         Layers read, coarse to fine.
-    layer_scores : dict of str to ndarray
-        Score of each layer, by estimator.
-    pair_standard_errors : dict of str to float
-        Of the scores, by estimator, from comparing some pairs of cases alone.
-    resampled : dict of str to mapping
-        What each estimator's ``resample_cases`` gave, where cases were resampled.
+    layer_scores, pair_standard_errors, resampled : dict
+        By estimator: the score of each layer, the score's error from comparing some pairs of
+        cases alone, and what ``resample_cases`` gave, where cases were resampled.
     features : FeatureSet or None
         Of all cases, where they are to be kept.
-    n_windows : int
-        Forward windows run.
-    n_cached : int
-        Cases whose features came from the cache.
+    n_windows, n_cached : int
+        Forward windows run, and cases whose features came from the cache.
     seconds_load, seconds_forward, seconds_tap, seconds_score : float
         Wall time for waiting for cases, forward passes, reading layers within them, and
         all estimators.
