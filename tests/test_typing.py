@@ -102,7 +102,7 @@ widths: list[int] = [block.X.shape[1] for block in blocks]
 pipeline = Pipeline([("features", extractor), ("score", CCFV())])
 
 # Results.
-display: RankingDisplay = RankingDisplay.from_selector(selector, max_models=10)
+display: RankingDisplay = RankingDisplay.from_selector(selector)
 if confidence is not None:
     sure: bool = confidence.told_apart("a", "b")
     StabilityDisplay(confidence).plot()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field, fields
+from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -22,6 +23,8 @@ from skte.bank._factory import (
     build_network,
     factory_name_problem,
     package_problem,
+    reinitialised,
+    same_weights,
     unusable,
 )
 from skte.bank._monai_bundle import bundle_fields
@@ -210,7 +213,7 @@ class BankEntry(FolderReaders):
         and without running what stands in it, a ``.safetensors`` file, or the
         ``.safetensors.index.json`` of several. It may be a part of a zip archive
         (``models.zip/fold_0/checkpoint.pth``). None: whatever the factory returns; its random
-        initial weights then depend on `name` alone.
+        initial weights then depend on `name` alone. A manifest says ``none`` where that is meant.
     state_key : str, optional
         Where in the file the state dict lies, such as ``"network_weights"`` or
         ``"model.state_dict"``.
@@ -392,6 +395,48 @@ class BankEntry(FolderReaders):
                 trusted=self.trusted,
             )
         return network
+
+    def untrained(self) -> Self:
+        """Make an entry of the same architecture with fresh random weights.
+
+        Two architectures are the same where the names and shapes of all parameters are.
+        Their class and a digest of these are the entry's name, and its seed: every bank
+        gets the same weights.
+
+        Returns
+        -------
+        BankEntry
+            With all other settings as they are.
+
+        Raises
+        ------
+        BankError
+            If the network cannot be built, its factory gives trained weights by itself, or a
+            module of a network at hand has parameters, but no ``reset_parameters()``.
+
+        Examples
+        --------
+        >>> from skte import BankEntry
+        >>> BankEntry("mine", "skte.demo:small_unet").untrained().name
+        'untrained SmallUNet ba73a8'
+        """
+        live = isinstance(self.factory, LiveModule)
+        recipe = self if live else replace(self, weights=None, state_key=None, prefix="")
+        network = recipe.load()
+        shapes = [(name, tuple(tensor.shape)) for name, tensor in network.named_parameters()]
+        digest = hashlib.sha256(repr(shapes).encode()).hexdigest()[:6]
+        name = f"untrained {type(network).__name__} {digest}"
+        if live:
+            with isolated(self.name):
+                again = reinitialised(network, name)
+            twin = replace(self, name=name, factory=LiveModule(again))
+        else:
+            twin = replace(recipe, name=name)
+            again = twin.load()
+        kept = same_weights(network, again)
+        if kept:
+            raise BankError(f"Entry {self.name!r}: making it anew leaves {kept} as it was.")
+        return twin
 
     def transform(self) -> tio.Compose | None:
         """Build the preprocessing.

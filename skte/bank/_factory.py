@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import importlib
 import os
@@ -37,7 +38,9 @@ __all__ = [
     "build_network",
     "factory_name_problem",
     "package_problem",
+    "reinitialised",
     "resolve_factory",
+    "same_weights",
     "unusable",
     "weightless",
 ]
@@ -484,6 +487,32 @@ def unusable(module: nn.Module) -> str | None:
             "network once on an example, or load weights"
         )
     return weightless(module)
+
+
+def reinitialised(module: nn.Module, seed: str) -> nn.Module:
+    """Return a copy of a network, every module of which has drawn its parameters anew."""
+    problem = "cannot be made anew"
+    try:
+        network = copy.deepcopy(module).cpu()
+        with _BUILDING, torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(zlib.crc32(seed.encode()))
+            for name, part in network.named_modules():
+                if next(part.parameters(recurse=False), None) is not None:
+                    problem = f"module {name!r} ({type(part).__name__}) has no reset_parameters()"
+                    part.reset_parameters()
+    except Exception as error:
+        raise BankError(f"{problem}: {type(error).__name__}: {error}.") from error
+    return network
+
+
+def same_weights(first: nn.Module, second: nn.Module) -> str:
+    """Name a matrix or kernel that two networks share without being constant; empty if none."""
+    others = dict(second.named_parameters())
+    for name, tensor in first.named_parameters():
+        is_kernel = tensor.ndim > 1 and bool((tensor != tensor.flatten()[0]).any())
+        if is_kernel and torch.equal(tensor.cpu(), others[name].cpu()):
+            return f"parameter {name!r}"
+    return ""
 
 
 def weightless(module: nn.Module) -> str | None:

@@ -195,7 +195,7 @@ def _list(args: argparse.Namespace) -> int:
     if args.json:
         say_json({"models": rows, "not_understood": bank.not_understood})
     else:
-        header = ["name", "format", "channels", "window", "preprocessing"]
+        header = ["name", "format", "weights", "channels", "window", "preprocessing"]
         say(format_table(header, [[row[key] for key in header] for row in rows]))
     return tell_problems(problems)
 
@@ -229,10 +229,18 @@ def _summary(entry: BankEntry) -> dict[str, Any]:
     return {
         "name": entry.name,
         "format": str(entry.provenance.get("format", "manifest")),
+        "weights": _weights_name(entry),
         "channels": entry.in_channels if entry.in_channels is not None else "",
         "window": " x ".join(map(str, edges)) if edges else "",
         "preprocessing": ", ".join(_step_name(step) for step in entry.preprocessing),
     }
+
+
+def _weights_name(entry: BankEntry) -> str:
+    if entry.weights is not None:
+        return Path(entry.weights).name
+    # An exported program is its own factory.
+    return "untrained" if isinstance(entry.factory, str) else "with the network"
 
 
 def _step_name(step: Any) -> str:

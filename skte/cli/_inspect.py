@@ -43,7 +43,6 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     parser.set_defaults(run=_run)
     parser.add_argument("path", nargs="?", metavar="DATA", help="folder or CSV of cases")
-    parser.add_argument("--data", metavar="DATA", help="the same, beside --bank")
     add_data_options(parser)
     parser.add_argument("--bank", metavar="PATH", help="manifest of the models, or their folder")
     add_trusted_option(parser)
@@ -53,15 +52,12 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    if args.path and args.data:
-        raise SkteError("skte inspect takes one dataset: give DATA or --data, not both.")
-    path = args.path or args.data
+    path = args.path
     if not (args.bank or path):
         raise SkteError("skte inspect needs a dataset, --bank, or both.")
-    if args.trusted and not args.bank:
-        raise SkteError("--trusted names a model of a bank: give --bank as well.")
-    if args.entry and not args.bank:
-        raise SkteError("--entry names a model of a bank: give --bank as well.")
+    for name in ("trusted", "entry"):
+        if getattr(args, name) and not args.bank:
+            raise SkteError(f"--{name} names a model of a bank: give --bank as well.")
     found: dict[str, Any] = {}
     report = None
     subjects: list[Any] = []
@@ -156,6 +152,7 @@ def _description(entry: BankEntry, subjects: Sequence[Any], *, show_all: bool) -
         "spatial_dims": example.ndim - 2,
         "in_channels": example.shape[1],
         "n_parameters": sum(p.numel() for p in network.parameters()),
+        "untrained": entry.weights is None and isinstance(entry.factory, str),
         "layers_found": isinstance(entry.layers, str),
         "layers": [
             {"name": a.name, "stride": list(a.stride), "channels": a.channels}
@@ -173,7 +170,8 @@ def show_entry(found: dict[str, Any]) -> None:
         return
     how = "found" if found["layers_found"] else "named by the entry"
     say(
-        f"{found['name']}: {found['spatial_dims']}-D, {found['in_channels']} channels in, "
+        f"{found['name']}: {'untrained, ' if found['untrained'] else ''}"
+        f"{found['spatial_dims']}-D, {found['in_channels']} channels in, "
         f"{found['n_parameters']} parameters; layers marked * are {how}"
     )
     strides = [" x ".join(f"{s:.4g}" for s in a["stride"]) for a in found["layers"]]

@@ -9,15 +9,18 @@ import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from skte import __version__
 from skte._memory import memory_limit
-from skte._text import CleanFormatter, clean_text, complain, say
-from skte.cli import _bank, _cache, _evaluate, _fetch, _inspect, _rank
-from skte.cli._options import for_shell, seed
+from skte._text import CleanFormatter, clean_text, complain, say, say_json
+from skte.cli import _bank, _evaluate, _inspect, _rank
+from skte.cli._options import age, for_shell, seed, size
+from skte.datasets import MSD_TASKS, fetch_msd
 from skte.demo import run_demo
 from skte.exceptions import SkteError
+from skte.extraction import FeatureCache
 
 __all__ = ["main"]
 
@@ -37,6 +40,7 @@ Print a script that completes commands, options and their values. To install it:
   zsh    skte completion zsh > "${fpath[1]}/_skte"
   fish   skte completion fish > ~/.config/fish/completions/skte.fish
 """
+_STEP = 0.01  # of a download, between two changes of the progress line
 _SHELLS = ("bash", "zsh", "fish", "tcsh")
 #: Metavars of arguments that are files or folders.
 _PATHS = ("PATH", "FILE", "FILE.json", "DIR", "DATA", "BANK", "SOURCE")
@@ -54,12 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     -------
     int
         The exit code: 0 done, 1 done but something needs attention, 2 not done, 130
-        interrupted.
-
-    Raises
-    ------
-    SystemExit
-        By argparse, with code 2 for wrong usage and 0 after ``--help``.
+        interrupted. Argparse exits by itself, with 2 for wrong usage and 0 after ``--help``.
     """
     args = build_parser().parse_args(argv)
     with _messages(args):
@@ -112,10 +111,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="a folder that links and paths may lead to; may be repeated",
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (_rank, _evaluate, _inspect, _fetch, _bank, _cache):
-        command.add_parser(commands, common)
-    _add_completion_parser(commands, common)
-    _add_demo_parser(commands, common)
+    for add_parser in (
+        _rank.add_parser, _evaluate.add_parser, _inspect.add_parser, _add_fetch_parser,
+        _bank.add_parser, _add_cache_parser, _add_completion_parser, _add_demo_parser,
+    ):  # fmt: skip
+        add_parser(commands, common)
     for inner in _parsers(parser):
         inner.epilog = _EPILOG
         if inner.description and "\n" not in inner.description:
@@ -178,6 +178,138 @@ def _add_demo_parser(commands: Any, common: argparse.ArgumentParser) -> None:
 def _demo(args: argparse.Namespace) -> int:
     run_demo(args.out, random_state=args.seed, quick=args.quick, verbose=not args.quiet)
     return 0
+
+
+def _add_fetch_parser(commands: Any, common: argparse.ArgumentParser) -> None:
+    parser = commands.add_parser(
+        "fetch",
+        parents=[common],
+        help="download a task of the Medical Segmentation Decathlon",
+        description="Download a dataset, unless it is there, and print its folder. A download "
+        "that was interrupted is resumed.",
+    )
+    parser.set_defaults(run=_fetch)
+    parser.add_argument("name", nargs="?", metavar="NAME", help="Task04_Hippocampus, for instance")
+    parser.add_argument("--list", action="store_true", help="print the available names")
+    parser.add_argument(
+        "--folder", metavar="DIR", help="where it goes (default: the cache, see SKTE_HOME)"
+    )
+    parser.add_argument("--base-url", metavar="URL", help="a mirror that has NAME.tar")
+    parser.add_argument(
+        "--checksum", metavar="SUM", help="md5:... or sha256:... of the archive, for a mirror"
+    )
+
+
+def _fetch(args: argparse.Namespace) -> int:
+    if args.list:
+        say("\n".join(MSD_TASKS))
+        return 0
+    if not args.name:
+        raise SkteError("skte fetch needs a NAME; skte fetch --list prints the available ones.")
+    options = {"base_url": args.base_url} if args.base_url else {}
+    shown = sys.stderr.isatty() and not args.quiet
+    try:
+        line = _Line(args.name) if shown else None
+        folder = fetch_msd(
+            args.name, folder=args.folder, checksum=args.checksum, progress=line, **options
+        )
+    finally:
+        if shown:
+            say(file=sys.stderr)
+    say(folder)
+    return 0
+
+
+class _Line:
+    """One line on stderr that counts up."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._shown = -1.0
+
+    def __call__(self, done: int, total: int | None) -> None:
+        part = done / total if total else done / 1e9  # of an unknown size a line every 10 MB
+        if self._shown <= part < self._shown + _STEP and done != total:
+            return
+        self._shown = part
+        percent = f" {part:4.0%}" if total else ""
+        text = f"{self.name}: {done / 1e6:.1f} MB{percent}"
+        say(text, begin="\r", end="", file=sys.stderr, flush=True)
+
+
+def _add_cache_parser(commands: Any, common: argparse.ArgumentParser) -> None:
+    parser = commands.add_parser("cache", help="look after a folder of extracted features")
+    actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION")
+    for name, run, text in (
+        ("info", _cache_info, "count files and bytes"),
+        ("verify", _cache_verify, "read every file and name the damaged ones"),
+        ("prune", _cache_prune, "remove what was not used for longest"),
+        ("clear", _cache_clear, "remove all features, and nothing else"),
+    ):
+        action = actions.add_parser(name, parents=[common], help=text)
+        action.set_defaults(run=run)
+        action.add_argument("folder", metavar="DIR", help="the cache's folder")
+        action.add_argument("--json", action="store_true", help="print JSON instead of text")
+        if name == "prune":
+            action.add_argument("--max-size", type=size, help="bytes it may keep: 2GB, 500MiB ...")
+            action.add_argument("--max-age", type=age, help="time since the last use: 30d, 12h ...")
+
+
+def _cache_info(args: argparse.Namespace) -> int:
+    found = _open_cache(args.folder).describe()
+    if args.json:
+        say_json(found, indent=2)
+    else:
+        for name, value in found.items():
+            say(f"{name.removeprefix('n_'):<10} {value}")
+    return 0
+
+
+def _cache_verify(args: argparse.Namespace) -> int:
+    cache = _open_cache(args.folder)
+    damaged = [str(path) for path in cache.verify()]
+    found = cache.describe()
+    n_files = found["n_entries"] + found["n_records"]
+    if args.json:
+        say_json({"n_files": n_files, "damaged": damaged}, indent=2)
+    else:
+        say(f"{n_files} files, {len(damaged)} of them damaged")
+    for path in damaged:
+        complain("problem", f"{path} is damaged; the next run replaces it")
+    return 1 if damaged else 0
+
+
+def _cache_prune(args: argparse.Namespace) -> int:
+    if args.max_size is None and args.max_age is None:
+        raise SkteError("skte cache prune needs --max-size, --max-age, or both.")
+    cache = _open_cache(args.folder)
+    return _removed(args, cache, cache.prune(max_bytes=args.max_size, max_age_days=args.max_age))
+
+
+def _cache_clear(args: argparse.Namespace) -> int:
+    cache = _open_cache(args.folder)
+    return _removed(args, cache, cache.clear())
+
+
+def _removed(args: argparse.Namespace, cache: FeatureCache, removed: Any) -> int:
+    left = cache.describe()["n_bytes"]
+    if args.json:
+        say_json({**removed._asdict(), "n_bytes_left": left}, indent=2)
+    else:
+        say(f"removed {removed.n_files} files, {removed.n_bytes} bytes; {left} bytes are left")
+    if removed.n_failed:
+        complain(
+            "problem",
+            f"{removed.n_failed} files in {cache.root} could not be removed: check the "
+            "permissions of its folders",
+        )
+    return 1 if removed.n_failed else 0
+
+
+def _open_cache(folder: str) -> FeatureCache:
+    if not Path(folder).exists():  # a run would create it; here it is a typing error
+        raise SkteError(f"The cache folder {folder} does not exist.")
+    return FeatureCache(folder)
 
 
 def _spoken(error: BaseException) -> str:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from skte._memory import parse_bytes
 from skte._text import complain
 from skte.bank import ModelBank
 from skte.datasets import layout_names, load_dataset
@@ -136,12 +137,6 @@ def _read_labels(text: str) -> Any:
         raise SkteError(f"--labels is not valid JSON ({error}): fix it.") from error
 
 
-_BYTES: dict[str, float] = {
-    "": 1,
-    "b": 1,
-    **{f"{letter}b": 1000**i for i, letter in enumerate("kmgt", start=1)},
-    **{f"{letter}ib": 1024**i for i, letter in enumerate("kmgt", start=1)},
-}
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DAYS = {"": 1.0, "h": 1 / 24, "d": 1.0, "w": 7.0}
 
@@ -164,9 +159,12 @@ def jobs(text: str) -> int:
     return value
 
 
-def size(text: str) -> float:
-    """Read a number of bytes: ``500``, ``2GB``, ``1.5 GiB``."""
-    return _with_unit(text, _BYTES, "a size such as 500MB, 2GB or 1.5GiB")
+def size(text: str) -> int:
+    """Read a number of bytes: ``0``, ``500MB``, ``1.5 GiB`` (powers of 1024)."""
+    try:
+        return 0 if text.strip() == "0" else parse_bytes(text)
+    except SkteError as error:
+        raise argparse.ArgumentTypeError(f"must be a size such as 500MB or 2GB: {error}") from None
 
 
 def age(text: str) -> float:

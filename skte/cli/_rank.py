@@ -75,6 +75,11 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         "for example 0.9",
     )
     parser.add_argument(
+        "--no-reference",
+        action="store_true",
+        help="score no untrained networks, which show what an estimator gives by chance",
+    )
+    parser.add_argument(
         "--out", metavar="FILE", help="write the table as CSV, or as JSON if FILE ends in .json"
     )
     parser.add_argument(
@@ -91,12 +96,6 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         help="stop a model that takes longer (90s, 15m, 2h) and list it as failed",
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
-    parser.add_argument(
-        "--error-score",
-        choices=["nan", "raise"],
-        default="nan",
-        help="a model that fails is listed last (nan, the default) or ends the run (raise)",
-    )
     _add_extraction_options(parser.add_argument_group("what is extracted"))
 
 
@@ -153,6 +152,8 @@ def _run(args: argparse.Namespace) -> int:
     try:
         if args.json:
             say_json(_finite(rows))
+            for sentence in selector.ranking_.warnings():
+                complain("warning", sentence)
         else:
             say(_to_table(rows, selector))
     finally:  # neither a closed pipe nor a full disk costs both
@@ -222,7 +223,8 @@ def _fit(args: argparse.Namespace) -> tuple[ModelBankSelector, list[str]]:
         device=args.device,
         timeout=args.timeout,
         confidence_level=args.confidence,
-        error_score="raise" if args.error_score == "raise" else np.nan,
+        error_score=np.nan,
+        reference=not args.no_reference,
         random_state=args.seed,
     )
     if sys.stderr.isatty() and not (args.quiet or args.verbose):
@@ -241,13 +243,11 @@ def _finite(rows: list[dict[str, Any]]) -> Any:
 
 
 def _to_table(rows: list[dict[str, Any]], selector: ModelBankSelector) -> str:
-    names = list(selector.estimator)
-    header = ["rank", "model", *names]
-    cells = [[row["rank"], row["name"], *(row[f"score_{name}"] for name in names)] for row in rows]
-    confidence = selector.confidence_
-    if confidence is None:
-        return format_table(header, cells)
-    # Of the first estimator; with several, --out and --json hold the others' as well.
-    header += confidence.header[3:]
-    cells = [[*a, *b[3:]] for a, b in zip(cells, confidence.rows(), strict=True)]
-    return f"{format_table(header, cells)}\n{confidence.verdict()}"
+    names, ranking = list(selector.estimator), selector.ranking_
+    # Intervals are of the first estimator; with several, --out and --json hold the others' as well.
+    header = ["rank", "model", *names, *ranking.header[3:]]
+    cells = [
+        [*shown[:2], *(row[f"score_{name}"] for name in names), *shown[3:]]
+        for row, shown in zip(rows, ranking.rows(), strict=True)
+    ]
+    return "\n".join([*ranking.warnings(), format_table(header, cells), *ranking.notes()])

@@ -62,17 +62,15 @@ def run_demo(
 ) -> DemoResult:
     """Make phantoms, pre-train a small bank, rank it, and check the ranking.
 
-    Each network of the bank is pre-trained on one tissue task, but for one that stays
-    untrained. The bank is ranked for a new task by all five estimators, which share one
-    extraction. Then every network is fine-tuned on the same cases, and the order of the
-    scores is compared with the order of the Dice on test cases.
+    Each network of the bank but one is pre-trained on one tissue task. The bank is ranked
+    for a new task by five estimators that share one extraction. Then every network is
+    fine-tuned on the same cases, and the order of the scores is compared with the order
+    of the Dice on test cases.
 
     Parameters
     ----------
     out : path-like, default="skte-demo"
-        Folder for the results: ``bank/bank.json`` with the weights, ``target/`` (the
-        labelled cases), ``ranking.csv``, ``results.json``, ``report.txt`` and, where
-        matplotlib is installed, ``ranking.html`` and ``ranking.png``.
+        Folder for the bank, the labelled cases, the results and the report.
     random_state : int, default=0
         Seed of phantoms, networks, patches and voxels.
     quick : bool, default=False
@@ -191,7 +189,7 @@ def write_msd(folder: Path, subjects: Sequence[Any], name: str) -> Path:
     Returns
     -------
     Path
-        `folder`, which `skte.datasets.load_msd` reads.
+        `folder`.
     """
     training = []
     for part in ("imagesTr", "labelsTr"):

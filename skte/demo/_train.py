@@ -60,11 +60,6 @@ def prepare_cases(subjects: Sequence[Any], class_ids: Sequence[int]) -> list[Tra
     list of TrainingCase
         In the order of `subjects`.
 
-    Raises
-    ------
-    DatasetError
-        If a case cannot be used.
-
     Examples
     --------
     >>> from skte.datasets import make_phantoms
@@ -106,13 +101,11 @@ def train_network(
         Maps (n, channels, *patch_size) to logits (n, n_classes, *patch_size).
     cases : sequence of TrainingCase
         The training cases.
-    n_steps : int
-        Optimiser steps.
+    n_steps, batch_size : int
+        Optimiser steps, and patches in each.
     patch_size : int or sequence of int, default=16
         Edges of a patch in voxels; two edges for a 2-D network. Smaller volumes
         are padded.
-    batch_size : int, default=2
-        Patches in a step.
     learning_rate : float, default=3e-3
         At the beginning.
     random_state : int, default=0
@@ -151,8 +144,7 @@ def mean_foreground_dice(network: nn.Module, cases: Sequence[TrainingCase]) -> f
     Parameters
     ----------
     network : nn.Module
-        Runs on whole volumes of any size; its class is the largest logit. A 2-D
-        network is run slice by slice along z.
+        Runs on whole volumes of any size; a 2-D network is run slice by slice along z.
     cases : sequence of TrainingCase
         The test cases. Classes that a case does not hold are left out of its mean.
 
@@ -191,11 +183,6 @@ def load_body(network: nn.Module, weights: Mapping[str, torch.Tensor], head: str
         A source network's state dict; its head may have another number of classes.
     head : str, default="head"
         Name of the final convolution.
-
-    Raises
-    ------
-    RuntimeError
-        If anything else does not fit.
     """
     own = {k: v for k, v in network.state_dict().items() if k.startswith(f"{head}.")}
     body = {k: v for k, v in weights.items() if not k.startswith(f"{head}.")}
@@ -307,18 +294,7 @@ class SmallUNet(nn.Module):
         self.head = _CONV[spatial_dims](widths[0], n_classes, kernel_size=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the logits of an image.
-
-        Parameters
-        ----------
-        x : torch.Tensor of shape (n_images, in_channels, x, y[, z])
-            Images of any size.
-
-        Returns
-        -------
-        torch.Tensor of shape (n_images, n_classes, x, y[, z])
-            Logits.
-        """
+        """Return logits (n, n_classes, x, y[, z]) of images (n, in_channels, x, y[, z])."""
         skips = []
         for stage in self.encoder:
             x = stage(x)
@@ -342,14 +318,8 @@ def small_unet(
 
     Parameters
     ----------
-    in_channels : int, default=1
-        Channels of the input.
-    n_classes : int, default=2
-        Channels of the output, background included.
-    widths : sequence of int, default=(8, 16, 32)
-        Channels of the stages, fine to coarse.
-    spatial_dims : {2, 3}, default=3
-        Dimensions of the images.
+    in_channels, n_classes, widths, spatial_dims
+        As for `SmallUNet`.
 
     Returns
     -------

@@ -48,16 +48,12 @@ class Agreement:
     ----------
     method : str
         What the scores are of.
-    weighted_kendall : float
-        In [-1, 1]; NaN where all scores are equal.
+    weighted_kendall, pearson, spearman : float
+        In [-1, 1]; NaN where all scores are equal, or infinite (Pearson).
     pvalue : float
         Share of random orders that agree as well, see `weighted_kendall_test`.
     interval : tuple of float
         Of the weighted Kendall, had other models been in the bank (bootstrap over models).
-    pearson : float
-        In [-1, 1]; NaN where a score is infinite.
-    spearman : float
-        In [-1, 1].
     regret : mapping of int to float
         By k: the best performance less the best one of the k models scored highest.
     """
@@ -73,21 +69,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class WithinArchitecture:
-    """Agreement among the models of one architecture.
-
-    Attributes
-    ----------
-    method : str
-        What the scores are of.
-    architecture : str
-        Whose models.
-    n_models : int
-        At least three.
-    weighted_kendall : float
-        In [-1, 1]; NaN where all scores are equal.
-    pvalue : float
-        Of as many models; with three it is at least 1/6.
-    """
+    """Agreement among the models of one architecture, at least three; fields as in `Agreement`."""
 
     method: str
     architecture: str
@@ -168,23 +150,11 @@ class EvaluationCard:
         return "\n\n".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
-        """Turn the card into plain values; NaN becomes None.
-
-        Returns
-        -------
-        dict
-            For JSON.
-        """
+        """Turn the card into plain values for JSON; NaN becomes None."""
         return dict(_plain(asdict(self)))
 
     def to_json(self) -> str:
-        """Turn the card into JSON text.
-
-        Returns
-        -------
-        str
-            Without a final newline; NaN is null.
-        """
+        """Turn the card into JSON text without a final newline."""
         return json.dumps(self.to_dict(), indent=1, allow_nan=False)
 
 
@@ -240,7 +210,7 @@ def evaluate_ranking(
     confidence_level : float, default=0.9
         Of the intervals of the weighted Kendall.
     n_resamples : int, default=2000
-        Draws of the models, for the intervals.
+        Draws of the models with replacement, whose percentiles are the intervals.
     random_state : int, default=0
         Seed of draws and of permutations.
 
@@ -256,12 +226,6 @@ def evaluate_ranking(
         missing, or a selector is not fitted.
     TypeError
         If scores are of another type.
-
-    Notes
-    -----
-    Intervals are percentiles over draws of the models with replacement, and tell what other
-    models might have given. (Pairs of a model with itself are ties in both lists, which the
-    weighted Kendall does not count.) With ten models they are wide: that is the finding.
 
     Examples
     --------

@@ -37,11 +37,9 @@ class EstimatorPair(NamedTuple):
     difference : float
         Of their weighted Kendalls, mean over targets; positive where the first is better.
     interval : tuple of float
-        Over draws of the models.
-    pvalue : float
-        Of the difference, two-sided; see `compare_scores`.
-    adjusted_pvalue : float
-        By Holm's method, for all pairs.
+        Of the difference, over draws of the models.
+    pvalue, adjusted_pvalue : float
+        Of the difference, two-sided (see `compare_scores`); by Holm's method, for all pairs.
     """
 
     first: str
@@ -173,10 +171,8 @@ def compare_estimators(
         What each model reached; with several targets, a mapping of their names to such.
     extractor, n_jobs, device, cache, random_state
         As for `ModelBankSelector`.
-    confidence_level : float, default=0.95
-        Of the critical difference and of intervals.
-    n_resamples : int, default=2000
-        Draws, for tests and intervals.
+    confidence_level, n_resamples
+        As for `compare_scores`.
 
     Returns
     -------
@@ -189,10 +185,6 @@ def compare_estimators(
         As for `ModelBankSelector`; a model that fails for one estimator fails all.
     ValueError
         If a parameter is unusable.
-
-    See Also
-    --------
-    compare_scores : The same from scores.
     """
     if not isinstance(estimators, Mapping) or len(estimators) < 2:
         raise ValueError("estimators must map names to two estimators or more.")
@@ -245,7 +237,7 @@ def compare_scores(
     confidence_level : float, default=0.95
         Of the critical difference and of intervals.
     n_resamples : int, default=2000
-        Draws.
+        Draws, for tests and intervals; seeded by `random_state`.
     random_state : int, default=0
         Seed of the draws.
 
@@ -263,8 +255,7 @@ def compare_scores(
     -----
     The test of two estimators swaps the ranks that both gave a model, for every model by
     chance: if neither were better, that would change nothing but the sign of the difference
-    of their weighted Kendalls, on average. The difference is the mean over targets. P-values
-    of all pairs are adjusted by Holm's method.
+    of their weighted Kendalls, on average. The difference is the mean over targets.
 
     Examples
     --------

@@ -40,24 +40,16 @@ class RankLearningCurve:
         With all cases.
     score_mean, score_std : ndarray of shape (n_models, n_sizes)
         Of the scores, over the draws.
-    kendall_to_all : ndarray of shape (n_sizes,)
-        Mean weighted Kendall of a draw's ranking with that of all cases. Draws are part of
-        all cases, so it ends at 1 by construction.
-    top1_to_all : ndarray of shape (n_sizes,)
-        Share of the draws with the same best model as all cases.
-    kendall_apart : ndarray of shape (n_sizes,)
-        Mean weighted Kendall between two draws without a case in common: what to expect
-        if as many *other* cases had been labelled. NaN above half of the cases.
-    top1_apart : ndarray of shape (n_sizes,)
-        Share of such pairs with the same best model.
+    kendall_to_all, top1_to_all : ndarray of shape (n_sizes,)
+        Mean weighted Kendall of a draw's ranking with that of all cases, and share of the draws
+        with the same best model. Draws are part of all cases, so both end at 1.
+    kendall_apart, top1_apart : ndarray of shape (n_sizes,)
+        The same between two draws without a case in common: what to expect if as many *other*
+        cases had been labelled. NaN above half of the cases.
     reliability : float
         Mean Spearman correlation between the rankings of the largest two separate draws.
     target : float
         Agreement that is enough.
-
-    See Also
-    --------
-    rank_learning_curve : Makes one.
     """
 
     n_cases: NDArray[np.intp]
@@ -142,12 +134,8 @@ def rank_learning_curve(
 
     Parameters
     ----------
-    estimator : TransferabilityEstimator
-        What scores a model.
-    bank : ModelBank, dict of str to nn.Module, list of BankEntry, or path
-        The models.
-    dataset : list of Subject, SubjectsDataset, list of dict, or path
-        The target cases with labels, at least four.
+    estimator, bank, dataset, extractor, n_jobs, device, cache
+        As for `ModelBankSelector`, with one estimator and at least four labelled cases.
     n_cases : sequence of int, optional
         Sizes of the parts, from 2 to the number of cases. Default: about six sizes from 2,
         each about half as much again as the one before; the last is all cases.
@@ -155,8 +143,6 @@ def rank_learning_curve(
         Draws of each size.
     target : float, default=0.9
         Weighted Kendall between rankings of separate draws that is called stable.
-    extractor, n_jobs, device, cache
-        As for `ModelBankSelector`.
     random_state : int, default=0
         Seed of the voxels and of the draws.
 

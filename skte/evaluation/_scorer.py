@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,34 +16,14 @@ from skte.metrics import align_performance, weighted_kendall_score
 __all__ = ["BankScorer", "make_bank_scorer"]
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class BankScorer:
-    """Scorer of a pipeline's parameters by how well it ranks a bank.
+    """Scorer of a pipeline's parameters by how well it ranks a bank; see `make_bank_scorer`."""
 
-    Made by `make_bank_scorer`, which explains the parameters.
-
-    Parameters
-    ----------
-    bank : ModelBank
-        Models whose performance is known.
-    performance : ndarray of shape (n_models,)
-        In bank order.
-    metric : callable
-        ``metric(performance, scores) -> float``.
-    entry_parameter : str
-        The pipeline's parameter that takes a bank entry.
-    """
-
-    def __init__(
-        self,
-        bank: ModelBank,
-        performance: ArrayLike,
-        metric: Callable[[ArrayLike, ArrayLike], float],
-        entry_parameter: str,
-    ) -> None:
-        self.bank = bank
-        self.performance = performance
-        self.metric = metric
-        self.entry_parameter = entry_parameter
+    bank: ModelBank
+    performance: ArrayLike
+    metric: Callable[[ArrayLike, ArrayLike], float]
+    entry_parameter: str
 
     def __call__(self, estimator: Any, X: Any, y: Any = None) -> float:
         """Score every model of the bank on the cases `X`, and the order that results."""
@@ -84,11 +65,6 @@ def make_bank_scorer(
     -------
     callable
         ``scorer(pipeline, X, y=None) -> float``; can be pickled.
-
-    Raises
-    ------
-    ValueError
-        If `performance` does not fit the bank.
 
     Examples
     --------

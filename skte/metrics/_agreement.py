@@ -30,10 +30,9 @@ def pearson_score(performance: ArrayLike, scores: ArrayLike) -> float:
 
     Parameters
     ----------
-    performance : array-like of shape (n_models,)
-        What each model reached after fine-tuning. Finite.
-    scores : array-like of shape (n_models,)
-        Transferability scores. Finite: ``-inf`` has an order but no size.
+    performance, scores : array-like of shape (n_models,)
+        What models reached, and transferability scores. Both finite: ``-inf`` has an order
+        but no size.
 
     Returns
     -------
@@ -60,20 +59,13 @@ def spearman_score(performance: ArrayLike, scores: ArrayLike) -> float:
 
     Parameters
     ----------
-    performance : array-like of shape (n_models,)
-        What each model reached after fine-tuning. Finite.
-    scores : array-like of shape (n_models,)
-        Transferability scores. ``-inf`` is an ordinary last place.
+    performance, scores : array-like of shape (n_models,)
+        As for `weighted_kendall_score`.
 
     Returns
     -------
     float
         In [-1, 1].
-
-    Raises
-    ------
-    ValueError
-        If a list is constant or holds NaN, or lengths differ.
 
     Examples
     --------
@@ -118,18 +110,15 @@ def regret_at_k(performance: ArrayLike, scores: ArrayLike, k: int = 1) -> float:
 
     Parameters
     ----------
-    performance : array-like of shape (n_models,)
-        What each model reached after fine-tuning, such as Dice. Finite.
-    scores : array-like of shape (n_models,)
-        Transferability scores; equal scores keep the order of the list.
+    performance, scores : array-like of shape (n_models,)
+        As for `weighted_kendall_score`; equal scores keep the order of the list.
     k : int, default=1
         Models tried, at least 1.
 
     Returns
     -------
     float
-        In the unit of `performance`: the best of all minus the best of the `k`.
-        0 is perfect.
+        In the unit of `performance`: the best of all minus the best of the `k`. 0 is perfect.
 
     Raises
     ------
@@ -151,20 +140,13 @@ def relative_top1(performance: ArrayLike, scores: ArrayLike) -> float:
 
     Parameters
     ----------
-    performance : array-like of shape (n_models,)
-        What each model reached after fine-tuning. Positive.
-    scores : array-like of shape (n_models,)
-        Transferability scores; equal scores keep the order of the list.
+    performance, scores : array-like of shape (n_models,)
+        As for `regret_at_k`; the best performance must be positive.
 
     Returns
     -------
     float
         At most 1, which is perfect.
-
-    Raises
-    ------
-    ValueError
-        If the best performance is not positive, or the lists are unusable.
 
     Examples
     --------
@@ -341,12 +323,11 @@ def weighted_kendall_test(
 
     Parameters
     ----------
-    performance : array-like of shape (n_models,)
-        As for `weighted_kendall_score`.
-    scores : array-like of shape (n_models,)
+    performance, scores : array-like of shape (n_models,)
         As for `weighted_kendall_score`.
     n_permutations : int, default=10_000
-        Random orders drawn; up to seven models all orders are tried instead.
+        Random orders drawn, to which the given one is added, so that the p-value is never
+        zero; up to seven models all orders are tried instead.
     random_state : int or None, default=0
         Seed of the orders.
 
@@ -354,11 +335,6 @@ def weighted_kendall_test(
     -------
     WeightedKendallResult
         Statistic, p-value, number of models and the null's standard deviation.
-
-    Notes
-    -----
-    With a random sample, the given order counts as one of the orders, so the
-    p-value is never zero.
 
     Examples
     --------

@@ -10,12 +10,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from skte.evaluation import EvaluationCard, RankLearningCurve
 from skte.metrics import WeightedKendallResult, align_performance, weighted_kendall_test
-from skte.report._drawing import COLORS, new_axes, plot_name, plot_names
+from skte.report._drawing import COLORS, Display, plot_name, plot_names
 
 __all__ = ["CorrelationDisplay", "EvaluationDisplay", "LearningCurveDisplay"]
 
+_MOST_NAMES = 25  # beside points
 
-class CorrelationDisplay:
+
+class CorrelationDisplay(Display):
     """Performance against score, one point per model, with their weighted Kendall.
 
     Parameters
@@ -28,11 +30,8 @@ class CorrelationDisplay:
         Written beside the points.
     result : WeightedKendallResult
         Agreement of both.
-
-    Attributes
-    ----------
-    ax_, figure_ : matplotlib Axes and Figure
-        Set by `plot`.
+    performance_name, score_name : str
+        Labels of the axes.
 
     Examples
     --------
@@ -48,11 +47,16 @@ class CorrelationDisplay:
         scores: NDArray[np.float64],
         names: Sequence[str] | None,
         result: WeightedKendallResult,
+        *,
+        performance_name: str = "performance after fine-tuning",
+        score_name: str = "score",
     ) -> None:
         self.performance = performance
         self.scores = scores
         self.names = names
         self.result = result
+        self.performance_name = performance_name
+        self.score_name = score_name
 
     @classmethod
     def from_scores(
@@ -60,7 +64,9 @@ class CorrelationDisplay:
         performance: ArrayLike | Mapping[str, float],
         scores: ArrayLike,
         names: Sequence[str] | None = None,
-        **plot_kwargs: Any,
+        *,
+        ax: Any = None,
+        **axis_names: str,
     ) -> Self:
         """Compute the agreement and plot.
 
@@ -71,9 +77,12 @@ class CorrelationDisplay:
         scores : array-like of shape (n_models,)
             Transferability scores; models at ``-inf`` are drawn at the left edge.
         names : sequence of str, optional
-            Names of the models.
-        **plot_kwargs
-            As for `plot`.
+            Names of the models; of more than 25, only the three that performed best and the
+            three that scored best are written.
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure by default.
+        **axis_names
+            ``performance_name`` and ``score_name``.
 
         Returns
         -------
@@ -95,83 +104,47 @@ class CorrelationDisplay:
             )
         reached = align_performance(performance, labels)
         result = weighted_kendall_test(reached, values)
-        return cls(reached, values, names, result).plot(**plot_kwargs)
+        return cls(reached, values, names, result, **axis_names).plot(ax)
 
-    def plot(
-        self,
-        ax: Any = None,
-        *,
-        performance_name: str = "performance after fine-tuning",
-        score_name: str = "score",
-        max_names: int = 25,
-        scatter_kw: Mapping[str, Any] | None = None,
-    ) -> Self:
-        """Draw the plot.
+    def _size(self) -> tuple[float, float]:
+        return 6.5, 4.8
 
-        Parameters
-        ----------
-        ax : matplotlib Axes, optional
-            Where to draw; a new figure by default.
-        performance_name, score_name : str
-            Labels of the axes.
-        max_names : int, default=25
-            With more models, only the three that performed best and the three that scored
-            best are named.
-        scatter_kw : mapping, optional
-            Passed to ``Axes.scatter``.
-
-        Returns
-        -------
-        CorrelationDisplay
-            This display, with ``ax_`` and ``figure_``.
-        """
-        if ax is None:
-            ax = new_axes(6.5, 4.8)
+    def _draw(self, ax: Any) -> None:
         finite = np.isfinite(self.scores)
         span = np.ptp(self.scores[finite]) if finite.any() else 0.0
         lowest = self.scores[finite].min() if finite.any() else 0.0
         x = np.where(finite, self.scores, lowest - 0.1 * (span or 1.0))
-        style = {"color": COLORS[0], **dict(scatter_kw or {})}
-        ax.scatter(x[finite], self.performance[finite], **style)
+        ax.scatter(x[finite], self.performance[finite], color=COLORS[0])
         if not finite.all():
             y = self.performance[~finite]
             ax.scatter(x[~finite], y, marker="<", color=COLORS[1], label="collapsed")
             ax.legend()
         right = x > (x.min() + x.max()) / 2  # names stay inside the axes
         names = plot_names(self.names, 24) if self.names else []
-        for i in self._named(max_names):
+        for i in self._named():
             side = {"xytext": (-5, 4), "ha": "right"} if right[i] else {"xytext": (5, 4)}
             at = (x[i], self.performance[i])
             ax.annotate(names[i], at, textcoords="offset points", fontsize="small", **side)
-        ax.set_xlabel(plot_name(score_name))
-        ax.set_ylabel(plot_name(performance_name, 60))
+        ax.set_xlabel(plot_name(self.score_name))
+        ax.set_ylabel(plot_name(self.performance_name, 60))
         r = self.result
         ax.set_title(f"weighted Kendall {r.statistic:.2f}, p = {r.pvalue:.2g}, {r.n_models} models")
-        self.ax_, self.figure_ = ax, ax.figure
-        return self
 
-    def _named(self, max_names: int) -> list[int]:
+    def _named(self) -> list[int]:
         n = len(self.scores)
-        if not self.names or max_names < 1:
-            return []
-        if n <= max_names:
-            return list(range(n))
+        if not self.names or n <= _MOST_NAMES:
+            return list(range(n)) if self.names else []
         best = [*np.argsort(-self.performance)[:3], *np.argsort(-self.scores)[:3]]
         return sorted({int(i) for i in best})
 
 
-class EvaluationDisplay:
+class EvaluationDisplay(Display):
     """Weighted Kendall of scores and baselines with intervals, beside what chance gives.
 
     Parameters
     ----------
     card : EvaluationCard
         Of `evaluate_ranking`.
-
-    Attributes
-    ----------
-    ax_, figure_ : matplotlib Axes and Figure
-        Set by `plot`.
 
     Examples
     --------
@@ -186,39 +159,24 @@ class EvaluationDisplay:
     def __init__(self, card: EvaluationCard) -> None:
         self.card = card
 
-    def plot(self, ax: Any = None, *, line_kw: Mapping[str, Any] | None = None) -> Self:
-        """Draw the chart.
+    def _size(self) -> tuple[float, float]:
+        return 6.0, 1.0 + 0.35 * len(self.card.rows)
 
-        Parameters
-        ----------
-        ax : matplotlib Axes, optional
-            Where to draw; a new figure by default.
-        line_kw : mapping, optional
-            Passed to ``Axes.plot`` for the intervals.
-
-        Returns
-        -------
-        EvaluationDisplay
-            This display, with ``ax_`` and ``figure_``.
-        """
+    def _draw(self, ax: Any) -> None:
         rows = self.card.rows
-        if ax is None:
-            ax = new_axes(6.0, 1.0 + 0.35 * len(rows))
         ax.axvspan(-self.card.null_std, self.card.null_std, color="0.92")
         for position, row in enumerate(rows):
             tau, (low, high) = row.weighted_kendall, row.interval
             ax.plot(tau, position, "o", color="C0")
             # Percentiles of draws need not hold the value itself.
-            ax.plot([low, high], [position, position], **{"color": "C0", **dict(line_kw or {})})
+            ax.plot([low, high], [position, position], color="C0")
         ax.set_yticks(range(len(rows)), plot_names(row.method for row in rows))
         ax.invert_yaxis()
         ax.set_xlim(-1.05, 1.05)
         ax.set_xlabel(f"weighted Kendall, {self.card.n_models} models (grey: random orders ± 1 sd)")
-        self.ax_, self.figure_ = ax, ax.figure
-        return self
 
 
-class LearningCurveDisplay:
+class LearningCurveDisplay(Display):
     """Agreement of rankings of separate draws, and with that of all cases.
 
     Parameters
@@ -235,28 +193,15 @@ class LearningCurveDisplay:
     def __init__(self, curve: RankLearningCurve) -> None:
         self.curve = curve
 
-    def plot(self, ax: Any = None, *, line_kw: Mapping[str, Any] | None = None) -> Self:
-        """Draw the chart.
+    def _size(self) -> tuple[float, float]:
+        return 5.5, 4.0
 
-        Parameters
-        ----------
-        ax : matplotlib Axes, optional
-            Where to draw; a new figure by default.
-        line_kw : mapping, optional
-            Passed to ``Axes.plot`` for both lines.
-
-        Returns
-        -------
-        LearningCurveDisplay
-            This display, with ``ax_`` and ``figure_``.
-        """
-        if ax is None:
-            ax = new_axes(5.5, 4.0)
-        curve, style = self.curve, {"marker": "o", **dict(line_kw or {})}
+    def _draw(self, ax: Any) -> None:
+        curve = self.curve
         known = np.isfinite(curve.kendall_apart)
         apart = (curve.n_cases[known], curve.kendall_apart[known])
-        ax.plot(*apart, label="other cases of the same number", **style)
-        ax.plot(curve.n_cases, curve.kendall_to_all, label="all cases", linestyle="--", **style)
+        ax.plot(*apart, "o-", label="other cases of the same number")
+        ax.plot(curve.n_cases, curve.kendall_to_all, "o--", label="all cases")
         ax.axhline(curve.target, color="0.6", linewidth=1)
         suggested = curve.suggested_n_cases
         if suggested is not None and suggested <= curve.n_cases[-1]:
@@ -265,5 +210,3 @@ class LearningCurveDisplay:
         ax.set_ylabel("weighted Kendall with the ranking of")
         ax.set_title(curve.suggestion, fontsize="small")
         ax.legend()
-        self.ax_, self.figure_ = ax, ax.figure
-        return self

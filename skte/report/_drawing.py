@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import unicodedata
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
-from typing import Any
+from typing import Any, Self
 
 __all__ = [
     "COLORS",
     "MARKERS",
-    "check_at_least_one",
-    "new_axes",
+    "MOST_ROWS",
+    "Display",
     "plot_name",
     "plot_names",
     "width_of",
@@ -24,17 +25,44 @@ COLORS: tuple[str, ...] = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000"
 MARKERS: tuple[str, ...] = ("o", "s", "^", "D", "v", "P")
 
 
-def new_axes(width: float, height: float) -> Any:
-    """Return the axes of a new figure."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained").subplots()
+#: Of models or cases; more names would be illegible.
+MOST_ROWS = 60
 
 
-def check_at_least_one(name: str, value: int) -> None:
-    """Refuse a number of things to draw that leaves none."""
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value!r}.")
+class Display(ABC):
+    """Base of the plots that have one pair of axes."""
+
+    ax_: Any
+    figure_: Any
+
+    def plot(self, ax: Any = None) -> Self:
+        """Draw the plot.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure by default.
+
+        Returns
+        -------
+        Self
+            This display, with ``ax_`` and ``figure_`` to change what was drawn.
+        """
+        if ax is None:
+            from matplotlib.figure import Figure
+
+            ax = Figure(figsize=self._size(), layout="constrained").subplots()
+        self._draw(ax)
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+    @abstractmethod
+    def _size(self) -> tuple[float, float]:
+        """Width and height of a new figure in inches."""
+
+    @abstractmethod
+    def _draw(self, ax: Any) -> None:
+        """Draw on axes."""
 
 
 def width_of(texts: Iterable[str]) -> float:

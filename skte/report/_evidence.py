@@ -34,14 +34,8 @@ _PACKAGES = ("skte", "torch", "torchio", "scikit-learn", "numpy", "scipy")
 
 def _extractor_of(selector: ModelBankSelector, name: str) -> SegmentationFeatureExtractor:
     """Return the extractor as the selector set it for a model."""
-    own = selector.extractor
-    extractor = SegmentationFeatureExtractor() if own is None else clone(own)
-    extractor.set_params(entry=selector.bank_[name], random_state=selector.random_state_)
-    if selector.cell_size_ is not None:
-        extractor.set_params(cell_size=selector.cell_size_)
-    for key in ("cache", "device"):
-        if getattr(selector, key) is not None:
-            extractor.set_params(**{key: getattr(selector, key)})
+    extractor: SegmentationFeatureExtractor = clone(selector.extractor_)
+    extractor.set_params(entry=selector.bank_[name])
     return extractor
 
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
 
 from skte.estimators import CCFV
 from skte.features import FeatureSet
 from skte.report._drawing import (
     COLORS,
     MARKERS,
-    check_at_least_one,
-    new_axes,
+    MOST_ROWS,
+    Display,
     plot_name,
     plot_names,
 )
@@ -25,9 +24,10 @@ __all__ = ["CaseDistanceDisplay", "FeatureEmbeddingDisplay"]
 
 # Cases with a colour of their own.
 _MOST_COLORS = len(COLORS)
+_MOST_VOXELS = 3000  # in the plane
 
 
-class FeatureEmbeddingDisplay:
+class FeatureEmbeddingDisplay(Display):
     """Voxels of one class in the plane: consistent features mix the cases, others separate them.
 
     Up to six cases have their own colour and marker; of more cases, the six farthest
@@ -43,11 +43,6 @@ class FeatureEmbeddingDisplay:
         What is shown.
     axis_names : (str, str), default=("", "")
         Labels of the axes.
-
-    Attributes
-    ----------
-    ax_, figure_ : matplotlib Axes and Figure
-        Set by `plot`.
 
     Examples
     --------
@@ -82,13 +77,11 @@ class FeatureEmbeddingDisplay:
         *,
         layer: str | None = None,
         label: int | None = None,
-        method: str = "pca",
         normalize: str | None = "l2",
-        max_voxels: int = 3000,
         random_state: int = 0,
-        **plot_kwargs: Any,
+        ax: Any = None,
     ) -> Self:
-        """Project the features of a class and plot them.
+        """Project the features of a class on their first two principal components.
 
         Parameters
         ----------
@@ -98,17 +91,12 @@ class FeatureEmbeddingDisplay:
             Default: the last, finest one.
         label : int, optional
             The class. Default: that of the most cases and then voxels, 0 aside.
-        method : {"pca", "tsne"}, default="pca"
-            "pca" keeps distances as well as a plane can; "tsne" keeps neighbourhoods and
-            invents the distances between clusters.
         normalize : {"l2"} or None, default="l2"
             "l2" puts features on the unit sphere first, as `CCFV` does.
-        max_voxels : int, default=3000
-            At most this many voxels are shown, in equal shares per case.
         random_state : int, default=0
-            Seed of the voxels shown, and of "tsne".
-        **plot_kwargs
-            As for `plot`.
+            Seed of the voxels shown (at most 3000, in equal shares per case).
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure by default.
 
         Returns
         -------
@@ -122,44 +110,28 @@ class FeatureEmbeddingDisplay:
         """
         if not isinstance(features, FeatureSet):
             raise TypeError(f"features must be a FeatureSet, got {type(features).__name__}.")
-        check_at_least_one("max_voxels", max_voxels)
-        if method not in ("pca", "tsne"):
-            raise ValueError(f"method must be 'pca' or 'tsne', got {method!r}.")
         if normalize not in ("l2", None):
             raise ValueError(f"normalize must be 'l2' or None, got {normalize!r}.")
         layer = features.layer_names[-1] if layer is None else layer
         if layer not in features.layer_names:
             raise ValueError(f"There is no layer {layer!r}; there are {features.layer_names}.")
         label = _commonest_label(features, layer) if label is None else label
-        X, cases = _gather(features, layer, label, max_voxels, random_state)
+        X, cases = _gather(features, layer, label, random_state)
         if normalize == "l2":
             lengths = np.linalg.norm(X, axis=1, keepdims=True)
             X = X / np.where(lengths > 0, lengths, 1.0)
-        embedding, axis_names = _project(X, method, random_state)
+        embedding, axis_names = _project(X)
         of = f"{features.name}, " if features.name else ""
         title = f"{plot_name(of + f'layer {layer}', 50)}, class {label}"
-        return cls(embedding, cases, title=title, axis_names=axis_names).plot(**plot_kwargs)
+        return cls(embedding, cases, title=title, axis_names=axis_names).plot(ax)
 
-    def plot(self, ax: Any = None, *, scatter_kw: Mapping[str, Any] | None = None) -> Self:
-        """Draw the plot.
+    def _size(self) -> tuple[float, float]:
+        return 6.8, 4.8
 
-        Parameters
-        ----------
-        ax : matplotlib Axes, optional
-            Where to draw; a new figure by default.
-        scatter_kw : mapping, optional
-            Passed to ``Axes.scatter``.
-
-        Returns
-        -------
-        FeatureEmbeddingDisplay
-            This display, with ``ax_`` and ``figure_``.
-        """
-        if ax is None:
-            ax = new_axes(6.8, 4.8)
+    def _draw(self, ax: Any) -> None:
         ids = list(dict.fromkeys(self.cases.tolist()))
         bright = ids if len(ids) <= _MOST_COLORS else self._farthest(ids)
-        kw = {"s": 12, "alpha": 0.7, "linewidths": 0, **dict(scatter_kw or {})}
+        kw = {"s": 12, "alpha": 0.7, "linewidths": 0}
         rest = ~np.isin(self.cases, bright)
         if rest.any():
             n = len(ids) - len(bright)
@@ -173,8 +145,6 @@ class FeatureEmbeddingDisplay:
         ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, markerscale=2)
         ax.set(xlabel=self.axis_names[0], ylabel=self.axis_names[1], xticks=[], yticks=[])
         ax.set_title(self.title, fontsize="medium")
-        self.ax_, self.figure_ = ax, ax.figure
-        return self
 
     def _farthest(self, ids: Sequence[str]) -> list[str]:
         """Cases whose centres lie farthest from the centre of all cases."""
@@ -195,12 +165,12 @@ def _commonest_label(features: FeatureSet, layer: str) -> int:
 
 
 def _gather(
-    features: FeatureSet, layer: str, label: int, max_voxels: int, random_state: int
+    features: FeatureSet, layer: str, label: int, random_state: int
 ) -> tuple[NDArray[np.float64], list[str]]:
     rng = np.random.default_rng(random_state)
     parts = {c.case_id: c.layers[layer].X[c.layers[layer].y == label] for c in features}
     parts = {case: X for case, X in parts.items() if len(X)}
-    share = max(1, max_voxels // max(1, len(parts)))
+    share = max(1, _MOST_VOXELS // max(1, len(parts)))
     rows, cases = [], []
     for case, X in parts.items():
         kept = rng.choice(len(X), share, replace=False) if len(X) > share else np.arange(len(X))
@@ -215,14 +185,7 @@ def _gather(
     return np.concatenate(rows).astype(np.float64), cases
 
 
-def _project(
-    X: NDArray[np.float64], method: str, random_state: int
-) -> tuple[NDArray[np.float64], tuple[str, str]]:
-    if method == "tsne":
-        perplexity = min(30.0, (len(X) - 1) / 3)
-        tsne = TSNE(perplexity=perplexity, init="pca", random_state=random_state)
-        start = X if X.shape[1] >= 2 else np.hstack([X, np.zeros_like(X)])
-        return np.asarray(tsne.fit_transform(start)), ("t-SNE 1", "t-SNE 2")
+def _project(X: NDArray[np.float64]) -> tuple[NDArray[np.float64], tuple[str, str]]:
     centred = X - X.mean(axis=0)
     if centred.shape[1] == 1 or not centred.any():  # nothing to choose a direction from
         padded = np.hstack([centred[:, :1], np.zeros((len(X), 1))])
@@ -232,7 +195,7 @@ def _project(
     return np.asarray(pca.transform(X)), (shares[0], shares[1])
 
 
-class CaseDistanceDisplay:
+class CaseDistanceDisplay(Display):
     """Distances between cases, farthest case first, so that outliers show by name.
 
     The number beside each name is its mean distance over the median of these means.
@@ -248,15 +211,11 @@ class CaseDistanceDisplay:
 
     Attributes
     ----------
-    case_ids : tuple of str
+    case_ids, distances
         Farthest from the others first.
-    distances : ndarray of shape (n_cases, n_cases)
-        In that order.
     ratios : ndarray of shape (n_cases,)
         Mean distance of each case to the others over the median of these means: 1 is
         ordinary. NaN where a case was compared with no other.
-    ax_, figure_ : matplotlib Axes and Figure
-        Set by `plot`.
 
     Examples
     --------
@@ -283,7 +242,7 @@ class CaseDistanceDisplay:
 
     @classmethod
     def from_estimator(
-        cls, estimator: CCFV, *, layer: str | None = None, label: Any = None, **plot_kwargs: Any
+        cls, estimator: CCFV, *, layer: str | None = None, label: Any = None, ax: Any = None
     ) -> Self:
         """Plot the distances that a fitted `CCFV` computed.
 
@@ -291,19 +250,16 @@ class CaseDistanceDisplay:
         ----------
         estimator : CCFV
             Fitted, with ``class_consistency=True``.
-        layer : str, optional
-            One layer. Default: all.
-        label : int, optional
-            One class. Default: all.
-        **plot_kwargs
-            As for `plot`.
+        layer, label : str and int, optional
+            One layer, one class. Default: all; distances are then divided by their median, and
+            averaged over the layers and classes that know the pair: 1 is ordinary.
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure by default.
 
         Returns
         -------
-        CaseDistanceDisplay
-            Plotted. Of one layer and class, the distances as they are. Of several, each
-            one's distances over their median, and of these the mean over all layers and
-            classes that know the pair: 1 is ordinary.
+        Self
+            Plotted.
 
         Raises
         ------
@@ -314,49 +270,29 @@ class CaseDistanceDisplay:
         if len(chosen) == 1:
             ((name, of), D) = next(iter(chosen.items()))
             what = f"{estimator.distance} distance, class {of}, layer {name}"
-            return cls(cases, D, distance_name=what).plot(**plot_kwargs)
+            return cls(cases, D, distance_name=what).plot(ax)
         known = np.array([D / _median(D) for D in chosen.values()])
         counts = np.isfinite(known).sum(axis=0)
         mean = np.full(known.shape[1:], np.nan)
         np.divide(np.nansum(known, axis=0), counts, out=mean, where=counts > 0)
-        return cls(cases, mean, distance_name="distance over the median").plot(**plot_kwargs)
+        return cls(cases, mean, distance_name="distance over the median").plot(ax)
 
-    def plot(
-        self, ax: Any = None, *, max_cases: int = 60, image_kw: Mapping[str, Any] | None = None
-    ) -> Self:
-        """Draw the plot.
+    def _size(self) -> tuple[float, float]:
+        side = 2.2 + 0.19 * min(len(self.case_ids), MOST_ROWS)
+        return side + 2.6, side
 
-        Parameters
-        ----------
-        ax : matplotlib Axes, optional
-            Where to draw; a new figure by default.
-        max_cases : int, default=60
-            At most this many cases are drawn, the farthest first; more names would be illegible.
-        image_kw : mapping, optional
-            Passed to ``Axes.imshow``.
-
-        Returns
-        -------
-        CaseDistanceDisplay
-            This display, with ``ax_`` and ``figure_``.
-        """
-        check_at_least_one("max_cases", max_cases)
-        n = min(len(self.case_ids), max_cases)
-        if ax is None:
-            side = 2.2 + 0.19 * n
-            ax = new_axes(side + 2.6, side)
+    def _draw(self, ax: Any) -> None:
+        n = min(len(self.case_ids), MOST_ROWS)
         ax.set_facecolor("0.93")  # shows pairs that were not compared
         shown = np.ma.masked_invalid(self.distances[:n, :n])
         shown[np.eye(n, dtype=bool)] = np.ma.masked  # no case is far from itself
-        image = ax.imshow(shown, **{"cmap": "cividis", "aspect": "auto", **dict(image_kw or {})})
+        image = ax.imshow(shown, cmap="cividis", aspect="auto")
         ax.set_yticks(range(n), self._ticks(n), fontsize="small")
         ax.set_xticks([])
         whole = len(self.case_ids)
         ax.set_xlabel("cases, same order" if n == whole else f"the farthest {n} of {whole} cases")
         if shown.count():
             ax.figure.colorbar(image, ax=ax, label=plot_name(self.distance_name, 60), shrink=0.8)
-        self.ax_, self.figure_ = ax, ax.figure
-        return self
 
     def _ticks(self, n: int) -> list[str]:
         names = plot_names(self.case_ids[:n], 26)

@@ -27,7 +27,7 @@ from skte.report._evidence import (
 from skte.report._html import picture, section, table
 from skte.report._ranking_displays import LayerScoreDisplay, RankingDisplay
 from skte.report._results import check_columns, results_of, results_rows
-from skte.selection import ModelBankSelector
+from skte.selection import ModelBankSelector, Ranking
 
 __all__ = ["write_report"]
 
@@ -94,7 +94,10 @@ def write_report(
     if len(results["name"]) == 0:
         raise ValueError("results have no rows: a report needs at least one model.")
     check_writable(path)
-    sections = [_how_to_read("interval_low" in results), _ranking_section(results)]
+    ranking = None if selector is None else selector.ranking_
+    spoken = _answer(results, ranking)
+    below = [line for line in (ranking.notes() if ranking else ()) if line not in spoken]
+    sections = [_how_to_read("interval_low" in results), _ranking_section(results, below)]
     if selector is not None and n_cases > 0:
         last = len(selector.dataset_) - 1
         shown = sorted({round(i * last / max(1, n_cases - 1)) for i in range(n_cases)})
@@ -109,8 +112,6 @@ def write_report(
     sections.append(_cost_section(results) or Html(""))
     if selector is not None:
         sections.append(provenance_section(selector))
-    confidence = getattr(selector, "confidence_", None)
-    spoken = _verdict(results, None if confidence is None else confidence.verdict())
     n_cases_used = None if selector is None else len(selector.dataset_)
     return write_text_atomically(path, _page(title, spoken, results, n_cases_used, sections))
 
@@ -127,7 +128,11 @@ def _guarded(key: str, make: Callable[[], Html]) -> Html:
 
 
 def _page(
-    title: str, spoken: str, results: Mapping[str, Any], n_cases: int | None, sections: list[Html]
+    title: str,
+    spoken: list[str],
+    results: Mapping[str, Any],
+    n_cases: int | None,
+    sections: list[Html],
 ) -> str:
     assets = files("skte.report").joinpath("_assets")
     style = assets.joinpath("report.css").read_text(encoding="utf-8")
@@ -165,7 +170,7 @@ def _page(
             "header",
             element("h1", title),
             element("p", looked, class_="soft"),
-            element("p", spoken, class_="verdict"),
+            [element("p", sentence, class_="verdict") for sentence in spoken],
             element("nav", element("ul", items), aria_label="Sections"),
         ),
         element("main", kept),
@@ -176,30 +181,32 @@ def _page(
     return f'<!doctype html>\n<html lang="en">\n{head}\n{body}\n</html>\n'
 
 
-def _verdict(results: Mapping[str, Any], spoken: str | None) -> str:
-    """Return the ranking's conclusion in a sentence."""
+def _answer(results: Mapping[str, Any], ranking: Ranking | None) -> list[str]:
+    """Return the ranking's conclusion, what speaks against it first."""
+    against = [] if ranking is None else ranking.warnings()
+    if ranking is not None and ranking.confidence is not None:
+        return [*against, ranking.confidence.verdict()]
     rows = results_rows(results)
-    best, n = rows[0]["name"], len(rows)
-    if spoken is not None:
-        return spoken
-    return (
-        f"{best} scores best of {n}. No confidence was computed: pass confidence_level "
-        "(0.9, say) to learn which models the data can tell apart."
-    )
+    return [
+        *against,
+        f"{rows[0]['name']} scores best of {len(rows)}. No confidence was computed: pass "
+        "confidence_level (0.9, say) to learn which models the data can tell apart.",
+    ]
 
 
-def _ranking_section(results: Mapping[str, Any]) -> Html:
+def _ranking_section(results: Mapping[str, Any], below: Sequence[str]) -> Html:
     """Return the table of all models and its picture."""
     rows = results_rows(results)
     keys = [k.removeprefix("score_") for k in results if k.startswith("score_")]
     sure = "interval_low" in results
     header = ["rank", "model", *(keys or ["score"])]
-    header += ["interval", "ranks", "P(best)", "group"] if sure else []
+    header += ["interval", "ranks", "first in", "group"] if sure else []
     header += ["status"]
     body = []
     for row in rows:
         scores = [float(row[f"score_{k}"]) for k in keys] or [float(row["score"])]
-        cells: list[Any] = [row["rank"], row["name"], *scores]
+        name = f"{row['name']} (untrained)" if row.get("untrained") else row["name"]
+        cells: list[Any] = [row["rank"], name, *scores]
         cells += _confidence_cells(row) if sure else []
         cells.append("failed" if row.get("error") else "warned" if row.get("warnings") else "ok")
         body.append(cells)
@@ -213,17 +220,18 @@ def _ranking_section(results: Mapping[str, Any]) -> Html:
         "ranking",
         "Ranking",
         table(header, body, caption=f"Models, best first{ranked}", sortable=True),
+        [element("p", line, class_="soft") for line in below],
         picture(figure, alt, caption),
     )
 
 
 def _confidence_cells(row: Mapping[str, Any]) -> list[Any]:
-    low, high = row["interval_low"], row["interval_high"]
+    low, high, share = row["interval_low"], row["interval_high"], row["first_share"]
     span = "" if np.isnan(low) else f"{low:.4g} to {high:.4g}"
     return [
         element("span", span, class_="one"),
         Html(f"{int(row['rank_low'])}-{int(row['rank_high'])}"),
-        round(float(row["prob_best"]), 2),
+        element("span", "" if np.isnan(share) else f"{100 * share:.0f} %", class_="one"),
         int(row["group"]),
     ]
 
@@ -320,14 +328,15 @@ def _how_to_read(sure: bool) -> Html:
             "The interval and the ranks say what other labelled cases of the same kind could have "
             "given. Models in one group cannot be told apart by these cases: choose among them by "
             "size, licence or speed.",
-            "P(best) is the share of resampled sets of cases in which the model comes first. None "
-            "of this says how well a score predicts performance after fine-tuning.",
+            "“first in” is the share of resampled sets of cases in which the model comes first. "
+            "It is not the probability of the best Dice: none of this says how well a score "
+            "predicts performance after fine-tuning.",
         ]
     lines += [
         "-∞ or “collapsed”: a layer gives the same features everywhere. “failed”: the model could "
         "not be run; see the warnings.",
-        "CC-FV looks at whether a class looks alike in every case and whether features are "
-        "various. An untrained network can have both, so compare with a second estimator.",
+        "“reference”: what an estimator gives an untrained network of the same architecture. "
+        "Where that is not clearly below the leader, its order says nothing about training.",
         "Models were compared at the same voxels. Look at the pictures: if labels lie beside the "
         "structures, no score means anything.",
     ]

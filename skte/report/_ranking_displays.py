@@ -12,8 +12,8 @@ from skte.metrics import rank_scores
 from skte.report._drawing import (
     COLORS,
     MARKERS,
-    check_at_least_one,
-    new_axes,
+    MOST_ROWS,
+    Display,
     plot_name,
     plot_names,
     width_of,
@@ -24,7 +24,7 @@ from skte.selection import BankConfidence, ModelBankSelector
 __all__ = ["LayerScoreDisplay", "RankingDisplay", "StabilityDisplay"]
 
 
-class RankingDisplay:
+class RankingDisplay(Display):
     """Scores of a ranking, best on top, with intervals and groups where they are known.
 
     A score is a point: scores have no natural zero that a bar could start from. Models
@@ -44,11 +44,6 @@ class RankingDisplay:
     groups : array-like of shape (n_models,), optional
         Models that the data cannot tell apart share a number, 1 for those that may be
         the best, as in `BankConfidence`.
-
-    Attributes
-    ----------
-    ax_, figure_ : matplotlib Axes and Figure
-        Set by `plot`.
 
     Examples
     --------
@@ -83,38 +78,31 @@ class RankingDisplay:
                 )
 
     @classmethod
-    def from_selector(cls, selector: ModelBankSelector, **plot_kwargs: Any) -> Self:
+    def from_selector(cls, selector: ModelBankSelector, *, ax: Any = None) -> Self:
         """Plot the ranking of a fitted selector.
 
         Parameters
         ----------
         selector : ModelBankSelector
             Fitted; with ``confidence_level``, intervals and groups are drawn.
-        **plot_kwargs
-            As for `plot`.
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure by default.
 
         Returns
         -------
-        RankingDisplay
+        Self
             Plotted.
-
-        Raises
-        ------
-        TypeError
-            If `selector` is not a `ModelBankSelector`.
-        NotFittedError
-            If it is not fitted.
         """
         results = results_of(selector)
         estimator = selector.estimator
         if isinstance(estimator, Mapping):
             estimator = next(iter(estimator.values()))
         display = cls._of_results(results, "score", type(estimator).__name__)
-        return display.plot(**plot_kwargs)
+        return display.plot(ax)
 
     @classmethod
     def from_results(
-        cls, results: Mapping[str, Any], *, column: str = "score", **plot_kwargs: Any
+        cls, results: Mapping[str, Any], *, column: str = "score", ax: Any = None
     ) -> Self:
         """Plot one column of scores of a table of results.
 
@@ -125,21 +113,16 @@ class RankingDisplay:
             Intervals and groups are drawn if their columns are present.
         column : str, default="score"
             The scores; ``score_<key>`` for another estimator's.
-        **plot_kwargs
-            As for `plot`.
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure by default.
 
         Returns
         -------
-        RankingDisplay
+        Self
             Plotted.
-
-        Raises
-        ------
-        ValueError
-            If a column is missing.
         """
         check_columns(results, ["name", column])
-        return cls._of_results(results, column, column).plot(**plot_kwargs)
+        return cls._of_results(results, column, column).plot(ax)
 
     @classmethod
     def _of_results(cls, results: Mapping[str, Any], column: str, score_name: str) -> Self:
@@ -159,47 +142,20 @@ class RankingDisplay:
             groups=None if groups is None else np.asarray(groups)[order],
         )
 
-    def plot(
-        self,
-        ax: Any = None,
-        *,
-        max_models: int = 60,
-        point_kw: Mapping[str, Any] | None = None,
-        interval_kw: Mapping[str, Any] | None = None,
-    ) -> Self:
-        """Draw the plot.
+    def _size(self) -> tuple[float, float]:
+        names = plot_names(self.names[:MOST_ROWS])
+        return 4.8 + width_of(names), 1.2 + 0.24 * len(names)
 
-        Parameters
-        ----------
-        ax : matplotlib Axes, optional
-            Where to draw; a new figure by default.
-        max_models : int, default=60
-            At most this many models are drawn, best first; the axis label says how many are
-            left out.
-        point_kw : mapping, optional
-            Passed to ``Axes.scatter``.
-        interval_kw : mapping, optional
-            Passed to ``Axes.hlines``.
-
-        Returns
-        -------
-        RankingDisplay
-            This display, with ``ax_`` and ``figure_``.
-        """
-        check_at_least_one("max_models", max_models)
-        n = min(len(self.names), max_models)
-        scores = self.scores[:n]
-        names = plot_names(self.names[:n])
-        if ax is None:
-            ax = new_axes(4.8 + width_of(names), 1.2 + 0.24 * n)
+    def _draw(self, ax: Any) -> None:
+        names = plot_names(self.names[:MOST_ROWS])
+        n, scores = len(names), self.scores[:MOST_ROWS]
         finite = np.isfinite(scores)
         rows = np.arange(n)
         if self.intervals is not None:
             low, high = self.intervals[:n].T
             known = finite & np.isfinite(low) & np.isfinite(high)
-            style = {"color": "0.45", "linewidth": 1.5, "zorder": 1, **dict(interval_kw or {})}
-            ax.hlines(rows[known], low[known], high[known], **style)
-        self._draw_points(ax, scores, finite, dict(point_kw or {}))
+            ax.hlines(rows[known], low[known], high[known], color="0.45", linewidth=1.5, zorder=1)
+        self._draw_points(ax, scores, finite)
         for row in np.flatnonzero(~finite):
             word = "failed" if np.isnan(scores[row]) else "collapsed"
             # At the left edge, wherever the axis ends up.
@@ -212,12 +168,8 @@ class RankingDisplay:
         ax.set_axisbelow(True)
         note = f"\nthe best {n} of {len(self.names)} models" if n < len(self.names) else ""
         ax.set_xlabel(f"{plot_name(self.score_name)} (higher is better){note}")
-        self.ax_, self.figure_ = ax, ax.figure
-        return self
 
-    def _draw_points(
-        self, ax: Any, scores: NDArray[np.float64], finite: NDArray[np.bool_], kw: dict[str, Any]
-    ) -> None:
+    def _draw_points(self, ax: Any, scores: NDArray[np.float64], finite: NDArray[np.bool_]) -> None:
         n = len(scores)
         groups = np.ones(n, dtype=np.intp) if self.groups is None else self.groups[:n]
         present = sorted(set(groups[finite].tolist()))
@@ -230,8 +182,8 @@ class RankingDisplay:
             drawn.append((~np.isin(groups, own), "other groups"))
         for (members, label), color, marker in zip(drawn, COLORS, MARKERS, strict=False):
             rows = np.flatnonzero(finite & members)
-            style = {"color": color, "marker": marker, "s": 36, "zorder": 2, **kw}
-            ax.scatter(scores[rows], rows, label=label, **style)
+            style = {"color": color, "marker": marker, "label": label}
+            ax.scatter(scores[rows], rows, 36, zorder=2, **style)
         if self.groups is not None and len(present) > 1:
             n_columns = min(3, len(drawn))
             ax.legend(
@@ -244,7 +196,7 @@ class RankingDisplay:
 _MOST_NUMBERS = 240
 
 
-class LayerScoreDisplay:
+class LayerScoreDisplay(Display):
     """Scores layer by layer: models best first, layers coarse to fine.
 
     Models may differ in their number of layers; the finest ones stand in one column. A
@@ -289,107 +241,58 @@ class LayerScoreDisplay:
             self.matrix[i, most - len(row) :] = row
 
     @classmethod
-    def from_selector(cls, selector: ModelBankSelector, **plot_kwargs: Any) -> Self:
-        """Plot the layers of a fitted selector's first estimator.
-
-        Parameters
-        ----------
-        selector : ModelBankSelector
-            Fitted.
-        **plot_kwargs
-            As for `plot`.
-
-        Returns
-        -------
-        LayerScoreDisplay
-            Plotted.
-
-        Raises
-        ------
-        TypeError
-            If `selector` is not a `ModelBankSelector`.
-        NotFittedError
-            If it is not fitted.
-        """
-        return cls.from_results(results_of(selector), **plot_kwargs)
+    def from_selector(cls, selector: ModelBankSelector, *, ax: Any = None) -> Self:
+        """Plot the layers of a fitted selector's first estimator; see `from_results`."""
+        return cls.from_results(results_of(selector), ax=ax)
 
     @classmethod
-    def from_results(cls, results: Mapping[str, Any], **plot_kwargs: Any) -> Self:
+    def from_results(cls, results: Mapping[str, Any], *, ax: Any = None) -> Self:
         """Plot the layers of a table of results.
 
         Parameters
         ----------
         results : mapping of str to sequence
             ``selector.results_``; needs ``name``, ``rank`` and ``layer_scores``.
-        **plot_kwargs
-            As for `plot`.
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure by default.
 
         Returns
         -------
-        LayerScoreDisplay
+        Self
             Plotted.
-
-        Raises
-        ------
-        ValueError
-            If a column is missing.
         """
         check_columns(results, ["name", "rank", "layer_scores"])
         order = np.argsort(np.asarray(results["rank"]))
         return cls(
             [str(results["name"][i]) for i in order], [results["layer_scores"][i] for i in order]
-        ).plot(**plot_kwargs)
+        ).plot(ax)
 
-    def plot(
-        self, ax: Any = None, *, max_models: int = 60, image_kw: Mapping[str, Any] | None = None
-    ) -> Self:
-        """Draw the plot.
+    def _size(self) -> tuple[float, float]:
+        names = plot_names(self.names[:MOST_ROWS], 30)
+        width = max(0.8 * self.matrix.shape[1], width_of([self._label()]) - width_of(names))
+        return 2.0 + width_of(names) + width, 1.4 + 0.26 * len(names)
 
-        Parameters
-        ----------
-        ax : matplotlib Axes, optional
-            Where to draw; a new figure by default.
-        max_models : int, default=60
-            At most this many models are drawn, best first.
-        image_kw : mapping, optional
-            Passed to ``Axes.imshow``.
+    def _label(self) -> str:
+        left = len(self.names) > MOST_ROWS
+        note = f"; the best {MOST_ROWS} of {len(self.names)} models" if left else ""
+        return f"layer; 1 is the finest{note}"
 
-        Returns
-        -------
-        LayerScoreDisplay
-            This display, with ``ax_`` and ``figure_``.
-
-        Raises
-        ------
-        ValueError
-            If no model has scores of layers.
-        """
+    def _draw(self, ax: Any) -> None:
         if self.matrix.size == 0:
             raise ValueError("No model has scores of layers: all failed, or the score has none.")
-        check_at_least_one("max_models", max_models)
-        matrix = self.matrix[:max_models]
+        matrix = self.matrix[:MOST_ROWS]
         n, n_layers = matrix.shape
-        names = plot_names(self.names[:n], 30)
-        note = f"; the best {n} of {len(self.names)} models" if n < len(self.names) else ""
-        label = f"layer; 1 is the finest{note}"
-        if ax is None:
-            below = width_of([label]) - width_of(names)
-            ax = new_axes(2.0 + width_of(names) + max(0.8 * n_layers, below), 1.4 + 0.26 * n)
         ax.set_facecolor("0.93")  # shows where a model has no such layer, or it collapsed
         shown = np.ma.masked_invalid(matrix)
-        image = ax.imshow(shown, **{"cmap": "cividis", "aspect": "auto", **dict(image_kw or {})})
+        image = ax.imshow(shown, cmap="cividis", aspect="auto")
         if matrix.size <= _MOST_NUMBERS:
             _write_numbers(ax, matrix, image)
-        ax.set_yticks(
-            np.arange(n),
-            [f"{i + 1}  {name}" for i, name in enumerate(names)],
-        )
+        names = plot_names(self.names[:MOST_ROWS], 30)
+        ax.set_yticks(np.arange(n), [f"{i + 1}  {name}" for i, name in enumerate(names)])
         ax.set_xticks(np.arange(n_layers), [str(n_layers - i) for i in range(n_layers)])
-        ax.set_xlabel(label)
+        ax.set_xlabel(self._label())
         if shown.count():
             ax.figure.colorbar(image, ax=ax, label=plot_name(self.score_name), shrink=0.8)
-        self.ax_, self.figure_ = ax, ax.figure
-        return self
 
 
 def _write_numbers(ax: Any, matrix: NDArray[np.float64], image: Any) -> None:
@@ -405,27 +308,17 @@ def _write_numbers(ax: Any, matrix: NDArray[np.float64], image: Any) -> None:
         ax.text(column, row, text, ha="center", va="center", color=color, fontsize="small")
 
 
-class StabilityDisplay:
-    """Rank of each model, the ranks that other labelled cases could give it, chance to be best.
+class StabilityDisplay(Display):
+    """Rank of each model, and the ranks that other labelled cases could give it.
 
     A line spans the ranks that the data allow, for all models at once; the point is the
-    rank it has; the number at the right is the share of resamples of the cases in which
-    the model scores best.
+    rank it has; the number at the right is the share of resampled sets of cases in
+    which the model comes first.
 
     Parameters
     ----------
     confidence : BankConfidence
         ``selector.confidence_`` of a selector with ``confidence_level``.
-
-    Attributes
-    ----------
-    ax_, figure_ : matplotlib Axes and Figure
-        Set by `plot`.
-
-    See Also
-    --------
-    RankingDisplay : Scores with intervals.
-    LearningCurveDisplay : How stable the ranking is with fewer cases.
 
     Examples
     --------
@@ -449,50 +342,22 @@ class StabilityDisplay:
             )
         self.confidence = confidence
 
-    def plot(
-        self,
-        ax: Any = None,
-        *,
-        max_models: int = 60,
-        line_kw: Mapping[str, Any] | None = None,
-        point_kw: Mapping[str, Any] | None = None,
-    ) -> Self:
-        """Draw the plot.
+    def _size(self) -> tuple[float, float]:
+        return 7.0, 1.2 + 0.24 * min(MOST_ROWS, len(self.confidence.names))
 
-        Parameters
-        ----------
-        ax : matplotlib Axes, optional
-            Where to draw; a new figure by default.
-        max_models : int, default=60
-            At most this many models are drawn, best first; the axis label says how many are
-            left out.
-        line_kw : mapping, optional
-            Passed to ``Axes.hlines``.
-        point_kw : mapping, optional
-            Passed to ``Axes.scatter``.
-
-        Returns
-        -------
-        StabilityDisplay
-            This display, with ``ax_`` and ``figure_``.
-        """
-        check_at_least_one("max_models", max_models)
+    def _draw(self, ax: Any) -> None:
         known = self.confidence
         ranks = rank_scores(known.scores)
-        order = np.argsort(ranks, kind="stable")[:max_models]
+        order = np.argsort(ranks, kind="stable")[:MOST_ROWS]
         rows = np.arange(len(order))
-        if ax is None:
-            ax = new_axes(7.0, 1.2 + 0.24 * len(order))
         low, high = known.rank_intervals[order].T
         ranked = known.groups[order] > 0  # failed models have no rank to be sure of
-        line = {"color": "0.45", "linewidth": 3, "zorder": 1, **dict(line_kw or {})}
-        ax.hlines(rows[ranked], low[ranked], high[ranked], **line)
-        point = {"color": COLORS[0], "s": 36, "zorder": 2, **dict(point_kw or {})}
-        ax.scatter(ranks[order][ranked], rows[ranked], **point)
+        ax.hlines(rows[ranked], low[ranked], high[ranked], color="0.45", linewidth=3, zorder=1)
+        ax.scatter(ranks[order][ranked], rows[ranked], 36, COLORS[0], zorder=2)
         for row, model in zip(rows, order, strict=True):
-            shown = f"{known.prob_best[model]:.0%}" if ranked[row] else "failed"
+            shown = f"{100 * known.first_share[model]:.0f} %" if ranked[row] else "failed"
             ax.text(1.01, row, shown, va="center", transform=ax.get_yaxis_transform())
-        ax.text(1.01, -0.9, "best in", va="center", transform=ax.get_yaxis_transform())
+        ax.text(1.01, -0.9, "first in", va="center", transform=ax.get_yaxis_transform())
         ax.set_yticks(rows, plot_names(known.names[model] for model in order))
         ax.set_ylim(len(order) - 0.4, -0.6)
         ax.set_xlim(0.5, len(known.names) + 0.5)
@@ -503,5 +368,3 @@ class StabilityDisplay:
         note = f"\nthe best {len(order)} of {len(known.names)} models" if left else ""
         sure = f"{100 * known.confidence_level:g} % confidence, {known.n_cases} cases"
         ax.set_xlabel(f"rank at {sure}{note}")
-        self.ax_, self.figure_ = ax, ax.figure
-        return self

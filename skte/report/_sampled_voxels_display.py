@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 
 from skte.datasets import Case, read_case
 from skte.extraction import SegmentationFeatureExtractor, VoxelSample, sampled_voxels
-from skte.report._drawing import COLORS, MARKERS, check_at_least_one, plot_name, width_of
+from skte.report._drawing import COLORS, MARKERS, plot_name, width_of
 
 __all__ = ["SampledVoxelsDisplay"]
 
@@ -37,16 +36,12 @@ class SampledVoxelsDisplay:
 
     Attributes
     ----------
-    axis : int
-        The axis across which slices are cut.
-    slices : list of int
-        Their positions along it, increasing.
+    axis, slices : int, list of int
+        The axis across which slices are cut, and their positions along it, increasing.
     thickness : int
         A voxel is drawn on slices at most this many voxels away.
-    ax_ : list of matplotlib Axes
-        One per slice; set by `plot`.
-    figure_ : matplotlib Figure
-        Set by `plot`.
+    ax_, figure_ : list of matplotlib Axes, and Figure
+        One pair of axes per slice; set by `plot`.
 
     Examples
     --------
@@ -60,7 +55,8 @@ class SampledVoxelsDisplay:
     """
 
     def __init__(self, case: Case, sample: VoxelSample, *, n_slices: int = 3) -> None:
-        check_at_least_one("n_slices", n_slices)
+        if n_slices < 1:
+            raise ValueError(f"n_slices must be at least 1, got {n_slices!r}.")
         self.case = case
         self.sample = sample
         shape = case.label.shape
@@ -112,7 +108,7 @@ class SampledVoxelsDisplay:
         subject: Any,
         *,
         n_slices: int = 3,
-        **plot_kwargs: Any,
+        ax: Any = None,
     ) -> Self:
         """Read a case, draw its sample and plot both.
 
@@ -124,25 +120,19 @@ class SampledVoxelsDisplay:
             The case.
         n_slices : int, default=3
             At most this many slices.
-        **plot_kwargs
-            As for `plot`.
+        ax : sequence of matplotlib Axes, optional
+            One per slice; a new figure by default.
 
         Returns
         -------
-        SampledVoxelsDisplay
+        Self
             Plotted.
         """
         case = read_case(subject)
-        display = cls(case, sampled_voxels(extractor, case), n_slices=n_slices)
-        return display.plot(**plot_kwargs)
+        return cls(case, sampled_voxels(extractor, case), n_slices=n_slices).plot(ax)
 
     def points(self, position: int) -> tuple[dict[int, NDArray[np.intp]], NDArray[np.intp]]:
-        """Return the voxels drawn on a slice.
-
-        Parameters
-        ----------
-        position : int
-            Of the slice, along ``axis``.
+        """Voxels drawn on the slice at a position along ``axis``.
 
         Returns
         -------
@@ -158,25 +148,18 @@ class SampledVoxelsDisplay:
         classes = {int(k): plane[:n][near[:n] & (labels == k)] for k in np.unique(labels).tolist()}
         return classes, plane[n:][near[n:]]
 
-    def plot(self, ax: Any = None, *, point_kw: Mapping[str, Any] | None = None) -> Self:
+    def plot(self, ax: Any = None) -> Self:
         """Draw the slices.
 
         Parameters
         ----------
         ax : sequence of matplotlib Axes, optional
-            One per slice; a new figure by default.
-        point_kw : mapping, optional
-            Passed to ``Axes.scatter``, for every class and the whole case.
+            One per slice, or more; a new figure by default.
 
         Returns
         -------
-        SampledVoxelsDisplay
+        Self
             This display, with ``ax_`` and ``figure_``.
-
-        Raises
-        ------
-        ValueError
-            If fewer axes than slices are given.
         """
         figure = None
         if ax is None:
@@ -190,7 +173,7 @@ class SampledVoxelsDisplay:
         if len(axes) < len(self.slices):
             raise ValueError(f"{len(self.slices)} slices need as many axes, got {len(axes)}.")
         for one, position in zip(axes, self.slices, strict=False):
-            self._draw(one, position, dict(point_kw or {}))
+            self._draw(one, position)
         handles = {
             text: handle
             for one in axes
@@ -208,37 +191,28 @@ class SampledVoxelsDisplay:
                 figure.set_size_inches(width, height + 0.2 * ((len(handles) - 1) // n_columns))
         return self
 
-    def _draw(self, ax: Any, position: int, kw: dict[str, Any]) -> None:
+    def _draw(self, ax: Any, position: int) -> None:
         image = self.case.image[0].numpy().take(position, axis=self.axis)
         label = self.case.label.numpy().take(position, axis=self.axis)
         low, high = np.percentile(image, [1, 99])
         first, second = self._others(self.axis)
         aspect = self.case.spacing[second] / self.case.spacing[first]
-        ax.imshow(
-            image.T,
-            cmap="gray",
-            origin="lower",
-            aspect=aspect,
-            vmin=low,
-            vmax=max(high, low + 1e-9),
-        )
+        ax.imshow(image.T, "gray", aspect=aspect, origin="lower", vmin=low,
+                  vmax=max(high, low + 1e-9))  # fmt: skip
         if label.min() < label.max():
             edges = np.unique(label)
             levels = (edges[1:] + edges[:-1]) / 2
             ax.contour(label.T, levels=levels, colors="white", linewidths=0.8)
         classes, whole = self.points(position)
-        ax.scatter(*whole.T, **{"s": 4, "color": "#F0E442", "edgecolors": "black",
-                                "linewidths": 0.2, "label": "whole case", **kw})  # fmt: skip
-        foreground = [k for k in classes if k != 0]
+        edge = {"edgecolors": "black", "linewidths": 0.2}
+        ax.scatter(*whole.T, 4, "#F0E442", label="whole case", **edge)
         if 0 in classes:
-            style = {"s": 9, "color": "#56B4E9", "marker": "x", "linewidths": 0.7, **kw}
-            ax.scatter(*classes[0].T, label=self._class_name(0), **style)
-        for i, k in enumerate(foreground):
-            style = {
-                "s": 12, "color": ("#E69F00", *COLORS[1:4], COLORS[0])[i % 5],
-                "marker": MARKERS[i % len(MARKERS)], "edgecolors": "black", "linewidths": 0.3, **kw,
-            }  # fmt: skip
-            ax.scatter(*classes[k].T, label=self._class_name(k), **style)
+            style = {"marker": "x", "linewidths": 0.7, "label": self._class_name(0)}
+            ax.scatter(*classes[0].T, 9, "#56B4E9", **style)
+        colors = ("#E69F00", *COLORS[1:4], COLORS[0])
+        for i, k in enumerate(k for k in classes if k != 0):
+            style = {"marker": MARKERS[i % len(MARKERS)], "label": self._class_name(k)}
+            ax.scatter(*classes[k].T, 12, colors[i % len(colors)], **edge, **style)
         ax.set(xticks=[], yticks=[], xlim=(-0.5, image.shape[0] - 0.5),
                ylim=(-0.5, image.shape[1] - 0.5))  # fmt: skip
         if self._grows(first) in ("R", "A", "I"):

@@ -4,6 +4,7 @@ from skte.selection._confidence import BankConfidence
 from skte.selection._engine import Engine
 from skte.selection._halving import HalvingModelBankSelector
 from skte.selection._ranking import Ranking
+from skte.selection._reference import Reference
 from skte.selection._selector import ModelBankSelector
 from skte.selection._workers import ModelRecord
 
@@ -14,4 +15,5 @@ __all__ = [
     "ModelBankSelector",
     "ModelRecord",
     "Ranking",
+    "Reference",
 ]

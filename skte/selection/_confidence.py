@@ -38,7 +38,7 @@ class BankConfidence:
     Attributes
     ----------
     names : sequence of str
-        Models in bank order.
+        Models in bank order, as in all arrays.
     scores : ndarray of shape (n_models,)
         Their scores.
     centres : ndarray of shape (n_models,)
@@ -46,15 +46,16 @@ class BankConfidence:
         cases is taken off (`GBC`, `HScore`, `RankMe`, `SFDA` and `TransRate`, whose scores
         move one way with every case).
     standard_errors : ndarray of shape (n_models,)
-        Of each score; NaN for failed and collapsed models, and where a score is
-        undefined without one of the cases.
+        NaN for failed and collapsed models, and where a score is undefined without one of the
+        cases.
     intervals : ndarray of shape (n_models, 2)
-        Confidence interval of each score, one at a time.
+        Confidence interval of each score, one at a time: ``centre ± t(n_cases - 1) *
+        standard_error``, or quantiles of the resamples for scores relative to the bank.
     rank_intervals : ndarray of shape (n_models, 2)
-        Lowest and highest rank of each model that the data allow, for all models at
-        once.
-    prob_best : ndarray of shape (n_models,)
-        Share of the resamples of the cases in which the model scores best.
+        Lowest and highest rank that the data allow, for all models at once.
+    first_share : ndarray of shape (n_models,)
+        Share of the resampled sets of cases in which the model comes first. It is about the
+        score on other cases, not about the chance to reach the best Dice.
     groups : ndarray of shape (n_models,)
         1 for the best model and those that the data cannot tell from it, 2 for the best of
         the others and those that cannot be told from that one, and so on. 0: failed.
@@ -71,20 +72,12 @@ class BankConfidence:
     method : {"jackknife", "bootstrap"}
         How cases were resampled.
 
-    See Also
-    --------
-    ModelBankSelector : Makes one where ``confidence_level`` is given.
-
     Notes
     -----
-    Intervals are ``centre ± t(n_cases - 1) * standard_error``; scores relative to the bank
-    (`Ensemble`), which have a fixed range, take quantiles of the resamples instead.
-
-    There are K(K-1)/2 pairs of models, and some of them differ by chance. The critical
-    value is the quantile of the *largest* standardised difference over all pairs, from the
-    joint law of the scores (single-step max-t [1]_): with the stated confidence no two
-    models of equal score are told apart. Rank intervals count the models that can be
-    told apart from one ([2]_), so all of them hold together, and groups too.
+    The critical value is the quantile of the *largest* standardised difference over all pairs of
+    models, from the joint law of the scores (single-step max-t [1]_): with the stated
+    confidence no two models of equal score are told apart. Rank intervals count the models
+    that can be told apart from one ([2]_), so all of them hold together, and groups too.
 
     References
     ----------
@@ -100,7 +93,7 @@ class BankConfidence:
     standard_errors: NDArray[np.float64]
     intervals: NDArray[np.float64]
     rank_intervals: NDArray[np.intp]
-    prob_best: NDArray[np.float64]
+    first_share: NDArray[np.float64]
     groups: NDArray[np.intp]
     difference_errors: NDArray[np.float64]
     critical_value: float
@@ -119,12 +112,7 @@ class BankConfidence:
         Returns
         -------
         bool
-            True where their order would hurt no one to rely on.
-
-        Raises
-        ------
-        ValueError
-            If a name is not that of a model of the bank.
+            True where the difference is larger than chance allows.
         """
         i, j = self._position(first), self._position(second)
         return bool(tell_apart(self.centres, self.difference_errors, self.critical_value)[i, j])
@@ -134,14 +122,8 @@ class BankConfidence:
             raise ValueError(f"There is no model {name!r}; the bank has {list(self.names)}.")
         return list(self.names).index(name)
 
-    def rows(self) -> list[tuple[int, str, float, str, str, float, int]]:
-        """Cells of the table, best first: rank, model, score, interval, ranks, P(best), group.
-
-        Returns
-        -------
-        list of tuple
-            One per model.
-        """
+    def rows(self) -> list[tuple[int, str, float, str, str, str, int]]:
+        """Cells of the table, best first; `header` names them."""
         ranks = rank_scores(self.scores)
         return [
             (
@@ -150,7 +132,7 @@ class BankConfidence:
                 float(self.scores[i]),
                 _span(*self.intervals[i]),
                 "{}-{}".format(*self.rank_intervals[i]),
-                round(float(self.prob_best[i]), 2),
+                _percent(self.first_share[i]),
                 int(self.groups[i]),
             )
             for i in np.argsort(ranks)
@@ -160,20 +142,14 @@ class BankConfidence:
     def header(self) -> list[str]:
         """Names of the columns of `rows`."""
         interval = f"{100 * self.confidence_level:g} % interval"
-        return ["rank", "model", "score", interval, "ranks", "P(best)", "group"]
+        return ["rank", "model", "score", interval, "ranks", "first in", "group"]
 
     def __str__(self) -> str:
         """Lay out the table, and what it says of the first place."""
         return f"{format_table(self.header, self.rows())}\n{self.verdict()}"
 
     def verdict(self) -> str:
-        """Say in a sentence which models may be the best.
-
-        Returns
-        -------
-        str
-            One line.
-        """
+        """Say in one line which models may be the best."""
         order = np.argsort(rank_scores(self.scores))
         best = self.names[order[0]]
         others = [self.names[i] for i in order[1:] if self.groups[i] == 1]
@@ -204,6 +180,10 @@ def tell_apart(
 
 def _span(low: float, high: float) -> str:
     return "" if np.isnan(low) else f"{low:.4g} to {high:.4g}"
+
+
+def _percent(share: float) -> str:
+    return "" if np.isnan(share) else f"{100 * share:.0f} %"
 
 
 def resampling_weights(
@@ -454,7 +434,7 @@ def _collect(
         standard_errors=errors,
         intervals=intervals,
         rank_intervals=_rank_intervals(centres, apart),
-        prob_best=_prob_best(scores, usable, law.draws),
+        first_share=_first_share(scores, usable, law.draws),
         groups=_groups(scores, apart),
         difference_errors=pair_errors,
         critical_value=critical,
@@ -530,7 +510,7 @@ def _rank_intervals(scores: NDArray[np.float64], apart: NDArray[np.bool_]) -> ND
     return np.asarray(found, dtype=np.intp)
 
 
-def _prob_best(
+def _first_share(
     scores: NDArray[np.float64], usable: NDArray[np.bool_], draws: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Share of the draws that each model wins; the winners of a tie share it."""

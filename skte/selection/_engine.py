@@ -5,20 +5,22 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
-from numbers import Integral
-from typing import Any, Self
+from numbers import Integral, Real
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
+from joblib import effective_n_jobs
 from numpy.typing import NDArray
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import FitFailedWarning
-from sklearn.utils import check_random_state
+from sklearn.utils import Tags, check_random_state
 
 from skte._process import safe_starts
+from skte._sklearn import UNUSED, DocLinkMixin, Interval, StrOptions
 from skte._text import clean_text, say
 from skte.bank import BankEntry
 from skte.datasets import (
@@ -40,16 +42,18 @@ from skte.extraction import (
 )
 from skte.features import FeatureSet
 from skte.selection._confidence import combined_scores
+from skte.selection._reference import Twins
 from skte.selection._workers import (
     Job,
     ModelRecord,
     dask_client,
     run_apart,
+    run_job,
     run_on_dask,
     run_together,
 )
 
-__all__ = ["Engine", "check_not_all_failed"]
+__all__ = ["BankSelector", "Engine", "check_not_all_failed"]
 
 # Preprocessed images that are kept from one model to the next.
 _KEPT_BYTES = 2**30
@@ -69,14 +73,8 @@ class Engine:
         All score the same features.
     extractor : SegmentationFeatureExtractor
         Without an entry; every model gets a copy.
-    n_jobs : int or None
-        Processes, as in joblib.
-    timeout : float or None
-        Seconds that a model may take. It then runs in a process of its own.
-    error_score : "raise" or float
-        Score of a model that fails, or "raise" to raise the error.
-    verbose : int
-        Above 0, one line is printed for each model.
+    n_jobs, timeout, error_score, verbose
+        As for `ModelBankSelector`.
 
     Examples
     --------
@@ -122,28 +120,13 @@ class Engine:
             One estimator has the key ``""``.
         entries : sequence of BankEntry
             The whole bank: all its models must see the same voxels.
-        extractor : SegmentationFeatureExtractor, optional
-            The user's; default settings otherwise.
-        device, cache : optional
-            None leaves the extractor's own.
-        random_state : int, RandomState instance or None, default=0
-            Seed of the sampled voxels.
-        n_jobs, timeout, error_score, verbose
-            As the attributes.
+        extractor, device, cache, random_state, n_jobs, timeout, error_score, verbose
+            As for `ModelBankSelector`.
 
         Returns
         -------
         Engine
             Ready to run.
-
-        Raises
-        ------
-        TypeError
-            If the mapping of estimators is unusable.
-        ValueError
-            If an estimator needs voxels that the extractor leaves out.
-        SkteError
-            If the device or the cache cannot be used.
         """
         estimators = _checked_estimators(estimator)
         template = SegmentationFeatureExtractor() if extractor is None else clone(extractor)
@@ -161,25 +144,7 @@ class Engine:
     def load_cases(dataset: DatasetLike, n_needed: int, why: str) -> CaseList:
         """Load a dataset and refuse one that would spoil every model's score.
 
-        Parameters
-        ----------
-        dataset : list of Subject, SubjectsDataset, list of dict, or path
-            The target cases with labels.
-        n_needed : int
-            Smallest number of cases.
-        why : str
-            What needs as many, and what to do; the rest of a sentence.
-
-        Returns
-        -------
-        CaseList
-            The cases.
-
-        Raises
-        ------
-        DatasetError
-            If the dataset cannot be loaded; or with all problems of its cases, among them that
-            there are too few.
+        `why` is the rest of a sentence: what needs `n_needed` cases, and what to do.
         """
         cases = load_dataset(dataset)
         problems = check_dataset(cases)
@@ -196,20 +161,7 @@ class Engine:
         return int(self.extractor.random_state)  # type: ignore[arg-type]
 
     def with_extraction(self, entries: Sequence[BankEntry], **params: Any) -> Self:
-        """Return the same engine with other parameters of its extractor.
-
-        Parameters
-        ----------
-        entries : sequence of BankEntry
-            Models that must see the same voxels.
-        **params
-            As for ``extractor.set_params``.
-
-        Returns
-        -------
-        Engine
-            Ready to run.
-        """
+        """Return the same engine with other parameters of its extractor, for all of `entries`."""
         template = clone(self.extractor).set_params(**params)
         cells = _common_cells(template, entries)
         if cells is not None:
@@ -235,10 +187,8 @@ class Engine:
 
         Parameters
         ----------
-        entries : sequence of BankEntry
-            The models.
-        cases : sequence of Subject
-            The cases.
+        entries, cases : sequence
+            The models, and the subjects.
         weights : ndarray of shape (n_resamples, n_cases), optional
             How often each case is drawn, in resamples that are scored as well.
         known : mapping of str to FeatureSet, optional
@@ -267,14 +217,8 @@ class Engine:
         # Which devices a cluster's workers have is not known here.
         n_local = self.n_jobs if client is None else None
         jobs = self._jobs(entries, cases, n_local, weights, known)
-        if client is not None:
-            running = run_on_dask(jobs, client)
-        elif self.timeout is None:
-            running = run_together(jobs, self.n_jobs)
-        else:
-            running = run_apart(jobs, self.n_jobs, self.timeout)
         # joblib and dask start processes at any time, also to replace those that died.
-        with safe_starts.held(), closing(running) as records:
+        with safe_starts.held(), _started(jobs, client, self.n_jobs, self.timeout) as records:
             for position, record in enumerate(records, start=1):
                 _raise_fault_of_cases(record, cases)
                 for case, stamp in zip(cases, stamps, strict=True):
@@ -282,19 +226,22 @@ class Engine:
                 self._announce(record, f"{position}/{len(entries)}")
                 yield record
 
+    def run_twins(
+        self,
+        entries: Sequence[BankEntry],
+        cases: Sequence[Any],
+        weights: NDArray[np.intp] | None = None,
+    ) -> tuple[Twins, list[ModelRecord]]:
+        """Run an untrained twin of every architecture as any other model; failures end no run."""
+        twins = Twins.of(entries)
+        engine = replace(self, error_score=np.nan)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they are not about the bank
+            records = list(engine.run(list(twins.entries.values()), cases, weights=weights))
+        return twins, records
+
     def resampled_scores(self, records: Sequence[ModelRecord]) -> NDArray[np.float64]:
-        """Scores of the (first) estimator for each resample of the cases.
-
-        Parameters
-        ----------
-        records : sequence of ModelRecord
-            Of models that ran with `weights` and did not fail.
-
-        Returns
-        -------
-        ndarray of shape (n_models, n_resamples)
-            Higher is better.
-        """
+        """Scores of the (first) estimator for each resample: (n_models, n_resamples)."""
         key, estimator = next(iter(self.estimators.items()))
         return combined_scores(estimator, [record.resampled[key] for record in records])
 
@@ -346,6 +293,51 @@ class Engine:
         _log.info(line)
         if self.verbose:
             say(line, flush=True)
+
+
+class BankSelector(DocLinkMixin, BaseEstimator):
+    """What the selectors of a bank share."""
+
+    estimator: Any
+
+    # fit(bank, dataset) has no metadata to route; keep sklearn from inventing requests.
+    __metadata_request__fit: ClassVar[dict[str, Any]] = {"bank": UNUSED, "dataset": UNUSED}
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "extractor": [SegmentationFeatureExtractor, None],
+        "n_jobs": [Integral, None],
+        "device": [str, torch.device, None],
+        "cache": [str, os.PathLike, FeatureCache, None],
+        "timeout": [Interval(Real, 0, None, closed="neither"), None],
+        "error_score": [StrOptions({"raise"}), Interval(Real, None, None, closed="both"), np.nan],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+        "reference": ["boolean"],
+    }
+
+    def _engine(self, entries: Sequence[BankEntry], **changed: Any) -> Engine:
+        names = BankSelector._parameter_constraints.keys() - {"reference"}
+        shared = {name: getattr(self, name) for name in names}
+        return Engine.from_settings(self.estimator, entries, **{**shared, **changed})
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        return tags
+
+
+def _started(
+    jobs: list[Job], client: Any, n_jobs: int | None, timeout: float | None
+) -> AbstractContextManager[Iterable[ModelRecord]]:
+    """Start jobs where they belong; leaving the context ends what still runs."""
+    if client is not None:
+        return closing(run_on_dask(jobs, client))
+    n_workers = max(1, min(effective_n_jobs(n_jobs), len(jobs)))
+    if timeout is not None:
+        return closing(run_apart(jobs, n_workers, timeout))
+    if n_workers == 1:  # here and now
+        return nullcontext(map(run_job, jobs))
+    return closing(run_together(jobs, n_workers))
 
 
 def check_not_all_failed(records: Sequence[ModelRecord], key: str) -> None:

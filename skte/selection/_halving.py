@@ -14,11 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.stats import t as student
-from sklearn.base import BaseEstimator
-from sklearn.utils import Tags
 
 from skte._files import scratch_folder
-from skte._sklearn import UNUSED, DocLinkMixin, Interval, StrOptions, fit_context
+from skte._sklearn import Interval, StrOptions, fit_context
 from skte.bank import BankEntry, BankLike, entry_digest, load_bank
 from skte.datasets import DatasetLike
 from skte.estimators import TransferabilityEstimator
@@ -26,12 +24,14 @@ from skte.extraction import FeatureCache, SegmentationFeatureExtractor
 from skte.features import FeatureSet
 from skte.metrics import rank_scores
 from skte.selection._confidence import resampling_weights
-from skte.selection._engine import Engine, check_not_all_failed
+from skte.selection._engine import BankSelector, Engine, check_not_all_failed
 from skte.selection._ranking import Ranking
-from skte.selection._selector import ModelBankSelector
+from skte.selection._reference import Reference, compare_with_twins, is_untrained
 from skte.selection._workers import ModelRecord
 
 __all__ = ["HalvingModelBankSelector", "outpaced", "rung_sizes"]
+
+_N_DRAWS = 1000  # for the comparison with untrained twins
 
 
 class RaceStep(NamedTuple):
@@ -58,14 +58,14 @@ class Rung:
         return [record.name for record, dropped in pairs if not dropped]
 
 
-class HalvingModelBankSelector(DocLinkMixin, BaseEstimator):
+class HalvingModelBankSelector(BankSelector):
     """Find the best models of a bank without running all of them over all cases.
 
     All models are scored on a few cases, drawn at random. Those that are out of the race
     for the best `n_keep` are dropped, the others go on to `factor` times as many cases, and
-    so on, until all cases are used or the race is decided. No case is run twice by a
-    model: its features are kept on disk between the rungs, or in memory where a network is
-    given that no cache can tell from others (one defined in a notebook, say).
+    so on, until all cases are used or the race is decided. No model runs a case twice: its
+    features are kept on disk between the rungs, or in memory where no cache can recognise
+    the network (one defined in a notebook, say).
 
     Parameters
     ----------
@@ -78,10 +78,9 @@ class HalvingModelBankSelector(DocLinkMixin, BaseEstimator):
         Number of models to find.
     elimination : {"both", "confidence", "halving"}, default="both"
         "confidence" drops a model where it is behind the `n_keep`-th best by more than
-        chance allows: the cost depends on the data and is not known beforehand.
-        "halving" keeps one of `factor` models after each rung, and at least `n_keep`, as
-        sklearn's `HalvingGridSearchCV`: the cost is known, the risk is not. "both" drops
-        what either would: "halving" bounds the cost, clear races end sooner.
+        chance allows: the cost depends on the data. "halving" keeps one of `factor` models
+        after each rung, and at least `n_keep`, as sklearn's `HalvingGridSearchCV`: the cost
+        is known, the risk is not. "both" drops what either would.
     confidence_level : float, default=0.95
         For "confidence" and "both": of the comparisons of all rungs together, which share the
         risk in equal parts.
@@ -89,13 +88,10 @@ class HalvingModelBankSelector(DocLinkMixin, BaseEstimator):
         Cases of the first rung, at least 3.
     factor : float, default=1.5
         Cases of a rung over those of the one before.
-    max_windows : int, optional
-        Windows are a resource, too: while cases are added, at most this many are run in each
-        (see `SegmentationFeatureExtractor`), and one more rung runs the contenders with
-        the extractor's own windows over all cases. Windows of that rung are run anew.
-    n_jobs, device, cache, timeout, error_score, random_state, verbose
+    n_jobs, device, cache, timeout, error_score, reference, random_state, verbose
         As for `ModelBankSelector`. Without `cache`, a temporary folder serves. `timeout` is for
-        a model and rung. The seed also draws the order of the cases.
+        a model and rung. The seed also draws the order of the cases. Untrained twins run once,
+        those of the models of the last rung, on its cases; `cost_` does not count them.
 
     Attributes
     ----------
@@ -103,26 +99,23 @@ class HalvingModelBankSelector(DocLinkMixin, BaseEstimator):
         Names, best first: the contenders of the last rung, then those of the rungs before.
     best_name_ : str
         The first of ``ranking_``.
-    ranks_ : ndarray of shape (n_models,)
-        In bank order.
-    scores_ : ndarray of shape (n_models,)
-        In bank order; of a dropped model on the cases of its last rung, so scores of
+    ranks_, scores_ : ndarray of shape (n_models,)
+        In bank order; the score of a dropped model is that of its last rung, so scores of
         different rungs are not comparable.
     names_ : list of str
         In bank order.
     n_iterations_ : int
         Rungs run.
-    n_resources_ : list of int
-        Cases of each rung.
-    n_candidates_ : list of int
-        Models of each rung.
+    n_resources_, n_candidates_ : list of int
+        Cases and models of each rung.
+    reference_ : list of Reference
+        As of `ModelBankSelector`, on the cases of the last rung.
     rung_results_ : dict of ndarray
         One entry per rung and model, for ``pandas.DataFrame``: ``iter``, ``n_cases``, ``name``,
         ``score``, ``gap`` to the last model that would be kept, its ``gap_error``,
         ``dropped``, ``n_windows`` run in this rung, ``seconds_forward``, ``error``.
     cost_ : float
-        Cases run, summed over models, as a share of running all models over all cases
-        (windows, where `max_windows` is given, as far as they are known).
+        Cases run, summed over models, as a share of running all models over all cases.
 
     See Also
     --------
@@ -130,9 +123,9 @@ class HalvingModelBankSelector(DocLinkMixin, BaseEstimator):
 
     Notes
     -----
-    A dropped model was behind on the cases it saw, and the comparison counts that these are
-    part of all cases. What it does not count: that the leader is the largest of many scores.
-    ``benchmarks/confidence`` measures how often the winner of the full evaluation is lost.
+    The comparison counts that the cases seen are part of all cases, but not that the leader is
+    the largest of many scores. ``benchmarks/confidence`` measures how often the winner of the
+    full evaluation is lost.
 
     References
     ----------
@@ -159,21 +152,14 @@ class HalvingModelBankSelector(DocLinkMixin, BaseEstimator):
     (3, 4, ['a', 'b', 'c', 'd'])
     """
 
-    __metadata_request__fit: ClassVar[dict[str, Any]] = {"bank": UNUSED, "dataset": UNUSED}
-
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **{
-            name: constraint
-            for name, constraint in ModelBankSelector._parameter_constraints.items()
-            if name not in ("resampling", "n_resamples")
-        },
+        **BankSelector._parameter_constraints,
         "estimator": [TransferabilityEstimator],
         "n_keep": [Interval(Integral, 1, None, closed="left")],
         "elimination": [StrOptions({"both", "confidence", "halving"})],
         "confidence_level": [Interval(Real, 0.5, 1, closed="neither")],
         "min_cases": [Interval(Integral, 3, None, closed="left")],
         "factor": [Interval(Real, 1, None, closed="neither")],
-        "max_windows": [Interval(Integral, 1, None, closed="left"), None],
     }
 
     def __init__(
@@ -186,12 +172,12 @@ class HalvingModelBankSelector(DocLinkMixin, BaseEstimator):
         confidence_level: float = 0.95,
         min_cases: int = 4,
         factor: float = 1.5,
-        max_windows: int | None = None,
         n_jobs: int | None = None,
         device: str | torch.device | None = None,
         cache: str | os.PathLike[str] | FeatureCache | None = None,
         timeout: float | None = None,
         error_score: str | float = "raise",
+        reference: bool = True,
         random_state: int | np.random.RandomState | None = 0,
         verbose: int = 0,
     ) -> None:
@@ -202,12 +188,12 @@ class HalvingModelBankSelector(DocLinkMixin, BaseEstimator):
         self.confidence_level = confidence_level
         self.min_cases = min_cases
         self.factor = factor
-        self.max_windows = max_windows
         self.n_jobs = n_jobs
         self.device = device
         self.cache = cache
         self.timeout = timeout
         self.error_score = error_score
+        self.reference = reference
         self.random_state = random_state
         self.verbose = verbose
 
@@ -246,11 +232,13 @@ class HalvingModelBankSelector(DocLinkMixin, BaseEstimator):
             f"fewer than min_cases={self.min_cases}. Label more, or use ModelBankSelector.",
         )
         with self._storage() as cache:
-            engine = self._engine(entries, cache)
+            engine = self._engine(entries, cache=cache)
             # A dataset's order may follow scanner or hospital.
             order = np.random.default_rng(engine.random_state).permutation(len(cases))
-            rungs = self._race(engine, entries, [cases[i] for i in order])
-        self._collect([entry.name for entry in entries], rungs, len(cases))
+            shuffled = [cases[i] for i in order]
+            rungs = self._race(engine, entries, shuffled)
+            self.reference_ = self._compare_with_twins(engine, entries, rungs[-1], shuffled)
+        self._collect(entries, rungs, len(cases))
         return self
 
     @contextmanager
@@ -261,41 +249,19 @@ class HalvingModelBankSelector(DocLinkMixin, BaseEstimator):
         with scratch_folder("skte-race-") as folder:
             yield folder
 
-    def _engine(self, entries: Sequence[BankEntry], cache: Any) -> Engine:
-        return Engine.from_settings(
-            self.estimator,
-            entries,
-            extractor=self.extractor,
-            device=self.device,
-            cache=cache,
-            random_state=self.random_state,
-            n_jobs=self.n_jobs,
-            timeout=self.timeout,
-            error_score=self.error_score,
-            verbose=self.verbose,
-        )
-
     def _race(
         self, engine: Engine, entries: Sequence[BankEntry], cases: Sequence[Any]
     ) -> list[Rung]:
         sizes = rung_sizes(len(cases), self.min_cases, self.factor)
-        plans = [(size, engine) for size in sizes]
-        if self.max_windows is not None:
-            few = engine.with_extraction(entries, max_windows=self.max_windows)
-            plans = [*((size, few) for size in sizes), (len(cases), engine)]
         # The last rung drops no one, so the others share the risk.
-        risk = (1 - self.confidence_level) / max(1, len(plans) - 1)
+        risk = (1 - self.confidence_level) / max(1, len(sizes) - 1)
         alive = {entry.name: entry for entry in entries}
         rungs: list[Rung] = []
         known: dict[str, FeatureSet] = {}
-        for size, of_plan in plans:
-            if len(rungs) == len(sizes):
-                known = {}  # of other windows, and other voxels
-            records = _run_rung(of_plan, list(alive.values()), cases[:size], known)
-            final = len(rungs) == len(plans) - 1
-            rung = self._rung(records, size, len(cases), 1 - risk, final=final)
-            rungs.append(rung)
-            alive = {name: alive[name] for name in rung.kept}
+        for size in sizes:
+            records = _run_rung(engine, list(alive.values()), cases[:size], known)
+            rungs.append(self._rung(records, size, len(cases), 1 - risk))
+            alive = {name: alive[name] for name in rungs[-1].kept}
             if len(alive) <= self.n_keep:
                 break
         return rungs
@@ -306,22 +272,15 @@ class HalvingModelBankSelector(DocLinkMixin, BaseEstimator):
         n_cases: int,
         n_total: int,
         confidence: float,
-        *,
-        final: bool,
     ) -> Rung:
         scores = np.array([_score_of(record.parts.get("")) for record in records])
         check_not_all_failed(records, "")
         nothing = {"score": np.full(n_cases, np.nan)}
         jackknife = np.stack([record.resampled.get("", nothing)["score"] for record in records])
         step = outpaced(
-            scores,
-            jackknife,
-            # With few windows, no case is known as the last rung will know it.
-            n_total=n_total if self.max_windows is None else None,
-            n_keep=self.n_keep,
-            confidence_level=confidence,
+            scores, jackknife, n_total=n_total, n_keep=self.n_keep, confidence_level=confidence
         )
-        if final:
+        if n_cases == n_total:
             step = step._replace(dropped=np.isnan(scores))
         elif self.elimination == "halving":
             step = step._replace(dropped=self._surplus(scores))
@@ -336,7 +295,21 @@ class HalvingModelBankSelector(DocLinkMixin, BaseEstimator):
         dropped[order[keep:]] = True
         return dropped
 
-    def _collect(self, names: list[str], rungs: Sequence[Rung], n_total: int) -> None:
+    def _compare_with_twins(
+        self, engine: Engine, entries: Sequence[BankEntry], last: Rung, cases: Sequence[Any]
+    ) -> list[Reference]:
+        ran = {record.name for record in last.records if record.parts} if self.reference else ()
+        chosen = [entry for entry in entries if entry.name in ran]
+        seen, seed = cases[: last.n_cases], engine.random_state
+        weights = resampling_weights(len(seen), 0, seed, "jackknife")
+        twins = engine.run_twins(chosen, seen, weights)
+        return compare_with_twins(
+            engine.estimators, last.records, *twins, n_cases=len(seen), method="jackknife",
+            confidence_level=self.confidence_level, n_resamples=_N_DRAWS, random_state=seed,
+        )  # fmt: skip
+
+    def _collect(self, entries: Sequence[BankEntry], rungs: Sequence[Rung], n_total: int) -> None:
+        names = [entry.name for entry in entries]
         self.names_: list[str] = names
         last: dict[str, tuple[int, float]] = {}
         for i, rung in enumerate(rungs):
@@ -346,29 +319,20 @@ class HalvingModelBankSelector(DocLinkMixin, BaseEstimator):
         order = sorted(range(len(names)), key=lambda i: _place(*last[names[i]]))
         self.ranks_: NDArray[np.intp] = np.empty(len(names), dtype=np.intp)
         self.ranks_[order] = np.arange(1, len(names) + 1)
-        self.ranking_: Ranking = Ranking([names[i] for i in order], self.scores_[order])
+        self.ranking_: Ranking = Ranking(
+            [names[i] for i in order],
+            self.scores_[order],
+            reference=self.reference_,
+            untrained=[entry.name for entry in entries if is_untrained(entry)],
+        )
         self.best_name_: str = self.ranking_[0]
         self.n_iterations_: int = len(rungs)
         self.n_resources_: list[int] = [rung.n_cases for rung in rungs]
         self.n_candidates_: list[int] = [len(rung.records) for rung in rungs]
         self.rung_results_: dict[str, NDArray[Any]] = _race_table(rungs)
-        self.cost_: float = self._cost(rungs, len(names) * n_total)
-
-    def _cost(self, rungs: Sequence[Rung], n_all: int) -> float:
-        """Share of the cases of all models that were run; of the windows, if they differ."""
-        before = [0, *(rung.n_cases for rung in rungs[:-1])]
-        if self.max_windows is None:
-            run = (len(r.records) * (r.n_cases - b) for r, b in zip(rungs, before, strict=True))
-            return sum(run) / n_all
-        run_windows = sum(record.n_windows for rung in rungs for record in rung.records)
-        last = rungs[-1]
-        whole = sum(record.n_windows for record in last.records)
-        return run_windows / (whole / (len(last.records) * last.n_cases) * n_all) if whole else 0.0
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        return tags
+        before = [0, *self.n_resources_[:-1]]
+        run = np.subtract(self.n_resources_, before) @ self.n_candidates_
+        self.cost_: float = float(run / (len(names) * n_total))
 
 
 def _score_of(part: Mapping[str, Any] | None) -> float:

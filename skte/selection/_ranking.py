@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import Any, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,9 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from skte._table import format_html_table, format_table
 from skte._text import clean_lines
 from skte.metrics import rank_scores
-
-if TYPE_CHECKING:
-    from skte.selection._confidence import BankConfidence
+from skte.selection._confidence import BankConfidence
+from skte.selection._reference import Reference, notes, verdicts
 
 __all__ = ["Ranking"]
 
@@ -29,16 +28,16 @@ class Ranking(Sequence[str]):
     scores : array-like of shape (n_models,)
         Score of each name.
     confidence : BankConfidence, optional
-        How sure the order is; the table then shows it.
+        How sure the order of the same models is; the table then shows it.
+    reference : sequence of Reference
+        Untrained networks to compare with, shown around the table.
+    untrained : sequence of str
+        Models that the table marks as untrained.
 
     Attributes
     ----------
-    names : tuple of str
-        Best first.
-    scores : ndarray of shape (n_models,)
-        Score of each name.
-    confidence : BankConfidence or None
-        Of the same models.
+    names, scores, confidence, reference, untrained
+        As given.
 
     Examples
     --------
@@ -53,8 +52,16 @@ class Ranking(Sequence[str]):
     """
 
     def __init__(
-        self, names: Sequence[str], scores: ArrayLike, confidence: BankConfidence | None = None
+        self,
+        names: Sequence[str],
+        scores: ArrayLike,
+        confidence: BankConfidence | None = None,
+        *,
+        reference: Sequence[Reference] = (),
+        untrained: Sequence[str] = (),
     ) -> None:
+        self.reference = reference
+        self.untrained = frozenset(untrained)
         self.confidence = confidence
         self.names: tuple[str, ...] = tuple(names)
         self.scores: NDArray[np.float64] = np.asarray(scores, dtype=np.float64)
@@ -66,27 +73,27 @@ class Ranking(Sequence[str]):
 
     @classmethod
     def from_scores(
-        cls, names: Sequence[str], scores: ArrayLike, confidence: BankConfidence | None = None
+        cls,
+        names: Sequence[str],
+        scores: ArrayLike,
+        confidence: BankConfidence | None = None,
+        **shown: Any,
     ) -> Self:
-        """Rank models given in any order.
+        """Rank models given in any order, by `rank_scores`.
 
         Parameters
         ----------
-        names : sequence of str
-            The models.
-        scores : array-like of shape (n_models,)
-            Score of each, higher is better.
-        confidence : BankConfidence, optional
-            Of the same models.
+        names, scores, confidence, **shown
+            As for `Ranking`, but in any order.
 
         Returns
         -------
         Ranking
-            Best first, by `rank_scores`.
+            Best first.
         """
         order = np.argsort(rank_scores(scores))
         ordered = np.asarray(scores, dtype=np.float64)[order]
-        return cls([names[i] for i in order], ordered, confidence)
+        return cls([names[i] for i in order], ordered, confidence, **shown)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -108,30 +115,44 @@ class Ranking(Sequence[str]):
         return hash(self.names)
 
     def __repr__(self) -> str:
-        if self.confidence is not None:
-            return clean_lines(self.confidence)
-        return format_table(["rank", "model", "score"], self._rows())
+        table = format_table(self.header, self.rows())
+        return clean_lines("\n".join([*self.warnings(), table, *self.notes()]))
 
     def _repr_html_(self) -> str:
-        if self.confidence is None:
-            return format_html_table(["rank", "model", "score"], self._rows())
-        table = format_html_table(self.confidence.header, self.confidence.rows())
-        return f"{table}<p>{escape(clean_lines(self.confidence.verdict()))}</p>"
+        above, below = (
+            "".join(f"<p>{escape(clean_lines(line))}</p>" for line in lines)
+            for lines in (self.warnings(), self.notes())
+        )
+        return f"{above}{format_html_table(self.header, self.rows())}{below}"
 
-    def _rows(self) -> list[tuple[int, str, float]]:
+    @property
+    def header(self) -> list[str]:
+        """Names of the columns of `rows`."""
+        return ["rank", "model", "score", *(self.confidence.header[3:] if self.confidence else [])]
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        """Cells of the table, best first; untrained models are marked."""
+        more = [row[3:] for row in self.confidence.rows()] if self.confidence else None
         return [
-            (i + 1, name, float(score))
+            (i + 1, self.marked(name), float(score), *(more[i] if more else ()))
             for i, (name, score) in enumerate(zip(self.names, self.scores, strict=True))
         ]
 
-    def to_frame(self) -> Any:
-        """Convert to a pandas DataFrame with columns rank, model and score.
+    def marked(self, name: str) -> str:
+        """Return a model's name as tables show it."""
+        return f"{name} (untrained)" if name in self.untrained else name
 
-        Returns
-        -------
-        pandas.DataFrame
-            One row per model, best first. Needs pandas.
-        """
+    def warnings(self) -> list[str]:
+        """Sentences that belong before the table: estimators that rank chance as high."""
+        return verdicts(self.reference)
+
+    def notes(self) -> list[str]:
+        """Lines below the table: what untrained networks score, and what may be the best."""
+        return notes(self.reference) + ([self.confidence.verdict()] if self.confidence else [])
+
+    def to_frame(self) -> Any:
+        """Convert to a pandas DataFrame with columns rank, model and score, best first."""
         import pandas as pd
 
-        return pd.DataFrame(self._rows(), columns=["rank", "model", "score"])
+        rows = zip(range(1, len(self) + 1), self.names, self.scores, strict=True)
+        return pd.DataFrame(rows, columns=["rank", "model", "score"])

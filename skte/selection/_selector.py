@@ -11,33 +11,41 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin
-from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from skte._sklearn import (
     UNUSED,
-    DocLinkMixin,
     Interval,
     StrOptions,
     fit_context,
     with_callbacks,
 )
 from skte._text import clean_text
-from skte.bank import BankLike, ModelBank, load_bank
+from skte.bank import BankLike, load_bank
 from skte.datasets import DatasetLike
 from skte.estimators import TransferabilityEstimator
 from skte.extraction import FeatureCache, SegmentationFeatureExtractor
 from skte.metrics import align_performance, rank_scores, weighted_kendall_score
 from skte.selection._confidence import BankConfidence, estimate_confidence, resampling_weights
-from skte.selection._engine import Engine, check_not_all_failed
+from skte.selection._engine import BankSelector, Engine, check_not_all_failed
 from skte.selection._ranking import Ranking
+from skte.selection._reference import Reference, Twins, compare_with_twins, is_untrained
 from skte.selection._workers import ModelRecord
 
 __all__ = ["ModelBankSelector"]
 
 
+# Cases, and what needs as many, without and with confidence.
+_NEEDED = (
+    (2, "a ranking needs at least two labelled cases, or it is about that case alone."),
+    (
+        3,
+        "confidence_level resamples cases and needs at least three. Label more, or set "
+        "confidence_level=None.",
+    ),
+)
+_REFERENCE_LEVEL = 0.9  # of the comparison with untrained twins, where none is given
 # What Python itself hides by default: for programmers, not about a model's score.
 _NOT_OF_A_MODEL = (
     DeprecationWarning,
@@ -47,13 +55,12 @@ _NOT_OF_A_MODEL = (
 )
 
 
-class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
+class ModelBankSelector(CallbackSupportMixin, BankSelector):
     """Rank the models of a bank by how well they should transfer to a dataset.
 
-    Each model is run over the cases once; no model is trained. The sampled voxels
-    are the same for all models, so that their scores are compared in the same
-    places. Models with the same preprocessing share preprocessed cases, as far as these
-    fit into 1 GiB.
+    Each model is run over the cases once; no model is trained. All models are compared at
+    the same sampled voxels. Models with the same preprocessing share preprocessed cases, as
+    far as these fit into 1 GiB.
 
     Parameters
     ----------
@@ -62,27 +69,24 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
         and the first one ranks.
     extractor : SegmentationFeatureExtractor, optional
         Settings of the extraction; its ``entry``, ``random_state`` and (where
-        given here) ``device`` are set for each model. Default: an extractor with
-        default settings.
+        given here) ``device`` are set for each model.
     n_jobs : int, optional
         Models worked on in parallel processes, as in joblib. The result does not
         depend on it.
     device : str or torch.device, optional
-        Where the models run. Default: the extractor's, else CUDA where there is
-        one, else the CPU. Where there are several GPUs and ``n_jobs`` is above 1,
-        the models take turns on them.
+        Where the models run. Default: the extractor's, else a GPU if there is one. With
+        several GPUs and ``n_jobs`` above 1, the models take turns on them.
     cache : path-like or FeatureCache, optional
-        Folder where features are kept: another estimator, another parameter of one, or
-        a run that was killed, then runs no network for what is there. Default: the
-        extractor's, else none.
+        Folder where features are kept: another estimator, or a run that goes on after it was
+        killed, runs no network for what is there. Default: the extractor's, else none.
     timeout : float, optional
-        Seconds that a model may take, preprocessing and scores included; one that takes longer
-        is a failure (see `error_score`), and so is one whose process dies. Models
-        then run in processes of their own, also with one job: nothing else can end them.
+        Seconds that a model may take; one that takes longer is a failure (see `error_score`),
+        and so is one whose process dies. Models then run in processes of their own, also
+        with one job: nothing else can end them.
     confidence_level : float, optional
-        How sure to be, 0.9 for instance: cases are resampled, and ``confidence_``,
-        ``results_`` and the table of ``ranking_`` show intervals, the ranks that a model can
-        have, and the models that the data cannot separate. Needs three labelled cases.
+        0.9, for instance: cases are resampled, and ``confidence_``, ``results_`` and the table
+        of ``ranking_`` show intervals, the ranks that a model can have, and the models that
+        the data cannot separate. Needs three labelled cases.
     resampling : {"jackknife", "bootstrap"}, default="jackknife"
         "jackknife" scores without each case in turn, and takes the spread of these scores.
         "bootstrap" scores `n_resamples` draws of the cases with replacement, which
@@ -93,6 +97,10 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
         Score of a model that fails (``numpy.nan`` ranks it last). "raise" raises
         the error. Otherwise a `FitFailedWarning` names the model, and the reason
         is in ``results_["error"]``.
+    reference : bool, default=True
+        Whether an untrained twin of every architecture is scored as well, from three cases on
+        with every case left out in turn. It takes no part in the ranking; where it is not
+        clearly below the leader (at 90 %, or `confidence_level`), the answer says so first.
     random_state : int, RandomState instance or None, default=0
         Seed of the sampled voxels.
     verbose : int, default=0
@@ -103,10 +111,8 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
     ----------
     ranking_ : Ranking
         Model names, best first; its repr is a table.
-    ranks_ : ndarray of shape (n_models,)
-        Rank of each model in bank order, 1 for the best.
-    scores_ : ndarray of shape (n_models,)
-        Score of each model in bank order. Higher is better.
+    ranks_, scores_ : ndarray of shape (n_models,)
+        Rank (1 for the best) and score (higher is better) of each model, in bank order.
     names_ : list of str
         Names of the models in bank order.
     best_name_ : str
@@ -117,20 +123,20 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
     cell_size_ : int, tuple of int or None
         Cells that ``max_windows`` divides all cases into: the extractor's, or as small as the
         smallest window of the entries.
+    reference_ : list of Reference
+        What each estimator says of each untrained twin; empty without `reference`.
     confidence_ : BankConfidence or None
         Of the (first) estimator's scores, where `confidence_level` is given.
     results_ : dict of ndarray
         Equal-length columns, one entry per model, for ``pandas.DataFrame(selector.results_)``:
         ``name``, ``score``, ``rank``, ``layers``, ``layer_scores``, ``n_windows``,
         ``n_cached``, ``seconds_load``, ``seconds_forward``, ``seconds_tap``,
-        ``seconds_score``, ``warnings``, ``error``; and with a mapping of estimators also
-        ``score_<key>``, ``rank_<key>`` for each.
-        With ``confidence_level``: ``standard_error``, ``interval_low``, ``interval_high``,
-        ``rank_low``, ``rank_high``, ``prob_best``, ``group`` (and each with ``_<key>``), as in
-        `BankConfidence`.
-        ``pair_standard_error`` (``pair_standard_error_<key>``) where an estimator compares a
-        sample of the pairs of cases, see `CCFV`: what comparing all of them would
-        change. ``standard_error`` is about the cases, and contains it.
+        ``seconds_score``, ``untrained``, ``warnings``, ``error``; with a mapping of estimators also
+        ``score_<key>`` and ``rank_<key>``; with ``confidence_level`` also
+        ``standard_error``, ``interval_low``, ``interval_high``, ``rank_low``, ``rank_high``,
+        ``first_share``, ``group`` (and each with ``_<key>``), as in `BankConfidence`.
+        ``pair_standard_error`` is what comparing all pairs of cases would change where an
+        estimator compares a sample of them (see `CCFV`); ``standard_error`` contains it.
 
     See Also
     --------
@@ -151,8 +157,6 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
     ['narrow', 'wide']
     """
 
-    # fit(bank, dataset) has no metadata to route; keep sklearn from inventing requests.
-    __metadata_request__fit: ClassVar[dict[str, Any]] = {"bank": UNUSED, "dataset": UNUSED}
     __metadata_request__predict: ClassVar[dict[str, Any]] = {"bank": UNUSED}
     __metadata_request__score: ClassVar[dict[str, Any]] = {
         "bank": UNUSED,
@@ -161,17 +165,10 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "estimator": [TransferabilityEstimator, Mapping],
-        "extractor": [SegmentationFeatureExtractor, None],
-        "n_jobs": [Integral, None],
-        "device": [str, torch.device, None],
-        "cache": [str, os.PathLike, FeatureCache, None],
-        "timeout": [Interval(Real, 0, None, closed="neither"), None],
+        **BankSelector._parameter_constraints,
         "confidence_level": [Interval(Real, 0, 1, closed="neither"), None],
         "resampling": [StrOptions({"jackknife", "bootstrap"})],
         "n_resamples": [Interval(Integral, 100, None, closed="left")],
-        "error_score": [StrOptions({"raise"}), Interval(Real, None, None, closed="both"), np.nan],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
     }
 
     def __init__(
@@ -187,6 +184,7 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
         resampling: str = "jackknife",
         n_resamples: int = 1000,
         error_score: str | float = "raise",
+        reference: bool = True,
         random_state: int | np.random.RandomState | None = 0,
         verbose: int = 0,
     ) -> None:
@@ -200,6 +198,7 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
         self.resampling = resampling
         self.n_resamples = n_resamples
         self.error_score = error_score
+        self.reference = reference
         self.random_state = random_state
         self.verbose = verbose
 
@@ -211,9 +210,9 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
         Parameters
         ----------
         bank : ModelBank, dict of str to nn.Module, list of BankEntry, or path
-            The models; a path is that of a manifest.
+            The models; a path is that of a manifest or of a bank's folder.
         dataset : list of Subject, SubjectsDataset, list of dict, or path
-            The target cases with labels; a path is that of a dataset's folder.
+            The target cases with labels.
 
         Returns
         -------
@@ -227,10 +226,11 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
             fails and ``error_score`` is "raise", or every model fails.
         """
         models = load_bank(bank)
-        cases = Engine.load_cases(dataset, *self._needed())
-        engine = self._engine(models, self.random_state)
+        needed = _NEEDED[self.confidence_level is not None]
+        cases = Engine.load_cases(dataset, *needed)
+        engine = self._engine(list(models))
         weights = None
-        if self.confidence_level is not None:
+        if self.confidence_level is not None or (self.reference and len(cases) >= _NEEDED[1][0]):
             seed = engine.random_state
             weights = resampling_weights(len(cases), self.n_resamples, seed, self.resampling)
         context = self._init_callback_context(max_subtasks=len(models))
@@ -243,13 +243,16 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
                 step.call_on_fit_task_begin(estimator=self)
                 records.append(record)
                 step.call_on_fit_task_end(estimator=self)
-        context.call_on_fit_task_end(estimator=self)
         check_not_all_failed(records, next(iter(engine.estimators)))
+        ran = [entry for entry, one in zip(models, records, strict=True) if one.parts]
+        twins = engine.run_twins(ran if self.reference else [], cases, weights)
+        context.call_on_fit_task_end(estimator=self)
         self.dataset_ = cases
         self.random_state_ = engine.random_state
+        self.extractor_ = engine.extractor
         self.cell_size_: int | Sequence[int] | None = engine.extractor.cell_size
         self.bank_ = models
-        self._collect(records, engine.estimators)
+        self._collect(records, engine.estimators, *twins)
         return self
 
     def predict(self, bank: BankLike) -> NDArray[np.float64]:
@@ -268,7 +271,7 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
         """
         check_is_fitted(self, "scores_")
         # Models that are new must see the voxels that those of the fitted bank saw.
-        engine = self._engine(self.bank_, self.random_state_)
+        engine = self._engine(list(self.bank_), random_state=self.random_state_)
         key, estimator = next(iter(engine.estimators.items()))
         known = dict(zip(self.bank_, self.parts_, strict=True))
         entries = list(load_bank(bank))
@@ -299,32 +302,6 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
             align_performance(performance, models.names), self.predict(models)
         )
 
-    def _needed(self) -> tuple[int, str]:
-        if self.confidence_level is None:
-            return 2, (
-                "a ranking needs at least two labelled cases, or it is about that case alone."
-            )
-        return 3, (
-            "confidence_level resamples cases and needs at least three. Label more, or set "
-            "confidence_level=None."
-        )
-
-    def _engine(
-        self, models: ModelBank, random_state: int | np.random.RandomState | None
-    ) -> Engine:
-        return Engine.from_settings(
-            self.estimator,
-            list(models),
-            extractor=self.extractor,
-            device=self.device,
-            cache=self.cache,
-            random_state=random_state,
-            n_jobs=self.n_jobs,
-            timeout=self.timeout,
-            error_score=self.error_score,
-            verbose=self.verbose,
-        )
-
     def _combine(
         self, estimator: TransferabilityEstimator, parts: Sequence[Mapping[str, Any] | None]
     ) -> NDArray[np.float64]:
@@ -340,6 +317,8 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
         self,
         records: Sequence[ModelRecord],
         estimators: Mapping[str, TransferabilityEstimator],
+        twins: Twins,
+        twin_records: Sequence[ModelRecord],
     ) -> None:
         first = next(iter(estimators))
         self.names_: list[str] = [record.name for record in records]
@@ -357,11 +336,21 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
         self.scores_: NDArray[np.float64] = scores[first]
         self.ranks_: NDArray[np.intp] = rank_scores(self.scores_)
         self.confidence_: BankConfidence | None = confidences.get(first)
-        self.ranking_: Ranking = Ranking.from_scores(self.names_, self.scores_, self.confidence_)
+        self.reference_: list[Reference] = compare_with_twins(
+            estimators, records, twins, twin_records, **self._resampling()
+        )
+        untrained = [is_untrained(entry) for entry in self.bank_]
+        self.ranking_: Ranking = Ranking.from_scores(
+            self.names_,
+            self.scores_,
+            self.confidence_,
+            reference=self.reference_,
+            untrained=[name for name, is_so in zip(self.names_, untrained, strict=True) if is_so],
+        )
         self.best_name_: str = self.ranking_[0]
         several = isinstance(self.estimator, Mapping)
         self.results_: dict[str, NDArray[Any]] = _results_table(
-            records, scores, confidences, several=several
+            records, scores, confidences, untrained, several=several
         )
 
     def _confidence(
@@ -371,7 +360,6 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
         scores: NDArray[np.float64],
         records: Sequence[ModelRecord],
     ) -> BankConfidence:
-        assert self.confidence_level is not None
         ran = np.array([key in record.parts for record in records])
         return estimate_confidence(
             estimator,
@@ -379,23 +367,24 @@ class ModelBankSelector(CallbackSupportMixin, DocLinkMixin, BaseEstimator):
             np.where(ran, scores, np.nan),  # error_score is no score
             [record.parts.get(key) for record in records],
             [record.resampled.get(key) for record in records],
-            n_cases=len(self.dataset_),
-            confidence_level=self.confidence_level,
-            n_resamples=self.n_resamples,
-            method=self.resampling,
-            random_state=self.random_state_,
+            **self._resampling(),
         )
 
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        return tags
+    def _resampling(self) -> dict[str, Any]:
+        return {
+            "n_cases": len(self.dataset_),
+            "confidence_level": self.confidence_level or _REFERENCE_LEVEL,
+            "n_resamples": self.n_resamples,
+            "method": self.resampling,
+            "random_state": self.random_state_,
+        }
 
 
 def _results_table(
     records: Sequence[ModelRecord],
     scores: Mapping[str, NDArray[np.float64]],
     confidences: Mapping[str, BankConfidence],
+    untrained: Sequence[bool],
     *,
     several: bool,
 ) -> dict[str, NDArray[Any]]:
@@ -433,6 +422,7 @@ def _results_table(
         "seconds_score",
     ):
         table[name] = np.array([getattr(record, name) for record in records])
+    table["untrained"] = np.array(untrained)
     table["warnings"] = _objects(_warnings(record) for record in records)
     table["error"] = _objects(
         "; ".join(dict.fromkeys(map(clean_text, r.errors.values()))) for r in records
@@ -447,7 +437,7 @@ def _confidence_columns(confidence: BankConfidence, suffix: str) -> dict[str, ND
         "interval_high": confidence.intervals[:, 1],
         "rank_low": confidence.rank_intervals[:, 0],
         "rank_high": confidence.rank_intervals[:, 1],
-        "prob_best": confidence.prob_best,
+        "first_share": confidence.first_share,
         "group": confidence.groups,
     }
     return {f"{name}{suffix}": values for name, values in columns.items()}

@@ -41,22 +41,21 @@ __all__ = [
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def run_together(jobs: Sequence[Job], n_jobs: int | None) -> Generator[ModelRecord]:
+def run_together(jobs: Sequence[Job], n_workers: int) -> Generator[ModelRecord]:
     """Run jobs with joblib.
 
     A process of joblib that dies takes the others with it, and nothing says which model is
     to blame: the remaining jobs then run apart, where a death costs one model.
     """
     n_done = 0
-    if n_jobs is not None:  # joblib would start processes that find nothing to do
-        n_jobs = max(1, min(effective_n_jobs(n_jobs), len(jobs)))
-    records = Parallel(n_jobs=n_jobs, return_as="generator")(delayed(run_job)(job) for job in jobs)
+    running = Parallel(n_jobs=n_workers, return_as="generator")
+    records = running(delayed(run_job)(job) for job in jobs)
     try:
         for record in records:
             n_done += 1
             yield record
     except BrokenProcessPool:
-        yield from run_apart(jobs[n_done:], n_jobs, None)
+        yield from run_apart(jobs[n_done:], n_workers, None)
     finally:
         with warnings.catch_warnings():
             # After a failure, joblib warns that it cancels the remaining jobs.
@@ -64,15 +63,12 @@ def run_together(jobs: Sequence[Job], n_jobs: int | None) -> Generator[ModelReco
             records.close()
 
 
-def run_apart(
-    jobs: Sequence[Job], n_jobs: int | None, timeout: float | None
-) -> Generator[ModelRecord]:
+def run_apart(jobs: Sequence[Job], n_workers: int, timeout: float | None) -> Generator[ModelRecord]:
     """Run each job alone in a process, which may hang or die without the others.
 
     A thread cannot be stopped from outside, a process can. A process that lives runs the
     next job.
     """
-    n_workers = max(1, min(effective_n_jobs(n_jobs), len(jobs)))
     workers = [_Worker(_environment(n_workers), timeout) for _ in range(n_workers)]
     free: SimpleQueue[_Worker] = SimpleQueue()
     for worker in workers:
@@ -240,18 +236,13 @@ class ModelRecord:
         Category and text of each warning, without repetition.
     layers : tuple of str
         Layers read, coarse to fine.
-    layer_scores : dict of str to ndarray
-        Score of each layer, by estimator.
-    pair_standard_errors : dict of str to float
-        Of the scores, by estimator, from comparing some pairs of cases alone.
-    resampled : dict of str to mapping
-        What each estimator's ``resample_cases`` gave, where cases were resampled.
+    layer_scores, pair_standard_errors, resampled : dict
+        By estimator: the score of each layer, the score's error from comparing some pairs of
+        cases alone, and what ``resample_cases`` gave, where cases were resampled.
     features : FeatureSet or None
         Of all cases, where they are to be kept.
-    n_windows : int
-        Forward windows run.
-    n_cached : int
-        Cases whose features came from the cache.
+    n_windows, n_cached : int
+        Forward windows run, and cases whose features came from the cache.
     seconds_load, seconds_forward, seconds_tap, seconds_score : float
         Wall time for waiting for cases, forward passes, reading layers within them, and
         all estimators.

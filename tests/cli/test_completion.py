@@ -96,7 +96,7 @@ def test_bash_completes_what_is_typed(bash):
         ("skte bank ch", ["bank", "check"]),
         ("skte bank add --trusted", ["bank", "add", "--trusted"]),
         ("skte rank --estimator ccf", ["rank", "--estimator", "ccfv"]),
-        ("skte rank --json --error-score r", ["rank", "--json", "--error-score", "raise"]),
+        ("skte rank --json --samples f", ["rank", "--json", "--samples", "foreground"]),
         ("skte inspect --bank my", ["inspect", "--bank", "my bank.yaml"]),
         ("skte bank list my", ["bank", "list", "my bank.yaml"]),
         ("skte completion f", ["completion", "fish"]),

@@ -61,7 +61,7 @@ def test_a_broken_entry_is_a_problem_and_the_others_are_shown(write_bank, capsys
 
 def test_entry_that_does_not_fit_the_data(write_bank, data, capsys):
     bank = write_bank("two", arguments={"widths": [4, 8], "in_channels": 2})
-    assert main(["inspect", "--bank", str(bank), "--data", str(data)]) == 1
+    assert main(["inspect", "--bank", str(bank), str(data)]) == 1
     assert "'two'" in capsys.readouterr().err
 
 
@@ -71,13 +71,12 @@ def test_unknown_entry_and_missing_arguments(write_bank, data, capsys):
     assert "right" in capsys.readouterr().err
     assert main(["inspect"]) == 2
     assert "--bank" in capsys.readouterr().err
-    assert main(["inspect", "--data", str(data), "--entry", "a"]) == 2
+    assert main(["inspect", str(data), "--entry", "a"]) == 2
     assert "--entry" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("how", [[], ["--data"]])
-def test_summary_classes_and_cases(how, data, capsys):
-    assert main(["inspect", *how, str(data)]) == 0
+def test_summary_classes_and_cases(data, capsys):
+    assert main(["inspect", str(data)]) == 0
     shown = capsys.readouterr()
     summary, classes, cases = shown.out.split("\n\n")
     assert summary.splitlines() == [
@@ -179,11 +178,6 @@ def test_labels_by_name(data, tmp_path, capsys):
         assert main(["inspect", str(data), "--labels", text]) == 2
         shown = capsys.readouterr()
         assert expected in " ".join((shown.out + shown.err).split())
-
-
-def test_one_dataset_at_a_time(data, capsys):
-    assert main(["inspect", str(data), "--data", str(data)]) == 2
-    assert "not both" in capsys.readouterr().err
 
 
 def test_no_usable_case(broken_data, capsys):

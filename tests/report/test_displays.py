@@ -111,12 +111,11 @@ def test_of_two_hundred_models_the_best_are_drawn_and_the_rest_counted():
     assert display.figure_.get_size_inches()[1] < 17
 
 
-def test_given_axes_and_keywords_are_used():
+def test_given_axes_are_used():
     ax = matplotlib_figure.Figure().subplots()
-    display = RankingDisplay(["a"], [1.0]).plot(ax, point_kw={"color": "red"})
+    display = RankingDisplay(["a"], [1.0]).plot(ax)
     assert display.ax_ is ax
     assert display.figure_ is ax.figure
-    assert ax.collections[0].get_facecolor()[0].tolist() == [1, 0, 0, 1]
 
 
 def test_missing_columns_and_wrong_lengths_are_named():
@@ -253,15 +252,6 @@ def test_embedding_on_the_sphere_ignores_the_scale(shifted):
     np.testing.assert_allclose(np.abs(one.embedding), np.abs(two.embedding), atol=1e-9)
 
 
-def test_neighbour_embedding_is_repeatable(shifted):
-    first, second = (
-        FeatureEmbeddingDisplay.from_features(shifted, method="tsne", max_voxels=40).embedding
-        for _ in range(2)
-    )
-    assert first.shape == (40, 2)
-    np.testing.assert_array_equal(first, second)
-
-
 def test_many_cases_leave_the_farthest_in_colour():
     rng = np.random.default_rng(0)
     cases = np.repeat([f"c{i}" for i in range(40)], 5)
@@ -276,7 +266,6 @@ def test_many_cases_leave_the_farthest_in_colour():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"method": "umap"}, "method must be"),
         ({"normalize": "l1"}, "normalize must be"),
         ({"layer": "up9"}, "There is no layer 'up9'"),
         ({"label": 7}, r"Class 7 has 0 voxels.*Classes are \[0, 1, 2\]"),

@@ -44,7 +44,7 @@ def bank_of(n, failed=()):
         standard_errors=nothing,
         intervals=np.stack([nothing, nothing], axis=1),
         rank_intervals=np.stack([np.maximum(ranks - 1, 1), np.minimum(ranks + 1, n)], axis=1),
-        prob_best=np.where(ranks == 1, 0.75, 0.25 / max(1, n - 1)),
+        first_share=np.where(ranks == 1, 0.75, 0.25 / max(1, n - 1)),
         groups=groups,
         difference_errors=np.full((n, n), np.nan),
         critical_value=2.0,
@@ -59,15 +59,15 @@ def test_stability_spans_the_ranks_that_the_data_allow():
     lines = [segment[:, 0].tolist() for segment in ax.collections[0].get_segments()]
     assert lines == [[1, 2], [1, 3], [2, 4], [3, 4]]
     assert ax.collections[1].get_offsets()[:, 0].tolist() == [1, 2, 3, 4]
-    assert [t.get_text() for t in ax.texts] == ["75%", "8%", "8%", "8%", "best in"]
+    assert [t.get_text() for t in ax.texts] == ["75 %", "8 %", "8 %", "8 %", "first in"]
     assert ax.get_xlabel() == "rank at 90 % confidence, 7 cases"
 
 
 def test_stability_of_two_of_many_and_of_failed_models():
     assert len(StabilityDisplay(bank_of(2)).plot().ax_.get_yticks()) == 2
-    ax = StabilityDisplay(bank_of(200)).plot(max_models=30).ax_
-    assert len(ax.get_yticks()) == 30
-    assert "the best 30 of 200 models" in ax.get_xlabel()
+    ax = StabilityDisplay(bank_of(200)).plot().ax_
+    assert len(ax.get_yticks()) == 60
+    assert "the best 60 of 200 models" in ax.get_xlabel()
     ax = StabilityDisplay(bank_of(3, failed=(1,))).plot().ax_
     assert [label.get_text() for label in ax.get_yticklabels()] == ["m0", "m2", "m1"]
     assert ax.texts[2].get_text() == "failed"

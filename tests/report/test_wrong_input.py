@@ -2,17 +2,17 @@
 
 import re
 
-import numpy as np
 import pytest
 from sklearn.exceptions import NotFittedError
 
-from skte import CCFV, FeatureBlock, FeatureSet, LogME, ModelBankSelector
+from skte import CCFV, LogME, ModelBankSelector, SegmentationFeatureExtractor
+from skte.datasets import make_phantoms
 from skte.report import (
-    CaseDistanceDisplay,
     CorrelationDisplay,
     FeatureEmbeddingDisplay,
     LayerScoreDisplay,
     RankingDisplay,
+    SampledVoxelsDisplay,
     StabilityDisplay,
     write_report,
     write_results,
@@ -69,25 +69,11 @@ def test_features_are_features():
         FeatureEmbeddingDisplay.from_features([1, 2])
 
 
-def embed(max_voxels):
-    X = np.random.default_rng(0).normal(size=(12, 3))
-    block = FeatureBlock(X, np.repeat([0, 1], 6), np.tile(["a", "b"], 6))
-    features = FeatureSet.from_blocks([block])
-    return FeatureEmbeddingDisplay.from_features(features, max_voxels=max_voxels)
-
-
-@pytest.mark.parametrize(
-    ("name", "draw"),
-    [
-        ("max_models", lambda n: RankingDisplay(["a"], [1]).plot(max_models=n)),
-        ("max_models", lambda n: LayerScoreDisplay(["a"], [[1.0]]).plot(max_models=n)),
-        ("max_cases", lambda n: CaseDistanceDisplay(["a", "b"], np.eye(2)).plot(max_cases=n)),
-        ("max_voxels", embed),
-    ],
-)
-def test_something_is_left_to_draw(name, draw):
-    with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
-        draw(0)
+def test_something_is_left_to_draw():
+    display = SampledVoxelsDisplay.from_case
+    case = make_phantoms(1, size=(12, 12, 12))[0]
+    with pytest.raises(ValueError, match="n_slices must be at least 1, got 0"):
+        display(SegmentationFeatureExtractor(), case, n_slices=0)
 
 
 @pytest.mark.parametrize("name", ["r.csv", "r.html"])

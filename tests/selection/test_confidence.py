@@ -107,7 +107,7 @@ class TestOfMeans:
         assert found.told_apart("m0", "m1")
         np.testing.assert_array_equal(found.groups, [1, 2])
         np.testing.assert_array_equal(found.rank_intervals, [[1, 1], [2, 2]])
-        assert found.prob_best[0] > 0.99
+        assert found.first_share[0] > 0.99
         assert "ahead of all others" in found.verdict()
 
     def test_the_best_is_not_counted_among_those_it_cannot_be_told_from(self):
@@ -141,8 +141,8 @@ class TestOfMeans:
         values = np.random.default_rng(0).normal(size=(4, 6))
         values[2] = values[1]  # a tie is shared
         found = confidence(*means_without(values))
-        assert found.prob_best.sum() == pytest.approx(1)
-        assert found.prob_best[1] == pytest.approx(found.prob_best[2])
+        assert found.first_share.sum() == pytest.approx(1)
+        assert found.first_share[1] == pytest.approx(found.first_share[2])
         assert not found.told_apart("m1", "m2")
 
 
@@ -158,7 +158,7 @@ class TestWithoutScores:
         np.testing.assert_array_equal(found.rank_intervals[2:], [[3, 4], [3, 4], [5, 5]])
         assert found.groups[2] == found.groups[3] == found.groups[:2].max() + 1
         assert found.groups[4] == 0
-        np.testing.assert_array_equal(found.prob_best[2:], 0.0)
+        np.testing.assert_array_equal(found.first_share[2:], 0.0)
         assert np.isnan(found.standard_errors[2:]).all()
         assert (found.intervals[2] == -np.inf).all()
         assert np.isnan(found.intervals[4]).all()
@@ -173,12 +173,12 @@ class TestWithoutScores:
         assert np.isnan(found.standard_errors[0])
         np.testing.assert_array_equal(found.intervals[0], [-np.inf, np.inf])
         np.testing.assert_array_equal(found.rank_intervals, [[1, 3], [2, 3], [1, 2]])
-        assert np.isnan(found.prob_best[0])
+        assert np.isnan(found.first_share[0])
 
     def test_nothing_usable(self):
         found = confidence([-np.inf, np.nan], np.full((2, 4), np.nan))
         np.testing.assert_array_equal(found.groups, [1, 0])
-        np.testing.assert_array_equal(found.prob_best, 0)
+        np.testing.assert_array_equal(found.first_share, 0)
 
     def test_unknown_model(self):
         found = confidence(*means_without(np.random.default_rng(0).normal(size=(2, 6))))
@@ -200,7 +200,7 @@ class TestSelector:
         assert inside.all()
         assert (results["rank_low"] <= results["rank"]).all()
         assert (results["rank"] <= results["rank_high"]).all()
-        assert {"prob_best", "group"} <= set(results)
+        assert {"first_share", "group"} <= set(results)
         assert "80 % interval" in repr(selector.ranking_)
         assert "80 % interval" in selector.ranking_._repr_html_()
         plain = ModelBankSelector(LogME(), extractor=extractor).fit(bank, cases)

@@ -46,7 +46,7 @@ def test_few_frames_stand_between_fit_and_the_network(cases, extractor):
     SEEN.clear()
     ModelBankSelector(LogME(), extractor=extractor).fit({"a": Net(), "b": Net(8)}, cases)
     assert SEEN
-    assert max(rooms.count("selection") for rooms in SEEN) == 4
+    assert max(rooms.count("selection") for rooms in SEEN) == 3
     assert max(map(len, SEEN)) <= 12
 
 

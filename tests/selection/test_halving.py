@@ -163,27 +163,6 @@ class TestRace:
         assert race.n_resources_ == [3]
         assert race.cost_ == pytest.approx(3 / 8)
 
-    def test_more_windows_for_the_contenders(self, cases):
-        extractor = SegmentationFeatureExtractor(
-            layers=("up",), n_class_samples=40, n_case_samples=40, window_size=6
-        )
-        race = HalvingModelBankSelector(
-            LogME(),
-            extractor=extractor,
-            min_cases=3,
-            factor=2,
-            max_windows=1,
-            elimination="halving",
-        ).fit(make_bank(), cases[:4])
-        assert race.n_resources_ == [4, 4]
-        windows = pd.DataFrame(race.rung_results_).groupby("iter")["n_windows"].sum()
-        assert windows[0] == 4 * 4
-        assert windows[1] > 2 * 4
-        assert race.cost_ < 1
-        full = ModelBankSelector(LogME(), extractor=extractor).fit(make_bank(), cases[:4])
-        best = race.names_.index(race.best_name_)
-        assert race.scores_[best] == pytest.approx(full.scores_[best], rel=1e-6)
-
     def test_the_same_race_from_the_same_seed(self, cases, extractor):
         race = HalvingModelBankSelector(LogME(), extractor=extractor, min_cases=3)
         a, b = (clone(race).fit(make_bank(), cases) for _ in range(2))
@@ -213,7 +192,7 @@ class TestRace:
     @pytest.mark.parametrize(
         "params",
         [{"min_cases": 2}, {"factor": 1}, {"n_keep": 0}, {"elimination": "luck"},
-         {"confidence_level": 95}, {"max_windows": 0}],
+         {"confidence_level": 95}],
         ids=str,
     )  # fmt: skip
     def test_parameters_are_named(self, cases, params):

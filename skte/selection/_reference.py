@@ -1,0 +1,193 @@
+"""Untrained twins: what an estimator gives the architectures of a bank by chance."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skte._text import clean_text
+from skte.bank import BankEntry
+from skte.estimators import TransferabilityEstimator
+from skte.exceptions import BankError
+from skte.metrics import rank_scores
+from skte.selection._confidence import estimate_confidence
+from skte.selection._workers import ModelRecord
+
+__all__ = ["Reference", "Twins", "compare_with_twins", "is_untrained", "notes", "verdicts"]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What an estimator says of an untrained network, beside the model that it ranks first.
+
+    Attributes
+    ----------
+    estimator : str
+        Key of the estimator, or the name of its class.
+    name : str
+        The untrained network; it is named after its architecture.
+    models : tuple of str
+        Models of the bank that have this architecture.
+    score : float
+        Higher is better; relative scores (`Ensemble`) are relative to the bank and this
+        network. NaN where there is no score.
+    leader, leader_score : str and float
+        The model that the estimator ranks first.
+    is_below : bool
+        Whether the network is clearly below the leader: beyond what the resampled cases
+        allow by chance, where cases were resampled; else by score.
+    problem : str
+        Why there is no such network or no score; empty otherwise.
+    """
+
+    estimator: str
+    name: str
+    models: tuple[str, ...]
+    score: float = np.nan
+    leader: str = ""
+    leader_score: float = np.nan
+    is_below: bool = True
+    problem: str = ""
+
+
+class Twins(NamedTuple):
+    """Untrained twins of a bank, one per architecture."""
+
+    entries: dict[str, BankEntry]
+    models: dict[str, tuple[str, ...]]  # of the bank, by twin
+    problems: dict[tuple[str, ...], str]  # by models without a twin
+
+    @classmethod
+    def of(cls, entries: Sequence[BankEntry]) -> Twins:
+        """Build the twin of every distinct recipe; recipes of one architecture share it."""
+        recipes: dict[Any, list[BankEntry]] = {}
+        for entry in entries:
+            named = entry.factory if isinstance(entry.factory, str) else id(entry.factory)
+            recipes.setdefault((named, repr(entry.arguments)), []).append(entry)
+        found = cls({}, {}, {})
+        for alike in recipes.values():
+            names = tuple(entry.name for entry in alike)
+            try:
+                twin = alike[0].untrained()
+            except BankError as error:
+                found.problems[names] = clean_text(error)
+            else:
+                found.entries.setdefault(twin.name, twin)
+                found.models[twin.name] = (*found.models.get(twin.name, ()), *names)
+        return found
+
+
+def is_untrained(entry: BankEntry) -> bool:
+    """Whether a recipe says that its network has random weights."""
+    # A callable may load weights of its own.
+    return entry.weights is None and isinstance(entry.factory, str)
+
+
+def compare_with_twins(
+    estimators: Mapping[str, TransferabilityEstimator],
+    records: Sequence[ModelRecord],
+    twins: Twins,
+    twin_records: Sequence[ModelRecord],
+    **resampling: Any,
+) -> list[Reference]:
+    """Compare each estimator's leader with every twin, paired by cases where they were resampled.
+
+    `resampling` is as for `estimate_confidence`.
+    """
+    found = []
+    for key, estimator in estimators.items():
+        label = key or type(estimator).__name__
+        ran = [record for record in records if key in record.parts]
+        found += [
+            Reference(label, "", models, problem=problem)
+            for models, problem in twins.problems.items()
+        ]
+        for record in twin_records if ran else ():
+            known = Reference(label, record.name, twins.models[record.name])
+            if key in record.parts:
+                found.append(_compared(known, key, estimator, [*ran, record], resampling))
+            else:
+                found.append(replace(known, problem=clean_text(record.errors[key])))
+    return found
+
+
+def _compared(
+    known: Reference,
+    key: str,
+    estimator: TransferabilityEstimator,
+    records: Sequence[ModelRecord],
+    resampling: Mapping[str, Any],
+) -> Reference:
+    """Compare the last record with the best of the others."""
+    scores = estimator.combine([record.parts[key] for record in records])
+    best = int(np.argmin(rank_scores(scores[:-1])))
+    is_below = not scores[-1] >= scores[best]
+    if is_below and all(key in record.resampled for record in records):
+        # Only relative scores need the whole bank.
+        chosen = range(len(records)) if estimator.tags.relative_to_bank else (best, -1)
+        pair = (records[best].name, records[-1].name)
+        shown = [records[i] for i in chosen]
+        is_below = _told_apart(pair, key, estimator, shown, scores[list(chosen)], resampling)
+    return replace(
+        known, score=float(scores[-1]), leader=records[best].name,
+        leader_score=float(scores[best]), is_below=is_below,
+    )  # fmt: skip
+
+
+def _told_apart(
+    pair: tuple[str, str],
+    key: str,
+    estimator: TransferabilityEstimator,
+    records: Sequence[ModelRecord],
+    scores: NDArray[np.float64],
+    resampling: Mapping[str, Any],
+) -> bool:
+    names = [record.name for record in records]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # given for the bank's own models
+        confidence = estimate_confidence(
+            estimator,
+            names,
+            scores,
+            [record.parts[key] for record in records],
+            [record.resampled[key] for record in records],
+            **resampling,
+        )
+    unknown = np.isnan(confidence.difference_errors[names.index(pair[0]), names.index(pair[1])])
+    return bool(unknown) or confidence.told_apart(*pair)  # unknown: the scores alone decide
+
+
+def verdicts(references: Sequence[Reference]) -> list[str]:
+    """Say for which estimators the answer is worth nothing."""
+    flagged: dict[str, Reference] = {}
+    for one in sorted(references, key=lambda one: -np.nan_to_num(one.score, neginf=-1e300)):
+        if not one.is_below:
+            flagged.setdefault(one.estimator, one)
+    return [
+        f"{one.estimator} cannot tell training from chance here: an {one.name} scores as high "
+        "as the leader."
+        for one in references
+        if flagged.get(one.estimator) is one
+    ]
+
+
+def notes(references: Sequence[Reference]) -> list[str]:
+    """Say what each estimator gives untrained networks, in one line each, and what is missing."""
+    lines: dict[str, list[str]] = {}
+    for one in references:
+        if not one.problem:
+            lines.setdefault(one.estimator, []).append(f"{one.name} {one.score:.4g}")
+    found = [f"reference, {key}: {', '.join(scores)}" for key, scores in lines.items()]
+    problems = {
+        f"no untrained reference for {', '.join(one.models)}"
+        + (f" by {one.estimator}" if one.name else "")
+        + f": {one.problem}"
+        for one in references
+        if one.problem
+    }
+    return found + sorted(problems)
