@@ -52,6 +52,10 @@ class UNet(nn.Module):
         out: torch.Tensor = self.head(x)
         return out
 
+    def body_parameters(self) -> list[nn.Parameter]:
+        """All weights but those of the head, which fine-tuning replaces."""
+        return [p for name, p in self.named_parameters() if not name.startswith("head.")]
+
 
 def build(network: str, n_outputs: int = 2) -> UNet:
     """Build a network by architecture and width, such as ``residual-8``."""

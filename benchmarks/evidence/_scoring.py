@@ -92,7 +92,7 @@ def score_model(place: Place, target: str, model: Model, n_cases: int = SUPPORT)
     support = load_task(target, "support", place.data, place.work, model.n_dims).first(n_cases)
     has_head = not model.source.endswith("restoration")
     scores = {
-        "model size": float(sum(p.numel() for p in network.parameters())),
+        "model size": float(sum(p.numel() for p in network.body_parameters())),
         "width": float(network.head.in_channels),
     }
     seconds: dict[str, float] = {}

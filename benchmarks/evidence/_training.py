@@ -51,7 +51,7 @@ def train(
     """
     rng = np.random.default_rng(seed)
     head = list(network.head.parameters())
-    body = [p for name, p in network.named_parameters() if not name.startswith("head.")]
+    body = network.body_parameters()
     optimizer = torch.optim.Adam(
         [{"params": head, "lr": rate}, {"params": body, "lr": body_rate or rate}], fused=True
     )
