@@ -190,7 +190,7 @@ def warn_outside_spread(
 
 def _varies_by_rounding(X: Array) -> bool:
     """Whether all rows are alike; most blocks show in two rows that they are not."""
-    with np.errstate(over="ignore"):  # an overflow is no rounding
+    with np.errstate(over="ignore"):  # an overflow is not rounding
         if (np.abs(X[0] - X[-1]) > _ROUNDING * np.abs(X[0])).any():
             return False
         low, high = X.min(axis=0), X.max(axis=0)

@@ -416,7 +416,7 @@ class CaseCache:
         self.cache = folder if isinstance(folder, FeatureCache) else FeatureCache(folder)
 
     def key(self, subject: Any, kind: str) -> str:
-        """Return the key of a case's features, or of what fitting on it told."""
+        """Return the key of a case's features, or of what fitting on it found."""
         if id(subject) not in self._fingerprints:  # content in memory is hashed once
             self._stamps[id(subject)] = case_stamp(subject)  # before it is read
             self._fingerprints[id(subject)] = case_fingerprint(subject)
@@ -440,7 +440,7 @@ class CaseCache:
             self.cache.store(key, dataclasses.replace(case, info=kept))
 
     def load_facts(self, subject: Any) -> ModelFacts | None:
-        """Return what fitting on this case told, if it was kept."""
+        """Return what fitting on this case found, if it was kept."""
         if self.cache is None:
             return None
         record = self.cache.load_record(self.key(subject, "fit"))
@@ -450,7 +450,7 @@ class CaseCache:
         return ModelFacts(layers, int(record["n_axes"]))
 
     def store_facts(self, subject: Any, facts: ModelFacts) -> None:
-        """Keep what fitting on a case told."""
+        """Keep what fitting on a case found."""
         if self.cache is not None:
             key = self.key(subject, "fit")
             self._check_unchanged(subject)
@@ -472,5 +472,5 @@ def _stamp(entry: BankEntry) -> tuple[int, int] | None:
         return None
     try:
         return file_stamp(entry.weights)
-    except OSError:  # told where they are read
+    except OSError:  # reported where they are read
         return None

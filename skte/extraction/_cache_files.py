@@ -1,4 +1,4 @@
-"""Files of a cache folder: named by digests, and told from all others.
+"""Files of a cache folder, named by digests and distinguished from all others.
 
 Only files whose names this module makes are ever replaced or removed, and no link inside
 the folder is followed, so that a folder from elsewhere cannot lead out of itself.
@@ -128,10 +128,10 @@ def _has_marker(root: Path) -> bool:
 
 
 def place(root: Path, key: str, kind: str) -> Path:
-    """Path of the file of a key; a ValueError for what is no key of `make_key`."""
+    """Path of the file of a key; a ValueError for what is not a key of `make_key`."""
     name = f"{key}{kind}"
     if not _FINISHED.fullmatch(name):
-        raise ValueError(f"{key!r} is no key of a cache: make_key makes them.")
+        raise ValueError(f"{key!r} is not a key of a cache: make_key makes them.")
     return root / key[:2] / name
 
 
@@ -211,7 +211,7 @@ def read_file(path: Path, most: int | None = None) -> bytes:
     with os.fdopen(handle, "rb") as file:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
-            raise OSError(f"{path} is no plain file")
+            raise OSError(f"{path} is not a plain file")
         if most is not None and status.st_size > most:
             raise ValueError(f"it has {status.st_size} bytes, more than {most}")
         problem = memory_problem(_COPIES * status.st_size, status.st_size)

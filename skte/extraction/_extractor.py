@@ -71,8 +71,8 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         sampled voxel keeps ``overlap / 2`` of the edge from the window's faces; fewer
         than the grid's where the sample is clustered or the volume large.
     max_windows : int, optional
-        Bounds the cost of a case, whatever its size: so many parts of the volume are
-        drawn first, then the voxels in them. Windows are placed by "cover".
+        Bounds the cost of a case, whatever its size: at most this many parts of the volume
+        are drawn first, then the voxels in them. Windows are placed by "cover".
     cell_size : int or tuple of int, optional
         Edges, in voxels of the label map, of the window that `max_windows` has in mind.
         Default: `window_size`, or the entry's, or one fitted to the volume. A selector
@@ -422,7 +422,7 @@ def sampled_voxels(extractor: SegmentationFeatureExtractor, case: Case) -> Voxel
     Raises
     ------
     ValueError
-        If the extractor is not fitted and its ``random_state`` is no number: the voxels are
+        If the extractor is not fitted and its ``random_state`` is not a number: the voxels are
         then decided at fit.
 
     Examples

@@ -1,4 +1,4 @@
-"""What must be known of a model before it is run over cases: its layers and axes."""
+"""What must be known of a model before it runs over cases: its layers and axes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
 
 
 class ModelFacts(NamedTuple):
-    """What running a model once on an example told."""
+    """What running a model once on an example found."""
 
     layers: list[LayerInfo]  # name, stride and channels of each layer, coarse to fine
     n_axes: int  # spatial axes of the network

@@ -135,7 +135,7 @@ def ahead(
 
 
 # Sampled voxels may lie this far (in voxels) outside the preprocessed image, and
-# this share of them farther, before a user is told. A larger share would carry a
+# this share of them farther, before a warning. A larger share would carry a
 # neighbour's features under another label; dropping those voxels instead would leave
 # each model with voxels of its own.
 _SLACK, _SHARE_TOLD, _SHARE_REFUSED = 0.51, 0.01, 0.10

@@ -96,7 +96,7 @@ def test_records_that_json_cannot_hold(record, error, cache):
 @pytest.mark.parametrize("key", ["", "ab", "../../etc/passwd", KEY.upper(), KEY + "/x", KEY + "\n"])
 def test_only_keys_of_make_key_name_files(key, cache):
     for call in (cache.load, cache.load_record, lambda k: cache.store(k, case_of())):
-        with pytest.raises(ValueError, match="is no key of a cache"):
+        with pytest.raises(ValueError, match="is not a key of a cache"):
             call(key)
 
 
