@@ -19,6 +19,7 @@ from skte.bank._entry import LARGEST_EDGE, BankEntry, field_problems
 from skte.bank._factory import FACTORY_NAME
 from skte.bank._preprocessing import ALLOWED
 from skte.bank._trust import check_packages, kept_trust
+from skte.bank._weights import weight_files
 from skte.exceptions import BankError
 
 __all__ = ["FIELDS", "VERSION", "manifest_schema", "read_manifest"]
@@ -153,7 +154,9 @@ def _path_problems(
     leaves = any(form.is_absolute() or form.anchor or ".." in form.parts for form in forms)
     try:
         problem = outside_problem(folder / weights, [*roots] if leaves else [folder, *roots])
-        found = (folder / weights).is_file()
+        found = weight_files(folder / weights)[0].is_file()
+    except BankError as error:  # an index of several files
+        return [f"weights {shown}: {error}"]
     except (OSError, ValueError):  # a name that no file can have, too long for instance
         return [f"weights {shown}: there is no such file in the manifest's folder"]
     if leaves and problem:

@@ -29,7 +29,7 @@ TARGET = "_target_"  # the key that names a class
 _NETS = "monai.networks.nets"
 _CONFIGS = tuple(
     f"configs/{stem}{suffix}"
-    for stem in ("inference", "evaluate", "train")
+    for stem in ("inference", "common", "evaluate", "train")
     for suffix in (".json", ".yaml", ".yml")
 )
 _METADATA = "configs/metadata.json"
@@ -43,7 +43,7 @@ _WEIGHTS = ("model.pt", "model.pth", "model.safetensors")
 
 def is_bundle(folder: Path) -> bool:
     """Whether a folder looks like a MONAI bundle."""
-    return any((folder / name).is_file() for name in _CONFIGS)
+    return any((folder / name).is_file() for name in _CONFIGS if "common" not in name)
 
 
 def bundle_fields(
@@ -123,16 +123,18 @@ def _configuration(folder: Path) -> tuple[Path, Mapping[str, Any], str]:
     """Return the file that describes the network, its content, and its key."""
     if not folder.is_dir():
         raise BankError("there is no such folder")
-    looked_at = []
+    looked_at: list[str] = []
+    merged: dict[str, Any] = {}  # what is in an earlier file counts
     for relative in _CONFIGS:
         if not (folder / relative).is_file():
             continue
         content = parse_file(folder / relative, "Configuration")
         looked_at.append(relative)
+        merged = {**content, **merged} if isinstance(content, Mapping) else merged
         for key in _NETWORK_KEYS:
-            value = content.get(key) if isinstance(content, Mapping) else None
+            value = merged.get(key)
             if isinstance(value, Mapping) and TARGET in value:
-                return folder / relative, content, key
+                return folder / relative, merged, key
     if not looked_at:
         raise BankError("it has no configs/inference.json (or .yaml); give the bundle's folder")
     raise BankError(
@@ -412,6 +414,7 @@ def _of_image(value: Any, keys: Any, image_key: str) -> Any:
 
 
 _DEEPEST = 50
+_OWN_MACRO = re.compile(r"%(?!.*\.(json|ya?ml))[^%]+", re.DOTALL)  # of no other file
 _INDEX = re.compile(r"[0-9]{1,6}")
 # References to lists of references multiply: with this many values a file describes no model.
 _MOST_VALUES = 100_000
@@ -432,8 +435,8 @@ def _resolve(config: Mapping[str, Any], value: Any, depth: int, seen: Iterator[i
         )
     if depth > _DEEPEST:
         raise BankError(f"references lead in a circle, or too deep: {value!r:.80}")
-    if isinstance(value, str) and value.startswith("@"):
-        return _resolve(config, _look_up(config, value[1:]), depth + 1, seen)
+    if isinstance(value, str) and (value.startswith("@") or _OWN_MACRO.fullmatch(value)):
+        return _resolve(config, _look_up(config, value[1:], value[0]), depth + 1, seen)
     if isinstance(value, Mapping):
         return {
             key: _resolve(config, item, depth + 1, seen)
@@ -452,7 +455,7 @@ def _is_disabled(value: Any) -> bool:
     return flag.strip().lower() == "true" if isinstance(flag, str) else bool(flag)
 
 
-def _look_up(config: Mapping[str, Any], name: str) -> Any:
+def _look_up(config: Mapping[str, Any], name: str, mark: str) -> Any:
     found: Any = config
     for part in re.split(r"::|#", name):
         if isinstance(found, list) and _INDEX.fullmatch(part) and int(part) < len(found):
@@ -461,7 +464,7 @@ def _look_up(config: Mapping[str, Any], name: str) -> Any:
             found = found[part]
         else:
             raise BankError(
-                f"the reference '@{name:.100}' leads nowhere: there is no {part[:100]!r}"
+                f"the reference '{mark}{name:.100}' leads nowhere: there is no {part[:100]!r}"
             )
     return found
 

@@ -365,3 +365,45 @@ def test_disabled_steps_are_not_taken(tmp_path):
     config = bundle_config(preprocessing={"_target_": "Compose", "transforms": steps})
     folder, _ = write_bundle(tmp_path, config)
     assert len(BankEntry.from_monai_bundle(folder).preprocessing) == 2
+
+
+@pytest.mark.parametrize("other", ["common", "train", "evaluate"])
+def test_a_network_may_be_described_in_another_file(tmp_path, other):
+    config = bundle_config()
+    folder, trained = write_bundle(tmp_path, config)
+    network = config.pop("network_def")
+    (folder / "configs" / "inference.json").write_text(json.dumps(config))
+    content = {"network_def": network, "preprocessing": [], "inferer": {"roi_size": 7}}
+    (folder / "configs" / f"{other}.json").write_text(json.dumps(content))
+    entry = BankEntry.from_monai_bundle(folder)
+    (tmp_path / "b").mkdir()
+    usual = BankEntry.from_monai_bundle(write_bundle(tmp_path / "b")[0])
+    assert entry.preprocessing == usual.preprocessing
+    assert entry.window_size == usual.window_size
+    assert entry.load().state_dict().keys() == trained.state_dict().keys()
+
+
+def test_macros_within_the_file_are_values(tmp_path):
+    config = bundle_config()
+    network = config["network_def"]
+    key = next(k for k, v in network.items() if isinstance(v, list))
+    config["widths"], network[key] = network[key], "%widths"
+    folder, _ = write_bundle(tmp_path, config, network=bundle_network(bundle_config()))
+    assert BankEntry.from_monai_bundle(folder).arguments[key] == config["widths"]
+    for value, match in (("%nowhere", "'%nowhere' leads nowhere"), ("%a.json::b", "was refused")):
+        network[key] = value
+        (folder / "configs" / "inference.json").write_text(json.dumps(config))
+        with pytest.raises(BankError, match=match):
+            BankEntry.from_monai_bundle(folder)
+
+
+def test_an_argument_that_monai_dropped_is_left_out(tmp_path):
+    network = {"_target_": "SwinUNETR", "img_size": [32, 32], "in_channels": 1, "out_channels": 2,
+               "feature_size": 12, "depths": [1] * 4, "num_heads": [1, 1, 2, 2],
+               "spatial_dims": 2}  # fmt: skip
+    from monai.networks import nets
+
+    known = {k: v for k, v in network.items() if k not in ("_target_", "img_size")}
+    config = bundle_config(network_def=network)
+    folder, _ = write_bundle(tmp_path, config, network=nets.SwinUNETR(**known))
+    assert BankEntry.from_monai_bundle(folder).load().out

@@ -562,3 +562,17 @@ def test_parts_of_a_manifest_s_weights_are_not_left_over(sharded, tmp_path):
     assert bank.not_understood == {}
     with pytest.raises(BankError, match="0 of its 0 keys"):
         bank["a"].load()
+
+
+def test_a_manifest_may_name_a_part_of_a_zip(trained, tmp_path):
+    torch.save(trained[0].state_dict(), tmp_path / "conv.pt")
+    with zipfile.ZipFile(tmp_path / "models.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(tmp_path / "conv.pt", "inner/conv.pt")
+    arguments = {"in_channels": 1, "out_channels": 4, "kernel_size": 3}
+    model = {"name": "a", "factory": "torch.nn:Conv2d", "arguments": arguments}
+    manifest = tmp_path / "bank.json"
+    manifest.write_text(json.dumps([{**model, "weights": "models.zip/inner/conv.pt"}]))
+    assert same(ModelBank.from_manifest(manifest)["a"].load(), trained[0])
+    manifest.write_text(json.dumps([{**model, "weights": "models.zip/other.pt"}]))
+    with pytest.raises(BankError, match=r"models.zip: its part other.pt cannot be read"):
+        ModelBank.from_manifest(manifest)["a"].load()
