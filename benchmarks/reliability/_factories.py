@@ -299,7 +299,14 @@ def try_name(
         for key, value in arguments.items()
     }
     path = place / "bank.json"
-    path.write_text(json.dumps({"models": [{"name": "a", "factory": name, "arguments": values}]}))
+    path.write_text(
+        json.dumps(
+            {
+                "defaults": {"weights": "none"},
+                "models": [{"name": "a", "factory": name, "arguments": values}],
+            }
+        )
+    )
     before = sorted(place.rglob("*"))
     _seen.clear()
     _watching, outcome = True, "it was built"

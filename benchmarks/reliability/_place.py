@@ -59,7 +59,8 @@ class Place:
             torch.save(small_unet(widths=(4, 8)).state_dict(), self.root / f"{seed}.pt")
             unet = {"factory": "skte.demo:small_unet", "arguments": {"widths": [4, 8]}}
             models.append({"name": f"model {seed}", **unet, "weights": f"{seed}.pt"})
-        self.bank.write_text(json.dumps({"models": [*more, *models]}))
+        models = [{"weights": "none", **one} for one in (*more, *models)]
+        self.bank.write_text(json.dumps({"models": models}))
 
     @property
     def n_entries(self) -> int:

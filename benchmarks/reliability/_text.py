@@ -46,6 +46,7 @@ _FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")
 _MODEL = {
     "name": "m",
     "factory": "skte.demo:small_unet",
+    "weights": "none",
     "arguments": {"widths": [2, 4]},
     "window_size": 8,
 }
@@ -174,7 +175,7 @@ def _entry_names(texts: Sequence[str], folder: Path) -> Iterator[str]:
         else:
             bank = ModelBank([entry])
             yield flaws(repr(bank)) or flaws(html.unescape(bank._repr_html_()))
-        _manifest(folder, {"name": text, "factory": "skte.demo:small_unet"})
+        _manifest(folder, {"name": text, "factory": "skte.demo:small_unet", "weights": "none"})
         yield _command("bank", "list", "bank.json")
 
 

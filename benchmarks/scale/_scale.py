@@ -127,7 +127,9 @@ def command_line(folder: Path, n_models: int) -> dict[str, Any]:
     """Time ``skte bank list`` and ``skte rank`` on a manifest of real, tiny networks."""
     model = {"factory": "skte.demo:small_unet", "arguments": {"widths": [2, 4]}}
     models = [{"name": f"model-{i}", **model} for i in range(n_models)]
-    (folder / "bank.json").write_text(json.dumps({"models": models}))
+    (folder / "bank.json").write_text(
+        json.dumps({"defaults": {"weights": "none"}, "models": models})
+    )
     data = folder / "data"
     for part in ("images", "labels"):
         (data / part).mkdir(parents=True)

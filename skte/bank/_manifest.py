@@ -36,6 +36,10 @@ _OF_THE_USER = {
 }
 FIELDS = tuple(item.name for item in fields(BankEntry) if item.name not in _OF_THE_USER)
 _REQUIRED = ("name", "factory")
+_WITHOUT = (
+    "'weights' is missing: name their file, or write 'weights: none' if the network is meant to "
+    "be untrained"
+)
 _MOST_SHOWN = 50  # problems
 _MOST_VALUES = 1_000_000  # in all models together, what they share written out
 
@@ -71,7 +75,10 @@ def read_manifest(
         if isinstance(recipe.get("name"), str):
             names[recipe["name"]] += 1
             label = f"model {number} ({clean_text(repr(recipe['name']), 100)})"
-        found = [*_recipe_problems(recipe, packages), *_path_problems(recipe, path.parent, roots)]
+        found = [_WITHOUT] if recipe.get("weights") is None else []
+        if str(recipe.get("weights")).lower() == "none":
+            recipe["weights"] = None
+        found += [*_recipe_problems(recipe, packages), *_path_problems(recipe, path.parent, roots)]
         problems += [f"{label}: {text}" for text in found]
         recipes.append({**recipe, "trusted_packages": packages})
     repeated = [name for name, n in names.items() if n > 1]
@@ -182,6 +189,7 @@ def _entry(recipe: Mapping[str, Any], folder: Path) -> BankEntry:
 
 
 _TEXT = {"type": "string", "minLength": 1}
+_SOMEWHERE = ("factory", "weights")  # in a model, or in the defaults
 _EDGE = {"type": "integer", "minimum": 1, "maximum": LARGEST_EDGE}
 
 
@@ -208,6 +216,7 @@ def manifest_schema() -> dict[str, Any]:
     """
     fields = _fields()
     shared = {name: value for name, value in fields.items() if name != "name"}
+    shared["weights"] = {**fields["weights"], "type": ["string", "null"]}
     model = {"required": ["name"], **_object(fields)}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -221,13 +230,18 @@ def manifest_schema() -> dict[str, Any]:
         },
         "additionalProperties": False,
         "required": ["models"],
-        # A list is a list of models. A factory may be in the defaults.
+        # A list is a list of models. Factory and weights may be in the defaults.
         "minItems": 1,
-        "items": {"$ref": "#/$defs/model", "required": ["factory"]},
-        "anyOf": [
-            {"type": "array"},
-            {"properties": {"defaults": {"required": ["factory"]}}, "required": ["defaults"]},
-            {"properties": {"models": {"items": {"required": ["factory"]}}}},
+        "items": {"$ref": "#/$defs/model", "required": list(_SOMEWHERE)},
+        "allOf": [
+            {
+                "anyOf": [
+                    {"type": "array"},
+                    {"properties": {"defaults": {"required": [key]}}, "required": ["defaults"]},
+                    {"properties": {"models": {"items": {"required": [key]}}}},
+                ]
+            }
+            for key in _SOMEWHERE
         ],
         "$defs": {"model": model, "step": {"anyOf": _steps()}},
     }
@@ -238,7 +252,7 @@ def _fields() -> dict[str, Any]:
         "name": {"type": "string", "pattern": r"\S"},
         "factory": {"type": "string", "pattern": f"^{FACTORY_NAME.pattern}$"},
         "arguments": {"type": "object"},
-        "weights": {"type": ["string", "null"], "minLength": 1},
+        "weights": _TEXT,
         "state_key": {"type": ["string", "null"]},
         "prefix": {"type": "string"},
         "layers": {

@@ -45,7 +45,7 @@ def place(tmp_path, monkeypatch):
 
 
 def write(folder, factory, name="bank.json", **arguments):
-    model = {"name": "a", "factory": factory, "arguments": arguments}
+    model = {"name": "a", "factory": factory, "arguments": arguments, "weights": "none"}
     (folder / name).write_text(json.dumps({"models": [model]}))
     return folder / name
 
@@ -144,7 +144,7 @@ def test_a_broken_note_of_trust_is_named(place, text):
 
 @pytest.mark.parametrize("key", ["trusted_packages", "trusted"])
 def test_a_manifest_cannot_trust_itself(place, key):
-    model = {"name": "a", "factory": "own_nets:build", key: ["own_nets"]}
+    model = {"name": "a", "factory": "own_nets:build", "weights": "none", key: ["own_nets"]}
     for content in ({"models": [model]}, {"defaults": {key: ["own_nets"]}, "models": [model]}):
         (place / "bank.json").write_text(json.dumps(content))
         with pytest.raises(BankError, match=f"'{key}' is refused: no file can say of itself"):

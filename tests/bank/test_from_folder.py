@@ -138,7 +138,7 @@ def test_links_are_followed_and_loops_of_them_are_not(tmp_path):
     bank, elsewhere = tmp_path / "bank", tmp_path / "elsewhere"
     for folder, name in ((bank / "inner", "own"), (elsewhere, "linked")):
         folder.mkdir(parents=True)
-        model = {"name": name, "factory": "skte.demo:small_unet"}
+        model = {"name": name, "factory": "skte.demo:small_unet", "weights": "none"}
         (folder / "bank.json").write_text(json.dumps({"version": 1, "models": [model]}))
     (bank / "far").symlink_to(elsewhere)
     (bank / "loop").symlink_to(".")

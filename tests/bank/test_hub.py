@@ -28,7 +28,9 @@ def served(tmp_path):
     require_monai()
     folder, network = write_bundle(tmp_path / "server", name="phantoms")
     (folder / "setup.py").write_text("raise SystemExit('not to be downloaded')")
-    (folder / "models" / "bank.json").write_text('{"models": [{"name": "x", "factory": "a:b"}]}')
+    (folder / "models" / "bank.json").write_text(
+        '{"models": [{"name": "x", "factory": "a:b", "weights": "none"}]}'
+    )
     return folder, network
 
 

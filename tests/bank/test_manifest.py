@@ -35,6 +35,7 @@ models:
     activation: sigmoid
     provenance: {dataset: hearts, licence: CC0}
   - name: scratch
+    weights: none
     preprocessing: []
 """
 
@@ -60,7 +61,8 @@ def problems(folder, text, **kwargs):
 
 
 def model(**fields):
-    return {"models": [{"name": "a", "factory": "skte.demo:small_unet", **fields}]}
+    known = {"name": "a", "factory": "skte.demo:small_unet", "weights": "none"}
+    return {"models": [{**known, **fields}]}
 
 
 def as_json(content, folder, name="bank.json"):
@@ -84,6 +86,7 @@ def test_a_full_manifest(folder, monkeypatch):
     ]
     assert heart.transform()[1].target == (1.0, 1.0, 2.0)
     assert bank["scratch"].transform() is None
+    assert bank["scratch"].weights is None
     state = torch.load(folder / "weights" / "heart.pt", weights_only=True)["state_dict"]
     monkeypatch.chdir(os.sep)  # paths hold wherever a worker runs
     assert torch.equal(heart.load().head.weight, state["net.head.weight"])
@@ -131,11 +134,12 @@ def test_every_problem_is_listed_at_once(folder):
     }
     message = as_json(content, folder)
     for part in (
-        "has 15 problems",
+        "has 18 problems",
         "version is 2; this release of skte reads version 1",
         "unknown key 'modles'; did you mean 'models'?",
         "defaults cannot set 'name'",
         "model 1 ('a'): unknown key 'weigths'; did you mean 'weights'?",
+        "model 1 ('a'): 'weights' is missing: name their file, or write 'weights: none'",
         "model 2 ('a'): 'factory' is missing",
         "model 2 ('a'): weights 'weights/none.pt': there is no such file",
         "model 3 ('b'): factory 'skte.demo.small_unet' must read 'package.module:function'",
@@ -175,6 +179,7 @@ def test_paths_may_not_leave_the_folder(folder, weights):
         (model(factory="os:system"), "standard library"),
         (model(preprocessing=5), "preprocessing must be a list"),
         (model(preprocessing=[5]), "5 is not a step"),
+        (model(weights=None), "'weights' is missing: .* write 'weights: none' if"),
         (model(layers="decoder.0"), r"write \['decoder.0'\]"),
     ],
 )
@@ -205,7 +210,7 @@ def test_a_key_may_not_stand_twice(folder, name, text, key):
 
 def test_yaml_merge_keys_may_be_overridden(folder):
     text = """
-base: &base {factory: skte.demo:small_unet, layers: [a]}
+base: &base {factory: skte.demo:small_unet, weights: none, layers: [a]}
 models: [{<<: *base, name: x, layers: [b]}]
 """
     assert "unknown key 'base'" in problems(folder, text)
@@ -227,6 +232,7 @@ def test_yaml_that_holds_itself_is_a_listed_problem(folder, field):
 
 def test_aliases_of_one_value_are_fine(folder):
     text = """
+defaults: {weights: none}
 models:
 - {name: a, factory: skte.demo:small_unet, arguments: &x {widths: &w [2, 4]}}
 - {name: b, factory: skte.demo:small_unet, arguments: {widths: *w}}

@@ -16,7 +16,7 @@ from skte.exceptions import BankError
 yaml = pytest.importorskip("yaml")
 ROOT = Path(__file__).parents[2]
 SCHEMA = Draft202012Validator(manifest_schema())
-SMALL = {"name": "a", "factory": "skte.demo:small_unet"}
+SMALL = {"name": "a", "factory": "skte.demo:small_unet", "weights": "none"}
 
 
 def examples():
@@ -68,12 +68,13 @@ def test_what_the_shell_writes_is_accepted(tmp_path, capsys):
         [SMALL],
         {"models": [SMALL]},
         {"version": 1, "description": ["x"], "defaults": None, "models": [SMALL]},
-        {"defaults": {"factory": "a.b:C.build"}, "models": [{"name": "a"}, {"name": "b"}]},
+        {"defaults": {"factory": "a.b:C", "weights": "none"}, "models": [{"name": "a"}]},
+        {"defaults": {"weights": None}, "models": [SMALL]},
         *(
             {"models": [{**SMALL, **more}]}
             for more in (
                 {"weights": "a.pt", "state_key": "model", "prefix": "net."},
-                {"weights": None, "state_key": None, "activation": None, "window_size": None},
+                {"state_key": None, "activation": None, "window_size": None},
                 {"layers": "encoder"},
                 {"layers": ["a", "b"], "window_size": [8, 8], "spatial_dims": 2, "in_channels": 1},
                 {"preprocessing": ["ToCanonical", {"name": "Resample", "target": [1, 1, 2]}]},
@@ -102,6 +103,8 @@ def test_both_accept(manifest, tmp_path):
         {"defaults": {"name": "a"}, "models": [SMALL]},
         {"models": [{"name": "a"}]},
         [{"name": "a"}],
+        [{"name": "a", "factory": "a:b"}],
+        {"models": [{"name": "a", "factory": "a:b"}]},
         {"models": [{"factory": "a:b"}]},
         *(
             {"models": [{**SMALL, **more}]}
@@ -112,6 +115,7 @@ def test_both_accept(manifest, tmp_path):
                 {"factory": "small_unet"},
                 {"arguments": [1]},
                 {"weights": ""},
+                {"weights": None},
                 {"weights": "a.pt", "state_key": 1},
                 {"weights": "a.pt", "prefix": None},
                 {"layers": "decoder"},

@@ -19,7 +19,7 @@ DOCS = (Path(__file__).parents[2] / "docs/how-to/banks.md").read_text("utf-8")
 
 
 def write_manifest(folder):
-    model = {"name": "unet", "factory": "skte.demo:small_unet"}
+    model = {"name": "unet", "factory": "skte.demo:small_unet", "weights": "none"}
     (folder / "bank.yaml").write_text(json.dumps({"models": [model]}))
     return folder / "bank.yaml"
 

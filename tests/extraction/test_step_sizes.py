@@ -94,7 +94,7 @@ def test_each_step_sees_what_the_one_before_made(case):
 
 
 def test_the_limit_can_be_raised(case, tmp_path):
-    model = {"name": "m", "factory": "skte.demo:small_unet"}
+    model = {"name": "m", "factory": "skte.demo:small_unet", "weights": "none"}
     model["preprocessing"] = [{"name": "Resize", "target_shape": 100}]
     (tmp_path / "bank.json").write_text(json.dumps({"models": [model]}))
     entry = ModelBank.from_manifest(tmp_path / "bank.json")["m"]

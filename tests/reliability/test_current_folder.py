@@ -24,7 +24,7 @@ NAMES = [
 ]  # fmt: skip
 SPY = "import pathlib; pathlib.Path({marks!r}, __name__).touch()\nraise SystemExit(__file__)\n"
 MODELS = [
-    {"name": name, "factory": "beside:network", "arguments": {"seed": seed}}
+    {"name": name, "factory": "beside:network", "arguments": {"seed": seed}, "weights": "none"}
     for seed, name in enumerate("ab")
 ]
 

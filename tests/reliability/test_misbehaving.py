@@ -89,7 +89,9 @@ class TestWhatWouldEndTheRun:
             {"name": "bad", "factory": factory, "arguments": {"attack": kind, "when": when}},
             {"name": "sound", "factory": "skte.demo:small_unet"},
         ]
-        (tmp_path / "bank.json").write_text(json.dumps({"models": models}))
+        (tmp_path / "bank.json").write_text(
+            json.dumps({"defaults": {"weights": "none"}, "models": models})
+        )
         trust = ["--trust-package", "tests"]
         assert main(["bank", "check", str(tmp_path / "bank.json"), "--json", *trust]) == 1
         bad, sound = json.loads(capsys.readouterr().out)["models"]
