@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 import torchio as tio
+from joblib import Parallel
 from sklearn.base import clone
 from sklearn.callback import ProgressBar
 from sklearn.exceptions import FitFailedWarning, NotFittedError
@@ -34,7 +35,7 @@ from skte.exceptions import (
     ExtractionError,
     SkteError,
 )
-from skte.selection import Engine, _engine, _workers
+from skte.selection import Engine
 
 
 class Net(nn.Module):
@@ -209,7 +210,7 @@ def test_several_gpus_take_turns_where_models_run_in_parallel(
         found.extend(job.extractor.device for job in jobs)
         yield from ()
 
-    monkeypatch.setattr(_engine, "run_together", catch)
+    monkeypatch.setattr("skte.selection._engine.run_together", catch)
     entries = [BankEntry(f"n{i}", build_net) for i in range(3)]
     engine = Engine.from_settings(CCFV(), entries, device=device, n_jobs=n_jobs)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -352,12 +353,12 @@ def build_dead():
 def test_no_more_processes_than_models(cases, bank, extractor, monkeypatch):
     asked = []
 
-    class Counted(_workers.Parallel):
+    class Counted(Parallel):
         def __init__(self, n_jobs, **kwargs):
             asked.append(n_jobs)
             super().__init__(n_jobs=1, **kwargs)
 
-    monkeypatch.setattr(_workers, "Parallel", Counted)
+    monkeypatch.setattr("skte.selection._workers.Parallel", Counted)
     for n_jobs in (3, 32_768, None):
         select(extractor, n_jobs=n_jobs).fit(bank, cases)
     assert asked == [3, len(bank), None]
