@@ -6,7 +6,7 @@ import torch
 
 from skte.datasets import Case
 from skte.exceptions import DatasetError
-from skte.extraction._sampler import sample_case
+from skte.extraction import SegmentationFeatureExtractor, sampled_voxels
 
 
 def make_case(label, image=None, case_id="a", ignore_label=None):
@@ -18,7 +18,8 @@ def make_case(label, image=None, case_id="a", ignore_label=None):
 
 
 def draw(case, n_class=100, n_case=100, seed=0):
-    return sample_case(case, n_class_samples=n_class, n_case_samples=n_case, random_state=seed)
+    counts = {"n_class_samples": n_class, "n_case_samples": n_case}
+    return sampled_voxels(SegmentationFeatureExtractor(**counts, random_state=seed), case)
 
 
 @pytest.fixture
