@@ -8,9 +8,6 @@ import pytest
 import torchio as tio
 
 from skte import BankEntry, ModelBank, SegmentationFeatureExtractor, memory_limit
-from skte.bank._nnunet_transform import (
-    NNUNetPreprocessing,  # a folder of nnU-Net's needs its package
-)
 from skte.datasets import make_phantoms
 from skte.exceptions import ExtractionError
 from tests.model_folders import bundle_config, require_monai, write_bundle
@@ -19,18 +16,6 @@ from tests.model_folders import bundle_config, require_monai, write_bundle
 @pytest.fixture(scope="module")
 def case():
     return make_phantoms(1, size=(24, 24, 24))[0]
-
-
-def nnunet(spacing):
-    return NNUNetPreprocessing(
-        transpose=[0, 1, 2],
-        spacing=spacing,
-        schemes=["NoNormalization"],
-        use_mask=[False],
-        intensities=[{}],
-        resampling="resample_data_or_seg_to_shape",
-        options={},
-    )
 
 
 def monai(kind, **options):
@@ -55,8 +40,6 @@ def prepare(case, entry):
         ("Pad", {"padding": [10**9, 0, 0, 0, 0, 0]}),
         ("EnsureShapeMultiple", {"target_multiple": 10**5}),
         ("Blur", {"std": 1e10}),
-        lambda: nnunet([1e-4] * 3),
-        lambda: nnunet([1e-4] * 2),
         lambda: monai("Spacing", pixdim=[1e-3] * 3),
         lambda: monai("Resize", spatial_size=[10**5] * 3),
         lambda: monai("SpatialPad", spatial_size=[10**5] * 3),
@@ -83,7 +66,6 @@ def test_a_step_beyond_the_memory_is_stopped(case, step):
         ("Pad", {"padding": 4}),
         ("Blur", {"std": 1}),
         ("Clamp", {"out_min": 0, "out_max": 1}),
-        lambda: nnunet([0.8] * 3),
         lambda: monai("Spacing", pixdim=[0.8] * 3),
     ],
 )
@@ -103,10 +85,10 @@ def test_each_step_sees_what_the_one_before_made(case):
 
 def test_the_limit_can_be_raised(case, tmp_path):
     model = {"name": "m", "factory": "skte.demo:small_unet"}
-    model["preprocessing"] = [{"name": "Resize", "target_shape": 100}]
+    model["preprocessing"] = [{"name": "Resize", "target_shape": 66}]
     (tmp_path / "bank.json").write_text(json.dumps({"models": [model]}))
     entry = ModelBank.from_manifest(tmp_path / "bank.json")["m"]
-    with memory_limit("1MB"), pytest.raises(ExtractionError, match="would make 100 x 100 x 100"):
+    with memory_limit("1MB"), pytest.raises(ExtractionError, match="would make 66 x 66 x 66"):
         prepare(case, entry)
     with memory_limit("1GB"):
         prepare(case, entry)
