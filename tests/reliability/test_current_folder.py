@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -98,20 +97,19 @@ from skte.selection import HalvingModelBankSelector
 class OfScript(Faulty):
     pass
 
-def check(selector):
-    assert "PYTHONSAFEPATH" not in os.environ
-    assert list(selector.ranking_)[-1] == "dying", selector.results_["error"]
-    assert np.isfinite(sorted(selector.scores_)[:2]).all()
-
 if __name__ == "__main__":
     cases = make_phantoms(4, size=(16, 16, 16))
     bank = [BankEntry(f"n{i}", k, arguments={"seed": i}) for i, k in enumerate([OfScript, Faulty])]
     dying = BankEntry("dying", Dying)
-    with joblib.parallel_config("loky", n_jobs=2):
-        check(ModelBankSelector(CCFV(), error_score=np.nan).fit([*bank, dying], cases))
-    apart = {"timeout": 36_000, "n_jobs": 2, "min_cases": 4, "error_score": np.nan}
-    check(HalvingModelBankSelector(CCFV(), **apart).fit([*bank, dying], cases))
-    if sys.argv[1] == "dask":
+    how = sys.argv[1]
+    if how == "loky":
+        with joblib.parallel_config("loky", n_jobs=2):
+            selector = ModelBankSelector(CCFV(), error_score=np.nan).fit([*bank, dying], cases)
+    elif how == "race":
+        selector = HalvingModelBankSelector(
+            CCFV(), timeout=36_000, n_jobs=2, min_cases=4, error_score=np.nan
+        ).fit([*bank, dying], cases)
+    elif how == "dask":
         import dask
         import distributed
         dask.config.set({"distributed.scheduler.allowed-failures": 0})  # two deaths are enough
@@ -119,16 +117,22 @@ if __name__ == "__main__":
         with distributed.LocalCluster(n_workers=1, dashboard_address=None) as cluster:
             os.chdir(here)
             with distributed.Client(cluster), joblib.parallel_config("dask"):
-                check(ModelBankSelector(CCFV(), error_score=np.nan).fit([*bank, dying], cases))
+                selector = ModelBankSelector(CCFV(), error_score=np.nan).fit([*bank, dying], cases)
+    assert "PYTHONSAFEPATH" not in os.environ
+    assert list(selector.ranking_)[-1] == "dying", selector.results_["error"]
+    assert np.isfinite(sorted(selector.scores_)[:2]).all()
 """
 
 
 @pytest.mark.slow
-def test_a_script_of_the_user(place):
+@pytest.mark.parametrize("how", ["loky", "race", "dask"])
+def test_a_script_of_the_user(place, how):
     """Modules beside the script and classes in it are found; the current folder is not looked at.
 
-    A worker that dies is started again: joblib's, our own of a race, and one of dask.
+    A worker that dies is started again.
     """
+    if how == "dask":
+        pytest.importorskip("distributed")
     script = place / "home" / "script.py"
     script.write_text(SCRIPT)
-    run(place, "-W", "ignore", script, "dask" if find_spec("distributed") else "no dask")
+    run(place, "-W", "ignore", script, how)
