@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from urllib.parse import unquote
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 
@@ -32,7 +33,7 @@ def hub_server(
             self._answer(body=True)
 
         def _answer(self, *, body: bool) -> None:
-            path = self.path.partition("?")[0]
+            path = unquote(self.path.partition("?")[0])
             asked.append(path)
             if path.startswith(f"/api/models/{repository}/tree/"):
                 self._json([self._entry(name) for name in [*files, *extra_names]], body)

@@ -64,9 +64,8 @@ def test_what_a_living_writer_has_in_work_stays(tmp_path):
     assert names(tmp_path) == ["ranking.csv"]
 
 
-KILLED = """
-import sys
-from skte._files import write_atomically
+PRELUDE = "import sys; from skte._files import scratch_folder, write_atomically\n"
+KILLED = f"""{PRELUDE}
 def write(path):
     path.write_text("x")
     print("now", flush=True)
@@ -125,9 +124,7 @@ def test_links_are_followed_before_a_path_is_held_to_its_roots(tmp_path):
     assert outside_problem(root / ".." / "other" / "outside", [root])
 
 
-HOLD = """
-import sys
-from skte._files import scratch_folder
+HOLD = f"""{PRELUDE}
 with scratch_folder("skte-test-") as folder:
     (folder / "features").write_text("x")
     print(folder, flush=True)

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from skte._text import clean_cell, clean_text, name_problem, read_cell  # serve every room
+from skte._text import (  # serve every room
+    clean_cell,
+    clean_text,
+    complain,
+    name_problem,
+    read_cell,
+    say,
+)
 
 
 @given(st.text(max_size=3000))
@@ -53,3 +60,21 @@ def test_a_name_is_found_again_in_a_csv_file(name):
 @pytest.mark.parametrize("name", ["=1", "'=1", "''=1", "'a", "- x", "\uff1da"])
 def test_apostrophes_are_taken_off_as_they_were_put(name):
     assert read_cell(clean_cell(name)) == name
+
+
+def test_further_lines_of_a_message_are_indented(capsys):
+    complain("error", "first\nskte: error: forged\r\x1b[2K")
+    assert capsys.readouterr().err == "skte: error: first\n  skte: error: forged\\r\\x1b[2K\n"
+
+
+def test_a_message_of_many_lines_is_cut(capsys):
+    complain("error", "\n".join(map(str, range(10_000))))
+    shown = capsys.readouterr().err.splitlines()
+    assert len(shown) < 300
+    assert shown[-1] == "  ... and 9799 more lines"
+
+
+def test_a_terminal_without_the_letter_shows_its_escape(tmp_path):
+    with (tmp_path / "ascii.txt").open("w", encoding="ascii") as file:
+        say("score -∞", file=file)
+    assert (tmp_path / "ascii.txt").read_text() == "score -\\u221e\n"

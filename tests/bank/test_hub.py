@@ -7,7 +7,6 @@ import torch
 
 from skte import ModelBank
 from skte.bank import download_snapshot
-from skte.bank._hub import _check_names, _is_wanted
 from skte.exceptions import BankError
 from tests.hub_server import SHA, hub_server
 from tests.model_folders import require_monai, write_bundle
@@ -88,17 +87,19 @@ def test_the_package_is_asked_for(tmp_path, monkeypatch):
         download_snapshot("lab/phantoms", tmp_path)
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["Bank.yaml", "BANK.JSON", "a/bank.Yml", "b\uff41nk.yaml", ".hidden/x.json", "run.py", "x.PTX"],
-)
-def test_what_names_code_is_not_downloaded_however_it_is_spelled(name):
-    assert not _is_wanted(name)
-
-
-@pytest.mark.parametrize("name", ["Model.PT", "a/plans.json", "LICENSE", "x[1].safetensors"])
-def test_what_describes_models_is_downloaded(name):
-    assert _is_wanted(name)
+def test_what_describes_models_is_downloaded_and_what_names_code_is_not(tmp_path, monkeypatch):
+    """However it is spelled."""
+    wanted = {"Model.PT", "a/plans.json", "LICENSE", "x[1].safetensors"}
+    code = ["Bank.yaml", "BANK.JSON", "a/bank.Yml", "b\uff41nk.yaml", ".hidden/x.json", "run.py"]
+    for name in (*wanted, *code, "x.PTX"):
+        (tmp_path / "server" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "server" / name).write_text("x")
+    target = tmp_path / "bank"
+    with hub_server(tmp_path / "server", "lab/x") as (address, _):
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        download_snapshot("lab/x", target)
+    found = {p.relative_to(target).as_posix() for p in target.rglob("*") if p.is_file()}
+    assert {name for name in found if not name.startswith(".cache")} == wanted
 
 
 @pytest.mark.parametrize(
@@ -123,6 +124,9 @@ def test_what_describes_models_is_downloaded(name):
         (["e\u0301.pt", "\u00e9.pt"], "is the same as"),
     ],
 )
-def test_odd_names_refuse_the_whole_repository(names, match):
-    with pytest.raises(BankError, match=match):
-        _check_names("lab/x", names)
+def test_odd_names_refuse_the_whole_repository(names, match, tmp_path, monkeypatch):
+    with hub_server(tmp_path / "server", "lab/x", tuple(names)) as (address, asked):
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        with pytest.raises(BankError, match=match):
+            download_snapshot("lab/x", tmp_path / "bank")
+    assert not any("resolve" in path for path in asked)

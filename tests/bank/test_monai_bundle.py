@@ -13,7 +13,6 @@ from torch import nn
 
 from skte import BankEntry, SegmentationFeatureExtractor
 from skte.bank import entry_digest
-from skte.bank._monai_bundle import MonaiTransform
 from skte.exceptions import BankError, SkteWarning
 from tests.model_folders import bundle_config, bundle_network, require_monai, write_bundle
 
@@ -159,7 +158,9 @@ def test_a_bundle_without_preprocessing_says_so(tmp_path, value, match):
         assert BankEntry.from_monai_bundle(folder).preprocessing == ()
 
 
-def test_unknown_transforms_are_never_built():
+def test_unknown_transforms_are_never_built(tmp_path):
+    folder, _ = write_bundle(tmp_path)
+    MonaiTransform = type(BankEntry.from_monai_bundle(folder).preprocessing[0])
     with pytest.raises(ValueError, match="not a transform of MONAI that skte uses"):
         MonaiTransform("Lambda", {"func": print}).build()
     one = MonaiTransform("Flip", {"spatial_axis": 0})

@@ -13,13 +13,14 @@ import pytest
 import torch
 import torchio as tio
 
-from skte import BankEntry
+from skte import BankEntry, SegmentationFeatureExtractor
 from skte.bank import entry_digest
 
 # The reference holds plans and images alone, without the folder and weights around them.
 from skte.bank._nnunet import read_plan
 from skte.bank._nnunet_transform import NNUNetPreprocessing, resampled_shape, separate_axis
-from skte.exceptions import BankError
+from skte.datasets import make_phantoms
+from skte.exceptions import BankError, ExtractionError
 
 REFERENCE = np.load(Path(__file__).parent / "data" / "nnunet_reference.npz")
 NOTES = json.loads(str(REFERENCE["notes"]))
@@ -149,6 +150,18 @@ def test_images_that_do_not_fit_are_told(change, data, match):
     image = tio.ScalarImage(tensor=torch.from_numpy(data.astype(np.float32)))
     with pytest.raises(ValueError, match=match):
         NNUNetPreprocessing(**arguments)(image)
+
+
+@pytest.mark.parametrize("spacing", [[1e-4] * 3, [1e-4] * 2, [0.8] * 3])
+def test_a_spacing_that_would_fill_the_memory_is_stopped(spacing):
+    steps = [NNUNetPreprocessing(**{**plan_of("as it is").preprocessing, "spacing": spacing})]
+    extractor = SegmentationFeatureExtractor(entry(steps), window_size=16, max_windows=1)
+    case = make_phantoms(1, size=(24, 24, 24))
+    if spacing[0] > 0.5:
+        assert len(extractor.fit_transform(case)) == 1
+    else:
+        with pytest.raises(ExtractionError, match=r"would make .* voxels .*--max-memory"):
+            extractor.fit_transform(case)
 
 
 def test_an_empty_image_is_kept_whole():

@@ -3,15 +3,17 @@ import sys
 
 import pytest
 
-from skte import __version__
-from skte.cli import _rank, main  # _rank: to make a command fail
+import skte
+from skte.cli import main
+
+FIT = "skte.cli._rank._fit"  # to make a command fail
 
 
 def test_version(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--version"])
     assert stop.value.code == 0
-    assert capsys.readouterr().out == f"skte {__version__}\n"
+    assert capsys.readouterr().out == f"skte {skte.__version__}\n"
 
 
 def test_help_documents_exit_codes(capsys):
@@ -53,7 +55,7 @@ def test_no_other_error_is_a_traceback_or_a_success(error, monkeypatch, capsys, 
     def fail(args):
         raise error
 
-    monkeypatch.setattr(_rank, "_fit", fail)
+    monkeypatch.setattr(FIT, fail)
     command = ["rank", "--bank", "b.json", "--data", str(data)]
     assert main(command) == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -66,7 +68,7 @@ def test_interrupted(monkeypatch, capsys, data):
     def interrupted(args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_rank, "_fit", interrupted)
+    monkeypatch.setattr(FIT, interrupted)
     assert main(["rank", "--bank", "b.json", "--data", str(data)]) == 130
     assert "interrupted" in capsys.readouterr().err
 
@@ -75,4 +77,4 @@ def test_interrupted(monkeypatch, capsys, data):
 def test_module_is_the_command():
     command = [sys.executable, "-m", "skte", "--version"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout == f"skte {__version__}\n"
+    assert done.stdout == f"skte {skte.__version__}\n"

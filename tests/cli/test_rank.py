@@ -8,11 +8,14 @@ import warnings
 
 import pytest
 import rich
+from sklearn.callback import ProgressBar
 
 from skte import ModelBankSelector, SegmentationFeatureExtractor, estimators
-from skte.cli import _rank, main
+from skte.cli import main
 from skte.datasets import make_phantoms
 from skte.demo import write_msd
+
+FIT = "skte.cli._rank._fit"  # what must not run
 
 
 def run(bank, data, *more):
@@ -24,9 +27,12 @@ def read_csv(path):
         return list(csv.DictReader(file))
 
 
-def test_every_exported_estimator_is_offered():
+def test_every_exported_estimator_is_offered(capsys):
     exported = {name.lower() for name in estimators.__all__} - {"transferabilityestimator"}
-    assert set(_rank.ESTIMATORS) == exported
+    with pytest.raises(SystemExit):
+        main(["rank", "--bank", "a", "--data", "b", "--estimator", "?"])
+    offered = capsys.readouterr().err.rsplit("choose from", 1)[1]
+    assert set(re.findall(r"\w+", offered)) == exported
 
 
 def test_table_and_csv_agree_with_the_selector(write_bank, data, tmp_path, capsys):
@@ -142,7 +148,7 @@ def test_leep_without_source_head_is_listed(write_bank, data, capsys):
 )
 def test_an_unwritable_out_is_refused_before_the_work(out, data, tmp_path, monkeypatch, capsys):
     (tmp_path / "folder.csv").mkdir()
-    monkeypatch.setattr(_rank, "_fit", lambda args: pytest.fail("worked before checking --out"))
+    monkeypatch.setattr(FIT, lambda args: pytest.fail("worked before checking --out"))
     assert run("bank.json", data, "--out", tmp_path / out) == 2
     assert "--out" in capsys.readouterr().err
 
@@ -153,7 +159,7 @@ def test_the_table_is_printed_though_the_file_cannot_be_written(
     def full(results, path):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(_rank, "write_results", full)
+    monkeypatch.setattr("skte.cli._rank.write_results", full)
     assert run(write_bank("a"), data, "--out", tmp_path / "ranking.csv") == 2
     shown = capsys.readouterr()
     assert shown.out.startswith("rank")
@@ -262,13 +268,13 @@ def test_verbose_tells_every_model_on_stderr(write_bank, data, capsys):
 
 
 def test_warnings_are_one_line_and_quiet_hides_them(data, capsys, monkeypatch, write_bank):
-    fit = _rank._fit
+    fit = ModelBankSelector.fit
 
-    def warn_and_fit(args):
+    def warn_and_fit(*args, **kwargs):
         warnings.warn("something is odd", UserWarning, stacklevel=1)
-        return fit(args)
+        return fit(*args, **kwargs)
 
-    monkeypatch.setattr(_rank, "_fit", warn_and_fit)
+    monkeypatch.setattr(ModelBankSelector, "fit", warn_and_fit)
     with warnings.catch_warnings():
         warnings.simplefilter("default")
         assert run(write_bank("a"), data) == 0
@@ -285,13 +291,12 @@ def test_progress_bar_only_on_a_terminal(
     terminal, option, shown, write_bank, data, monkeypatch, capsys
 ):
     made = []
-    bar = _rank.ProgressBar
 
     def make_bar():
-        made.append(bar())
+        made.append(ProgressBar())
         return made[-1]
 
-    monkeypatch.setattr(_rank, "ProgressBar", make_bar)
+    monkeypatch.setattr("skte.cli._rank.ProgressBar", make_bar)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
     monkeypatch.setattr(rich, "_console", None)  # the console that reconfigure sets
     assert run(write_bank("a", "b"), data, *option) == 0
@@ -315,7 +320,7 @@ def test_a_report_is_written_beside_the_table(write_bank, data, tmp_path, capsys
 
 
 def test_an_unwritable_report_is_refused_before_the_work(data, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(_rank, "_fit", lambda args: pytest.fail("worked before checking"))
+    monkeypatch.setattr(FIT, lambda args: pytest.fail("worked before checking"))
     for name, told in (("r.pdf", "must end in .html"), ("gone/r.html", "does not exist")):
         assert run("bank.json", data, "--report", tmp_path / name) == 2
         shown = capsys.readouterr().err

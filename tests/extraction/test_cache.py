@@ -9,13 +9,13 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from skte import _files
 from skte.exceptions import SkteError, SkteWarning
-from skte.extraction import FeatureCache, _cache, _cache_files, make_key
+from skte.extraction import FeatureCache, make_key
 from skte.features import CaseFeatures, LayerSample, pack_case
 
 KEY = make_key(entry="e", case="c")
@@ -33,7 +33,7 @@ def case_of(seed=0, n=20):
 
 @pytest.fixture(autouse=True)
 def _no_warning_given_yet(monkeypatch):
-    monkeypatch.setattr(_cache, "_WARNED", set())
+    monkeypatch.setattr("skte.extraction._cache._WARNED", set())
 
 
 @pytest.fixture
@@ -212,7 +212,7 @@ def test_a_folder_that_cannot_be_written_costs_one_warning(name, fail, cache, mo
             raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
 
     with monkeypatch.context() as patch:
-        patch.setattr(_cache_files.os, name, fail)
+        patch.setattr(os, name, fail)
         with pytest.warns(SkteWarning, match="could not be (written|read)") as caught:
             done = [cache.store(KEY, case_of()), cache.store_record(KEY, {})] * 2
     assert not any(done)
@@ -227,7 +227,7 @@ def test_a_folder_that_cannot_be_written_costs_one_warning(name, fail, cache, mo
 
 def test_short_writes_are_continued(cache, monkeypatch):
     write = os.write
-    monkeypatch.setattr(_cache_files.os, "write", lambda handle, data: write(handle, data[:7]))
+    monkeypatch.setattr(os, "write", lambda handle, data: write(handle, data[:7]))
     assert cache.store(KEY, case_of())
     assert pack_case(cache.load(KEY)) == pack_case(case_of())
 
@@ -250,7 +250,7 @@ def test_a_file_size_limit_is_a_full_disk(cache, run_python):
 def test_a_read_that_fails_is_a_miss_with_one_warning(cache, monkeypatch):
     cache.store(KEY, case_of())
     with monkeypatch.context() as patch:
-        patch.setattr(_cache_files.os, "fstat", refuse(errno.EIO))
+        patch.setattr(os, "fstat", refuse(errno.EIO))
         with pytest.warns(SkteWarning, match="could not be read: Input/output error") as caught:
             found = [cache.load(KEY), cache.load(KEY)]
     assert found == [None, None]
@@ -260,14 +260,14 @@ def test_a_read_that_fails_is_a_miss_with_one_warning(cache, monkeypatch):
 
 def test_a_read_only_cache_serves(cache, monkeypatch):
     cache.store(KEY, case_of())
-    monkeypatch.setattr(_cache.os, "utime", refuse(errno.EROFS))
+    monkeypatch.setattr(os, "utime", refuse(errno.EROFS))
     assert cache.load(KEY)
 
 
 def test_a_damaged_file_that_cannot_be_removed(cache, monkeypatch):
     cache.store(KEY, case_of())
     path_of(cache, KEY).write_bytes(b"")
-    monkeypatch.setattr(_cache.Path, "unlink", refuse(errno.EACCES))
+    monkeypatch.setattr(Path, "unlink", refuse(errno.EACCES))
     with pytest.warns(SkteWarning, match="could not be removed"):
         assert cache.load(KEY) is None
 
@@ -523,13 +523,12 @@ def test_a_write_looks_at_no_finished_file(cache, monkeypatch):
     """Or storing takes as long as what is there already, and a large bank its square."""
     assert cache.store(KEY, case_of())
     left, looked = leftover(cache), []
-    whole = _cache_files.CacheFile
 
-    def look(path, *rest):
+    def look(path, kind, n_bytes, modified):
         looked.append(path)
-        return whole(path, *rest)
+        return SimpleNamespace(path=path, kind=kind, n_bytes=n_bytes, modified=modified)
 
-    monkeypatch.setattr(_cache_files, "CacheFile", look)
+    monkeypatch.setattr("skte.extraction._cache_files.CacheFile", look)
     assert cache.store(KEY, case_of(1))
     assert looked == [left]
 
@@ -553,9 +552,9 @@ def test_young_leftovers_and_those_in_work_stay(cache):
 @pytest.mark.parametrize("broken", ["missing", "unsupported"])
 def test_where_locks_do_not_work_age_alone_decides(broken, cache, monkeypatch):
     if broken == "missing":
-        monkeypatch.setattr(_files, "fcntl", None)
+        monkeypatch.setattr("skte._files.fcntl", None)
     else:
-        monkeypatch.setattr(_files.fcntl, "flock", refuse(errno.ENOLCK))
+        monkeypatch.setattr("fcntl.flock", refuse(errno.ENOLCK))
     cache.store(OTHER, case_of())
     path = leftover(cache, age=DAY / 2)
     cache.prune()

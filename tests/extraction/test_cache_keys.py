@@ -17,6 +17,7 @@ from torch import nn
 
 import skte
 from skte import BankEntry, SegmentationFeatureExtractor
+from skte._digests import version_of, versioned  # no public name tells versions
 from skte.datasets import make_phantoms
 from tests.model_folders import write_bundle, write_nnunet
 
@@ -161,16 +162,12 @@ def test_an_edit_or_a_move_of_our_own_code_keeps_every_key(tmp_path, trained_mod
 @pytest.mark.parametrize("kind", OWN)
 def test_our_own_transforms_and_networks_have_versions(kind):
     """What stands in keys by its source would cost every cache at each edit."""
-    from skte._digests import version_of  # no public name tells versions
-
     assert version_of(kind)
     same = [other for other in OWN if version_of(other) == version_of(kind)]
     assert same == [kind]
 
 
 def test_versions_are_not_inherited():
-    from skte._digests import version_of, versioned
-
     @versioned("base", 1)
     class Base: ...
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import maximum_filter, minimum_filter
 from scipy.stats import chisquare
 
 from skte.datasets import Case
-from skte.extraction._sampler import Lattice, SamplePlan, draw_informative, is_informative
-from skte.extraction._windows import plan_windows
+from skte.extraction import SegmentationFeatureExtractor, sampled_voxels
 
 
 def make_case(shape=(60, 48, 40), seed=0, air=0.0):
@@ -23,39 +23,9 @@ def make_case(shape=(60, 48, 40), seed=0, air=0.0):
 
 
 def draw(case, max_windows, seed=0, **kwargs):
-    settings = {"n_class_samples": 200, "n_case_samples": 100, "cell_size": (16, 16, 16)}
-    settings |= kwargs
-    return SamplePlan(random_state=seed, max_windows=max_windows, **settings).draw(case)
-
-
-@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5])
-@pytest.mark.parametrize("shape", [(60, 48, 40), (17, 50, 1), (8, 16, 90)])
-def test_cells_are_what_windows_of_the_grid_own(shape, overlap):
-    """Every voxel by brute force: its cell is that of its deepest window."""
-    size = (16, 16, 1) if shape[2] == 1 else (16, 16, 16)
-    lattice = Lattice(shape, size, overlap)
-    voxels = np.argwhere(np.ones(shape))
-    plan = plan_windows(voxels, shape, size, overlap)
-    owner = np.empty(len(voxels), dtype=int)
-    for k, owned in enumerate(plan.owned):
-        owner[owned] = k
-    cells = np.array([lattice.index(v) for v in voxels])
-    assert len(set(zip(owner.tolist(), cells.tolist(), strict=True))) == len(plan.starts)
-    for index in np.unique(cells):
-        inside = np.zeros(shape, dtype=bool)
-        inside[lattice.cell(index)] = True
-        np.testing.assert_array_equal(inside.reshape(-1), cells == index)
-
-
-@pytest.mark.parametrize("max_windows", [1, 2, 4, 7])
-def test_windows_are_bounded(max_windows):
-    for seed in range(5):
-        case = make_case(seed=seed)
-        sample = draw(case, max_windows, seed)
-        plan = plan_windows(sample.voxels, case.label.shape, (16, 16, 16), 0.5)
-        assert len(plan.starts) <= max_windows
-        cover = plan_windows(sample.voxels, case.label.shape, (16, 16, 16), 0.5, "cover")
-        assert len(cover.starts) <= max_windows
+    settings = {"n_class_samples": 200, "n_case_samples": 100, "cell_size": (16, 16, 16), **kwargs}
+    extractor = SegmentationFeatureExtractor(max_windows=max_windows, random_state=seed, **settings)
+    return sampled_voxels(extractor, case)
 
 
 def test_every_class_is_seen_where_windows_suffice():
@@ -95,57 +65,42 @@ def test_whole_case_voxels_are_equally_likely():
     assert chisquare(counts).pvalue > 1e-3
 
 
-def test_whole_case_sample_leaves_air_out_and_mixes_cells():
-    case = make_case(air=0.5)
-    sample = draw(case, 4, n_case_samples=40)
-    whole = sample.voxels[len(sample.labels) :]
-    assert is_informative(case.image, whole).all()
-    assert whole[:, 0].min() >= 29
-    cells = [Lattice((60, 48, 40), (16, 16, 16), 0.5).index(v) for v in whole]
-    assert len(set(cells[:10])) == len(set(cells)) == 2
+def informative(image):
+    """Voxels that see another value among their neighbours, in any channel."""
+    size = (1, 3, 3, 3)
+    values = image.numpy()
+    return (maximum_filter(values, size) > minimum_filter(values, size)).any(axis=0)
+
+
+def whole_case(image, n, **kwargs):
+    case = Case("a", image, torch.zeros(image.shape[1:], dtype=torch.int64), np.eye(4), (1, 1, 1))
+    sample = draw(case, None, n_case_samples=n, **kwargs)
+    return sample.voxels[len(sample.labels) :]
 
 
 class TestInformative:
     @pytest.mark.parametrize("n_channels", [1, 2])
-    def test_neighbourhoods_by_brute_force(self, n_channels):
+    def test_every_voxel_that_is_not_in_air_can_be_drawn(self, n_channels):
         rng = np.random.default_rng(0)
         image = torch.from_numpy((rng.random((n_channels, 9, 8, 7)) < 0.03).astype(np.float32))
-        values = image.numpy()
-        expected = np.zeros((9, 8, 7), dtype=bool)
-        for x, y, z in np.ndindex(9, 8, 7):
-            around = values[:, max(x - 1, 0) : x + 2, max(y - 1, 0) : y + 2, max(z - 1, 0) : z + 2]
-            expected[x, y, z] = any(len(np.unique(a)) > 1 for a in around)
-        at = np.argwhere(np.ones((9, 8, 7)))
-        np.testing.assert_array_equal(is_informative(image, at), expected.reshape(-1))
-        region = (slice(2, 8), slice(0, 5), slice(1, 7))
-        drawn = draw_informative(image, region, 10_000, np.random.default_rng(0))
-        inside = np.zeros_like(expected)
-        inside[region] = expected[region]
-        assert {tuple(v) for v in drawn.tolist()} == {
-            tuple(v) for v in np.argwhere(inside).tolist()
-        }
+        expected = informative(image)
+        assert 0 < expected.sum() < expected.size
+        found = {tuple(v) for v in whole_case(image, 10_000).tolist()}
+        assert found == {tuple(v) for v in np.argwhere(expected).tolist()}
 
-    def test_large_regions_are_drawn_one_by_one(self):
+    def test_large_volumes_are_drawn_one_by_one(self):
         """The same law either way; a volume that is nearly all air falls back to looking."""
         image = torch.zeros(1, 70, 70, 70)
         image[:, 60:] = torch.randn(1, 10, 70, 70)
-        region = (slice(0, 70),) * 3
-        drawn = draw_informative(image, region, 300, np.random.default_rng(0))
+        drawn = whole_case(image, 300)
         assert len(np.unique(drawn, axis=0)) == 300
-        assert is_informative(image, drawn).all()
+        assert informative(image)[tuple(drawn.T)].all()
         nearly = torch.zeros(1, 70, 70, 70)
         nearly[0, 3, 4, 5] = 1.0
-        few = draw_informative(nearly, region, 300, np.random.default_rng(0))
-        assert len(few) == 27
-        assert (
-            len(draw_informative(torch.zeros(1, 70, 70, 70), region, 5, np.random.default_rng(0)))
-            == 0
-        )
+        assert len(whole_case(nearly, 300)) == 27
 
     def test_slabs_see_their_neighbours(self, monkeypatch):
         monkeypatch.setattr("skte.extraction._sampler._SLAB", 100)
         image = torch.zeros(1, 12, 8, 8)
         image[0, 5, 4, 4] = 1.0
-        region = (slice(0, 12), slice(0, 8), slice(0, 8))
-        drawn = draw_informative(image, region, 100, np.random.default_rng(0))
-        assert sorted(set(drawn[:, 0].tolist())) == [4, 5, 6]
+        assert sorted(set(whole_case(image, 100)[:, 0].tolist())) == [4, 5, 6]

@@ -6,7 +6,7 @@ import torch
 
 from skte.datasets import Case
 from skte.exceptions import DatasetError
-from skte.extraction._sampler import SamplePlan
+from skte.extraction import SegmentationFeatureExtractor, sampled_voxels
 
 
 def make_case(label, image=None, case_id="a", ignore_label=None):
@@ -18,7 +18,8 @@ def make_case(label, image=None, case_id="a", ignore_label=None):
 
 
 def draw(case, n_class=100, n_case=100, seed=0):
-    return SamplePlan(n_class, n_case, seed).draw(case)
+    counts = {"n_class_samples": n_class, "n_case_samples": n_case}
+    return sampled_voxels(SegmentationFeatureExtractor(**counts, random_state=seed), case)
 
 
 @pytest.fixture

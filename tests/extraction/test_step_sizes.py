@@ -1,39 +1,33 @@
 """Preprocessing from a file that would fill the memory is stopped before it runs."""
 
 import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torchio as tio
 
-from skte import BankEntry, ModelBank, memory_limit
-from skte.bank._monai_bundle import MonaiTransform
-from skte.bank._nnunet_transform import NNUNetPreprocessing
-from skte.datasets import make_phantoms, read_case
+from skte import BankEntry, ModelBank, SegmentationFeatureExtractor, memory_limit
+from skte.datasets import make_phantoms
 from skte.exceptions import ExtractionError
-from skte.extraction._prepare import preprocess_case
-from tests.model_folders import require_monai
+from tests.model_folders import bundle_config, require_monai, write_bundle
 
 
 @pytest.fixture(scope="module")
 def case():
-    return read_case(make_phantoms(1, size=(24, 24, 24))[0])
-
-
-def nnunet(spacing):
-    return NNUNetPreprocessing(
-        transpose=[0, 1, 2],
-        spacing=spacing,
-        schemes=["NoNormalization"],
-        use_mask=[False],
-        intensities=[{}],
-        resampling="resample_data_or_seg_to_shape",
-        options={},
-    )
+    return make_phantoms(1, size=(24, 24, 24))[0]
 
 
 def monai(kind, **options):
     require_monai()
-    return MonaiTransform(kind, options)
+    step = {"_target_": f"{kind}d", "keys": "@image_key", **options}
+    config = bundle_config(preprocessing={"_target_": "Compose", "transforms": [step]})
+    with TemporaryDirectory() as folder:
+        return BankEntry.from_monai_bundle(write_bundle(Path(folder), config)[0]).preprocessing[0]
+
+
+def prepare(case, entry):
+    SegmentationFeatureExtractor(entry, window_size=16, max_windows=1).fit_transform([case])
 
 
 @pytest.mark.parametrize(
@@ -46,8 +40,6 @@ def monai(kind, **options):
         ("Pad", {"padding": [10**9, 0, 0, 0, 0, 0]}),
         ("EnsureShapeMultiple", {"target_multiple": 10**5}),
         ("Blur", {"std": 1e10}),
-        lambda: nnunet([1e-4] * 3),
-        lambda: nnunet([1e-4] * 2),
         lambda: monai("Spacing", pixdim=[1e-3] * 3),
         lambda: monai("Resize", spatial_size=[10**5] * 3),
         lambda: monai("SpatialPad", spatial_size=[10**5] * 3),
@@ -62,7 +54,7 @@ def test_a_step_beyond_the_memory_is_stopped(case, step):
     )
     match = r"stopped \(entry 'm', case .*\): \w+ would make .* voxels .*--max-memory"
     with pytest.raises(ExtractionError, match=match):
-        preprocess_case(case, entry)
+        prepare(case, entry)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +66,6 @@ def test_a_step_beyond_the_memory_is_stopped(case, step):
         ("Pad", {"padding": 4}),
         ("Blur", {"std": 1}),
         ("Clamp", {"out_min": 0, "out_max": 1}),
-        lambda: nnunet([0.8] * 3),
         lambda: monai("Spacing", pixdim=[0.8] * 3),
     ],
 )
@@ -82,23 +73,22 @@ def test_steps_of_usual_size_run(case, step):
     entry = BankEntry(
         "m", "skte.demo:small_unet", preprocessing=[step() if callable(step) else step]
     )
-    image, _ = preprocess_case(case, entry)
-    assert image.shape[0] == 1
+    prepare(case, entry)
 
 
 def test_each_step_sees_what_the_one_before_made(case):
     steps = [("Resize", {"target_shape": 60}), ("Resample", {"target": 0.1})]
     entry = BankEntry("m", "skte.demo:small_unet", preprocessing=steps)
     with memory_limit("8MB"), pytest.raises(ExtractionError, match=r"Resample would make 2\d\d x"):
-        preprocess_case(case, entry)
+        prepare(case, entry)
 
 
 def test_the_limit_can_be_raised(case, tmp_path):
     model = {"name": "m", "factory": "skte.demo:small_unet", "weights": "none"}
-    model["preprocessing"] = [{"name": "Resize", "target_shape": 100}]
+    model["preprocessing"] = [{"name": "Resize", "target_shape": 66}]
     (tmp_path / "bank.json").write_text(json.dumps({"models": [model]}))
     entry = ModelBank.from_manifest(tmp_path / "bank.json")["m"]
-    with memory_limit("1MB"), pytest.raises(ExtractionError, match="would make 100 x 100 x 100"):
-        preprocess_case(case, entry)
+    with memory_limit("1MB"), pytest.raises(ExtractionError, match="would make 66 x 66 x 66"):
+        prepare(case, entry)
     with memory_limit("1GB"):
-        assert preprocess_case(case, entry)[0].shape == (1, 100, 100, 100)
+        prepare(case, entry)

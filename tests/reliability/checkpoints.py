@@ -632,13 +632,13 @@ def attempt(attack, rng, folder):
     return outcome
 
 
-def touch(found):
+def touch(found, most_steps=5_000_000):
     """Walk through a result as code does that knows of no sharing; copy every tensor."""
     waiting, tensors, n_steps = [found], {}, 0
     while waiting:
         value = waiting.pop()
         n_steps += 1
-        require(n_steps < 5_000_000, "a walk through it does not end")
+        require(n_steps < most_steps, "a walk through it does not end")
         if type(value) in (torch.Tensor, torch.nn.Parameter):
             tensors[id(value)] = value
         elif isinstance(value, (dict, list, tuple, set)):

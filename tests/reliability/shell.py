@@ -10,10 +10,10 @@ import re
 import torch
 
 from skte.cli import main
-from skte.cli._main import build_parser
-from skte.cli._rank import ESTIMATORS
+from skte.cli._main import build_parser  # what each option takes
 from skte.datasets import make_phantoms
 from skte.demo import small_unet, write_msd
+from tests.reliability.arrays import ESTIMATORS
 from tests.reliability.mutate import pick
 from tests.reliability.outcome import require
 
@@ -73,7 +73,7 @@ def prepare_shell(folder):
         words = "rank --bank bank.json --data data --confidence 0.9 --out ranking.csv"
         code = main([*words.split(), "--cache", "cache", "--report", "old.html"])
         # Libraries are loaded at the first use, and not by an input.
-        every = [word for name in ESTIMATORS for word in ("--estimator", name)]
+        every = [word for name in ESTIMATORS for word in ("--estimator", name.lower())]
         main(["rank", "--bank", "bank.json", "--data", "data", *every])
     require(code == 0, "the sound command line failed")
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -65,26 +65,15 @@ def run(place, *command, **environment):
     return done.stdout
 
 
-@pytest.mark.parametrize("how", [["--n-jobs", "2"], ["--timeout", "1h"]], ids=["loky", "apart"])
-def test_the_command(place, how):
-    found = run(
-        place,
-        "-P",
-        "-m",
-        "skte",
-        "rank",
-        "--bank",
-        "bank.json",
-        "--data",
-        "data",
-        "--json",
-        "--trust-package",
-        "beside",
-        *how,
-    )
+@pytest.mark.slow
+def test_the_command(place):
+    options = ["--bank", "bank.json", "--data", "data", "--json", "--trust-package", "beside"]
+    apart = ["--n-jobs", "2", "--timeout", "1h"]
+    found = run(place, "-P", "-m", "skte", "rank", *options, *apart)
     assert [row["name"] for row in json.loads(found)]
 
 
+@pytest.mark.slow
 def test_python_m_skte(place):
     """What Python imports before skte is its own affair; all else is found where it belongs."""
     for name in BEFORE_SKTE:

@@ -27,7 +27,7 @@ def test_what_is_not_plain_data_is_seen():
     others = torch.Size([1]), torch.eye(2).to_sparse(), [object()], {"a": torch.float32}
     for wrong in (*others, twice):
         with pytest.raises(Exception, match=r"a <class|a tensor that|does not end"):
-            touch(wrong)
+            touch(wrong, most_steps=10_000)
 
 
 @pytest.mark.parametrize("command", [["bank", "list"], ["bank", "check"], ["inspect", "--bank"]])

@@ -15,8 +15,7 @@ from sklearn.exceptions import FitFailedWarning
 from skte import CCFV, BankEntry, ModelBankSelector, SegmentationFeatureExtractor
 from skte.datasets import make_phantoms
 from skte.exceptions import ExtractionError, SkteError, SkteWarning
-from skte.extraction import _runner
-from skte.selection import HalvingModelBankSelector, _workers
+from skte.selection import HalvingModelBankSelector
 from tests.reliability.models import Dying, Faulty, Greedy, Hanging, Killed
 
 pytestmark = pytest.mark.slow
@@ -65,7 +64,7 @@ def test_a_timeout_ends_what_hangs_and_what_dies_is_named(cases, expected, tmp_p
         marker.unlink(missing_ok=True)
         return result
 
-    monkeypatch.setattr(_workers, "wait", wait_for_end_or_marker)
+    monkeypatch.setattr("skte.selection._workers.wait", wait_for_end_or_marker)
     hanging = BankEntry("hangs", Hanging, arguments={"after": 2, "marker": str(marker)})
     bank = [GOOD[0], hanging, BankEntry("dies", Dying), GOOD[1]]
     selector = select(error_score=np.nan, timeout=3600).fit(bank, cases)
@@ -180,7 +179,8 @@ def test_batches_are_halved_down_to_one(cases, tmp_path):
 
 
 def test_other_errors_are_not_tried_again(cases, monkeypatch):
-    monkeypatch.setattr(_runner, "free_memory", lambda device: pytest.fail("tried again"))
+    again = "skte.extraction._runner.free_memory"
+    monkeypatch.setattr(again, lambda device: pytest.fail("tried again"))
     greedy = Greedy(1, "no thanks")
     with pytest.raises(ExtractionError, match="no thanks"):
         select(batch_size=4).fit({"greedy": greedy}, cases)

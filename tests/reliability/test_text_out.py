@@ -7,7 +7,6 @@ import pytest
 
 import skte
 from benchmarks.reliability import _text
-from skte._text import complain, say
 
 SOURCE = Path(skte.__file__).parent
 ATTACKS = {attack.__name__[1:]: attack for attack in _text._ATTACKS}
@@ -49,21 +48,3 @@ def test_hostile_text_comes_out_clean(name, tmp_path, monkeypatch):
 )
 def test_the_benchmark_sees_text_that_is_not_clean(text):
     assert _text.flaws(text)
-
-
-def test_further_lines_of_a_message_are_indented(capsys):
-    complain("error", "first\nskte: error: forged\r\x1b[2K")
-    assert capsys.readouterr().err == "skte: error: first\n  skte: error: forged\\r\\x1b[2K\n"
-
-
-def test_a_message_of_many_lines_is_cut(capsys):
-    complain("error", "\n".join(map(str, range(10_000))))
-    shown = capsys.readouterr().err.splitlines()
-    assert len(shown) < 300
-    assert shown[-1] == "  ... and 9799 more lines"
-
-
-def test_a_terminal_without_the_letter_shows_its_escape(tmp_path):
-    with (tmp_path / "ascii.txt").open("w", encoding="ascii") as file:
-        say("score -∞", file=file)
-    assert (tmp_path / "ascii.txt").read_text() == "score -\\u221e\n"

@@ -2,16 +2,26 @@
 
 import numpy as np
 
-from skte.evaluation import evaluate_ranking
-from skte.evaluation._learning_curve import _curve, _draws
+from skte.evaluation import RankLearningCurve, evaluate_ranking
 from skte.report import EvaluationDisplay, LearningCurveDisplay, StabilityDisplay
 from skte.selection import BankConfidence
 
 
 def test_learning_curve_marks_the_suggestion():
-    weights, rows = _draws(8, [2, 4, 8], 5, 0)
-    scores = np.arange(3.0)[:, None] + np.zeros((3, len(weights)))
-    curve = _curve(list("abc"), scores, [2, 4, 8], rows, 0.9)
+    means, ones = np.tile(np.arange(3.0)[:, None], 3), np.ones(3)
+    curve = RankLearningCurve(
+        n_cases=np.array([2, 4, 8]),
+        names=list("abc"),
+        scores=means[:, 0],
+        score_mean=means,
+        score_std=0 * means,
+        kendall_to_all=ones,
+        top1_to_all=ones,
+        kendall_apart=np.array([1, 1, np.nan]),
+        top1_apart=np.array([1, 1, np.nan]),
+        reliability=1.0,
+        target=0.9,
+    )
     ax = LearningCurveDisplay(curve).plot().ax_
     np.testing.assert_array_equal(ax.lines[0].get_xdata(), [2, 4])
     np.testing.assert_array_equal(ax.lines[1].get_xdata(), [2, 4, 8])

@@ -16,7 +16,7 @@ from skte.datasets import make_phantoms
 from skte.evaluation import rank_learning_curve
 from skte.evaluation._learning_curve import _curve, _draws
 from skte.exceptions import DatasetError, SkteError
-from skte.selection import HalvingModelBankSelector, _halving
+from skte.selection import HalvingModelBankSelector
 from skte.selection._halving import outpaced, rung_sizes
 
 SEEN = Counter()  # windows, by seed: not in the network, whose content is its identity
@@ -140,7 +140,7 @@ class TestRace:
     @pytest.mark.parametrize("kept", ["on disk", "in memory"])
     def test_no_case_is_run_twice(self, cases, extractor, monkeypatch, kept):
         if kept == "in memory":
-            monkeypatch.setattr(_halving, "entry_digest", lambda entry: None)
+            monkeypatch.setattr("skte.selection._halving.entry_digest", lambda entry: None)
         race = HalvingModelBankSelector(
             LogME(), extractor=extractor, min_cases=3, factor=1.5, confidence_level=0.999
         )

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 import torchio as tio
+from joblib import Parallel
 from sklearn.base import clone
 from sklearn.callback import ProgressBar
 from sklearn.exceptions import FitFailedWarning, NotFittedError
@@ -35,7 +36,7 @@ from skte.exceptions import (
     ExtractionError,
     SkteError,
 )
-from skte.selection import Engine, _engine, _workers
+from skte.selection import Engine
 
 
 class Net(nn.Module):
@@ -210,7 +211,7 @@ def test_several_gpus_take_turns_where_models_run_in_parallel(
         found.extend(job.extractor.device for job in jobs)
         return nullcontext([])
 
-    monkeypatch.setattr(_engine, "_started", catch)
+    monkeypatch.setattr("skte.selection._engine._started", catch)
     entries = [BankEntry(f"n{i}", build_net) for i in range(3)]
     engine = Engine.from_settings(CCFV(), entries, device=device, n_jobs=n_jobs)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -353,12 +354,12 @@ def build_dead():
 def test_no_more_processes_than_models(cases, bank, extractor, monkeypatch):
     asked = []
 
-    class Counted(_workers.Parallel):
+    class Counted(Parallel):
         def __init__(self, n_jobs, **kwargs):
             asked.append(n_jobs)
             super().__init__(n_jobs=1, **kwargs)
 
-    monkeypatch.setattr(_workers, "Parallel", Counted)
+    monkeypatch.setattr("skte.selection._workers.Parallel", Counted)
     for n_jobs in (3, 32_768, None):  # one at a time needs no joblib
         select(extractor, n_jobs=n_jobs, reference=False).fit(bank, cases)
     assert asked == [3, len(bank)]
