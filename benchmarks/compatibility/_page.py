@@ -14,7 +14,7 @@ _SHOWN = ("numpy", "scipy", "scikit-learn", "torch", "torchio", "joblib")
 
 
 def table(result: Mapping[str, Any]) -> str:
-    """One row a run."""
+    """One row per run."""
     lines = [
         f"| Python | installed | {' | '.join(_SHOWN)} | passed | failed | skipped |",
         f"|---|---|{'---|' * len(_SHOWN)}---:|---:|---:|",
@@ -30,7 +30,7 @@ def table(result: Mapping[str, Any]) -> str:
 
 
 def write_page(result: Mapping[str, Any], page: Path = _PAGE) -> None:
-    """Put the table between its marks."""
+    """Replace the table between its marks."""
     before, rest = page.read_text(encoding="utf-8").split(_BEGIN, 1)
     after = rest.split(_END, 1)[1]
     page.write_text(f"{before}{_BEGIN}\n{table(result)}\n\n{_END}{after}", encoding="utf-8")

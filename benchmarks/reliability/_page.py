@@ -63,7 +63,7 @@ def tables(result: Mapping[str, Any]) -> dict[str, str]:
     kills = result["kills"]["random"]["killed"]
     stages = ", ".join(f"{stage} {n}" for stage, n in kills.items())
     inputs = [
-        "| input | tried | result | named error | not to be told | anything else | slowest, s |",
+        "| input | tried | result | named error | undetectable | anything else | slowest, s |",
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
     total = 0

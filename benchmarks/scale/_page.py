@@ -13,7 +13,7 @@ _BEGIN, _END = "<!-- scale: begin -->\n", "<!-- scale: end -->"
 
 
 def table(result: Mapping[str, Any]) -> str:
-    """One row a size, and the exponents of growth."""
+    """One row per size, and the exponents of growth."""
     runs = {(r["models"], r["cases"]): r for r in (*result["by_cases"], *result["by_models"])}
     lines = [
         "| models x cases | rank, s | memory grown by, MiB | report | files in the cache |",
@@ -34,7 +34,7 @@ def table(result: Mapping[str, Any]) -> str:
 
 
 def write_page(result: Mapping[str, Any], page: Path = _PAGE) -> None:
-    """Put the table between its marks."""
+    """Replace the table between its marks."""
     before, rest = page.read_text(encoding="utf-8").split(_BEGIN, 1)
     after = rest.split(_END, 1)[1]
     page.write_text(f"{before}{_BEGIN}\n{table(result)}\n\n{_END}{after}", encoding="utf-8")

@@ -2,14 +2,14 @@
 Rank a bank, then check the ranking
 ===================================
 
-Six small networks, each pre-trained on another task, or not at all. Which one should be
-fine-tuned for a new task? ``skte`` ranks them without training; afterwards we fine-tune all of
-them, which you would not do, and compare.
+Six small networks were pre-trained on different tasks, or not at all. Which one should be
+fine-tuned for a new task? ``skte`` ranks them without training. To check the ranking, we then
+fine-tune all of them.
 """
 
 # %%
-# The target task: dark, waving sheets in noisy 2-D images. Eight cases are labelled; others are
-# kept for the test.
+# The target task is to segment dark, wavy sheets in noisy 2-D images. Eight cases are labelled,
+# and eight others are kept for testing.
 
 import torch
 
@@ -20,8 +20,8 @@ test_cases = make_phantoms(8, task="sheets", size=(64, 64, 1), random_state=2)
 cases
 
 # %%
-# The bank. ``prepare_cases`` and ``train_network`` are the demo's small training loop: with models
-# of your own, this part is done already.
+# Pre-train the bank with the small training loop of the demo, ``prepare_cases`` and
+# ``train_network``. Your own models are already trained.
 
 from skte.demo import load_body, mean_foreground_dice, prepare_cases, small_unet, train_network
 
@@ -48,8 +48,8 @@ bank = {
 }
 
 # %%
-# Rank it. Every network runs once over the eight cases; both estimators look at the same features.
-# The first one decides the order, ``confidence_level`` asks which differences the cases can tell.
+# Rank the bank. Every network runs once over the eight cases, and both estimators use the same
+# features. The first one ranks; ``confidence_level`` adds intervals and groups.
 
 from skte import CCFV, LogME, ModelBankSelector
 
@@ -63,8 +63,8 @@ from skte.report import RankingDisplay
 ranking = RankingDisplay.from_selector(selector)
 
 # %%
-# Now the part that a ranking is meant to save: fine-tune every network on the labelled cases,
-# and measure Dice on the test cases.
+# Now fine-tune every network on the labelled cases, which a ranking is meant to avoid, and
+# measure the Dice on the test cases.
 
 train, test = prepare_cases(cases, (0, 1)), prepare_cases(test_cases, (0, 1))
 
@@ -81,8 +81,8 @@ for name in dice:
     print(f"{name:20}{dice[name]:.3f}")
 
 # %%
-# Do they agree? With six models a random order often looks good: that is why the number of models
-# and the p-value of a permutation test stand in the title.
+# Compare scores and Dice. With six models a random order often looks good, so the title gives the
+# number of models and the p-value of a permutation test.
 
 from skte.report import CorrelationDisplay
 
@@ -91,10 +91,9 @@ agreement = CorrelationDisplay.from_scores(
 )
 
 # %%
-# Look where the untrained network stands. CC-FV asks for features that are various and alike in
-# every case, and those of an untrained network are both. Keep one in the bank to see whether that
-# happens, and ask a second estimator. It ranked the same features, at no further run of any
-# network:
+# CC-FV rewards features that are diverse and alike in every case, and those of an untrained network
+# can be both: see where it is ranked here. A second estimator is a useful check. It has scored the
+# same features, without running the networks again:
 
 second = CorrelationDisplay.from_scores(
     dice,
@@ -105,4 +104,5 @@ second = CorrelationDisplay.from_scores(
 )
 
 # %%
-# Toys like these show how to rank, not how well it works: that takes real images and more models.
+# Toy data show how to rank, not how well it works: that takes real images and more models, see
+# :doc:`../evidence`.

@@ -2,14 +2,14 @@
 How sure is the order, and when to stop labelling
 =================================================
 
-Other cases could have been labelled, and would have given other scores. Resampling the cases
-tells which models cannot be told apart; a learning curve tells whether more cases would help;
-a race spends forward passes on the contenders only.
+A ranking depends on which cases were labelled. Resampling the cases shows which models cannot be
+separated, a learning curve shows whether more cases would help, and a race spends forward passes
+only on the contenders.
 """
 
 # %%
-# A bank of networks that were trained on three other tasks, from different beginnings, and twelve
-# cases of the target task.
+# A bank of networks that were trained on three other tasks with two seeds each, and twelve cases
+# of the target task.
 
 import torch
 
@@ -33,9 +33,9 @@ bank = {
 cases = make_phantoms(12, task="shells", size=(64, 64, 1), random_state=3)
 
 # %%
-# Lines are intervals of the score at 90 %. Group 1 holds the best model and all that these cases
-# cannot tell from it. Differences are far better known than scores, because all models see the
-# same voxels: overlapping intervals alone say little.
+# Lines are 90 % intervals of the score. Group 1 contains the best model and all that these cases
+# cannot separate from it. Differences between models are known more precisely than scores, because
+# all models see the same voxels: models with overlapping intervals may still be separable.
 
 from skte import LogME, ModelBankSelector
 from skte.report import LearningCurveDisplay, RankingDisplay, StabilityDisplay
@@ -47,13 +47,13 @@ selector.ranking_
 display = RankingDisplay.from_selector(selector)
 
 # %%
-# In ranks, and how often each model scores best when other cases are drawn:
+# Possible ranks, and how often each model comes first when the cases are resampled:
 
 stability = StabilityDisplay(selector.confidence_).plot()
 
 # %%
-# Would more labels help? Two separate parts of the cases rank the bank, again and again, for parts
-# of every size. Where their rankings agree, labelling can stop.
+# Would more labels help? The bank is ranked on pairs of separate subsets of the cases, for subsets
+# of several sizes. Once the rankings of both subsets agree, labelling can stop.
 
 from skte.evaluation import rank_learning_curve
 
@@ -64,7 +64,7 @@ print(curve)
 chart = LearningCurveDisplay(curve).plot()
 
 # %%
-# If only the winner is sought, most of the bank need not see most of the cases:
+# If only the best model matters, most models need not see most of the cases:
 
 from skte.selection import HalvingModelBankSelector
 

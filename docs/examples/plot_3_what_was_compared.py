@@ -2,12 +2,12 @@
 See what was compared: voxels, layers, cases
 ============================================
 
-A ranking is as good as what it looked at. Three pictures to look at before you believe one.
+Three plots to look at before you trust a ranking.
 """
 
 # %%
-# Six cases with two classes. One of them is spoilt on purpose: its labels are mirrored, a
-# mistake that happens when files of different tools are mixed.
+# Six cases with two classes. The labels of one case are mirrored on purpose, as can happen when
+# files of different tools are mixed.
 
 import torch
 
@@ -37,8 +37,8 @@ bank = {
 }
 
 # %%
-# **Voxels.** The same ones for every model: some of each class, and some of everywhere for the
-# variety of features. Outlines must lie on the structures. In this case they do not:
+# **Voxels.** They are the same for every model: some of each class, and some from the whole case
+# for the variety of features. The outlines should lie on the structures. In this case they do not:
 
 from skte import CCFV, ModelBankSelector, SegmentationFeatureExtractor
 from skte.report import CaseDistanceDisplay, LayerScoreDisplay, SampledVoxelsDisplay
@@ -46,15 +46,15 @@ from skte.report import CaseDistanceDisplay, LayerScoreDisplay, SampledVoxelsDis
 voxels = SampledVoxelsDisplay.from_case(SegmentationFeatureExtractor(), cases[3])
 
 # %%
-# **Layers.** Scores of the decoder's layers, coarse to fine; the model's score is their mean.
+# **Layers.** Scores of the decoder's layers, coarse to fine. The model's score is their mean.
 
 selector = ModelBankSelector(CCFV()).fit(bank, cases)
 layers = LayerScoreDisplay.from_selector(selector)
 
 # %%
-# **Cases.** How far each case's features of a class lie from those of the others, as CC-FV
-# measures it, in the trained narrow network. A case far from all others deserves a look at
-# its label.
+# **Cases.** The distance of each case's features of a class from those of the other cases, as
+# measured by CC-FV in the trained narrow network. If a case is far from all others, check its
+# label.
 
 from skte import BankEntry
 
@@ -63,6 +63,6 @@ estimator = CCFV().fit(extractor.fit_transform(cases))
 distances = CaseDistanceDisplay.from_estimator(estimator)
 
 # %%
-# ``diagnose()`` says in words what stands out:
+# ``diagnose()`` describes what stands out:
 
 print(estimator.diagnose())

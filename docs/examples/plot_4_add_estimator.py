@@ -2,13 +2,13 @@
 Add an estimator
 ================
 
-A score of your own is one method: from the features of one layer to a number, higher is
-better. The base class does the rest: arrays, pipelines, layers, banks, intervals.
+To define your own score, write one method that maps the features of one layer to a number; higher
+is better. The base class handles arrays, pipelines, layers, banks and intervals.
 """
 
 # %%
-# This one trains a ridge regression from features to classes on all cases but one, and scores how
-# well it does on that one. It asks whether a linear head would carry over to a new patient.
+# This one fits a ridge regression from features to classes on all cases but one, and scores its
+# accuracy on that one. It measures whether a linear head would generalise to a new patient.
 
 import numpy as np
 
@@ -35,8 +35,7 @@ class LinearProbe(TransferabilityEstimator):
 
 
 # %%
-# It works on arrays at once, one row a voxel, here with features that tell the classes apart and
-# with noise:
+# It works on arrays with one row per voxel, here with informative features and with noise:
 
 rng = np.random.default_rng(0)
 labels, groups = np.tile([0, 1], 120), np.repeat(np.arange(6), 40)
@@ -47,7 +46,7 @@ print(f"useful {probe.score(useful, labels, groups=groups):.2f}", end=", ")
 print(f"noise {probe.score(noise, labels, groups=groups):.2f}")
 
 # %%
-# And it ranks a bank, beside skte's own:
+# It also ranks a bank, together with skte's own estimators:
 
 import torch
 
@@ -73,19 +72,19 @@ selector.fit(bank, cases)
 selector.ranking_
 
 # %%
-# Scores of different estimators have different scales; their orders can be compared.
+# Scores of different estimators have different scales, but their orders can be compared:
 
 for key in ("probe", "ccfv", "logme"):
     order = np.argsort(selector.results_[f"rank_{key}"])
     print(f"{key:6}", ", ".join(selector.names_[i] for i in order))
 
 # %%
-# Layers, from coarse to fine, and intervals come for free, too:
+# Displays work as well; this one shows the layers, coarse to fine:
 
 from skte.report import LayerScoreDisplay
 
 layers = LayerScoreDisplay.from_selector(selector)
 
 # %%
-# An estimator within ``skte`` also gets parameter checks, a page and an independent oracle in the
-# tests: see :doc:`../tutorials/add-estimator`.
+# To contribute an estimator to ``skte``, or to use it on the command line, see
+# :doc:`../tutorials/add-estimator`.
