@@ -21,8 +21,8 @@ __all__ = [
     "add_static_ranker",
     "choose_by_family",
     "collect",
+    "interval_over_families",
     "judge",
-    "paired_interval",
     "summarise",
 ]
 
@@ -210,28 +210,20 @@ def _means(verdicts: Any) -> dict[str, float | None]:
     return found
 
 
-def paired_interval(
-    table: Mapping[str, Any], first: str, second: str, n_resamples: int = 2000
-) -> dict[str, Any]:
-    """Mean difference of tau and its 95 % interval, drawing families of targets.
-
-    Of fewer than four families there is no interval.
-    """
-    names = list(table[first]["targets"])
-    differences = np.array(
-        [table[first]["targets"][t]["tau"] - table[second]["targets"][t]["tau"] for t in names]
-    )
-    families = np.array([TASKS[name].family for name in names])
-    distinct = np.unique(families)
-    mean = float(differences.mean())
+def interval_over_families(
+    values: Row, families: Sequence[str], n_resamples: int = 5000
+) -> dict[str, float | None]:
+    """Mean of one value per target and its 95 % interval, drawing families of targets."""
+    mean, names = float(values.mean()), np.array(families)
+    distinct = np.unique(names)
     if len(distinct) < _LEAST_FAMILIES:
         return {"mean": mean, "low": None, "high": None}
     rng = np.random.default_rng(0)
     means = []
     for _ in range(n_resamples):
         drawn = rng.choice(distinct, size=len(distinct))
-        rows = np.concatenate([np.flatnonzero(families == family) for family in drawn])
-        means.append(differences[rows].mean())
+        rows = np.concatenate([np.flatnonzero(names == family) for family in drawn])
+        means.append(values[rows].mean())
     low, high = np.quantile(means, [0.025, 0.975])
     return {"mean": mean, "low": float(low), "high": float(high)}
 

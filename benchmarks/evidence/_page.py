@@ -15,7 +15,7 @@ from benchmarks.evidence._judging import (
     BASELINES,
     Target,
     choose_by_family,
-    paired_interval,
+    interval_over_families,
     summarise,
 )
 from benchmarks.evidence._report import read_results
@@ -60,6 +60,10 @@ _COMBINED = (
     "LEEP", "NCE", "zero-shot Dice",
 )  # fmt: skip
 _OF_HEAD = (*OF_HEAD, "zero-shot Dice")
+_FIRST_STAGES = (
+    "CrossCaseProbe, threshold|all", "CrossCaseProbe, auc|all", "KNN|decoder", "HScore|decoder",
+    "LogME|decoder",
+)  # fmt: skip
 _SIGNALS = ("CrossCaseProbe, auc|decoder", "KNN|decoder", "HScore|decoder", "LogME|decoder")
 
 Tables = Mapping[bool, dict[str, Any]]
@@ -263,13 +267,15 @@ def _intervals(tables: Tables) -> str:
                 if other not in table or other == first:
                     cells.append("")
                     continue
-                found = paired_interval(table, first, other)
-                known = found["low"] is not None
-                interval = f" ({found['low']:+.2f} to {found['high']:+.2f})" if known else ""
-                cells.append(f"{found['mean']:+.2f}{interval}")
+                targets = list(table[first]["targets"])
+                difference = [
+                    table[first]["targets"][t]["tau"] - table[other]["targets"][t]["tau"]
+                    for t in targets
+                ]
+                cells.append(_interval(difference, [TASKS[t].family for t in targets]))
         rows.append(cells)
     header = [
-        f"{_plain(first)}, {where} the ladder, minus"
+        f"{_plain(first)} {where} the ladder, less that of the row"
         for first in best.values()
         for where in ("with", "without")
     ]
@@ -370,15 +376,22 @@ def _signals(found: Sequence[Target]) -> str:
     }
     rows_out = []
     for signal, values in signals.items():
-        cells = [_number(float(spearmanr(values, tau).statistic)) for tau in taus.values()]
-        rows_out.append([signal, f"{min(values):.2f} to {max(values):.2f}", *cells])
-    return _table(["Spearman with the tau of", "range", *map(_plain, taus)], rows_out)
+        high = np.array(values) >= np.median(values)
+        cells = []
+        for tau in map(np.array, taus.values()):
+            r = float(spearmanr(values, tau).statistic)
+            cells.append(f"{r:.2f}: {tau[high].mean():.2f}, {tau[~high].mean():.2f}")
+        rows_out.append(
+            [signal, f"{min(values):.2f}, {np.median(values):.2f}, {max(values):.2f}"] + cells
+        )
+    header = ["signal", "least, median, largest", *map(_plain, taus)]
+    return _table(header, rows_out)
 
 
 def _second_stage(found: Sequence[Target]) -> str:
     """The first five of each first stage, reordered by twenty steps of fine-tuning."""
     rows = []
-    for name in ("CrossCaseProbe, auc|all", "KNN|decoder", "HScore|decoder", "zero-shot Dice"):
+    for name in (*_FIRST_STAGES, "zero-shot Dice"):
         before, after = [], []
         for target in _judged(found):
             scores = np.array(target.scores[name])
@@ -395,6 +408,7 @@ def _second_stage(found: Sequence[Target]) -> str:
                 _plain(name),
                 _number(float(np.mean(before)), 2),
                 _number(float(np.mean(after)), 2),
+                _interval(change, [target.family for target in _judged(found)]),
                 f"{int((change > 0.005).sum())} / {int((change < -0.005).sum())}",
             ]
         )
