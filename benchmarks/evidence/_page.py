@@ -382,7 +382,7 @@ def _signals(found: Sequence[Target]) -> str:
             r = float(spearmanr(values, tau).statistic)
             cells.append(f"{r:.2f}: {tau[high].mean():.2f}, {tau[~high].mean():.2f}")
         rows_out.append(
-            [signal, f"{min(values):.2f}, {np.median(values):.2f}, {max(values):.2f}"] + cells
+            [signal, f"{min(values):.2f}, {np.median(values):.2f}, {max(values):.2f}", *cells]
         )
     header = ["signal", "least, median, largest", *map(_plain, taus)]
     return _table(header, rows_out)
@@ -412,10 +412,12 @@ def _second_stage(found: Sequence[Target]) -> str:
                 f"{int((change > 0.005).sum())} / {int((change < -0.005).sum())}",
             ]
         )
-    header = [
-        "first stage",
-        "regret@1",
-        "regret@1 after the second stage",
-        "targets better / worse",
-    ]
-    return _table(header, rows)
+    header = ["first stage", "regret@1", "regret@1 after the second stage", "gain"]
+    return _table([*header, "targets better / worse"], rows)
+
+
+def _interval(values: Any, families: Sequence[str]) -> str:
+    found = interval_over_families(np.asarray(values), families)
+    if found["low"] is None:
+        return f"{found['mean']:+.2f}"
+    return f"{found['mean']:+.2f} ({found['low']:+.2f} to {found['high']:+.2f})"

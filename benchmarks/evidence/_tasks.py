@@ -263,11 +263,12 @@ MIXTURES["volume_mixture"] = ("acdc_rv", "hippo_posterior", "parotids", "spine_t
 _ONE_PER_FAMILY = ("acdc_lv", "drive", "spine_t1", "vnc", "mandible", "hippo_anterior")
 
 BANKS = {
-    "ladder": Bank(tuple(t.name for t in _REAL.values() if t.sibling), _ladder_models),
-    "architectures": Bank(
-        ("acdc_lv", "drive", "spine_t1", "vnc", "mandible", "hippo_anterior"),
-        _architecture_models,
+    "ladder": Bank(
+        tuple(task.name for task in _REAL.values() if task.sibling),
+        _ladder_models,
+        with_other_supports=_ONE_PER_FAMILY,
     ),
+    "architectures": Bank(_ONE_PER_FAMILY, _architecture_models),
     "volumes": Bank(tuple(_VOLUME_SIBLINGS)[:5], _volume_models, n_runs=2, fine_tuning_steps=40),
     "phantoms": Bank(
         ("ellipse_noisy", "ring_clear", "cross_blurred"),
