@@ -268,7 +268,7 @@ BANKS = {
         _ladder_models,
         with_other_supports=_ONE_PER_FAMILY,
     ),
-    "architectures": Bank(_ONE_PER_FAMILY, _architecture_models),
+    "architectures": Bank(_ONE_PER_FAMILY[:4], _architecture_models, n_runs=2),
     "volumes": Bank(tuple(_VOLUME_SIBLINGS)[:5], _volume_models, n_runs=2, fine_tuning_steps=40),
     "phantoms": Bank(
         ("ellipse_noisy", "ring_clear", "cross_blurred"),
