@@ -42,7 +42,6 @@ from skte.extraction import (
 )
 from skte.features import FeatureSet
 from skte.selection._confidence import combined_scores
-from skte.selection._reference import Twins
 from skte.selection._workers import (
     Job,
     ModelRecord,
@@ -180,6 +179,7 @@ class Engine:
         *,
         weights: NDArray[np.intp] | None = None,
         known: Mapping[str, FeatureSet] | None = None,
+        is_reference: bool = False,
     ) -> Generator[ModelRecord]:
         """Extract and score every model, and announce each one that is done.
 
@@ -194,6 +194,9 @@ class Engine:
         known : mapping of str to FeatureSet, optional
             Features of earlier cases, by model, to be put before those of `cases`. Where it
             is given, even empty, records keep all features.
+        is_reference : bool, default=False
+            Whether the models are no candidates: their failures end no run, and neither these
+            nor their warnings are issued.
 
         Yields
         ------
@@ -216,29 +219,20 @@ class Engine:
         stamps = [case_stamp(case) for case in cases]
         # Which devices a cluster's workers have is not known here.
         n_local = self.n_jobs if client is None else None
-        jobs = self._jobs(entries, cases, n_local, weights, known)
+        engine = replace(self, error_score=np.nan) if is_reference else self
+        jobs = engine._jobs(entries, cases, n_local, weights, known)
         # joblib and dask start processes at any time, also to replace those that died.
         with safe_starts.held(), _started(jobs, client, self.n_jobs, self.timeout) as records:
             for position, record in enumerate(records, start=1):
                 _raise_fault_of_cases(record, cases)
                 for case, stamp in zip(cases, stamps, strict=True):
                     check_unchanged(case, stamp)
-                self._announce(record, f"{position}/{len(entries)}")
+                if not is_reference:
+                    self._warn(record)
+                self._announce(
+                    record, "reference" if is_reference else f"{position}/{len(entries)}"
+                )
                 yield record
-
-    def run_twins(
-        self,
-        entries: Sequence[BankEntry],
-        cases: Sequence[Any],
-        weights: NDArray[np.intp] | None = None,
-    ) -> tuple[Twins, list[ModelRecord]]:
-        """Run an untrained twin of every architecture as any other model; failures end no run."""
-        twins = Twins.of(entries)
-        engine = replace(self, error_score=np.nan)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # they are not about the bank
-            records = list(engine.run(list(twins.entries.values()), cases, weights=weights))
-        return twins, records
 
     def resampled_scores(self, records: Sequence[ModelRecord]) -> NDArray[np.float64]:
         """Scores of the (first) estimator for each resample: (n_models, n_resamples)."""
@@ -271,8 +265,8 @@ class Engine:
             )
         ]
 
-    def _announce(self, record: ModelRecord, place: str) -> None:
-        """Issue a model's warnings and failures under its name, and log its scores."""
+    def _warn(self, record: ModelRecord) -> None:
+        """Issue a model's warnings and failures under its name."""
         for category, text in record.warned:
             warnings.warn(f"Model {record.name!r}: {clean_text(text)}", category, stacklevel=2)
         for key, reason in record.errors.items():
@@ -283,6 +277,9 @@ class Engine:
                 FitFailedWarning,
                 stacklevel=2,
             )
+
+    def _announce(self, record: ModelRecord, place: str) -> None:
+        """Log a model's scores."""
         shown = ", ".join(
             f"{key} {part['score']:.4g}".strip()
             for key, part in record.parts.items()

@@ -26,7 +26,7 @@ from skte.metrics import rank_scores
 from skte.selection._confidence import resampling_weights
 from skte.selection._engine import BankSelector, Engine, check_not_all_failed
 from skte.selection._ranking import Ranking
-from skte.selection._reference import Reference, compare_with_twins, is_untrained
+from skte.selection._reference import Reference, Twins, compare_with_twins, is_untrained
 from skte.selection._workers import ModelRecord
 
 __all__ = ["HalvingModelBankSelector", "outpaced", "rung_sizes"]
@@ -298,13 +298,14 @@ class HalvingModelBankSelector(BankSelector):
     def _compare_with_twins(
         self, engine: Engine, entries: Sequence[BankEntry], last: Rung, cases: Sequence[Any]
     ) -> list[Reference]:
-        ran = {record.name for record in last.records if record.parts} if self.reference else ()
-        chosen = [entry for entry in entries if entry.name in ran]
+        names = {record.name for record in last.records if record.parts} if self.reference else ()
+        chosen = [entry for entry in entries if entry.name in names]
         seen, seed = cases[: last.n_cases], engine.random_state
         weights = resampling_weights(len(seen), 0, seed, "jackknife")
-        twins = engine.run_twins(chosen, seen, weights)
+        twins = Twins.of(chosen)
+        ran = list(engine.run(twins.entries, seen, weights=weights, is_reference=True))
         return compare_with_twins(
-            engine.estimators, last.records, *twins, n_cases=len(seen), method="jackknife",
+            engine.estimators, last.records, twins, ran, n_cases=len(seen), method="jackknife",
             confidence_level=self.confidence_level, n_resamples=_N_DRAWS, random_state=seed,
         )  # fmt: skip
 

@@ -58,7 +58,7 @@ class Reference:
 class Twins(NamedTuple):
     """Untrained twins of a bank, one per architecture."""
 
-    entries: dict[str, BankEntry]
+    entries: list[BankEntry]
     models: dict[str, tuple[str, ...]]  # of the bank, by twin
     problems: dict[tuple[str, ...], str]  # by models without a twin
 
@@ -69,7 +69,7 @@ class Twins(NamedTuple):
         for entry in entries:
             named = entry.factory if isinstance(entry.factory, str) else id(entry.factory)
             recipes.setdefault((named, repr(entry.arguments)), []).append(entry)
-        found = cls({}, {}, {})
+        found = cls([], {}, {})
         for alike in recipes.values():
             names = tuple(entry.name for entry in alike)
             try:
@@ -77,7 +77,8 @@ class Twins(NamedTuple):
             except BankError as error:
                 found.problems[names] = clean_text(error)
             else:
-                found.entries.setdefault(twin.name, twin)
+                if twin.name not in found.models:
+                    found.entries.append(twin)
                 found.models[twin.name] = (*found.models.get(twin.name, ()), *names)
         return found
 

@@ -245,14 +245,16 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
                 step.call_on_fit_task_end(estimator=self)
         check_not_all_failed(records, next(iter(engine.estimators)))
         ran = [entry for entry, one in zip(models, records, strict=True) if one.parts]
-        twins = engine.run_twins(ran if self.reference else [], cases, weights)
+        twins = Twins.of(ran if self.reference else [])
+        again = engine.run(twins.entries, cases, weights=weights, is_reference=True)
+        twin_records = list(again)
         context.call_on_fit_task_end(estimator=self)
         self.dataset_ = cases
         self.random_state_ = engine.random_state
         self.extractor_ = engine.extractor
         self.cell_size_: int | Sequence[int] | None = engine.extractor.cell_size
         self.bank_ = models
-        self._collect(records, engine.estimators, *twins)
+        self._collect(records, engine.estimators, twins, twin_records)
         return self
 
     def predict(self, bank: BankLike) -> NDArray[np.float64]:
@@ -329,7 +331,7 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
         confidences = {}
         if self.confidence_level is not None:
             confidences = {
-                key: self._confidence(key, estimator, scores[key], records)
+                key: _confidence(key, estimator, scores[key], records, self._resampling())
                 for key, estimator in estimators.items()
             }
         self.parts_ = [record.parts.get(first) for record in records]
@@ -353,23 +355,6 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
             records, scores, confidences, untrained, several=several
         )
 
-    def _confidence(
-        self,
-        key: str,
-        estimator: TransferabilityEstimator,
-        scores: NDArray[np.float64],
-        records: Sequence[ModelRecord],
-    ) -> BankConfidence:
-        ran = np.array([key in record.parts for record in records])
-        return estimate_confidence(
-            estimator,
-            [record.name for record in records],
-            np.where(ran, scores, np.nan),  # error_score is no score
-            [record.parts.get(key) for record in records],
-            [record.resampled.get(key) for record in records],
-            **self._resampling(),
-        )
-
     def _resampling(self) -> dict[str, Any]:
         return {
             "n_cases": len(self.dataset_),
@@ -378,6 +363,24 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
             "method": self.resampling,
             "random_state": self.random_state_,
         }
+
+
+def _confidence(
+    key: str,
+    estimator: TransferabilityEstimator,
+    scores: NDArray[np.float64],
+    records: Sequence[ModelRecord],
+    resampling: Mapping[str, Any],
+) -> BankConfidence:
+    ran = np.array([key in record.parts for record in records])
+    return estimate_confidence(
+        estimator,
+        [record.name for record in records],
+        np.where(ran, scores, np.nan),  # error_score is no score
+        [record.parts.get(key) for record in records],
+        [record.resampled.get(key) for record in records],
+        **resampling,
+    )
 
 
 def _results_table(

@@ -140,7 +140,7 @@ def test_several_estimators_share_one_extraction(cases, bank, extractor, monkeyp
     )
     selector = select(extractor, {"logme": LogME(), "ccfv": CCFV(), "leep": LEEP()})
     selector.fit(bank, cases)
-    assert len(calls) == len(bank)
+    assert len(calls) == len(bank) + 1  # and the untrained twin
     np.testing.assert_array_equal(selector.scores_, selector.results_["score_logme"])
     alone = select(extractor, CCFV()).fit(bank, cases)
     np.testing.assert_allclose(selector.results_["score_ccfv"], alone.scores_)
@@ -392,8 +392,10 @@ def test_verbose_prints_and_logs_one_line_a_model(cases, bank, extractor, capsys
     with caplog.at_level(logging.INFO, logger="skte"):
         select(extractor, verbose=1).fit(bank, cases)
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["[1/4]", "[2/4]", "[3/4]", "[4/4]"]
-    assert len(caplog.records) == 4
+    assert [line.split()[0] for line in lines] == [
+            "[1/4]", "[2/4]", "[3/4]", "[4/4]", "[reference]",
+        ]  # fmt: skip
+    assert len(caplog.records) == 5
 
 
 def test_sklearn_progress_callback_sees_every_model(cases, bank, extractor):
