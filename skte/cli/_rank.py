@@ -35,11 +35,11 @@ from skte.cli._options import (
     share,
     tell_problems,
 )
-from skte.estimators import all_estimators
+from skte.estimators import all_estimators, recommended_estimators
 from skte.exceptions import SkteError
-from skte.extraction import SegmentationFeatureExtractor, resolve_device
+from skte.extraction import resolve_device
 from skte.report import results_rows, write_report, write_results
-from skte.selection import ModelBankSelector
+from skte.selection import ModelBankSelector, extractor_for
 
 __all__ = ["ESTIMATORS", "add_parser"]
 
@@ -65,7 +65,8 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         "--estimator",
         action="append",
         choices=list(ESTIMATORS),
-        help="may be repeated: one extraction serves all, the first one ranks (default: ccfv)",
+        help="may be repeated: one extraction serves all, the first one ranks "
+        f"(default: {', '.join(recommended_estimators())})",
     )
     parser.add_argument(
         "--confidence",
@@ -196,22 +197,24 @@ def _stdout_for_results() -> Iterator[None]:
         os.close(kept)
 
 
-def _layers(names: list[str] | None) -> str | list[str]:
+def _layers(names: list[str] | None) -> dict[str, str | list[str]]:
     """Return the name of a set of stages as a string, names of modules as a list."""
     if not names:
-        return "auto"
-    return names[0] if len(names) == 1 and names[0] in LAYER_SETS else names
+        return {}
+    return {"layers": names[0] if len(names) == 1 and names[0] in LAYER_SETS else names}
 
 
 def _fit(args: argparse.Namespace) -> tuple[ModelBankSelector, list[str]]:
     """Return the fitted selector, and what of the bank was not understood."""
     bank, problems = open_bank(args.bank, args)
-    names = list(dict.fromkeys(args.estimator or ["ccfv"]))
+    estimators = {name: ESTIMATORS[name]() for name in args.estimator or ()}
+    estimators = estimators or recommended_estimators()
     window = args.window[0] if args.window and len(args.window) == 1 else args.window
     selector = ModelBankSelector(
-        {name: ESTIMATORS[name]() for name in names},
-        extractor=SegmentationFeatureExtractor(
-            layers=_layers(args.layers),
+        estimators,
+        extractor=extractor_for(
+            estimators,
+            **_layers(args.layers),
             window_size=window,
             batch_size=args.batch_size,
             windows=args.windows,
@@ -243,7 +246,7 @@ def _finite(rows: list[dict[str, Any]]) -> Any:
 
 
 def _to_table(rows: list[dict[str, Any]], selector: ModelBankSelector) -> str:
-    names, ranking = list(selector.estimator), selector.ranking_
+    names, ranking = list(selector.estimators_), selector.ranking_
     # Intervals are of the first estimator; with several, --out and --json hold the others' as well.
     header = ["rank", "model", *names, *ranking.header[3:]]
     cells = [

@@ -89,6 +89,26 @@ def all_estimators() -> dict[str, type[TransferabilityEstimator]]:
     return load_plugins("skte.estimators", own, _name_of)
 
 
+def recommended_estimators() -> dict[str, TransferabilityEstimator]:
+    """Return the estimators that rank a bank where none are given; the first one decides.
+
+    On the banks of the evidence page, `CrossCaseProbe` orders models best among the scores of
+    features. Where `LogME`, `HScore` and `KNN` disagree with it, its order is worth less.
+
+    Returns
+    -------
+    dict of str to TransferabilityEstimator
+        New instances by their names in `all_estimators`.
+
+    Examples
+    --------
+    >>> from skte.estimators import recommended_estimators
+    >>> list(recommended_estimators())
+    ['crosscaseprobe', 'logme', 'hscore', 'knn']
+    """
+    return {type(one).__name__.lower(): one for one in (CrossCaseProbe(), LogME(), HScore(), KNN())}
+
+
 def _name_of(point: str, estimator: Any) -> str:
     if not (isinstance(estimator, type) and issubclass(estimator, TransferabilityEstimator)):
         raise TypeError(f"{estimator!r} is not a subclass of TransferabilityEstimator")

@@ -292,9 +292,10 @@ def _check_ks(ks: Sequence[int]) -> None:
 def _methods(scores: Any) -> dict[str, Any]:
     if isinstance(scores, ModelBankSelector):
         check_is_fitted(scores, "results_")
-        columns = {type(scores.estimator).__name__: scores.scores_}
-        if isinstance(scores.estimator, Mapping):
-            columns = {key: scores.results_[f"score_{key}"] for key in scores.estimator}
+        columns = {
+            key or type(estimator).__name__: scores.results_[f"score_{key}" if key else "score"]
+            for key, estimator in scores.estimators_.items()
+        }
         # In bank order, which is that of a list of performances.
         return {k: dict(zip(scores.names_, v.tolist(), strict=True)) for k, v in columns.items()}
     if isinstance(scores, BaseEstimator):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -72,8 +72,7 @@ def voxel_section(selector: ModelBankSelector, shown: Sequence[int]) -> Html:
 def explanation_section(selector: ModelBankSelector, name: str) -> Html:
     """Return classes, cases and features of one model, extracted once more."""
     features = _extractor_of(selector, name).extract(selector.dataset_, CaseStore(0))
-    estimators = selector.estimator
-    many = estimators.values() if isinstance(estimators, Mapping) else [estimators]
+    many = selector.estimators_.values()
     found = next((e for e in many if isinstance(e, CCFV) and e.class_consistency), None)
     whole = all(len(s.X_case) for case in features for s in case.layers.values())
     estimator = clone(found) if found is not None else CCFV(feature_variety=whole)
@@ -180,9 +179,7 @@ def provenance_section(selector: ModelBankSelector) -> Html:
     """Return versions, settings, seeds and digests: what reproducing the ranking needs."""
     facts = {name: _version(name) for name in _PACKAGES}
     facts["Python"] = platform.python_version()
-    estimators = selector.estimator
-    many = estimators if isinstance(estimators, Mapping) else {"estimator": estimators}
-    facts |= {f"estimator {key}": _one_line(value) for key, value in many.items()}
+    facts |= {f"estimator {key}".strip(): _one_line(e) for key, e in selector.estimators_.items()}
     facts["seed"] = str(selector.random_state_)
     extractor = _extractor_of(selector, selector.best_name_).set_params(entry=None, cache=None)
     facts["extraction"] = _one_line(extractor)

@@ -94,9 +94,7 @@ class RankingDisplay(Display):
             Plotted.
         """
         results = results_of(selector)
-        estimator = selector.estimator
-        if isinstance(estimator, Mapping):
-            estimator = next(iter(estimator.values()))
+        estimator = next(iter(selector.estimators_.values()))
         display = cls._of_results(results, "score", type(estimator).__name__)
         return display.plot(ax)
 

@@ -1,7 +1,7 @@
 """Ranking a bank."""
 
 from skte.selection._confidence import BankConfidence
-from skte.selection._engine import Engine
+from skte.selection._engine import Engine, extractor_for
 from skte.selection._halving import HalvingModelBankSelector
 from skte.selection._ranking import Ranking
 from skte.selection._reference import Reference
@@ -16,4 +16,5 @@ __all__ = [
     "ModelRecord",
     "Ranking",
     "Reference",
+    "extractor_for",
 ]

@@ -32,7 +32,7 @@ from skte.datasets import (
     load_dataset,
     read_case,
 )
-from skte.estimators import TransferabilityEstimator
+from skte.estimators import TransferabilityEstimator, recommended_estimators
 from skte.exceptions import DatasetError, SkteError
 from skte.extraction import (
     CaseStore,
@@ -99,7 +99,7 @@ class Engine:
     @classmethod
     def from_settings(
         cls,
-        estimator: TransferabilityEstimator | Mapping[str, TransferabilityEstimator],
+        estimator: TransferabilityEstimator | Mapping[str, TransferabilityEstimator] | None,
         entries: Sequence[BankEntry],
         *,
         extractor: SegmentationFeatureExtractor | None = None,
@@ -115,8 +115,8 @@ class Engine:
 
         Parameters
         ----------
-        estimator : TransferabilityEstimator or mapping of str to TransferabilityEstimator
-            One estimator has the key ``""``.
+        estimator : TransferabilityEstimator, mapping of str to TransferabilityEstimator or None
+            One estimator has the key ``""``. None: `recommended_estimators`.
         entries : sequence of BankEntry
             The whole bank: all its models must see the same voxels.
         extractor, device, cache, random_state, n_jobs, timeout, error_score, verbose
@@ -128,7 +128,7 @@ class Engine:
             Ready to run.
         """
         estimators = _checked_estimators(estimator)
-        template = SegmentationFeatureExtractor() if extractor is None else clone(extractor)
+        template = extractor_for(estimators) if extractor is None else clone(extractor)
         _check_samples(template, estimators)
         if device is not None:
             template.set_params(device=device)
@@ -346,10 +346,42 @@ def check_not_all_failed(records: Sequence[ModelRecord], key: str) -> None:
         raise SkteError(f"Every model of the bank failed:\n{listed}")
 
 
+def extractor_for(
+    estimators: Mapping[str, TransferabilityEstimator], **settings: Any
+) -> SegmentationFeatureExtractor:
+    """Make the extractor that estimators get where the user gives none.
+
+    Parameters
+    ----------
+    estimators : mapping of str to TransferabilityEstimator
+        One that joins layers (`CrossCaseProbe`) gets all stages of encoder and decoder, at all
+        sampled voxels each.
+    **settings
+        Parameters of `SegmentationFeatureExtractor` that are fixed.
+
+    Returns
+    -------
+    SegmentationFeatureExtractor
+        Not fitted.
+
+    Examples
+    --------
+    >>> from skte import CCFV, CrossCaseProbe
+    >>> from skte.selection import extractor_for
+    >>> extractor_for({"ccfv": CCFV()}).layers, extractor_for({"probe": CrossCaseProbe()}).layers
+    ('auto', 'all')
+    """
+    if any(one.tags.joined_layers for one in estimators.values()):
+        settings = {"layers": "all", "taper": False, **settings}
+    return SegmentationFeatureExtractor(**settings)
+
+
 def _checked_estimators(
-    estimator: TransferabilityEstimator | Mapping[str, TransferabilityEstimator],
+    estimator: TransferabilityEstimator | Mapping[str, TransferabilityEstimator] | None,
 ) -> dict[str, TransferabilityEstimator]:
     """Estimators by name; a single one is named ""."""
+    if estimator is None:
+        return recommended_estimators()
     if not isinstance(estimator, Mapping):
         return {"": estimator}
     wrong = [

@@ -64,12 +64,12 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
 
     Parameters
     ----------
-    estimator : TransferabilityEstimator or mapping of str to TransferabilityEstimator
+    estimator : TransferabilityEstimator or mapping of str to TransferabilityEstimator, optional
         What scores a model. With a mapping, all estimators share one extraction
-        and the first one ranks.
+        and the first one ranks. Default: `skte.estimators.recommended_estimators`.
     extractor : SegmentationFeatureExtractor, optional
-        Settings of the extraction; its ``entry``, ``random_state`` and (where
-        given here) ``device`` are set for each model.
+        Settings of the extraction (default: `extractor_for` the estimators); its ``entry``,
+        ``random_state`` and (where given here) ``device`` are set for each model.
     n_jobs : int, optional
         Models worked on in parallel processes, as in joblib. The result does not
         depend on it.
@@ -115,6 +115,8 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
         Rank (1 for the best) and score (higher is better) of each model, in bank order.
     names_ : list of str
         Names of the models in bank order.
+    estimators_ : dict of str to TransferabilityEstimator
+        The estimators by name, not fitted; a single one has the name "".
     best_name_ : str
         The first of ``ranking_``.
     parts_ : list of mapping
@@ -164,7 +166,7 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
     }
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "estimator": [TransferabilityEstimator, Mapping],
+        "estimator": [TransferabilityEstimator, Mapping, None],
         **BankSelector._parameter_constraints,
         "confidence_level": [Interval(Real, 0, 1, closed="neither"), None],
         "resampling": [StrOptions({"jackknife", "bootstrap"})],
@@ -173,7 +175,7 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
 
     def __init__(
         self,
-        estimator: TransferabilityEstimator | Mapping[str, TransferabilityEstimator],
+        estimator: TransferabilityEstimator | Mapping[str, TransferabilityEstimator] | None = None,
         *,
         extractor: SegmentationFeatureExtractor | None = None,
         n_jobs: int | None = None,
@@ -323,6 +325,7 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
         twin_records: Sequence[ModelRecord],
     ) -> None:
         first = next(iter(estimators))
+        self.estimators_ = dict(estimators)
         self.names_: list[str] = [record.name for record in records]
         scores = {
             key: self._combine(estimator, [record.parts.get(key) for record in records])
@@ -350,7 +353,7 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
             untrained=[name for name, is_so in zip(self.names_, untrained, strict=True) if is_so],
         )
         self.best_name_: str = self.ranking_[0]
-        several = isinstance(self.estimator, Mapping)
+        several = "" not in estimators
         self.results_: dict[str, NDArray[Any]] = _results_table(
             records, scores, confidences, untrained, several=several
         )
