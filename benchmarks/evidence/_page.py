@@ -27,6 +27,7 @@ __all__ = ["write_page"]
 
 _ROOT = Path(__file__).resolve().parents[2]
 _PAGE = _ROOT / "docs" / "evidence.md"
+_README = _ROOT / "README.md"
 _FIGURE = _ROOT / "docs" / "images" / "evidence-scores.svg"
 _PROBES = ("probe, threshold", "probe, dice", "probe, auc", "probe, best")
 _SAMPLED = tuple(f"CrossCaseProbe, {reading}" for reading in ("threshold", "dice", "auc"))
@@ -92,11 +93,48 @@ def write_page(folder: Path, page: Path = _PAGE, figure: Path = _FIGURE) -> None
     }
     text = page.read_text()
     for name, part in parts.items():
-        begin, end = (f"<!-- {word} {name} -->" for word in ("begin", "end"))
-        before, rest = text.split(begin)
-        text = f"{before}{begin}\n\n{part}\n{end}{rest.split(end)[1]}"
+        text = _filled(text, name, part)
     page.write_text(text)
+    _README.write_text(_filled(_README.read_text(), "evidence", _readme(found, tables)))
     draw_scores(figure, _judged(found), [key for name, key in _PAPER.items() if " " not in name])
+
+
+def _filled(text: str, name: str, part: str) -> str:
+    """Text with a part between its two markers."""
+    begin, end = (f"<!-- {word} {name} -->" for word in ("begin", "end"))
+    before, rest = text.split(begin)
+    return f"{before}{begin}\n\n{part}\n{end}{rest.split(end)[1]}"
+
+
+def _readme(found: Sequence[Target], tables: Tables) -> str:
+    """The table of the README: every estimator and baseline, by mean tau."""
+    shown = {
+        **{name: f"{name}|decoder" for name in BY_LAYER if "(" not in name and " " not in name},
+        "CrossCaseProbe": "CrossCaseProbe, threshold|all",
+        **{name: name for name in (*OF_HEAD, "static ranker", "source steps", "zero-shot Dice")},
+    }
+    means = {
+        name: [tables[ladder][key]["mean"] for ladder in (True, False)]
+        for name, key in shown.items()
+    }
+    rows = [
+        [
+            name,
+            *(_number(mean["tau"]) for mean in pair),
+            *(_number(100 * mean["regret@1"], 1) for mean in pair),
+        ]
+        for name, pair in sorted(means.items(), key=lambda item: -item[1][0]["tau"])
+    ]
+    losses = [
+        np.mean([np.ptp(d) - np.mean(d - d.min()) for d in dice])
+        for dice in (
+            [target.dice[target.rows(ladder)] for target in _judged(found)]
+            for ladder in (True, False)
+        )
+    ]
+    rows.append(["*at random*", "0.00", "0.00", *(_number(100 * loss, 1) for loss in losses)])
+    header = ["ranked by", "weighted Kendall", "without close relatives", "regret@1, Dice points"]
+    return _table([*header, "without close relatives"], rows)
 
 
 def _judged(found: Sequence[Target]) -> list[Target]:
