@@ -148,7 +148,8 @@ def test_relative_paths_and_a_model_that_leaves_the_folder(tmp_path, monkeypatch
 
 
 INTERRUPTED = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background ignores it
 sys.path.insert(0, sys.argv[1])
 from skte import CCFV, BankEntry, ModelBankSelector
 from skte.datasets import make_phantoms
