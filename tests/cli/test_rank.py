@@ -18,8 +18,9 @@ from skte.demo import write_msd
 FIT = "skte.cli._rank._fit"  # what must not run
 
 
-def run(bank, data, *more):
-    return main(["rank", "--bank", str(bank), "--data", str(data), *map(str, more)])
+def run(bank, data, *more, reference=False):
+    without = [] if reference else ["--no-reference"]
+    return main(["rank", "--bank", str(bank), "--data", str(data), *without, *map(str, more)])
 
 
 def read_csv(path):
@@ -91,6 +92,35 @@ def test_confidence_is_told_beside_the_scores(write_bank, data, tmp_path, capsys
         assert re.split(r"\s{2,}", line)[-3:] == [ranks, first, str(group)]
     columns = set(read_csv(out)[0])
     assert {"interval_low", "first_share", "group", "interval_low_ccfv"} <= columns
+
+
+def test_what_untrained_networks_score_stands_around_the_table(write_bank, data, capsys):
+    bank = write_bank("a", "b", "c")  # never trained, though the manifest names files
+    expected = ModelBankSelector({"ccfv": estimators.CCFV()}).fit(bank, data).ranking_
+    assert expected.warnings()
+    assert run(bank, data, reference=True) == 0
+    first, header, *_, last = capsys.readouterr().out.splitlines()
+    assert [first] == expected.warnings()
+    assert header.split() == ["rank", "model", "ccfv"]
+    assert [last] == expected.notes()
+    assert run(bank, data, "--json", reference=True) == 0
+    shown = capsys.readouterr()
+    assert len(json.loads(shown.out)) == 3
+    assert shown.err == f"skte: warning: {first}\n"
+
+
+def test_entries_without_weights_are_marked(data, tmp_path, capsys):
+    bank = tmp_path / "bank.json"
+    entry = {"name": "fresh", "factory": "skte.demo:small_unet", "arguments": {"widths": [4, 8]}}
+    bank.write_text(json.dumps({"models": [{**entry, "weights": "none"}]}))
+    assert run(bank, data) == 0
+    assert "fresh (untrained)" in capsys.readouterr().out
+    for command in ("list", "check"):
+        assert main(["bank", command, str(bank)]) == 0
+        assert "untrained" in capsys.readouterr().out
+    bank.write_text(json.dumps({"models": [entry]}))
+    assert run(bank, data) == 2
+    assert "write 'weights: none'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("level", ["0", "1", "90", "nan", "half"])
