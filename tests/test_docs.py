@@ -25,9 +25,16 @@ HEADINGS = [
 ]
 
 
+def page_of(name: str) -> str:
+    page = PAGES / f"{name.lower()}.md"
+    if not page.is_file():
+        pytest.fail(f"write {page} with the headings {', '.join(HEADINGS)}", pytrace=False)
+    return page.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_estimator_has_a_complete_page(name: str) -> None:
-    text = (PAGES / f"{name.lower()}.md").read_text(encoding="utf-8")
+    text = page_of(name)
     assert f"`{name}`" in text
     assert re.findall(r"^## (.*)$", text, re.M) == HEADINGS
     sections = re.split(r"^## .*$", text, flags=re.M)
@@ -41,7 +48,7 @@ def test_every_estimator_has_a_complete_page(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_pages_name_parameters_that_exist(name: str) -> None:
-    text = (PAGES / f"{name.lower()}.md").read_text(encoding="utf-8")
+    text = page_of(name)
     section = text.split("## Parameters that matter")[1].split("\n## ")[0]
     parameters = getattr(estimators, name)().get_params(deep=False)
     named = [
@@ -55,8 +62,29 @@ def test_pages_name_parameters_that_exist(name: str) -> None:
 def test_index_links_every_page() -> None:
     index = (PAGES / "index.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| \[(\w+)\]\((\w+\.md)\)", index, re.M)
-    assert dict(rows) == {name: f"{name.lower()}.md" for name in NAMES}
-    assert len(rows) == len(NAMES)
+    assert sorted(rows) == sorted((name, f"{name.lower()}.md") for name in NAMES), (
+        "the table of docs/estimators/index.md must hold one row for each estimator"
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "Ensemble"])  # by its members
+def test_index_agrees_with_the_tags(name: str) -> None:
+    index = (PAGES / "index.md").read_text(encoding="utf-8")
+    row = re.search(rf"^\| \[{name}\].*", index, re.M)
+    assert row, f"add a row for {name} to docs/estimators/index.md"
+    _, needs, _, labels, _, moments = row[0].strip("| ").split(" | ")
+    tags = getattr(estimators, name)().tags
+    assert needs == ("source head" if tags.source_head else "features")
+    assert labels.partition(",")[0] == ("yes" if tags.labels else "label-free")
+    assert moments.partition(",")[0] == ("yes" if tags.moments else "no")
+
+
+def test_page_names_the_scores_whose_bias_is_corrected() -> None:
+    text = (PAGES.parent / "how-to" / "confidence.md").read_text("utf-8")
+    listed = re.search(r"The scores of (.*?) have a bias", text, re.S)
+    assert listed
+    expected = {name for name in NAMES if getattr(estimators, name)().tags.corrects_bias}
+    assert set(re.findall(r"`(\w+)`", listed[1])) == expected
 
 
 HOW_TO = [p for p in sorted(PAGES.parent.rglob("*.md")) if ">>> " in p.read_text(encoding="utf-8")]

@@ -15,9 +15,10 @@ from skte.bank._layers import (
     model_spatial_dims,
 )
 from skte.bank._manifest import manifest_schema
-from skte.bank._readers import Reader, ReadOptions, all_readers
+from skte.bank._readers import READERS as READERS
+from skte.bank._readers import Reader, all_readers
 from skte.bank._trace import main_output
-from skte.bank._trust import keep_trust
+from skte.bank._trust import ReadOptions, keep_trust
 
 __all__ = [
     "BankEntry",

@@ -20,8 +20,8 @@ from skte._table import format_html_table
 from skte._text import clean_text, did_you_mean
 from skte.bank._entry import BankEntry
 from skte.bank._manifest import read_manifest
-from skte.bank._readers import MANIFEST, Reader, ReadOptions, all_readers
-from skte.bank._trust import check_packages
+from skte.bank._readers import MANIFEST, Reader, all_readers
+from skte.bank._trust import ReadOptions, check_packages
 from skte.bank._weights import read_checkpoint, weight_files
 from skte.exceptions import BankError, SkteWarning
 
@@ -415,7 +415,8 @@ class _FolderSearch:
         if reader is not MANIFEST:
             self.seen.add(name)
         try:
-            entries = reader.read(path, replace(self.options, trusted=name in self.trusted))
+            options = replace(self.options, trusted=name in self.trusted)
+            entries = [self._checked(entry) for entry in reader.read(path, options)]
         except BankError as error:
             self.not_understood[name] = str(error)
         except Exception as error:  # a broken model does not cost the others
@@ -424,6 +425,19 @@ class _FolderSearch:
             self.found += [(name, entry) for entry in entries]
             return entries
         return ()
+
+    def _checked(self, entry: Any) -> BankEntry:
+        """Return what a reader, perhaps of another package, made of a model, or refuse it."""
+        if not isinstance(entry, BankEntry):
+            raise BankError(
+                f"its reader returned {clean_text(repr(entry), 100)}, which is not a BankEntry; "
+                "update or uninstall its package"
+            )
+        if entry.weights is not None:
+            problem = outside_problem(entry.weights, self.options.extra_roots)
+            if problem:
+                raise BankError(f"its weights file {Path(entry.weights).name} {problem}")
+        return entry
 
     def _leads_out(self, path: Path) -> bool:
         """Note a link that leads out of the folders that may be read."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,39 +13,47 @@ from skte.bank._exported import SUFFIX
 from skte.bank._manifest import read_manifest
 from skte.bank._monai_bundle import is_bundle
 from skte.bank._nnunet import is_nnunet_folder, nnunet_models
-from skte.bank._trust import MANIFESTS
+from skte.bank._trust import MANIFESTS, ReadOptions
 
-__all__ = ["MANIFEST", "ReadOptions", "Reader", "all_readers"]
+__all__ = ["MANIFEST", "READERS", "Reader", "all_readers"]
 
 _GROUP = "skte.readers"
-
-
-@dataclass(frozen=True)
-class ReadOptions:
-    """What a reader of models may do.
-
-    Parameters
-    ----------
-    trusted : bool, default=False
-        Whether reading this model may run code.
-    trusted_packages : tuple of str, default=()
-        Packages whose functions may be named as factories.
-    extra_roots : tuple of path-like, default=()
-        Folders that links and paths may lead to.
-    """
-
-    trusted: bool = False
-    trusted_packages: tuple[str, ...] = ()
-    extra_roots: tuple[str | os.PathLike[str], ...] = ()
 
 
 @runtime_checkable
 class Reader(Protocol):
     """How models in one format are found in a folder and read.
 
+    `ModelBank.from_folder` refuses entries whose weights lie outside the folder. Any other file
+    that `read` opens must lie within `path` or the ``extra_roots`` of its options.
+
     See Also
     --------
     all_readers : Where readers of other packages come from.
+
+    Examples
+    --------
+    >>> import json
+    >>> from skte.bank import BankEntry, Reader
+    >>> class MyTool:
+    ...     name = "my tool"
+    ...
+    ...     def matches(self, path):
+    ...         return (path / "network.json").is_file()
+    ...
+    ...     def read(self, path, options):
+    ...         network = json.loads((path / "network.json").read_text("utf-8"))
+    ...         return [
+    ...             BankEntry(
+    ...                 path.name,
+    ...                 network["factory"],
+    ...                 weights=path / "weights.pt",
+    ...                 trusted=options.trusted,
+    ...                 trusted_packages=options.trusted_packages,
+    ...             )
+    ...         ]
+    >>> isinstance(MyTool(), Reader)
+    True
     """
 
     @property
@@ -77,7 +84,8 @@ MANIFEST: Reader = _Format(
         path, roots=options.extra_roots, trusted_packages=options.trusted_packages
     ),
 )
-_READERS: tuple[Reader, ...] = (
+#: The formats that skte itself reads, in the order in which they are asked.
+READERS: tuple[Reader, ...] = (
     MANIFEST,
     _Format(
         "nnU-Net v2",
@@ -125,7 +133,7 @@ def all_readers() -> dict[str, Reader]:
         [project.entry-points."skte.readers"]
         mytool = "my_package:reader"
     """
-    return load_plugins(_GROUP, {reader.name: reader for reader in _READERS}, _name_of)
+    return load_plugins(_GROUP, {reader.name: reader for reader in READERS}, _name_of)
 
 
 def _name_of(point: str, reader: Any) -> str:

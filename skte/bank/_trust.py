@@ -1,20 +1,40 @@
-"""Which packages a user trusts for a bank: kept in the user's own folder, never in the bank."""
+"""What reading a model may do, and which packages a user trusts for a bank."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from skte._files import write_text_atomically
 from skte.bank._factory import package_problem
 from skte.exceptions import BankError
 
-__all__ = ["MANIFESTS", "check_packages", "keep_trust", "kept_trust"]
+__all__ = ["MANIFESTS", "ReadOptions", "check_packages", "keep_trust", "kept_trust"]
 
 #: Names of manifests that are looked for in a folder.
 MANIFESTS = ("bank.yaml", "bank.yml", "bank.json")
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What a reader of models may do.
+
+    Parameters
+    ----------
+    trusted : bool, default=False
+        Whether reading this model may run code.
+    trusted_packages : tuple of str, default=()
+        Packages whose functions may be named as factories.
+    extra_roots : tuple of path-like, default=()
+        Folders that links and paths may lead to.
+    """
+
+    trusted: bool = False
+    trusted_packages: tuple[str, ...] = ()
+    extra_roots: tuple[str | os.PathLike[str], ...] = ()
 
 
 def check_packages(packages: Collection[str]) -> tuple[str, ...]:

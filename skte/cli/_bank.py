@@ -12,7 +12,7 @@ from typing import Any
 from skte._files import outside_problem
 from skte._table import format_table
 from skte._text import say, say_json
-from skte.bank import BankEntry, ModelBank, download_snapshot, keep_trust
+from skte.bank import READERS, BankEntry, ModelBank, download_snapshot, keep_trust
 from skte.cli._inspect import describe_entry, show_entry
 from skte.cli._options import (
     add_trust_package_option,
@@ -65,8 +65,9 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
             action.add_argument(
                 "source",
                 metavar="SOURCE",
-                help="a model (nnU-Net v2, MONAI bundle, exported program), a file or folder "
-                "beside a manifest bank.yaml, or hub:owner/name[@revision]",
+                help=f"what a reader knows ({', '.join(reader.name for reader in READERS)}, or "
+                "a format of another package), a file or folder beside a manifest, or "
+                "hub:owner/name[@revision]",
             )
             action.add_argument("--as", dest="name", metavar="FOLDER", help="its folder's name")
 

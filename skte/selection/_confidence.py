@@ -43,7 +43,7 @@ class BankConfidence:
         Their scores.
     centres : ndarray of shape (n_models,)
         What intervals are around: the scores, or what is left of them when the bias of few
-        cases is taken off (`GBC`, `HScore`, `RankMe`, `SFDA` and `TransRate`, whose scores
+        cases is taken off (estimators whose ``tags.corrects_bias`` is True, as their scores
         move one way with every case).
     standard_errors : ndarray of shape (n_models,)
         NaN for failed and collapsed models, and where a score is undefined without one of the

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import re
 import warnings
 from pathlib import Path
 
@@ -40,7 +41,8 @@ def write_monai_bundle(folder):
     return write_bundle(folder)[0]
 
 
-# Writes an example; breaks it; what the message says then.
+#: A new reader needs a line here: writes an example and returns its place; breaks it; what the
+#: message says then.
 EXAMPLES = {
     "manifest bank.yaml": (
         write_manifest,
@@ -65,9 +67,15 @@ EXAMPLES = {
 }
 
 
+def example_of(name):
+    if name not in EXAMPLES:
+        pytest.fail(f"add an example of {name!r} to EXAMPLES of {__file__}", pytrace=False)
+    return EXAMPLES[name]
+
+
 @pytest.mark.parametrize("name", all_readers())
 def test_every_reader_has_an_example_that_loads(name, tmp_path):
-    place = EXAMPLES[name][0](tmp_path)
+    place = example_of(name)[0](tmp_path)
     trusted = [place.relative_to(tmp_path).as_posix()] if place.suffix == ".pt2" else []
     (entry,) = ModelBank.from_folder(tmp_path, trusted=trusted)
     assert isinstance(entry.load(), nn.Module)
@@ -75,7 +83,7 @@ def test_every_reader_has_an_example_that_loads(name, tmp_path):
 
 @pytest.mark.parametrize("name", all_readers())
 def test_every_reader_says_what_is_wrong(name, tmp_path):
-    write, damage, message = EXAMPLES[name]
+    write, damage, message = example_of(name)
     place = write(tmp_path)
     damage(place)
     where = place.relative_to(tmp_path).as_posix()
@@ -86,7 +94,9 @@ def test_every_reader_says_what_is_wrong(name, tmp_path):
 
 @pytest.mark.parametrize("name", all_readers())
 def test_every_reader_is_in_the_table_of_the_docs(name):
-    assert f"\n| {name} | " in DOCS.partition("## What is found")[2].partition("\n## ")[0]
+    table = DOCS.partition("## What is found")[2].partition("\n## ")[0]
+    listed = re.findall(r"^\| (.*?) \|", table, re.M)
+    assert name in listed, f"add a row for {name!r} under 'What is found' of docs/how-to/banks.md"
 
 
 @pytest.mark.parametrize("name", all_readers())
@@ -116,7 +126,12 @@ class Tool:
         text = path.read_text()
         if text == "broken":
             raise BankError("model.mytool is broken; write it again")
-        return [BankEntry(text, "skte.demo:small_unet", trusted=options.trusted)]
+        if text == "one":
+            return BankEntry("one", "skte.demo:small_unet")
+        if text == "text":
+            return ["a model"]
+        weights = path.parent / "weights.pt" if text == "weights" else None
+        return [BankEntry(text, "skte.demo:small_unet", weights=weights, trusted=options.trusted)]
 
 
 def declare(monkeypatch, **values):
@@ -147,6 +162,28 @@ def test_a_reader_of_another_package_is_asked(tmp_path, monkeypatch):
         assert ModelBank.from_folder(tmp_path).names == ("foreign",)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("one", "'BankEntry' object is not iterable"),
+        ("text", "returned 'a model', which is not a BankEntry"),
+        ("weights", "weights.pt leads to .*outside the folder"),
+    ],
+)
+def test_what_a_reader_of_another_package_returns_is_checked(text, message, tmp_path, monkeypatch):
+    declare(monkeypatch, mine="tool")
+    bank, outside = tmp_path / "bank", tmp_path / "outside.pt"
+    bank.mkdir()
+    (bank / "model.mytool").write_text(text)
+    torch.save({"w": torch.zeros(1)}, outside)
+    (bank / "weights.pt").symlink_to(outside)
+    with pytest.raises(BankError, match=rf"model\.mytool: .*{message}"):
+        ModelBank.from_folder(bank)
+    (bank / "model.mytool").write_text("foreign")
+    with pytest.warns(SkteWarning, match="weights.pt"):  # a link that leads out
+        assert ModelBank.from_folder(bank).names == ("foreign",)
+
+
 @pytest.mark.parametrize("value", ["not_a_reader", "missing"])
 def test_a_broken_entry_point_is_one_warning_that_names_it(value, tmp_path, monkeypatch):
     declare(monkeypatch, theirs=value)
@@ -160,9 +197,12 @@ def test_a_broken_entry_point_is_one_warning_that_names_it(value, tmp_path, monk
 
 def test_no_reader_is_imported_from_the_current_folder(tmp_path, monkeypatch):
     (tmp_path / "reader_of_nobody.py").write_text("raise SystemExit('imported')")
+    monkeypatch.setattr("skte._plugins.entry_points", lambda group: [])
+    own = all_readers()
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend("")
     point = importlib.metadata.EntryPoint("x", "reader_of_nobody:reader", "skte.readers")
     monkeypatch.setattr("skte._plugins.entry_points", lambda group: [point])
     with pytest.warns(SkteWarning, match="would be imported from the current folder"):
-        assert len(all_readers()) == 4
+        found = all_readers()
+    assert list(found) == list(own)

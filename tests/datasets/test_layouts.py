@@ -67,7 +67,8 @@ def _csv(folder, nifti, image, label):
     return folder / "cases.csv"
 
 
-#: An example of each layout, a file in it that is missed, and what is then reported.
+#: A new layout needs a line here: a function that writes an example of one case and returns what
+#: is loaded, a file in it that is removed, and what is then reported.
 EXAMPLES = {
     "msd": (_msd, "imagesTr/a.nii.gz", r"training\[0\]: image: .*does not exist"),
     "nnunet": (_nnunet, "imagesTr/a_0000.nii.gz", "'imagesTr' holds no file"),
@@ -85,7 +86,8 @@ def layout(request):
 
 @pytest.fixture
 def example(layout, tmp_path, nifti, image, label):
-    assert layout in EXAMPLES, f"write an example of {layout!r}"
+    if layout not in EXAMPLES:
+        pytest.fail(f"add an example of {layout!r} to EXAMPLES of {__file__}", pytrace=False)
     (tmp_path / "data").mkdir()
     return EXAMPLES[layout][0](tmp_path / "data", nifti, image, label)
 
@@ -114,11 +116,13 @@ def test_only_its_own_layout_finds_an_example(layout, example):
 
 
 def test_loader_is_exported(layout):
-    assert LOADERS.get(layout, f"load_{layout}") in datasets.__all__
+    loader = LOADERS.get(layout, f"load_{layout}")
+    assert loader in datasets.__all__, f"export {loader} from skte.datasets"
 
 
 def test_page_has_a_section(layout):
-    assert re.search(rf"^### .*\(`{layout}`\)$", PAGE.read_text("utf-8"), re.M)
+    if not re.search(rf"^### .*\(`{layout}`\)$", PAGE.read_text("utf-8"), re.M):
+        pytest.fail(f"add a section '### Title (`{layout}`)' to {PAGE}", pytrace=False)
 
 
 def test_table_of_the_page_is_the_registry(tmp_path):
@@ -131,7 +135,7 @@ def test_table_of_the_page_is_the_registry(tmp_path):
     rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", section, re.M)
     assert [(name, text.replace("`", "")) for name, text in rows[1:]] == [
         (name, text.replace("'", "")) for name, text in known
-    ]
+    ], f"the table of {PAGE} must hold 'name | looks_like' of each layout, in this order"
 
 
 # Layouts of other packages.
