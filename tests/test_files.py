@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from skte import CCFV
+from skte import CCFV, _files
 from skte._files import (  # serve every room
     check_writable,
     outside_problem,
@@ -64,7 +64,11 @@ def test_what_a_living_writer_has_in_work_stays(tmp_path):
     assert names(tmp_path) == ["ranking.csv"]
 
 
-PRELUDE = "import sys; from skte._files import scratch_folder, write_atomically\n"
+# The file alone: skte itself imports torch, which takes seconds.
+PRELUDE = f"""
+import runpy, sys
+globals().update(runpy.run_path({_files.__file__!r}))
+"""
 KILLED = f"""{PRELUDE}
 def write(path):
     path.write_text("x")
@@ -153,7 +157,6 @@ def end(process, how):
         pipe.close()
 
 
-@pytest.mark.slow
 def test_a_killed_process_s_folder_goes_with_the_next_one_and_a_living_one_s_stays(place):
     killed, left = hold()
     living, kept = hold()

@@ -172,6 +172,7 @@ def main() -> None:
     small = (window[0] // 2, window[1] // 2, window[2] // 2)
     others = args.networks or (name, *setting.others)
     more = args.rounds or (1 if args.smoke else 5)
+    cube, two_cubes = (window, (2 * window[0], *window[1:])) if args.smoke else (_CUBE, _TWO_CUBES)
     setting = replace(setting, rounds=args.rounds or setting.rounds)
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "networks": lambda: {n: compare(Subject(setting, n)) for n in setting.networks},
@@ -183,8 +184,8 @@ def main() -> None:
         "few windows, half size": lambda: _few.few_windows(name, small, half, more),
         "scaling": lambda: _few.scaling(name, small, half, more),
         # Transformers take multiples of 32.
-        "over bare": lambda: {n: over_bare(n, _CUBE, _TWO_CUBES, more) for n in others},
-        "switches": lambda: {n: switches(n, _CUBE, more) for n in others},
+        "over bare": lambda: {n: over_bare(n, cube, two_cubes, more) for n in others},
+        "switches": lambda: {n: switches(n, cube, more) for n in others},
         "gpu": lambda: _gpu.gpu(others, window, shape, more),
     }
     if args.smoke:

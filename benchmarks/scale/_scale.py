@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import json
 import multiprocessing
+import multiprocessing.dummy
 import os
 import subprocess
 import sys
@@ -97,10 +98,13 @@ def _rank(queue: Any, folder: Path, n_models: int, n_cases: int, report: Path) -
     queue.put(row)
 
 
-def measure(folder: Path, n_models: int, n_cases: int) -> dict[str, Any]:
-    """Rank twice: features are drawn and kept, then read."""
+def measure(folder: Path, n_models: int, n_cases: int, smoke: bool) -> dict[str, Any]:
+    """Rank twice: features are drawn and kept, then read; each time in a process of its own.
+
+    In a smoke test a thread does, as starting a process takes the most time.
+    """
     cache = folder / f"{n_models}x{n_cases}"
-    context = multiprocessing.get_context("spawn")
+    context: Any = multiprocessing.dummy if smoke else multiprocessing.get_context("spawn")
     rows = []
     for name in ("cold", "warm"):
         queue = context.Queue()
@@ -162,8 +166,8 @@ def main() -> None:
     n_cases = (3, 6) if args.smoke else (25, 100)
     with TemporaryDirectory(prefix="skte-scale-") as name:
         folder = Path(name)
-        by_models = [_tell(measure(folder, n, n_cases[-1])) for n in n_models]
-        by_cases = [_tell(measure(folder, n_models[0], n)) for n in n_cases[:-1]]
+        by_models = [_tell(measure(folder, n, n_cases[-1], args.smoke)) for n in n_models]
+        by_cases = [_tell(measure(folder, n_models[0], n, args.smoke)) for n in n_cases[:-1]]
         by_cases.append(by_models[0])
         commands = _tell(command_line(folder / _made(folder, n_models[-1]), n_models[-1]))
     content = {

@@ -200,7 +200,7 @@ def compare_estimators(
         banks = dict(bank)
     selector = ModelBankSelector(
         dict(estimators), extractor=extractor, n_jobs=n_jobs, device=device, cache=cache,
-        random_state=random_state,
+        random_state=random_state, reference=False,
     )  # fmt: skip
     scores: dict[str, dict[str, Values]] = {}
     aligned: dict[str, Values] = {}

@@ -242,7 +242,8 @@ def check_pair(
 
 # Up to this many models all orders are tried (7! = 5040); above, a random sample.
 _EXHAUSTIVE = 7
-_CHUNK = 512
+# Signs of pairs in memory at a time, a byte each.
+_SIGNS = 2**22
 
 
 @dataclass(frozen=True)
@@ -381,27 +382,29 @@ def weighted_kendall_rows(
         NaN where a list is constant.
     """
     x, y = np.broadcast_arrays(np.atleast_2d(performance), np.atleast_2d(scores))
-    pairs = np.triu_indices(x.shape[1], k=1)
-    parts = [
-        _rows(x[start : start + _CHUNK], y[start : start + _CHUNK], pairs)
-        for start in range(0, len(x), _CHUNK)
-    ]
+    step = max(1, _SIGNS // x.shape[1] ** 2)
+    parts = [_rows(x[i : i + step], y[i : i + step]) for i in range(0, len(x), step)]
     return np.concatenate(parts)
 
 
-def _rows(
-    x: NDArray[np.float64], y: NDArray[np.float64], pairs: tuple[NDArray[np.intp], ...]
-) -> NDArray[np.float64]:
-    i, j = pairs
-    signs = np.sign(x[:, i] - x[:, j]), np.sign(y[:, i] - y[:, j])
+def _rows(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Correlations of lists: a pair has both its weights, so each element's counts for its pairs."""
+    signs = _signs(x), _signs(y)
+    agreeing = (signs[0] * signs[1]).sum(axis=2, dtype=np.int64)
+    different = [np.count_nonzero(sign, axis=2) for sign in signs]
     found = np.zeros(len(x))
     for first, second in ((x, y), (y, x)):
         # ranks are at most n, so this key sorts by the first list, then the second
         key = first * (2 * first.shape[1] + 1) + second
         weights = 1.0 / (1.0 + np.argsort(np.argsort(-key, axis=1, kind="stable"), axis=1))
-        pair = weights[:, i] + weights[:, j]
-        agreement = (pair * signs[0] * signs[1]).sum(axis=1)
-        norms = [(pair * sign**2).sum(axis=1) for sign in signs]
+        agreement = (weights * agreeing).sum(axis=1)
+        norms = [(weights * n).sum(axis=1) for n in different]
         with np.errstate(invalid="ignore"):
             found += agreement / np.sqrt(norms[0] * norms[1]) / 2
     return found
+
+
+def _signs(x: NDArray[np.float64]) -> NDArray[np.int8]:
+    """Signs of differences of all pairs, of shape (n_lists, n_models, n_models)."""
+    left, right = x[:, :, None], x[:, None, :]
+    return np.subtract(left > right, left < right, dtype=np.int8)

@@ -3,8 +3,6 @@
 import hashlib
 import os
 import shutil
-import subprocess
-import sys
 import time
 
 import nibabel as nib
@@ -13,8 +11,7 @@ import pytest
 import torch
 import torchio as tio
 
-from skte.datasets import case_fingerprint, load_dataset, make_phantoms, read_case
-from skte.demo import write_msd
+from skte.datasets import case_fingerprint, make_phantoms, read_case
 from skte.exceptions import DatasetError
 
 SHAPE = (6, 5, 4)
@@ -185,21 +182,6 @@ def test_what_a_reader_of_ones_own_gives_counts(case_files):
         digests.append(case_fingerprint(subject))
         assert not subject["image"]._loaded
     assert digests[0] == digests[1] != digests[2]
-
-
-def test_it_is_the_same_in_another_process(tmp_path):
-    folder = write_msd(tmp_path, make_phantoms(2, size=(8, 8, 8)), "tiny")
-    script = (
-        "import sys; from skte.datasets import *\n"
-        "for s in [*load_dataset(sys.argv[1]), make_phantoms(1, size=(8, 8, 8))[0]]:\n"
-        "    print(case_fingerprint(s))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(folder)], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    subjects = [*load_dataset(folder), phantom()]
-    assert done.stdout.split() == [case_fingerprint(subject) for subject in subjects]
 
 
 def test_what_cannot_be_read_is_named(case_files):

@@ -19,6 +19,7 @@ import skte
 from skte import BankEntry, SegmentationFeatureExtractor
 from skte._digests import version_of, versioned  # no public name tells versions
 from skte.datasets import make_phantoms
+from skte.demo import write_msd
 from tests.model_folders import write_bundle, write_nnunet
 
 # What the parameter is beside, and another value of it.
@@ -112,11 +113,12 @@ def trained_models(tmp_path):
     return tmp_path / "models"
 
 
-def digests(models):
-    """Digests of entries made of skte's own factories and transforms."""
+def digests(models, data):
+    """Digests of entries made of skte's own factories and transforms, and of cases."""
     import torch
 
     from skte.bank import BankEntry, ModelBank, entry_digest
+    from skte.datasets import case_fingerprint, load_dataset, make_phantoms
     from skte.demo import small_unet
 
     torch.manual_seed(0)
@@ -126,7 +128,8 @@ def digests(models):
         BankEntry.from_module("a", small_unet(widths=(4, 8))),
         *ModelBank.from_folder(models),
     ]
-    return [entry_digest(entry) for entry in entries]
+    cases = [*load_dataset(data), make_phantoms(1, size=(8, 8, 8))[0]]
+    return [*map(entry_digest, entries), *map(case_fingerprint, cases)]
 
 
 @pytest.mark.slow
@@ -144,18 +147,19 @@ def test_an_edit_or_a_move_of_our_own_code_keeps_every_key(tmp_path, trained_mod
         file.unlink()
         name = f"{file.stem}_moved" if file.stem in moved else file.stem
         file.with_name(f"{name}.py").write_text(content, "utf-8")
-    script = f"import sys, skte\n{inspect.getsource(digests)}\nprint(skte, *digests(sys.argv[1]))"
+    data = write_msd(tmp_path / "data", make_phantoms(2, size=(8, 8, 8)), "tiny")
+    script = f"import sys, skte\n{inspect.getsource(digests)}\nprint(skte, *digests(*sys.argv[1:]))"
     done = subprocess.run(
-        [sys.executable, "-c", script, str(trained_models)],
+        [sys.executable, "-c", script, str(trained_models), str(data)],
         capture_output=True, text=True, cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(copy.parent)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    here = digests(trained_models)
+    here = digests(trained_models, data)
     assert str(copy) in done.stdout
     assert done.stdout.split()[-len(here) :] == here
     # Without its package nnU-Net's network has no key.
-    n_known = 5 if find_spec("dynamic_network_architectures") else 4
+    n_known = 8 if find_spec("dynamic_network_architectures") else 7
     assert len({*here} - {None}) == n_known
 
 

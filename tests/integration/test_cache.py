@@ -152,38 +152,59 @@ def test_shell(data, tmp_path, capsys):
     assert "4" in capsys.readouterr().out
 
 
-KILLED = """
+# One process imports, which takes seconds, and forks for every run.
+RUNS = """
 import os
 os.environ["OMP_NUM_THREADS"] = "1"
-import sys
+import sys, traceback
 from skte import CCFV, BankEntry, ModelBankSelector, SegmentationFeatureExtractor
 unet = {"factory": "skte.demo:small_unet", "arguments": {"widths": (4, 8)}}
 bank = [BankEntry(f"net{i}", **unet) for i in range(3)]
 extractor = SegmentationFeatureExtractor(n_class_samples=60, n_case_samples=60)
-print("ready", flush=True)
-ModelBankSelector(CCFV(), extractor=extractor, cache=sys.argv[2]).fit(bank, sys.argv[1])
-print("done", flush=True)
+while cache := sys.stdin.readline().strip():
+    pid = os.fork()
+    if not pid:
+        try:
+            ModelBankSelector(CCFV(), extractor=extractor, cache=cache).fit(bank, sys.argv[1])
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+    print(pid, flush=True)
+    sys.stdin.readline()  # until the test asks how it ended
+    print(os.waitpid(pid, 0)[1], flush=True)
 """
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.slow
 def test_a_run_killed_at_any_moment_goes_on_and_ends_byte_identical(data, tmp_path):
-    command = [sys.executable, "-c", KILLED, str(data)]
-    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
-    expected = files(tmp_path / "whole")
-    assert len(expected) >= 3 * 4
+    command = [sys.executable, "-c", RUNS, str(data)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     cache = tmp_path / "killed"
     rng = np.random.default_rng(0)
-    for _ in range(4):
-        process = subprocess.Popen([*command, str(cache)], stdout=subprocess.PIPE, text=True)
-        assert process.stdout.readline() == "ready\n"
-        time.sleep(float(rng.uniform(0.1, 1.2)))
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
-        found = files(cache) if cache.exists() else {}
-        for name in set(found) & set(expected):
-            assert found[name] == expected[name]
-    subprocess.run([*command, str(cache)], check=True, capture_output=True)
+    with subprocess.Popen(command, **pipes, text=True) as process:
+
+        def ask(line):
+            process.stdin.write(f"{line}\n")
+            process.stdin.flush()
+            return int(process.stdout.readline())
+
+        ask(tmp_path / "whole")
+        begun = time.perf_counter()
+        assert ask("ended?") == 0
+        seconds = time.perf_counter() - begun
+        expected = files(tmp_path / "whole")
+        assert len(expected) >= 3 * 4
+        for _ in range(4):
+            pid = ask(cache)
+            time.sleep(rng.uniform(0.1, 0.9) * seconds)
+            os.kill(pid, signal.SIGKILL)
+            ask("ended?")
+            found = files(cache) if cache.exists() else {}
+            for name in set(found) & set(expected):
+                assert found[name] == expected[name]
+        ask(cache)
+        assert ask("ended?") == 0
     found = files(cache)
     assert {name: found.get(name) for name in expected} == expected
