@@ -202,7 +202,7 @@ def finish(
     for reason, group in by_reason.items():
         names = few(str(one.path.relative_to(folder)) for one in group)
         count = "1 file is" if len(group) == 1 else f"{len(group)} files are"
-        remedy = "nothing, if they belong to no case"
+        remedy = "give them the names of a case, or ignore this"
         note = Problem(None, f"{count} not used, {reason}: {clean_text(names, 500)}", remedy)
         notes.append(note)
         if not (quiet or all(one.expected for one in group)):

@@ -66,7 +66,7 @@ def count_notes(description: Mapping[str, Any], n_cases: int) -> list[Problem]:
     stated = description.get("numTraining")
     if label_id(stated) in (None, n_cases):
         return []
-    what = f"dataset.json: 'numTraining' is {stated!r:.50}, and there are {n_cases} cases"
+    what = f"dataset.json: 'numTraining' is {stated!r:.50}, but the number of cases is {n_cases}"
     return [Problem(None, what, "look for cases that are missing, or correct it")]
 
 

@@ -231,7 +231,8 @@ def _choose_channels(
     if channels is None or not names:
         return []
     remedy = f"choose among {', '.join(names)}"
-    flaws += [(f"there is no channel {name!r}", remedy) for name in channels if name not in names]
+    what = "'channel_names' of dataset.json has no channel"
+    flaws += [(f"{what} {name!r}", remedy) for name in channels if name not in names]
     return [names.index(name) for name in channels if name in names]
 
 

@@ -138,12 +138,15 @@ def _png(path: Path, content: mmap.mmap) -> Picture:
         what = "it names a transparent colour, which is kept as any other"
         notes.append((what, "store a mask as a channel of its own if it matters"))
     plain = [span for span in chunks if span[0] not in (b"PLTE", b"tRNS")]
-    altered = len(plain) < len(chunks) and (colour == 3 or b"tRNS" in parts)
+    # What ITK shows otherwise, or fails on, it reads under the name of a kind of as many bytes.
+    stand_in = {3: (bits, 0), 4: {8: (16, 0), 16: (8, 6)}.get(bits, (bits, colour))}.get(colour)
+    if stand_in is None and b"tRNS" in parts:
+        stand_in = bits, colour
     return Picture(
         (width, height, 1),
         samples,
         np.dtype(np.uint16 if bits == 16 else np.uint8),
-        partial(_read_png, path, bits, plain if altered else None, grey=colour == 3),
+        partial(_read_png, path, (bits, colour), stand_in, plain),
         alpha=colour in (4, 6),
         palette=palette,
         notes=tuple(notes),
@@ -151,26 +154,34 @@ def _png(path: Path, content: mmap.mmap) -> Picture:
 
 
 def _read_png(
-    path: Path, bits: int, chunks: list[tuple[bytes, int, int]] | None, *, grey: bool
+    path: Path,
+    kind: tuple[int, int],
+    stand_in: tuple[int, int] | None,
+    chunks: list[tuple[bytes, int, int]],
 ) -> NDArray[Any]:
-    """Pixels as stored. ITK shows a palette's colours, and fails on some transparent ones."""
-    pixels = _by_itk(path, "PNGImageIO") if chunks is None else _without_palette(path, chunks, grey)
+    """Pixels as stored; `kind` and `stand_in` are bits and colour types."""
+    bits, colour = kind
+    pixels = _by_itk(path, "PNGImageIO") if stand_in is None else _as_if(path, stand_in, chunks)
     if bits < 8:
         pixels //= 255 // (2**bits - 1)  # ITK spreads them over 8 bits
+    if colour == 4 and bits == 8:
+        pixels = np.concatenate([pixels >> 8, pixels & 255], axis=-1).astype(np.uint8)
+    if colour == 4 and bits == 16:
+        pixels = pixels[..., ::2].astype(np.uint16) << 8 | pixels[..., 1::2]
     return pixels
 
 
-def _without_palette(path: Path, chunks: list[tuple[bytes, int, int]], grey: bool) -> NDArray[Any]:
-    """Pixels of a copy of some chunks: called grey, indices are decoded as they are."""
+def _as_if(path: Path, kind: tuple[int, int], chunks: list[tuple[bytes, int, int]]) -> NDArray[Any]:
+    """Pixels of a copy of some chunks, whose header states other bits and another colour type."""
     content = path.read_bytes()
     with tempfile.TemporaryDirectory(prefix="skte-") as folder:
         copy = Path(folder) / "a.png"
         with copy.open("wb") as file:
             file.write(content[:8])
-            for kind, begin, end in chunks:
+            for name, begin, end in chunks:
                 chunk = content[begin:end]
-                if kind == b"IHDR" and grey:
-                    chunk = chunk[:17] + b"\0" + chunk[18:-4]
+                if name == b"IHDR":
+                    chunk = chunk[:16] + bytes(kind) + chunk[18:-4]
                     chunk += struct.pack(">I", zlib.crc32(chunk[4:]))
                 file.write(chunk)
         return _by_itk(copy, "PNGImageIO")
@@ -452,7 +463,7 @@ def _tiff(path: Path, content: mmap.mmap) -> Picture:
     palette = None
     if page.photometric == 3:
         shades = np.array(page.colours).reshape(3, -1).T
-        palette = _greys((shades // (257 if shades.max(initial=0) > 255 else 1)).astype(np.uint8))
+        palette = _greys((shades // (256 if shades.max(initial=0) > 255 else 1)).astype(np.uint8))
     n_base = 3 if page.photometric == 2 else 1
     is_alpha = page.extra[-1:] and page.extra[-1] in (1, 2)
     is_alpha = is_alpha or (n_base == 3 and page.samples == 4 and not page.extra)
@@ -630,9 +641,11 @@ def _decode(content: mmap.mmap, page: _Page, out: NDArray[Any]) -> None:
     n_blocks = across * down * (page.samples if page.planar else 1)
     counts = page.counts
     row = (width * samples * page.bits + 7) // 8
-    if page.compression == 1 and len(counts) != n_blocks:
+    if len(page.offsets) < n_blocks:
+        raise ImageFileError(_CUT)
+    if len(counts) != n_blocks and page.compression == 1:
         counts = (row * height,) * n_blocks
-    if len(page.offsets) < n_blocks or len(counts) < n_blocks:
+    if len(counts) < n_blocks:
         raise ImageFileError(_CUT)
     for number in range(n_blocks):
         plane, block = divmod(number, across * down)
