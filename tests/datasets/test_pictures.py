@@ -191,6 +191,11 @@ TIFF = {
         for codec in ("packbits", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate")
     },
     "LZW of much": (by_pillow(np.tile(RGB, (30, 30, 1)), **LZW), np.tile(RGB, (30, 30, 1))),
+    "LZW of floats": (by_pillow(SMOOTH.astype("f4"), **LZW), SMOOTH),
+    "LZW of much with alpha": (
+        by_pillow(np.dstack([np.tile(RGB, (30, 30, 1)), np.tile(OPAQUE, (30, 30, 1))]), **LZW),
+        np.tile(RGB, (30, 30, 1)),
+    ),
     "LZW with differences": (by_pillow(RGB, tiffinfo={317: 2}, **LZW), RGB),
     "tiles": (by_tifffile(SMOOTH, tile=(16, 32), **PLAIN), SMOOTH),
     "tiles in planes": (
@@ -403,6 +408,14 @@ REFUSED = {
             path.write_bytes(path.read_bytes()[:-99]),
         ],
         "cut short|does not lie in the file",
+    ),
+    "JPEG cut short": (
+        ".jpg",
+        lambda path: [
+            by_pillow(np.tile(RGB, (9, 9, 1)))(path),
+            path.write_bytes(path.read_bytes()[:-500]),
+        ],
+        "cut short|JPEG, which changes ids",
     ),
     "BMP cut short": (
         ".bmp",
