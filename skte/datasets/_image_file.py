@@ -111,6 +111,7 @@ class ImageFile:
     lossy: bool = False
     picture: Picture | None = None
     n_values: int | None = None  # numbers in a text; None: not counted
+    head: int = 0  # bytes before the values, as far as they are known
     unit: float = 1.0  # of its spacing, in mm
     segments: tuple[Segment, ...] = ()
 
@@ -445,16 +446,16 @@ def _gipl(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
 def _vtk(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
     if not start.startswith(b"# vtk DataFile"):
         raise ImageFileError("is not a VTK file")
-    # ITK goes on where numbers end.
-    if re.search(rb"^\s*ASCII\s*$", start, re.MULTILINE | re.IGNORECASE) is None:
-        return ImageFile("VTKImageIO", (path,), plain=True)
     file.seek(0)
-    head = file.read(_MOST_HEADER)
-    keys = list(
-        re.finditer(rb"\n\s*(SCALARS|VECTORS|TENSORS|COLOR_SCALARS|LOOKUP_TABLE)[^\n]*", head)
+    begin = re.search(
+        rb"\n\s*(?:SCALARS|VECTORS|TENSORS|COLOR_SCALARS)[^\n]*\n(?:\s*LOOKUP_TABLE[^\n]*\n)?",
+        file.read(_MOST_HEADER),
     )
-    file.seek(keys[-1].end() if keys else 0)
-    return ImageFile("VTKImageIO", (path,), n_values=_count_words(file))
+    file.seek(begin.end() if begin else 0)
+    # ITK goes on where numbers end.
+    if re.search(rb"^\s*ASCII\s*$", start, re.MULTILINE | re.IGNORECASE):
+        return ImageFile("VTKImageIO", (path,), n_values=_count_words(file))
+    return ImageFile("VTKImageIO", (path,), plain=True, head=file.tell())
 
 
 def _count_words(file: BinaryIO) -> int:

@@ -304,7 +304,8 @@ def _itk_header(file: ImageFile, source: str, label: bool) -> ImageHeader:
     kind = sitk.GetPixelIDValueAsString(reader.GetPixelID())
     n_bytes = _peak(shape, kind, label)
     if file.plain:
-        _check_size(math.prod(shape) * _itk_bytes(kind), sum(p.stat().st_size for p in file.files))
+        size = sum(path.stat().st_size for path in file.files) - file.head
+        _check_size(math.prod(shape) * _itk_bytes(kind), size)
     if file.n_values is not None:
         _check_size(math.prod(shape), file.n_values, "numbers")
     if label and file.segments:
