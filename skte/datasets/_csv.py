@@ -166,7 +166,7 @@ def _parse_row(
 ) -> tuple[list[Path], str, list[tuple[str, str]]]:
     """Files (the label last), name and flaws of a row."""
     flaws = [(f"column {name!r} is empty", "name a file") for name in columns if not row.get(name)]
-    files = [find_file(roots[0] / row[name]) for name in columns if row.get(name)]
+    files = [find_file(roots[0], row[name]) for name in columns if row.get(name)]
     name = row.get(id_column, "") if id_column else ""
     if not name and files:
         name = stem_case_id(files[0])

@@ -70,11 +70,21 @@ def image_stem(path: Path, endings: Iterable[str] = IMAGE_ENDINGS) -> str | None
     return None
 
 
-def find_file(path: Path) -> Path:
+def find_file(folder: Path, text: str) -> Path:
+    """Path of a file that a text names: as it is, composed otherwise (NFC), or with backslashes."""
+    path = folder / text
+    for named in (text, text.replace("\\", "/")):
+        found = _composed(folder / named)
+        if os.path.lexists(found):
+            return found
+    return path
+
+
+def _composed(path: Path) -> Path:
     """Return the path, or that of a file whose name is composed otherwise (NFC, NFD)."""
-    if os.path.lexists(path) or path == path.parent or "\0" in str(path):
+    if "\0" in str(path) or os.path.lexists(path) or path == path.parent:
         return path
-    folder, name = find_file(path.parent), unicodedata.normalize("NFC", path.name)
+    folder, name = _composed(path.parent), unicodedata.normalize("NFC", path.name)
     with suppress(OSError):  # too long, or no folder
         for other in os.listdir(folder):
             if unicodedata.normalize("NFC", other) == name:

@@ -342,7 +342,8 @@ def load_dataset(
     items = _items(dataset)
     if not items:
         raise DatasetError("The dataset holds no case: give at least two.")
-    return CaseList(relabel_subjects(_subjects(items, extra_roots), labels))
+    known = dataset if isinstance(dataset, CaseList) else CaseList()
+    return known.like(relabel_subjects(_subjects(items, extra_roots), labels))
 
 
 def as_subjects(dataset: DatasetLike) -> list[Any]:

@@ -76,7 +76,7 @@ def resolve_inside(
     """Return the path of a file that a description names, and what is wrong with it."""
     if not isinstance(relative, str) or not relative:
         return folder, (f"{relative!r:.200} is not a path", "write the path of a file")
-    path = find_file(folder / relative)
+    path = find_file(folder, relative)
     return path, file_flaw(path, roots, name=relative)
 
 
@@ -181,4 +181,4 @@ def describes_files(folder: Path, description: Mapping[str, Any]) -> bool:
     file = Path(text)
     stem = image_stem(file) or file.stem
     ending = file.name[len(stem) :]
-    return not os.path.lexists(find_file((folder / text).with_name(f"{stem}_0000{ending}")))
+    return not os.path.lexists(find_file(folder, str(file.with_name(f"{stem}_0000{ending}"))))

@@ -406,7 +406,7 @@ def test_composed_and_decomposed_names_are_one(tmp_path, image, label, save_msd)
     save(tmp_path / "labels" / f"{APART}.nii.gz", label)
     (case,) = load_dataset(tmp_path)
     assert case["case_id"] == COMPOSED
-    rows = f"image,label\nimages/{APART}.nii.gz,labels/{COMPOSED}.nii.gz\n"
+    rows = f"image,label\nimages/{APART}.nii.gz,labels\\{COMPOSED}.nii.gz\n"  # of Windows
     (tmp_path / "cases.csv").write_text(rows, encoding="utf-8")
     (case,) = load_dataset(tmp_path / "cases.csv")
     assert read_case(case).case_id == COMPOSED
@@ -424,7 +424,7 @@ def test_composed_and_decomposed_names_are_one(tmp_path, image, label, save_msd)
     (raw / "labelsTr" / f"{APART}.nii.gz").rename(raw / "labelsTr" / f"{COMPOSED}.nii.gz")
     (raw / "splits_final.json").write_text(json.dumps([{"train": [APART], "val": [COMPOSED]}]))
     cases = load_dataset(raw)
-    assert (cases[0]["case_id"], cases.notes) == (COMPOSED, cases.notes[:0] or cases.notes)
+    assert cases[0]["case_id"] == COMPOSED
     assert "splits_final" not in str(cases.notes)
 
 
