@@ -32,8 +32,10 @@ __all__ = ["PICTURE_ENDINGS", "Picture", "open_picture"]
 
 PICTURE_ENDINGS = (".png", ".jpeg", ".jpg", ".bmp", ".tiff", ".tif")
 _MOST_TEXT = 2**26  # bytes of the compressed texts of a PNG, unpacked
+_MOST_CHUNKS = 1_000_000  # of a PNG
 _MOST_SCANS = 100  # of a progressive JPEG: encoders write about ten
 _MOST_PAGES = 65_536
+_MOST_VALUES = 1_000_000  # of a tag of TIFF
 _MOST_IN_TILE = 2**24  # values of a tile of TIFF
 _CONVERT = "convert it to PNG or plain TIFF (`magick {0} {1}.png`)"
 _CUT = "is cut short: its header promises more pixels than the file holds"
@@ -119,6 +121,8 @@ def _png(path: Path, content: mmap.mmap) -> Picture:
     while position + 8 <= len(content):
         length, kind = struct.unpack_from(">I4s", content, position)
         chunks.append((kind, position, min(position + 12 + length, len(content))))
+        if len(chunks) > _MOST_CHUNKS:
+            raise ImageFileError(f"has more than {_MOST_CHUNKS} chunks")
         if kind in (b"zTXt", b"iTXt", b"iCCP"):  # the reader unpacks them all
             part = content[position + 8 : position + 8 + length]
             text += length + _unpacked(kind, part, _MOST_TEXT - text)
@@ -130,7 +134,7 @@ def _png(path: Path, content: mmap.mmap) -> Picture:
     samples = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(colour, 0)
     if not (samples and width and height and bits in (1, 2, 4, 8, 16)):
         raise ImageFileError(f"states the colour type {colour} with {bits} bits, which PNG has not")
-    palette, notes = None, []
+    palette, notes = None, _turned(path, parts.get(b"eXIf", b""))
     if colour == 3:
         colours = parts.get(b"PLTE", b"")
         palette = _greys(np.frombuffer(colours[: len(colours) // 3 * 3], np.uint8).reshape(-1, 3))
@@ -222,11 +226,32 @@ def _jpeg(path: Path, content: mmap.mmap) -> Picture:
     if samples not in (1, 3):
         what = f"has {samples} samples per pixel, as CMYK pictures for printing have"
         raise _refuse(path, what)
-    read = partial(_by_itk, path, "JPEGImageIO")
-    scratch = 2 if progressive else 0
+    exif = content.find(b"Exif\0\0", 0, 2**16)
     return Picture(
-        (width, height, 1), samples, np.dtype(np.uint8), read, lossy=True, scratch=scratch
+        (width, height, 1),
+        samples,
+        np.dtype(np.uint8),
+        partial(_by_itk, path, "JPEGImageIO"),
+        lossy=True,
+        scratch=2 if progressive else 0,
+        notes=tuple(_turned(path, content[exif + 6 : exif + 6 + 2**16] if exif >= 0 else b"")),
     )
+
+
+def _turned(path: Path, exif: bytes, stated: int = 0) -> list[Flaw]:
+    """Note that a camera says how a picture is to be shown."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
+    if order and len(exif) >= 8:
+        at = struct.unpack_from(f"{order}I", exif, 4)[0]
+        n_entries = struct.unpack_from(f"{order}H", exif, at)[0] if at + 2 <= len(exif) else 0
+        for begin in range(at + 2, min(at + 2 + 12 * n_entries, len(exif) - 11), 12):
+            if struct.unpack_from(f"{order}HH", exif, begin) == (274, 3):
+                stated = struct.unpack_from(f"{order}H", exif, begin + 8)[0]
+    if stated in (0, 1):
+        return []
+    what = f"it states that it is to be shown turned (orientation {stated}), which is not done"
+    remedy = f"if its label was drawn upright, `magick {path.name} -auto-orient {path.name}`"
+    return [(what, remedy)]
 
 
 def _bmp(path: Path, content: mmap.mmap) -> Picture:
@@ -314,7 +339,8 @@ _TAG_TYPES = {
 }  # fmt: skip
 _TAGS = {
     254: "subfile", 256: "width", 257: "length", 258: "bits", 259: "compression",
-    262: "photometric", 266: "fill_order", 270: "description", 273: "offsets", 277: "samples",
+    262: "photometric", 266: "fill_order", 270: "description", 273: "offsets",
+    274: "orientation", 277: "samples",
     278: "rows", 279: "counts", 282: "x_resolution", 283: "y_resolution", 284: "planar",
     317: "predictor", 320: "palette", 322: "tile_width", 323: "tile_length", 324: "offsets",
     325: "counts", 338: "extra", 339: "format", 32997: "depth",
@@ -339,7 +365,7 @@ class _Page:
             return int(tags[name][0]) if tags.get(name) else default
 
         self.order: Literal["<", ">"] = "<" if order == "<" else ">"
-        self.subfile = first("subfile", 0)
+        self.subfile, self.orientation = first("subfile", 0), first("orientation", 1)
         self.width, self.length = first("width", 0), first("length", 0)
         self.samples, self.depth = first("samples", 1), first("depth", 1)
         bits, formats = tags.get("bits") or (1,), tags.get("format") or (1,)
@@ -426,6 +452,8 @@ def _read_tag(content: mmap.mmap, at: int, order: str, pointer: str, tags: dict[
     at += 4 + struct.calcsize(pointer)
     n_bytes = n * struct.calcsize(f"{order}{form}")
     inside = n_bytes <= struct.calcsize(pointer)
+    if n > (_MOST_TEXT if form == "s" else _MOST_VALUES):
+        raise ImageFileError(f"has a tag of {n} values")
     if not inside:
         at = struct.unpack_from(order + pointer, content, at)[0]
     if at + n_bytes > len(content):
@@ -455,10 +483,13 @@ def _tiff(path: Path, content: mmap.mmap) -> Picture:
     pages = [page for page in every if not page.subfile & 5 or page is every[0]]
     if not pages:
         raise ImageFileError("has no page")
-    page, notes = pages[0], []
+    page, notes = pages[0], _turned(path, b"", pages[0].orientation)
     if len({p.kind for p in pages}) > 1:
         what = "has pages that differ in size, bits or colours"
         raise ImageFileError(what, "split it into one file for each (`tiffsplit`)")
+    packed = sum(sum(p.counts) for p in pages if p.compression != 1)
+    if packed > 2 * len(content):  # each would be unpacked
+        raise ImageFileError("has strips or tiles that overlap")
     if len(pages) < len(every):
         what = f"it holds {len(every) - len(pages)} smaller copies or masks, which are left out"
         notes.append((what, "nothing, unless you meant them"))
@@ -472,7 +503,10 @@ def _tiff(path: Path, content: mmap.mmap) -> Picture:
     if stack.unused:
         notes.append((stack.unused, "state it in NAME.json beside it: {'spacing': [z, y, x]}"))
     palette = None
-    if page.photometric == 3:
+    if page.photometric == 3 and stack.of_imagej:
+        what = "its colours are those in which ImageJ shows it; values are kept as stored"
+        notes.append((what, "save it as RGB if they are its channels"))
+    elif page.photometric == 3:
         shades = np.array(page.colours).reshape(3, -1).T
         palette = _greys((shades // (256 if shades.max(initial=0) > 255 else 1)).astype(np.uint8))
     n_base = 3 if page.photometric == 2 else 1
@@ -528,6 +562,7 @@ class _Stack:
     spacing: tuple[float, float, float] | None = None
     unused: str = ""  # what is stated and not used
     follows: bool = False  # whether pages follow the only one that is listed
+    of_imagej: bool = False
 
     @classmethod
     def of(cls, page: _Page, n_pages: int) -> _Stack:
@@ -578,7 +613,7 @@ def _imagej(page: _Page, n_pages: int, text: str) -> _Stack:
         spacing = _usable([edge * scale for edge in (*page.edges, depth)])
     elif unit and unit not in ("pixel", "pixels"):
         unused = f"its resolution in {unit!r:.30} is that of printing and is not used"
-    return _Stack(stack.n_pages, "CZT", stack.sizes, spacing, unused, follows)
+    return _Stack(stack.n_pages, "CZT", stack.sizes, spacing, unused, follows, of_imagej=True)
 
 
 def _ome(page: _Page, n_pages: int, attributes: str) -> _Stack:
@@ -655,7 +690,7 @@ def _decode(content: mmap.mmap, page: _Page, out: NDArray[Any]) -> None:
     row = (width * samples * page.bits + 7) // 8
     if len(page.offsets) < n_blocks:
         raise ImageFileError(_CUT)
-    if len(counts) != n_blocks and page.compression == 1:
+    if page.compression == 1:  # whatever is stated
         counts = (row * height,) * n_blocks
     if len(counts) < n_blocks:
         raise ImageFileError(_CUT)

@@ -116,7 +116,15 @@ PNG = {
     "8 bits": (by_pillow(GREY), GREY),
     "16 bits": (by_pillow(GREY.astype(np.uint16) * 257), GREY.astype(np.uint16) * 257),
     "grey with alpha": (by_pillow(np.dstack([GREY, OPAQUE]), "LA"), GREY),
+    "grey with alpha of 16 bits": (
+        by_hand(png, np.dstack([GREY, OPAQUE]).astype(int) * 257, 16, 4),
+        GREY.astype(int) * 257,
+    ),
     "RGB": (by_pillow(RGB), RGB),
+    "RGBA of 16 bits": (
+        by_hand(png, np.dstack([RGB, OPAQUE]).astype(int) * 257, 16, 6),
+        RGB.astype(int) * 257,
+    ),
     "RGB of 16 bits": (by_hand(png, RGB.astype(int) * 257, 16, 2), RGB.astype(int) * 257),
     "RGBA": (by_pillow(np.dstack([RGB, OPAQUE])), RGB),
     "palette": (pillow_palette(IDS, COLOURS), COLOURS[IDS]),
@@ -178,6 +186,10 @@ TIFF = {
     "RGB of floats": (by_tifffile(RGB.astype("f4"), photometric="rgb"), RGB),
     "palette": (pillow_palette(IDS, COLOURS), COLOURS[IDS]),
     "palette of greys": (pillow_palette(IDS, SHADES), SHADES[IDS][..., 0]),
+    "palette of ImageJ": (
+        pillow_palette(IDS, COLOURS, tiffinfo={270: "ImageJ=1.54f\nmode=color\n"}),
+        IDS,
+    ),
     "white is zero": (by_tifffile(GREY, photometric="miniswhite"), GREY),
     **{
         f"1 bit, {codec}": (
@@ -537,6 +549,16 @@ def test_resolution_for_printing_is_no_spacing(tmp_path, ending):
     assert case.spacing == (1, 1, 1)
 
 
+@pytest.mark.parametrize("ending", [".jpg", ".png", ".tif"])
+def test_a_picture_to_be_shown_turned_is_noted(tmp_path, ending):
+    exif = Image.Exif()
+    exif[274] = 3
+    Image.fromarray(RGB).save(tmp_path / f"a{ending}", exif=exif)
+    png(tmp_path / "label.png", IDS)
+    case = read_case(case_of(tmp_path, tmp_path / f"a{ending}", tmp_path / "label.png"))
+    assert "to be shown turned (orientation 3)" in str(case.notes)
+
+
 def test_alpha_that_says_something_is_noted(tmp_path):
     alpha = np.where(IDS > 0, 255, 0).astype(np.uint8)
     Image.fromarray(np.dstack([RGB, alpha])).save(tmp_path / "a.png")
@@ -618,6 +640,21 @@ def test_tags_that_overlap_are_refused(tmp_path):
     (tmp_path / "a.tif").write_bytes(content)
     png(tmp_path / "label.png", IDS)
     with pytest.raises(DatasetError, match="tags overlap"):
+        read_case(case_of(tmp_path, tmp_path / "a.tif", tmp_path / "label.png"))
+
+
+def test_strips_that_overlap_are_refused(tmp_path):
+    """Each of many pages names all of the file as its strip."""
+    pages = [GREY] * 20
+    tifffile.imwrite(tmp_path / "a.tif", np.stack(pages), compression="zlib", **PLAIN)
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        at = [page.tags["StripByteCounts"].valueoffset for page in file.pages]
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    for position in at:
+        struct.pack_into("<I", content, position, len(content) // 2)
+    (tmp_path / "a.tif").write_bytes(bytes(content))
+    png(tmp_path / "label.png", IDS)
+    with pytest.raises(DatasetError, match="strips or tiles that overlap"):
         read_case(case_of(tmp_path, tmp_path / "a.tif", tmp_path / "label.png"))
 
 
