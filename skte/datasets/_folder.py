@@ -69,8 +69,7 @@ def match_files(
 ) -> tuple[dict[str, tuple[list[Path], Path]], list[Problem]]:
     """Pair images and labels (stem, path): files and label of each case, and problems."""
     # 3D Slicer writes c.seg.nrrd beside the c.nrrd that it segments.
-    others = {stem for stem, path in images if not is_segmentation(path)}
-    images = [(s, path) for s, path in images if not (s in others and is_segmentation(path))]
+    images = [(s, path) for s, path in images if not is_segmentation(path)] or images
     label_of = dict(labels)
     channels: dict[str, dict[int, Path]] = {stem: {} for stem in sorted(label_of)}
     problems = [*_clashes(images), *_clashes(labels)]

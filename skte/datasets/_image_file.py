@@ -25,6 +25,7 @@ from skte._text import clean_text
 from skte.datasets._dicom_file import SEGMENTATIONS, read_dicom, segmentation_flaw
 from skte.datasets._picture import PICTURE_ENDINGS, Picture, open_picture
 from skte.datasets._problem import Flaw, ImageFileError
+from skte.datasets._tiff import TIFF_MAGICS, open_tiff
 
 __all__ = [
     "IMAGE_ENDINGS",
@@ -488,7 +489,8 @@ def _dicom(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
 
 
 def _picture(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
-    picture = open_picture(path, start)
+    is_tiff = start.startswith(TIFF_MAGICS)
+    picture = open_tiff(path) if is_tiff else open_picture(path, start)
     return ImageFile("picture", (path,), lossy=picture.lossy, picture=picture)
 
 
