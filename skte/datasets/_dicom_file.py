@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -291,7 +292,7 @@ def series_modality(folder: Path) -> str:
 
 def segmentation_flaw(modality: str, name: str) -> tuple[str, str]:
     """Return what is wrong with regions in DICOM, and what to do."""
-    how = SEGMENTATIONS[modality].format(name)
+    how = SEGMENTATIONS[modality].format(quote(name))
     what = f"holds a segmentation of DICOM ({modality}), which is not read"
     return what, f"convert it with {how}, or 3D Slicer, and put the label map beside the series"
 

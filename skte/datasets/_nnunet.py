@@ -107,26 +107,19 @@ def load_nnunet_raw(
         cases, missing = _scan_cases(folder, description, ending)
     missing += case_file_problems(cases, roots)
     miscounted, alpha = channel_problems(cases, roots, len(names)) if names else ([], {})
-    for case_id, (images, _) in cases.items():
-        if chosen and len(images) not in (1, len(names)):
-            what = f"'channels' cannot be chosen among {len(images)} files of {len(names)} channels"
-            missing.append(Problem(case_id, what, "store one channel in a file, or all in one"))
+    missing += _mixed_files(cases, len(names)) if chosen else []
     raise_problems(f"The dataset {folder} cannot be loaded", problems + missing + miscounted)
     subjects = [
         make_subject(
             case_id,
-            [images[i] for i in chosen] if chosen and len(images) == len(names) else images,
+            [images[i] for i in chosen] if len(images) > 1 and chosen else images,
             label,
             roots=roots,
             ignore_label=ignore_label,
             members=members,
             alpha=alpha[case_id],
             calibrated=False,  # nnU-Net knows the spacing of a picture by a JSON file alone
-            **(
-                {"reader": ChannelReader(tuple(chosen))}
-                if chosen and len(images) < len(names)
-                else {}
-            ),
+            **({"reader": ChannelReader(tuple(chosen))} if chosen and len(images) == 1 else {}),
         )
         for case_id, (images, label) in cases.items()
     ]
@@ -163,6 +156,18 @@ def _region_order(
         flaws.append((f"{what} {n_regions} regions, but {order!r:.200}", remedy))
         return []
     return numbers
+
+
+def _mixed_files(cases: _Cases, n_channels: int) -> list[Problem]:
+    """Problems of cases whose files hold one channel here and several there."""
+    what = "'channels' cannot be chosen among {} files of {} channels"
+    return [
+        Problem(
+            case_id, what.format(len(images), n_channels), "store one in each file, or all in one"
+        )
+        for case_id, (images, _) in cases.items()
+        if len(images) not in (1, n_channels)
+    ]
 
 
 def _companion_notes(folder: Path, roots: Sequence[Path], cases: _Cases) -> list[Problem]:
@@ -233,7 +238,7 @@ def _choose_channels(
     remedy = f"choose among {', '.join(names)}"
     what = "'channel_names' of dataset.json has no channel"
     flaws += [(f"{what} {name!r}", remedy) for name in channels if name not in names]
-    return [names.index(name) for name in channels if name in names]
+    return [names.index(name) for name in channels if name in names] if len(names) > 1 else []
 
 
 def _file_ending(description: Mapping[str, Any], flaws: list[Flaw]) -> str:

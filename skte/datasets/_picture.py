@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ PICTURE_ENDINGS = (".png", ".jpeg", ".jpg", ".bmp", ".tiff", ".tif")
 MOST_TEXT = 2**26  # bytes of the compressed texts of a PNG, unpacked
 _MOST_CHUNKS = 1_000_000  # of a PNG
 _MOST_SCANS = 100  # of a progressive JPEG: encoders write about ten
-_CONVERT = "convert it to PNG or plain TIFF (`magick {0} {1}.png`)"
+_CONVERT = "convert it to PNG or plain TIFF (`magick {} {}`)"
 CUT_SHORT = "is cut short: its header promises more pixels than the file holds"
 
 
@@ -101,7 +102,7 @@ def read_header(path: Path, read: Callable[[Path, mmap.mmap], Picture]) -> Pictu
 
 def unread(path: Path, what: str) -> ImageFileError:
     """Error for what is not read, with the command that converts it."""
-    return ImageFileError(what, _CONVERT.format(path.name, path.stem))
+    return ImageFileError(what, _CONVERT.format(*map(quote, (path.name, f"{path.stem}.png"))))
 
 
 def read_by_itk(path: Path, reader: str) -> NDArray[Any]:
@@ -122,18 +123,7 @@ def without_colour(palette: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _png(path: Path, content: mmap.mmap) -> Picture:
-    position, text, chunks = 8, 0, []
-    while position + 8 <= len(content):
-        length, kind = struct.unpack_from(">I4s", content, position)
-        chunks.append((kind, position, min(position + 12 + length, len(content))))
-        if len(chunks) > _MOST_CHUNKS:
-            raise ImageFileError(f"has more than {_MOST_CHUNKS} chunks")
-        if kind in (b"zTXt", b"iTXt", b"iCCP"):  # the reader unpacks them all
-            part = content[position + 8 : position + 8 + length]
-            text += length + _unpacked(kind, part, MOST_TEXT - text)
-            if text >= MOST_TEXT:
-                raise ImageFileError(f"holds more than {MOST_TEXT} bytes of compressed text")
-        position += 12 + length
+    chunks = _chunks(content)
     width, height, bits, colour = struct.unpack_from(">IIBB", content, 16)
     parts = {kind: content[begin + 8 : end - 4] for kind, begin, end in chunks if kind != b"IDAT"}
     samples = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(colour, 0)
@@ -162,6 +152,24 @@ def _png(path: Path, content: mmap.mmap) -> Picture:
         palette=palette,
         notes=tuple(notes),
     )
+
+
+def _chunks(content: mmap.mmap) -> list[tuple[bytes, int, int]]:
+    """Kind, begin and end of each chunk; texts that unpack to too much are refused."""
+    position, text = 8, 0
+    chunks: list[tuple[bytes, int, int]] = []
+    while position + 8 <= len(content):
+        length, kind = struct.unpack_from(">I4s", content, position)
+        chunks.append((kind, position, min(position + 12 + length, len(content))))
+        if len(chunks) > _MOST_CHUNKS:
+            raise ImageFileError(f"has more than {_MOST_CHUNKS} chunks")
+        if kind in (b"zTXt", b"iTXt", b"iCCP"):  # the reader unpacks them all
+            part = content[position + 8 : position + 8 + length]
+            text += length + _unpacked(kind, part, MOST_TEXT - text)
+            if text >= MOST_TEXT:
+                raise ImageFileError(f"holds more than {MOST_TEXT} bytes of compressed text")
+        position += 12 + length
+    return chunks
 
 
 def _read_png(
@@ -259,7 +267,8 @@ def turning_notes(path: Path, exif: bytes, stated: int = 0) -> list[Flaw]:
     if stated in (0, 1):
         return []
     what = f"it states that it is to be shown turned (orientation {stated}), which is not done"
-    remedy = f"if its label was drawn upright, `magick {path.name} -auto-orient {path.name}`"
+    name = quote(path.name)
+    remedy = f"if its label was drawn upright, `magick {name} -auto-orient {name}`"
     return [(what, remedy)]
 
 

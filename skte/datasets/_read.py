@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+from shlex import quote
 from typing import Any, TypeVar
 
 import nibabel as nib
@@ -39,6 +40,7 @@ from skte.datasets._image_file import (
     unit_notes,
 )
 from skte.datasets._labels import RelabelingReader
+from skte.datasets._picture import Picture
 from skte.datasets._problem import Flaw, ImageFileError
 
 __all__ = [
@@ -217,22 +219,9 @@ def _header(part: Any, source: str) -> ImageHeader:
 def _picture_header(file: ImageFile, source: str, part: Any) -> ImageHeader:
     picture, path, label = file.picture, file.files[0], isinstance(part, tio.LabelMap)
     assert picture is not None
-    if label and picture.lossy:
-        what = "is compressed as JPEG, which changes ids: it cannot be a label"
-        remedy = (
-            "save the original as PNG; where only this is left and it has one class, "
-            f"`magick {path.name} -threshold 50% {path.stem}.png`"
-        )
-        raise ImageFileError(what, remedy)
     shape = picture.n_channels(label=label, alpha=bool(part.get("alpha"))), *picture.size
-    if label and shape[0] > 1:
-        kind = "a true colour picture" if shape[0] == 3 else "a picture"
-        what = f"is {kind} of {picture.samples} samples per pixel, where a label has one id"
-        remedy = (
-            "map each colour to an id; where all samples are alike, "
-            f"`magick {path.name} -alpha off -colorspace Gray {path.stem}_id.png`"
-        )
-        raise ImageFileError(what, remedy)
+    if label and (wrong := _no_label(picture, path)):
+        raise ImageFileError(*wrong)
     roots = part.get("roots") or named_roots(path)
     stated, notes = _stated_spacing(path, roots), list(picture.notes)
     if stated is None and picture.spacing:
@@ -258,6 +247,21 @@ def _picture_header(file: ImageFile, source: str, part: Any) -> ImageHeader:
         grid=_SIZED_PICTURE if stated else _PICTURE,
         notes=tuple(notes),
     )
+
+
+def _no_label(picture: Picture, path: Path) -> Flaw | None:
+    """Why a picture cannot be a label map."""
+    name, other = quote(path.name), quote(f"{path.stem}_ids.png")
+    if picture.lossy:
+        what = "is compressed as JPEG, which changes ids: it cannot be a label"
+        remedy = "save the original as PNG; where only this is left and it has one class"
+        return what, f"{remedy}, `magick {name} -threshold 50% {other}`"
+    if picture.n_channels(label=True, alpha=False) == 1:
+        return None
+    colours = "a true colour picture" if picture.samples - picture.alpha == 3 else "a picture"
+    what = f"is {colours} of {picture.samples} samples per pixel, where a label has one id"
+    remedy = "map each colour to an id; where all samples are alike"
+    return what, f"{remedy}, `magick {name} -alpha off -colorspace Gray {other}`"
 
 
 _AS_JSON = "state another in a .json of its name beside it, {'spacing': [z, y, x]}"

@@ -32,7 +32,7 @@ from skte.datasets._picture import (
     unread,
     without_colour,
 )
-from skte.datasets._problem import ImageFileError
+from skte.datasets._problem import Flaw, ImageFileError
 
 __all__ = ["TIFF_MAGICS", "open_tiff"]
 
@@ -196,30 +196,18 @@ def _tiff(path: Path, content: mmap.mmap) -> Picture:
     pages = [page for page in every if not page.subfile & 5 or page is every[0]]
     if not pages:
         raise ImageFileError("has no page")
-    page, notes = pages[0], turning_notes(path, b"", pages[0].orientation)
+    page = pages[0]
     if len({p.kind for p in pages}) > 1:
         what = "has pages that differ in size, bits or colours"
         raise ImageFileError(what, "split it into one file for each (`tiffsplit`)")
     packed = sum(sum(p.counts) for p in pages if p.compression != 1)
     if packed > 2 * len(content):  # each would be unpacked
         raise ImageFileError("has strips or tiles that overlap")
-    if len(pages) < len(every):
-        what = f"it holds {len(every) - len(pages)} smaller copies or masks, which are left out"
-        notes.append((what, "nothing, unless you meant them"))
-    wrong = _not_read(page)
-    if wrong:
+    if wrong := _not_read(page):
         raise unread(path, wrong)
-    if page.photometric == 0 and page.bits > 1:
-        what = "white is zero in it (TIFF's MinIsWhite); values are kept as they are stored"
-        notes.append((what, "turn it round where other images have bright as high"))
     stack = _Stack.of(page, len(pages))
-    if stack.unused:
-        notes.append((stack.unused, "state it in NAME.json beside it: {'spacing': [z, y, x]}"))
     palette = None
-    if page.photometric == 3 and stack.of_imagej:
-        what = "its colours are those in which ImageJ shows it; values are kept as stored"
-        notes.append((what, "save it as RGB if they are its channels"))
-    elif page.photometric == 3:
+    if page.photometric == 3 and not stack.of_imagej:
         shades = np.array(page.colours).reshape(3, -1).T
         palette = without_colour(
             (shades // (256 if shades.max(initial=0) > 255 else 1)).astype(np.uint8)
@@ -237,8 +225,28 @@ def _tiff(path: Path, content: mmap.mmap) -> Picture:
         lossy=page.compression == 7,
         spacing=stack.spacing,
         scratch=8 + (0 if page.bits % 8 == 0 else page.bits),
-        notes=tuple(notes),
+        notes=tuple(
+            turning_notes(path, b"", page.orientation)
+            + _notes(page, stack, n_left_out=len(every) - len(pages))
+        ),
     )
+
+
+def _notes(page: _Page, stack: _Stack, *, n_left_out: int) -> list[Flaw]:
+    """Note what a user may not expect of how a file is read."""
+    notes = []
+    if n_left_out:
+        what = f"it holds {n_left_out} smaller copies or masks, which are left out"
+        notes.append((what, "save them as files of their own if they matter"))
+    if page.photometric == 0 and page.bits > 1:
+        what = "white is zero in it (TIFF's MinIsWhite); values are kept as they are stored"
+        notes.append((what, "turn it round where other images have bright as high"))
+    if page.photometric == 3 and stack.of_imagej:
+        what = "its colours are those in which ImageJ shows it; values are kept as stored"
+        notes.append((what, "save it as RGB if they are its channels"))
+    if stack.unused:
+        notes.append((stack.unused, "state it in NAME.json beside it: {'spacing': [z, y, x]}"))
+    return notes
 
 
 def _not_read(page: _Page) -> str:

@@ -549,6 +549,14 @@ def test_resolution_for_printing_is_no_spacing(tmp_path, ending):
     assert case.spacing == (1, 1, 1)
 
 
+def test_commands_in_messages_quote_names(tmp_path):
+    png(tmp_path / "a.png", GREY)
+    name = "b; $(reboot).jpg"
+    Image.fromarray(GREY).save(tmp_path / name)
+    with pytest.raises(DatasetError, match=r"magick 'b; \$\(reboot\)\.jpg' -threshold"):
+        read_case(case_of(tmp_path, tmp_path / "a.png", tmp_path / name))
+
+
 @pytest.mark.parametrize("ending", [".jpg", ".png", ".tif"])
 def test_a_picture_to_be_shown_turned_is_noted(tmp_path, ending):
     exif = Image.Exif()
