@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 
-@versioned("preprocessing of nnU-Net", 1)
+@versioned("preprocessing of nnU-Net", 2)
 class NNUNetPreprocessing(tio.SpatialTransform):
     """Transpose, crop to nonzero, normalise and resample, in nnU-Net's order.
 
@@ -61,13 +61,20 @@ class NNUNetPreprocessing(tio.SpatialTransform):
     def apply_transform(self, subject: tio.Subject) -> tio.Subject:
         """Preprocess every image."""
         for image in self.get_images(subject):
-            data, affine = self._run(image.data.numpy(), np.asarray(image.affine))
+            affine = np.asarray(image.affine)
+            # nnU-Net takes the spacing of the header: that of an affine is rounded, which
+            # changes sizes at half a voxel. It counts until a transform changes the affine.
+            spacing = np.linalg.norm(affine[:3, :3], axis=0)
+            stated = image.get("stated_spacing")
+            if stated is not None and np.allclose(stated, spacing, rtol=1e-4, atol=0):
+                spacing = np.asarray(stated, dtype=np.float64)
+            data, affine = self._run(image.data.numpy(), affine, spacing)
             image.set_data(torch.from_numpy(data))
             image.affine = affine
         return subject
 
     def _run(
-        self, data: NDArray[Any], affine: NDArray[np.float64]
+        self, data: NDArray[Any], affine: NDArray[np.float64], spacing: NDArray[np.float64]
     ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         if len(data) != len(self.schemes):
             raise ValueError(
@@ -82,8 +89,7 @@ class NNUNetPreprocessing(tio.SpatialTransform):
         box = ndimage.find_objects(mask.astype(np.int8))[0] if mask.any() else (slice(None),) * 3
         cropped = np.array(turned, order="K")[(slice(None), *box)]
         air = self._normalize(cropped, mask[box])
-        spacing = np.linalg.norm(affine[:3, :3], axis=0)[axes]
-        resampled = self._resample(cropped, [float(edge) for edge in spacing])
+        resampled = self._resample(cropped, [float(edge) for edge in spacing[axes]])
         starts = [part.indices(n)[0] for part, n in zip(box, mask.shape, strict=True)]
         whole, to_turned = _put_back(resampled, cropped.shape[1:], starts, mask.shape, air)
         from_axes = np.eye(4)[:, [*axes, 3]]

@@ -12,7 +12,7 @@ from skte.datasets._layouts import DatasetLike, Layout, layout_names, load_datas
 from skte.datasets._msd import load_msd
 from skte.datasets._nnunet import load_nnunet_raw
 from skte.datasets._phantoms import PHANTOM_TASKS, make_phantoms
-from skte.datasets._problem import Problem
+from skte.datasets._problem import Problem, Skipped
 
 __all__ = [
     "Case",
@@ -24,6 +24,7 @@ __all__ = [
     "MSD_TASKS",
     "PHANTOM_TASKS",
     "Problem",
+    "Skipped",
     "cache_home",
     "case_fingerprint",
     "case_stamp",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skte.datasets._case import CaseList, make_subject
-from skte.datasets._folder import ExtraRoots, check_folder, data_roots
+from skte.datasets._folder import ExtraRoots, check_folder, data_roots, finish
 from skte.datasets._image_file import file_flaw
 from skte.datasets._problem import Flaw, Problem, case_problems, raise_problems
 
@@ -174,7 +174,8 @@ def load_bids(
             case = make_subject(file.case_id, images, file.path, roots=roots, members=members)
             subjects.append(case)
     raise_problems(title, problems)
-    return CaseList(subjects)
+    # Images and tables of all kinds lie in such a dataset.
+    return finish(folder, subjects, quiet=True)
 
 
 def is_bids(folder: Path, extra_roots: ExtraRoots = ()) -> bool:

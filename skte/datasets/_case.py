@@ -6,6 +6,7 @@ import copy
 import hashlib
 import itertools
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,11 +20,18 @@ from numpy.typing import NDArray
 
 from skte._table import format_html_table
 from skte._text import name_problem
-from skte.datasets._image_file import image_paths, image_stem, named_roots
-from skte.datasets._labels import label_members, names_of, parse_label_names, split_images
+from skte.datasets._image_file import image_paths, image_stem, named_roots, segment_names
+from skte.datasets._labels import (
+    label_members,
+    names_of,
+    parse_label_names,
+    split_images,
+    subject_members,
+)
 from skte.datasets._problem import (
     Flaw,
     Problem,
+    Skipped,
     case_problems,
     few,
     image_flaws,
@@ -68,13 +76,19 @@ def make_subject(
     roots: Sequence[Path],
     ignore_label: int | None = None,
     members: Mapping[str, Sequence[int]] | None = None,
+    **options: Any,
 ) -> Any:
-    """Return a lazy subject of files that must lie in `roots`; `members`: ids of each name."""
-    members = members or {}
+    """Return a lazy subject of files that must lie in `roots`; `members`: ids of each name.
+
+    `options` say how images are read: the reader, and whether alpha and ImageJ's spacing count.
+    """
+    members = members or segment_names(label, roots)
     files = [path.absolute() for path in images]
+    image = tio.ScalarImage(files[0] if len(files) == 1 else files, roots=roots, **options)
+    kept = {key: options[key] for key in ("calibrated",) if key in options}
     return tio.Subject(
-        image=tio.ScalarImage(files[0] if len(files) == 1 else files, roots=roots),
-        label=tio.LabelMap(label.absolute(), roots=roots),
+        image=image,
+        label=tio.LabelMap(label.absolute(), roots=roots, **kept),
         case_id=case_id,
         ignore_label=ignore_label,
         label_names=names_of(members),
@@ -134,7 +148,7 @@ def subject_case_id(subject: Any, index: int = 0) -> str:
 
 def stem_case_id(path: Path) -> str:
     """Name of a case by the file of its first image."""
-    return (image_stem(path) or path.name).removesuffix("_0000")
+    return (image_stem(path) or unicodedata.normalize("NFC", path.name)).removesuffix("_0000")
 
 
 def checked_case_id(subject: Any, door: str) -> str:
@@ -162,11 +176,26 @@ def find_problems(subjects: Iterable[Any]) -> list[Problem]:
         problems += found
         if channels:
             n_channels.setdefault(channels, []).append(case_id)
+    problems += _renumbered(ids, subjects)
     if len(n_channels) > 1:
         counts = "; ".join(f"{n} in {few(cases)}" for n, cases in sorted(n_channels.items()))
         what = f"The cases differ in their number of channels ({counts})"
         problems.append(Problem(None, what, "give every case the same channels"))
     return problems
+
+
+def _renumbered(ids: Sequence[str], subjects: Sequence[Any]) -> list[Problem]:
+    """Problems of classes whose name stands for different ids in different cases."""
+    first: dict[str, tuple[str, list[int]]] = {}
+    found: dict[str, Problem] = {}
+    for case_id, subject in zip(ids, subjects, strict=True):
+        for name, own in subject_members(subject).items():
+            other, known = first.setdefault(name, (case_id, own))
+            if sorted(known) != sorted(own):
+                what = f"Class {name!r} is {few(known)} in {other}, and {few(own)} in {case_id}"
+                remedy = "choose classes by name, with labels={...} (--labels)"
+                found.setdefault(name, Problem(None, what, remedy))
+    return list(found.values())
 
 
 def repeated_ids(ids: Iterable[str]) -> list[Problem]:
@@ -236,6 +265,9 @@ class Case:
         Voxels with this label belong to no class.
     label_names : mapping of int to str
         Names of the class ids, where known.
+    notes : tuple of (str, str)
+        What was done in reading and may be unexpected, and what to do about it: ids rounded,
+        lengths converted, an alpha channel left out.
 
     Examples
     --------
@@ -252,6 +284,7 @@ class Case:
     spacing: tuple[float, float, float]
     ignore_label: int | None = None
     label_names: Mapping[int, str] = field(default_factory=dict)
+    notes: tuple[tuple[str, str], ...] = ()
 
     def to_image(self) -> Any:
         """Return the image as a torchio image, for preprocessing.
@@ -261,7 +294,10 @@ class Case:
         ScalarImage
             It has a copy of the values, so that transforms leave the case as it is.
         """
-        return tio.ScalarImage(tensor=self.image.clone(), affine=self.affine.copy())
+        # An affine holds the spacing to within rounding, which moves sizes at half a voxel.
+        return tio.ScalarImage(
+            tensor=self.image.clone(), affine=self.affine.copy(), stated_spacing=self.spacing
+        )
 
 
 def read_case(subject: Any) -> Case:
@@ -290,7 +326,9 @@ def read_case(subject: Any) -> Case:
     Notes
     -----
     NIfTI files are read with nibabel: ITK, which torchio uses, fills truncated files
-    with zeros and turns NaN into zero silently. A label or channel whose affine differs
+    with zeros and turns NaN into zero silently. Pictures are read as they are stored: in
+    a label the indices of a palette are the ids, the resolution for printing is no
+    spacing. A label or channel whose affine differs
     from the image's by flips and swaps of axes alone holds the same voxels in another
     order (a NIfTI label beside a DICOM series, for instance) and is put in order.
 
@@ -313,27 +351,30 @@ def read_case(subject: Any) -> Case:
     # What has no header is not read, nor what would take too much: promises are believed.
     if too_large := memory_flaws(headers, label_header):
         raise_problems(title, case_problems(case_id, flaws + too_large))
-    arrays, wrong = read_arrays(opened)
+    arrays, wrong, notes = read_arrays(opened)
     flaws += wrong + image_flaws(arrays)
     image = None if flaws else _stack(arrays, headers)
     del arrays  # before the label is read
-    label_arrays, wrong = read_arrays(opened_label)
+    label_arrays, wrong, label_notes = read_arrays(opened_label)
     flaws += wrong
     for array in label_arrays:
         flaws += label_flaws(array, ignore_label)
     raise_problems(title, case_problems(case_id, flaws))
     assert image is not None
     label = reorient(label_arrays[0], turn_between(label_headers[0], headers[0]))[0]
-    affine = headers[0].affines[0]
-    x, y, z = np.linalg.norm(affine[:3, :3], axis=0).tolist()
+    notes += [note for header in headers for note in header.notes]
+    label_notes += label_headers[0].notes
+    told = [(f"image: {what}", remedy) for what, remedy in notes]
+    told += [(f"label: {what}", remedy) for what, remedy in label_notes]
     return Case(
         case_id=case_id,
         image=torch.from_numpy(image),
         label=torch.from_numpy(np.array(label, dtype=np.int64, order="C")),  # shares nothing
-        affine=affine,
-        spacing=(x, y, z),
+        affine=headers[0].affines[0],
+        spacing=headers[0].spacing,
         ignore_label=None if ignore_label is None else int(ignore_label),
         label_names=parse_label_names(subject.get("label_names"))[0],
+        notes=tuple(dict.fromkeys(told)),
     )
 
 
@@ -357,6 +398,10 @@ class CaseList(list[Any]):
     ----------
     subjects : iterable of Subject, default=()
         The cases.
+    skipped : iterable of Skipped, default=()
+        Files of the dataset that are used in no case, each with the reason.
+    notes : iterable of Problem, default=()
+        What may be a mistake in the dataset.
 
     Examples
     --------
@@ -368,8 +413,16 @@ class CaseList(list[Any]):
     CaseList(2 cases: ellipsoids_000, ellipsoids_001)
     """
 
-    def __init__(self, subjects: Iterable[Any] = ()) -> None:
+    def __init__(
+        self,
+        subjects: Iterable[Any] = (),
+        *,
+        skipped: Iterable[Skipped] = (),
+        notes: Iterable[Problem] = (),
+    ) -> None:
         super().__init__(subjects)
+        self.skipped = tuple(skipped)
+        self.notes = tuple(notes)
 
     @overload
     def __getitem__(self, index: SupportsIndex) -> Any: ...
@@ -377,7 +430,22 @@ class CaseList(list[Any]):
     def __getitem__(self, index: slice) -> CaseList: ...
     def __getitem__(self, index: SupportsIndex | slice) -> Any:
         found = super().__getitem__(index)
-        return CaseList(found) if isinstance(index, slice) else found
+        return self.like(found) if isinstance(index, slice) else found
+
+    def like(self, subjects: Iterable[Any]) -> CaseList:
+        """Return a list of other subjects of the same dataset.
+
+        Parameters
+        ----------
+        subjects : iterable of Subject
+            The cases.
+
+        Returns
+        -------
+        CaseList
+            With the same files skipped, and the same notes.
+        """
+        return CaseList(subjects, skipped=self.skipped, notes=self.notes)
 
     def __repr__(self) -> str:
         names = few(subject_case_id(subject, i) for i, subject in enumerate(self))
@@ -388,6 +456,8 @@ class CaseList(list[Any]):
         caption = _count(len(self))
         if classes := _classes(self):
             caption += f"; classes {classes}"
+        if self.skipped:
+            caption += f"; {len(self.skipped)} files are not used"
         if (more := len(self) - len(rows)) > 0:
             caption += f"; the first {len(rows)}, {more} more are not shown"
         header = ["case", "channels", "size", "spacing (mm)", "image", "label"]
@@ -406,12 +476,11 @@ def _row(case_id: str, subject: Any) -> list[object]:
     if flaws or not headers:
         return [case_id, "", "cannot be read" if flaws else "", "", *files]
     first = headers[0]
-    spacing = (first.affines[0][:3, :3] ** 2).sum(axis=0) ** 0.5
     return [
         case_id,
         sum(header.shape[0] for header in headers),
         " x ".join(map(str, first.shape[1:])),
-        " x ".join(f"{edge:.4g}" for edge in spacing),
+        " x ".join(f"{edge:.4g}" for edge in first.spacing),
         *files,
     ]
 

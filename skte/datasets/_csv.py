@@ -10,7 +10,7 @@ from typing import Any
 
 from skte.datasets._case import ID_KEYS, CaseList, make_subject, repeated_ids, stem_case_id
 from skte.datasets._folder import ExtraRoots, data_roots
-from skte.datasets._image_file import file_flaw
+from skte.datasets._image_file import file_flaw, find_file
 from skte.datasets._problem import Problem, case_problems, raise_problems
 from skte.exceptions import DatasetError
 
@@ -166,7 +166,7 @@ def _parse_row(
 ) -> tuple[list[Path], str, list[tuple[str, str]]]:
     """Files (the label last), name and flaws of a row."""
     flaws = [(f"column {name!r} is empty", "name a file") for name in columns if not row.get(name)]
-    files = [roots[0] / row[name] for name in columns if row.get(name)]
+    files = [find_file(roots[0], row[name]) for name in columns if row.get(name)]
     name = row.get(id_column, "") if id_column else ""
     if not name and files:
         name = stem_case_id(files[0])

@@ -8,8 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from skte.datasets._case import CaseList, make_subject
-from skte.datasets._dicom_file import is_dicom, is_series, list_series
-from skte.datasets._folder import ExtraRoots, check_folder, data_roots
+from skte.datasets._dicom_file import (
+    SEGMENTATIONS,
+    is_dicom,
+    is_series,
+    list_series,
+    segmentation_flaw,
+    series_modality,
+)
+from skte.datasets._folder import ExtraRoots, check_folder, data_roots, finish
 from skte.datasets._image_file import file_flaw, image_paths, list_images
 from skte.datasets._problem import Flaw, Problem, case_problems, raise_problems
 
@@ -84,7 +91,7 @@ def load_dicom(
     if not (subjects or problems):
         problems.append(Problem(None, "no subfolder holds a DICOM series", "add one for each case"))
     raise_problems(f"The dataset {folder} cannot be loaded", problems)
-    return CaseList(subjects)
+    return finish(folder, subjects, quiet=True)
 
 
 def is_dicom_dataset(folder: Path, extra_roots: ExtraRoots = ()) -> bool:
@@ -100,8 +107,8 @@ def _case_folders(folder: Path) -> list[Path]:
 
 def _series(case: Path, channels: Sequence[str] | None) -> tuple[list[Path], list[Flaw]]:
     """Folders of the series of a case."""
-    found = dict(list_series(case))
-    if is_series(case):
+    found = {k: v for k, v in list_series(case) if series_modality(v) not in SEGMENTATIONS}
+    if is_series(case) and not (found and series_modality(case) in SEGMENTATIONS):
         if channels is not None or found:
             remedy = "put each series into a subfolder of its own"
             return [], [("it has DICOM files beside its subfolders", remedy)] if found else [
@@ -122,12 +129,21 @@ def _series(case: Path, channels: Sequence[str] | None) -> tuple[list[Path], lis
 
 def _label(case: Path) -> tuple[Path | None, list[Flaw]]:
     """File of the label map of a case."""
+    segmentations = [
+        (kind, folder)
+        for folder in (case, *(folder for _, folder in list_series(case)))
+        if (kind := series_modality(folder)) in SEGMENTATIONS
+    ]
     files = [path for _, path in list_images(case) if not (path.is_file() and is_dicom(path))]
     if len(files) > 1:
         named = [p for p in files if any(word in p.name.lower() for word in _LABEL_WORDS)]
         files = named or files
     if len(files) == 1:
         return files[0], []
+    if segmentations and not files:
+        kind, folder = segmentations[0]
+        what, remedy = segmentation_flaw(kind, folder.name)
+        return None, [(f"it has no label map, and {folder.name} {what}", remedy)]
     if not files:
         remedy = "add label.nii.gz or the like (convert SEG and RTSTRUCT first)"
         return None, [("it has no label map", remedy)]

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -18,13 +19,17 @@ from numpy.typing import NDArray
 from skte._files import outside_problem
 
 __all__ = [
+    "SEGMENTATIONS",
     "is_dicom",
     "is_series",
+    "jpeg_frame",
     "list_series",
     "read_dicom",
     "read_series",
+    "segmentation_flaw",
     "series_files",
     "series_header",
+    "series_modality",
 ]
 
 _DEEPEST = 16  # sequences within sequences: the reader calls itself for each
@@ -34,6 +39,7 @@ _UNDEFINED = 0xFFFFFFFF
 _LONG = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _SYNTAX, _ROWS, _COLUMNS, _PIXELS = 0x00020010, 0x00280010, 0x00280011, 0x7FE00010
+_MODALITY = 0x00080060
 _SERIES, _POSITION, _DIRECTION = 0x0020000E, 0x00200032, 0x00200037
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
 _IMPLICIT = "1.2.840.10008.1.2"
@@ -46,6 +52,11 @@ _FILMS = tuple(f"1.2.840.10008.1.2.4.{n}" for n in (*range(94, 109), *range(201,
 # How much the distances between slices may differ, of the distance between them: a
 # missing slice doubles one of them.
 _SPACING_TOLERANCE = 0.1
+#: What holds regions instead of an image, by modality, and the tool that converts it.
+SEGMENTATIONS = {
+    "SEG": "`segimage2itkimage --inputDICOM {0} --outputDirectory . -t nifti` of dcmqi",
+    "RTSTRUCT": "`plastimatch convert --input {0} --output-labelmap label.nii.gz`",
+}
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 
 
@@ -64,6 +75,11 @@ class DicomFile:
     def series(self) -> str:
         """The series that the file is of."""
         return self.text(_SERIES)
+
+    @property
+    def modality(self) -> str:
+        """CT, MR, SEG ..."""
+        return self.text(_MODALITY)
 
     @property
     def is_image(self) -> bool:
@@ -212,7 +228,7 @@ def _check_picture(part: bytes, found: DicomFile) -> None:
     """Compare the size in a compressed frame, which its decoder believes, with the header's."""
     size = None
     if part.startswith(b"\xff\xd8"):
-        size = _jpeg_size(part)
+        size = jpeg_frame(part)[:2]
     elif part.startswith(b"\xff\x4f\xff\x51") and len(part) > 40:
         x1, y1, x0, y0, tile_x, tile_y = struct.unpack_from(">6I", part, 8)
         size = y1 - y0, x1 - x0
@@ -236,18 +252,18 @@ def _precincts(style: bytes) -> list[int]:
     return [n for byte in sizes[1:] for n in (byte & 15, byte >> 4)] or [15]
 
 
-def _jpeg_size(part: bytes) -> tuple[int, int] | None:
-    """Rows and columns in the frame header of a JPEG or JPEG-LS stream."""
+def jpeg_frame(part: bytes | mmap.mmap) -> tuple[int, int, int]:
+    """Rows, columns and samples in the frame header of a JPEG or JPEG-LS stream."""
     position = 2
-    while position + 9 <= len(part) and part[position] == 0xFF:
+    while position + 10 <= len(part) and part[position] == 0xFF:
         marker = part[position + 1]
         if marker == 0xFF:
             position += 1
             continue
         is_frame = 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)
         if is_frame or marker == 0xF7:
-            rows, columns = struct.unpack_from(">HH", part, position + 5)
-            return rows, columns
+            rows, columns, samples = struct.unpack_from(">HHB", part, position + 5)
+            return rows, columns, samples
         position += 2 + int(struct.unpack_from(">H", part, position + 2)[0])
     raise ValueError("has a JPEG frame without a size")
 
@@ -264,6 +280,21 @@ def list_series(folder: Path) -> list[tuple[str, Path]]:
         for path in sorted(folder.iterdir())
         if path.is_dir() and not path.name.startswith(".") and is_series(path)
     ]
+
+
+def series_modality(folder: Path) -> str:
+    """Modality of the first DICOM file in a folder; empty where it cannot be read."""
+    try:
+        return read_dicom(next(path for path in _files(folder) if is_dicom(path))).modality
+    except (ValueError, OSError, StopIteration):
+        return ""
+
+
+def segmentation_flaw(modality: str, name: str) -> tuple[str, str]:
+    """Return what is wrong with regions in DICOM, and what to do."""
+    how = SEGMENTATIONS[modality].format(quote(name))
+    what = f"holds a segmentation of DICOM ({modality}), which is not read"
+    return what, f"convert it with {how}, or 3D Slicer, and put the label map beside the series"
 
 
 def series_header(names: Sequence[Path]) -> tuple[tuple[int, ...], NDArray[np.float64], str]:
@@ -302,6 +333,10 @@ def series_files(folder: Path, roots: Sequence[Path] | None = None) -> list[Path
         found = {path: read_dicom(path) for path in files}
     except ValueError as error:
         raise ValueError(f"a DICOM file in it {error}; replace it") from error
+    for path, one in found.items():
+        if one.modality in SEGMENTATIONS:
+            what, remedy = segmentation_flaw(one.modality, path.name)
+            raise ValueError(f"{path.name} {what}; {remedy}")
     series = Counter(one.series for one in found.values() if one.is_image)
     if len(series) > 1:
         raise ValueError(

@@ -16,9 +16,16 @@ from torchio.data.io import read_image
 
 from skte._digests import file_digest, file_stamp, tensor_digest
 from skte.datasets._case import checked_case_id, subject_case_id
-from skte.datasets._image_file import image_paths
+from skte.datasets._image_file import image_paths, image_stem, spacing_files
 from skte.datasets._labels import RelabelingReader, split_images
-from skte.datasets._read import memory_flaws, read_headers
+from skte.datasets._picture import PICTURE_ENDINGS
+from skte.datasets._read import (
+    ChannelReader,
+    image_options,
+    memory_flaws,
+    read_arrays,
+    read_headers,
+)
 from skte.exceptions import DatasetError
 
 __all__ = ["case_fingerprint", "case_stamp", "check_unchanged"]
@@ -91,11 +98,17 @@ def _fingerprint(image: Any) -> list[Any]:
     paths = image_paths(image)
     if not paths:
         return _of_values(image)
-    fresh = type(image)(image.path, reader=image.reader, roots=image.get("roots"))
-    reader, how = image.reader, []
+    fresh = type(image)(image.path, **image_options(image))
+    reader: Any = image.reader
+    how: list[Any] = []
     if isinstance(reader, RelabelingReader):
         how = ["relabeled", list(reader.relabeling.ids), reader.relabeling.rest]
         reader = reader.reader
+    elif isinstance(reader, ChannelReader):
+        how = ["channels", list(reader.channels)]
+        reader = reader.reader
+    if image_stem(paths[0], PICTURE_ENDINGS):
+        how += ["picture", bool(image.get("alpha")), image.get("calibrated", True)]
     by_values = reader is not read_image or not all(is_whole_file(path) for path in paths)
     if by_values and is_loaded(image):
         return _of_values(image)
@@ -105,7 +118,12 @@ def _fingerprint(image: Any) -> list[Any]:
         return _of_values(fresh)
     if is_loaded(image) and not _are_alike(image, fresh):
         return _of_values(image)
-    return [*how, "files", *map(file_digest, paths)]
+    return [*how, "files", *map(file_digest, [p for path in paths for p in _with_spacing(path)])]
+
+
+def _with_spacing(path: Path) -> list[Path]:
+    """Return a file, and those beside it that may state its spacing."""
+    return [path, *(spacing_files(path) if image_stem(path, PICTURE_ENDINGS) else ())]
 
 
 def _check_readable(image: Any) -> None:
@@ -129,8 +147,23 @@ def is_whole_file(path: Path) -> bool:
 def _are_alike(image: Any, fresh: Any) -> bool:
     """Whether a loaded image is still what its files hold."""
     # By digests, where NaN is like itself; they tell types and shapes apart as well.
-    same_values = tensor_digest(image.data) == tensor_digest(fresh.data)
-    return same_values and bool(np.array_equal(image.affine, fresh.affine))
+    if tensor_digest(image.data) != tensor_digest(fresh.data):
+        return False
+    if not np.array_equal(image.affine, fresh.affine):
+        return False
+    # What torchio reads may be other than what is read here: colours for a palette's indices.
+    again = {"image": type(image)(image.path, **image_options(image))}
+    headers, _, flaws = read_headers(again)
+    arrays, wrong, _ = read_arrays(again)
+    if flaws or wrong or sum(map(len, arrays)) != len(image.data):
+        return False
+    if not np.allclose(headers[0].affines[0], image.affine, rtol=1e-5, atol=1e-5):
+        return False
+    pairs = zip(np.concatenate(arrays), image.data.numpy(), strict=True)
+    return all(
+        ours.shape == theirs.shape and np.allclose(ours, theirs, rtol=1e-5, equal_nan=True)
+        for ours, theirs in pairs
+    )
 
 
 def _of_values(image: Any) -> list[Any]:
@@ -196,7 +229,7 @@ def check_unchanged(subject: Any, stamp: Mapping[str, tuple[int, int]]) -> None:
 
 def _files(path: Path) -> list[Path]:
     if is_whole_file(path):
-        return [path]
+        return _with_spacing(path)
     if path.is_dir():
         return sorted(path.iterdir())
     # A header has its values in a second file beside it.

@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+import warnings
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+from skte._text import clean_text
 from skte.datasets._case import CaseList, make_subject
 from skte.datasets._dicom_file import is_series, list_series
-from skte.datasets._image_file import IMAGE_ENDINGS, file_flaw, list_images
-from skte.datasets._problem import Problem, raise_problems
-from skte.exceptions import DatasetError
+from skte.datasets._image_file import (
+    IMAGE_ENDINGS,
+    file_flaw,
+    image_paths,
+    image_stem,
+    list_images,
+    spacing_files,
+)
+from skte.datasets._problem import Problem, Skipped, few, raise_problems
+from skte.datasets._read import count_channels
+from skte.exceptions import DatasetError, SkteWarning
 
 __all__ = [
     "ExtraRoots",
     "case_file_problems",
+    "channel_problems",
     "check_folder",
     "data_roots",
+    "finish",
     "is_folder",
     "load_folder",
     "match_files",
@@ -54,10 +66,10 @@ def data_roots(folder: Path, extra_roots: ExtraRoots) -> tuple[Path, ...]:
 def match_files(
     images: Collection[tuple[str, Path]],
     labels: Collection[tuple[str, Path]],
-    *,
-    n_channels: int | None = None,
 ) -> tuple[dict[str, tuple[list[Path], Path]], list[Problem]]:
-    """Pair images and labels (stem, path): channels and label of each case, and problems."""
+    """Pair images and labels (stem, path): files and label of each case, and problems."""
+    # 3D Slicer writes c.seg.nrrd beside the c.nrrd that it segments.
+    images = [(s, path) for s, path in images if not is_segmentation(path)] or images
     label_of = dict(labels)
     channels: dict[str, dict[int, Path]] = {stem: {} for stem in sorted(label_of)}
     problems = [*_clashes(images), *_clashes(labels)]
@@ -76,7 +88,7 @@ def match_files(
             what = f"it has channel {channel} twice: {path.name} and {other}"
             problems.append(Problem(case_id, what, "keep one"))
         channels[case_id].setdefault(channel, path)
-    problems += _channel_problems(channels, label_of, n_channels)
+    problems += _gaps(channels, label_of)
     cases = {
         case_id: ([files[i] for i in sorted(files)], label_of[case_id])
         for case_id, files in channels.items()
@@ -109,10 +121,8 @@ def _clashes(files: Collection[tuple[str, Path]]) -> list[Problem]:
     ]
 
 
-def _channel_problems(
-    channels: Mapping[str, Mapping[int, Path]],
-    label_of: Mapping[str, Path],
-    n_channels: int | None,
+def _gaps(
+    channels: Mapping[str, Mapping[int, Path]], label_of: Mapping[str, Path]
 ) -> list[Problem]:
     problems = []
     for case_id, files in channels.items():
@@ -121,15 +131,136 @@ def _channel_problems(
             problems.append(Problem(case_id, what, "add it, or remove the label"))
             continue
         # Names up to the first gap are enough: a channel 9999 is no reason to list all others.
-        missing = sorted(set(range(max(files) + 1)) - set(files))[:5]
-        n_channels = n_channels or max(files) + 1
-        if missing:
+        if missing := sorted(set(range(max(files) + 1)) - set(files))[:5]:
             gaps = ", ".join(f"_{i:04d}" for i in missing)
             problems.append(Problem(case_id, f"it lacks channel {gaps}", "add the file"))
-        elif len(files) != n_channels:
-            what = f"it has {len(files)} channels where {n_channels} are expected"
-            problems.append(Problem(case_id, what, "give every case the same channels"))
     return problems
+
+
+def channel_problems(
+    cases: Mapping[str, tuple[Sequence[Path], Path]],
+    roots: Sequence[Path],
+    n_channels: int | None = None,
+) -> tuple[list[Problem], dict[str, bool]]:
+    """Problems of channels, of which a file may hold several; and by case whether alpha is one."""
+    n_files = {len(images) for images, _ in cases.values()}
+    if n_channels is None and len(n_files) < 2:
+        return [], {}
+    problems: list[Problem] = []
+    with_alpha: dict[str, bool] = {}
+    for case_id, (images, _) in cases.items():
+        found = count_channels(images, roots=roots) or len(images)
+        n_channels = n_channels or found
+        with_alpha[case_id] = found < n_channels == count_channels(images, roots=roots, alpha=True)
+        if found != n_channels and not with_alpha[case_id]:
+            what = f"it has {found} channels where {n_channels} are expected"
+            problems.append(Problem(case_id, what, "give every case the same channels"))
+    return problems, with_alpha
+
+
+def is_segmentation(path: Path) -> bool:
+    """Whether a file has the name that 3D Slicer gives to segmentations."""
+    return path.name.lower().endswith((".seg.nrrd", ".seg.nhdr"))
+
+
+_MOST_LISTED = 100_000
+_SYSTEM = ("thumbs.db", "desktop.ini", "__macosx", "icon\r")
+_TEST = ("imagests", "labelsts", "inferts", "imagesval", "test")
+_TEXTS = (
+    ".json", ".txt", ".md", ".rst", ".tsv", ".csv", ".xlsx", ".pdf", ".html", ".yaml", ".yml",
+    ".xml", ".py", ".sh", ".pkl", ".bval", ".bvec", ".sha256", ".md5", ".log",
+)  # fmt: skip
+_DATA = (".raw", ".zraw", ".img", ".img.gz", ".raw.gz")
+
+
+def finish(
+    folder: Path,
+    subjects: Iterable[Any],
+    *,
+    notes: Iterable[Problem] = (),
+    read: Iterable[Path] = (),
+    quiet: bool = False,
+) -> CaseList:
+    """Cases with every file of the folder that is used in none, told in a warning and notes.
+
+    `read` are files that are used otherwise; `quiet` where most files are expected to be left.
+    """
+    subjects, notes = list(subjects), list(notes)
+    used = {Path(os.path.normpath(path)) for path in read} | {
+        Path(os.path.normpath(path))
+        for subject in subjects
+        for image in subject.get_images(intensity_only=False)
+        for file in image_paths(image)
+        for path in (file, *spacing_files(file))
+    }
+    skipped = list(_skipped(folder, used))
+    by_reason: dict[str, list[Skipped]] = {}
+    for one in skipped:
+        by_reason.setdefault(one.reason, []).append(one)
+    unexpected = [*notes]
+    for reason, group in by_reason.items():
+        names = few(str(one.path.relative_to(folder)) for one in group)
+        count = "1 file is" if len(group) == 1 else f"{len(group)} files are"
+        remedy = "give them the names of a case, or ignore this"
+        note = Problem(None, f"{count} not used, {reason}: {clean_text(names, 500)}", remedy)
+        notes.append(note)
+        if not (quiet or all(one.expected for one in group)):
+            unexpected.append(note)
+    if unexpected:
+        lines = "\n- ".join(map(str, unexpected))
+        warnings.warn(f"The dataset {folder}:\n- {lines}", SkteWarning, stacklevel=3)
+    return CaseList(subjects, skipped=skipped, notes=notes)
+
+
+def _skipped(folder: Path, used: set[Path]) -> Iterator[Skipped]:
+    """Files and folders below a folder that are not used, and why."""
+    beside = {path.parent for path in used}
+    n_left = _MOST_LISTED
+    for root, folders, files in os.walk(folder):
+        place = Path(root)
+        folders.sort()
+        for name in [*folders]:
+            path = place / name
+            if path in used:
+                folders.remove(name)
+            elif name.startswith(".") or name.lower() in _SYSTEM:
+                folders.remove(name)
+                yield Skipped(path, "hidden, or written by the system", True)
+            elif path.is_symlink():
+                yield Skipped(path, "a link to a folder", path.parent not in beside)
+        for name in sorted(files):
+            path = place / name
+            if path in used:
+                continue
+            n_left -= 1
+            if n_left < 0:
+                yield Skipped(place, f"not looked at after {_MOST_LISTED} files", False)
+                return
+            yield Skipped(path, *_reason(path, folder, beside, files))
+
+
+def _reason(
+    path: Path, folder: Path, beside: Collection[Path], siblings: Sequence[str]
+) -> tuple[str, bool]:
+    """Why a file is not used, and whether that is expected."""
+    name = path.name.lower()
+    if name.startswith(".") or name in _SYSTEM:
+        return "hidden, or written by the system", True
+    if any(part.lower() in _TEST for part in path.relative_to(folder).parts[:-1]):
+        return "of the test set", True
+    stem = name.split(".")[0]
+    if name.endswith(_DATA) and any(
+        one.lower().startswith(f"{stem}.") and one.lower().endswith((".mhd", ".nhdr", ".hdr"))
+        for one in siblings
+    ):
+        return "the data of a header beside them", True
+    if is_segmentation(path):
+        return "segmentations beside the images that they are of", False
+    if image_stem(path) is not None:
+        return "images of no case", False
+    if name.endswith(_TEXTS) or "." not in name:
+        return "no images", True
+    return "of an ending that is not read", path.parent not in beside
 
 
 def load_folder(
@@ -202,8 +333,11 @@ def load_folder(
     raise_problems(title, problems)
     cases, problems = match_files(image_files, label_files)
     roots = data_roots(folder, extra_roots)
-    raise_problems(title, problems + case_file_problems(cases, roots))
-    return CaseList(make_subject(case_id, *files, roots=roots) for case_id, files in cases.items())
+    problems += case_file_problems(cases, roots)
+    raise_problems(title, problems + channel_problems(cases, roots)[0])
+    return finish(
+        folder, (make_subject(case_id, *files, roots=roots) for case_id, files in cases.items())
+    )
 
 
 def is_folder(folder: Path, extra_roots: ExtraRoots = ()) -> bool:

@@ -10,84 +10,147 @@ from __future__ import annotations
 import os
 import re
 import stat
-import struct
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from skte._files import outside_problem
-from skte.datasets._dicom_file import read_dicom
-from skte.datasets._problem import Flaw
+from skte._text import clean_text
+from skte.datasets._dicom_file import SEGMENTATIONS, read_dicom, segmentation_flaw
+from skte.datasets._picture import PICTURE_ENDINGS, Picture, open_picture
+from skte.datasets._problem import Flaw, ImageFileError
+from skte.datasets._tiff import TIFF_MAGICS, open_tiff
 
 __all__ = [
     "IMAGE_ENDINGS",
     "ImageFile",
-    "ImageFileError",
     "examine_image",
     "file_flaw",
+    "find_file",
     "image_paths",
     "image_stem",
     "list_images",
+    "merge_layers",
     "named_roots",
+    "segment_names",
+    "spacing_files",
+    "unit_notes",
 ]
 
-# What SimpleITK and nibabel read from one file; longer endings first.
+# Longer endings first. Of a header and its data, the header is the image.
 IMAGE_ENDINGS = (
-    ".nii.gz", ".nii", ".mgz", ".mha", ".mhd", ".nrrd", ".bmp", ".jpeg", ".jpg", ".png", ".tiff",
-    ".tif",
+    ".seg.nrrd", ".seg.nhdr", ".nii.gz", ".nii", ".mgz", ".mgh", ".hdr.gz", ".hdr", ".mha", ".mhd",
+    ".nrrd", ".nhdr", ".gipl", ".vtk", ".dcm", ".dicom", *PICTURE_ENDINGS,
 )  # fmt: skip
 _REPLACE = "replace it or leave the case out"
+# Lengths as NRRD and MetaImage name them, in mm.
+_UNITS = {
+    "mm": 1.0, "millimeter": 1.0, "millimeters": 1.0, "um": 1e-3, "µm": 1e-3, "micron": 1e-3,
+    "microns": 1e-3, "micrometer": 1e-3, "micrometers": 1e-3, "nm": 1e-6, "cm": 10.0, "m": 1e3,
+    "meter": 1e3, "meters": 1e3,
+}  # fmt: skip
 _MOST_HEADER = 2**20  # bytes of the text headers of MetaImage and NRRD
 _MOST_FILES = 10_000  # that one header may name
-_MOST_PAGES = 65_536
 _MOST_LINES = 2000  # of those headers
-_MOST_IN_TILE = 2**24  # values of a tile of TIFF
-_MOST_SCANS = 100  # of a progressive JPEG: encoders write about ten
-_MOST_TEXT = 2**26  # bytes of the compressed texts of a PNG, unpacked
 # Raw bytes that a byte of a lossy file holds, beside one of a lossless file.
 _LOSSY = 4
 
 
 def image_stem(path: Path, endings: Iterable[str] = IMAGE_ENDINGS) -> str | None:
-    """File name without its image ending; None where it is no image."""
+    """File name without its image ending, composed (NFC); None where it is no image."""
     for ending in endings:
         if path.name.lower().endswith(ending.lower()) and len(path.name) > len(ending):
-            return path.name[: -len(ending)]
+            # macOS decomposes what other systems compose: they are one name.
+            return unicodedata.normalize("NFC", path.name[: -len(ending)])
     return None
+
+
+def find_file(folder: Path, text: str) -> Path:
+    """Path of a file that a text names: as it is, composed otherwise (NFC), or with backslashes."""
+    path = folder / text
+    for named in (text, text.replace("\\", "/")):
+        found = _composed(folder / named)
+        if os.path.lexists(found):
+            return found
+    return path
+
+
+def _composed(path: Path) -> Path:
+    """Return the path, or that of a file whose name is composed otherwise (NFC, NFD)."""
+    if "\0" in str(path) or os.path.lexists(path) or path == path.parent:
+        return path
+    folder, name = _composed(path.parent), unicodedata.normalize("NFC", path.name)
+    with suppress(OSError):  # too long, or no folder
+        for other in os.listdir(folder):
+            if unicodedata.normalize("NFC", other) == name:
+                return folder / other
+    return path
 
 
 def list_images(folder: Path, endings: Iterable[str] = IMAGE_ENDINGS) -> list[tuple[str, Path]]:
     """Stem and path of every image in a folder, sorted by name; hidden files left out."""
     # With links to nothing, pipes and folders: their cases must be named, not vanish.
     # Hidden files include the "._x.nii.gz" that macOS leaves in archives.
+    endings = [
+        form for e in endings for form in (f".seg{e}", e) if e in (".nrrd", ".nhdr") or form == e
+    ]
     paths = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
     return [(stem, path) for path in paths if (stem := image_stem(path, endings)) is not None]
 
 
-class ImageFileError(ValueError):
-    """A file that must not be read as an image: what is wrong, after its name, and the remedy."""
+class Segment(NamedTuple):
+    """What 3D Slicer writes of a segment into a .seg.nrrd file."""
 
-    def __init__(self, what: str, remedy: str = _REPLACE) -> None:
-        super().__init__(what)
-        self.remedy = remedy
+    name: str
+    layer: int
+    value: int  # in its layer
 
 
 @dataclass(frozen=True)
 class ImageFile:
     """A file that a reader may be given."""
 
-    reader: str  # of ITK, or "nibabel"
+    reader: str  # of ITK, "nibabel" or "picture"
     files: tuple[Path, ...]  # the one that was named, and those that it names
     plain: bool = False  # not compressed: it cannot hold more than its size
-    copies: int = 0  # bytes that the reader takes for each value beyond the value itself
     lossy: bool = False
+    picture: Picture | None = None
+    n_values: int | None = None  # numbers in a text; None: not counted
+    head: int = 0  # bytes before the values, as far as they are known
+    unit: float = 1.0  # of its spacing, in mm
+    segments: tuple[Segment, ...] = ()
+
+    @property
+    def notes(self) -> tuple[Flaw, ...]:
+        """What its header states that its user may not expect."""
+        return unit_notes(self.unit)
 
     @property
     def n_bytes(self) -> int:
         """Size of its files; that of a lossy one as if it were lossless."""
         return _size(self.files) * (_LOSSY if self.lossy else 1)
+
+
+def unit_notes(unit: float) -> tuple[Flaw, ...]:
+    """Note that a spacing was converted."""
+    if unit == 1.0:
+        return ()
+    what = f"its header states lengths in units of {unit:g} mm, and they are converted to mm"
+    return ((what, "correct the unit in its header if they are in mm"),)
+
+
+def spacing_files(path: Path) -> list[Path]:
+    """Files beside a picture that may state its spacing, as nnU-Net names them."""
+    stem = image_stem(path) or path.stem
+    names = dict.fromkeys((re.sub(r"_\d{4}$", "", stem), stem))
+    files = [path.with_name(f"{name}.json") for name in names]
+    return [file for file in files if os.path.lexists(file)]
 
 
 def examine_image(path: Path, roots: Sequence[Path] | None = None) -> ImageFile:
@@ -255,7 +318,8 @@ def _meta(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
     stated = fields.get("compresseddatasize", "0")
     if not re.fullmatch(r"\d{1,18}", stated) or int(stated) > _size(named):
         raise ImageFileError(f"states {stated!r:.50} as CompressedDataSize, which it has not")
-    return ImageFile("MetaImageIO", named, plain=not compressed)
+    unit = _unit([fields.get("distanceunits", "")])
+    return ImageFile("MetaImageIO", named, plain=not compressed, unit=unit)
 
 
 def _nrrd(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
@@ -263,8 +327,8 @@ def _nrrd(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
         raise ImageFileError("is not an NRRD file")
     lines = _text_header(file, re.compile(rb"\n\r?\n|^\s*data *file *:\s*list[^\n]*", re.I | re.M))
     # "key:=value" is a remark of somebody's own.
-    stated = (line for line in lines[1:] if not re.match(r"#|[^:]*:=", line))
-    fields = _fields(stated, ":")
+    remarks = [line for line in lines[1:] if re.match(r"#|[^:]*:=", line)]
+    fields = _fields((line for line in lines[1:] if line not in remarks), ":")
     if not re.fullmatch("[1-5]", fields.get("dimension", "")):
         raise ImageFileError(f"has {fields.get('dimension', 'no')!r:.50} dimensions, not 2 to 5")
     data = [value for key, value in fields.items() if "file" in key]
@@ -276,7 +340,75 @@ def _nrrd(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
         text = fields.get(key, "0")
         if not re.fullmatch(r"-1|\d{1,18}", text) or int(text) > size:
             raise ImageFileError(f"states {text!r:.50} as {key}, more than its data has")
-    return ImageFile("NrrdImageIO", named, plain=fields.get("encoding", "").lower() == "raw")
+    units = re.findall(r'"([^"]*)"', fields.get("spaceunits", fields.get("units", "")))
+    return ImageFile(
+        "NrrdImageIO",
+        named,
+        plain=fields.get("encoding", "").lower() == "raw",
+        unit=_unit(units),
+        segments=_segments(remarks),
+    )
+
+
+def _unit(stated: Sequence[str]) -> float:
+    """Return the unit of lengths in mm; what is no unit is passed over, as readers do."""
+    units = {_UNITS[one.lower()] for one in stated if one.lower() in _UNITS}
+    if len(units) > 1:
+        raise ImageFileError(f"states several units of length ({', '.join(stated)})", "use mm")
+    return units.pop() if units else 1.0
+
+
+def _segments(remarks: Iterable[str]) -> tuple[Segment, ...]:
+    """Segments that 3D Slicer lists in the header of a .seg.nrrd file."""
+    found: dict[int, dict[str, str]] = {}
+    for line in remarks:
+        if match := re.match(r"Segment(\d{1,5})_(Name|Layer|LabelValue):=(.*)", line.strip()):
+            found.setdefault(int(match[1]), {})[match[2]] = match[3].strip()
+    segments = []
+    for number, keys in sorted(found.items()):
+        value, layer = keys.get("LabelValue", str(number + 1)), keys.get("Layer", "0")
+        if not (re.fullmatch(r"\d{1,9}", value) and re.fullmatch(r"\d{1,5}", layer)):
+            raise ImageFileError(f"describes its segment {number} with {value!r:.50}")
+        name = clean_text(keys.get("Name", f"Segment_{number}"), 100)
+        segments.append(Segment(name, int(layer), int(value)))
+    return tuple(segments)
+
+
+def segment_ids(segments: Sequence[Segment]) -> dict[str, list[int]]:
+    """Ids by name: those in the file, or a count where layers use an id twice."""
+    values = [segment.value for segment in segments]
+    ids = values if len(set(values)) == len(values) else range(1, len(values) + 1)
+    names: dict[str, list[int]] = {}
+    for segment, number in zip(segments, ids, strict=True):
+        names.setdefault(segment.name, []).append(number)
+    return names
+
+
+def merge_layers(values: NDArray[Any], segments: Sequence[Segment]) -> NDArray[Any]:
+    """One map (1, x, y, z) of the layers of a segmentation, whose segments must not overlap."""
+    if len(values) == 1 or not segments:
+        return values
+    numbers = {name: list(ids) for name, ids in segment_ids(segments).items()}
+    merged = np.zeros((1, *values.shape[1:]), np.int32)
+    for segment in segments:
+        if segment.layer >= len(values):
+            raise ImageFileError(f"has no layer {segment.layer} for segment {segment.name!r}")
+        inside = values[segment.layer] == segment.value
+        if n_twice := int(np.count_nonzero(merged[0][inside])):
+            what = f"has segments that overlap: {segment.name!r} with others, in {n_twice} voxels"
+            raise ImageFileError(what, "export it from 3D Slicer as a labelmap volume")
+        merged[0][inside] = numbers[segment.name].pop(0)
+    return merged
+
+
+def segment_names(path: Path, roots: Sequence[Path]) -> Mapping[str, list[int]]:
+    """Ids by the names that a segmentation of 3D Slicer states; none of other files."""
+    if not path.name.lower().endswith((".nrrd", ".nhdr")):
+        return {}
+    try:
+        return segment_ids(examine_image(path, roots).segments)
+    except (OSError, ImageFileError):  # reported where it is read
+        return {}
 
 
 def _size(files: Iterable[Path]) -> int:
@@ -325,121 +457,41 @@ def _gipl(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
 def _vtk(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
     if not start.startswith(b"# vtk DataFile"):
         raise ImageFileError("is not a VTK file")
-    return ImageFile("VTKImageIO", (path,))
+    file.seek(0)
+    begin = re.search(
+        rb"\n\s*(?:SCALARS|VECTORS|TENSORS|COLOR_SCALARS)[^\n]*\n(?:\s*LOOKUP_TABLE[^\n]*\n)?",
+        file.read(_MOST_HEADER),
+    )
+    file.seek(begin.end() if begin else 0)
+    # ITK goes on where numbers end.
+    if re.search(rb"^\s*ASCII\s*$", start, re.MULTILINE | re.IGNORECASE):
+        return ImageFile("VTKImageIO", (path,), n_values=_count_words(file))
+    return ImageFile("VTKImageIO", (path,), plain=True, head=file.tell())
+
+
+def _count_words(file: BinaryIO) -> int:
+    """Words in the rest of a file."""
+    n_words, inside = 0, False
+    while piece := file.read(_MOST_HEADER):
+        n_words += len(piece.split()) - (inside and not piece[:1].isspace())
+        inside = not piece[-1:].isspace()
+    return n_words
 
 
 def _dicom(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
     try:
-        read_dicom(path)
+        found = read_dicom(path)
     except ValueError as error:
         raise ImageFileError(str(error)) from error
+    if found.modality in SEGMENTATIONS:
+        raise ImageFileError(*segmentation_flaw(found.modality, path.name))
     return ImageFile("GDCMImageIO", (path,))
 
 
-# Pictures: the content decides, for many a JPEG is called .png.
-
-
 def _picture(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
-    if start.startswith(b"\x89PNG\r\n\x1a\n"):
-        _check_png(file, path.stat().st_size)
-        return ImageFile("PNGImageIO", (path,))
-    if start.startswith(b"\xff\xd8\xff"):
-        return ImageFile("JPEGImageIO", (path,), copies=_check_jpeg(file), lossy=True)
-    if start.startswith(b"BM"):
-        return ImageFile("BMPImageIO", (path,))
-    if start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        _check_tiff(file, path.stat().st_size)
-        return ImageFile("TIFFImageIO", (path,), copies=4)
-    raise ImageFileError("is not a PNG, JPEG, BMP or TIFF picture", "replace or convert it")
-
-
-def _check_png(file: BinaryIO, size: int) -> None:
-    """Refuse compressed texts that grow: the reader unpacks them all."""
-    position, text = 8, 0
-    while position + 8 <= size:
-        file.seek(position)
-        length, kind = struct.unpack(">I4s", file.read(8))
-        if kind in (b"zTXt", b"iTXt", b"iCCP"):
-            text += length + _unpacked(kind, file.read(length), _MOST_TEXT - text)
-            if text >= _MOST_TEXT:
-                raise ImageFileError(f"holds more than {_MOST_TEXT} bytes of compressed text")
-        position += 12 + length
-
-
-def _unpacked(kind: bytes, chunk: bytes, most: int) -> int:
-    """Bytes that the text of a chunk becomes, as far as `most`."""
-    _, _, rest = chunk.partition(b"\0")
-    if kind == b"iTXt":  # flag, method, language, translated keyword
-        if not rest.startswith(b"\1"):
-            return 0
-        rest = rest[1:].split(b"\0", 2)[-1]
-    stream, rest, n_bytes = zlib.decompressobj(), rest[1:], 0
-    try:
-        while rest and n_bytes < most:
-            n_bytes += len(stream.decompress(rest, 2**20))
-            rest = stream.unconsumed_tail
-    except zlib.error:  # the reader warns, and goes on without it
-        pass
-    return n_bytes
-
-
-def _check_jpeg(file: BinaryIO) -> int:
-    """Refuse endless scans; return the bytes that a progressive picture takes for a value."""
-    file.seek(0)
-    scans, progressive, before = 0, False, b""
-    while piece := file.read(2**20):
-        piece = before + piece
-        scans += piece.count(b"\xff\xda")
-        progressive = progressive or b"\xff\xc2" in piece
-        before = piece[-1:] if piece.endswith(b"\xff") else b""
-    if scans > _MOST_SCANS:
-        raise ImageFileError(f"has {scans} scans, more than a JPEG picture needs")
-    return 2 if progressive else 0
-
-
-def _check_tiff(file: BinaryIO, size: int) -> None:
-    """Refuse a chain of pages that leads back into itself, or on without end."""
-    file.seek(0)
-    order = "<" if file.read(2) == b"II" else ">"
-    big = struct.unpack(f"{order}H", file.read(2))[0] == 43
-    pointer, count, entry = ("Q", "Q", 20) if big else ("I", "H", 12)
-    file.seek(8 if big else 4)
-    seen: set[int] = set()
-    while (position := _number(file, order + pointer)) and position not in seen:
-        if len(seen) >= _MOST_PAGES:
-            raise ImageFileError(f"has more than {_MOST_PAGES} pages")
-        seen.add(position)
-        file.seek(min(position, size))
-        n_entries = _number(file, order + count)
-        after = position + struct.calcsize(count) + entry * n_entries
-        if not 0 < n_entries <= 4096 or after > size:
-            raise ImageFileError("has a page that does not lie in the file")
-        _check_tiles(file.read(entry * n_entries), order, entry)
-    if position:
-        raise ImageFileError("has pages that lead in a circle")
-
-
-def _check_tiles(entries: bytes, order: str, entry: int) -> None:
-    """Refuse tiles that are far larger than their image: a decoder asks for whole tiles."""
-    tags: dict[int, int] = {}
-    for start in range(0, len(entries), entry):
-        tag, kind = struct.unpack_from(f"{order}HH", entries, start)
-        form = {3: "H", 4: "I", 16: "Q"}.get(kind, "H")
-        at = start + entry - (8 if entry == 20 else 4)
-        tags[tag] = struct.unpack_from(order + form, entries, at)[0]
-    for name, edge, tile in (("width", 256, 322), ("length", 257, 323)):
-        if tags.get(tile, 0) > max(1024, 2 * tags.get(edge, 0)):
-            raise ImageFileError(f"has tiles of {name} {tags[tile]}, far more than its image has")
-    area = tags.get(322, 0) * tags.get(323, 0)
-    if area * tags.get(277, 1) > _MOST_IN_TILE:
-        raise ImageFileError(f"has tiles of {area} pixels of {tags.get(277, 1)} samples")
-
-
-def _number(file: BinaryIO, form: str) -> int:
-    content = file.read(struct.calcsize(form))
-    if len(content) < struct.calcsize(form):
-        return 0
-    return int(struct.unpack(form, content)[0])
+    is_tiff = start.startswith(TIFF_MAGICS)
+    picture = open_tiff(path) if is_tiff else open_picture(path, start)
+    return ImageFile("picture", (path,), lossy=picture.lossy, picture=picture)
 
 
 #: How the files of each ending are read; longer endings first.
@@ -460,5 +512,5 @@ _READERS: dict[str, Callable[[Path, BinaryIO, bytes], ImageFile]] = {
     ".vtk": _vtk,
     ".dcm": _dicom,
     ".dicom": _dicom,
-    **dict.fromkeys((".png", ".jpeg", ".jpg", ".bmp", ".tiff", ".tif"), _picture),
+    **dict.fromkeys(PICTURE_ENDINGS, _picture),
 }

@@ -206,6 +206,7 @@ def inspect_dataset(dataset: DatasetLike) -> DatasetReport:
     problems = dict.fromkeys(find_problems(subjects))  # each once
     cases: list[CaseSummary] = []
     names: dict[int, str] = {}
+    told: dict[tuple[str, str], list[str]] = {}
     for subject in subjects:
         try:
             case = read_case(subject)
@@ -213,12 +214,24 @@ def inspect_dataset(dataset: DatasetLike) -> DatasetReport:
             problems.update(dict.fromkeys(error.problems))
             continue
         cases.append(_summary(case))
+        for note in case.notes:
+            told.setdefault(note, []).append(case.case_id)
         names |= case.label_names
     if len(subjects) == 1:
         one = Problem(None, "The dataset holds one case", "give at least two to compare")
         problems[one] = None
     report = DatasetReport(len(subjects), tuple(cases), names, tuple(problems), ())
-    return replace(report, notes=tuple(_notes(report)))
+    notes = [*_notes(report), *getattr(subjects, "notes", ()), *_in_common(told)]
+    return replace(report, notes=tuple(notes))
+
+
+def _in_common(notes: Mapping[tuple[str, str], list[str]]) -> Iterator[Problem]:
+    """One note for all cases that have it."""
+    for (what, remedy), cases in notes.items():
+        if len(cases) == 1:
+            yield Problem(cases[0], what, remedy)
+        else:
+            yield Problem(None, f"{what} (in {len(cases)} cases: {few(cases)})", remedy)
 
 
 def _summary(case: Case) -> CaseSummary:

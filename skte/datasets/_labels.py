@@ -32,6 +32,7 @@ __all__ = [
     "relabel_subject",
     "relabel_subjects",
     "split_images",
+    "subject_members",
 ]
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
@@ -263,7 +264,8 @@ def _relabel_image(image: Any, relabeling: Relabeling) -> Any:
     if isinstance(reader, RelabelingReader):
         relabeling, reader = reader.relabeling.then(relabeling), reader.reader
     reader = RelabelingReader(relabeling, reader)
-    return tio.LabelMap(image.path, reader=reader, roots=image.get("roots"), verify_path=False)
+    kept = {key: image[key] for key in ("roots", "calibrated") if key in image}
+    return tio.LabelMap(image.path, reader=reader, verify_path=False, **kept)
 
 
 def _plan(

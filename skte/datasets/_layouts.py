@@ -323,7 +323,8 @@ def load_dataset(
         subjects = _load_path(
             dataset, layout, channels, merge_regions=labels is None, extra_roots=extra_roots
         )
-        return CaseList(relabel_subjects(subjects, labels))
+        cases = subjects if isinstance(subjects, CaseList) else CaseList(subjects)
+        return cases.like(relabel_subjects(subjects, labels))
     if channels is not None or layout is not None:
         raise DatasetError("channels and layout say how files are read: give a path with them.")
     if isinstance(dataset, (tio.Subject, Mapping)):
@@ -334,11 +335,14 @@ def load_dataset(
     items = _items(dataset)
     if not items:
         raise DatasetError("The dataset holds no case: give at least two.")
-    return CaseList(relabel_subjects(_subjects(items, extra_roots), labels))
+    known = dataset if isinstance(dataset, CaseList) else CaseList()
+    return known.like(relabel_subjects(_subjects(items, extra_roots), labels))
 
 
 def as_subjects(dataset: DatasetLike) -> list[Any]:
     """Return subjects as they are, whatever is wrong with them, and load all else."""
+    if isinstance(dataset, CaseList):
+        return dataset
     if isinstance(dataset, Sequence) and all(isinstance(one, tio.Subject) for one in dataset):
         return list(dataset)
     return load_dataset(dataset)

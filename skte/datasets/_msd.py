@@ -9,18 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from skte.datasets._case import CaseList, make_subject, repeated_ids, stem_case_id
-from skte.datasets._folder import ExtraRoots, check_folder, data_roots
-from skte.datasets._image_file import file_flaw
-from skte.datasets._labels import parse_labels
+from skte.datasets._folder import ExtraRoots, check_folder, data_roots, finish
+from skte.datasets._image_file import file_flaw, find_file, image_stem
+from skte.datasets._labels import label_id, parse_labels
 from skte.datasets._problem import Flaw, Problem, case_problems, raise_problems
 from skte.exceptions import DatasetError
 
 __all__ = [
+    "count_notes",
     "describes_files",
     "has_description",
     "is_msd",
     "load_msd",
     "read_description",
+    "read_json",
     "resolve_inside",
 ]
 
@@ -41,17 +43,31 @@ def read_description(folder: Path, roots: Sequence[Path]) -> dict[str, Any]:
             f"{folder} has no dataset.json: this layout needs one. Without it, "
             "load_folder(path, images=..., labels=...) reads two folders of files."
         )
+    content = read_json(path, roots)
+    if not isinstance(content, dict):
+        raise DatasetError(f"{path} must hold an object ({{...}}), got {type(content).__name__}.")
+    return content
+
+
+def read_json(path: Path, roots: Sequence[Path]) -> Any:
+    """Return what a JSON file of a dataset holds."""
     if flaw := file_flaw(path, roots):
         raise DatasetError(f"{path} cannot be read: {flaw[0]}; {flaw[1]}.")
     if path.stat().st_size > _MOST_BYTES:
         raise DatasetError(f"{path} has more than {_MOST_BYTES} bytes: list fewer cases in it.")
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise DatasetError(f"{path} is not valid JSON ({error}): fix it.") from error
-    if not isinstance(content, dict):
-        raise DatasetError(f"{path} must hold an object ({{...}}), got {type(content).__name__}.")
-    return content
+
+
+def count_notes(description: Mapping[str, Any], n_cases: int) -> list[Problem]:
+    """Note that there are not as many cases as ``numTraining`` says."""
+    stated = description.get("numTraining")
+    if label_id(stated) in (None, n_cases):
+        return []
+    what = f"dataset.json: 'numTraining' is {stated!r:.50}, but the number of cases is {n_cases}"
+    return [Problem(None, what, "look for cases that are missing, or correct it")]
 
 
 def resolve_inside(
@@ -60,7 +76,7 @@ def resolve_inside(
     """Return the path of a file that a description names, and what is wrong with it."""
     if not isinstance(relative, str) or not relative:
         return folder, (f"{relative!r:.200} is not a path", "write the path of a file")
-    path = folder / relative
+    path = find_file(folder, relative)
     return path, file_flaw(path, roots, name=relative)
 
 
@@ -117,12 +133,14 @@ def load_msd(path: str | os.PathLike[str], *, extra_roots: ExtraRoots = ()) -> C
             found.append((stem_case_id(images[0]), images, label))
     problems += repeated_ids(case_id for case_id, _, _ in found)
     raise_problems(f"The dataset {folder} cannot be loaded", problems)
-    return CaseList(
+    subjects = [
         make_subject(
             case_id, images, label, roots=roots, ignore_label=ignore_label, members=members
         )
         for case_id, images, label in found
-    )
+    ]
+    notes = count_notes(description, len(found))
+    return finish(folder, subjects, notes=notes, read=[folder / "dataset.json"])
 
 
 def _parse_item(
@@ -158,7 +176,9 @@ def describes_files(folder: Path, description: Mapping[str, Any]) -> bool:
     training = description.get("training", ())
     first = training[0] if isinstance(training, list) and training else None
     text = first.get("image") if isinstance(first, dict) else None
-    if not isinstance(text, str) or not Path(text).name or os.path.isfile(folder / text):
+    if not isinstance(text, str) or not Path(text).name or os.path.lexists(folder / text):
         return "training" in description
-    name = Path(text).name.replace(".", "_0000.", 1)
-    return not os.path.isfile((folder / text).with_name(name))
+    file = Path(text)
+    stem = image_stem(file) or file.stem
+    ending = file.name[len(stem) :]
+    return not os.path.lexists(find_file(folder, str(file.with_name(f"{stem}_0000{ending}"))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,19 +12,31 @@ from skte.datasets._case import CaseList, make_subject
 from skte.datasets._folder import (
     ExtraRoots,
     case_file_problems,
+    channel_problems,
     check_folder,
     data_roots,
+    finish,
     match_files,
 )
 from skte.datasets._image_file import image_stem, list_images
 from skte.datasets._labels import label_id, parse_labels, relabel_subject
 from skte.datasets._labels import merge_regions as plan_regions
-from skte.datasets._msd import describes_files, has_description, read_description, resolve_inside
-from skte.datasets._problem import Flaw, Problem, case_problems, raise_problems
+from skte.datasets._msd import (
+    count_notes,
+    describes_files,
+    has_description,
+    read_description,
+    read_json,
+    resolve_inside,
+)
+from skte.datasets._problem import Flaw, Problem, case_problems, few, raise_problems
+from skte.datasets._read import ChannelReader
+from skte.exceptions import DatasetError
 
 __all__ = ["is_nnunet", "load_nnunet_raw"]
 
 _Cases = dict[str, tuple[list[Path], Path]]
+_COMPANIONS = ("splits_final.json", "dataset_fingerprint.json")
 
 
 def load_nnunet_raw(
@@ -84,30 +97,38 @@ def load_nnunet_raw(
     order = _region_order(description.get("regions_class_order"), members, flaws)
     plan, lost = plan_regions(members, order, ignore_label) if order else (None, [])
     flaws += lost
-    names = _channel_names(description, flaws)
+    names, notes = _channel_names(description, flaws)
     chosen = _choose_channels(channels, names, flaws)
     ending = _file_ending(description, flaws)
     problems = case_problems(None, flaws)
     if "dataset" in description:
-        cases, missing = _explicit_cases(folder, description["dataset"], len(names), roots)
+        cases, missing = _explicit_cases(folder, description["dataset"], roots)
     else:
-        cases, missing = _scan_cases(folder, description, ending, len(names))
+        cases, missing = _scan_cases(folder, description, ending)
     missing += case_file_problems(cases, roots)
-    raise_problems(f"The dataset {folder} cannot be loaded", problems + missing)
+    miscounted, alpha = channel_problems(cases, roots, len(names)) if names else ([], {})
+    missing += _mixed_files(cases, len(names)) if chosen else []
+    raise_problems(f"The dataset {folder} cannot be loaded", problems + missing + miscounted)
     subjects = [
         make_subject(
             case_id,
-            [images[i] for i in chosen] if chosen else images,
+            [images[i] for i in chosen] if len(images) > 1 and chosen else images,
             label,
             roots=roots,
             ignore_label=ignore_label,
             members=members,
+            alpha=alpha[case_id],
+            calibrated=False,  # nnU-Net knows the spacing of a picture by a JSON file alone
+            **({"reader": ChannelReader(tuple(chosen))} if chosen and len(images) == 1 else {}),
         )
         for case_id, (images, label) in cases.items()
     ]
-    if plan is None or not merge_regions:
-        return CaseList(subjects)
-    return CaseList(relabel_subject(subject, plan) for subject in subjects)
+    notes += count_notes(description, len(cases)) + _companion_notes(folder, roots, cases)
+    if plan is not None and merge_regions:
+        subjects = [relabel_subject(subject, plan) for subject in subjects]
+    read = [folder / name for name in ("dataset.json", *_COMPANIONS)]
+    read += [file for images, _ in cases.values() for file in images]
+    return finish(folder, subjects, notes=notes, read=read)
 
 
 def is_nnunet(folder: Path, extra_roots: ExtraRoots = ()) -> bool:
@@ -137,17 +158,75 @@ def _region_order(
     return numbers
 
 
-def _channel_names(description: Mapping[str, Any], flaws: list[Flaw]) -> list[str]:
+def _mixed_files(cases: _Cases, n_channels: int) -> list[Problem]:
+    """Problems of cases whose files hold one channel here and several there."""
+    what = "'channels' cannot be chosen among {} files of {} channels"
+    return [
+        Problem(
+            case_id, what.format(len(images), n_channels), "store one in each file, or all in one"
+        )
+        for case_id, (images, _) in cases.items()
+        if len(images) not in (1, n_channels)
+    ]
+
+
+def _companion_notes(folder: Path, roots: Sequence[Path], cases: _Cases) -> list[Problem]:
+    """Note what files of nnU-Net beside ``dataset.json`` say otherwise than the folder."""
+    notes = []
+    for name in _COMPANIONS:
+        if not os.path.lexists(folder / name):
+            continue
+        try:
+            content = read_json(folder / name, roots)
+        except DatasetError as error:
+            notes.append(Problem(None, f"{name} is not used: {error}", "fix or remove it"))
+            continue
+        if isinstance(content, list):
+            folds = [fold for fold in content if isinstance(fold, dict)]
+            listed = {
+                unicodedata.normalize("NFC", str(case))
+                for fold in folds
+                for part in fold.values()
+                if isinstance(part, list)
+                for case in part
+            }
+            if lost := sorted(listed - cases.keys()):
+                what = f"{name} names cases that are not there: {few(lost)}"
+                notes.append(Problem(None, what, "add their files, or make it anew"))
+        spacings = content.get("spacings") if isinstance(content, dict) else None
+        if isinstance(spacings, list) and len(spacings) != len(cases):
+            what = f"{name} is of {len(spacings)} cases, and there are {len(cases)}"
+            notes.append(Problem(None, what, "look for cases that are missing"))
+    return notes
+
+
+def _channel_names(
+    description: Mapping[str, Any], flaws: list[Flaw]
+) -> tuple[list[str], list[Problem]]:
+    """Names of the channels in order, and a note where they are the wrong way round."""
     channels = description.get("channel_names", description.get("modality"))
     if not isinstance(channels, (dict, list)) or not channels:
         what = "dataset.json: key 'channel_names' (in version 1 'modality') names no channel"
         flaws.append((what, 'name the channels, {"0": "MRI"} for instance'))
-        return []
+        return [], []
     if isinstance(channels, list):
-        return [str(name) for name in channels]
-    # Version 1 of nnU-Net's own files has them unsorted.
-    ordered = sorted(channels.items(), key=lambda item: (len(str(item[0])), str(item[0])))
-    return [str(name) for _, name in ordered]
+        return [str(name) for name in channels], []
+    notes = []
+    turned = {label_id(value): str(name) for name, value in channels.items()}
+    if None in map(label_id, channels) and None not in turned:
+        what = "dataset.json: 'channel_names' maps names to numbers; it is read the other way round"
+        notes.append(Problem(None, what, 'write {"0": "MRI"}, number to name'))
+        numbers = turned
+    else:
+        numbers = {label_id(key): str(name) for key, name in channels.items()}
+    wanted = set(range(len(channels)))
+    if numbers.keys() != wanted or not all(isinstance(n, str) and n for n in numbers.values()):
+        what = (
+            f"dataset.json: 'channel_names' does not number its channels from 0: {channels!r:.200}"
+        )
+        flaws.append((what, 'name the channels, {"0": "T1", "1": "T2"} for instance'))
+        return [], notes
+    return [numbers[i] for i in range(len(channels))], notes
 
 
 def _choose_channels(
@@ -157,8 +236,9 @@ def _choose_channels(
     if channels is None or not names:
         return []
     remedy = f"choose among {', '.join(names)}"
-    flaws += [(f"there is no channel {name!r}", remedy) for name in channels if name not in names]
-    return [names.index(name) for name in channels if name in names]
+    what = "'channel_names' of dataset.json has no channel"
+    flaws += [(f"{what} {name!r}", remedy) for name in channels if name not in names]
+    return [names.index(name) for name in channels if name in names] if len(names) > 1 else []
 
 
 def _file_ending(description: Mapping[str, Any], flaws: list[Flaw]) -> str:
@@ -171,7 +251,7 @@ def _file_ending(description: Mapping[str, Any], flaws: list[Flaw]) -> str:
 
 
 def _explicit_cases(
-    folder: Path, listed: object, n_channels: int, roots: Sequence[Path]
+    folder: Path, listed: object, roots: Sequence[Path]
 ) -> tuple[_Cases, list[Problem]]:
     """Cases of ``"dataset": {"case": {"images": [...], "label": ...}}``."""
     if not isinstance(listed, dict) or not listed:
@@ -191,16 +271,13 @@ def _explicit_cases(
         flaws = [flaw for _, flaw in resolved if flaw]
         problems += case_problems(case_id, flaws)
         files = [file for file, _ in resolved]
-        if n_channels and len(images) != n_channels:
-            what = f"it has {len(images)} images, 'channel_names' has {n_channels}"
-            problems.append(Problem(case_id, what, "name one image for each channel"))
         if not flaws:
             cases[str(case_id)] = (files[:-1], files[-1])
     return cases, problems
 
 
 def _scan_cases(
-    folder: Path, description: Mapping[str, Any], ending: str, n_channels: int
+    folder: Path, description: Mapping[str, Any], ending: str
 ) -> tuple[_Cases, list[Problem]]:
     """Cases of ``imagesTr`` and ``labelsTr``."""
     problems = [
@@ -219,7 +296,7 @@ def _scan_cases(
     ]
     if problems:
         return {}, problems
-    cases, problems = match_files(images, labels, n_channels=n_channels or None)
+    cases, problems = match_files(images, labels)
     return cases, problems + _unlisted(description.get("training"), cases)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,9 @@ from skte.exceptions import DatasetError
 
 __all__ = [
     "Flaw",
+    "ImageFileError",
     "Problem",
+    "Skipped",
     "case_problems",
     "few",
     "image_flaws",
@@ -23,6 +26,14 @@ __all__ = [
 #: What is wrong, and what to do.
 Flaw = tuple[str, str]
 _LARGEST = np.finfo(np.float32).max
+
+
+class ImageFileError(ValueError):
+    """A file that must not be read as an image: what is wrong, after its name, and the remedy."""
+
+    def __init__(self, what: str, remedy: str = "replace it or leave the case out") -> None:
+        super().__init__(what)
+        self.remedy = remedy
 
 
 class Problem(NamedTuple):
@@ -52,6 +63,31 @@ class Problem(NamedTuple):
         if self.case_id is None:
             return f"{self.what}: {self.remedy}."
         return f"Case {self.case_id!r}: {self.what}; {self.remedy}."
+
+
+class Skipped(NamedTuple):
+    """A file of a dataset that is used in no case, and why.
+
+    Parameters
+    ----------
+    path : Path
+        The file, or a folder that is left out as a whole.
+    reason : str
+        Why.
+    expected : bool
+        Whether nobody would expect it to be used: hidden files, tables, the test set.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from skte.datasets import Skipped
+    >>> Skipped(Path("imagesTr/.DS_Store"), "is hidden", True).reason
+    'is hidden'
+    """
+
+    path: Path
+    reason: str
+    expected: bool
 
 
 def case_problems(case_id: str | None, flaws: Iterable[Flaw]) -> list[Problem]:

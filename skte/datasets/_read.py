@@ -1,19 +1,21 @@
 """Reading image files: headers alone, or values that nothing has touched up.
 
-NIfTI and MGH go through nibabel, everything else through the one reader of ITK that fits.
-ITK fills a truncated NIfTI file with zeros and turns NaN into zero silently, so that a
-broken case would pass for a whole one.
+NIfTI and MGH go through nibabel, pictures through a reader of ours, everything else through the
+one reader of ITK that fits. ITK fills a truncated NIfTI file with zeros and turns NaN into zero
+silently, so that a broken case would pass for a whole one; it takes colours for class ids.
 """
 
 from __future__ import annotations
 
 import gzip
+import json
 import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+from shlex import quote
 from typing import Any, TypeVar
 
 import nibabel as nib
@@ -27,13 +29,26 @@ from torchio.data.io import get_ras_affine_from_sitk, read_image, sitk_to_nib
 from skte._memory import memory_problem
 from skte._text import clean_text
 from skte.datasets._dicom_file import read_series, series_files, series_header
-from skte.datasets._image_file import ImageFile, ImageFileError, examine_image, image_paths
+from skte.datasets._image_file import (
+    ImageFile,
+    examine_image,
+    file_flaw,
+    image_paths,
+    merge_layers,
+    named_roots,
+    spacing_files,
+    unit_notes,
+)
 from skte.datasets._labels import RelabelingReader
-from skte.datasets._problem import Flaw
+from skte.datasets._picture import Picture
+from skte.datasets._problem import Flaw, ImageFileError
 
 __all__ = [
+    "ChannelReader",
     "ImageHeader",
+    "count_channels",
     "geometry_flaws",
+    "image_options",
     "memory_flaws",
     "read_arrays",
     "read_headers",
@@ -60,6 +75,12 @@ _AFFINE_TOLERANCE = 0.05
 # In mm. Beyond it a header counts in other units (micrometres, mostly): resampled to a
 # model's spacing in mm, such an image would take all memory.
 _LONGEST_EDGE = 100_000
+# How far ids may lie from integers, as a slope in a header leaves them.
+_ROUNDING = 1e-3
+_MOST_JSON = 2**20  # bytes of the file that states the spacing of a picture
+_NIFTI_UNITS = {1: 1000.0, 3: 0.001}  # metre and micron, in mm
+# On which grid voxels lie: that of the world, or that of a picture, which may state its spacing.
+_WORLD, _PICTURE, _SIZED_PICTURE = "world", "picture", "sized picture"
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +92,48 @@ class ImageHeader:
     affines: tuple[NDArray[np.float64], ...]  # voxel to world; of NIfTI's two the first counts
     n_bytes: int = 0  # at the peak of reading
     file_bytes: int = 0
+    edges: tuple[float, ...] = ()  # spacing in mm as stated, without the rounding of an affine
+    stored: tuple[int, ...] = ()  # the shape in the file, where it has four axes
+    grid: str = _WORLD
+    notes: tuple[Flaw, ...] = ()
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Edges of a voxel in mm: those stated, where the affine agrees."""
+        x, y, z = np.linalg.norm(self.affines[0][:3, :3], axis=0).tolist()
+        if len(self.edges) == 3 and np.allclose(self.edges, (x, y, z), rtol=1e-4, atol=0):
+            x, y, z = self.edges
+        return x, y, z
+
+
+@dataclass(frozen=True)
+class ChannelReader:
+    """A reader for torchio that picks channels of what another one reads."""
+
+    channels: tuple[int, ...]
+    reader: Callable[[Any], Any] = read_image
+
+    def __call__(self, path: str | Path) -> tuple[Any, Any]:
+        """Read and pick."""
+        tensor, affine = self.reader(path)
+        return tensor[list(self.channels)], affine
+
+    def pick(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Pick channels of an array."""
+        return array[list(self.channels)]
+
+
+def image_options(image: Any) -> dict[str, Any]:
+    """How the files of an image are read, for another image of the same files."""
+    kept = {key: image[key] for key in ("roots", "alpha", "calibrated") if key in image}
+    return {"reader": image.reader, "verify_path": False, **kept}
+
+
+def count_channels(files: Sequence[Path], **options: Any) -> int | None:
+    """Count the channels in the files of a case; None where a header cannot be read."""
+    image = tio.ScalarImage(list(files), verify_path=False, **options)
+    headers, _, flaws = read_headers({"image": image})
+    return None if flaws else sum(header.shape[0] for header in headers)
 
 
 def read_headers(
@@ -80,10 +143,13 @@ def read_headers(
     return _read_parts(images, _header)
 
 
-def read_arrays(images: Mapping[str, Any]) -> tuple[list[NDArray[Any]], list[Flaw]]:
-    """Values (channels, x, y, z) of the files of images as stored, and flaws."""
-    arrays, _, flaws = _read_parts(images, lambda part, source: _values(part))
-    return arrays, flaws
+def read_arrays(
+    images: Mapping[str, Any],
+) -> tuple[list[NDArray[Any]], list[Flaw], list[Flaw]]:
+    """Values (channels, x, y, z) of the files of images as stored, flaws, and notes."""
+    notes: list[Flaw] = []
+    arrays, _, flaws = _read_parts(images, lambda part, source: _values(part, notes))
+    return arrays, flaws, notes
 
 
 def _read_parts(
@@ -122,12 +188,14 @@ def _parts(image: Any) -> list[Any]:
     """One torchio image per file, so that each can be named; copies, so that none is loaded."""
     if tio.DATA in image:
         return [image]
-    options = {"reader": image.reader, "roots": image.get("roots"), "verify_path": False}
-    return [type(image)(path, **options) for path in image_paths(image)]
+    return [type(image)(path, **image_options(image)) for path in image_paths(image)]
 
 
 def _header(part: Any, source: str) -> ImageHeader:
-    part = _without_relabeling(part)
+    if tio.DATA not in part and isinstance(part.reader, ChannelReader):
+        header = _header(_unwrapped(part), source)
+        return replace(header, shape=(len(part.reader.channels), *header.shape[1:]))
+    part = _unwrapped(part)
     label = isinstance(part, tio.LabelMap)
     if not _is_ours(part):
         header = ImageHeader(source, tuple(part.shape), (np.asarray(part.affine),))
@@ -138,10 +206,91 @@ def _header(part: Any, source: str) -> ImageHeader:
         header = ImageHeader(source, shape, (affine,), _peak(shape, kind, label), size)
     else:
         file = examine_image(part.path, part.get("roots"))
-        header = (_nibabel_header if file.reader == "nibabel" else _itk_header)(file, source, label)
+        if file.picture is not None:
+            header = _picture_header(file, source, part)
+        else:
+            read = _nibabel_header if file.reader == "nibabel" else _itk_header
+            header = read(file, source, label)
     if max(header.shape) >= 2**31:
         raise ImageFileError(f"states a shape of {header.shape}")
     return header
+
+
+def _picture_header(file: ImageFile, source: str, part: Any) -> ImageHeader:
+    picture, path, label = file.picture, file.files[0], isinstance(part, tio.LabelMap)
+    assert picture is not None
+    shape = picture.n_channels(label=label, alpha=bool(part.get("alpha"))), *picture.size
+    if label and (wrong := _no_label(picture, path)):
+        raise ImageFileError(*wrong)
+    roots = part.get("roots") or named_roots(path)
+    stated, notes = _stated_spacing(path, roots), list(picture.notes)
+    if stated is None and picture.spacing:
+        edges = " x ".join(f"{edge:.4g}" for edge in picture.spacing)
+        if part.get("calibrated", True):
+            stated = picture.spacing
+            notes.append((f"its spacing is what ImageJ or OME states, {edges} mm", _AS_JSON))
+        else:
+            what = f"ImageJ or OME states a spacing of {edges} mm, which this layout does not use"
+            notes.append((what, _AS_JSON))
+    spacing = stated or (1.0, 1.0, 1.0)
+    n_raw = (
+        math.prod(picture.size) * picture.samples * (2 * picture.dtype.itemsize + picture.scratch)
+    )
+    made = picture.dtype.itemsize + (_LABEL_BYTES if label else _IMAGE_BYTES)
+    return ImageHeader(
+        source,
+        shape,
+        (np.diag([-spacing[0], -spacing[1], spacing[2], 1.0]),),  # rows go down, as ITK has it
+        n_raw + math.prod(shape) * made,
+        file.n_bytes,
+        edges=spacing,
+        grid=_SIZED_PICTURE if stated else _PICTURE,
+        notes=tuple(notes),
+    )
+
+
+def _no_label(picture: Picture, path: Path) -> Flaw | None:
+    """Why a picture cannot be a label map."""
+    name, other = quote(path.name), quote(f"{path.stem}_ids.png")
+    if picture.lossy:
+        what = "is compressed as JPEG, which changes ids: it cannot be a label"
+        remedy = "save the original as PNG; where only this is left and it has one class"
+        return what, f"{remedy}, `magick {name} -threshold 50% {other}`"
+    if picture.n_channels(label=True, alpha=False) == 1:
+        return None
+    colours = "a true colour picture" if picture.samples - picture.alpha == 3 else "a picture"
+    what = f"is {colours} of {picture.samples} samples per pixel, where a label has one id"
+    remedy = "map each colour to an id; where all samples are alike"
+    return what, f"{remedy}, `magick {name} -alpha off -colorspace Gray {other}`"
+
+
+_AS_JSON = "state another in a .json of its name beside it, {'spacing': [z, y, x]}"
+
+
+def _stated_spacing(path: Path, roots: Sequence[Path]) -> tuple[float, float, float] | None:
+    """Spacing x, y, z in mm that a JSON file beside a picture states, as nnU-Net writes it."""
+    for file in spacing_files(path):
+        if flaw := file_flaw(file, roots):
+            raise ImageFileError(f"has its spacing in a file that is not read: {flaw[0]}", flaw[1])
+        if file.stat().st_size > _MOST_JSON:
+            raise ImageFileError(f"has {file.name} of more than {_MOST_JSON} bytes beside it")
+        try:
+            content = json.loads(file.read_text(encoding="utf-8-sig"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise ImageFileError(f"has {file.name} beside it, no valid JSON", "fix it") from error
+        if not isinstance(content, dict) or "spacing" not in content:
+            continue
+        edges = content["spacing"]
+        if not isinstance(edges, list) or len(edges) not in (2, 3) or not all(map(_is_edge, edges)):
+            what = f"has {file.name} beside it, whose 'spacing' is {edges!r:.100}"
+            raise ImageFileError(what, "write positive numbers in mm, [z, y, x]")
+        x, y, z = (*map(float, edges[::-1]), 1.0)[:3]
+        return x, y, z
+    return None
+
+
+def _is_edge(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e9
 
 
 def _itk_header(file: ImageFile, source: str, label: bool) -> ImageHeader:
@@ -153,14 +302,24 @@ def _itk_header(file: ImageFile, source: str, label: bool) -> ImageHeader:
     shape = tuple(reader.GetSize())
     if not 2 <= n_axes <= 4 or (n_axes == 4 and n_components > 1):
         raise ValueError(f"an image of shape {shape} and {n_components} components is not read")
+    stored = shape if n_axes == 4 else ()
     # Of four axes the last is that of the channels.
     shape = (shape[3], *shape[:3]) if n_axes == 4 else (n_components, *shape, 1)[:4]
     kind = sitk.GetPixelIDValueAsString(reader.GetPixelID())
-    n_bytes = _peak(shape, kind, label) + file.copies * math.prod(shape)
-    stored = math.prod(shape) * _itk_bytes(kind)
+    n_bytes = _peak(shape, kind, label)
     if file.plain:
-        _check_size(stored, sum(path.stat().st_size for path in file.files))
-    return ImageHeader(source, shape, (get_ras_affine_from_sitk(reader),), n_bytes, file.n_bytes)
+        size = sum(path.stat().st_size for path in file.files) - file.head
+        _check_size(math.prod(shape) * _itk_bytes(kind), size)
+    if file.n_values is not None:
+        _check_size(math.prod(shape), file.n_values, "numbers")
+    if label and file.segments:
+        shape = (1, *shape[1:])  # layers are merged
+    affine = np.asarray(get_ras_affine_from_sitk(reader), dtype=np.float64)
+    affine[:3] *= file.unit
+    edges = tuple(edge * file.unit for edge in (*reader.GetSpacing(), 1.0)[:3])
+    return ImageHeader(
+        source, shape, (affine,), n_bytes, file.n_bytes, edges, stored, notes=file.notes
+    )
 
 
 def _nibabel_header(file: ImageFile, source: str, label: bool) -> ImageHeader:
@@ -179,11 +338,26 @@ def _nibabel_header(file: ImageFile, source: str, label: bool) -> ImageHeader:
     # Scaled values are float64, beside those they are made of.
     held = dtype.itemsize + 8 if scaled else dtype.itemsize
     n_bytes = math.prod(shape) * (held + (_LABEL_BYTES if label else _IMAGE_BYTES)) + offset
-    affines = [np.asarray(header.get_best_affine(), dtype=np.float64)]
+    affines = [np.array(header.get_best_affine(), dtype=np.float64)]
+    unit = 1.0
     if isinstance(header, nib.Nifti1Header):
         forms = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
-        affines += [affine for affine in forms if affine is not None]
-    return ImageHeader(source, shape, tuple(affines), n_bytes, file.n_bytes)
+        affines += [np.array(affine) for affine in forms if affine is not None]
+        unit = _NIFTI_UNITS.get(int(header["xyzt_units"]) & 7, 1.0)
+    for affine in affines:
+        affine[:3] *= unit
+    edges = [abs(float(edge)) * unit for edge in header.get_zooms()[:3]]
+    axes = tuple(map(int, header.get_data_shape()))
+    return ImageHeader(
+        source,
+        shape,
+        tuple(affines),
+        n_bytes,
+        file.n_bytes,
+        edges=tuple(edges) + (1.0,) * (3 - len(edges)),
+        stored=axes if len(axes) > 3 else (),
+        notes=unit_notes(unit),
+    )
 
 
 def _first_bytes(path: Path) -> Any:
@@ -205,10 +379,11 @@ def _first_bytes(path: Path) -> Any:
     raise ImageFileError("is not a NIfTI file")
 
 
-def _check_size(n_bytes: int, size: int) -> None:
-    if n_bytes > size:
+def _check_size(promised: int, size: int, what: str = "bytes") -> None:
+    if promised > size:
         raise ImageFileError(
-            f"has {size} bytes, and its header promises {n_bytes:.3g}: more than the file can hold",
+            f"has {size} {what}, and its header promises {promised:.3g}: more than the file can "
+            "hold",
             "it is cut short: replace it or leave the case out",
         )
 
@@ -228,20 +403,37 @@ def _itk_bytes(kind: str) -> int:
     return n_bytes * (2 if "complex" in kind else 1)
 
 
-def _values(part: Any) -> NDArray[Any]:
-    if isinstance(part.reader, RelabelingReader) and tio.DATA not in part:
-        return part.reader.relabeling.apply(_values(_without_relabeling(part)))
+def _values(part: Any, notes: list[Flaw]) -> NDArray[Any]:
+    wrapper = part.reader
+    if isinstance(wrapper, (RelabelingReader, ChannelReader)) and tio.DATA not in part:
+        values = _values(_unwrapped(part), notes)
+        return (
+            wrapper.pick(values)
+            if isinstance(wrapper, ChannelReader)
+            else wrapper.relabeling.apply(values)
+        )
+    label = isinstance(part, tio.LabelMap)
     if not _is_ours(part):
-        return np.asarray(part.data.detach().cpu().resolve_conj())
-    if part.path.is_dir():
+        values = np.asarray(part.data.detach().cpu().resolve_conj())
+    elif part.path.is_dir():
         volume = read_series(series_files(part.path, part.get("roots")))
-        return np.asarray(sitk_to_nib(volume, keepdim=True)[0])
-    found = examine_image(part.path, part.get("roots"))
-    if found.reader != "nibabel":
-        values, _ = sitk_to_nib(sitk.ReadImage(str(part.path), imageIO=found.reader), keepdim=True)
-        return np.asarray(values)
-    kind = _IMAGE_CLASSES[type(_first_bytes(part.path))]
-    file = kind.from_filename(part.path, mmap=False)
+        values = np.asarray(sitk_to_nib(volume, keepdim=True)[0])
+    else:
+        file = examine_image(part.path, part.get("roots"))
+        if file.picture is not None:
+            values, found = file.picture.values(label=label, alpha=bool(part.get("alpha")))
+            notes += found[len(file.picture.notes) :]  # the others are those of the header
+        elif file.reader == "nibabel":
+            values = _nibabel_values(part.path)
+        else:
+            stored = sitk.ReadImage(str(part.path), imageIO=file.reader)
+            values = np.asarray(sitk_to_nib(stored, keepdim=True)[0])
+            values = merge_layers(values, file.segments) if label else values
+    return _rounded(values, notes) if label else values
+
+
+def _nibabel_values(path: Path) -> NDArray[Any]:
+    file = _IMAGE_CLASSES[type(_first_bytes(path))].from_filename(path, mmap=False)
     data = np.asarray(file.dataobj)
     shape = _channels_first_shape(file.shape)
     if data.ndim >= 4:
@@ -249,12 +441,24 @@ def _values(part: Any) -> NDArray[Any]:
     return data.reshape(shape)
 
 
-def _without_relabeling(part: Any) -> Any:
-    """Return the image as its file has it; ids change neither its geometry nor its faults."""
-    if tio.DATA in part or not isinstance(part.reader, RelabelingReader):
+def _rounded(label: NDArray[Any], notes: list[Flaw]) -> NDArray[Any]:
+    """Ids that a slope has left beside integers, as integers; others as they are."""
+    if label.dtype.kind != "f" or not label.size or not np.isfinite(label).all():
+        return label
+    rounded = np.rint(label)
+    off = float(np.abs(label - rounded).max())
+    if off and off <= _ROUNDING:
+        what = f"its ids lie up to {off:.1g} from integers and are rounded"
+        notes.append((what, "store integers to be sure"))
+        return np.asarray(rounded)
+    return label
+
+
+def _unwrapped(part: Any) -> Any:
+    """Return the image as its file has it: what is picked or renumbered is so afterwards."""
+    if tio.DATA in part or not isinstance(part.reader, (RelabelingReader, ChannelReader)):
         return part
-    options = {"reader": part.reader.reader, "roots": part.get("roots"), "verify_path": False}
-    return type(part)(part.path, **options)
+    return type(part)(part.path, **image_options(part) | {"reader": part.reader.reader})
 
 
 def _is_ours(part: Any) -> bool:
@@ -263,10 +467,9 @@ def _is_ours(part: Any) -> bool:
 
 
 def _channels_first_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Channels last, as NIfTI stores them (4-D, or 5-D with time 1), to channels first."""
+    """Channels last, as NIfTI stores them, to channels first; other axes have one entry."""
     shape = tuple(map(int, shape))
-    if len(shape) == 5 and shape[3] == 1:
-        shape = (*shape[:3], shape[4])
+    shape = (*shape[:3], *(n for n in shape[3:] if n != 1))
     if not 2 <= len(shape) <= 4 or min(shape) < 1:
         raise ValueError(f"an image of shape {shape} is not supported")
     spatial = (*shape[:3], 1)[:3]
@@ -295,7 +498,7 @@ def geometry_flaws(images: Sequence[ImageHeader], label: ImageHeader | None) -> 
     flat = [h for h in everything if 0 in h.shape]
     flaws += [(f"{h.source} has no voxels (shape {h.shape})", remedy) for h in flat]
     if label and label.shape[0] > 1:
-        what = f"the label ({label.source}) is 4-D with {label.shape[0]} channels"
+        what = f"the label ({label.source}) is 4-D with {label.shape[0]} channels{_stored(label)}"
         flaws.append((what, "merge one-hot channels into one map of class ids"))
     # Without an image there is nothing to compare with, which is a problem of its own.
     for header in everything[1:] if images else []:
@@ -337,7 +540,8 @@ def _disagreements(
     if comparable and turn_between(header, image) is not None:
         return []
     if header.shape[1:] != image.shape[1:]:
-        shapes = f"has shape {header.shape[1:]}, the image ({image.source}) {image.shape[1:]}"
+        shape = f"has shape {header.shape[1:]}{_stored(header)}"
+        shapes = f"{shape}, the image ({image.source}) {image.shape[1:]}{_stored(image)}"
         return [(f"the {what} ({header.source}) {shapes}", "resample one to the other's grid")]
     if comparable and (off := _displacement(header, image)) > _AFFINE_TOLERANCE:
         both = f"the {what} ({header.source}) and the image ({image.source})"
@@ -345,6 +549,13 @@ def _disagreements(
         remedy = "resample one to the other's grid, or copy the affine if the voxels do match"
         return [(f"{both} {apart}", remedy)]
     return []
+
+
+def _stored(header: ImageHeader) -> str:
+    """Return what to add to the shape of a file whose channels may lie first."""
+    if len(header.stored) < 4:
+        return ""
+    return f" (stored as {header.stored}: channels must come last, not first)"
 
 
 def _turned_header(header: ImageHeader, turn: NDArray[Any]) -> ImageHeader:
@@ -374,6 +585,8 @@ def _longest_edge(header: ImageHeader) -> float:
 
 def _displacement(a: ImageHeader, b: ImageHeader) -> float:
     """Largest distance between the corners of two images, in voxels."""
+    if _WORLD not in (a.grid, b.grid) and _PICTURE in (a.grid, b.grid):
+        return 0.0  # a picture without a spacing lies where the other one does
     # A NIfTI file may state its affine twice. Tools differ in which one they read and keep, so
     # two files agree when any of their affines do.
     corners = np.array([[*ijk, 1] for ijk in product(*((0, n - 1) for n in b.shape[1:]))])

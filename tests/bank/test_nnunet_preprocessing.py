@@ -8,10 +8,12 @@ import json
 import pickle
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 import torchio as tio
+from scipy.spatial.transform import Rotation
 
 from skte import BankEntry, SegmentationFeatureExtractor
 from skte.bank import entry_digest
@@ -19,7 +21,7 @@ from skte.bank import entry_digest
 # The reference holds plans and images alone, without the folder and weights around them.
 from skte.bank._nnunet import read_plan
 from skte.bank._nnunet_transform import NNUNetPreprocessing, resampled_shape, separate_axis
-from skte.datasets import make_phantoms
+from skte.datasets import load_dataset, make_phantoms, read_case
 from skte.exceptions import BankError, ExtractionError
 
 REFERENCE = np.load(Path(__file__).parent / "data" / "nnunet_reference.npz")
@@ -241,3 +243,33 @@ def test_configurations_may_inherit():
         read_plan(plans, "2d", 1)
     with pytest.raises(BankError, match="not plans of nnU-Net v2"):
         read_plan([], "2d", 1)
+
+
+def test_sizes_follow_the_spacing_of_the_header(tmp_path):
+    """Rounding makes 1.5 mm of an oblique affine 1.50000004, and of 7 slices of it 11, not 10."""
+    turn = Rotation.from_euler("xyz", [12, -7, 30], degrees=True).as_matrix()
+    affine = np.eye(4)
+    affine[:3, :3] = turn @ np.diag([0.75, 1.5, 1.5])
+    values = np.random.default_rng(0).uniform(1, 2, (11, 9, 7)).astype(np.float32)
+    paths = tmp_path / "image.nii", tmp_path / "label.nii"
+    for path, array in zip(paths, (values, (values > 1.5).astype(np.uint8)), strict=True):
+        image = nib.Nifti1Image(array, affine)
+        image.set_qform(affine, 1)
+        image.to_filename(path)
+    case = read_case(load_dataset([{"image": paths[0], "label": paths[1]}])[0])
+    assert case.spacing == (0.75, 1.5, 1.5)
+    step = NNUNetPreprocessing(
+        transpose=[0, 1, 2],
+        spacing=[1.0, 1.0, 1.0],
+        schemes=["ZScoreNormalization"],
+        use_mask=[False],
+        intensities=[{}],
+        resampling="resample_data_or_seg_to_shape",
+        options={"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None},
+    )
+    prepared = entry([step]).transform()(case.to_image())
+    assert prepared.spatial_shape == (10, 14, 8)  # z, y, x, as nnU-Net has it
+    rescaled = entry(["ZNormalization", step]).transform()(case.to_image())
+    assert rescaled.spatial_shape == (10, 14, 8)
+    other = entry([("Resample", {"target": (2, 2, 2)}), step]).transform()(case.to_image())
+    assert other.spatial_shape[0] == pytest.approx(7 * 1.5, abs=1.5)  # what was stated is over

@@ -89,7 +89,7 @@ def test_explicit_paths(save_nnunet, nifti, image, label, tmp_path_factory):
         ({"p": {"images": ["a" * 5000], "label": "c"}}, "a+ does not exist"),
         (
             {"p": {"images": "imagesTr/c_000_0000.nii.gz", "label": "labelsTr/c_000.nii.gz"}},
-            "has 1 images, 'channel_names' has 2",
+            "it has 1 channels where 2 are expected",
         ),
     ],
 )
