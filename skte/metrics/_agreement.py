@@ -388,7 +388,7 @@ def weighted_kendall_rows(
 
 
 def _rows(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Correlations of lists: a pair has both its weights, so each element's counts for its pairs."""
+    """Correlations of lists: a pair has both its weights, so each element's counts in each."""
     signs = _signs(x), _signs(y)
     agreeing = (signs[0] * signs[1]).sum(axis=2, dtype=np.int64)
     different = [np.count_nonzero(sign, axis=2) for sign in signs]

@@ -9,7 +9,7 @@ from skte.report._feature_displays import CaseDistanceDisplay, FeatureEmbeddingD
 from skte.report._page import write_report
 from skte.report._ranking_displays import LayerScoreDisplay, RankingDisplay, StabilityDisplay
 from skte.report._results import results_rows, write_results
-from skte.report._sampled_voxels_display import SampledVoxelsDisplay
+from skte.report._sampled_voxels_display import ProbeDisplay, SampledVoxelsDisplay
 
 __all__ = [
     "CaseDistanceDisplay",
@@ -18,6 +18,7 @@ __all__ = [
     "FeatureEmbeddingDisplay",
     "LayerScoreDisplay",
     "LearningCurveDisplay",
+    "ProbeDisplay",
     "RankingDisplay",
     "SampledVoxelsDisplay",
     "StabilityDisplay",

@@ -14,17 +14,18 @@ from sklearn.base import clone
 from skte._table import Html, element
 from skte.bank import digest_problem, entry_digest
 from skte.datasets import case_fingerprint, inspect_dataset
-from skte.estimators import CCFV
+from skte.estimators import CCFV, CrossCaseProbe
 from skte.extraction import CaseStore, SegmentationFeatureExtractor
 from skte.report._feature_displays import CaseDistanceDisplay, FeatureEmbeddingDisplay
 from skte.report._html import picture, section, table
-from skte.report._sampled_voxels_display import SampledVoxelsDisplay
+from skte.report._sampled_voxels_display import ProbeDisplay, SampledVoxelsDisplay
 from skte.selection import ModelBankSelector
 
 __all__ = [
     "bank_section",
     "dataset_section",
     "explanation_section",
+    "probe_section",
     "provenance_section",
     "voxel_section",
 ]
@@ -64,6 +65,36 @@ def voxel_section(selector: ModelBankSelector, shown: Sequence[int]) -> Html:
             "All models were compared at these voxels and no others. White lines are the outlines "
             "of the labels. Slices are oriented as radiologists view them, by the images' "
             "affines.",
+        ),
+        figures,
+    )
+
+
+def probe_section(selector: ModelBankSelector, shown: Sequence[int]) -> Html:
+    """Return what the probe predicts on the features of the first and the last model."""
+    many = selector.estimators_.values()
+    probe = next((clone(e) for e in many if isinstance(e, CrossCaseProbe)), None)
+    if probe is None:
+        return Html("")
+    errors = dict(zip(selector.names_, selector.results_["error"], strict=True))
+    ran = [name for name in selector.ranking_ if not errors[name]]
+    figures = []
+    for name in dict.fromkeys((ran[0], ran[-1])):
+        extractor = _extractor_of(selector, name).set_params(taper=False)
+        probe.fit(extractor.extract(selector.dataset_, CaseStore(0)))
+        displays = ProbeDisplay.from_probe(probe, extractor, selector.dataset_, shown[:1])
+        for display in displays:
+            case = display.case.case_id
+            caption = f"{name}, case {case}: score {probe.score_:.2f} over all cases."
+            alt = f"Slices of case {case} with predictions of the probe on features of {name}."
+            figures.append(picture(display.figure_, alt, caption, kind="png"))
+    return section(
+        "probe",
+        "What the features know",
+        element(
+            "p",
+            "Voxels in the colour of the class that the cross-case probe predicts, fitted on other "
+            "cases: dots are right, crosses are wrong. Above the first model, below the last.",
         ),
         figures,
     )

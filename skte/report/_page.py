@@ -21,6 +21,7 @@ from skte.report._evidence import (
     bank_section,
     dataset_section,
     explanation_section,
+    probe_section,
     provenance_section,
     voxel_section,
 )
@@ -102,6 +103,8 @@ def write_report(
         last = len(selector.dataset_) - 1
         shown = sorted({round(i * last / max(1, n_cases - 1)) for i in range(n_cases)})
         sections.append(_guarded("voxels", lambda: voxel_section(selector, shown)))
+        if explain:
+            sections.append(_guarded("probe", lambda: probe_section(selector, shown)))
     sections.append(_layer_section(results) or Html(""))
     if selector is not None and explain:
         best = selector.best_name_
@@ -123,7 +126,11 @@ def _guarded(key: str, make: Callable[[], Html]) -> Html:
             warnings.simplefilter("ignore")  # reported when the model was ranked
             return make()
     except (ValueError, OSError) as error:
-        titles = {"voxels": "What was compared", "cases": "Classes and cases"}
+        titles = {
+            "voxels": "What was compared",
+            "probe": "What the features know",
+            "cases": "Classes and cases",
+        }
         return section(key, titles[key], element("p", f"Cannot be shown: {error}", class_="warn"))
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from skte.datasets import Case, read_case
+from skte.datasets import Case, DatasetLike, load_dataset, read_case
+from skte.estimators import CrossCaseProbe
 from skte.extraction import SegmentationFeatureExtractor, VoxelSample, sampled_voxels
 from skte.report._drawing import COLORS, MARKERS, plot_name, width_of
 
-__all__ = ["SampledVoxelsDisplay"]
+__all__ = ["ProbeDisplay", "SampledVoxelsDisplay"]
 
 # Voxels of a slab this thick, as a share of the volume, are drawn on its middle slice.
 _SLAB = 1 / 20
@@ -192,6 +194,19 @@ class SampledVoxelsDisplay:
         return self
 
     def _draw(self, ax: Any, position: int) -> None:
+        first, second = self._others(self.axis)
+        image = self._draw_slice(ax, position)
+        self._draw_voxels(ax, position)
+        ax.set(xticks=[], yticks=[], xlim=(-0.5, image.shape[0] - 0.5),
+               ylim=(-0.5, image.shape[1] - 0.5))  # fmt: skip
+        if self._grows(first) in ("R", "A", "I"):
+            ax.invert_xaxis()
+        if self._grows(second) in ("P", "I"):
+            ax.invert_yaxis()
+        ax.set_title(f"{'xyz'[self.axis]} = {position}", fontsize="small")
+
+    def _draw_slice(self, ax: Any, position: int) -> NDArray[Any]:
+        """Draw image and outlines of the labels; return the image."""
         image = self.case.image[0].numpy().take(position, axis=self.axis)
         label = self.case.label.numpy().take(position, axis=self.axis)
         low, high = np.percentile(image, [1, 99])
@@ -203,6 +218,9 @@ class SampledVoxelsDisplay:
             edges = np.unique(label)
             levels = (edges[1:] + edges[:-1]) / 2
             ax.contour(label.T, levels=levels, colors="white", linewidths=0.8)
+        return np.asarray(image)
+
+    def _draw_voxels(self, ax: Any, position: int) -> None:
         classes, whole = self.points(position)
         edge = {"edgecolors": "black", "linewidths": 0.2}
         ax.scatter(*whole.T, 4, "#F0E442", label="whole case", **edge)
@@ -213,14 +231,114 @@ class SampledVoxelsDisplay:
         for i, k in enumerate(k for k in classes if k != 0):
             style = {"marker": MARKERS[i % len(MARKERS)], "label": self._class_name(k)}
             ax.scatter(*classes[k].T, 12, colors[i % len(colors)], **edge, **style)
-        ax.set(xticks=[], yticks=[], xlim=(-0.5, image.shape[0] - 0.5),
-               ylim=(-0.5, image.shape[1] - 0.5))  # fmt: skip
-        if self._grows(first) in ("R", "A", "I"):
-            ax.invert_xaxis()
-        if self._grows(second) in ("P", "I"):
-            ax.invert_yaxis()
-        ax.set_title(f"{'xyz'[self.axis]} = {position}", fontsize="small")
 
     def _class_name(self, label: int) -> str:
         name = self.case.label_names.get(label, "background" if label == 0 else "")
         return plot_name(f"class {label}" + (f" ({name})" if name else ""), 28)
+
+
+class ProbeDisplay(SampledVoxelsDisplay):
+    """What a cross-case probe predicts for a case that it was not fitted on, over slices.
+
+    Each sampled voxel has the colour of the class that the probe predicts for it: a dot where that
+    is its label, a cross where it is not. White lines are the outlines of the labels.
+
+    Parameters
+    ----------
+    case : Case
+        Image and label map.
+    sample : VoxelSample
+        The voxels.
+    predicted : array-like of shape (n_class_voxels,)
+        Class that is predicted for each voxel of the class sample.
+    n_slices : int, default=3
+        At most; a 2-D case has one.
+
+    Attributes
+    ----------
+    axis, slices, thickness, ax_, figure_
+        As for `SampledVoxelsDisplay`.
+
+    Examples
+    --------
+    >>> from skte import BankEntry, CrossCaseProbe, SegmentationFeatureExtractor
+    >>> from skte.datasets import make_phantoms
+    >>> from skte.demo import small_unet
+    >>> from skte.report import ProbeDisplay
+    >>> cases = make_phantoms(3, size=(16, 16, 16))
+    >>> entry = BankEntry("model", small_unet)
+    >>> extractor = SegmentationFeatureExtractor(entry, layers="all", taper=False)
+    >>> probe = CrossCaseProbe().fit(extractor.fit_transform(cases))
+    >>> displays = ProbeDisplay.from_probe(probe, extractor, cases)
+    >>> [display.case.case_id == name for display, name in zip(displays, probe.case_names_)]
+    [True, True, True]
+    """
+
+    def __init__(
+        self, case: Case, sample: VoxelSample, predicted: ArrayLike, *, n_slices: int = 3
+    ) -> None:
+        super().__init__(case, sample, n_slices=n_slices)
+        self.predicted = np.asarray(predicted)
+        if len(self.predicted) != len(sample.labels):
+            raise ValueError(
+                f"Case {case.case_id!r} has {len(sample.labels)} voxels of classes but "
+                f"{len(self.predicted)} predictions. Extract with taper=False, so that all layers "
+                "hold all voxels."
+            )
+
+    @classmethod
+    def from_probe(
+        cls,
+        probe: CrossCaseProbe,
+        extractor: SegmentationFeatureExtractor,
+        dataset: DatasetLike,
+        shown: Sequence[int] | None = None,
+    ) -> list[Self]:
+        """Plot cases of the dataset whose features a probe was fitted on.
+
+        Parameters
+        ----------
+        probe : CrossCaseProbe
+            Fitted on the features of all cases, in their order.
+        extractor : SegmentationFeatureExtractor
+            Fitted; with ``taper=False``.
+        dataset : list of Subject, SubjectsDataset, list of dict, or path
+            The cases.
+        shown : sequence of int, optional
+            Positions of the cases that are plotted. Default: all.
+
+        Returns
+        -------
+        list of ProbeDisplay
+            Plotted.
+
+        Raises
+        ------
+        ValueError
+            If the probe was fitted on other voxels.
+        """
+        cases = [read_case(subject) for subject in load_dataset(dataset)]
+        samples = [sampled_voxels(extractor, case) for case in cases]
+        ends = np.cumsum([len(sample.labels) for sample in samples])
+        predicted = probe.classes_[probe.predictions_.argmax(axis=1)]
+        if len(predicted) != ends[-1]:
+            raise ValueError(
+                f"The probe was fitted on {len(predicted)} voxels, but the cases have {ends[-1]}. "
+                "Use the extractor and the cases that it was fitted with, and taper=False."
+            )
+        parts = np.split(predicted, ends[:-1])
+        chosen = range(len(cases)) if shown is None else shown
+        return [cls(cases[i], samples[i], parts[i]).plot() for i in chosen]
+
+    def _draw_voxels(self, ax: Any, position: int) -> None:
+        voxels, labels = self.sample.voxels[: len(self.predicted)], self.sample.labels
+        near = np.abs(voxels[:, self.axis] - position) <= self.thickness
+        plane = voxels[:, self._others(self.axis)]
+        colors = ("#56B4E9", "#E69F00", *COLORS[1:4], COLORS[0])
+        for i, k in enumerate(np.unique([*labels, *self.predicted]).tolist()):
+            for right, marker in ((True, "o"), (False, "x")):
+                at = near & (self.predicted == k) & ((labels == k) == right)
+                name = f"{self._class_name(int(k))}: {'right' if right else 'wrong'}"
+                if at.any():
+                    style = {"marker": marker, "linewidths": 0.7 if marker == "x" else 0}
+                    ax.scatter(*plane[at].T, 10, colors[i % len(colors)], label=name, **style)
