@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import pytest
 
 import skte
@@ -71,10 +68,3 @@ def test_interrupted(monkeypatch, capsys, data):
     monkeypatch.setattr(FIT, interrupted)
     assert main(["rank", "--bank", "b.json", "--data", str(data)]) == 130
     assert "interrupted" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_module_is_the_command():
-    command = [sys.executable, "-m", "skte", "--version"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout == f"skte {skte.__version__}\n"
