@@ -77,7 +77,7 @@ def test_prune_needs_a_limit(folder, capsys):
     assert "--max-size" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("size", ["-1", "2XB", "GB", "nan", "1e99", "9" * 20, ""])
+@pytest.mark.parametrize("size", ["-1", "2XB", "GB", "nan", "1e99", ""])
 def test_sizes_are_checked_as_they_are_parsed(size, folder, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["cache", "prune", str(folder), f"--max-size={size}"])

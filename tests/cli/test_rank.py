@@ -39,14 +39,14 @@ def test_every_exported_estimator_is_offered(capsys):
 def test_table_and_csv_agree_with_the_selector(write_bank, data, tmp_path, capsys):
     bank, out = write_bank("a", "b", "c"), tmp_path / "ranking.csv"
     assert run(bank, data, "--out", out) == 0
-    expected = ModelBankSelector(estimators.CCFV()).fit(bank, data)
+    expected = ModelBankSelector().fit(bank, data)
     rows = read_csv(out)
     assert [row["name"] for row in rows] == list(expected.ranking_)
     assert [row["rank"] for row in rows] == ["1", "2", "3"]
     by_name = dict(zip(expected.names_, expected.scores_, strict=True))
     assert [float(row["score"]) for row in rows] == [by_name[row["name"]] for row in rows]
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["rank", "model", "ccfv"]
+    assert lines[0].split() == ["rank", "model", *estimators.recommended_estimators()]
     assert [line.split()[1] for line in lines[1:]] == list(expected.ranking_)
     assert not list(tmp_path.glob(".ranking*"))
 
@@ -55,7 +55,7 @@ def test_foreground_alone(write_bank, tmp_path, capsys):
     out = tmp_path / "ranking.csv"
     cases = make_phantoms(3, size=(16, 16, 16), n_classes=3)
     data, bank = write_msd(tmp_path / "data", cases, "three"), write_bank("a", "b")
-    assert run(bank, data, "--samples", "foreground") == 2
+    assert run(bank, data, "--samples", "foreground", "--estimator", "ccfv") == 2
     assert "samples='foreground', but CCFV looks at whole cases" in capsys.readouterr().err
     chosen = ["--samples", "foreground", "--windows", "cover", "--estimator", "logme"]
     assert run(bank, data, *chosen, "--out", out) == 0
@@ -98,12 +98,13 @@ def test_what_untrained_networks_score_stands_around_the_table(write_bank, data,
     bank = write_bank("a", "b", "c")  # never trained, though the manifest names files
     expected = ModelBankSelector({"ccfv": estimators.CCFV()}).fit(bank, data).ranking_
     assert expected.warnings()
-    assert run(bank, data, reference=True) == 0
+    chosen = ["--estimator", "ccfv"]
+    assert run(bank, data, *chosen, reference=True) == 0
     first, header, *_, last = capsys.readouterr().out.splitlines()
     assert [first] == expected.warnings()
     assert header.split() == ["rank", "model", "ccfv"]
     assert [last] == expected.notes()
-    assert run(bank, data, "--json", reference=True) == 0
+    assert run(bank, data, *chosen, "--json", reference=True) == 0
     shown = capsys.readouterr()
     assert len(json.loads(shown.out)) == 3
     assert shown.err == f"skte: warning: {first}\n"
@@ -293,7 +294,7 @@ def test_seed_and_jobs(write_bank, data, capsys):
 
 
 def test_verbose_tells_every_model_on_stderr(write_bank, data, capsys):
-    assert run(write_bank("a", "b"), data, "--verbose") == 0
+    assert run(write_bank("a", "b"), data, "--verbose", "--estimator", "ccfv") == 0
     shown = capsys.readouterr()
     assert "[1/2] a: ccfv" in shown.err
     assert "[2/2] b: ccfv" in shown.err
