@@ -71,6 +71,7 @@ with warnings.catch_warnings():
 
 # sklearn's random labels give some checks a class with one row, or coinciding features.
 @pytest.mark.filterwarnings("ignore::skte.exceptions.SkteWarning")
+@pytest.mark.no_cover
 @sklearn_checks
 def test_sklearn_check(estimator: Estimator, check: Callable[[Estimator], None]) -> None:
     check(estimator)

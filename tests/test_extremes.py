@@ -165,6 +165,7 @@ def test_one_voxel_classes(name: str) -> None:
 
 @pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.slow
+@pytest.mark.no_cover
 def test_many_channels(name: str) -> None:
     # These two decompose a matrix of channels x channels for every class and case.
     n_channels = 1024 if name in ("CCFV-kl", "CCFV-bhattacharyya") else 4096
@@ -173,12 +174,14 @@ def test_many_channels(name: str) -> None:
 
 @pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.slow
+@pytest.mark.no_cover
 def test_many_classes(name: str) -> None:
     scored_or_refused(name, of(name, n_classes=200, n_cases=2, n_rows=2))
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.slow
+@pytest.mark.no_cover
 def test_threads_of_blas(name: str) -> None:
     problem = of(name, n_rows=100, n_channels=24)
     scores = []

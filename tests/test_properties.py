@@ -35,6 +35,8 @@ from tests.estimator_problems import (
     make_problem,
 )
 
+pytestmark = pytest.mark.no_cover
+
 Generator = np.random.Generator
 
 

@@ -60,6 +60,9 @@ def try_models(door: str, when: str, names: list[str]) -> list[dict[str, Any]]:
 
 
 def _scores(bank: list[BankEntry], cases: Any, params: dict[str, Any]) -> dict[str, float]:
-    selector = ModelBankSelector(CCFV(), extractor=EXTRACTOR, error_score=np.nan, **params)
+    # Without untrained twins: they are no other attack.
+    selector = ModelBankSelector(
+        CCFV(), extractor=EXTRACTOR, error_score=np.nan, reference=False, **params
+    )
     selector.fit(bank, cases)
     return dict(zip(selector.names_, map(float, selector.scores_), strict=True))

@@ -257,6 +257,7 @@ def test_values_that_are_no_features():
 @settings(max_examples=200)
 @given(st.data())
 @pytest.mark.slow
+@pytest.mark.no_cover
 def test_a_header_with_odd_values_gives_features_or_a_value_error(data):
     header, body = header_of(PACKED)
     odd = st.one_of(

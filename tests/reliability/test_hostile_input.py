@@ -30,6 +30,7 @@ def door(request, tmp_path_factory):
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32 - 1))
 @pytest.mark.slow
+@pytest.mark.no_cover
 def test_a_right_result_or_a_named_error(door, seed):
     target, folder, sound = door
     outcome = target.attempt(np.random.default_rng(seed), folder, sound)

@@ -72,6 +72,7 @@ def correlation(names):
     ids=["ranking", "1 layer", "5 layers", "stability", "distances", "correlation"],
 )
 @pytest.mark.slow
+@pytest.mark.no_cover
 def test_nothing_is_cut_off(draw, n, name):
     figure = draw([name.format(i) for i in range(n)]).figure_
     agg.FigureCanvasAgg(figure).draw()  # would warn where there is no room for the axes
