@@ -435,7 +435,10 @@ class BankEntry(FolderReaders):
             again = twin.load()
         kept = same_weights(network, again)
         if kept:
-            raise BankError(f"Entry {self.name!r}: making it anew leaves {kept} as it was.")
+            how = (
+                "reset_parameters() changes nothing" if live else "its factory sets its own weights"
+            )
+            raise BankError(f"Entry {self.name!r}: {how}: see {kept}.")
         return twin
 
     def transform(self) -> tio.Compose | None:

@@ -48,7 +48,10 @@ def entries(n=2):
 def fit(data, cache, estimator=None, bank=None, **params):
     extractor = SegmentationFeatureExtractor(n_class_samples=60, n_case_samples=60, **params)
     selector = ModelBankSelector(
-        CCFV() if estimator is None else estimator, extractor=extractor, cache=cache
+        CCFV() if estimator is None else estimator,
+        extractor=extractor,
+        cache=cache,
+        reference=False,
     )
     return selector.fit(entries() if bank is None else bank, data)
 
@@ -141,6 +144,7 @@ def test_shell(data, tmp_path, capsys):
         ' "arguments": {"widths": [4, 8]}}]}'
     )
     command = ["rank", "--bank", str(tmp_path / "bank.json"), "--data", str(data), "--json"]
+    command.append("--no-reference")
     printed = []
     for estimator in ("ccfv", "logme", "ccfv"):
         options = ["--cache", str(tmp_path / "cache"), "--estimator", estimator, "--max-windows"]

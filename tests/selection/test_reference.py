@@ -166,7 +166,9 @@ def test_what_cannot_be_made_anew_is_said(cases):
     assert "'' (Plain) has no reset_parameters()" in problems[("plain",)]
     assert problems[("unet",)] == ""
     assert "no untrained reference for plain: " in repr(selector.ranking_)
-    with pytest.raises(BankError, match=r"'pretrained'.* leaves parameter 'enc"):
+    with pytest.raises(
+        BankError, match=r"'pretrained'.* its factory sets its own weights: see parameter 'enc"
+    ):
         BankEntry("pretrained", trained_by_itself).untrained()
 
 
