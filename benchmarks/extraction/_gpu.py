@@ -19,7 +19,7 @@ from skte.bank import find_layers
 from skte.datasets import make_phantoms
 from skte.demo import small_unet
 from skte.estimators import __all__ as estimator_names
-from skte.extraction._device import whole_float32
+from skte.extraction._runner import whole_float32
 
 Shape = tuple[int, int, int]
 _CUDA = torch.device("cuda")

@@ -18,15 +18,13 @@ from sklearn.utils.validation import check_array, check_X_y, column_or_1d, valid
 
 from skte._sklearn import DocLinkMixin, StrOptions, fit_context
 from skte._table import format_table
-from skte.estimators._resampling import (
+from skte.estimators._samples import (
+    Array,
+    Ints,
     case_weights,
     each_or_nan,
     fits_in_memory,
     scores_from_moments,
-)
-from skte.estimators._samples import (
-    Array,
-    Ints,
     warn_if_constant,
     warn_if_subnormal,
     warn_outside_spread,

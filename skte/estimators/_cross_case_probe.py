@@ -16,8 +16,7 @@ from sklearn.utils import Tags
 
 from skte._sklearn import Interval, StrOptions
 from skte.estimators._base import Details, EstimatorTags, TransferabilityEstimator
-from skte.estimators._resampling import held_groups
-from skte.estimators._samples import as_plain, encode_labels, group_codes, unit_range
+from skte.estimators._samples import as_plain, encode_labels, group_codes, held_groups, unit_range
 from skte.exceptions import CollapsedFeaturesWarning, UnusableClassWarning
 from skte.features import FeatureBlock
 

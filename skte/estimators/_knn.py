@@ -12,13 +12,13 @@ from sklearn.metrics.pairwise import euclidean_distances
 
 from skte._sklearn import Interval, StrOptions
 from skte.estimators._base import Details, EstimatorTags, TransferabilityEstimator
-from skte.estimators._resampling import held_groups
 from skte.estimators._samples import (
     Array,
     Ints,
     canonical_subsample,
     encode_labels,
     group_codes,
+    held_groups,
     unit_length,
     unit_range,
 )

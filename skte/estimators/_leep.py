@@ -13,8 +13,7 @@ from sklearn.utils import Tags
 
 from skte._sklearn import StrOptions
 from skte.estimators._base import Details, EstimatorTags, Features, TransferabilityEstimator
-from skte.estimators._resampling import held_groups
-from skte.estimators._samples import Array, Ints, encode_labels, warn_at_floor
+from skte.estimators._samples import Array, Ints, encode_labels, held_groups, warn_at_floor
 from skte.features import CaseFeatures, ClassMoments, FeatureBlock, FeatureSet
 
 __all__ = ["LEEP", "SourceHeadEstimator", "leep_score"]

@@ -15,8 +15,7 @@ from sklearn.utils.validation import column_or_1d
 
 from skte._sklearn import Interval
 from skte.estimators._base import Details, EstimatorTags, TransferabilityEstimator
-from skte.estimators._resampling import each_or_nan
-from skte.estimators._samples import Array, Ints, encode_labels, unit_range
+from skte.estimators._samples import Array, Ints, each_or_nan, encode_labels, unit_range
 from skte.features import ClassMoments, FeatureBlock
 
 __all__ = ["LogME", "logme_evidence"]

@@ -8,8 +8,7 @@ from scipy.special import xlogy
 
 from skte.estimators._base import Details
 from skte.estimators._leep import SourceHeadEstimator
-from skte.estimators._resampling import held_groups
-from skte.estimators._samples import Array, Ints, encode_labels, warn_at_floor
+from skte.estimators._samples import Array, Ints, encode_labels, held_groups, warn_at_floor
 from skte.features import FeatureBlock
 
 __all__ = ["NCE", "nce_score"]

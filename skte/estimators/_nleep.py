@@ -15,8 +15,7 @@ from sklearn.mixture import GaussianMixture
 from skte._sklearn import Interval, StrOptions
 from skte.estimators._base import Details, EstimatorTags, TransferabilityEstimator
 from skte.estimators._leep import leep_score
-from skte.estimators._resampling import held_groups
-from skte.estimators._samples import Array, Ints, centred, encode_labels, warn_at_floor
+from skte.estimators._samples import Array, Ints, centred, encode_labels, held_groups, warn_at_floor
 from skte.exceptions import SaturatedScoreWarning
 from skte.features import FeatureBlock
 

@@ -11,8 +11,14 @@ from numpy.typing import NDArray
 
 from skte._sklearn import Interval
 from skte.estimators._base import Details, EstimatorTags, TransferabilityEstimator
-from skte.estimators._resampling import held_groups
-from skte.estimators._samples import Array, Ints, canonical_subsample, encode_labels, unit_length
+from skte.estimators._samples import (
+    Array,
+    Ints,
+    canonical_subsample,
+    encode_labels,
+    held_groups,
+    unit_length,
+)
 from skte.exceptions import CollapsedFeaturesWarning
 from skte.features import FeatureBlock
 

@@ -24,7 +24,6 @@ from skte.bank import LAYER_SETS, BankEntry, LayerInfo
 from skte.datasets import Case, DatasetLike, load_dataset
 from skte.exceptions import SkteWarning
 from skte.extraction._cache import CaseCache, FeatureCache
-from skte.extraction._device import memory_kept, whole_float32
 from skte.extraction._model import (
     cell_edges,
     entry_window,
@@ -33,7 +32,7 @@ from skte.extraction._model import (
 )
 from skte.extraction._prepare import CaseStore, ahead, prepare_case
 from skte.extraction._reader import inference_ready
-from skte.extraction._runner import CaseRunner
+from skte.extraction._runner import CaseRunner, memory_kept, whole_float32
 from skte.extraction._sampler import SamplePlan, VoxelSample
 from skte.features import CaseFeatures, FeatureSet
 

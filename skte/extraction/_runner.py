@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import math
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from skte._process import SharedSetting
 from skte.bank import BankEntry, LayerInfo, model_in_channels
 from skte.exceptions import ExtractionError, SkteError, SkteWarning
 from skte.extraction._prepare import PreparedCase, carry_voxels
@@ -21,7 +25,15 @@ from skte.extraction._reader import OUTPUT, Reading, WindowReader
 from skte.extraction._windows import WindowPlan, default_window_size, plan_windows
 from skte.features import CaseFeatures, LayerSample
 
-__all__ = ["CaseRunner", "check_channels", "free_memory", "is_out_of_memory", "source_posterior"]
+__all__ = [
+    "CaseRunner",
+    "check_channels",
+    "free_memory",
+    "is_out_of_memory",
+    "memory_kept",
+    "source_posterior",
+    "whole_float32",
+]
 
 
 @dataclass(eq=False)
@@ -202,3 +214,71 @@ def _check_probabilities(output: torch.Tensor) -> None:
             f"{float(sums.max()):.4g}; set activation='softmax' (or 'sigmoid') of the entry for "
             "logits, or let the network divide by the sum"
         )
+
+
+def whole_float32(device: torch.device) -> AbstractContextManager[None]:
+    """Let a GPU compute in float32 as a CPU does."""
+    return _whole.held() if device.type == "cuda" else nullcontext()
+
+
+def _make() -> Callable[[], None]:
+    backends: Any = torch.backends
+    whole: Any
+    if hasattr(backends.cudnn, "conv"):  # torch >= 2.9
+        owners, name, whole = (backends.cudnn.conv, backends.cuda.matmul), "fp32_precision", "ieee"
+    else:
+        owners, name, whole = (backends.cudnn, backends.cuda.matmul), "allow_tf32", False
+    before = [(owner, getattr(owner, name)) for owner in owners]
+
+    def undo() -> None:
+        for owner, value in before:
+            setattr(owner, name, value)
+
+    for owner in owners:
+        setattr(owner, name, whole)
+    return undo
+
+
+_whole = SharedSetting(_make)
+
+
+# Parameters of mallopt(3), as glibc's malloc.h numbers them.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
+_NEVER = 2**31 - 1
+_MIB = 2**20
+# glibc's own values, but for the thresholds: setting anything ends their adjustment to what
+# a program frees, so they stay where that adjustment ends.
+_AFTERWARDS = ((_MMAP_MAX, 65536), (_MMAP_THRESHOLD, 32 * _MIB), (_TRIM_THRESHOLD, 64 * _MIB))
+
+
+def memory_kept(device: torch.device) -> AbstractContextManager[None]:
+    """Let activations reuse memory from one layer, and one window, to the next."""
+    return _kept.held() if device.type == "cpu" and _glibc() else nullcontext()
+
+
+def _keep() -> Callable[[], None]:
+    _set(((_MMAP_MAX, 0), (_TRIM_THRESHOLD, _NEVER)))
+    return lambda: _set(_AFTERWARDS)
+
+
+_kept = SharedSetting(_keep)
+
+
+def _set(values: tuple[tuple[int, int], ...]) -> None:
+    libc = _glibc()
+    if libc is None:
+        return
+    for parameter, value in values:
+        libc.mallopt(parameter, value)
+    libc.malloc_trim(0)  # at the beginning too: what others freed would add to the peak
+
+
+@cache
+def _glibc() -> ctypes.CDLL | None:
+    """Return the C library if it is glibc."""
+    try:
+        libc = ctypes.CDLL(None)
+        libc.gnu_get_libc_version, libc.mallopt, libc.malloc_trim  # noqa: B018
+    except (OSError, AttributeError, TypeError):  # musl, macOS, Windows
+        return None
+    return libc

@@ -1,8 +1,7 @@
 """The contract between extraction and estimators: labelled features by case."""
 
-from skte.features._block import FeatureBlock
 from skte.features._moments import ClassMoments
-from skte.features._set import CaseFeatures, FeatureSet, LayerSample
+from skte.features._set import CaseFeatures, FeatureBlock, FeatureSet, LayerSample
 from skte.features._storage import pack_case, unpack_case
 
 __all__ = [

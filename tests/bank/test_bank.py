@@ -72,7 +72,9 @@ def test_everything_that_can_be_a_bank(tmp_path):
     assert renamed.names == ("a", "c")
     assert renamed["a"] is A
     path = tmp_path / "bank.json"
-    path.write_text(json.dumps([{"name": "a", "factory": "skte.demo:small_unet", "weights": "none"}]))
+    path.write_text(
+        json.dumps([{"name": "a", "factory": "skte.demo:small_unet", "weights": "none"}])
+    )
     assert load_bank(path) == load_bank(str(path)) == ModelBank([A])
 
 

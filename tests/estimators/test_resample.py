@@ -207,9 +207,9 @@ def test_what_does_not_fit_into_memory_is_refitted(
     estimator.fit(features)
     expected = estimator.resample_cases(features, LEAVE_ONE_OUT)["score"]
     # A bound that only samples far larger than a test's reach.
-    monkeypatch.setattr("skte.estimators._resampling._MOST_BYTES", 0)
+    monkeypatch.setattr("skte.estimators._samples._MOST_BYTES", 0)
     monkeypatch.setattr("skte.estimators._rankme._MOST_BYTES", 0)
-    monkeypatch.setattr("skte.estimators._resampling._stack", None)
+    monkeypatch.setattr("skte.estimators._samples._stack", None)
     refitted = estimator.resample_cases(features, LEAVE_ONE_OUT)["score"]
     np.testing.assert_allclose(refitted, expected, rtol=1e-7)
 
@@ -219,7 +219,7 @@ def test_chunks_of_resamples_change_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     logme = LogME().fit(features)
     weights = np.random.default_rng(0).multinomial(N_CASES, [1 / N_CASES] * N_CASES, 7)
     expected = logme.resample_cases(features, weights)["score"]
-    monkeypatch.setattr("skte.estimators._resampling._CHUNK_BYTES", 1)
+    monkeypatch.setattr("skte.estimators._samples._CHUNK_BYTES", 1)
     np.testing.assert_allclose(
         logme.resample_cases(features, weights)["score"], expected, rtol=1e-12
     )

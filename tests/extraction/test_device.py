@@ -13,7 +13,7 @@ from skte.bank import BankEntry
 from skte.datasets import make_phantoms
 from skte.extraction import SegmentationFeatureExtractor
 from skte.extraction import (
-    _device as device_settings,  # no public door shows torch's and malloc's switches
+    _runner as device_settings,  # no public door shows torch's and malloc's switches
 )
 
 resource = pytest.importorskip("resource")
