@@ -161,7 +161,7 @@ class BankConfidence:
             who = f"{', '.join(first)} and {last}" if first else last
         else:
             who = f"{len(others)} of the {len(self.names) - 1} other models"
-        return f"{who} cannot be told from {best} ({sure})."
+        return f"{who} cannot be distinguished from {best} ({sure})."
 
 
 def tell_apart(

@@ -33,10 +33,13 @@ class Ranking(Sequence[str]):
         Untrained networks to compare with, shown around the table.
     untrained : sequence of str
         Models that the table marks as untrained.
+    agreement : float
+        Mean weighted Kendall correlation between the orders of several estimators; NaN where
+        there is one, or fewer than four models.
 
     Attributes
     ----------
-    names, scores, confidence, reference, untrained
+    names, scores, confidence, reference, untrained, agreement
         As given.
 
     Examples
@@ -59,7 +62,9 @@ class Ranking(Sequence[str]):
         *,
         reference: Sequence[Reference] = (),
         untrained: Sequence[str] = (),
+        agreement: float = np.nan,
     ) -> None:
+        self.agreement = agreement
         self.reference = reference
         self.untrained = frozenset(untrained)
         self.confidence = confidence
@@ -147,8 +152,14 @@ class Ranking(Sequence[str]):
         return verdicts(self.reference)
 
     def notes(self) -> list[str]:
-        """Lines below the table: what untrained networks score, and what may be the best."""
-        return notes(self.reference) + ([self.confidence.verdict()] if self.confidence else [])
+        """Lines below the table: untrained networks, agreement, and what may be the best."""
+        lines = notes(self.reference)
+        if not np.isnan(self.agreement):
+            lines.append(
+                f"The estimators agree at {self.agreement:.2f} on average (weighted Kendall; 1 is the "
+                "same order, 0 chance). Where they disagree, trust none of them much."
+            )
+        return lines + ([self.confidence.verdict()] if self.confidence else [])
 
     def to_frame(self) -> Any:
         """Convert to a pandas DataFrame with columns rank, model and score, best first."""

@@ -45,6 +45,7 @@ _NEEDED = (
         "confidence_level=None.",
     ),
 )
+_LEAST_TO_AGREE = 4  # models; of fewer, an agreement is chance
 _REFERENCE_LEVEL = 0.9  # of the comparison with untrained twins, where none is given
 # What Python itself hides by default: for programmers, not about a model's score.
 _NOT_OF_A_MODEL = (
@@ -351,6 +352,7 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
             self.confidence_,
             reference=self.reference_,
             untrained=[name for name, is_so in zip(self.names_, untrained, strict=True) if is_so],
+            agreement=_agreement(list(scores.values())),
         )
         self.best_name_: str = self.ranking_[0]
         several = "" not in estimators
@@ -366,6 +368,16 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
             "method": self.resampling,
             "random_state": self.random_state_,
         }
+
+
+def _agreement(scores: Sequence[NDArray[np.float64]]) -> float:
+    """Mean weighted Kendall between estimators over the models that all of them scored."""
+    known = ~np.isnan(scores).any(axis=0)
+    rows = [row[known] for row in scores if len(np.unique(row[known])) > 1]
+    pairs = [(a, b) for a in rows for b in rows if a is not b]
+    if not pairs or known.sum() < _LEAST_TO_AGREE:
+        return float("nan")
+    return float(np.mean([weighted_kendall_score(a, b) for a, b in pairs]))
 
 
 def _confidence(
