@@ -15,7 +15,6 @@ from sklearn.exceptions import FitFailedWarning
 from skte import CCFV, BankEntry, ModelBankSelector, SegmentationFeatureExtractor
 from skte.datasets import make_phantoms
 from skte.exceptions import ExtractionError, SkteError, SkteWarning
-from skte.selection import HalvingModelBankSelector
 from tests.reliability.models import Dying, Faulty, Greedy, Hanging, Killed
 
 pytestmark = pytest.mark.slow
@@ -37,7 +36,7 @@ def expected(cases):
 
 def select(*, batch_size=1, **params):
     extractor = SegmentationFeatureExtractor(**{**EXTRACTOR.get_params(), "batch_size": batch_size})
-    return ModelBankSelector(CCFV(), extractor=extractor, **params)
+    return ModelBankSelector(CCFV(), extractor=extractor, **{"reference": False, **params})
 
 
 def check(selector, expected, reasons):
@@ -82,7 +81,7 @@ def test_a_timeout_by_the_clock(cases):
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.FitFailedWarning")
 def test_workers_that_die_cost_their_model_alone(cases, expected):
     bank = [GOOD[0], BankEntry("killed", Killed), BankEntry("dies", Dying), GOOD[1]]
-    selector = select(error_score=np.nan, n_jobs=2).fit(bank, cases)
+    selector = select(error_score=np.nan, n_jobs=2, reference=True).fit(bank, cases)
     check(selector, expected, {"killed": "SIGKILL", "dies": "EXIT(7)"})
 
 
@@ -95,15 +94,6 @@ def test_raise_names_the_model(cases):
 def test_a_timeout_is_checked(cases, timeout):
     with pytest.raises(ValueError, match="'timeout' parameter"):
         select(timeout=timeout).fit(GOOD, cases)
-
-
-def test_races_run_models_apart_as_well(cases):
-    race = HalvingModelBankSelector(
-        CCFV(), extractor=EXTRACTOR, timeout=36_000, error_score=np.nan, min_cases=4
-    )
-    with pytest.warns(FitFailedWarning, match="process died"):
-        race.fit([*GOOD, BankEntry("dies", Dying)], cases)
-    assert race.ranking_[-1] == "dies"
 
 
 ORPHAN = """
