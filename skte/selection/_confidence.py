@@ -58,7 +58,7 @@ class BankConfidence:
         score on other cases, not about the chance to reach the best Dice.
     groups : ndarray of shape (n_models,)
         1 for the best model and those that the data cannot tell from it, 2 for the best of
-        the others and those that cannot be told from that one, and so on. 0: failed.
+        the others and those that cannot be distinguished from that one, and so on. 0: failed.
     difference_errors : ndarray of shape (n_models, n_models)
         Standard error of the difference of two scores. Models see the same voxels, so it
         is often far smaller than those of the scores.

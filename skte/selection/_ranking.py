@@ -156,8 +156,8 @@ class Ranking(Sequence[str]):
         lines = notes(self.reference)
         if not np.isnan(self.agreement):
             lines.append(
-                f"The estimators agree at {self.agreement:.2f} on average (weighted Kendall; 1 is the "
-                "same order, 0 chance). Where they disagree, trust none of them much."
+                f"The estimators agree at {self.agreement:.2f} on average (weighted Kendall; 1 is "
+                "the same order, 0 chance). Where they disagree, trust none of them much."
             )
         return lines + ([self.confidence.verdict()] if self.confidence else [])
 

@@ -114,7 +114,7 @@ class TestOfMeans:
         values = np.random.default_rng(0).normal(size=(6, 7))
         values[4:] -= 100
         verdict = confidence(*means_without(values)).verdict()
-        assert verdict.startswith("3 of the 5 other models cannot be told from m")
+        assert verdict.startswith("3 of the 5 other models cannot be distinguished from m")
 
     @pytest.mark.parametrize(("n", "who"), [(2, "m0 and m1"), (1, "m0")])
     def test_few_that_tie_are_named_best_first(self, n, who):
@@ -124,7 +124,7 @@ class TestOfMeans:
         names = ["best", *(f"m{i}" for i in range(n)), "far", "farther"]
         found = dataclasses.replace(found, names=names)
         assert found.groups[: n + 1].tolist() == [1] * (n + 1)
-        assert found.verdict().startswith(f"{who} cannot be told from best (at ")
+        assert found.verdict().startswith(f"{who} cannot be distinguished from best (at ")
 
     def test_equal_models_are_rarely_told_apart(self):
         """Familywise: in at most a tenth of the data sets is any of 15 pairs told apart."""
