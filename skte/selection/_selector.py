@@ -261,18 +261,13 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
         return self
 
     def predict(self, bank: BankLike) -> NDArray[np.float64]:
-        """Scores of the models of a bank on the fitted dataset.
+        """Scores (n_models,) of the models of a bank on the fitted dataset, in bank order.
 
         Parameters
         ----------
         bank : ModelBank, dict of str to nn.Module, list of BankEntry, or path
             Models that were in the fitted bank are not run again. Scores that are
             relative to the bank (`Ensemble`) are relative to this one.
-
-        Returns
-        -------
-        ndarray of shape (n_models,)
-            Scores in bank order. Higher is better.
         """
         check_is_fitted(self, "scores_")
         # Models that are new must see the voxels that those of the fitted bank saw.
@@ -287,20 +282,14 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
         return self._combine(estimator, [known[entry] for entry in entries])
 
     def score(self, bank: BankLike, performance: ArrayLike | Mapping[str, float]) -> float:
-        """Weighted Kendall correlation of the scores with true performances.
+        """Weighted Kendall correlation, in [-1, 1], of the scores with true performances.
 
         Parameters
         ----------
         bank : ModelBank, dict of str to nn.Module, list of BankEntry, or path
             The models.
         performance : array-like of shape (n_models,) or mapping of name to float
-            What each model reached after fine-tuning (Dice, say), in bank order
-            or by name.
-
-        Returns
-        -------
-        float
-            In [-1, 1]; 1 where scores order the models as performances do.
+            What each model reached after fine-tuning (Dice, say), in bank order or by name.
         """
         models = load_bank(bank)
         return weighted_kendall_score(
