@@ -176,14 +176,20 @@ def test_factories_that_exit_end_no_run(tmp_path, monkeypatch, code):
 
 
 def test_the_user_s_interrupt_passes_and_a_factory_s_own_is_its_failure():
+    # A suite in the background ignores interrupts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
     def interrupted():
         signal.raise_signal(signal.SIGINT)
 
     def interrupting():
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        BankEntry("a", interrupted).load()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            BankEntry("a", interrupted).load()
+    finally:
+        signal.signal(signal.SIGINT, before)
     with pytest.raises(SkteError, match="Entry 'a': the model raised KeyboardInterrupt"):
         BankEntry("a", interrupting).load()
 

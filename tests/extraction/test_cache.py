@@ -232,14 +232,23 @@ def test_short_writes_are_continued(cache, monkeypatch):
     assert pack_case(cache.load(KEY)) == pack_case(case_of())
 
 
-def test_a_file_size_limit_is_a_full_disk(cache, run_python):
+def run_python(cache, script):
+    """Run a script on the cache in a process of its own."""
+    command = [sys.executable, "-c", PRELUDE + script, str(cache.root)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_file_size_limit_is_a_full_disk(cache):
     done = run_python(
+        cache,
         "import resource, warnings; warnings.simplefilter('error')\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "print(cache.store_record(key(0), {}))\n"
         "try: cache.store(key(0), case(0, 1000))\n"
         "except UserWarning as warning: print(warning)\n"
-        "print(cache.describe()['n_leftovers'], cache.describe()['n_records'])"
+        "print(cache.describe()['n_leftovers'], cache.describe()['n_records'])",
     )
     lines = done.splitlines()
     assert lines[0] == "True"
@@ -656,10 +665,7 @@ print("done", cache.describe()["n_leftovers"])
 @pytest.mark.slow
 def test_writers_that_are_killed_and_processes_that_share_a_folder(cache):
     """No half file is left, also while the folder is pruned and cleared."""
-    command = [sys.executable, "-c", PRELUDE + KILLED + TOGETHER, str(cache.root)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "done\ndone 0\n"
+    assert run_python(cache, KILLED + TOGETHER) == "done\ndone 0\n"
 
 
 def test_files_have_the_permissions_that_the_user_gives_to_others(cache):
