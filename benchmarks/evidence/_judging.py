@@ -192,6 +192,8 @@ def summarise(found: Sequence[Target], with_ladder: bool) -> dict[str, Any]:
     names = dict.fromkeys(key for target in used for key in target.scores)
     table: dict[str, Any] = {}
     for name in names:
+        if all(len(set(target.scores.get(name, [0.0]))) < 2 for target in used):
+            continue  # size and width, where all networks have the same
         by_target = {}
         for target in used:
             rows = target.rows(with_ladder)

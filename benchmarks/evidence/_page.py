@@ -297,12 +297,12 @@ def _intervals(tables: Tables) -> str:
         "scores": _best(tables[True], lambda n: True),
     }
     rows = []
-    for other in SHOWN:
+    for other in (name for name in SHOWN if name in tables[True]):
         cells = [_plain(other)]
         for first in best.values():
             for with_ladder in (True, False):
                 table = tables[with_ladder]
-                if other not in table or other == first:
+                if other == first:
                     cells.append("")
                     continue
                 targets = list(table[first]["targets"])
@@ -371,7 +371,11 @@ def _untrained(found: Sequence[Target]) -> str:
         values = [
             target.dice if name.startswith("Dice") else target.scores.get(name) for target in judged
         ]
-        known = [(t, np.array(v)) for t, v in zip(judged, values, strict=True) if v is not None]
+        known = [
+            (target, np.array(row))
+            for target, row in zip(judged, values, strict=True)
+            if row is not None and len(set(row)) > 1
+        ]
         if not known:
             continue
         places = [_place(target, row) for target, row in known]
