@@ -331,6 +331,7 @@ class _FolderSearch:
         self.found: list[tuple[str, BankEntry]] = []
         self.seen: set[str] = set()  # places of single models
         self.visited: set[Path] = set()
+        self.used: set[Path] = set()  # weights that manifests name
         self.links: list[tuple[Path, int]] = []
 
     def entries(self) -> list[BankEntry]:
@@ -383,8 +384,7 @@ class _FolderSearch:
                 self._visit(inner, depth + 1)
 
     def _visit_files(self, files: Sequence[Path]) -> None:
-        used: set[Path] = set()
-        # Manifests first: they say what the weights beside them are for.
+        # Manifests first: they say what the weights beside and below them are for.
         for file in sorted(files, key=lambda file: not MANIFEST.matches(file)):
             reader = self._reader(file)
             if (reader is None and not file.name.lower().endswith(_WEIGHTS)) or self._leads_out(
@@ -396,8 +396,8 @@ class _FolderSearch:
                 for entry in entries:
                     if entry.weights is not None:
                         with suppress(BankError):  # loading says what is wrong
-                            used |= {*weight_files(Path(entry.weights))}
-            elif file.absolute() not in used:
+                            self.used |= {*weight_files(Path(entry.weights))}
+            elif file.absolute() not in self.used:
                 self.not_understood[self._name(file)] = _why_not(file)
 
     def _reader(self, path: Path) -> Reader | None:

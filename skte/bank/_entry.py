@@ -428,7 +428,10 @@ class BankEntry(FolderReaders):
         name = f"untrained {type(network).__name__} {digest}"
         if live:
             with isolated(self.name):
-                again = reinitialised(network, name)
+                try:
+                    again = reinitialised(network, name)
+                except BankError as error:
+                    raise BankError(f"Entry {self.name!r}: {error}") from error
             twin = replace(self, name=name, factory=LiveModule(again))
         else:
             twin = replace(recipe, name=name)

@@ -491,15 +491,22 @@ def unusable(module: nn.Module) -> str | None:
 
 def reinitialised(module: nn.Module, seed: str) -> nn.Module:
     """Return a copy of a network, every module of which has drawn its parameters anew."""
-    problem = "cannot be made anew"
+    problem = "it cannot be made anew"
     try:
         network = copy.deepcopy(module).cpu()
         with _BUILDING, torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(zlib.crc32(seed.encode()))
             for name, part in network.named_modules():
                 if next(part.parameters(recurse=False), None) is not None:
-                    problem = f"module {name!r} ({type(part).__name__}) has no reset_parameters()"
+                    kind = type(part).__name__
+                    shown = f"module {name!r} ({kind})" if name else kind
+                    if not hasattr(part, "reset_parameters"):
+                        raise BankError(f"{shown} has no reset_parameters().")
+                    problem = f"reset_parameters() of {shown} failed"
                     part.reset_parameters()
+                    problem = "it cannot be made anew"
+    except BankError:
+        raise
     except Exception as error:
         raise BankError(f"{problem}: {type(error).__name__}: {error}.") from error
     return network

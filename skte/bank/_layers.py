@@ -135,8 +135,7 @@ def find_decoder_layers(module: nn.Module, example: torch.Tensor) -> list[LayerI
     if not names:
         raise BankError(
             f"No decoder layer found in {type(module).__name__}: nothing but a head, or no "
-            "convolution leads to its output. Name the layers to read with layers=(...), "
-            f"from {_shown(list(dict(module.named_modules()))[1:])}."
+            f"convolution leads to its output. {_remedy(module)}"
         )
     return describe_layers(module, names, example)
 
@@ -181,8 +180,7 @@ def find_encoder_layers(module: nn.Module, example: torch.Tensor) -> list[LayerI
     if not names:
         raise BankError(
             f"No encoder stage found in {type(module).__name__}: no module returns a feature "
-            "map on the way to its lowest resolution. Name the layers to read with "
-            f"layers=(...), from {_shown(list(dict(module.named_modules()))[1:])}."
+            f"map on the way to its lowest resolution. {_remedy(module)}"
         )
     return describe_layers(module, names, example)
 
@@ -314,6 +312,13 @@ def _output_problem(name: str, output: Any, example: torch.Tensor) -> str | None
             "choose a convolutional layer."
         )
     return None
+
+
+def _remedy(module: nn.Module) -> str:
+    names = list(dict(module.named_modules()))[1:]
+    if not names:
+        return "It has no modules inside, so there is no layer to name either."
+    return f"Name the layers to read with layers=(...), from {_shown(names)}."
 
 
 def _shown(names: Sequence[str], most: int = 12) -> str:

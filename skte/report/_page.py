@@ -244,37 +244,50 @@ def _confidence_cells(row: Mapping[str, Any]) -> list[Any]:
 
 
 def _layer_section(results: Mapping[str, Any]) -> Html | None:
-    """Return the scores of layers, or None where no model has any."""
+    """Return the layers and their scores, or None where no model has any."""
     if "layer_scores" not in results or not any(len(s) for s in results["layer_scores"]):
         return None
-    figure = LayerScoreDisplay.from_results(results).figure_
+    found = results_rows(results)
+    joined = any(len(row["layers"]) > len(row["layer_scores"]) == 1 for row in found)
     rows = [
-        [row["rank"], row["name"], Html(_layer_list(row["layers"], row["layer_scores"]))]
-        for row in results_rows(results)
+        [row["rank"], row["name"], _layer_list(row["layers"], row["layer_scores"], joined=joined)]
+        for row in found
     ]
-    caption = "Darker is lower. Grey: no such layer, or it collapsed."
-    return section(
-        "layers",
-        "Layers",
-        element(
-            "p",
-            "A score is the mean over a model's layers. A model that leads by one layer alone, or "
-            "whose deepest layer collapsed, shows here.",
-        ),
-        picture(figure, "Score of every layer of every model, as a table of colours.", caption),
-        element(
-            "details",
-            element("summary", "Names of the layers and their scores"),
-            table(
-                ["rank", "model", "layers, coarse to fine"], rows, caption="Layers that were read"
+    if joined:
+        summary = "Names of the layers"
+        shown = [
+            element(
+                "p", "A score is of all layers of a model together; no layer has one of its own."
+            )
+        ]
+    else:
+        summary = "Names of the layers and their scores"
+        shown = [
+            element(
+                "p",
+                "A score is the mean over a model's layers. A model that leads by one layer alone, "
+                "or whose deepest layer collapsed, shows here.",
             ),
-        ),
+            picture(
+                LayerScoreDisplay.from_results(results).figure_,
+                "Score of every layer of every model, as a table of colours.",
+                "Darker is lower. Grey: no such layer, or it collapsed.",
+            ),
+        ]
+    names = table(
+        ["rank", "model", "layers, coarse to fine"], rows, caption="Layers that were read"
+    )
+    return section(
+        "layers", "Layers", shown, element("details", element("summary", summary), names)
     )
 
 
-def _layer_list(layers: Sequence[str], scores: Sequence[float]) -> str:
-    pairs = zip(layers, scores, strict=False)
-    return Html("<br>").join(element("code", f"{name}: {score:.4g}") for name, score in pairs)
+def _layer_list(layers: Sequence[str], scores: Sequence[float], *, joined: bool) -> Html:
+    if joined:
+        shown = list(layers)
+    else:
+        shown = [f"{name}: {score:.4g}" for name, score in zip(layers, scores, strict=False)]
+    return Html("<br>").join(element("code", text) for text in shown)
 
 
 def _warning_section(results: Mapping[str, Any]) -> Html:

@@ -269,8 +269,12 @@ class Engine:
         """Issue a model's warnings and failures under its name."""
         for category, text in record.warned:
             warnings.warn(f"Model {record.name!r}: {clean_text(text)}", category, stacklevel=2)
+        failed: dict[str, list[str]] = {}
         for key, reason in record.errors.items():
-            for_what = f" ({key})" if key else ""
+            failed.setdefault(reason, []).append(key)
+        for reason, keys in failed.items():
+            # What every estimator fails on is not about one of them.
+            for_what = "" if len(keys) == len(self.estimators) else f" ({', '.join(keys)})"
             warnings.warn(
                 f"Model {record.name!r}{for_what} failed and scores {self.error_score}: "
                 f"{clean_text(reason)}",

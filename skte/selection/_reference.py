@@ -170,8 +170,8 @@ def verdicts(references: Sequence[Reference]) -> list[str]:
         if not one.is_below:
             flagged.setdefault(one.estimator, one)
     return [
-        f"{one.estimator} cannot tell training from chance here: an {one.name} scores as high "
-        "as the leader."
+        f"{one.estimator} cannot tell training from chance here: an {one.name} does not score "
+        "clearly below the leader."
         for one in references
         if flagged.get(one.estimator) is one
     ]

@@ -56,6 +56,14 @@ def test_models_of_several_tools_make_one_bank(mixed):
     assert pickle.loads(pickle.dumps(bank)) == bank
 
 
+def test_weights_below_their_manifest_are_understood(tmp_path):
+    (tmp_path / "weights").mkdir()
+    write_manifest(tmp_path, weights="weights/heart.pt")
+    (tmp_path / "heart.pt").rename(tmp_path / "weights" / "heart.pt")
+    bank = ModelBank.from_folder(tmp_path)
+    assert (bank.names, bank.not_understood) == (("heart",), {})
+
+
 def test_the_bank_is_ranked(mixed):
     cases = make_phantoms(3, size=(20, 20, 20))
     selector = ModelBankSelector(CCFV()).fit(mixed, cases)

@@ -8,7 +8,13 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from skte import CCFV, LogME, ModelBankSelector, SegmentationFeatureExtractor
+from skte import (
+    CCFV,
+    CrossCaseProbe,
+    LogME,
+    ModelBankSelector,
+    SegmentationFeatureExtractor,
+)
 from skte.datasets import make_phantoms
 from skte.demo import small_unet
 from skte.report import write_report
@@ -132,6 +138,17 @@ def test_no_path_of_this_machine_is_told(text, tmp_path):
 
 def test_the_same_ranking_gives_the_same_page(fitted, text, tmp_path):
     assert write_report(fitted, tmp_path / "again.html").read_text(encoding="utf-8") == text
+
+
+def test_a_score_of_all_layers_together_is_no_layer_s(tmp_path):
+    bank = {"a": small_unet(widths=(2, 4)), "b": small_unet(widths=(2, 4))}
+    cases = make_phantoms(2, size=(12, 12, 12))
+    selector = ModelBankSelector(CrossCaseProbe(), reference=False).fit(bank, cases)
+    page = write_report(selector, tmp_path / "page.html").read_text("utf-8")
+    layers = page.partition('<section id="layers"')[2].partition("</section>")[0]
+    assert "of all layers of a model together" in layers
+    for name in selector.results_["layers"][0]:
+        assert f"<code>{name}</code>" in layers
 
 
 def test_results_alone_give_a_shorter_page(fitted, tmp_path):

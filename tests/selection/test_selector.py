@@ -267,6 +267,14 @@ class TestFailures:
             select(extractor, error_score=np.nan).fit({"a": Angry(), "b": Angry()}, cases)
         assert ["'a'" in str(w.message) for w in caught] == [True, False]
 
+    def test_what_costs_every_estimator_is_said_once(self, cases, bank, extractor):
+        with pytest.warns(FitFailedWarning) as caught:
+            select(extractor, {"ccfv": CCFV(), "logme": LogME()}, error_score=np.nan).fit(
+                {"net0": bank["net0"], "angry": Angry()}, cases
+            )
+        (one,) = [str(w.message) for w in caught if w.category is FitFailedWarning]
+        assert one.startswith("Model 'angry' failed and scores nan: ")
+
     def test_leep_without_head_costs_leep_alone(self, cases, extractor):
         entries = [BankEntry("with", build_net), BankEntry("without", build_net, source_head=False)]
         with pytest.warns(FitFailedWarning, match=r"'without' \(leep\).*source head.*NLEEP"):
