@@ -287,7 +287,7 @@ def _layer_list(layers: Sequence[str], scores: Sequence[float], *, joined: bool)
         shown = list(layers)
     else:
         shown = [f"{name}: {score:.4g}" for name, score in zip(layers, scores, strict=False)]
-    return Html("<br>").join(element("code", text) for text in shown)
+    return Html("<br>".join(element("code", text) for text in shown))
 
 
 def _warning_section(results: Mapping[str, Any]) -> Html:
