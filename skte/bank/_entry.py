@@ -444,6 +444,12 @@ class BankEntry(FolderReaders):
             raise BankError(f"Entry {self.name!r}: {how}: see {kept}.")
         return twin
 
+    @property
+    def is_untrained(self) -> bool:
+        """Whether the recipe says that its network has random weights."""
+        # A callable may load weights of its own.
+        return self.weights is None and isinstance(self.factory, str)
+
     def transform(self) -> tio.Compose | None:
         """Build the preprocessing.
 

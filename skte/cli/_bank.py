@@ -241,7 +241,7 @@ def _weights_name(entry: BankEntry) -> str:
     if entry.weights is not None:
         return Path(entry.weights).name
     # An exported program is its own factory.
-    return "untrained" if isinstance(entry.factory, str) else "with the network"
+    return "untrained" if entry.is_untrained else "with the network"
 
 
 def _step_name(step: Any) -> str:

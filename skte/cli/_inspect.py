@@ -152,7 +152,7 @@ def _description(entry: BankEntry, subjects: Sequence[Any], *, show_all: bool) -
         "spatial_dims": example.ndim - 2,
         "in_channels": example.shape[1],
         "n_parameters": sum(p.numel() for p in network.parameters()),
-        "untrained": entry.weights is None and isinstance(entry.factory, str),
+        "untrained": entry.is_untrained,
         "layers_found": isinstance(entry.layers, str),
         "layers": [
             {"name": a.name, "stride": list(a.stride), "channels": a.channels}

@@ -96,7 +96,7 @@ class RCFV(TransferabilityEstimator):
 
     ``B`` and ``W`` are of features as they come. The score is invariant to scale and rotation, and
     to zero or duplicated channels. It is skte's own: its page in the documentation has the
-    derivation, and the page on evidence how it was chosen.
+    derivation, and the page on evidence what it is worth.
 
     References
     ----------

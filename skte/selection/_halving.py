@@ -26,7 +26,7 @@ from skte.metrics import rank_scores
 from skte.selection._confidence import resampling_weights
 from skte.selection._engine import BankSelector, Engine, check_not_all_failed
 from skte.selection._ranking import Ranking
-from skte.selection._reference import Reference, Twins, compare_with_twins, is_untrained
+from skte.selection._reference import Reference, Twins, compare_with_twins
 from skte.selection._workers import ModelRecord
 
 __all__ = ["HalvingModelBankSelector", "outpaced", "rung_sizes"]
@@ -324,7 +324,7 @@ class HalvingModelBankSelector(BankSelector):
             [names[i] for i in order],
             self.scores_[order],
             reference=self.reference_,
-            untrained=[entry.name for entry in entries if is_untrained(entry)],
+            untrained=[entry.name for entry in entries if entry.is_untrained],
         )
         self.best_name_: str = self.ranking_[0]
         self.n_iterations_: int = len(rungs)

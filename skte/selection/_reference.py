@@ -18,7 +18,7 @@ from skte.metrics import rank_scores
 from skte.selection._confidence import estimate_confidence
 from skte.selection._workers import ModelRecord
 
-__all__ = ["Reference", "Twins", "compare_with_twins", "is_untrained", "notes", "verdicts"]
+__all__ = ["Reference", "Twins", "compare_with_twins", "notes", "verdicts"]
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,6 @@ class Twins(NamedTuple):
                     found.entries.append(twin)
                 found.models[twin.name] = (*found.models.get(twin.name, ()), *names)
         return found
-
-
-def is_untrained(entry: BankEntry) -> bool:
-    """Whether a recipe says that its network has random weights."""
-    # A callable may load weights of its own.
-    return entry.weights is None and isinstance(entry.factory, str)
 
 
 def compare_with_twins(

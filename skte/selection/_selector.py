@@ -30,7 +30,7 @@ from skte.metrics import align_performance, rank_scores, weighted_kendall_score
 from skte.selection._confidence import BankConfidence, estimate_confidence, resampling_weights
 from skte.selection._engine import BankSelector, Engine, check_not_all_failed
 from skte.selection._ranking import Ranking
-from skte.selection._reference import Reference, Twins, compare_with_twins, is_untrained
+from skte.selection._reference import Reference, Twins, compare_with_twins
 from skte.selection._workers import ModelRecord
 
 __all__ = ["ModelBankSelector"]
@@ -334,7 +334,7 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
         self.reference_: list[Reference] = compare_with_twins(
             estimators, records, twins, twin_records, **self._resampling()
         )
-        untrained = [is_untrained(entry) for entry in self.bank_]
+        untrained = [entry.is_untrained for entry in self.bank_]
         self.ranking_: Ranking = Ranking.from_scores(
             self.names_,
             self.scores_,

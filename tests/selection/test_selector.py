@@ -29,6 +29,7 @@ from skte import (
     SegmentationFeatureExtractor,
 )
 from skte.datasets import make_phantoms
+from skte.estimators import recommended_estimators
 from skte.exceptions import (
     BankError,
     CollapsedFeaturesWarning,
@@ -434,3 +435,32 @@ def test_sklearn_progress_callback_sees_every_model(cases, bank, extractor):
 def test_bank_of_entries_from_a_manifest_like_dict(cases, extractor):
     bank = ModelBank([BankEntry("a", build_net), BankEntry("b", build_net, arguments={"seed": 1})])
     assert set(select(extractor).fit(bank, cases).ranking_) == {"a", "b"}
+
+
+def test_the_agreement_of_estimators_is_reported_from_four_models_on(cases, extractor):
+    bank = [BankEntry(f"net{i}", build_net, arguments={"seed": i}) for i in range(4)]
+
+    def agreement(estimators, n_models=4):
+        return select(extractor, estimators).fit(bank[:n_models], cases).ranking_
+
+    same = agreement({"a": LogME(), "b": LogME()})
+    assert same.agreement == pytest.approx(1.0)
+    assert "The estimators agree at 1.00 on average" in repr(same)
+    assert agreement({"a": LogME(), "b": CCFV()}).agreement < 1.0
+    assert np.isnan(agreement({"a": LogME()}).agreement)
+    few = agreement({"a": LogME(), "b": LogME()}, n_models=3)
+    assert np.isnan(few.agreement)
+    assert "agree at" not in repr(few)
+
+
+def test_without_estimators_the_recommended_ones_read_all_stages(cases):
+    bank = [BankEntry(name, "skte.demo:small_unet") for name in ("a", "b")]
+    default = ModelBankSelector(reference=False).fit(bank, cases)
+    assert list(default.estimators_) == list(recommended_estimators())
+    assert default.extractor_.layers == "all"
+    assert not default.extractor_.taper
+    chosen = SegmentationFeatureExtractor(layers="all", taper=False)
+    named = ModelBankSelector(recommended_estimators(), extractor=chosen, reference=False)
+    assert default.scores_.tolist() == named.fit(bank, cases).scores_.tolist()
+    alone = ModelBankSelector(CCFV(), reference=False).fit(bank, cases)
+    assert alone.extractor_.layers == "auto"
