@@ -1,0 +1,1 @@
+"""Two trained networks that somebody else published, and untrained ones."""
