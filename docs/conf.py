@@ -6,6 +6,10 @@ import re
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
 
 import skte
 
@@ -20,7 +24,6 @@ extensions = [
     "myst_parser",
     "numpydoc",
     "sphinx.ext.autodoc",
-    "sphinx.ext.mathjax",
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
 ]
@@ -53,8 +56,12 @@ html_title = "skte"
 html_static_path = ["_static"]
 html_css_files = ["skte.css"]
 html_show_sourcelink = False
+html_math_renderer = "mathml"
 # Pages without a section have nothing to list beside them.
-ALONE = ("index", "get-started", "faq", "glossary", "reliability", "tolerances", "compatibility")
+ALONE = (
+    "index", "get-started", "faq", "paper", "glossary", "reliability", "tolerances",
+    "compatibility",
+)  # fmt: skip
 html_sidebars: dict[str, list[str]] = {page: [] for page in ALONE}
 html_theme_options = {
     "navbar_align": "left",
@@ -132,7 +139,14 @@ def skip_foreign(
     return skip or routed or not str(home).startswith("skte")
 
 
-def setup(app: object) -> None:
+def write_math(translator: Any, node: nodes.math) -> None:
+    """Write mathematics as MathML, which browsers show without a script from elsewhere."""
+    translator.body.append(tex2mathml(node.astext(), as_block=isinstance(node, nodes.math_block)))
+    raise nodes.SkipNode
+
+
+def setup(app: Any) -> None:
     """Called by Sphinx."""
-    app.connect("builder-inited", write_api)  # type: ignore[attr-defined]
-    app.connect("autodoc-skip-member", skip_foreign)  # type: ignore[attr-defined]
+    app.add_html_math_renderer("mathml", (write_math, None), (write_math, None))
+    app.connect("builder-inited", write_api)
+    app.connect("autodoc-skip-member", skip_foreign)
