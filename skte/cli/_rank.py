@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Iterator
@@ -19,7 +20,6 @@ from sklearn.callback import ProgressBar
 from sklearn.exceptions import FitFailedWarning
 
 from skte._files import check_writable
-from skte._table import format_table
 from skte._text import complain, say, say_json
 from skte.bank import LAYER_SETS
 from skte.cli._options import (
@@ -153,10 +153,11 @@ def _run(args: argparse.Namespace) -> int:
     try:
         if args.json:
             say_json(_finite(rows))
-            for sentence in selector.ranking_.warnings():
-                complain("warning", sentence)
+            for sentence in selector.answer_.above:
+                complain("answer", sentence)
         else:
-            say(_to_table(rows, selector))
+            bank = shlex.quote(args.bank)
+            say(repr(selector.ranking_).replace("--bank BANK", f"--bank {bank}"))
     finally:  # neither a closed pipe nor a full disk costs both
         if args.out:
             write_results(selector.results_, args.out)
@@ -243,14 +244,3 @@ def _fit(args: argparse.Namespace) -> tuple[ModelBankSelector, list[str]]:
 def _finite(rows: list[dict[str, Any]]) -> Any:
     """Return rows as `write_results` writes them: JSON has neither NaN nor infinity."""
     return json.loads(json.dumps(rows), parse_constant=lambda text: str(float(text)))
-
-
-def _to_table(rows: list[dict[str, Any]], selector: ModelBankSelector) -> str:
-    names, ranking = list(selector.estimators_), selector.ranking_
-    # Intervals are of the first estimator; with several, --out and --json hold the others' as well.
-    header = ["rank", "model", *names, *ranking.header[3:]]
-    cells = [
-        [*shown[:2], *(row[f"score_{name}"] for name in names), *shown[3:]]
-        for row, shown in zip(rows, ranking.rows(), strict=True)
-    ]
-    return "\n".join([*ranking.warnings(), format_table(header, cells), *ranking.notes()])

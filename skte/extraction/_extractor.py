@@ -111,6 +111,8 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         Edges of the window; None when it is fitted to each volume.
     n_axes_ : int
         Spatial axes of the network, 2 or 3.
+    n_parameters_ : int
+        Parameters of the network.
     random_state_ : int
         The seed in use.
 
@@ -293,6 +295,14 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
             cache.store_facts(subjects[0], facts)
         self.layers_: list[LayerInfo] = facts.layers
         self.n_axes_: int = facts.n_axes
+        self.n_parameters_: int = facts.n_parameters
+        if facts.on_slice:
+            warnings.warn(
+                f"Entry {self._recipe.name!r}: a 3-D network runs on 2-D images of one slice, "
+                "which it was not trained on.",
+                SkteWarning,
+                stacklevel=3,
+            )
         self.window_size_: tuple[int, ...] | None = entry_window(
             self._recipe, self.window_size, self.n_axes_
         )

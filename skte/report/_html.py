@@ -7,13 +7,20 @@ import io
 import math
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from skte._table import Html, element, html_table
 
-__all__ = ["number", "picture", "section", "table"]
+__all__ = ["Cell", "number", "picture", "section", "table"]
 
 _NAME_WIDTH = 30  # digits that fit beside each other in the first column, on wide screens
+
+
+class Cell(NamedTuple):
+    """Text of a table, and the number that sorts it."""
+
+    text: str
+    order: float
 
 
 def number(value: float) -> str:
@@ -39,6 +46,9 @@ def table(
                 shown = number(value) if isinstance(value, float) else str(value)
                 order = "-1e999" if isinstance(value, float) and math.isnan(value) else repr(value)
                 cells.append(element("td", shown, class_="n", data_sort=order))
+            elif isinstance(value, Cell):
+                order = repr(value.order).replace("inf", "1e999")
+                cells.append(element("td", value.text, class_="n", data_sort=order))
             elif named or isinstance(value, Html):
                 cells.append(element("td", value))
             else:

@@ -1,5 +1,6 @@
 """Ranking a bank."""
 
+from skte.selection._answer import Answer
 from skte.selection._confidence import BankConfidence
 from skte.selection._engine import Engine, extractor_for
 from skte.selection._halving import HalvingModelBankSelector
@@ -9,6 +10,7 @@ from skte.selection._selector import ModelBankSelector
 from skte.selection._workers import ModelRecord
 
 __all__ = [
+    "Answer",
     "BankConfidence",
     "Engine",
     "HalvingModelBankSelector",

@@ -52,10 +52,13 @@ from skte.selection._workers import (
     run_together,
 )
 
-__all__ = ["BankSelector", "Engine", "check_not_all_failed"]
+__all__ = ["BankSelector", "Engine", "check_not_all_failed", "raw_images"]
 
 # Preprocessed images that are kept from one model to the next.
 _KEPT_BYTES = 2**30
+# Beyond these, images were not normalised; random phantoms and masked brains are within.
+_RAW_MEAN, _RAW_SPREAD = 2.0, 5.0
+_NAMED = 3  # models in a sentence
 _log = logging.getLogger("skte")
 
 
@@ -348,6 +351,25 @@ def check_not_all_failed(records: Sequence[ModelRecord], key: str) -> None:
             f"- {record.name}: {clean_text(record.errors[key])}" for record in records
         )
         raise SkteError(f"Every model of the bank failed:\n{listed}")
+
+
+def raw_images(entries: Sequence[BankEntry], cases: Sequence[Any]) -> str:
+    """Say which models without preprocessing get images that look raw; empty where none do."""
+    names = [entry.name for entry in entries if not entry.preprocessing]
+    if not names:
+        return ""
+    case = read_case(cases[0])
+    image = case.image.float()
+    mean, spread = float(image.mean()), float(image.std(correction=0))
+    if abs(mean) <= _RAW_MEAN and 1 / _RAW_SPREAD <= spread <= _RAW_SPREAD:
+        return ""
+    shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" * (len(names) > _NAMED))
+    return (
+        f"No preprocessing for {shown}: images go in as they are (case {case.case_id} has mean "
+        f"{mean:.4g} and standard deviation {spread:.4g}). If the networks were trained on "
+        'normalised images, add preprocessing: ["ZNormalization"] to the manifest, or rank '
+        'ModelBank.from_modules(networks, preprocessing=["ZNormalization"]).'
+    )
 
 
 def extractor_for(

@@ -27,9 +27,15 @@ from skte.datasets import DatasetLike
 from skte.estimators import TransferabilityEstimator
 from skte.extraction import FeatureCache, SegmentationFeatureExtractor
 from skte.metrics import align_performance, rank_scores, weighted_kendall_score
+from skte.selection._answer import Answer, Findings, answer_of
 from skte.selection._confidence import BankConfidence, estimate_confidence, resampling_weights
-from skte.selection._engine import BankSelector, Engine, check_not_all_failed
-from skte.selection._ranking import Ranking
+from skte.selection._engine import (
+    BankSelector,
+    Engine,
+    check_not_all_failed,
+    raw_images,
+)
+from skte.selection._ranking import NONE, Ranking
 from skte.selection._reference import Reference, Twins, compare_with_twins
 from skte.selection._workers import ModelRecord
 
@@ -111,7 +117,9 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
     Attributes
     ----------
     ranking_ : Ranking
-        Model names, best first; its repr is a table.
+        Model names, best first; its repr is the answer: sentences around a table.
+    answer_ : Answer
+        The sentences: which models to fine-tune, how sure that is, what speaks against it.
     ranks_, scores_ : ndarray of shape (n_models,)
         Rank (1 for the best) and score (higher is better) of each model, in bank order.
     names_ : list of str
@@ -128,13 +136,17 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
         smallest window of the entries.
     reference_ : list of Reference
         What each estimator says of each untrained twin; empty without `reference`.
+    agreement_ : float
+        Mean weighted Kendall correlation between the orders of several estimators; NaN where
+        there is one, or fewer than four models.
     confidence_ : BankConfidence or None
         Of the (first) estimator's scores, where `confidence_level` is given.
     results_ : dict of ndarray
         Equal-length columns, one entry per model, for ``pandas.DataFrame(selector.results_)``:
-        ``name``, ``score``, ``rank``, ``layers``, ``layer_scores``, ``n_windows``,
-        ``n_cached``, ``seconds_load``, ``seconds_forward``, ``seconds_tap``,
-        ``seconds_score``, ``untrained``, ``warnings``, ``error``; with a mapping of estimators also
+        ``name``, ``score``, ``rank``, ``layers``, ``layer_scores``, ``n_parameters``, ``width``
+        (of the finest layer), ``n_axes``, ``n_windows``, ``n_cached``, ``seconds_load``,
+        ``seconds_forward``, ``seconds_tap``, ``seconds_score``, ``window``, ``device``,
+        ``untrained``, ``warnings``, ``error``; with a mapping of estimators also
         ``score_<key>`` and ``rank_<key>``; with ``confidence_level`` also
         ``standard_error``, ``interval_low``, ``interval_high``, ``rank_low``, ``rank_high``,
         ``first_share``, ``group`` (and each with ``_<key>``), as in `BankConfidence`.
@@ -257,6 +269,7 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
         self.extractor_ = engine.extractor
         self.cell_size_: int | Sequence[int] | None = engine.extractor.cell_size
         self.bank_ = models
+        self._raw_images = raw_images(list(models), cases)
         self._collect(records, engine.estimators, twins, twin_records)
         return self
 
@@ -334,14 +347,34 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
         self.reference_: list[Reference] = compare_with_twins(
             estimators, records, twins, twin_records, **self._resampling()
         )
+        by_rank = np.argsort(self.ranks_)
+        columns = {key: values[by_rank] for key, values in scores.items()}
         untrained = [entry.is_untrained for entry in self.bank_]
-        self.ranking_: Ranking = Ranking.from_scores(
-            self.names_,
-            self.scores_,
+        marked = [name for name, is_so in zip(self.names_, untrained, strict=True) if is_so]
+        order = [self.names_[i] for i in by_rank]
+        self.agreement_: float = _agreement(list(scores.values()))
+        self.answer_: Answer = answer_of(
+            Findings(
+                order,
+                columns,
+                estimators,
+                layers=self.extractor_.layers,
+                n_cases=len(self.dataset_),
+                untrained=marked,
+                raw_images=self._raw_images,
+                references=self.reference_,
+                confidence=self.confidence_,
+                agreement=self.agreement_,
+            )
+        )
+        self.ranking_: Ranking = Ranking(
+            order,
+            self.scores_[by_rank],
             self.confidence_,
-            reference=self.reference_,
-            untrained=[name for name, is_so in zip(self.names_, untrained, strict=True) if is_so],
-            agreement=_agreement(list(scores.values())),
+            columns=columns if "" not in columns else None,
+            facts=_facts([records[i] for i in by_rank]),
+            untrained=marked,
+            answer=self.answer_,
         )
         self.best_name_: str = self.ranking_[0]
         several = "" not in estimators
@@ -357,6 +390,15 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
             "method": self.resampling,
             "random_state": self.random_state_,
         }
+
+
+def _facts(records: Sequence[ModelRecord]) -> dict[str, list[Any]]:
+    """Columns beside the scores: what an estimator has to beat."""
+    columns = {"parameters": "n_parameters", "finest width": "width"}
+    return {
+        title: [getattr(record, name) or NONE for record in records]
+        for title, name in columns.items()
+    }
 
 
 def _agreement(scores: Sequence[NDArray[np.float64]]) -> float:
@@ -421,6 +463,9 @@ def _results_table(
         record.layer_scores.get(first, np.array([])) for record in records
     )
     for name in (
+        "n_parameters",
+        "width",
+        "n_axes",
         "n_windows",
         "n_cached",
         "seconds_load",
@@ -429,6 +474,8 @@ def _results_table(
         "seconds_score",
     ):
         table[name] = np.array([getattr(record, name) for record in records])
+    table["window"] = _objects(record.window for record in records)
+    table["device"] = _objects(record.device for record in records)
     table["untrained"] = np.array(untrained)
     table["warnings"] = _objects(_warnings(record) for record in records)
     table["error"] = _objects(

@@ -23,6 +23,12 @@ def run(bank, data, *more, reference=False):
     return main(["rank", "--bank", str(bank), "--data", str(data), *without, *map(str, more)])
 
 
+def table_of(out, number=0):
+    """Lines of one of the tables between the sentences."""
+    tables = [part for part in out.split("\n\n") if part.startswith("rank ")]
+    return tables[number].splitlines()
+
+
 def read_csv(path):
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
@@ -45,8 +51,12 @@ def test_table_and_csv_agree_with_the_selector(write_bank, data, tmp_path, capsy
     assert [row["rank"] for row in rows] == ["1", "2", "3"]
     by_name = dict(zip(expected.names_, expected.scores_, strict=True))
     assert [float(row["score"]) for row in rows] == [by_name[row["name"]] for row in rows]
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["rank", "model", *estimators.recommended_estimators()]
+    out = capsys.readouterr().out
+    lines = table_of(out)
+    columns = ["rank", "model", *estimators.recommended_estimators(), "(parameters)"]
+    assert re.split(r"\s{2,}", lines[0]) == [*columns, "(finest width)"]
+    assert out.startswith(f"Fine-tune {expected.best_name_} first. If you can afford three: ")
+    assert f"skte next --bank {bank} --model {expected.best_name_} " in out
     assert [line.split()[1] for line in lines[1:]] == list(expected.ranking_)
     assert not list(tmp_path.glob(".ranking*"))
 
@@ -73,7 +83,8 @@ def test_several_estimators_share_one_table(write_bank, data, tmp_path, capsys):
     rows = read_csv(out)
     assert {"score_logme", "rank_logme", "score_gbc", "rank_gbc"} <= set(rows[0])
     assert all(row["score"] == row["score_logme"] for row in rows)
-    assert capsys.readouterr().out.splitlines()[0].split() == ["rank", "model", "logme", "gbc"]
+    header = table_of(capsys.readouterr().out)[0]
+    assert header.split()[:4] == ["rank", "model", "logme", "gbc"]
 
 
 def test_confidence_is_told_beside_the_scores(write_bank, data, tmp_path, capsys):
@@ -81,33 +92,33 @@ def test_confidence_is_told_beside_the_scores(write_bank, data, tmp_path, capsys
     chosen = ["--estimator", "gbc", "--estimator", "ccfv", "--confidence", "0.8"]
     assert run(bank, data, *chosen, "--out", out) == 0
     expected = ModelBankSelector(estimators.GBC(), confidence_level=0.8).fit(bank, data)
-    *table, verdict = capsys.readouterr().out.splitlines()
-    header = ["rank", "model", "gbc", "ccfv", "80 % interval", "ranks", "first in", "group"]
+    out = capsys.readouterr().out
+    table = table_of(out, 1)
+    header = ["rank", "model", "80 % interval of gbc", "ranks", "first in", "behind the first"]
     assert re.split(r"\s{2,}", table[0]) == header
-    assert verdict == expected.confidence_.verdict()
-    for line, (rank, name, *_, ranks, first, group) in zip(
-        table[1:], expected.confidence_.rows(), strict=True
-    ):
-        assert line.split()[:2] == [str(rank), name]
-        assert re.split(r"\s{2,}", line)[-3:] == [ranks, first, str(group)]
+    assert f"By gbc, {expected.confidence_.verdict()}" in out
+    for line, (rank, name, _, *cells) in zip(table[1:], expected.confidence_.rows(), strict=True):
+        shown = re.split(r"\s{2,}", line.strip())
+        assert shown == [str(rank), name, *(cell for cell in cells if cell)]
     columns = set(read_csv(out)[0])
     assert {"interval_low", "first_share", "group", "interval_low_ccfv"} <= columns
 
 
 def test_what_untrained_networks_score_stands_around_the_table(write_bank, data, capsys):
     bank = write_bank("a", "b", "c")  # never trained, though the manifest names files
-    expected = ModelBankSelector({"ccfv": estimators.CCFV()}).fit(bank, data).ranking_
-    assert expected.warnings()
+    expected = ModelBankSelector({"ccfv": estimators.CCFV()}).fit(bank, data).answer_
+    assert expected.choice[0].startswith("No answer: ccfv cannot tell training from chance")
     chosen = ["--estimator", "ccfv"]
     assert run(bank, data, *chosen, reference=True) == 0
-    first, header, *_, last = capsys.readouterr().out.splitlines()
-    assert [first] == expected.warnings()
-    assert header.split() == ["rank", "model", "ccfv"]
-    assert [last] == expected.notes()
+    out = capsys.readouterr().out
+    above, below = out[: out.index("rank ")].splitlines(), out.splitlines()
+    assert tuple(line for line in above if line) == expected.above
+    assert tuple(below[-len(expected.below) :]) == expected.below
+    assert table_of(out)[0].split()[:3] == ["rank", "model", "ccfv"]
     assert run(bank, data, *chosen, "--json", reference=True) == 0
     shown = capsys.readouterr()
-    assert len(json.loads(shown.out)) == 3
-    assert shown.err == f"skte: warning: {first}\n"
+    assert [row["name"] for row in json.loads(shown.out) if not row.get("reference")]
+    assert shown.err == "".join(f"skte: answer: {line}\n" for line in expected.above)
 
 
 def test_entries_without_weights_are_marked(data, tmp_path, capsys):
@@ -171,7 +182,7 @@ def test_leep_without_source_head_is_listed(write_bank, data, capsys):
     assert run(bank, data, "--estimator", "ccfv", "--estimator", "leep") == 1
     shown = capsys.readouterr()
     assert shown.err.count("source head") >= 2
-    assert "nan" in shown.out
+    assert table_of(shown.out)[1].split()[-3] == "-"
 
 
 @pytest.mark.parametrize(
@@ -193,7 +204,7 @@ def test_the_table_is_printed_though_the_file_cannot_be_written(
     monkeypatch.setattr("skte.cli._rank.write_results", full)
     assert run(write_bank("a"), data, "--out", tmp_path / "ranking.csv") == 2
     shown = capsys.readouterr()
-    assert shown.out.startswith("rank")
+    assert table_of(shown.out)
     assert shown.err == "skte: error: No space left on device\n"
 
 
@@ -337,8 +348,7 @@ def test_progress_bar_only_on_a_terminal(
     assert run(write_bank("a", "b"), data, *option) == 0
     assert bool(made) == shown
     out = capsys.readouterr().out
-    assert out.startswith("rank")
-    assert len(out.splitlines()) == 3
+    assert len(table_of(out)) == 3
 
 
 def test_a_report_is_written_beside_the_table(write_bank, data, tmp_path, capsys):

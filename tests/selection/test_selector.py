@@ -441,16 +441,16 @@ def test_the_agreement_of_estimators_is_reported_from_four_models_on(cases, extr
     bank = [BankEntry(f"net{i}", build_net, arguments={"seed": i}) for i in range(4)]
 
     def agreement(estimators, n_models=4):
-        return select(extractor, estimators).fit(bank[:n_models], cases).ranking_
+        return select(extractor, estimators).fit(bank[:n_models], cases)
 
     same = agreement({"a": LogME(), "b": LogME()})
-    assert same.agreement == pytest.approx(1.0)
-    assert "The estimators agree at 1.00 on average" in repr(same)
-    assert agreement({"a": LogME(), "b": CCFV()}).agreement < 1.0
-    assert np.isnan(agreement({"a": LogME()}).agreement)
+    assert same.agreement_ == pytest.approx(1.0)
+    assert "The estimators agree at 1.00 on average" in repr(same.ranking_)
+    assert agreement({"a": LogME(), "b": CCFV()}).agreement_ < 1.0
+    assert np.isnan(agreement({"a": LogME()}).agreement_)
     few = agreement({"a": LogME(), "b": LogME()}, n_models=3)
-    assert np.isnan(few.agreement)
-    assert "agree at" not in repr(few)
+    assert np.isnan(few.agreement_)
+    assert "agree at" not in repr(few.ranking_)
 
 
 def test_without_estimators_the_recommended_ones_read_all_stages(cases):
