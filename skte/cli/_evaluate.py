@@ -54,7 +54,9 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    ranking = _read_table(args.ranking)
+    ranking = {
+        name: row for name, row in _read_table(args.ranking).items() if not _is_reference(row)
+    }
     reached = _read_table(args.performance)
     scores = {
         column.removeprefix("score_"): _numbers(ranking, column, args.ranking)
@@ -101,6 +103,11 @@ def _read_table(path: str) -> dict[str, dict[str, Any]]:
         raise SkteError(f"{path} is not valid {suffix[1:].upper()}: {error}.") from error
     if isinstance(rows, Mapping):  # {"model": 0.8}
         rows = [{"name": name, "performance": value} for name, value in rows.items()]
+    if isinstance(rows, list):  # as tables head the column
+        rows = [
+            {"name": row["model"], **row} if isinstance(row, Mapping) and "model" in row else row
+            for row in rows
+        ]
     if not isinstance(rows, list) or not all(isinstance(r, Mapping) and "name" in r for r in rows):
         raise SkteError(f"{path} needs a column 'name' and one row per model.")
     names = [str(row["name"]) for row in rows]
@@ -108,6 +115,11 @@ def _read_table(path: str) -> dict[str, dict[str, Any]]:
     if repeated or not names:
         raise SkteError(f"{path} must name every model once; repeated: {repeated}.")
     return {name: dict(row) for name, row in zip(names, rows, strict=True)}
+
+
+def _is_reference(row: Mapping[str, Any]) -> bool:
+    """Whether a row is that of an untrained network that was compared with, no candidate."""
+    return str(row.get("reference")) == "True"
 
 
 def _csv_rows(text: str) -> list[dict[str, Any]]:

@@ -149,7 +149,7 @@ def _run(args: argparse.Namespace) -> int:
     resolve_device(args.device)  # once, not as the failure of every model
     with _stdout_for_results():
         selector, problems = _fit(args)
-    rows = results_rows(selector.results_)
+    rows = results_rows(selector.results_, selector.reference_)
     try:
         if args.json:
             say_json(_finite(rows))
@@ -160,10 +160,10 @@ def _run(args: argparse.Namespace) -> int:
             say(repr(selector.ranking_).replace("--bank BANK", f"--bank {bank}"))
     finally:  # neither a closed pipe nor a full disk costs both
         if args.out:
-            write_results(selector.results_, args.out)
+            write_results(selector.results_, args.out, selector.reference_)
         if args.report:
             write_report(selector, args.report)
-    failed = [row for row in rows if row["error"]]
+    failed = [row for row in rows if row["error"] and not row.get("reference")]
     for row in failed:
         complain("failed", f"{row['name']}: {for_shell(row['error'])}")
     # Reported in spite of --quiet, because the table looks complete.

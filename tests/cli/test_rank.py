@@ -92,32 +92,39 @@ def test_confidence_is_told_beside_the_scores(write_bank, data, tmp_path, capsys
     chosen = ["--estimator", "gbc", "--estimator", "ccfv", "--confidence", "0.8"]
     assert run(bank, data, *chosen, "--out", out) == 0
     expected = ModelBankSelector(estimators.GBC(), confidence_level=0.8).fit(bank, data)
-    out = capsys.readouterr().out
-    table = table_of(out, 1)
+    shown = capsys.readouterr().out
+    table = table_of(shown, 1)
     header = ["rank", "model", "80 % interval of gbc", "ranks", "first in", "behind the first"]
     assert re.split(r"\s{2,}", table[0]) == header
-    assert f"By gbc, {expected.confidence_.verdict()}" in out
+    assert f"By gbc, {expected.confidence_.verdict()}" in shown
     for line, (rank, name, _, *cells) in zip(table[1:], expected.confidence_.rows(), strict=True):
-        shown = re.split(r"\s{2,}", line.strip())
-        assert shown == [str(rank), name, *(cell for cell in cells if cell)]
+        found = re.split(r"\s{2,}", line.strip())
+        assert found == [str(rank), name, *(cell for cell in cells if cell)]
     columns = set(read_csv(out)[0])
     assert {"interval_low", "first_share", "group", "interval_low_ccfv"} <= columns
 
 
 def test_what_untrained_networks_score_stands_around_the_table(write_bank, data, capsys):
     bank = write_bank("a", "b", "c")  # never trained, though the manifest names files
-    expected = ModelBankSelector({"ccfv": estimators.CCFV()}).fit(bank, data).answer_
+    selector = ModelBankSelector({"ccfv": estimators.CCFV()}).fit(bank, data)
+    expected = selector.answer_
     assert expected.choice[0].startswith("No answer: ccfv cannot tell training from chance")
     chosen = ["--estimator", "ccfv"]
     assert run(bank, data, *chosen, reference=True) == 0
     out = capsys.readouterr().out
-    above, below = out[: out.index("rank ")].splitlines(), out.splitlines()
+    above, below = out[: out.index("\n\nrank ")].splitlines(), out.splitlines()
     assert tuple(line for line in above if line) == expected.above
     assert tuple(below[-len(expected.below) :]) == expected.below
+    assert expected.next_step == ""  # there is no answer
     assert table_of(out)[0].split()[:3] == ["rank", "model", "ccfv"]
     assert run(bank, data, *chosen, "--json", reference=True) == 0
     shown = capsys.readouterr()
-    assert [row["name"] for row in json.loads(shown.out) if not row.get("reference")]
+    *models, twin = json.loads(shown.out)
+    assert [row["reference"] for row in models] == [False] * 3
+    (one,) = selector.reference_
+    assert twin["name"] == one.name
+    assert twin["score"] == twin["score_ccfv"] == one.score
+    assert (twin["rank"], twin["untrained"], twin["reference"]) == (None, True, True)
     assert shown.err == "".join(f"skte: answer: {line}\n" for line in expected.above)
 
 
@@ -198,7 +205,7 @@ def test_an_unwritable_out_is_refused_before_the_work(out, data, tmp_path, monke
 def test_the_table_is_printed_though_the_file_cannot_be_written(
     write_bank, data, tmp_path, monkeypatch, capsys
 ):
-    def full(results, path):
+    def full(*args):
         raise OSError("No space left on device")
 
     monkeypatch.setattr("skte.cli._rank.write_results", full)

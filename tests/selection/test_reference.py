@@ -202,7 +202,7 @@ def test_a_twin_that_fails_ends_no_run(cases):
     assert np.isnan(one.score)
     assert "too small" in one.problem
     assert one.is_below
-    assert f"by fixed: {one.problem}" in repr(selector.ranking_)
+    assert f"no untrained reference for large: {one.problem}" in repr(selector.ranking_)
 
 
 def test_a_race_compares_its_last_rung(networks, cases):
