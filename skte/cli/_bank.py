@@ -233,7 +233,7 @@ def _summary(entry: BankEntry) -> dict[str, Any]:
         "weights": _weights_name(entry),
         "channels": entry.in_channels if entry.in_channels is not None else "",
         "window": " x ".join(map(str, edges)) if edges else "",
-        "preprocessing": ", ".join(_step_name(step) for step in entry.preprocessing),
+        "preprocessing": ", ".join(entry.step_names),
     }
 
 
@@ -242,9 +242,3 @@ def _weights_name(entry: BankEntry) -> str:
         return Path(entry.weights).name
     # An exported program is its own factory.
     return "untrained" if entry.is_untrained else "with the network"
-
-
-def _step_name(step: Any) -> str:
-    if isinstance(step, tuple):
-        return str(step[0])
-    return str(getattr(step, "kind", None) or type(step).__name__)

@@ -16,7 +16,7 @@ from skte.cli._options import seed, share
 from skte.evaluation import evaluate_ranking
 from skte.exceptions import SkteError
 
-__all__ = ["add_parser"]
+__all__ = ["add_parser", "read_ranking"]
 
 _BASELINES = ("size", "zero_shot")
 
@@ -54,9 +54,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    ranking = {
-        name: row for name, row in _read_table(args.ranking).items() if not _is_reference(row)
-    }
+    ranking = read_ranking(args.ranking)
     reached = _read_table(args.performance)
     scores = {
         column.removeprefix("score_"): _numbers(ranking, column, args.ranking)
@@ -89,6 +87,12 @@ def _run(args: argparse.Namespace) -> int:
     return 1 if card.excluded else 0
 
 
+def read_ranking(path: str) -> dict[str, dict[str, Any]]:
+    """Rows of a file of results by model, without those of untrained references."""
+    rows = _read_table(path)
+    return {name: row for name, row in rows.items() if str(row.get("reference")) != "True"}
+
+
 def _read_table(path: str) -> dict[str, dict[str, Any]]:
     """Rows by the model's name."""
     suffix = Path(path).suffix.lower()
@@ -115,11 +119,6 @@ def _read_table(path: str) -> dict[str, dict[str, Any]]:
     if repeated or not names:
         raise SkteError(f"{path} must name every model once; repeated: {repeated}.")
     return {name: dict(row) for name, row in zip(names, rows, strict=True)}
-
-
-def _is_reference(row: Mapping[str, Any]) -> bool:
-    """Whether a row is that of an untrained network that was compared with, no candidate."""
-    return str(row.get("reference")) == "True"
 
 
 def _csv_rows(text: str) -> list[dict[str, Any]]:

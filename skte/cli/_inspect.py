@@ -79,7 +79,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.json:
         say_json(found)
     if report is not None and report.problems:
-        wrong.insert(0, f"{path}: {len(report.problems)} problems; the table lists them")
+        wrong.insert(0, f"{path}: {_counted(report.problems)}; the table lists them")
     return tell_problems(wrong)
 
 
@@ -112,8 +112,12 @@ def _not_loaded(path: str, error: DatasetError, *, as_json: bool) -> int:
     else:
         rows = [(p.case_id or "(all)", p.what, p.remedy) for p in error.problems]
         say(format_wrapped_table(["case", "problem", "what to do"], rows))
-    complain("error", f"{path} cannot be loaded: {len(error.problems)} problems")
+    complain("error", f"{path} cannot be loaded: {_counted(error.problems)}")
     return 2
+
+
+def _counted(problems: Sequence[Any]) -> str:
+    return "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
 
 
 _EXAMPLE_EDGE = 64  # voxels; for entries that name no window

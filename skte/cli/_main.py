@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TextIO
 from skte import __version__
 from skte._memory import memory_limit
 from skte._text import CleanFormatter, clean_text, complain, say, say_json
-from skte.cli import _bank, _evaluate, _inspect, _rank
+from skte.cli import _bank, _evaluate, _inspect, _next, _rank
 from skte.cli._options import age, for_shell, seed, size
 from skte.datasets import MSD_TASKS, fetch_msd
 from skte.demo import run_demo
@@ -112,8 +112,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for add_parser in (
-        _rank.add_parser, _evaluate.add_parser, _inspect.add_parser, _add_fetch_parser,
-        _bank.add_parser, _add_cache_parser, _add_completion_parser, _add_demo_parser,
+        _rank.add_parser, _next.add_parser, _evaluate.add_parser, _inspect.add_parser,
+        _add_fetch_parser, _bank.add_parser, _add_cache_parser, _add_completion_parser,
+        _add_demo_parser,
     ):  # fmt: skip
         add_parser(commands, common)
     for inner in _parsers(parser):

@@ -13,7 +13,7 @@ from typing import Any
 from skte._memory import parse_bytes
 from skte._text import complain
 from skte.bank import ModelBank
-from skte.datasets import layout_names, load_dataset
+from skte.datasets import CaseList, inspect_dataset, layout_names, load_dataset
 from skte.exceptions import BankError, SkteError, SkteWarning
 
 __all__ = [
@@ -94,7 +94,7 @@ def _trust(bank: ModelBank, names: list[str]) -> ModelBank:
 
 
 def add_data_options(parser: Any) -> None:
-    """Add ``--labels``, ``--channels`` and ``--layout`` to a parser or group."""
+    """Add what describes a dataset, and which cases to look at."""
     parser.add_argument(
         "--labels",
         metavar="FILE.json",
@@ -111,30 +111,77 @@ def add_data_options(parser: Any) -> None:
         choices=layout_names(),
         help="how the data is laid out (default: detected)",
     )
-
-
-def load_data(path: str, args: argparse.Namespace) -> list[Any]:
-    """Load the dataset that the options describe."""
-    labels = None if args.labels is None else _read_labels(args.labels)
-    return load_dataset(
-        path,
-        labels=labels,
-        channels=args.channels,
-        layout=args.layout,
-        extra_roots=args.allow_root,
+    parser.add_argument("--cases", nargs="+", metavar="ID", help="ids of the cases to look at")
+    parser.add_argument("--exclude", nargs="+", metavar="ID", help="ids of cases to leave out")
+    parser.add_argument(
+        "--splits",
+        metavar="FILE.json",
+        help="nnU-Net's splits_final.json: look at the training cases of --fold",
+    )
+    parser.add_argument("--fold", type=fold, metavar="K", help="fold of --splits, from 0")
+    parser.add_argument(
+        "--skip-unusable",
+        action="store_true",
+        help="read all cases first, and leave out those that cannot be used",
     )
 
 
-def _read_labels(text: str) -> Any:
+def load_data(path: str, args: argparse.Namespace) -> CaseList:
+    """Load the dataset that the options describe."""
+    cases = load_dataset(
+        path,
+        labels=None if args.labels is None else _read_json("--labels", args.labels),
+        channels=args.channels,
+        layout=args.layout,
+        cases=_chosen_cases(args),
+        exclude=args.exclude or (),
+        extra_roots=args.allow_root,
+    )
+    return _usable(cases) if args.skip_unusable else cases
+
+
+def _chosen_cases(args: argparse.Namespace) -> list[str] | None:
+    """Return the ids that --cases, or --splits with --fold, name."""
+    if (args.splits is None) != (args.fold is None):
+        raise SkteError("--splits and --fold belong together: --splits splits_final.json --fold 0")
+    if args.splits is None:
+        return None if args.cases is None else list(args.cases)
+    if args.cases is not None:
+        raise SkteError("--cases and --splits both choose cases: give one of them.")
+    splits = _read_json("--splits", args.splits)
+    try:
+        training = list(map(str, splits[args.fold]["train"]))
+    except (KeyError, TypeError):
+        raise SkteError(
+            f"--splits {args.splits} is not as nnU-Net writes it: a list of folds, each with "
+            "'train' and 'val'."
+        ) from None
+    except IndexError:
+        raise SkteError(f"--fold {args.fold}: {args.splits} has {len(splits)} folds.") from None
+    return training
+
+
+def _usable(cases: CaseList) -> CaseList:
+    """Leave out what cannot be used, and say so."""
+    problems: dict[str, list[str]] = {}
+    for problem in inspect_dataset(cases).problems:
+        if problem.case_id is not None:
+            problems.setdefault(problem.case_id, []).append(problem.what)
+    for name, what in problems.items():
+        complain("left out", f"case {name}: {'; '.join(what)}")
+    return cases.like(case for case in cases if case["case_id"] not in problems)
+
+
+def _read_json(option: str, text: str) -> Any:
     if not text.lstrip().startswith("{"):
         try:
             text = Path(text).read_text(encoding="utf-8-sig")
         except (OSError, ValueError) as error:
-            raise SkteError(f"--labels {text}: the file cannot be read ({error}).") from error
+            raise SkteError(f"{option} {text}: the file cannot be read ({error}).") from error
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise SkteError(f"--labels is not valid JSON ({error}): fix it.") from error
+        raise SkteError(f"{option} is not valid JSON ({error}): fix it.") from error
 
 
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -144,6 +191,11 @@ _DAYS = {"": 1.0, "h": 1 / 24, "d": 1.0, "w": 7.0}
 def seed(text: str) -> int:
     """Read the seed of a random generator."""
     return _bounded(text, 0, 2**32 - 1)
+
+
+def fold(text: str) -> int:
+    """Read the number of a fold."""
+    return _bounded(text, 0, 2**15)
 
 
 def count(text: str) -> int:

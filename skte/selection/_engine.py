@@ -59,6 +59,10 @@ _KEPT_BYTES = 2**30
 # Beyond these, images were not normalised; random phantoms and masked brains are within.
 _RAW_MEAN, _RAW_SPREAD = 2.0, 5.0
 _NAMED = 3  # models in a sentence
+_LEAVE_OUT = (
+    "To rank on the other cases: load_dataset(..., exclude=[ID]); in the shell --exclude ID, or "
+    "--skip-unusable for all cases that inspect finds unusable."
+)
 _log = logging.getLogger("skte")
 
 
@@ -154,7 +158,8 @@ class Engine:
             there = "is 1 case" if len(cases) == 1 else f"are {len(cases)} cases"
             problems.append(f"There {there}: {why}")
         if problems:
-            raise DatasetError("The dataset cannot be used:\n- " + "\n- ".join(problems))
+            listed = "\n- ".join(problems)
+            raise DatasetError(f"The dataset cannot be used:\n- {listed}\n{_LEAVE_OUT}")
         return cases
 
     @property
@@ -478,4 +483,7 @@ def _raise_fault_of_cases(record: ModelRecord, cases: Sequence[Any]) -> None:
     """Raise the fault of a case that failures name; otherwise every model would be blamed."""
     for case in cases:
         if any(repr(case["case_id"]) in reason for reason in record.errors.values()):
-            read_case(case)
+            try:
+                read_case(case)
+            except DatasetError as error:
+                raise DatasetError(f"{error}\n{_LEAVE_OUT}", problems=error.problems) from error
