@@ -61,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         interrupted. Argparse exits by itself, with 2 for wrong usage and 0 after ``--help``.
     """
     args = build_parser().parse_args(argv)
+    args.argv = sys.argv[1:] if argv is None else argv
     with _messages(args):
         try:
             with memory_limit(args.max_memory):
@@ -95,7 +96,9 @@ def build_parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     talk = common.add_mutually_exclusive_group()
     talk.add_argument("--quiet", "-q", action="store_true", help="no progress, no warnings")
-    talk.add_argument("--verbose", "-v", action="store_true", help="a line for every model")
+    talk.add_argument(
+        "--verbose", "-v", action="store_true", help="a line for every model, and what each one saw"
+    )
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     common.add_argument(
         "--max-memory",

@@ -38,7 +38,7 @@ from skte.cli._options import (
 from skte.estimators import all_estimators, recommended_estimators
 from skte.exceptions import SkteError
 from skte.extraction import resolve_device
-from skte.report import results_rows, write_report, write_results
+from skte.report import SeenTable, results_rows, write_report, write_results
 from skte.selection import ModelBankSelector, extractor_for
 
 __all__ = ["ESTIMATORS", "add_parser"]
@@ -158,11 +158,13 @@ def _run(args: argparse.Namespace) -> int:
         else:
             bank = shlex.quote(args.bank)
             say(repr(selector.ranking_).replace("--bank BANK", f"--bank {bank}"))
+            if args.verbose:
+                say(f"\n{SeenTable.from_selector(selector)!r}")
     finally:  # neither a closed pipe nor a full disk costs both
         if args.out:
             write_results(selector.results_, args.out, selector.reference_)
         if args.report:
-            write_report(selector, args.report)
+            write_report(selector, args.report, command=shlex.join(["skte", *args.argv]))
     failed = [row for row in rows if row["error"] and not row.get("reference")]
     for row in failed:
         complain("failed", f"{row['name']}: {for_shell(row['error'])}")

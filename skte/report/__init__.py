@@ -11,6 +11,7 @@ from skte.report._page import write_report
 from skte.report._ranking_displays import LayerScoreDisplay, RankingDisplay, StabilityDisplay
 from skte.report._results import results_rows, write_results
 from skte.report._sampled_voxels_display import ProbeDisplay, SampledVoxelsDisplay
+from skte.report._seen import SeenTable
 
 __all__ = [
     "CaseDistanceDisplay",
@@ -22,6 +23,7 @@ __all__ = [
     "ProbeDisplay",
     "RankingDisplay",
     "SampledVoxelsDisplay",
+    "SeenTable",
     "StabilityDisplay",
     "fine_tuning",
     "next_step",

@@ -18,11 +18,11 @@ from skte import __version__
 from skte._files import check_writable, write_text_atomically
 from skte._table import Html, element
 from skte.report._evidence import (
-    bank_section,
     dataset_section,
     explanation_section,
     probe_section,
     provenance_section,
+    seen_section,
     voxel_section,
 )
 from skte.report._html import Cell, number, picture, section, table
@@ -40,6 +40,7 @@ def write_report(
     title: str = "Ranking of pre-trained models",
     n_cases: int = 3,
     explain: bool = True,
+    command: str | None = None,
 ) -> Path:
     """Write a page that shows a ranking and what it rests on.
 
@@ -60,6 +61,8 @@ def write_report(
     explain : bool, default=True
         Whether to run the best model once more (or take its features from the cache) to
         show which classes and cases are inconsistent.
+    command : str, optional
+        What was run, for the list of facts, as it is.
 
     Returns
     -------
@@ -110,10 +113,10 @@ def write_report(
         sections.append(_guarded("cases", lambda: explanation_section(selector, best)))
     sections.append(_warning_section(results))
     if selector is not None:
-        sections += [dataset_section(selector), bank_section(selector)]
+        sections += [seen_section(selector), dataset_section(selector)]
     sections.append(_cost_section(results) or Html(""))
     if selector is not None:
-        sections.append(provenance_section(selector))
+        sections.append(provenance_section(selector, command))
     n_cases_used = None if selector is None else len(selector.dataset_)
     return write_text_atomically(path, _page(title, spoken, results, n_cases_used, sections))
 
@@ -160,7 +163,7 @@ def _page(
     kept = [s for s in sections if s]
     links = {"ranking": "Ranking", "reading": "How to read this", "voxels": "What was compared",
              "layers": "Layers", "cases": "Classes and cases", "warnings": "Warnings",
-             "dataset": "Dataset", "bank": "Bank", "cost": "Cost",
+             "seen": "What each model saw", "dataset": "Dataset", "cost": "Cost",
              "provenance": "Provenance"}  # fmt: skip
     items = [
         element("li", element("a", text, href=f"#{key}"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
+from datetime import UTC, datetime
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -131,6 +132,8 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
     parts_ : list of mapping
         What the (first) estimator learnt of each model, for its ``combine``; None
         where the model failed.
+    date_ : str
+        When it was fitted.
     cell_size_ : int, tuple of int or None
         Cells that ``max_windows`` divides all cases into: the extractor's, or as small as the
         smallest window of the entries.
@@ -265,6 +268,7 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
         twin_records = list(again)
         context.call_on_fit_task_end(estimator=self)
         self.dataset_ = cases
+        self.date_: str = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
         self.random_state_ = engine.random_state
         self.extractor_ = engine.extractor
         self.cell_size_: int | Sequence[int] | None = engine.extractor.cell_size

@@ -316,6 +316,12 @@ def test_verbose_tells_every_model_on_stderr(write_bank, data, capsys):
     assert "[1/2] a: ccfv" in shown.err
     assert "[2/2] b: ccfv" in shown.err
     assert "[1/2]" not in shown.out
+    header, first = re.search(r"^(model .*)\n(.*)$", shown.out, re.M).groups()
+    assert header.split() == [
+        "model", "weights", "digest", "preprocessing", "window", "layers", "axes", "device",
+    ]  # fmt: skip
+    assert re.split(r"\s{2,}", first)[1] in ("a.pt", "b.pt")
+    assert f"dataset: {data.name}" in shown.out
     assert run(write_bank("a", "b"), data) == 0
     assert capsys.readouterr().err == ""
 
@@ -369,6 +375,7 @@ def test_a_report_is_written_beside_the_table(write_bank, data, tmp_path, capsys
     for row in read_csv(out)[:2]:
         assert f'<td class="n" data-sort="{float(row["score"])!r}">' in page
     assert "bad failed: " in page
+    assert f"--report {report}" in page  # the command
 
 
 def test_an_unwritable_report_is_refused_before_the_work(data, tmp_path, monkeypatch, capsys):

@@ -17,7 +17,7 @@ from skte import (
 )
 from skte.datasets import make_phantoms
 from skte.demo import small_unet
-from skte.report import write_report
+from skte.report import SeenTable, write_report
 
 pytest.importorskip("matplotlib")
 
@@ -100,7 +100,7 @@ def test_every_section_is_there_and_linked(text):
     page = Page(text)
     sections = [s["id"] for s in page.all("section")]
     assert sections == [
-        "ranking", "reading", "voxels", "layers", "cases", "warnings", "dataset", "bank", "cost",
+        "ranking", "reading", "voxels", "layers", "cases", "warnings", "seen", "dataset", "cost",
         "provenance",
     ]  # fmt: skip
     links = [a["href"][1:] for a in page.all("a")]
@@ -131,6 +131,19 @@ def test_numbers_are_those_of_the_selector(fitted, text):
     assert set(fitted.answer_.above) <= shown
     assert any("takes 1 channels" in t or "channels" in t for t in page.texts)
     assert str(fitted.random_state_) in shown
+
+
+def test_what_each_model_saw_is_named(fitted, text, tmp_path):
+    seen = SeenTable.from_selector(fitted)
+    assert [row[0] for row in seen.rows] == list(fitted.ranking_)
+    shown = set(Page(text).texts)
+    for row in seen.rows:
+        assert set(filter(None, row)) <= shown
+    assert {fitted.date_, "in memory"} <= shown
+    assert seen.facts["cases"].startswith(f"{len(fitted.dataset_)}: ")
+    for form in (repr(seen), seen._repr_html_()):
+        assert "fitted to each volume" in form
+        assert "scikit-learn" in form
 
 
 def test_no_path_of_this_machine_is_told(text, tmp_path):
