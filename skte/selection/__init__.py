@@ -6,6 +6,7 @@ from skte.selection._engine import Engine, extractor_for
 from skte.selection._halving import HalvingModelBankSelector
 from skte.selection._ranking import Ranking
 from skte.selection._reference import Reference
+from skte.selection._results import Results
 from skte.selection._selector import ModelBankSelector
 from skte.selection._workers import ModelRecord
 
@@ -18,5 +19,6 @@ __all__ = [
     "ModelRecord",
     "Ranking",
     "Reference",
+    "Results",
     "extractor_for",
 ]

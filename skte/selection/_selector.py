@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from sklearn.base import clone
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils.validation import check_is_fitted
 
@@ -22,11 +23,11 @@ from skte._sklearn import (
     fit_context,
     with_callbacks,
 )
-from skte._text import clean_text
+from skte._text import clean_text, did_you_mean
 from skte.bank import BankLike, load_bank
 from skte.datasets import DatasetLike
-from skte.estimators import TransferabilityEstimator
-from skte.extraction import FeatureCache, SegmentationFeatureExtractor
+from skte.estimators import Diagnosis, TransferabilityEstimator
+from skte.extraction import CaseStore, FeatureCache, SegmentationFeatureExtractor
 from skte.metrics import align_performance, rank_scores, weighted_kendall_score
 from skte.selection._answer import Answer, Findings, answer_of
 from skte.selection._confidence import BankConfidence, estimate_confidence, resampling_weights
@@ -38,6 +39,7 @@ from skte.selection._engine import (
 )
 from skte.selection._ranking import NONE, Ranking
 from skte.selection._reference import Reference, Twins, compare_with_twins
+from skte.selection._results import Results
 from skte.selection._workers import ModelRecord
 
 __all__ = ["ModelBankSelector"]
@@ -144,8 +146,8 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
         there is one, or fewer than four models.
     confidence_ : BankConfidence or None
         Of the (first) estimator's scores, where `confidence_level` is given.
-    results_ : dict of ndarray
-        Equal-length columns, one entry per model, for ``pandas.DataFrame(selector.results_)``:
+    results_ : Results
+        Dict of equal-length columns, one entry per model; ``to_frame()`` makes a DataFrame:
         ``name``, ``score``, ``rank``, ``layers``, ``layer_scores``, ``n_parameters``, ``width``
         (of the finest layer), ``n_axes``, ``n_windows``, ``n_cached``, ``seconds_load``,
         ``seconds_forward``, ``seconds_tap``, ``seconds_score``, ``window``, ``device``,
@@ -313,6 +315,31 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
             align_performance(performance, models.names), self.predict(models)
         )
 
+    def diagnose(self, name: str | None = None, estimator: str | None = None) -> Diagnosis:
+        """Report what drives a model's score; its features are extracted once more, or cached.
+
+        Parameters
+        ----------
+        name : str, optional
+            The model. Default: the first of ``ranking_``.
+        estimator : str, optional
+            Key of the estimator. Default: the first one.
+
+        Returns
+        -------
+        Diagnosis
+            By layer, and by class and case where the estimator knows them.
+        """
+        check_is_fitted(self, "scores_")
+        key = next(iter(self.estimators_)) if estimator is None else estimator
+        if key not in self.estimators_:
+            raise ValueError(
+                f"There is no estimator {key!r}: {did_you_mean(key, self.estimators_)}"
+            )
+        extractor = clone(self.extractor_).set_params(entry=self.bank_[name or self.best_name_])
+        features = extractor.extract(self.dataset_, CaseStore(0))
+        return clone(self.estimators_[key]).fit(features).diagnose()
+
     def _combine(
         self, estimator: TransferabilityEstimator, parts: Sequence[Mapping[str, Any] | None]
     ) -> NDArray[np.float64]:
@@ -382,8 +409,8 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
         )
         self.best_name_: str = self.ranking_[0]
         several = "" not in estimators
-        self.results_: dict[str, NDArray[Any]] = _results_table(
-            records, scores, confidences, untrained, several=several
+        self.results_: Results = Results(
+            _results_table(records, scores, confidences, untrained, several=several)
         )
 
     def _resampling(self) -> dict[str, Any]:
