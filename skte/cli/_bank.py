@@ -43,7 +43,10 @@ models:
 
 def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add ``skte bank`` to the command line."""
-    parser = commands.add_parser("bank", help="look after a folder of models")
+    example = "example:\n  skte bank {} bank{}\n\n"
+    parser = commands.add_parser(
+        "bank", help="look after a folder of models", epilog=example.format("list", "")
+    )
     actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION")
     for name, run, text in (
         ("init", _init, "make an empty bank"),
@@ -51,7 +54,9 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         ("list", _list, "list models, and what was not understood; nothing is loaded"),
         ("check", _check, "load every model and show the layers that are read"),
     ):
-        action = actions.add_parser(name, parents=[common], help=text)
+        more = " nnUNet_results/Dataset009_Spleen/nnUNetTrainer__nnUNetPlans__3d_fullres"
+        epilog = example.format(name, more if name == "add" else "")
+        action = actions.add_parser(name, parents=[common], help=text, epilog=epilog)
         action.set_defaults(run=run)
         action.add_argument("bank", metavar="BANK", help="the bank's folder, or a manifest")
         action.add_argument("--json", action="store_true", help="print JSON instead of text")

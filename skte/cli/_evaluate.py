@@ -29,6 +29,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         help="judge a ranking by what the models reached",
         description="Weighted Kendall with p-value and interval, Pearson, Spearman and regret of "
         "a ranking, beside the baselines that the performance file has columns for.",
+        epilog="example:\n  skte evaluate --ranking ranking.json --performance dice.csv\n\n",
     )
     parser.set_defaults(run=_run)
     parser.add_argument(

@@ -39,7 +39,10 @@ __all__ = ["add_parser", "describe_entry", "show_entry"]
 def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add ``skte inspect`` to the command line."""
     parser = commands.add_parser(
-        "inspect", parents=[common], help="show a bank's layers, or a dataset's cases and problems"
+        "inspect",
+        parents=[common],
+        help="show a bank's layers, or a dataset's cases and problems",
+        epilog="example:\n  skte inspect Task04_Hippocampus --bank bank.yaml\n\n",
     )
     parser.set_defaults(run=_run)
     parser.add_argument("path", nargs="?", metavar="DATA", help="folder or CSV of cases")

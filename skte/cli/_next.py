@@ -22,6 +22,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         help="print how to start fine-tuning from a model",
         description="Print the commands of nnU-Net or of MONAI bundles, or the lines of Python, "
         "that start fine-tuning from the first model of a ranking, or from another one.",
+        epilog="example:\n  skte next ranking.json --bank bank.yaml --classes 3\n\n",
     )
     parser.set_defaults(run=_run)
     parser.add_argument(

@@ -47,10 +47,23 @@ __all__ = ["ESTIMATORS", "add_parser"]
 ESTIMATORS = all_estimators()
 
 
+class _Names(tuple[str, ...]):
+    """Choices of which an argument may join several by commas."""
+
+    __slots__ = ()
+
+    def __contains__(self, text: object) -> bool:
+        return all(tuple.__contains__(self, name) for name in str(text).split(","))
+
+
 def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add ``skte rank`` to the command line."""
     parser = commands.add_parser(
-        "rank", parents=[common], help="rank the models of a bank for a dataset"
+        "rank",
+        parents=[common],
+        help="rank the models of a bank for a dataset",
+        epilog="example:\n  skte rank --bank bank.yaml --data Task04_Hippocampus --confidence 0.9 "
+        "--out ranking.json\n\n",
     )
     parser.set_defaults(run=_run)
     parser.add_argument(
@@ -64,8 +77,8 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--estimator",
         action="append",
-        choices=list(ESTIMATORS),
-        help="may be repeated: one extraction serves all, the first one ranks "
+        choices=_Names(ESTIMATORS),
+        help="one or several, by commas or repeated: one extraction serves all, the first ranks "
         f"(default: {', '.join(recommended_estimators())})",
     )
     parser.add_argument(
@@ -166,10 +179,24 @@ def _run(args: argparse.Namespace) -> int:
         if args.report:
             write_report(selector, args.report, command=shlex.join(["skte", *args.argv]))
     failed = [row for row in rows if row["error"] and not row.get("reference")]
-    for row in failed:
-        complain("failed", f"{row['name']}: {for_shell(row['error'])}")
+    for reason, names in _by_reason(failed).items():
+        complain("failed", f"{', '.join(names)}: {for_shell(reason)}")
     # Reported in spite of --quiet, because the table looks complete.
     return max(tell_problems(problems), 1 if failed else 0)
+
+
+def _by_reason(failed: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """Names of models by what they failed of; what many have in common is said once."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for row in failed:
+        name, reason = row["name"], row["error"]
+        for word in ("Entry", "Model"):
+            reason = reason.replace(f"{word} {name!r}: ", "")
+        found.setdefault(reason.replace(repr(name), "each"), []).append((name, reason))
+    return {
+        shared if len(group) > 1 else group[0][1]: [name for name, _ in group]
+        for shared, group in found.items()
+    }
 
 
 def _check_out(path: Path, option: str, endings: tuple[str, ...]) -> None:
@@ -210,7 +237,8 @@ def _layers(names: list[str] | None) -> dict[str, str | list[str]]:
 def _fit(args: argparse.Namespace) -> tuple[ModelBankSelector, list[str]]:
     """Return the fitted selector, and what of the bank was not understood."""
     bank, problems = open_bank(args.bank, args)
-    estimators = {name: ESTIMATORS[name]() for name in args.estimator or ()}
+    chosen = [name for text in args.estimator or () for name in text.split(",")]
+    estimators = {name: ESTIMATORS[name]() for name in chosen}
     estimators = estimators or recommended_estimators()
     window = args.window[0] if args.window and len(args.window) == 1 else args.window
     selector = ModelBankSelector(
