@@ -17,7 +17,7 @@ from skte import __version__
 from skte._memory import memory_limit
 from skte._text import CleanFormatter, clean_text, complain, did_you_mean, say, say_json
 from skte.cli import _bank, _evaluate, _inspect, _next, _rank
-from skte.cli._options import age, for_shell, seed, size
+from skte.cli._options import age, factory_folders, for_shell, seed, size
 from skte.datasets import MSD_TASKS, fetch_msd
 from skte.demo import run_demo
 from skte.exceptions import SkteError
@@ -72,10 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.argv = argv
     with _messages(args):
         try:
-            with memory_limit(args.max_memory):
+            with memory_limit(args.max_memory), factory_folders(args):
                 code: int = args.run(args)
-        except KeyboardInterrupt:
-            complain("", "interrupted")
+        except KeyboardInterrupt as stopped:
+            complain("", f"interrupted: {stopped}" if stopped.args else "interrupted")
             return 130
         except (Exception, SystemExit) as error:  # a model's code may call sys.exit()
             if args.debug:

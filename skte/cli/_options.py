@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
+import shlex
+import sys
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +28,7 @@ __all__ = [
     "add_trusted_option",
     "age",
     "count",
+    "factory_folders",
     "for_shell",
     "jobs",
     "load_data",
@@ -56,11 +63,20 @@ def add_trust_package_option(parser: Any) -> None:
         metavar="PACKAGE",
         help="manifests may name functions of this package or module as factories; may be repeated",
     )
+    parser.add_argument(
+        "--factory-path",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="folder with your own .py files that --trust-package names; searched last, also by "
+        "processes of this run, as PYTHONPATH is",
+    )
 
 
 def open_bank(path: str, args: argparse.Namespace) -> tuple[ModelBank, list[str]]:
     """Return a bank, its trusted models marked, and what was not understood of its folder."""
     limits = {"trusted_packages": args.trust_package, "extra_roots": args.allow_root}
+    _check_beside(Path(path), args.trust_package)
     with warnings.catch_warnings():
         # It is a problem, reported at the end.
         warnings.filterwarnings("ignore", "Folder ", SkteWarning)
@@ -69,6 +85,40 @@ def open_bank(path: str, args: argparse.Namespace) -> tuple[ModelBank, list[str]
         else:
             bank = _trust(ModelBank.from_manifest(path, **limits), args.trusted)
     return bank, [f"{name}: {why}" for name, why in bank.not_understood.items()]
+
+
+@contextmanager
+def factory_folders(args: argparse.Namespace) -> Iterator[None]:
+    """Search the folders of --factory-path last, in this process and those that it starts."""
+    folders = [str(Path(folder).absolute()) for folder in getattr(args, "factory_path", ())]
+    for folder in folders:
+        if not Path(folder).is_dir():
+            raise SkteError(f"--factory-path {folder}: there is no such folder.")
+    kept, before = sys.path.copy(), os.environ.get("PYTHONPATH")
+    sys.path += folders
+    if folders:
+        os.environ["PYTHONPATH"] = os.pathsep.join([*([before] if before else []), *folders])
+    try:
+        yield
+    finally:
+        sys.path[:] = kept
+        if folders and before is None:
+            del os.environ["PYTHONPATH"]
+        elif folders and before is not None:
+            os.environ["PYTHONPATH"] = before
+
+
+def _check_beside(bank: Path, packages: Sequence[str]) -> None:
+    """Name the folder of a bank where it holds a trusted module that is not installed."""
+    folder = bank if bank.is_dir() else bank.parent
+    for package in packages:
+        top = package.partition(".")[0]
+        beside = [path for path in (folder / f"{top}.py", folder / top) if path.exists()]
+        if beside and top.isidentifier() and find_spec(top) is None:
+            raise SkteError(
+                f"--trust-package {package}: it is not installed, but {beside[0]} is beside the "
+                f"models. To run it, add --factory-path {shlex.quote(str(folder))}"
+            )
 
 
 def tell_problems(problems: list[str]) -> int:

@@ -6,17 +6,17 @@ import argparse
 import json
 import os
 import shlex
+import shutil
 import sys
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rich
-from sklearn.callback import ProgressBar
 from sklearn.exceptions import FitFailedWarning
 
 from skte._files import check_writable
@@ -37,7 +37,7 @@ from skte.cli._options import (
 )
 from skte.estimators import all_estimators, recommended_estimators
 from skte.exceptions import SkteError
-from skte.extraction import resolve_device
+from skte.extraction import resolve_device, watch_progress
 from skte.report import SeenTable, results_rows, write_report, write_results
 from skte.selection import ModelBankSelector, extractor_for
 
@@ -213,6 +213,51 @@ def _check_out(path: Path, option: str, endings: tuple[str, ...]) -> None:
         raise SkteError(f"{option} {path} cannot be written: {error}.") from error
 
 
+class Progress:
+    """One line on stderr: model, case n of N, and the time left."""
+
+    def __init__(self, names: Sequence[str], *, shown: bool) -> None:
+        self.names = tuple(names)
+        self.shown = shown
+        self.done: dict[str, None] = {}
+        self._begun = time.monotonic()
+        self._width = 0
+        self._last = ("", 0)
+
+    def __call__(self, model: str, n_done: int, n_cases: int) -> None:
+        """Take note of a case that is done."""
+        before = len(self.done)
+        if model in self.names and n_done == n_cases:
+            self.done[model] = None
+        is_new, self._last = (model, n_done) != self._last, (model, n_done)
+        if not (self.shown and is_new):
+            return
+        what = f"model {min(before + 1, len(self.names))} of {len(self.names)}"
+        share = min(1.0, (before + n_done / n_cases) / len(self.names))
+        left = (time.monotonic() - self._begun) * (1 - share) / share
+        if model not in self.names:
+            what, left = "untrained reference", 0.0
+        self._write(f"{what}, {model}: case {n_done} of {n_cases}{_spoken(left)}")
+
+    def close(self) -> None:
+        """Remove the line."""
+        if self._width:
+            self._write("")
+            say(begin="\r", end="", file=sys.stderr, flush=True)
+
+    def _write(self, text: str) -> None:
+        text = text[: shutil.get_terminal_size().columns - 1]
+        say(text.ljust(self._width), begin="\r", end="", file=sys.stderr, flush=True)
+        self._width = len(text)
+
+
+def _spoken(seconds: float) -> str:
+    """Time left, as people say it; nothing where it is short."""
+    if seconds < 5:
+        return ""
+    return f", {seconds:.0f} s left" if seconds < 100 else f", {seconds / 60:.0f} min left"
+
+
 @contextmanager
 def _stdout_for_results() -> Iterator[None]:
     """Send what models print to stderr, also from worker processes and C code."""
@@ -261,14 +306,28 @@ def _fit(args: argparse.Namespace) -> tuple[ModelBankSelector, list[str]]:
         reference=not args.no_reference,
         random_state=args.seed,
     )
-    if sys.stderr.isatty() and not (args.quiet or args.verbose):
-        rich.reconfigure(stderr=True)  # results alone belong on stdout
-        selector.set_callbacks(ProgressBar())
-    with warnings.catch_warnings():
+    cases = load_data(args.data, args)
+    shown = sys.stderr.isatty() and not (args.quiet or args.verbose)
+    progress = Progress(bank.names, shown=shown)
+    with warnings.catch_warnings(), watch_progress(progress):
         # Failures are listed after the table.
         warnings.simplefilter("ignore", FitFailedWarning)
-        selector.fit(bank, load_data(args.data, args))
+        try:
+            selector.fit(bank, cases)
+        except KeyboardInterrupt as error:
+            raise KeyboardInterrupt(_kept(progress, args)) from error
+        finally:
+            progress.close()
     return selector, problems
+
+
+def _kept(progress: Progress, args: argparse.Namespace) -> str:
+    """Say what an interrupted run leaves, and the command that goes on from there."""
+    done = f"{len(progress.done)} of {len(progress.names)} models were done"
+    if args.cache is None:
+        return f"{done}; nothing is kept without --cache DIR"
+    command = shlex.join(["skte", *args.argv])
+    return f"{done}; features are kept in {args.cache}, and this goes on from there:\n{command}"
 
 
 def _finite(rows: list[dict[str, Any]]) -> Any:

@@ -31,6 +31,7 @@ from skte.extraction._model import (
     resolve_device,
 )
 from skte.extraction._prepare import CaseStore, ahead, prepare_case
+from skte.extraction._progress import tell_progress
 from skte.extraction._reader import inference_ready
 from skte.extraction._runner import CaseRunner, memory_kept, whole_float32
 from skte.extraction._sampler import SamplePlan, VoxelSample
@@ -330,6 +331,8 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
                     features = runner.run(case, waited)
                     cache.store(subjects[i], features)
                     cases[i] = features
+                    n_done = sum(case is not None for case in cases)
+                    tell_progress(self._recipe.name, n_done, len(cases))
         whole = [case for case in cases if case is not None]
         self._warn_of_no_posterior(whole)
         return FeatureSet(whole, name=self._recipe.name)

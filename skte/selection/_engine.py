@@ -39,6 +39,7 @@ from skte.extraction import (
     FeatureCache,
     SegmentationFeatureExtractor,
     resolve_device,
+    tell_progress,
 )
 from skte.features import FeatureSet
 from skte.selection._confidence import combined_scores
@@ -237,6 +238,7 @@ class Engine:
                     check_unchanged(case, stamp)
                 if not is_reference:
                     self._warn(record)
+                tell_progress(record.name, len(cases), len(cases))  # it may have run elsewhere
                 self._announce(
                     record, "reference" if is_reference else f"{position}/{len(entries)}"
                 )

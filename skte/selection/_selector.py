@@ -338,7 +338,8 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
             )
         extractor = clone(self.extractor_).set_params(entry=self.bank_[name or self.best_name_])
         features = extractor.extract(self.dataset_, CaseStore(0))
-        return clone(self.estimators_[key]).fit(features).diagnose()
+        found: Diagnosis = clone(self.estimators_[key]).fit(features).diagnose()
+        return found
 
     def _combine(
         self, estimator: TransferabilityEstimator, parts: Sequence[Mapping[str, Any] | None]

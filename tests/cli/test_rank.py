@@ -2,18 +2,18 @@ import csv
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import warnings
 
 import pytest
-import rich
-from sklearn.callback import ProgressBar
 
 from skte import ModelBankSelector, SegmentationFeatureExtractor, estimators
 from skte.cli import main
 from skte.datasets import make_phantoms
 from skte.demo import write_msd
+from skte.selection import Engine
 
 FIT = "skte.cli._rank._fit"  # what must not run
 
@@ -348,22 +348,45 @@ def test_warnings_are_one_line_and_quiet_hides_them(data, capsys, monkeypatch, w
     ("terminal", "option", "shown"),
     [(True, [], True), (False, [], False), (True, ["--quiet"], False), (True, ["-v"], False)],
 )
-def test_progress_bar_only_on_a_terminal(
+def test_progress_only_on_a_terminal(
     terminal, option, shown, write_bank, data, monkeypatch, capsys
 ):
-    made = []
-
-    def make_bar():
-        made.append(ProgressBar())
-        return made[-1]
-
-    monkeypatch.setattr("skte.cli._rank.ProgressBar", make_bar)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
-    monkeypatch.setattr(rich, "_console", None)  # the console that reconfigure sets
-    assert run(write_bank("a", "b"), data, *option) == 0
-    assert bool(made) == shown
-    out = capsys.readouterr().out
-    assert len(table_of(out)) == 3
+    chosen = ["--estimator", "logme", *option]
+    assert run(write_bank("a", "b"), data, *chosen, reference=True) == 0
+    captured = capsys.readouterr()
+    lines = [line.rstrip() for line in captured.err.split("\r") if "case" in line]
+    assert bool(lines) == shown
+    if shown:
+        told = [f"model {k} of 2, {name}: case {i} of 3" for k, name in ((1, "a"), (2, "b"))
+                for i in (1, 2, 3)]  # fmt: skip
+        assert [line.partition(", ")[0] for line in lines[6:]] == ["untrained reference"] * 3
+        assert all(line.startswith(start) for line, start in zip(lines, told, strict=False))
+    assert len(table_of(captured.out)) == 3
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_an_interrupted_run_says_what_is_kept_and_how_to_go_on(
+    cached, write_bank, data, tmp_path, monkeypatch, capsys
+):
+    announce = Engine._announce
+
+    def stop(self, record, place):
+        announce(self, record, place)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Engine, "_announce", stop)
+    options = ["--estimator", "logme", *(["--cache", tmp_path / "my cache"] if cached else [])]
+    assert run(write_bank("a", "b"), data, *options) == 130
+    told = capsys.readouterr().err
+    assert "interrupted: 1 of 2 models were done; " in told
+    if not cached:
+        assert "nothing is kept without --cache DIR" in told
+        return
+    _, *arguments = shlex.split(told.splitlines()[-1])
+    monkeypatch.undo()
+    assert main([*arguments, "--json"]) == 0
+    assert [row["n_cached"] for row in json.loads(capsys.readouterr().out)] in ([3, 0], [0, 3])
 
 
 def test_a_report_is_written_beside_the_table(write_bank, data, tmp_path, capsys):
