@@ -207,42 +207,51 @@ def _ranking_section(results: Mapping[str, Any], ranking: Ranking | None) -> Htm
     keys = [k.removeprefix("score_") for k in results if k.startswith("score_")] or [""]
     facts = {"n_parameters": "parameters", "width": "finest width"}
     known = [key for key in facts if key in results]
+    status = ["failed" if r.get("error") else "warned" if r.get("warnings") else "" for r in rows]
     body = []
-    for row in rows:
-        cells: list[Any] = [_rank_of(row), _marked(row), *(_score_cell(row, k, keys) for k in keys)]
+    for row, state in zip(rows, status, strict=True):
+        cells: list[Any] = [_rank_of(row), _marked(row)]
+        cells += [_score_cell(row, key, keys, len(rows)) for key in keys]
         cells += [row[key] or Cell("-", -1) for key in known]
-        cells.append("failed" if row.get("error") else "warned" if row.get("warnings") else "ok")
-        body.append(cells)
+        body.append([*cells, state] if any(status) else cells)
     header = ["rank", "model", *(key or "score" for key in keys), *(f"({facts[k]})" for k in known)]
-    ranked = f"; ordered by {keys[0]}, ranks of each estimator in brackets" if len(keys) > 1 else ""
+    header += ["status"] if any(status) else []
+    explained = []
+    if len(keys) > 1:
+        explained.append(
+            "In brackets: ranks by each estimator, the stronger the colour the better."
+        )
+    if known:
+        explained.append("Columns in parentheses are no estimators: what a score has to beat.")
     sure = "interval_low" in results
-    figure = RankingDisplay.from_results(results).figure_
-    alt = f"Scores of the models, best on top. The first is {rows[0]['name']}."
+    display = RankingDisplay.from_results(results)
     who = f" by {keys[0]}" if keys[0] else ""
     caption = f"Points: scores{who}; higher is better." + (
         " Bars: confidence intervals. Models of one group cannot be told apart." if sure else ""
     )
+    alt = f"Scores of the models, best on top. The first is {rows[0]['name']}."
     below = () if ranking is None else ranking.answer.below
     return section(
         "ranking",
         "Ranking",
-        table([*header, "status"], body, caption=f"Models, best first{ranked}", sortable=True),
-        element("p", "Columns in parentheses are no estimators: what a score has to beat.",
-                class_="soft") if known else None,
-        [element("p", line, class_="soft") for line in below],
-        _sure_table(rows, results, ranking, keys[0]) if sure else None,
-        picture(figure, alt, caption),
-    )  # fmt: skip
+        table(
+            header, body, caption=f"Models, best first{who and f', ordered{who}'}", sortable=True
+        ),
+        [element("p", line, class_="soft") for line in (*explained, *below)],
+        _sure_table(rows, ranking, keys[0]) if sure else None,
+        picture(display.figure_, alt, caption, narrow=display.narrow().plot().figure_),
+    )
 
 
-def _score_cell(row: Mapping[str, Any], key: str, keys: Sequence[str]) -> Any:
-    """Return a score, with its rank where there are several."""
+def _score_cell(row: Mapping[str, Any], key: str, keys: Sequence[str], n_models: int) -> Any:
+    """Return a score, with its rank as a number and a tint where there are several."""
     score = float(row[f"score_{key}"] if key else row["score"])
     if np.isnan(score):
         return Cell("-", -np.inf)
     if len(keys) == 1:
         return score
-    return Cell(f"{number(score)} ({row[f'rank_{key}']})", score)
+    rank, last = row[f"rank_{key}"], max(2, n_models)
+    return Cell(f"{number(score)} ({rank})", score, (last - rank) / (last - 1))
 
 
 def _rank_of(row: Mapping[str, Any]) -> Any:
@@ -253,12 +262,7 @@ def _marked(row: Mapping[str, Any]) -> str:
     return f"{row['name']} (untrained)" if row.get("untrained") else str(row["name"])
 
 
-def _sure_table(
-    rows: Sequence[Mapping[str, Any]],
-    results: Mapping[str, Any],
-    ranking: Ranking | None,
-    key: str,
-) -> Html:
+def _sure_table(rows: Sequence[Mapping[str, Any]], ranking: Ranking | None, key: str) -> Html:
     """Return intervals, ranks and shares of first places of the estimator that ranks."""
     behind: set[str] = set()
     if ranking is not None and ranking.confidence is not None:
@@ -313,7 +317,7 @@ def _layer_section(results: Mapping[str, Any]) -> Html | None:
             picture(
                 LayerScoreDisplay.from_results(results).figure_,
                 "Score of every layer of every model, as a table of colours.",
-                "Darker is lower. Grey: no such layer, or it collapsed.",
+                "Darker is lower. Grey: the layer collapsed. Empty: the model has no such layer.",
             ),
         ]
     names = table(
@@ -388,8 +392,8 @@ def _how_to_read(sure: bool) -> Html:
     if sure:
         lines += [
             "The interval and the ranks say what other labelled cases of the same kind could have "
-            "given. Models in one group cannot be told apart by these cases: choose among them by "
-            "size, licence or speed.",
+            "given. These cases cannot tell models from the first that are not clearly behind it: "
+            "choose among them by size, licence or speed.",
             "“first in” is the share of resampled sets of cases in which the model comes first. "
             "It is not the probability of the best Dice: none of this says how well a score "
             "predicts performance after fine-tuning.",

@@ -116,7 +116,7 @@ def test_landmarks_language_and_texts_for_pictures(text):
     assert page.all("html")[0]["lang"] == "en"
     for tag in ("header", "nav", "main", "footer", "h1"):
         assert len(page.all(tag)) == 1
-    assert len(page.all("img")) == 7  # ranking, three cases, layers, distances, embedding
+    assert len(page.all("img")) == 8  # ranking twice, three cases, layers, distances, embedding
     assert all(image["alt"] for image in page.all("img"))
     assert all(th.get("scope") in ("col", "row") for th in page.all("th"))
 
