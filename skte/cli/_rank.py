@@ -166,7 +166,7 @@ def _run(args: argparse.Namespace) -> int:
     try:
         if args.json:
             say_json(_finite(rows))
-            for sentence in selector.answer_.above:
+            for sentence in () if args.quiet else selector.answer_.above:
                 complain("answer", sentence)
         else:
             bank = shlex.quote(args.bank)

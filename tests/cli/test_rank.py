@@ -398,7 +398,7 @@ def test_a_report_is_written_beside_the_table(write_bank, data, tmp_path, capsys
     assert page.startswith("<!doctype html>")
     assert "Cannot be shown" not in page
     for row in read_csv(out)[:2]:
-        assert f'<td class="n" data-sort="{float(row["score"])!r}">' in page
+        assert f'<td class="n" data-sort="{float(row["score"])!r}"' in page
     assert "bad failed: " in page
     assert f"--report {report}" in page  # the command
 
