@@ -75,6 +75,8 @@ class Findings:
         Which models without preprocessing got images that look raw; empty where none did.
     references, confidence, agreement
         As of `ModelBankSelector`.
+    is_race : bool
+        Whether models were dropped on the way.
     """
 
     order: Sequence[str]
@@ -87,6 +89,7 @@ class Findings:
     references: Sequence[Reference] = ()
     confidence: BankConfidence | None = None
     agreement: float = np.nan
+    is_race: bool = False
 
     def label(self, key: str) -> str:
         """Name of an estimator in sentences."""
@@ -269,6 +272,11 @@ def _input(found: Findings) -> list[str]:
 
 def _about_cases(found: Findings) -> list[str]:
     """Say what other cases of the same kind could have given."""
+    if found.is_race:
+        return [
+            "Models that were dropped have seen fewer cases; their scores are of those alone. "
+            "ModelBankSelector on the short list says what its cases cannot tell apart."
+        ]
     if found.confidence is None:
         return [
             "Which models these cases cannot tell apart was not computed: confidence_level=0.9 "

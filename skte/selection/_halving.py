@@ -247,7 +247,7 @@ class HalvingModelBankSelector(BankSelector):
             shuffled = [cases[i] for i in order]
             rungs = self._race(engine, entries, shuffled)
             self.reference_ = self._compare_with_twins(engine, entries, rungs[-1], shuffled)
-        self._collect(entries, rungs, len(cases), raw)
+        self._collect(entries, rungs, len(cases), raw, engine.extractor.layers)
         return self
 
     @contextmanager
@@ -324,6 +324,7 @@ class HalvingModelBankSelector(BankSelector):
         rungs: Sequence[Rung],
         n_total: int,
         raw: str,
+        layers: Any,
     ) -> None:
         names = [entry.name for entry in entries]
         self.names_: list[str] = names
@@ -342,11 +343,12 @@ class HalvingModelBankSelector(BankSelector):
                 ordered,
                 {"": scores},
                 {"": self.estimator},
-                layers="auto" if self.extractor is None else self.extractor.layers,
+                layers=layers,
                 n_cases=n_total,
                 untrained=untrained,
                 raw_images=raw,
                 references=self.reference_,
+                is_race=True,
             )
         )
         n_cases = [rungs[last[name][0]].n_cases for name in ordered]

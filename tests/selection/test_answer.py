@@ -129,6 +129,11 @@ def test_general_knowledge_is_of_defaults_alone():
         assert "not known" in general(estimator, layers)
 
 
+def test_a_race_says_what_the_scores_of_dropped_models_are():
+    (line, *_) = answer_of(findings(is_race=True)).certainty
+    assert line.startswith("Models that were dropped have seen fewer cases")
+
+
 evidence = pytest.importorskip("benchmarks.evidence._report")
 COLUMNS = {"auto": "{}|decoder", "all": "{}|all"}
 
