@@ -235,6 +235,9 @@ def _others(found: Findings, doubts: Mapping[str, str]) -> list[str]:
 def _with_reasons(found: Findings, listed: Sequence[str], keys: Sequence[str]) -> str:
     """Name models with the place that estimators give them: their own, and first places."""
     first = keys[0]
+    # Of the first estimator alone; what it cannot tell from its leader is no worse a choice.
+    is_ranking = first == next(iter(found.scores))
+    behind = found.confidence.behind() if found.confidence and is_ranking else []
     shown = []
     for name in listed:
         places: dict[int, list[str]] = {}
@@ -244,6 +247,7 @@ def _with_reasons(found: Findings, listed: Sequence[str], keys: Sequence[str]) -
             if place == 1 or (key == first and 0 < place <= _SHORT_LIST):
                 places.setdefault(place, []).append(found.label(key))
         reasons = [f"{_PLACES[place]} of {_joined(who)}" for place, who in sorted(places.items())]
+        reasons += ["clearly behind the first"] if name in behind else []
         shown.append(f"{name} ({', '.join(reasons)})")
     return ", ".join(shown)
 

@@ -10,6 +10,7 @@ from skte.estimators import CrossCaseProbe, recommended_estimators
 from skte.metrics import regret_at_k, weighted_kendall_score
 from skte.selection import Reference
 from skte.selection._answer import AGREED, STUDIED, Findings, answer_of  # no door: constants
+from tests.selection.test_confidence import confidence, means_without
 
 NAMES = ("a", "b", "c", "d")
 
@@ -41,6 +42,19 @@ def test_the_first_three_are_named_with_their_reasons():
     )
     assert answer.short_list == ("a", "b", "c")
     assert answer.next_step.startswith("Next: skte next --bank BANK --model a ")
+
+
+def test_what_is_clearly_behind_is_said_in_the_order_of_ranks():
+    rng = np.random.default_rng(0)
+    values = np.array([4, 3.9, 1, 0])[:, None] + 0.3 * rng.normal(size=(4, 10))
+    scores, without = means_without(values)
+    order = np.argsort(-scores)
+    known = dataclasses.replace(confidence(scores[order], without[order]), names=NAMES)
+    answer = answer_of(findings({"ccfv": scores[order]}, confidence=known))
+    assert known.behind() == ["c", "d"]
+    assert "b (2nd of ccfv), c (3rd of ccfv, clearly behind the first)." in answer.choice[0]
+    assert "Clearly behind a: c, d." in answer.certainty
+    assert answer.certainty[0] == f"By ccfv, {known.verdict()}"
 
 
 def test_two_models_are_no_three():
