@@ -28,10 +28,7 @@ def format_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str
     table = [list(row) for row in rows]
     texts = [[_text(name) for name in header], *([_text(cell) for cell in row] for row in table)]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    right = [
-        bool(table) and all(isinstance(row[i], (int, float)) for row in table)
-        for i in range(len(header))
-    ]
+    right = [_is_numeric([row[i] for row in table]) for i in range(len(header))]
     return "\n".join(
         "  ".join(
             cell.rjust(width) if to_right else cell.ljust(width)
@@ -95,6 +92,14 @@ def html_table(
         element("thead", element("tr", list(heads))),
         element("tbody", [element("tr", list(row)) for row in rows]),
         **attributes,
+    )
+
+
+def _is_numeric(cells: Sequence[object]) -> bool:
+    """Whether a column holds numbers; dashes stand for those that there are not."""
+    is_number = [isinstance(cell, (int, float)) for cell in cells]
+    return any(is_number) and all(
+        known or cell == "-" for known, cell in zip(is_number, cells, strict=True)
     )
 
 

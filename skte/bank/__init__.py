@@ -19,6 +19,7 @@ from skte.bank._readers import READERS as READERS
 from skte.bank._readers import Reader, all_readers
 from skte.bank._trace import main_output
 from skte.bank._trust import ReadOptions, keep_trust
+from skte.bank._weights import weight_files as weight_files
 
 __all__ = [
     "BankEntry",

@@ -179,19 +179,22 @@ class ModelBank(Sequence[BankEntry]):
         return bank
 
     @classmethod
-    def from_modules(cls, modules: Mapping[str, nn.Module]) -> Self:
+    def from_modules(cls, modules: Mapping[str, nn.Module], **fields: Any) -> Self:
         """Make a bank of networks at hand.
 
         Parameters
         ----------
         modules : mapping of str to nn.Module
             Networks by name, which are used as they are.
+        **fields
+            Other fields of every `BankEntry`, such as ``preprocessing=["ZNormalization"]``: without
+            it, networks get images as they are.
 
         Returns
         -------
         ModelBank
         """
-        return cls(BankEntry.from_module(name, module) for name, module in modules.items())
+        return cls(BankEntry.from_module(name, one, **fields) for name, one in modules.items())
 
     @overload
     def __getitem__(self, index: int | str) -> BankEntry: ...

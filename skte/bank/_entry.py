@@ -450,6 +450,15 @@ class BankEntry(FolderReaders):
         # A callable may load weights of its own.
         return self.weights is None and isinstance(self.factory, str)
 
+    @property
+    def step_names(self) -> list[str]:
+        """Names of the steps of the preprocessing, in order."""
+        named = (step[0] if isinstance(step, tuple) else step for step in self.preprocessing)
+        return [
+            step if isinstance(step, str) else str(getattr(step, "kind", type(step).__name__))
+            for step in named
+        ]
+
     def transform(self) -> tio.Compose | None:
         """Build the preprocessing.
 

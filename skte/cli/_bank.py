@@ -12,7 +12,14 @@ from typing import Any
 from skte._files import outside_problem
 from skte._table import format_table
 from skte._text import say, say_json
-from skte.bank import READERS, BankEntry, ModelBank, download_snapshot, keep_trust
+from skte.bank import (
+    READERS,
+    BankEntry,
+    ModelBank,
+    download_snapshot,
+    keep_trust,
+    weight_files,
+)
 from skte.cli._inspect import describe_entry, show_entry
 from skte.cli._options import (
     add_trust_package_option,
@@ -25,6 +32,7 @@ from skte.exceptions import SkteError, SkteWarning
 __all__ = ["add_parser"]
 
 _HUB = "hub:"
+_MANIFESTS = (".yaml", ".yml", ".json")
 _COPIED = (".json", ".yaml", ".yml", ".pt", ".pth", ".pt2", ".ckpt", ".safetensors", ".md", ".txt")
 _LEFT_BEHIND = ("checkpoint_latest.pth", "progress.png")
 _EXAMPLE = """\
@@ -43,7 +51,10 @@ models:
 
 def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add ``skte bank`` to the command line."""
-    parser = commands.add_parser("bank", help="look after a folder of models")
+    example = "example:\n  skte bank {} bank{}\n\n"
+    parser = commands.add_parser(
+        "bank", help="look after a folder of models", epilog=example.format("list", "")
+    )
     actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION")
     for name, run, text in (
         ("init", _init, "make an empty bank"),
@@ -51,7 +62,9 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         ("list", _list, "list models, and what was not understood; nothing is loaded"),
         ("check", _check, "load every model and show the layers that are read"),
     ):
-        action = actions.add_parser(name, parents=[common], help=text)
+        more = " nnUNet_results/Dataset009_Spleen/nnUNetTrainer__nnUNetPlans__3d_fullres"
+        epilog = example.format(name, more if name == "add" else "")
+        action = actions.add_parser(name, parents=[common], help=text, epilog=epilog)
         action.set_defaults(run=run)
         action.add_argument("bank", metavar="BANK", help="the bank's folder, or a manifest")
         action.add_argument("--json", action="store_true", help="print JSON instead of text")
@@ -66,7 +79,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
                 "source",
                 metavar="SOURCE",
                 help=f"what a reader knows ({', '.join(reader.name for reader in READERS)}, or "
-                "a format of another package), a file or folder beside a manifest, or "
+                "a format of another package), a manifest with the weights it names, or "
                 "hub:owner/name[@revision]",
             )
             action.add_argument("--as", dest="name", metavar="FOLDER", help="its folder's name")
@@ -107,7 +120,7 @@ def _add(args: argparse.Namespace) -> int:
         raise SkteError(f"{target} is there already: remove it first, or pass --as.")
     args.trusted = _within(args.trusted, bank, target)
     try:
-        _fetch(args.source, target, args.allow_root)
+        _fetch(args.source, target, args)
         found, problems = open_bank(str(target), args)
     except BaseException:
         _remove(target, bank)
@@ -140,13 +153,18 @@ def _target(bank: Path, source: str, name: str | None) -> Path:
     path = Path(source).absolute()
     if not path.exists():
         raise SkteError(f"There is no {source}.")
+    if path.suffix.lower() in _MANIFESTS:
+        return bank / path.parent.name
     if path.is_file():
         return bank / path.stem
     return bank / path.parent.name / path.name if "__" in path.name else bank / path.name
 
 
-def _fetch(source: str, target: Path, roots: list[str]) -> None:
-    if source.startswith(_HUB):
+def _fetch(source: str, target: Path, args: argparse.Namespace) -> None:
+    manifest = _manifest_of(Path(source))
+    if manifest is not None:
+        _copy_manifest(manifest, target, args)
+    elif source.startswith(_HUB):
         repository, _, revision = source.removeprefix(_HUB).partition("@")
         download_snapshot(repository, target, revision=revision or None)
     elif Path(source).is_file():
@@ -158,12 +176,36 @@ def _fetch(source: str, target: Path, roots: list[str]) -> None:
         def ignore(folder: str, names: list[str]) -> Iterable[str]:
             left = set(_left_behind(folder, names))
             for name in sorted(set(names) - left):  # links are followed
-                problem = outside_problem(Path(folder, name), [root, *roots])
+                problem = outside_problem(Path(folder, name), [root, *args.allow_root])
                 if problem:
                     raise SkteError(f"{Path(folder, name)} {problem}.")
             return left
 
         shutil.copytree(source, target, ignore=ignore)
+
+
+def _manifest_of(source: Path) -> Path | None:
+    """Return a manifest that is given itself or by its folder; files beside it are not meant."""
+    if source.is_dir():
+        names = [source / f"bank{suffix}" for suffix in _MANIFESTS]
+        return next((path for path in names if path.is_file()), None)
+    return source if source.is_file() and source.suffix.lower() in _MANIFESTS else None
+
+
+def _copy_manifest(manifest: Path, target: Path, args: argparse.Namespace) -> None:
+    """Copy a manifest and the weights that it names, and nothing else."""
+    limits = {"trusted_packages": args.trust_package, "extra_roots": args.allow_root}
+    folder = manifest.parent.absolute()
+    named = [e.weights for e in ModelBank.from_manifest(manifest, **limits) if e.weights]
+    files = dict.fromkeys(file for weights in named for file in weight_files(Path(weights)))
+    for file in files:
+        if not file.is_relative_to(folder):
+            raise SkteError(f"{file} is not in the folder of {manifest}: move it there first.")
+        copy = target / file.relative_to(folder)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(file, copy)
+    target.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(manifest, target / f"bank{manifest.suffix.lower()}")
 
 
 def _left_behind(folder: str, names: list[str]) -> Iterable[str]:
@@ -233,7 +275,7 @@ def _summary(entry: BankEntry) -> dict[str, Any]:
         "weights": _weights_name(entry),
         "channels": entry.in_channels if entry.in_channels is not None else "",
         "window": " x ".join(map(str, edges)) if edges else "",
-        "preprocessing": ", ".join(_step_name(step) for step in entry.preprocessing),
+        "preprocessing": ", ".join(entry.step_names),
     }
 
 
@@ -242,9 +284,3 @@ def _weights_name(entry: BankEntry) -> str:
         return Path(entry.weights).name
     # An exported program is its own factory.
     return "untrained" if entry.is_untrained else "with the network"
-
-
-def _step_name(step: Any) -> str:
-    if isinstance(step, tuple):
-        return str(step[0])
-    return str(getattr(step, "kind", None) or type(step).__name__)

@@ -16,7 +16,7 @@ from skte.cli._options import seed, share
 from skte.evaluation import evaluate_ranking
 from skte.exceptions import SkteError
 
-__all__ = ["add_parser"]
+__all__ = ["add_parser", "read_ranking"]
 
 _BASELINES = ("size", "zero_shot")
 
@@ -29,6 +29,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         help="judge a ranking by what the models reached",
         description="Weighted Kendall with p-value and interval, Pearson, Spearman and regret of "
         "a ranking, beside the baselines that the performance file has columns for.",
+        epilog="example:\n  skte evaluate --ranking ranking.json --performance dice.csv\n\n",
     )
     parser.set_defaults(run=_run)
     parser.add_argument(
@@ -54,7 +55,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    ranking = _read_table(args.ranking)
+    ranking = read_ranking(args.ranking)
     reached = _read_table(args.performance)
     scores = {
         column.removeprefix("score_"): _numbers(ranking, column, args.ranking)
@@ -87,6 +88,12 @@ def _run(args: argparse.Namespace) -> int:
     return 1 if card.excluded else 0
 
 
+def read_ranking(path: str) -> dict[str, dict[str, Any]]:
+    """Rows of a file of results by model, without those of untrained references."""
+    rows = _read_table(path)
+    return {name: row for name, row in rows.items() if str(row.get("reference")) != "True"}
+
+
 def _read_table(path: str) -> dict[str, dict[str, Any]]:
     """Rows by the model's name."""
     suffix = Path(path).suffix.lower()
@@ -101,6 +108,11 @@ def _read_table(path: str) -> dict[str, dict[str, Any]]:
         raise SkteError(f"{path} is not valid {suffix[1:].upper()}: {error}.") from error
     if isinstance(rows, Mapping):  # {"model": 0.8}
         rows = [{"name": name, "performance": value} for name, value in rows.items()]
+    if isinstance(rows, list):  # as tables head the column
+        rows = [
+            {"name": row["model"], **row} if isinstance(row, Mapping) and "model" in row else row
+            for row in rows
+        ]
     if not isinstance(rows, list) or not all(isinstance(r, Mapping) and "name" in r for r in rows):
         raise SkteError(f"{path} needs a column 'name' and one row per model.")
     names = [str(row["name"]) for row in rows]

@@ -39,7 +39,10 @@ __all__ = ["add_parser", "describe_entry", "show_entry"]
 def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add ``skte inspect`` to the command line."""
     parser = commands.add_parser(
-        "inspect", parents=[common], help="show a bank's layers, or a dataset's cases and problems"
+        "inspect",
+        parents=[common],
+        help="show a bank's layers, or a dataset's cases and problems",
+        epilog="example:\n  skte inspect Task04_Hippocampus --bank bank.yaml\n\n",
     )
     parser.set_defaults(run=_run)
     parser.add_argument("path", nargs="?", metavar="DATA", help="folder or CSV of cases")
@@ -79,7 +82,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.json:
         say_json(found)
     if report is not None and report.problems:
-        wrong.insert(0, f"{path}: {len(report.problems)} problems; the table lists them")
+        wrong.insert(0, f"{path}: {_counted(report.problems)}; the table lists them")
     return tell_problems(wrong)
 
 
@@ -112,8 +115,12 @@ def _not_loaded(path: str, error: DatasetError, *, as_json: bool) -> int:
     else:
         rows = [(p.case_id or "(all)", p.what, p.remedy) for p in error.problems]
         say(format_wrapped_table(["case", "problem", "what to do"], rows))
-    complain("error", f"{path} cannot be loaded: {len(error.problems)} problems")
+    complain("error", f"{path} cannot be loaded: {_counted(error.problems)}")
     return 2
+
+
+def _counted(problems: Sequence[Any]) -> str:
+    return "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
 
 
 _EXAMPLE_EDGE = 64  # voxels; for entries that name no window

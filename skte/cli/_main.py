@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import sys
 import textwrap
 import warnings
@@ -14,9 +15,9 @@ from typing import Any, NoReturn, TextIO
 
 from skte import __version__
 from skte._memory import memory_limit
-from skte._text import CleanFormatter, clean_text, complain, say, say_json
-from skte.cli import _bank, _evaluate, _inspect, _rank
-from skte.cli._options import age, for_shell, seed, size
+from skte._text import CleanFormatter, clean_text, complain, did_you_mean, say, say_json
+from skte.cli import _bank, _evaluate, _inspect, _next, _rank
+from skte.cli._options import age, factory_folders, for_shell, seed, size
 from skte.datasets import MSD_TASKS, fetch_msd
 from skte.demo import run_demo
 from skte.exceptions import SkteError
@@ -60,13 +61,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 done but something needs attention, 2 not done, 130
         interrupted. Argparse exits by itself, with 2 for wrong usage and 0 after ``--help``.
     """
-    args = build_parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    parser = build_parser()
+    if not argv:
+        parser.print_help()
+        return 0
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        args.parser.error(f"unknown option or argument {unknown[0]!r}")
+    args.argv = argv
     with _messages(args):
         try:
-            with memory_limit(args.max_memory):
+            with memory_limit(args.max_memory), factory_folders(args):
                 code: int = args.run(args)
-        except KeyboardInterrupt:
-            complain("", "interrupted")
+        except KeyboardInterrupt as stopped:
+            complain("", f"interrupted: {stopped}" if stopped.args else "interrupted")
             return 130
         except (Exception, SystemExit) as error:  # a model's code may call sys.exit()
             if args.debug:
@@ -77,10 +86,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that quotes wrong arguments as clean text."""
+    """A parser that says in a line what is wrong, and what may be meant."""
 
     def error(self, message: str) -> NoReturn:
-        super().error(clean_text(message))
+        text = clean_text(message)
+        wrong = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)$", text)
+        if wrong:
+            near = did_you_mean(wrong[1].rpartition(",")[2], re.findall(r"[\w-]+", wrong[2]))
+            text = text[: wrong.start()] + f"{wrong[1]!r} is unknown; {near}"
+        elif text.startswith("unknown option"):
+            known = [name for action in self._actions for name in action.option_strings]
+            near = did_you_mean(text.split("'")[1].partition("=")[0], known, listed=False)
+            text += f": {near}" if near else ""
+        complain("error", f"{text}\n{self.prog} --help lists what it takes, with an example")
+        self.exit(2)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -88,14 +107,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="skte",
         description="Rank pre-trained segmentation networks for a new dataset.",
-        epilog=_EPILOG,
+        epilog="example:\n  skte rank --bank bank.yaml --data Task04_Hippocampus\n\n",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"skte {__version__}")
     common = argparse.ArgumentParser(add_help=False)
     talk = common.add_mutually_exclusive_group()
     talk.add_argument("--quiet", "-q", action="store_true", help="no progress, no warnings")
-    talk.add_argument("--verbose", "-v", action="store_true", help="a line for every model")
+    talk.add_argument(
+        "--verbose", "-v", action="store_true", help="a line for every model, and what each one saw"
+    )
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     common.add_argument(
         "--max-memory",
@@ -112,12 +133,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for add_parser in (
-        _rank.add_parser, _evaluate.add_parser, _inspect.add_parser, _add_fetch_parser,
-        _bank.add_parser, _add_cache_parser, _add_completion_parser, _add_demo_parser,
+        _rank.add_parser, _next.add_parser, _evaluate.add_parser, _inspect.add_parser,
+        _add_fetch_parser, _bank.add_parser, _add_cache_parser, _add_completion_parser,
+        _add_demo_parser,
     ):  # fmt: skip
         add_parser(commands, common)
     for inner in _parsers(parser):
-        inner.epilog = _EPILOG
+        inner.epilog = f"{inner.epilog or ''}{_EPILOG}"
+        inner.set_defaults(parser=inner)
         if inner.description and "\n" not in inner.description:
             inner.description = textwrap.fill(inner.description, _WIDTH)
         inner.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -139,6 +162,7 @@ def _add_completion_parser(commands: Any, common: argparse.ArgumentParser) -> No
         parents=[common],
         help="print a script that completes commands in a shell",
         description=_COMPLETION,
+        epilog="example:\n  skte completion bash\n\n",
     )
     parser.set_defaults(run=_complete)
     parser.add_argument("shell", choices=_SHELLS)
@@ -162,6 +186,7 @@ def _add_demo_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         "demo",
         parents=[common],
         help="make phantoms, train a small bank, rank it, check the ranking",
+        epilog="example:\n  skte demo --quick\n\n",
     )
     parser.set_defaults(run=_demo)
     parser.add_argument(
@@ -187,6 +212,7 @@ def _add_fetch_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         help="download a task of the Medical Segmentation Decathlon",
         description="Download a dataset, unless it is there, and print its folder. A download "
         "that was interrupted is resumed.",
+        epilog="example:\n  skte fetch Task04_Hippocampus --folder data\n\n",
     )
     parser.set_defaults(run=_fetch)
     parser.add_argument("name", nargs="?", metavar="NAME", help="Task04_Hippocampus, for instance")
@@ -238,7 +264,12 @@ class _Line:
 
 
 def _add_cache_parser(commands: Any, common: argparse.ArgumentParser) -> None:
-    parser = commands.add_parser("cache", help="look after a folder of extracted features")
+    example = "example:\n  skte cache {} cache{}\n\n"
+    parser = commands.add_parser(
+        "cache",
+        help="look after a folder of extracted features",
+        epilog=example.format("info", ""),
+    )
     actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION")
     for name, run, text in (
         ("info", _cache_info, "count files and bytes"),
@@ -246,7 +277,8 @@ def _add_cache_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         ("prune", _cache_prune, "remove what was not used for longest"),
         ("clear", _cache_clear, "remove all features, and nothing else"),
     ):
-        action = actions.add_parser(name, parents=[common], help=text)
+        epilog = example.format(name, " --max-size 2GB" if name == "prune" else "")
+        action = actions.add_parser(name, parents=[common], help=text, epilog=epilog)
         action.set_defaults(run=run)
         action.add_argument("folder", metavar="DIR", help="the cache's folder")
         action.add_argument("--json", action="store_true", help="print JSON instead of text")

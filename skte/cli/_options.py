@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
+import shlex
+import sys
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from skte._memory import parse_bytes
 from skte._text import complain
 from skte.bank import ModelBank
-from skte.datasets import layout_names, load_dataset
+from skte.datasets import CaseList, inspect_dataset, layout_names, load_dataset
 from skte.exceptions import BankError, SkteError, SkteWarning
 
 __all__ = [
@@ -22,6 +28,7 @@ __all__ = [
     "add_trusted_option",
     "age",
     "count",
+    "factory_folders",
     "for_shell",
     "jobs",
     "load_data",
@@ -56,11 +63,20 @@ def add_trust_package_option(parser: Any) -> None:
         metavar="PACKAGE",
         help="manifests may name functions of this package or module as factories; may be repeated",
     )
+    parser.add_argument(
+        "--factory-path",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="folder with your own .py files that --trust-package names; searched last, also by "
+        "processes of this run, as PYTHONPATH is",
+    )
 
 
 def open_bank(path: str, args: argparse.Namespace) -> tuple[ModelBank, list[str]]:
     """Return a bank, its trusted models marked, and what was not understood of its folder."""
     limits = {"trusted_packages": args.trust_package, "extra_roots": args.allow_root}
+    _check_beside(Path(path), args.trust_package)
     with warnings.catch_warnings():
         # It is a problem, reported at the end.
         warnings.filterwarnings("ignore", "Folder ", SkteWarning)
@@ -69,6 +85,40 @@ def open_bank(path: str, args: argparse.Namespace) -> tuple[ModelBank, list[str]
         else:
             bank = _trust(ModelBank.from_manifest(path, **limits), args.trusted)
     return bank, [f"{name}: {why}" for name, why in bank.not_understood.items()]
+
+
+@contextmanager
+def factory_folders(args: argparse.Namespace) -> Iterator[None]:
+    """Search the folders of --factory-path last, in this process and those that it starts."""
+    folders = [str(Path(folder).absolute()) for folder in getattr(args, "factory_path", ())]
+    for folder in folders:
+        if not Path(folder).is_dir():
+            raise SkteError(f"--factory-path {folder}: there is no such folder.")
+    kept, before = sys.path.copy(), os.environ.get("PYTHONPATH")
+    sys.path += folders
+    if folders:
+        os.environ["PYTHONPATH"] = os.pathsep.join([*([before] if before else []), *folders])
+    try:
+        yield
+    finally:
+        sys.path[:] = kept
+        if folders and before is None:
+            del os.environ["PYTHONPATH"]
+        elif folders and before is not None:
+            os.environ["PYTHONPATH"] = before
+
+
+def _check_beside(bank: Path, packages: Sequence[str]) -> None:
+    """Name the folder of a bank where it holds a trusted module that is not installed."""
+    folder = bank if bank.is_dir() else bank.parent
+    for package in packages:
+        top = package.partition(".")[0]
+        beside = [path for path in (folder / f"{top}.py", folder / top) if path.exists()]
+        if beside and top.isidentifier() and find_spec(top) is None:
+            raise SkteError(
+                f"--trust-package {package}: it is not installed, but {beside[0]} is beside the "
+                f"models. To run it, add --factory-path {shlex.quote(str(folder))}"
+            )
 
 
 def tell_problems(problems: list[str]) -> int:
@@ -94,7 +144,7 @@ def _trust(bank: ModelBank, names: list[str]) -> ModelBank:
 
 
 def add_data_options(parser: Any) -> None:
-    """Add ``--labels``, ``--channels`` and ``--layout`` to a parser or group."""
+    """Add what describes a dataset, and which cases to look at."""
     parser.add_argument(
         "--labels",
         metavar="FILE.json",
@@ -111,30 +161,77 @@ def add_data_options(parser: Any) -> None:
         choices=layout_names(),
         help="how the data is laid out (default: detected)",
     )
-
-
-def load_data(path: str, args: argparse.Namespace) -> list[Any]:
-    """Load the dataset that the options describe."""
-    labels = None if args.labels is None else _read_labels(args.labels)
-    return load_dataset(
-        path,
-        labels=labels,
-        channels=args.channels,
-        layout=args.layout,
-        extra_roots=args.allow_root,
+    parser.add_argument("--cases", nargs="+", metavar="ID", help="ids of the cases to look at")
+    parser.add_argument("--exclude", nargs="+", metavar="ID", help="ids of cases to leave out")
+    parser.add_argument(
+        "--splits",
+        metavar="FILE.json",
+        help="nnU-Net's splits_final.json: look at the training cases of --fold",
+    )
+    parser.add_argument("--fold", type=fold, metavar="K", help="fold of --splits, from 0")
+    parser.add_argument(
+        "--skip-unusable",
+        action="store_true",
+        help="read all cases first, and leave out those that cannot be used",
     )
 
 
-def _read_labels(text: str) -> Any:
+def load_data(path: str, args: argparse.Namespace) -> CaseList:
+    """Load the dataset that the options describe."""
+    cases = load_dataset(
+        path,
+        labels=None if args.labels is None else _read_json("--labels", args.labels),
+        channels=args.channels,
+        layout=args.layout,
+        cases=_chosen_cases(args),
+        exclude=args.exclude or (),
+        extra_roots=args.allow_root,
+    )
+    return _usable(cases) if args.skip_unusable else cases
+
+
+def _chosen_cases(args: argparse.Namespace) -> list[str] | None:
+    """Return the ids that --cases, or --splits with --fold, name."""
+    if (args.splits is None) != (args.fold is None):
+        raise SkteError("--splits and --fold belong together: --splits splits_final.json --fold 0")
+    if args.splits is None:
+        return None if args.cases is None else list(args.cases)
+    if args.cases is not None:
+        raise SkteError("--cases and --splits both choose cases: give one of them.")
+    splits = _read_json("--splits", args.splits)
+    try:
+        training = list(map(str, splits[args.fold]["train"]))
+    except (KeyError, TypeError):
+        raise SkteError(
+            f"--splits {args.splits} is not as nnU-Net writes it: a list of folds, each with "
+            "'train' and 'val'."
+        ) from None
+    except IndexError:
+        raise SkteError(f"--fold {args.fold}: {args.splits} has {len(splits)} folds.") from None
+    return training
+
+
+def _usable(cases: CaseList) -> CaseList:
+    """Leave out what cannot be used, and say so."""
+    problems: dict[str, list[str]] = {}
+    for problem in inspect_dataset(cases).problems:
+        if problem.case_id is not None:
+            problems.setdefault(problem.case_id, []).append(problem.what)
+    for name, what in problems.items():
+        complain("left out", f"case {name}: {'; '.join(what)}")
+    return cases.like(case for case in cases if case["case_id"] not in problems)
+
+
+def _read_json(option: str, text: str) -> Any:
     if not text.lstrip().startswith("{"):
         try:
             text = Path(text).read_text(encoding="utf-8-sig")
         except (OSError, ValueError) as error:
-            raise SkteError(f"--labels {text}: the file cannot be read ({error}).") from error
+            raise SkteError(f"{option} {text}: the file cannot be read ({error}).") from error
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise SkteError(f"--labels is not valid JSON ({error}): fix it.") from error
+        raise SkteError(f"{option} is not valid JSON ({error}): fix it.") from error
 
 
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -144,6 +241,11 @@ _DAYS = {"": 1.0, "h": 1 / 24, "d": 1.0, "w": 7.0}
 def seed(text: str) -> int:
     """Read the seed of a random generator."""
     return _bounded(text, 0, 2**32 - 1)
+
+
+def fold(text: str) -> int:
+    """Read the number of a fold."""
+    return _bounded(text, 0, 2**15)
 
 
 def count(text: str) -> int:

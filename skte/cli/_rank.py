@@ -5,21 +5,21 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
+import shutil
 import sys
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rich
-from sklearn.callback import ProgressBar
 from sklearn.exceptions import FitFailedWarning
 
 from skte._files import check_writable
-from skte._table import format_table
 from skte._text import complain, say, say_json
 from skte.bank import LAYER_SETS
 from skte.cli._options import (
@@ -37,8 +37,8 @@ from skte.cli._options import (
 )
 from skte.estimators import all_estimators, recommended_estimators
 from skte.exceptions import SkteError
-from skte.extraction import resolve_device
-from skte.report import results_rows, write_report, write_results
+from skte.extraction import resolve_device, watch_progress
+from skte.report import SeenTable, results_rows, write_report, write_results
 from skte.selection import ModelBankSelector, extractor_for
 
 __all__ = ["ESTIMATORS", "add_parser"]
@@ -47,10 +47,23 @@ __all__ = ["ESTIMATORS", "add_parser"]
 ESTIMATORS = all_estimators()
 
 
+class _Names(tuple[str, ...]):
+    """Choices of which an argument may join several by commas."""
+
+    __slots__ = ()
+
+    def __contains__(self, text: object) -> bool:
+        return all(tuple.__contains__(self, name) for name in str(text).split(","))
+
+
 def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add ``skte rank`` to the command line."""
     parser = commands.add_parser(
-        "rank", parents=[common], help="rank the models of a bank for a dataset"
+        "rank",
+        parents=[common],
+        help="rank the models of a bank for a dataset",
+        epilog="example:\n  skte rank --bank bank.yaml --data Task04_Hippocampus --confidence 0.9 "
+        "--out ranking.json\n\n",
     )
     parser.set_defaults(run=_run)
     parser.add_argument(
@@ -64,8 +77,8 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--estimator",
         action="append",
-        choices=list(ESTIMATORS),
-        help="may be repeated: one extraction serves all, the first one ranks "
+        choices=_Names(ESTIMATORS),
+        help="one or several, by commas or repeated: one extraction serves all, the first ranks "
         f"(default: {', '.join(recommended_estimators())})",
     )
     parser.add_argument(
@@ -149,24 +162,41 @@ def _run(args: argparse.Namespace) -> int:
     resolve_device(args.device)  # once, not as the failure of every model
     with _stdout_for_results():
         selector, problems = _fit(args)
-    rows = results_rows(selector.results_)
+    rows = results_rows(selector.results_, selector.reference_)
     try:
         if args.json:
             say_json(_finite(rows))
-            for sentence in selector.ranking_.warnings():
-                complain("warning", sentence)
+            for sentence in () if args.quiet else selector.answer_.above:
+                complain("answer", sentence)
         else:
-            say(_to_table(rows, selector))
+            bank = shlex.quote(args.bank)
+            say(repr(selector.ranking_).replace("--bank BANK", f"--bank {bank}"))
+            if args.verbose:
+                say(f"\n{SeenTable.from_selector(selector)!r}")
     finally:  # neither a closed pipe nor a full disk costs both
         if args.out:
-            write_results(selector.results_, args.out)
+            write_results(selector.results_, args.out, selector.reference_)
         if args.report:
-            write_report(selector, args.report)
-    failed = [row for row in rows if row["error"]]
-    for row in failed:
-        complain("failed", f"{row['name']}: {for_shell(row['error'])}")
+            write_report(selector, args.report, command=shlex.join(["skte", *args.argv]))
+    failed = [row for row in rows if row["error"] and not row.get("reference")]
+    for reason, names in _by_reason(failed).items():
+        complain("failed", f"{', '.join(names)}: {for_shell(reason)}")
     # Reported in spite of --quiet, because the table looks complete.
     return max(tell_problems(problems), 1 if failed else 0)
+
+
+def _by_reason(failed: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """Names of models by what they failed of; what many have in common is said once."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for row in failed:
+        name, reason = row["name"], row["error"]
+        for word in ("Entry", "Model"):
+            reason = reason.replace(f"{word} {name!r}: ", "")
+        found.setdefault(reason.replace(repr(name), "each"), []).append((name, reason))
+    return {
+        shared if len(group) > 1 else group[0][1]: [name for name, _ in group]
+        for shared, group in found.items()
+    }
 
 
 def _check_out(path: Path, option: str, endings: tuple[str, ...]) -> None:
@@ -181,6 +211,51 @@ def _check_out(path: Path, option: str, endings: tuple[str, ...]) -> None:
         check_writable(path)
     except OSError as error:
         raise SkteError(f"{option} {path} cannot be written: {error}.") from error
+
+
+class Progress:
+    """One line on stderr: model, case n of N, and the time left."""
+
+    def __init__(self, names: Sequence[str], *, shown: bool) -> None:
+        self.names = tuple(names)
+        self.shown = shown
+        self.done: dict[str, None] = {}
+        self._begun = time.monotonic()
+        self._width = 0
+        self._last = ("", 0)
+
+    def __call__(self, model: str, n_done: int, n_cases: int) -> None:
+        """Take note of a case that is done."""
+        before = len(self.done)
+        if model in self.names and n_done == n_cases:
+            self.done[model] = None
+        is_new, self._last = (model, n_done) != self._last, (model, n_done)
+        if not (self.shown and is_new):
+            return
+        what = f"model {min(before + 1, len(self.names))} of {len(self.names)}"
+        share = min(1.0, (before + n_done / n_cases) / len(self.names))
+        left = (time.monotonic() - self._begun) * (1 - share) / share
+        if model not in self.names:
+            what, left = "untrained reference", 0.0
+        self._write(f"{what}, {model}: case {n_done} of {n_cases}{_spoken(left)}")
+
+    def close(self) -> None:
+        """Remove the line."""
+        if self._width:
+            self._write("")
+            say(begin="\r", end="", file=sys.stderr, flush=True)
+
+    def _write(self, text: str) -> None:
+        text = text[: shutil.get_terminal_size().columns - 1]
+        say(text.ljust(self._width), begin="\r", end="", file=sys.stderr, flush=True)
+        self._width = len(text)
+
+
+def _spoken(seconds: float) -> str:
+    """Time left, as people say it; nothing where it is short."""
+    if seconds < 5:
+        return ""
+    return f", {seconds:.0f} s left" if seconds < 100 else f", {seconds / 60:.0f} min left"
 
 
 @contextmanager
@@ -207,7 +282,8 @@ def _layers(names: list[str] | None) -> dict[str, str | list[str]]:
 def _fit(args: argparse.Namespace) -> tuple[ModelBankSelector, list[str]]:
     """Return the fitted selector, and what of the bank was not understood."""
     bank, problems = open_bank(args.bank, args)
-    estimators = {name: ESTIMATORS[name]() for name in args.estimator or ()}
+    chosen = [name for text in args.estimator or () for name in text.split(",")]
+    estimators = {name: ESTIMATORS[name]() for name in chosen}
     estimators = estimators or recommended_estimators()
     window = args.window[0] if args.window and len(args.window) == 1 else args.window
     selector = ModelBankSelector(
@@ -230,27 +306,30 @@ def _fit(args: argparse.Namespace) -> tuple[ModelBankSelector, list[str]]:
         reference=not args.no_reference,
         random_state=args.seed,
     )
-    if sys.stderr.isatty() and not (args.quiet or args.verbose):
-        rich.reconfigure(stderr=True)  # results alone belong on stdout
-        selector.set_callbacks(ProgressBar())
-    with warnings.catch_warnings():
+    cases = load_data(args.data, args)
+    shown = sys.stderr.isatty() and not (args.quiet or args.verbose)
+    progress = Progress(bank.names, shown=shown)
+    with warnings.catch_warnings(), watch_progress(progress):
         # Failures are listed after the table.
         warnings.simplefilter("ignore", FitFailedWarning)
-        selector.fit(bank, load_data(args.data, args))
+        try:
+            selector.fit(bank, cases)
+        except KeyboardInterrupt as error:
+            raise KeyboardInterrupt(_kept(progress, args)) from error
+        finally:
+            progress.close()
     return selector, problems
+
+
+def _kept(progress: Progress, args: argparse.Namespace) -> str:
+    """Say what an interrupted run leaves, and the command that goes on from there."""
+    done = f"{len(progress.done)} of {len(progress.names)} models were done"
+    if args.cache is None:
+        return f"{done}; nothing is kept without --cache DIR"
+    command = shlex.join(["skte", *args.argv])
+    return f"{done}; features are kept in {args.cache}, and this goes on from there:\n{command}"
 
 
 def _finite(rows: list[dict[str, Any]]) -> Any:
     """Return rows as `write_results` writes them: JSON has neither NaN nor infinity."""
     return json.loads(json.dumps(rows), parse_constant=lambda text: str(float(text)))
-
-
-def _to_table(rows: list[dict[str, Any]], selector: ModelBankSelector) -> str:
-    names, ranking = list(selector.estimators_), selector.ranking_
-    # Intervals are of the first estimator; with several, --out and --json hold the others' as well.
-    header = ["rank", "model", *names, *ranking.header[3:]]
-    cells = [
-        [*shown[:2], *(row[f"score_{name}"] for name in names), *shown[3:]]
-        for row, shown in zip(rows, ranking.rows(), strict=True)
-    ]
-    return "\n".join([*ranking.warnings(), format_table(header, cells), *ranking.notes()])

@@ -16,6 +16,7 @@ import torchio as tio
 from numpy.typing import NDArray
 
 from skte._plugins import load_plugins
+from skte._text import did_you_mean
 from skte.datasets._bids import is_bids, load_bids
 from skte.datasets._case import (
     ID_KEYS,
@@ -31,7 +32,7 @@ from skte.datasets._folder import ExtraRoots, check_folder, is_folder, load_fold
 from skte.datasets._labels import Labels, relabel_subjects
 from skte.datasets._msd import has_description, is_msd, load_msd
 from skte.datasets._nnunet import is_nnunet, load_nnunet_raw
-from skte.datasets._problem import Problem, raise_problems
+from skte.datasets._problem import Problem, few, raise_problems
 from skte.exceptions import DatasetError, SkteWarning
 
 __all__ = ["DatasetLike", "Layout", "as_subjects", "layout_names", "load_dataset"]
@@ -252,6 +253,8 @@ def load_dataset(
     labels: Labels | None = None,
     channels: Sequence[str] | None = None,
     layout: str | None = None,
+    cases: Sequence[str] | None = None,
+    exclude: Sequence[str] = (),
     extra_roots: ExtraRoots = (),
 ) -> CaseList:
     """Turn any accepted form of a dataset into a list of subjects.
@@ -279,6 +282,10 @@ def load_dataset(
     layout : str, optional
         How a path is read, one of `layout_names`; None: detected, an error where it
         could be several.
+    cases : sequence of str, optional
+        Ids of the cases to keep, in the order of the dataset; None: all of them.
+    exclude : sequence of str, default=()
+        Ids of cases to leave out, of which nothing is read.
     extra_roots : sequence of path-like, default=()
         Folders that links and paths may lead to. By default all files lie in the folder that
         is given, or that of the CSV file. Paths in a list of subjects or dicts may lead
@@ -298,8 +305,8 @@ def load_dataset(
     ------
     DatasetError
         If the form or layout is unknown, files are missing, cases lack image or label,
-        ids repeat, or `labels` or `channels` names what is not there; one message lists
-        all problems.
+        ids repeat, or `labels`, `channels`, `cases` or `exclude` names what is not there; one
+        message lists all problems.
 
     See Also
     --------
@@ -323,8 +330,8 @@ def load_dataset(
         subjects = _load_path(
             dataset, layout, channels, merge_regions=labels is None, extra_roots=extra_roots
         )
-        cases = subjects if isinstance(subjects, CaseList) else CaseList(subjects)
-        return cases.like(relabel_subjects(subjects, labels))
+        known = subjects if isinstance(subjects, CaseList) else CaseList(subjects)
+        return known.like(_chosen(relabel_subjects(subjects, labels), cases, exclude))
     if channels is not None or layout is not None:
         raise DatasetError("channels and layout say how files are read: give a path with them.")
     if isinstance(dataset, (tio.Subject, Mapping)):
@@ -336,7 +343,27 @@ def load_dataset(
     if not items:
         raise DatasetError("The dataset holds no case: give at least two.")
     known = dataset if isinstance(dataset, CaseList) else CaseList()
-    return known.like(relabel_subjects(_subjects(items, extra_roots), labels))
+    subjects = relabel_subjects(_subjects(items, extra_roots), labels)
+    return known.like(_chosen(subjects, cases, exclude))
+
+
+def _chosen(
+    subjects: Sequence[Any], cases: Sequence[str] | None, exclude: Sequence[str]
+) -> list[Any]:
+    """Keep the cases that are named, and not those that are excluded."""
+    ids = [str(subject["case_id"]) for subject in subjects]
+    for option, names in (("cases", cases or ()), ("exclude", exclude)):
+        if isinstance(names, str):
+            raise DatasetError(f"{option} must be a list of ids, got {names!r}: write [...].")
+        strange = [name for name in names if name not in set(ids)]
+        if strange:
+            hint = did_you_mean(strange[0], ids)
+            raise DatasetError(f"{option} names {few(strange)}, but there is no such case: {hint}")
+    return [
+        subject
+        for name, subject in zip(ids, subjects, strict=True)
+        if name not in set(exclude) and (cases is None or name in set(cases))
+    ]
 
 
 def as_subjects(dataset: DatasetLike) -> list[Any]:

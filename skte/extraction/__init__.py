@@ -5,6 +5,7 @@ from skte.extraction._cache_files import make_key
 from skte.extraction._extractor import SegmentationFeatureExtractor, sampled_voxels
 from skte.extraction._model import resolve_device
 from skte.extraction._prepare import CaseStore
+from skte.extraction._progress import tell_progress, watch_progress
 from skte.extraction._sampler import VoxelSample
 
 __all__ = [
@@ -15,4 +16,6 @@ __all__ = [
     "make_key",
     "resolve_device",
     "sampled_voxels",
+    "tell_progress",
+    "watch_progress",
 ]

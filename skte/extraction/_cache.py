@@ -444,10 +444,10 @@ class CaseCache:
         if self.cache is None:
             return None
         record = self.cache.load_record(self.key(subject, "fit"))
-        if record is None:
+        if record is None or record.keys() != set(ModelFacts._fields):
             return None
         layers = [LayerInfo(name, tuple(stride), n) for name, stride, n in record["layers"]]
-        return ModelFacts(layers, int(record["n_axes"]))
+        return ModelFacts(**{**record, "layers": layers})
 
     def store_facts(self, subject: Any, facts: ModelFacts) -> None:
         """Keep what fitting on a case found."""
@@ -455,7 +455,7 @@ class CaseCache:
             key = self.key(subject, "fit")
             self._check_unchanged(subject)
             layers = [[one.name, list(one.stride), one.channels] for one in facts.layers]
-            record = {"layers": layers, "n_axes": facts.n_axes}
+            record = {**facts._asdict(), "layers": layers}
             self.cache.store_record(key, record)
 
     def _check_unchanged(self, subject: Any) -> None:

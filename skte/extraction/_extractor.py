@@ -31,6 +31,7 @@ from skte.extraction._model import (
     resolve_device,
 )
 from skte.extraction._prepare import CaseStore, ahead, prepare_case
+from skte.extraction._progress import tell_progress
 from skte.extraction._reader import inference_ready
 from skte.extraction._runner import CaseRunner, memory_kept, whole_float32
 from skte.extraction._sampler import SamplePlan, VoxelSample
@@ -111,6 +112,8 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         Edges of the window; None when it is fitted to each volume.
     n_axes_ : int
         Spatial axes of the network, 2 or 3.
+    n_parameters_ : int
+        Parameters of the network.
     random_state_ : int
         The seed in use.
 
@@ -293,6 +296,14 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
             cache.store_facts(subjects[0], facts)
         self.layers_: list[LayerInfo] = facts.layers
         self.n_axes_: int = facts.n_axes
+        self.n_parameters_: int = facts.n_parameters
+        if facts.on_slice:
+            warnings.warn(
+                f"Entry {self._recipe.name!r}: a 3-D network runs on 2-D images of one slice, "
+                "which it was not trained on.",
+                SkteWarning,
+                stacklevel=3,
+            )
         self.window_size_: tuple[int, ...] | None = entry_window(
             self._recipe, self.window_size, self.n_axes_
         )
@@ -320,6 +331,8 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
                     features = runner.run(case, waited)
                     cache.store(subjects[i], features)
                     cases[i] = features
+                    n_done = sum(case is not None for case in cases)
+                    tell_progress(self._recipe.name, n_done, len(cases))
         whole = [case for case in cases if case is not None]
         self._warn_of_no_posterior(whole)
         return FeatureSet(whole, name=self._recipe.name)

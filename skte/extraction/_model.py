@@ -33,6 +33,8 @@ class ModelFacts(NamedTuple):
 
     layers: list[LayerInfo]  # name, stride and channels of each layer, coarse to fine
     n_axes: int  # spatial axes of the network
+    n_parameters: int
+    on_slice: bool  # whether a 3-D network saw a single slice
 
 
 def examine_model(
@@ -50,15 +52,18 @@ def examine_model(
     image, _ = preprocess_case(case, entry)
     check_channels(entry, network, image, case.case_id)
     window = (size or default_window_size(tuple(image.shape[1:])))[:n_axes]
+    on_slice = n_axes == 3 and image.shape[-1] == 1
     # Where only the encoder was pre-trained, no set of stages holds more than that.
     own = isinstance(layers, str) and (layers == "auto" or entry.layers == "encoder")
     names = entry.layers if own else layers
     with inference_ready(network, device):
         example = torch.zeros(1, image.shape[0], *window, device=device)
         try:
-            return ModelFacts(find_layers(network, names, example), n_axes)
+            found = find_layers(network, names, example)
         except BankError as error:
-            raise BankError(f"Entry {entry.name!r}: {error}") from error
+            problem = "a 3-D network cannot run on 2-D images of one slice" if on_slice else error
+            raise BankError(f"Entry {entry.name!r}: {problem}") from error
+    return ModelFacts(found, n_axes, sum(p.numel() for p in network.parameters()), on_slice)
 
 
 def entry_window(entry: BankEntry, window_size: Any, n_axes: int) -> tuple[int, ...] | None:

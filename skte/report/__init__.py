@@ -6,10 +6,12 @@ from skte.report._agreement_displays import (
     LearningCurveDisplay,
 )
 from skte.report._feature_displays import CaseDistanceDisplay, FeatureEmbeddingDisplay
+from skte.report._next_step import fine_tuning, next_step
 from skte.report._page import write_report
 from skte.report._ranking_displays import LayerScoreDisplay, RankingDisplay, StabilityDisplay
 from skte.report._results import results_rows, write_results
 from skte.report._sampled_voxels_display import ProbeDisplay, SampledVoxelsDisplay
+from skte.report._seen import SeenTable
 
 __all__ = [
     "CaseDistanceDisplay",
@@ -21,7 +23,10 @@ __all__ = [
     "ProbeDisplay",
     "RankingDisplay",
     "SampledVoxelsDisplay",
+    "SeenTable",
     "StabilityDisplay",
+    "fine_tuning",
+    "next_step",
     "results_rows",
     "write_report",
     "write_results",

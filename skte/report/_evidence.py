@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
-import numpy as np
 from sklearn.base import clone
 
 from skte._table import Html, element
@@ -19,18 +15,17 @@ from skte.extraction import CaseStore, SegmentationFeatureExtractor
 from skte.report._feature_displays import CaseDistanceDisplay, FeatureEmbeddingDisplay
 from skte.report._html import picture, section, table
 from skte.report._sampled_voxels_display import ProbeDisplay, SampledVoxelsDisplay
+from skte.report._seen import SeenTable
 from skte.selection import ModelBankSelector
 
 __all__ = [
-    "bank_section",
     "dataset_section",
     "explanation_section",
     "probe_section",
     "provenance_section",
+    "seen_section",
     "voxel_section",
 ]
-
-_PACKAGES = ("skte", "torch", "torchio", "scikit-learn", "numpy", "scipy")
 
 
 def _extractor_of(selector: ModelBankSelector, name: str) -> SegmentationFeatureExtractor:
@@ -188,34 +183,30 @@ def dataset_section(selector: ModelBankSelector) -> Html:
     )
 
 
-def bank_section(selector: ModelBankSelector) -> Html:
-    """Return how the bank describes its models."""
-    rows = []
-    for entry in selector.bank_:
-        size = entry.window_size
-        weights = "" if entry.weights is None else entry.weights.name  # type: ignore[union-attr]
-        origin = "; ".join(f"{k}: {v}" for k, v in entry.provenance.items())
-        window = "fitted" if size is None else " x ".join(map(str, np.atleast_1d(size)))
-        rows.append([entry.name, weights, window, str(len(entry.preprocessing)), origin])
-    header = ["model", "weights", "window", "preprocessing steps", "provenance"]
+def seen_section(selector: ModelBankSelector) -> Html:
+    """Return what each model saw, and where it comes from."""
+    seen = SeenTable.from_selector(selector)
+    origins = [
+        [entry.name, "; ".join(f"{k}: {v}" for k, v in entry.provenance.items())]
+        for entry in selector.bank_
+    ]
     return section(
-        "bank",
-        "Bank",
-        element("p", f"{len(rows)} models."),
-        table(header, rows, caption="Models as the bank describes them", sortable=True),
+        "seen",
+        "What each model saw",
+        table(seen.header, seen.rows, caption="Models, best first", sortable=True),
+        element(
+            "details",
+            element("summary", "Where the models come from"),
+            table(["model", "provenance"], origins, caption="As the bank describes them"),
+        ),
     )
 
 
-def provenance_section(selector: ModelBankSelector) -> Html:
+def provenance_section(selector: ModelBankSelector, command: str | None) -> Html:
     """Return versions, settings, seeds and digests: what reproducing the ranking needs."""
-    facts = {name: _version(name) for name in _PACKAGES}
-    facts["Python"] = platform.python_version()
-    facts |= {f"estimator {key}".strip(): _one_line(e) for key, e in selector.estimators_.items()}
-    facts["seed"] = str(selector.random_state_)
-    extractor = _extractor_of(selector, selector.best_name_).set_params(entry=None, cache=None)
-    facts["extraction"] = _one_line(extractor)
-    level = selector.confidence_level
-    facts["confidence"] = "not computed" if level is None else f"{level:g}, {selector.resampling}"
+    facts = dict(SeenTable.from_selector(selector).facts)
+    if command:
+        facts["command"] = command
     prints = [case_fingerprint(subject) for subject in selector.dataset_]
     facts["dataset digest"] = sha256("".join(prints).encode()).hexdigest()
     digests = [
@@ -235,14 +226,3 @@ def provenance_section(selector: ModelBankSelector) -> Html:
             ),
         ),
     )
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "unknown"
-
-
-def _one_line(estimator: Any) -> str:
-    return " ".join(repr(estimator).split())

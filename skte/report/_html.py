@@ -7,13 +7,21 @@ import io
 import math
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from skte._table import Html, element, html_table
 
-__all__ = ["number", "picture", "section", "table"]
+__all__ = ["Cell", "number", "picture", "section", "table"]
 
 _NAME_WIDTH = 30  # digits that fit beside each other in the first column, on wide screens
+
+
+class Cell(NamedTuple):
+    """Text of a table, and the number that sorts it."""
+
+    text: str
+    order: float
+    weight: float = 0.0  # from 0 to 1, how strongly it is tinted
 
 
 def number(value: float) -> str:
@@ -39,6 +47,10 @@ def table(
                 shown = number(value) if isinstance(value, float) else str(value)
                 order = "-1e999" if isinstance(value, float) and math.isnan(value) else repr(value)
                 cells.append(element("td", shown, class_="n", data_sort=order))
+            elif isinstance(value, Cell):
+                order = repr(value.order).replace("inf", "1e999")
+                tint = f"--tint-share:{30 * value.weight:.0f}%" if value.weight else None
+                cells.append(element("td", value.text, class_="n", data_sort=order, style=tint))
             elif named or isinstance(value, Html):
                 cells.append(element("td", value))
             else:
@@ -63,8 +75,14 @@ def table(
     return element("div", whole, class_="scroll", tabindex=0, role="region", aria_label=caption)
 
 
-def picture(figure: Any, alt: str, caption: str, *, kind: str = "svg") -> Html:
-    """Return a matplotlib figure as an image inside the page."""
+def picture(figure: Any, alt: str, caption: str, *, kind: str = "svg", narrow: Any = None) -> Html:
+    """Return a matplotlib figure as an image inside the page, with another for narrow windows."""
+    wide = _image(figure, alt, kind, "wide" if narrow else None)
+    images = [wide, _image(narrow, alt, kind, "narrow")] if narrow else [wide]
+    return element("figure", images, element("figcaption", caption))
+
+
+def _image(figure: Any, alt: str, kind: str, shown: str | None) -> Html:
     import matplotlib as mpl
 
     buffer = io.BytesIO()
@@ -78,8 +96,8 @@ def picture(figure: Any, alt: str, caption: str, *, kind: str = "svg") -> Html:
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
     mime = "image/svg+xml" if kind == "svg" else "image/png"
     width = round(figure.get_size_inches()[0] * 96)
-    image = element("img", src=Html(f"data:{mime};base64,{data}"), alt=alt, width=width)
-    return element("figure", image, element("figcaption", caption))
+    source = Html(f"data:{mime};base64,{data}")
+    return element("img", src=source, alt=alt, width=width, class_=shown)
 
 
 def section(key: str, title: str, *children: object) -> Html:

@@ -18,14 +18,14 @@ from skte import __version__
 from skte._files import check_writable, write_text_atomically
 from skte._table import Html, element
 from skte.report._evidence import (
-    bank_section,
     dataset_section,
     explanation_section,
     probe_section,
     provenance_section,
+    seen_section,
     voxel_section,
 )
-from skte.report._html import picture, section, table
+from skte.report._html import Cell, number, picture, section, table
 from skte.report._ranking_displays import LayerScoreDisplay, RankingDisplay
 from skte.report._results import check_columns, results_of, results_rows
 from skte.selection import ModelBankSelector, Ranking
@@ -40,6 +40,7 @@ def write_report(
     title: str = "Ranking of pre-trained models",
     n_cases: int = 3,
     explain: bool = True,
+    command: str | None = None,
 ) -> Path:
     """Write a page that shows a ranking and what it rests on.
 
@@ -60,6 +61,8 @@ def write_report(
     explain : bool, default=True
         Whether to run the best model once more (or take its features from the cache) to
         show which classes and cases are inconsistent.
+    command : str, optional
+        What was run, for the list of facts, as it is.
 
     Returns
     -------
@@ -96,9 +99,8 @@ def write_report(
         raise ValueError("results have no rows: a report needs at least one model.")
     check_writable(path)
     ranking = None if selector is None else selector.ranking_
-    spoken = _answer(results, ranking)
-    below = [line for line in (ranking.notes() if ranking else ()) if line not in spoken]
-    sections = [_how_to_read("interval_low" in results), _ranking_section(results, below)]
+    spoken = _spoken(results, ranking)
+    sections = [_ranking_section(results, ranking), _how_to_read("interval_low" in results)]
     if selector is not None and n_cases > 0:
         last = len(selector.dataset_) - 1
         shown = sorted({round(i * last / max(1, n_cases - 1)) for i in range(n_cases)})
@@ -111,10 +113,10 @@ def write_report(
         sections.append(_guarded("cases", lambda: explanation_section(selector, best)))
     sections.append(_warning_section(results))
     if selector is not None:
-        sections += [dataset_section(selector), bank_section(selector)]
+        sections += [seen_section(selector), dataset_section(selector)]
     sections.append(_cost_section(results) or Html(""))
     if selector is not None:
-        sections.append(provenance_section(selector))
+        sections.append(provenance_section(selector, command))
     n_cases_used = None if selector is None else len(selector.dataset_)
     return write_text_atomically(path, _page(title, spoken, results, n_cases_used, sections))
 
@@ -159,9 +161,9 @@ def _page(
         element("style", Html(style)),
     )
     kept = [s for s in sections if s]
-    links = {"reading": "How to read this", "ranking": "Ranking", "voxels": "What was compared",
+    links = {"ranking": "Ranking", "reading": "How to read this", "voxels": "What was compared",
              "layers": "Layers", "cases": "Classes and cases", "warnings": "Warnings",
-             "dataset": "Dataset", "bank": "Bank", "cost": "Cost",
+             "seen": "What each model saw", "dataset": "Dataset", "cost": "Cost",
              "provenance": "Provenance"}  # fmt: skip
     items = [
         element("li", element("a", text, href=f"#{key}"))
@@ -188,58 +190,102 @@ def _page(
     return f'<!doctype html>\n<html lang="en">\n{head}\n{body}\n</html>\n'
 
 
-def _answer(results: Mapping[str, Any], ranking: Ranking | None) -> list[str]:
-    """Return the ranking's conclusion, what speaks against it first."""
-    against = [] if ranking is None else ranking.warnings()
-    if ranking is not None and ranking.confidence is not None:
-        return [*against, ranking.confidence.verdict()]
+def _spoken(results: Mapping[str, Any], ranking: Ranking | None) -> list[str]:
+    """Return what belongs on top: the answer, and what speaks against it."""
+    if ranking is not None:
+        return list(ranking.answer.above)
     rows = results_rows(results)
     return [
-        *against,
-        f"{rows[0]['name']} scores best of {len(rows)}. No confidence was computed: pass "
-        "confidence_level (0.9, say) to learn which models the data can tell apart.",
+        f"{rows[0]['name']} scores best of {len(rows)}. Write the report of a fitted selector to "
+        "see what speaks against it."
     ]
 
 
-def _ranking_section(results: Mapping[str, Any], below: Sequence[str]) -> Html:
-    """Return the table of all models and its picture."""
+def _ranking_section(results: Mapping[str, Any], ranking: Ranking | None) -> Html:
+    """Return the table of all models, what it rests on, and its picture."""
     rows = results_rows(results)
-    keys = [k.removeprefix("score_") for k in results if k.startswith("score_")]
-    sure = "interval_low" in results
-    header = ["rank", "model", *(keys or ["score"])]
-    header += ["interval", "ranks", "first in", "group"] if sure else []
-    header += ["status"]
+    keys = [k.removeprefix("score_") for k in results if k.startswith("score_")] or [""]
+    facts = {"n_parameters": "parameters", "width": "finest width"}
+    known = [key for key in facts if key in results]
+    status = ["failed" if r.get("error") else "warned" if r.get("warnings") else "" for r in rows]
     body = []
-    for row in rows:
-        scores = [float(row[f"score_{k}"]) for k in keys] or [float(row["score"])]
-        name = f"{row['name']} (untrained)" if row.get("untrained") else row["name"]
-        cells: list[Any] = [row["rank"], name, *scores]
-        cells += _confidence_cells(row) if sure else []
-        cells.append("failed" if row.get("error") else "warned" if row.get("warnings") else "ok")
-        body.append(cells)
-    ranked = f"; ordered by {keys[0]}" if len(keys) > 1 else ""
-    figure = RankingDisplay.from_results(results).figure_
-    alt = f"Scores of the models, best on top. The first is {rows[0]['name']}."
-    caption = "Points: scores; higher is better." + (
+    for row, state in zip(rows, status, strict=True):
+        cells: list[Any] = [_rank_of(row), _marked(row)]
+        cells += [_score_cell(row, key, keys, len(rows)) for key in keys]
+        cells += [row[key] or Cell("-", -1) for key in known]
+        body.append([*cells, state] if any(status) else cells)
+    header = ["rank", "model", *(key or "score" for key in keys), *(f"({facts[k]})" for k in known)]
+    header += ["status"] if any(status) else []
+    explained = []
+    if len(keys) > 1:
+        explained.append(
+            "In brackets: ranks by each estimator, the stronger the colour the better."
+        )
+    if known:
+        explained.append("Columns in parentheses are no estimators: what a score has to beat.")
+    sure = "interval_low" in results
+    display = RankingDisplay.from_results(results)
+    who = f" by {keys[0]}" if keys[0] else ""
+    caption = f"Points: scores{who}; higher is better." + (
         " Bars: confidence intervals. Models of one group cannot be told apart." if sure else ""
     )
+    alt = f"Scores of the models, best on top. The first is {rows[0]['name']}."
+    below = () if ranking is None else ranking.answer.below
     return section(
         "ranking",
         "Ranking",
-        table(header, body, caption=f"Models, best first{ranked}", sortable=True),
-        [element("p", line, class_="soft") for line in below],
-        picture(figure, alt, caption),
+        table(
+            header, body, caption=f"Models, best first{who and f', ordered{who}'}", sortable=True
+        ),
+        [element("p", line, class_="soft") for line in (*explained, *below)],
+        _sure_table(rows, ranking, keys[0]) if sure else None,
+        picture(display.figure_, alt, caption, narrow=display.narrow().plot().figure_),
     )
 
 
-def _confidence_cells(row: Mapping[str, Any]) -> list[Any]:
+def _score_cell(row: Mapping[str, Any], key: str, keys: Sequence[str], n_models: int) -> Any:
+    """Return a score, with its rank as a number and a tint where there are several."""
+    score = float(row[f"score_{key}"] if key else row["score"])
+    if np.isnan(score):
+        return Cell("-", -np.inf)
+    if len(keys) == 1:
+        return score
+    rank, last = row[f"rank_{key}"], max(2, n_models)
+    return Cell(f"{number(score)} ({rank})", score, (last - rank) / (last - 1))
+
+
+def _rank_of(row: Mapping[str, Any]) -> Any:
+    return Cell("-", np.inf) if np.isnan(float(row["score"])) else row["rank"]
+
+
+def _marked(row: Mapping[str, Any]) -> str:
+    return f"{row['name']} (untrained)" if row.get("untrained") else str(row["name"])
+
+
+def _sure_table(rows: Sequence[Mapping[str, Any]], ranking: Ranking | None, key: str) -> Html:
+    """Return intervals, ranks and shares of first places of the estimator that ranks."""
+    behind: set[str] = set()
+    if ranking is not None and ranking.confidence is not None:
+        behind = set(ranking.confidence.behind())
+    body = [
+        [_rank_of(row), _marked(row), *_confidence_cells(row, row["name"] in behind)]
+        for row in rows
+    ]
+    who = f" of {key}" if key else ""
+    header = ["rank", "model", f"interval{who}", "ranks", "first in", "behind the first"]
+    return table(header, body, caption=f"How sure the order{who} is")
+
+
+def _confidence_cells(row: Mapping[str, Any], is_behind: bool) -> list[Any]:
     low, high, share = row["interval_low"], row["interval_high"], row["first_share"]
+    if np.isnan(float(row["score"])):
+        return [Html("")] * 4
     span = "" if np.isnan(low) else f"{low:.4g} to {high:.4g}"
     return [
         element("span", span, class_="one"),
         Html(f"{int(row['rank_low'])}-{int(row['rank_high'])}"),
         element("span", "" if np.isnan(share) else f"{100 * share:.0f} %", class_="one"),
-        int(row["group"]),
+        Html("clearly" if is_behind else ""),
     ]
 
 
@@ -271,7 +317,7 @@ def _layer_section(results: Mapping[str, Any]) -> Html | None:
             picture(
                 LayerScoreDisplay.from_results(results).figure_,
                 "Score of every layer of every model, as a table of colours.",
-                "Darker is lower. Grey: no such layer, or it collapsed.",
+                "Darker is lower. Grey: the layer collapsed. Empty: the model has no such layer.",
             ),
         ]
     names = table(
@@ -346,8 +392,8 @@ def _how_to_read(sure: bool) -> Html:
     if sure:
         lines += [
             "The interval and the ranks say what other labelled cases of the same kind could have "
-            "given. Models in one group cannot be told apart by these cases: choose among them by "
-            "size, licence or speed.",
+            "given. These cases cannot tell models from the first that are not clearly behind it: "
+            "choose among them by size, licence or speed.",
             "“first in” is the share of resampled sets of cases in which the model comes first. "
             "It is not the probability of the best Dice: none of this says how well a score "
             "predicts performance after fine-tuning.",

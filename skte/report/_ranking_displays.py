@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -22,6 +23,9 @@ from skte.report._results import check_columns, results_of
 from skte.selection import BankConfidence, ModelBankSelector
 
 __all__ = ["LayerScoreDisplay", "RankingDisplay", "StabilityDisplay"]
+
+
+_NARROW = 4.0  # inches beside the names, below which a legend has one column
 
 
 class RankingDisplay(Display):
@@ -62,6 +66,7 @@ class RankingDisplay(Display):
         intervals: ArrayLike | None = None,
         groups: ArrayLike | None = None,
     ) -> None:
+        self._width, self._name_length = 4.8, 36
         self.names = tuple(names)
         self.scores: NDArray[np.float64] = np.asarray(scores, dtype=np.float64)
         self.score_name = score_name
@@ -140,12 +145,18 @@ class RankingDisplay(Display):
             groups=None if groups is None else np.asarray(groups)[order],
         )
 
+    def narrow(self) -> Self:
+        """Return the same plot for narrow windows, not drawn yet: shorter names, less room."""
+        other = copy.copy(self)
+        other._width, other._name_length = 2.2, 18
+        return other
+
     def _size(self) -> tuple[float, float]:
-        names = plot_names(self.names[:MOST_ROWS])
-        return 4.8 + width_of(names), 1.2 + 0.24 * len(names)
+        names = plot_names(self.names[:MOST_ROWS], self._name_length)
+        return self._width + width_of(names), 1.2 + 0.24 * len(names)
 
     def _draw(self, ax: Any) -> None:
-        names = plot_names(self.names[:MOST_ROWS])
+        names = plot_names(self.names[:MOST_ROWS], self._name_length)
         n, scores = len(names), self.scores[:MOST_ROWS]
         finite = np.isfinite(scores)
         rows = np.arange(n)
@@ -183,7 +194,7 @@ class RankingDisplay(Display):
             style = {"color": color, "marker": marker, "label": label}
             ax.scatter(scores[rows], rows, 36, zorder=2, **style)
         if self.groups is not None and len(present) > 1:
-            n_columns = min(3, len(drawn))
+            n_columns = 1 if self._width < _NARROW else min(3, len(drawn))
             ax.legend(
                 loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=n_columns,
                 frameon=False, fontsize="small",
@@ -280,9 +291,11 @@ class LayerScoreDisplay(Display):
             raise ValueError("No model has scores of layers: all failed, or the score has none.")
         matrix = self.matrix[:MOST_ROWS]
         n, n_layers = matrix.shape
-        ax.set_facecolor("0.93")  # shows where a model has no such layer, or it collapsed
         shown = np.ma.masked_invalid(matrix)
-        image = ax.imshow(shown, cmap="cividis", aspect="auto")
+        # A colour map without grey, which is for layers that collapsed; missing ones stay empty.
+        image = ax.imshow(shown, cmap="viridis", aspect="auto")
+        collapsed = np.ma.masked_where(matrix != -np.inf, np.ones_like(matrix))
+        ax.imshow(collapsed, cmap="Greys", vmin=0, vmax=4, aspect="auto")
         if matrix.size <= _MOST_NUMBERS:
             _write_numbers(ax, matrix, image)
         names = plot_names(self.names[:MOST_ROWS], 30)

@@ -16,18 +16,23 @@ from sklearn.utils.validation import check_is_fitted
 
 from skte._files import write_text_atomically
 from skte._text import clean_cell
-from skte.selection import ModelBankSelector
+from skte.selection import ModelBankSelector, Reference
 
 __all__ = ["check_columns", "results_of", "results_rows", "write_results"]
 
 
-def results_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+def results_rows(
+    results: Mapping[str, Any], references: Sequence[Reference] = ()
+) -> list[dict[str, Any]]:
     """Turn a table of equal-length columns into plain rows, best first.
 
     Parameters
     ----------
     results : mapping of str to sequence
         ``selector.results_``.
+    references : sequence of Reference, default=()
+        ``selector.reference_``: untrained networks get rows below those of the models, without
+        a rank, and every row says whether it is a ``reference``.
 
     Returns
     -------
@@ -38,10 +43,34 @@ def results_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
         {key: _plain(column[i]) for key, column in results.items()}
         for i in range(len(results["name"]))
     ]
-    return sorted(rows, key=lambda row: row["rank"])
+    rows = sorted(rows, key=lambda row: row["rank"])
+    if not references:
+        return rows
+    return [{**row, "reference": False} for row in rows] + _reference_rows(rows[0], references)
 
 
-def write_results(results: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+def _reference_rows(
+    model: Mapping[str, Any], references: Sequence[Reference]
+) -> list[dict[str, Any]]:
+    """Rows of untrained networks, with the columns that a model's row has."""
+    found: dict[str, dict[str, Any]] = {}
+    first = references[0].estimator
+    for one in (one for one in references if one.name):
+        nothing = dict.fromkeys(model)
+        new = {**nothing, "name": one.name, "untrained": True, "reference": True}
+        row = found.setdefault(one.name, new)
+        if one.estimator == first:
+            row["score"], row["error"] = one.score, one.problem
+        if f"score_{one.estimator}" in row:
+            row[f"score_{one.estimator}"] = one.score
+    return list(found.values())
+
+
+def write_results(
+    results: Mapping[str, Any],
+    path: str | os.PathLike[str],
+    references: Sequence[Reference] = (),
+) -> None:
     """Write results as CSV or JSON, by the ending of the file's name.
 
     Parameters
@@ -50,6 +79,8 @@ def write_results(results: Mapping[str, Any], path: str | os.PathLike[str]) -> N
         ``selector.results_``.
     path : path-like
         Ends in ``.csv`` or ``.json``. An existing file is replaced in one step.
+    references : sequence of Reference, default=()
+        ``selector.reference_``, for rows of untrained networks as of `results_rows`.
 
     Raises
     ------
@@ -76,14 +107,14 @@ def write_results(results: Mapping[str, Any], path: str | os.PathLike[str]) -> N
     """
     check_columns(results, ["name", "rank"])
     suffix = Path(path).suffix.lower()
-    rows = results_rows(results)
+    rows = results_rows(results, references)
     if suffix == ".json":
         text = json.dumps([_jsonable(row) for row in rows], indent=1, allow_nan=False) + "\n"
     elif suffix == ".csv":
         buffer = io.StringIO(newline="")
         writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow([clean_cell(name) for name in results])
-        writer.writerows([_cell(row[name]) for name in results] for row in rows)
+        writer.writerow([clean_cell(name) for name in (rows[0] if rows else results)])
+        writer.writerows([_cell(value) for value in row.values()] for row in rows)
         text = buffer.getvalue()
     else:
         raise ValueError(f"{path}: results are a .csv or .json file, not {suffix!r}.")

@@ -18,6 +18,8 @@ __all__ = ["ProbeDisplay", "SampledVoxelsDisplay"]
 # Voxels of a slab this thick, as a share of the volume, are drawn on its middle slice.
 _SLAB = 1 / 20
 
+_MOST_COVERED = 0.1  # of a slice by markers
+
 
 class SampledVoxelsDisplay:
     """Slices of a case with the voxels that features were read at.
@@ -223,14 +225,20 @@ class SampledVoxelsDisplay:
     def _draw_voxels(self, ax: Any, position: int) -> None:
         classes, whole = self.points(position)
         edge = {"edgecolors": "black", "linewidths": 0.2}
-        ax.scatter(*whole.T, 4, "#F0E442", label="whole case", **edge)
+        share = self._share_of_area(len(whole) + sum(map(len, classes.values())))
+        ax.scatter(*whole.T, 4 * share, "#F0E442", label="whole case", **edge)
         if 0 in classes:
             style = {"marker": "x", "linewidths": 0.7, "label": self._class_name(0)}
-            ax.scatter(*classes[0].T, 9, "#56B4E9", **style)
+            ax.scatter(*classes[0].T, 9 * share, "#56B4E9", **style)
         colors = ("#E69F00", *COLORS[1:4], COLORS[0])
         for i, k in enumerate(k for k in classes if k != 0):
             style = {"marker": MARKERS[i % len(MARKERS)], "label": self._class_name(k)}
-            ax.scatter(*classes[k].T, 12, colors[i % len(colors)], **edge, **style)
+            ax.scatter(*classes[k].T, 12 * share, colors[i % len(colors)], **edge, **style)
+
+    def _share_of_area(self, n_markers: int) -> float:
+        """Share of their usual area that markers may have, for the image to stay visible."""
+        slice_area = (3.0 * 72) ** 2 * min(1.0, self._tallness())  # in square points
+        return min(1.0, _MOST_COVERED * slice_area / (10 * max(1, n_markers)))
 
     def _class_name(self, label: int) -> str:
         name = self.case.label_names.get(label, "background" if label == 0 else "")
@@ -335,10 +343,11 @@ class ProbeDisplay(SampledVoxelsDisplay):
         near = np.abs(voxels[:, self.axis] - position) <= self.thickness
         plane = voxels[:, self._others(self.axis)]
         colors = ("#56B4E9", "#E69F00", *COLORS[1:4], COLORS[0])
+        area = 10 * self._share_of_area(int(near.sum()))
         for i, k in enumerate(np.unique([*labels, *self.predicted]).tolist()):
             for right, marker in ((True, "o"), (False, "x")):
                 at = near & (self.predicted == k) & ((labels == k) == right)
                 name = f"{self._class_name(int(k))}: {'right' if right else 'wrong'}"
                 if at.any():
                     style = {"marker": marker, "linewidths": 0.7 if marker == "x" else 0}
-                    ax.scatter(*plane[at].T, 10, colors[i % len(colors)], label=name, **style)
+                    ax.scatter(*plane[at].T, area, colors[i % len(colors)], label=name, **style)

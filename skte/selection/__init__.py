@@ -1,14 +1,17 @@
 """Ranking a bank."""
 
+from skte.selection._answer import Answer
 from skte.selection._confidence import BankConfidence
 from skte.selection._engine import Engine, extractor_for
 from skte.selection._halving import HalvingModelBankSelector
 from skte.selection._ranking import Ranking
 from skte.selection._reference import Reference
+from skte.selection._results import Results
 from skte.selection._selector import ModelBankSelector
 from skte.selection._workers import ModelRecord
 
 __all__ = [
+    "Answer",
     "BankConfidence",
     "Engine",
     "HalvingModelBankSelector",
@@ -16,5 +19,6 @@ __all__ = [
     "ModelRecord",
     "Ranking",
     "Reference",
+    "Results",
     "extractor_for",
 ]

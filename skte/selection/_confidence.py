@@ -122,9 +122,16 @@ class BankConfidence:
             raise ValueError(f"There is no model {name!r}; the bank has {list(self.names)}.")
         return list(self.names).index(name)
 
-    def rows(self) -> list[tuple[int, str, float, str, str, str, int]]:
+    def behind(self) -> list[str]:
+        """Name the models that are clearly behind the first, in the order of ranks."""
+        first, *others = np.argsort(rank_scores(self.scores))
+        apart = tell_apart(self.centres, self.difference_errors, self.critical_value)[first]
+        return [self.names[i] for i in others if apart[i] and not np.isnan(self.scores[i])]
+
+    def rows(self) -> list[tuple[int, str, float, str, str, str, str]]:
         """Cells of the table, best first; `header` names them."""
         ranks = rank_scores(self.scores)
+        behind = set(self.behind())
         return [
             (
                 int(ranks[i]),
@@ -133,7 +140,7 @@ class BankConfidence:
                 _span(*self.intervals[i]),
                 "{}-{}".format(*self.rank_intervals[i]),
                 _percent(self.first_share[i]),
-                int(self.groups[i]),
+                "clearly" if self.names[i] in behind else "",
             )
             for i in np.argsort(ranks)
         ]
@@ -142,7 +149,7 @@ class BankConfidence:
     def header(self) -> list[str]:
         """Names of the columns of `rows`."""
         interval = f"{100 * self.confidence_level:g} % interval"
-        return ["rank", "model", "score", interval, "ranks", "first in", "group"]
+        return ["rank", "model", "score", interval, "ranks", "first in", "behind the first"]
 
     def __str__(self) -> str:
         """Lay out the table, and what it says of the first place."""
@@ -156,6 +163,8 @@ class BankConfidence:
         sure = f"at {100 * self.confidence_level:g} % confidence, {self.n_cases} cases"
         if not others:
             return f"{best} is ahead of all others ({sure})."
+        if len(others) == len(self.names) - 1 > _NAMED:
+            return f"None of the {len(others)} others can be distinguished from {best} ({sure})."
         if len(others) <= _NAMED:
             *first, last = others
             who = f"{', '.join(first)} and {last}" if first else last

@@ -39,6 +39,7 @@ from skte.extraction import (
     FeatureCache,
     SegmentationFeatureExtractor,
     resolve_device,
+    tell_progress,
 )
 from skte.features import FeatureSet
 from skte.selection._confidence import combined_scores
@@ -52,10 +53,17 @@ from skte.selection._workers import (
     run_together,
 )
 
-__all__ = ["BankSelector", "Engine", "check_not_all_failed"]
+__all__ = ["BankSelector", "Engine", "check_not_all_failed", "raw_images"]
 
 # Preprocessed images that are kept from one model to the next.
 _KEPT_BYTES = 2**30
+# Beyond these, images were not normalised; random phantoms and masked brains are within.
+_RAW_MEAN, _RAW_SPREAD = 2.0, 5.0
+_NAMED = 3  # models in a sentence
+_LEAVE_OUT = (
+    "To rank on the other cases: load_dataset(..., exclude=[ID]); in the shell --exclude ID, or "
+    "--skip-unusable for all cases that inspect finds unusable."
+)
 _log = logging.getLogger("skte")
 
 
@@ -151,7 +159,8 @@ class Engine:
             there = "is 1 case" if len(cases) == 1 else f"are {len(cases)} cases"
             problems.append(f"There {there}: {why}")
         if problems:
-            raise DatasetError("The dataset cannot be used:\n- " + "\n- ".join(problems))
+            listed = "\n- ".join(problems)
+            raise DatasetError(f"The dataset cannot be used:\n- {listed}\n{_LEAVE_OUT}")
         return cases
 
     @property
@@ -229,6 +238,7 @@ class Engine:
                     check_unchanged(case, stamp)
                 if not is_reference:
                     self._warn(record)
+                tell_progress(record.name, len(cases), len(cases))  # it may have run elsewhere
                 self._announce(
                     record, "reference" if is_reference else f"{position}/{len(entries)}"
                 )
@@ -350,6 +360,25 @@ def check_not_all_failed(records: Sequence[ModelRecord], key: str) -> None:
         raise SkteError(f"Every model of the bank failed:\n{listed}")
 
 
+def raw_images(entries: Sequence[BankEntry], cases: Sequence[Any]) -> str:
+    """Say which models without preprocessing get images that look raw; empty where none do."""
+    names = [entry.name for entry in entries if not entry.preprocessing]
+    if not names:
+        return ""
+    case = read_case(cases[0])
+    image = case.image.float()
+    mean, spread = float(image.mean()), float(image.std(correction=0))
+    if abs(mean) <= _RAW_MEAN and 1 / _RAW_SPREAD <= spread <= _RAW_SPREAD:
+        return ""
+    shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" * (len(names) > _NAMED))
+    return (
+        f"No preprocessing for {shown}: images go in as they are (case {case.case_id} has mean "
+        f"{mean:.4g} and standard deviation {spread:.4g}). If the networks were trained on "
+        'normalised images, add preprocessing: ["ZNormalization"] to the manifest, or rank '
+        'ModelBank.from_modules(networks, preprocessing=["ZNormalization"]).'
+    )
+
+
 def extractor_for(
     estimators: Mapping[str, TransferabilityEstimator], **settings: Any
 ) -> SegmentationFeatureExtractor:
@@ -456,4 +485,7 @@ def _raise_fault_of_cases(record: ModelRecord, cases: Sequence[Any]) -> None:
     """Raise the fault of a case that failures name; otherwise every model would be blamed."""
     for case in cases:
         if any(repr(case["case_id"]) in reason for reason in record.errors.values()):
-            read_case(case)
+            try:
+                read_case(case)
+            except DatasetError as error:
+                raise DatasetError(f"{error}\n{_LEAVE_OUT}", problems=error.problems) from error

@@ -23,8 +23,14 @@ from skte.estimators import TransferabilityEstimator
 from skte.extraction import FeatureCache, SegmentationFeatureExtractor
 from skte.features import FeatureSet
 from skte.metrics import rank_scores
+from skte.selection._answer import Answer, Findings, answer_of
 from skte.selection._confidence import resampling_weights
-from skte.selection._engine import BankSelector, Engine, check_not_all_failed
+from skte.selection._engine import (
+    BankSelector,
+    Engine,
+    check_not_all_failed,
+    raw_images,
+)
 from skte.selection._ranking import Ranking
 from skte.selection._reference import Reference, Twins, compare_with_twins
 from skte.selection._workers import ModelRecord
@@ -99,6 +105,8 @@ class HalvingModelBankSelector(BankSelector):
         Names, best first: the contenders of the last rung, then those of the rungs before.
     best_name_ : str
         The first of ``ranking_``.
+    answer_ : Answer
+        As of `ModelBankSelector`.
     ranks_, scores_ : ndarray of shape (n_models,)
         In bank order; the score of a dropped model is that of its last rung, so scores of
         different rungs are not comparable.
@@ -231,6 +239,7 @@ class HalvingModelBankSelector(BankSelector):
             self.min_cases,
             f"fewer than min_cases={self.min_cases}. Label more, or use ModelBankSelector.",
         )
+        raw = raw_images(entries, cases)
         with self._storage() as cache:
             engine = self._engine(entries, cache=cache)
             # A dataset's order may follow scanner or hospital.
@@ -238,7 +247,7 @@ class HalvingModelBankSelector(BankSelector):
             shuffled = [cases[i] for i in order]
             rungs = self._race(engine, entries, shuffled)
             self.reference_ = self._compare_with_twins(engine, entries, rungs[-1], shuffled)
-        self._collect(entries, rungs, len(cases))
+        self._collect(entries, rungs, len(cases), raw, engine.extractor.layers)
         return self
 
     @contextmanager
@@ -309,7 +318,14 @@ class HalvingModelBankSelector(BankSelector):
             confidence_level=self.confidence_level, n_resamples=_N_DRAWS, random_state=seed,
         )  # fmt: skip
 
-    def _collect(self, entries: Sequence[BankEntry], rungs: Sequence[Rung], n_total: int) -> None:
+    def _collect(
+        self,
+        entries: Sequence[BankEntry],
+        rungs: Sequence[Rung],
+        n_total: int,
+        raw: str,
+        layers: Any,
+    ) -> None:
         names = [entry.name for entry in entries]
         self.names_: list[str] = names
         last: dict[str, tuple[int, float]] = {}
@@ -320,11 +336,28 @@ class HalvingModelBankSelector(BankSelector):
         order = sorted(range(len(names)), key=lambda i: _place(*last[names[i]]))
         self.ranks_: NDArray[np.intp] = np.empty(len(names), dtype=np.intp)
         self.ranks_[order] = np.arange(1, len(names) + 1)
+        ordered, scores = [names[i] for i in order], self.scores_[order]
+        untrained = [entry.name for entry in entries if entry.is_untrained]
+        self.answer_: Answer = answer_of(
+            Findings(
+                ordered,
+                {"": scores},
+                {"": self.estimator},
+                layers=layers,
+                n_cases=n_total,
+                untrained=untrained,
+                raw_images=raw,
+                references=self.reference_,
+                is_race=True,
+            )
+        )
+        n_cases = [rungs[last[name][0]].n_cases for name in ordered]
         self.ranking_: Ranking = Ranking(
-            [names[i] for i in order],
-            self.scores_[order],
-            reference=self.reference_,
-            untrained=[entry.name for entry in entries if entry.is_untrained],
+            ordered,
+            scores,
+            facts={"cases": n_cases},
+            untrained=untrained,
+            answer=self.answer_,
         )
         self.best_name_: str = self.ranking_[0]
         self.n_iterations_: int = len(rungs)

@@ -1,8 +1,8 @@
-"""The order of a bank: names, best first, that print as a table."""
+"""The order of a bank: names, best first, that print as a table with the answer around it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any, Self, overload
 
@@ -12,34 +12,38 @@ from numpy.typing import ArrayLike, NDArray
 from skte._table import format_html_table, format_table
 from skte._text import clean_lines
 from skte.metrics import rank_scores
+from skte.selection._answer import Answer
 from skte.selection._confidence import BankConfidence
-from skte.selection._reference import Reference, notes, verdicts
 
 __all__ = ["Ranking"]
 
+NONE = "-"  # rank and score of a model that failed
+
 
 class Ranking(Sequence[str]):
-    """Model names, best first. Its repr is the table of ranks and scores.
+    """Model names, best first. Its repr is the answer: sentences around a table.
 
     Parameters
     ----------
     names : sequence of str
         Best first.
     scores : array-like of shape (n_models,)
-        Score of each name.
+        Score of each name; NaN for models that failed.
     confidence : BankConfidence, optional
-        How sure the order of the same models is; the table then shows it.
-    reference : sequence of Reference
-        Untrained networks to compare with, shown around the table.
+        How sure the order of the same models is; a table then shows it.
+    columns : mapping of str to array-like of shape (n_models,), optional
+        Scores by several estimators, of which the first one ranks. The table shows them with
+        the rank that each estimator gives.
+    facts : mapping of str to sequence, optional
+        Columns that are no scores, such as the number of parameters.
     untrained : sequence of str
         Models that the table marks as untrained.
-    agreement : float
-        Mean weighted Kendall correlation between the orders of several estimators; NaN where
-        there is one, or fewer than four models.
+    answer : Answer, optional
+        The sentences.
 
     Attributes
     ----------
-    names, scores, confidence, reference, untrained, agreement
+    names, scores, confidence, columns, facts, untrained, answer
         As given.
 
     Examples
@@ -47,9 +51,9 @@ class Ranking(Sequence[str]):
     >>> from skte.selection import Ranking
     >>> ranking = Ranking.from_scores(["a", "b"], [-2.5, -1.5])
     >>> ranking
-    rank  model    score
-       1  b         -1.5
-       2  a         -2.5
+    rank  model  score
+       1  b       -1.5
+       2  a       -2.5
     >>> ranking[0], list(ranking)
     ('b', ['b', 'a'])
     """
@@ -60,14 +64,11 @@ class Ranking(Sequence[str]):
         scores: ArrayLike,
         confidence: BankConfidence | None = None,
         *,
-        reference: Sequence[Reference] = (),
+        columns: Mapping[str, ArrayLike] | None = None,
+        facts: Mapping[str, Sequence[Any]] | None = None,
         untrained: Sequence[str] = (),
-        agreement: float = np.nan,
+        answer: Answer | None = None,
     ) -> None:
-        self.agreement = agreement
-        self.reference = reference
-        self.untrained = frozenset(untrained)
-        self.confidence = confidence
         self.names: tuple[str, ...] = tuple(names)
         self.scores: NDArray[np.float64] = np.asarray(scores, dtype=np.float64)
         if self.scores.shape != (len(self.names),):
@@ -75,20 +76,21 @@ class Ranking(Sequence[str]):
                 f"A ranking needs one score per name: {len(self.names)} names, scores of "
                 f"shape {self.scores.shape}."
             )
+        self.confidence = confidence
+        self.columns = {key: np.asarray(v, np.float64) for key, v in (columns or {}).items()}
+        self.facts = dict(facts or {})
+        self.untrained = frozenset(untrained)
+        self.answer = Answer() if answer is None else answer
 
     @classmethod
     def from_scores(
-        cls,
-        names: Sequence[str],
-        scores: ArrayLike,
-        confidence: BankConfidence | None = None,
-        **shown: Any,
+        cls, names: Sequence[str], scores: ArrayLike, confidence: BankConfidence | None = None
     ) -> Self:
         """Rank models given in any order, by `rank_scores`.
 
         Parameters
         ----------
-        names, scores, confidence, **shown
+        names, scores, confidence
             As for `Ranking`, but in any order.
 
         Returns
@@ -98,7 +100,7 @@ class Ranking(Sequence[str]):
         """
         order = np.argsort(rank_scores(scores))
         ordered = np.asarray(scores, dtype=np.float64)[order]
-        return cls([names[i] for i in order], ordered, confidence, **shown)
+        return cls([names[i] for i in order], ordered, confidence)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -120,46 +122,81 @@ class Ranking(Sequence[str]):
         return hash(self.names)
 
     def __repr__(self) -> str:
-        table = format_table(self.header, self.rows())
-        return clean_lines("\n".join([*self.warnings(), table, *self.notes()]))
+        parts = ["\n".join(self.answer.above), *(format_table(*t[1:]) for t in self._titled())]
+        parts.append("\n".join(self.answer.below))
+        return clean_lines("\n\n".join(part for part in parts if part))
 
     def _repr_html_(self) -> str:
         above, below = (
             "".join(f"<p>{escape(clean_lines(line))}</p>" for line in lines)
-            for lines in (self.warnings(), self.notes())
+            for lines in (self.answer.above, self.answer.below)
         )
-        return f"{above}{format_html_table(self.header, self.rows())}{below}"
+        tables = (format_html_table(header, rows) for _, header, rows in self._titled())
+        return f"{above}{''.join(tables)}{below}"
 
     @property
     def header(self) -> list[str]:
         """Names of the columns of `rows`."""
-        return ["rank", "model", "score", *(self.confidence.header[3:] if self.confidence else [])]
+        sure = self.confidence.header[3:] if self.confidence and not self._several else []
+        # What is no estimator stands in parentheses.
+        return [
+            "rank",
+            "model",
+            *(self.columns or ["score"]),
+            *sure,
+            *(f"({f})" for f in self.facts),
+        ]
 
     def rows(self) -> list[tuple[Any, ...]]:
-        """Cells of the table, best first; untrained models are marked."""
-        more = [row[3:] for row in self.confidence.rows()] if self.confidence else None
+        """Cells of the table, best first; untrained models are marked, failed ones have no rank."""
+        sure = None if self._several else self._sure_cells()
+        ranks = [rank_scores(values) for values in self.columns.values()]
+        rows: list[tuple[Any, ...]] = []
+        for i, (name, score) in enumerate(zip(self.names, self.scores, strict=True)):
+            cells: list[Any] = [NONE if np.isnan(score) else float(score)]
+            if self._several:
+                cells = [
+                    NONE if np.isnan(values[i]) else f"{values[i]:.4g} ({rank[i]})"
+                    for values, rank in zip(self.columns.values(), ranks, strict=True)
+                ]
+            cells += sure[i] if sure else []
+            cells += [column[i] for column in self.facts.values()]
+            rows.append((NONE if np.isnan(score) else i + 1, self.marked(name), *cells))
+        return rows
+
+    def sure_table(self) -> tuple[str, list[str], list[tuple[Any, ...]]] | None:
+        """Title, header and rows of what is only of the first of several estimators, or None."""
+        sure = self._sure_cells()
+        if sure is None or self.confidence is None or not self._several:
+            return None
+        first = next(iter(self.columns))
+        rows = [(*row[:2], *cells) for row, cells in zip(self.rows(), sure, strict=True)]
+        interval, *more = self.confidence.header[3:]
+        header = ["rank", "model", f"{interval} of {first}", *more]
+        return f"How sure the order of {first} is", header, rows
+
+    @property
+    def _several(self) -> bool:
+        return len(self.columns) > 1
+
+    def _sure_cells(self) -> list[tuple[Any, ...]] | None:
+        """Interval, ranks, share of first places, and whether clearly behind, best first."""
+        if self.confidence is None:
+            return None
+        cells = {row[1]: row[3:] for row in self.confidence.rows()}
+        nothing = ("", "", "", "")
         return [
-            (i + 1, self.marked(name), float(score), *(more[i] if more else ()))
-            for i, (name, score) in enumerate(zip(self.names, self.scores, strict=True))
+            nothing if np.isnan(score) else cells[name]
+            for name, score in zip(self.names, self.scores, strict=True)
         ]
+
+    def _titled(self) -> list[tuple[str, list[str], list[tuple[Any, ...]]]]:
+        more = self.sure_table()
+        return [("Models, best first", self.header, self.rows()), *([more] if more else [])]
 
     def marked(self, name: str) -> str:
         """Return a model's name as tables show it."""
         return f"{name} (untrained)" if name in self.untrained else name
-
-    def warnings(self) -> list[str]:
-        """Sentences that belong before the table: estimators that rank chance as high."""
-        return verdicts(self.reference)
-
-    def notes(self) -> list[str]:
-        """Lines below the table: untrained networks, agreement, and what may be the best."""
-        lines = notes(self.reference)
-        if not np.isnan(self.agreement):
-            lines.append(
-                f"The estimators agree at {self.agreement:.2f} on average (weighted Kendall; 1 is "
-                "the same order, 0 chance). Where they disagree, trust none of them much."
-            )
-        return lines + ([self.confidence.verdict()] if self.confidence else [])
 
     def to_frame(self) -> Any:
         """Convert to a pandas DataFrame with columns rank, model and score, best first."""

@@ -18,7 +18,7 @@ from skte.metrics import rank_scores
 from skte.selection._confidence import estimate_confidence
 from skte.selection._workers import ModelRecord
 
-__all__ = ["Reference", "Twins", "compare_with_twins", "notes", "verdicts"]
+__all__ = ["Reference", "Twins", "chance_verdict", "compare_with_twins", "reference_notes"]
 
 
 @dataclass(frozen=True)
@@ -157,32 +157,33 @@ def _told_apart(
     return bool(unknown) or confidence.told_apart(*pair)  # unknown: the scores alone decide
 
 
-def verdicts(references: Sequence[Reference]) -> list[str]:
-    """Say for which estimators the answer is worth nothing."""
-    flagged: dict[str, Reference] = {}
-    for one in sorted(references, key=lambda one: -np.nan_to_num(one.score, neginf=-1e300)):
-        if not one.is_below:
-            flagged.setdefault(one.estimator, one)
-    return [
-        f"{one.estimator} cannot tell training from chance here: an {one.name} does not score "
+def chance_verdict(references: Sequence[Reference], estimator: str) -> str:
+    """Say that an estimator ranks chance as high as its first choice; empty where it does not."""
+    flagged = [one for one in references if one.estimator == estimator and not one.is_below]
+    if not flagged:
+        return ""
+    worst = max(flagged, key=lambda one: np.nan_to_num(one.score, neginf=-1e300))
+    return (
+        f"{estimator} cannot tell training from chance here: an {worst.name} does not score "
         "clearly below the leader."
-        for one in references
-        if flagged.get(one.estimator) is one
-    ]
+    )
 
 
-def notes(references: Sequence[Reference]) -> list[str]:
+def reference_notes(references: Sequence[Reference]) -> list[str]:
     """Say what each estimator gives untrained networks, in one line each, and what is missing."""
     lines: dict[str, list[str]] = {}
+    missing: dict[str, dict[str, None]] = {}
     for one in references:
-        if not one.problem:
+        if one.problem:
+            line = f"no untrained reference for {', '.join(one.models)}{{}}: {one.problem}"
+            missing.setdefault(line, {})[one.estimator] = None
+        else:
             lines.setdefault(one.estimator, []).append(f"{one.name} {one.score:.4g}")
     found = [f"reference, {key}: {', '.join(scores)}" for key, scores in lines.items()]
-    problems = {
-        f"no untrained reference for {', '.join(one.models)}"
-        + (f" by {one.estimator}" if one.name else "")
-        + f": {one.problem}"
-        for one in references
-        if one.problem
-    }
+    every = {one.estimator for one in references}
+    # What no estimator has is said once.
+    problems = [
+        line.replace("{}", "" if every == set(who) else f" by {', '.join(who)}", 1)
+        for line, who in missing.items()
+    ]
     return found + sorted(problems)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
+from datetime import UTC, datetime
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from sklearn.base import clone
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils.validation import check_is_fitted
 
@@ -21,16 +23,23 @@ from skte._sklearn import (
     fit_context,
     with_callbacks,
 )
-from skte._text import clean_text
+from skte._text import clean_text, did_you_mean
 from skte.bank import BankLike, load_bank
 from skte.datasets import DatasetLike
-from skte.estimators import TransferabilityEstimator
-from skte.extraction import FeatureCache, SegmentationFeatureExtractor
+from skte.estimators import Diagnosis, TransferabilityEstimator
+from skte.extraction import CaseStore, FeatureCache, SegmentationFeatureExtractor
 from skte.metrics import align_performance, rank_scores, weighted_kendall_score
+from skte.selection._answer import Answer, Findings, answer_of
 from skte.selection._confidence import BankConfidence, estimate_confidence, resampling_weights
-from skte.selection._engine import BankSelector, Engine, check_not_all_failed
-from skte.selection._ranking import Ranking
+from skte.selection._engine import (
+    BankSelector,
+    Engine,
+    check_not_all_failed,
+    raw_images,
+)
+from skte.selection._ranking import NONE, Ranking
 from skte.selection._reference import Reference, Twins, compare_with_twins
+from skte.selection._results import Results
 from skte.selection._workers import ModelRecord
 
 __all__ = ["ModelBankSelector"]
@@ -111,7 +120,9 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
     Attributes
     ----------
     ranking_ : Ranking
-        Model names, best first; its repr is a table.
+        Model names, best first; its repr is the answer: sentences around a table.
+    answer_ : Answer
+        The sentences: which models to fine-tune, how sure that is, what speaks against it.
     ranks_, scores_ : ndarray of shape (n_models,)
         Rank (1 for the best) and score (higher is better) of each model, in bank order.
     names_ : list of str
@@ -123,18 +134,24 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
     parts_ : list of mapping
         What the (first) estimator learnt of each model, for its ``combine``; None
         where the model failed.
+    date_ : str
+        When it was fitted.
     cell_size_ : int, tuple of int or None
         Cells that ``max_windows`` divides all cases into: the extractor's, or as small as the
         smallest window of the entries.
     reference_ : list of Reference
         What each estimator says of each untrained twin; empty without `reference`.
+    agreement_ : float
+        Mean weighted Kendall correlation between the orders of several estimators; NaN where
+        there is one, or fewer than four models.
     confidence_ : BankConfidence or None
         Of the (first) estimator's scores, where `confidence_level` is given.
-    results_ : dict of ndarray
-        Equal-length columns, one entry per model, for ``pandas.DataFrame(selector.results_)``:
-        ``name``, ``score``, ``rank``, ``layers``, ``layer_scores``, ``n_windows``,
-        ``n_cached``, ``seconds_load``, ``seconds_forward``, ``seconds_tap``,
-        ``seconds_score``, ``untrained``, ``warnings``, ``error``; with a mapping of estimators also
+    results_ : Results
+        Dict of equal-length columns, one entry per model; ``to_frame()`` makes a DataFrame:
+        ``name``, ``score``, ``rank``, ``layers``, ``layer_scores``, ``n_parameters``, ``width``
+        (of the finest layer), ``n_axes``, ``n_windows``, ``n_cached``, ``seconds_load``,
+        ``seconds_forward``, ``seconds_tap``, ``seconds_score``, ``window``, ``device``,
+        ``untrained``, ``warnings``, ``error``; with a mapping of estimators also
         ``score_<key>`` and ``rank_<key>``; with ``confidence_level`` also
         ``standard_error``, ``interval_low``, ``interval_high``, ``rank_low``, ``rank_high``,
         ``first_share``, ``group`` (and each with ``_<key>``), as in `BankConfidence`.
@@ -253,10 +270,12 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
         twin_records = list(again)
         context.call_on_fit_task_end(estimator=self)
         self.dataset_ = cases
+        self.date_: str = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
         self.random_state_ = engine.random_state
         self.extractor_ = engine.extractor
         self.cell_size_: int | Sequence[int] | None = engine.extractor.cell_size
         self.bank_ = models
+        self._raw_images = raw_images(list(models), cases)
         self._collect(records, engine.estimators, twins, twin_records)
         return self
 
@@ -296,6 +315,32 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
             align_performance(performance, models.names), self.predict(models)
         )
 
+    def diagnose(self, name: str | None = None, estimator: str | None = None) -> Diagnosis:
+        """Report what drives a model's score; its features are extracted once more, or cached.
+
+        Parameters
+        ----------
+        name : str, optional
+            The model. Default: the first of ``ranking_``.
+        estimator : str, optional
+            Key of the estimator. Default: the first one.
+
+        Returns
+        -------
+        Diagnosis
+            By layer, and by class and case where the estimator knows them.
+        """
+        check_is_fitted(self, "scores_")
+        key = next(iter(self.estimators_)) if estimator is None else estimator
+        if key not in self.estimators_:
+            raise ValueError(
+                f"There is no estimator {key!r}: {did_you_mean(key, self.estimators_)}"
+            )
+        extractor = clone(self.extractor_).set_params(entry=self.bank_[name or self.best_name_])
+        features = extractor.extract(self.dataset_, CaseStore(0))
+        found: Diagnosis = clone(self.estimators_[key]).fit(features).diagnose()
+        return found
+
     def _combine(
         self, estimator: TransferabilityEstimator, parts: Sequence[Mapping[str, Any] | None]
     ) -> NDArray[np.float64]:
@@ -334,19 +379,39 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
         self.reference_: list[Reference] = compare_with_twins(
             estimators, records, twins, twin_records, **self._resampling()
         )
+        by_rank = np.argsort(self.ranks_)
+        columns = {key: values[by_rank] for key, values in scores.items()}
         untrained = [entry.is_untrained for entry in self.bank_]
-        self.ranking_: Ranking = Ranking.from_scores(
-            self.names_,
-            self.scores_,
+        marked = [name for name, is_so in zip(self.names_, untrained, strict=True) if is_so]
+        order = [self.names_[i] for i in by_rank]
+        self.agreement_: float = _agreement(list(scores.values()))
+        self.answer_: Answer = answer_of(
+            Findings(
+                order,
+                columns,
+                estimators,
+                layers=self.extractor_.layers,
+                n_cases=len(self.dataset_),
+                untrained=marked,
+                raw_images=self._raw_images,
+                references=self.reference_,
+                confidence=self.confidence_,
+                agreement=self.agreement_,
+            )
+        )
+        self.ranking_: Ranking = Ranking(
+            order,
+            self.scores_[by_rank],
             self.confidence_,
-            reference=self.reference_,
-            untrained=[name for name, is_so in zip(self.names_, untrained, strict=True) if is_so],
-            agreement=_agreement(list(scores.values())),
+            columns=columns if "" not in columns else None,
+            facts=_facts([records[i] for i in by_rank]),
+            untrained=marked,
+            answer=self.answer_,
         )
         self.best_name_: str = self.ranking_[0]
         several = "" not in estimators
-        self.results_: dict[str, NDArray[Any]] = _results_table(
-            records, scores, confidences, untrained, several=several
+        self.results_: Results = Results(
+            _results_table(records, scores, confidences, untrained, several=several)
         )
 
     def _resampling(self) -> dict[str, Any]:
@@ -357,6 +422,15 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
             "method": self.resampling,
             "random_state": self.random_state_,
         }
+
+
+def _facts(records: Sequence[ModelRecord]) -> dict[str, list[Any]]:
+    """Columns beside the scores: what an estimator has to beat."""
+    columns = {"parameters": "n_parameters", "finest width": "width"}
+    return {
+        title: [getattr(record, name) or NONE for record in records]
+        for title, name in columns.items()
+    }
 
 
 def _agreement(scores: Sequence[NDArray[np.float64]]) -> float:
@@ -421,6 +495,9 @@ def _results_table(
         record.layer_scores.get(first, np.array([])) for record in records
     )
     for name in (
+        "n_parameters",
+        "width",
+        "n_axes",
         "n_windows",
         "n_cached",
         "seconds_load",
@@ -429,6 +506,8 @@ def _results_table(
         "seconds_score",
     ):
         table[name] = np.array([getattr(record, name) for record in records])
+    table["window"] = _objects(record.window for record in records)
+    table["device"] = _objects(record.device for record in records)
     table["untrained"] = np.array(untrained)
     table["warnings"] = _objects(_warnings(record) for record in records)
     table["error"] = _objects(

@@ -25,7 +25,7 @@ from skte._isolation import isolated
 from skte.bank import BankEntry
 from skte.estimators import TransferabilityEstimator
 from skte.exceptions import SkteError
-from skte.extraction import CaseStore, SegmentationFeatureExtractor
+from skte.extraction import CaseStore, SegmentationFeatureExtractor, resolve_device
 from skte.features import FeatureSet
 
 __all__ = [
@@ -239,6 +239,13 @@ class ModelRecord:
     layer_scores, pair_standard_errors, resampled : dict
         By estimator: the score of each layer, the score's error from comparing some pairs of
         cases alone, and what ``resample_cases`` gave, where cases were resampled.
+    n_parameters, width, n_axes : int
+        Parameters of the network, channels of its finest layer that is read, and spatial axes;
+        0 where it failed before that was known.
+    window : tuple of int or None
+        Edges of the window; None where it is fitted to each volume.
+    device : str
+        Where it ran.
     features : FeatureSet or None
         Of all cases, where they are to be kept.
     n_windows, n_cached : int
@@ -258,6 +265,11 @@ class ModelRecord:
     layer_scores: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     pair_standard_errors: dict[str, float] = field(default_factory=dict)
     resampled: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    n_parameters: int = 0
+    width: int = 0
+    n_axes: int = 0
+    window: tuple[int, ...] | None = None
+    device: str = ""
     features: FeatureSet | None = None
     n_windows: int = 0
     n_cached: int = 0
@@ -317,6 +329,7 @@ def run_job(job: Job) -> ModelRecord:
                     raise
                 record.errors = dict.fromkeys(job.estimators, _reason(error))
             else:
+                _note_model(record, extractor)
                 _score(record, job, features)
     except SkteError as error:
         if job.raises:
@@ -354,6 +367,13 @@ def _score(record: ModelRecord, job: Job, features: FeatureSet) -> None:
         if hasattr(fitted, "standard_error_"):
             record.pair_standard_errors[key] = fitted.standard_error_
     record.seconds_score = time.perf_counter() - begun
+
+
+def _note_model(record: ModelRecord, extractor: SegmentationFeatureExtractor) -> None:
+    record.n_parameters, record.n_axes = extractor.n_parameters_, extractor.n_axes_
+    record.width = extractor.layers_[-1].channels
+    record.window = extractor.window_size_
+    record.device = str(resolve_device(extractor.device))
 
 
 def _note_cost(record: ModelRecord, features: FeatureSet) -> None:

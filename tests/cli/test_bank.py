@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 
 import pytest
 import torch
@@ -149,7 +150,7 @@ def test_a_folder_is_ranked(bank, tmp_path, data, capsys):
     run(capsys, "bank", "add", bank, write_bundle(tmp_path)[0])
     code, out, _ = run(capsys, "rank", "--bank", bank, "--data", data, "--json", "--device", "cpu")
     assert code == 0
-    assert sorted(row["name"] for row in json.loads(out)) == [
+    assert sorted(row["name"] for row in json.loads(out) if not row["reference"]) == [
         "Dataset007_Phantom-3d_fullres-fold_0",
         "spleen_bundle",
     ]
@@ -271,3 +272,37 @@ def test_trust_needs_a_bank(data, capsys):
     code, _, error = run(capsys, "inspect", data, "--trusted", "a")
     assert code == 2
     assert "give --bank as well" in error
+
+
+def test_a_manifest_is_added_with_what_it_names_and_nothing_else(write_bank, tmp_path, capsys):
+    manifest = write_bank("a", "b")
+    (tmp_path / "other.pt").write_bytes(b"not named")
+    (tmp_path / "notes.yaml").write_text("private: true")
+    for number, source in enumerate((manifest, manifest.parent)):
+        bank = tmp_path.parent / f"{tmp_path.name}-bank{number}"
+        assert main(["bank", "add", str(bank), str(source), "--as", "mine"]) == 0
+        assert "added a\nadded b" in capsys.readouterr().out
+        assert sorted(path.name for path in (bank / "mine").iterdir()) == [
+            "a.pt", "b.pt", "bank.json",
+        ]  # fmt: skip
+        assert main(["bank", "check", str(bank)]) == 0
+        capsys.readouterr()
+
+
+def test_a_factory_of_ones_own_is_found_where_the_user_says(write_bank, tmp_path, capsys):
+    name = "nets_of_my_own"
+    (tmp_path / f"{name}.py").write_text(
+        "from skte.demo import small_unet\ndef build(**a):\n    return small_unet(**a)\n"
+    )
+    command = ["bank", "check", str(write_bank("a", factory=f"{name}:build"))]
+    assert main(command) == 2  # as before: nothing is trusted by lying there
+    capsys.readouterr()
+    assert main([*command, "--trust-package", name]) == 2
+    assert f"add --factory-path {tmp_path}" in capsys.readouterr().err
+    assert name not in sys.modules
+    assert main([*command, "--factory-path", str(tmp_path)]) == 2  # a path is no trust
+    before = sys.path.copy()
+    both = ["--trust-package", name, "--factory-path", str(tmp_path)]
+    assert main([*command, *both]) == 0
+    assert sys.path == before
+    del sys.modules[name]

@@ -17,7 +17,7 @@ def data(tmp_path):
 
 def scores(capsys, bank, data, *more):
     command = ["rank", "--bank", str(bank), "--data", str(data), "--window", "16", "--json", "-q"]
-    command += ["--estimator", "ccfv"]
+    command += ["--estimator", "ccfv", "--no-reference"]
     assert main([*command, *more]) == 0
     rows = json.loads(capsys.readouterr().out)
     return [row["score_ccfv"] for row in rows], [row["n_cached"] for row in rows]
@@ -53,3 +53,53 @@ def test_a_table_of_paths_ranks_like_the_folder(data, write_bank, capsys):
     assert scores(capsys, bank, table, "--channels", "t1")[0] == expected
     assert main(["rank", "--bank", str(bank), "--data", str(table)]) == 2
     assert "no column begins with 'image'" in capsys.readouterr().err
+
+
+@pytest.fixture
+def four(tmp_path):
+    return write_msd(tmp_path / "four", make_phantoms(4, size=(12, 12, 12)), "four")
+
+
+def inspected(capsys, data, *more):
+    code = main(["inspect", str(data), "--json", *map(str, more)])
+    shown = capsys.readouterr()
+    cases = json.loads(shown.out)["data"]["cases"] if code == 0 else []
+    return [case["case_id"] for case in cases], code, shown.err
+
+
+def test_cases_are_chosen_by_id_or_by_a_fold_of_nnunet(four, tmp_path, capsys):
+    a, b, c, d = inspected(capsys, four)[0]
+    splits = tmp_path / "splits_final.json"
+    splits.write_text(json.dumps([{"train": [a, b], "val": [c]}, {"train": [d, c], "val": [a]}]))
+    assert inspected(capsys, four, "--cases", b, a)[0] == [a, b]
+    assert inspected(capsys, four, "--exclude", b)[0] == [a, c, d]
+    chosen = ["--splits", splits, "--fold", 1]
+    assert inspected(capsys, four, *chosen)[0] == [c, d]
+    assert inspected(capsys, four, *chosen, "--exclude", d)[1] == 1  # one case is a problem
+    for options, told in (
+        (["--cases", "zzz"], "cases names zzz, but there is no such case"),
+        (["--splits", splits], "--splits and --fold belong together"),
+        (["--splits", splits, "--fold", 2], "--fold 2: "),
+        ([*chosen, "--cases", a], "give one of them"),
+        (["--splits", '{"a": 1}', "--fold", 0], "not as nnU-Net writes it"),
+    ):
+        _, code, err = inspected(capsys, four, *options)
+        assert code == 2
+        assert told in err
+
+
+def test_an_unusable_case_names_the_way_out_which_works(broken_data, write_bank, capsys):
+    command = ["rank", "--bank", str(write_bank("a", "b")), "--data", str(broken_data)]
+    command += ["--no-reference", "--estimator", "logme", "--json"]
+    assert main(command) == 2
+    told = capsys.readouterr().err
+    assert "the label is empty" in told
+    assert "--exclude ID" in told
+    assert main([*command, "--skip-unusable"]) == 0
+    skipped = capsys.readouterr()
+    (name,) = [line.split()[4] for line in skipped.err.splitlines() if "left out" in line]
+    assert main([*command, "--exclude", name.rstrip(":")]) == 0
+    rows = [
+        [row["score"] for row in json.loads(out)] for out in (skipped.out, capsys.readouterr().out)
+    ]
+    assert rows[0] == rows[1]

@@ -45,6 +45,15 @@ def test_chosen_column_and_a_mapping_as_performance(files, tmp_path, capsys):
     assert row["method"] == "logme"
 
 
+def test_untrained_references_are_no_models_and_model_is_a_name(files, tmp_path, capsys):
+    header, *rows = RANKING.splitlines()
+    rows = [f"{header},reference", *(f"{row},False" for row in rows), "twin,,9,9,9,True"]
+    (tmp_path / "r.csv").write_text("\n".join(rows))
+    (tmp_path / "p.csv").write_text(REACHED.replace("name", "model"))
+    assert main([*files, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["n_models"] == 3
+
+
 def test_models_without_performance_are_named(files, tmp_path, capsys):
     (tmp_path / "r.csv").write_text(RANKING + "lost,4,-4,-4,0.0\n")
     assert main(files) == 1
@@ -55,7 +64,7 @@ def test_models_without_performance_are_named(files, tmp_path, capsys):
     ("ranking", "message"),
     [
         ("name,rank\na,1\nb,2\nc,3\n", "no column of scores"),
-        ("model,score\na,1\n", "column 'name'"),
+        ("network,score\na,1\n", "column 'name'"),
         ("name,score\na,1\na,2\n", r"repeated: ['a']"),
         ("name,score\na,1\nb,x\nc,3\n", "b: 'x'"),
         ("name,score\na,1\nb,2\n", "at least 3"),

@@ -119,7 +119,7 @@ def test_problems_of_a_dataset(broken_data, capsys):
     assert row.startswith("ellipsoids_001  the label is empty")
     assert row.endswith("  leave the case out")
     assert shown.err.count("skte: problem: ") == 1
-    assert "1 problems" in shown.err
+    assert "1 problem" in shown.err
 
 
 def test_long_texts_wrap_in_a_narrow_terminal(broken_data, capsys, monkeypatch):
@@ -154,7 +154,7 @@ def test_what_cannot_be_loaded_is_a_table_too(data, tmp_path, capsys):
     shown = capsys.readouterr()
     assert shown.out.startswith("case ")
     assert "training[1]" in shown.out
-    assert "1 problems" in shown.err
+    assert "1 problem" in shown.err
     assert main(["inspect", str(copy), "--json"]) == 2
     (problem,) = json.loads(capsys.readouterr().out)["data"]["problems"]
     assert "does not exist" in problem["what"]

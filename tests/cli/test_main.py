@@ -1,7 +1,10 @@
+import shlex
+
 import pytest
 
 import skte
 from skte.cli import main
+from skte.cli._main import _parsers, build_parser  # no door: every help
 
 FIT = "skte.cli._rank._fit"  # to make a command fail
 
@@ -24,13 +27,46 @@ def test_help_documents_exit_codes(capsys):
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["rank"], ["rank", "--bank", "a", "--data", "b", "--estimator", "best"], ["guess"]],
+    [["rank"], ["rank", "--bank", "a", "--data", "b", "--estimator", "best"], ["guess"]],
 )
 def test_wrong_usage_exits_with_two(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     assert stop.value.code == 2
-    assert "usage: skte" in capsys.readouterr().err
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("skte: error: ")
+    assert second.endswith("--help lists what it takes, with an example")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (["rnk"], "'rank'"),
+        (["rank", "--bank", "a", "--data", "b", "--estimator", "ccfv,logm"], "'logme'"),
+        (["rank", "--bank", "a", "--data", "b", "--estimators-x", "ccfv"], "'--estimator'"),
+        (["bank", "list", "b", "--jsn"], "'--json'"),
+        (["inspect", "d", "--layout", "nnunt"], "'nnunet'"),
+    ],
+)
+def test_what_may_be_meant_is_said(arguments, meant, capsys):
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert f"did you mean {meant}" in capsys.readouterr().err
+
+
+def test_alone_it_prints_its_help(capsys):
+    assert main([]) == 0
+    assert "exit codes" in capsys.readouterr().out
+
+
+def test_every_help_has_an_example_that_parses():
+    parser = build_parser()
+    for inner in list(_parsers(parser)):
+        command = inner.epilog.split("example:\n")[1].splitlines()[0]
+        program, *arguments = shlex.split(command)
+        assert program == "skte"
+        assert command.split()[: len(inner.prog.split())] == inner.prog.split() or inner is parser
+        assert parser.parse_args(arguments).run
 
 
 def test_errors_are_one_message_without_traceback(capsys, data):

@@ -2,18 +2,18 @@ import csv
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import warnings
 
 import pytest
-import rich
-from sklearn.callback import ProgressBar
 
 from skte import ModelBankSelector, SegmentationFeatureExtractor, estimators
 from skte.cli import main
 from skte.datasets import make_phantoms
 from skte.demo import write_msd
+from skte.selection import Engine
 
 FIT = "skte.cli._rank._fit"  # what must not run
 
@@ -21,6 +21,12 @@ FIT = "skte.cli._rank._fit"  # what must not run
 def run(bank, data, *more, reference=False):
     without = [] if reference else ["--no-reference"]
     return main(["rank", "--bank", str(bank), "--data", str(data), *without, *map(str, more)])
+
+
+def table_of(out, number=0):
+    """Lines of one of the tables between the sentences."""
+    tables = [part for part in out.split("\n\n") if part.startswith("rank ")]
+    return tables[number].splitlines()
 
 
 def read_csv(path):
@@ -32,7 +38,7 @@ def test_every_exported_estimator_is_offered(capsys):
     exported = {name.lower() for name in estimators.__all__} - {"transferabilityestimator"}
     with pytest.raises(SystemExit):
         main(["rank", "--bank", "a", "--data", "b", "--estimator", "?"])
-    offered = capsys.readouterr().err.rsplit("choose from", 1)[1]
+    offered = capsys.readouterr().err.split("known: ", 1)[1].splitlines()[0]
     assert set(re.findall(r"\w+", offered)) == exported
 
 
@@ -45,8 +51,12 @@ def test_table_and_csv_agree_with_the_selector(write_bank, data, tmp_path, capsy
     assert [row["rank"] for row in rows] == ["1", "2", "3"]
     by_name = dict(zip(expected.names_, expected.scores_, strict=True))
     assert [float(row["score"]) for row in rows] == [by_name[row["name"]] for row in rows]
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["rank", "model", *estimators.recommended_estimators()]
+    out = capsys.readouterr().out
+    lines = table_of(out)
+    columns = ["rank", "model", *estimators.recommended_estimators(), "(parameters)"]
+    assert re.split(r"\s{2,}", lines[0]) == [*columns, "(finest width)"]
+    assert out.startswith(f"Fine-tune {expected.best_name_} first. If you can afford three: ")
+    assert f"skte next --bank {bank} --model {expected.best_name_} " in out
     assert [line.split()[1] for line in lines[1:]] == list(expected.ranking_)
     assert not list(tmp_path.glob(".ranking*"))
 
@@ -68,12 +78,13 @@ def test_foreground_alone(write_bank, tmp_path, capsys):
 
 def test_several_estimators_share_one_table(write_bank, data, tmp_path, capsys):
     out = tmp_path / "ranking.csv"
-    chosen = ["--estimator", "logme", "--estimator", "gbc", "--estimator", "logme"]
+    chosen = ["--estimator", "logme,gbc", "--estimator", "logme"]
     assert run(write_bank("a", "b"), data, *chosen, "--out", out) == 0
     rows = read_csv(out)
     assert {"score_logme", "rank_logme", "score_gbc", "rank_gbc"} <= set(rows[0])
     assert all(row["score"] == row["score_logme"] for row in rows)
-    assert capsys.readouterr().out.splitlines()[0].split() == ["rank", "model", "logme", "gbc"]
+    header = table_of(capsys.readouterr().out)[0]
+    assert header.split()[:4] == ["rank", "model", "logme", "gbc"]
 
 
 def test_confidence_is_told_beside_the_scores(write_bank, data, tmp_path, capsys):
@@ -81,33 +92,40 @@ def test_confidence_is_told_beside_the_scores(write_bank, data, tmp_path, capsys
     chosen = ["--estimator", "gbc", "--estimator", "ccfv", "--confidence", "0.8"]
     assert run(bank, data, *chosen, "--out", out) == 0
     expected = ModelBankSelector(estimators.GBC(), confidence_level=0.8).fit(bank, data)
-    *table, verdict = capsys.readouterr().out.splitlines()
-    header = ["rank", "model", "gbc", "ccfv", "80 % interval", "ranks", "first in", "group"]
+    shown = capsys.readouterr().out
+    table = table_of(shown, 1)
+    header = ["rank", "model", "80 % interval of gbc", "ranks", "first in", "behind the first"]
     assert re.split(r"\s{2,}", table[0]) == header
-    assert verdict == expected.confidence_.verdict()
-    for line, (rank, name, *_, ranks, first, group) in zip(
-        table[1:], expected.confidence_.rows(), strict=True
-    ):
-        assert line.split()[:2] == [str(rank), name]
-        assert re.split(r"\s{2,}", line)[-3:] == [ranks, first, str(group)]
+    assert f"By gbc, {expected.confidence_.verdict()}" in shown
+    for line, (rank, name, _, *cells) in zip(table[1:], expected.confidence_.rows(), strict=True):
+        found = re.split(r"\s{2,}", line.strip())
+        assert found == [str(rank), name, *(cell for cell in cells if cell)]
     columns = set(read_csv(out)[0])
     assert {"interval_low", "first_share", "group", "interval_low_ccfv"} <= columns
 
 
 def test_what_untrained_networks_score_stands_around_the_table(write_bank, data, capsys):
     bank = write_bank("a", "b", "c")  # never trained, though the manifest names files
-    expected = ModelBankSelector({"ccfv": estimators.CCFV()}).fit(bank, data).ranking_
-    assert expected.warnings()
+    selector = ModelBankSelector({"ccfv": estimators.CCFV()}).fit(bank, data)
+    expected = selector.answer_
+    assert expected.choice[0].startswith("No answer: ccfv cannot tell training from chance")
     chosen = ["--estimator", "ccfv"]
     assert run(bank, data, *chosen, reference=True) == 0
-    first, header, *_, last = capsys.readouterr().out.splitlines()
-    assert [first] == expected.warnings()
-    assert header.split() == ["rank", "model", "ccfv"]
-    assert [last] == expected.notes()
+    out = capsys.readouterr().out
+    above, below = out[: out.index("\n\nrank ")].splitlines(), out.splitlines()
+    assert tuple(line for line in above if line) == expected.above
+    assert tuple(below[-len(expected.below) :]) == expected.below
+    assert expected.next_step == ""  # there is no answer
+    assert table_of(out)[0].split()[:3] == ["rank", "model", "ccfv"]
     assert run(bank, data, *chosen, "--json", reference=True) == 0
     shown = capsys.readouterr()
-    assert len(json.loads(shown.out)) == 3
-    assert shown.err == f"skte: warning: {first}\n"
+    *models, twin = json.loads(shown.out)
+    assert [row["reference"] for row in models] == [False] * 3
+    (one,) = selector.reference_
+    assert twin["name"] == one.name
+    assert twin["score"] == twin["score_ccfv"] == one.score
+    assert (twin["rank"], twin["untrained"], twin["reference"]) == (None, True, True)
+    assert shown.err == "".join(f"skte: answer: {line}\n" for line in expected.above)
 
 
 def test_entries_without_weights_are_marked(data, tmp_path, capsys):
@@ -170,8 +188,10 @@ def test_leep_without_source_head_is_listed(write_bank, data, capsys):
     bank = write_bank("a", "b", source_head=False)
     assert run(bank, data, "--estimator", "ccfv", "--estimator", "leep") == 1
     shown = capsys.readouterr()
-    assert shown.err.count("source head") >= 2
-    assert "nan" in shown.out
+    failed = [line for line in shown.err.splitlines() if ": failed: " in line]
+    assert [line.startswith("skte: failed: a, b: ") for line in failed] == [True]
+    assert "source head" in failed[0]
+    assert table_of(shown.out)[1].split()[-3] == "-"
 
 
 @pytest.mark.parametrize(
@@ -187,13 +207,13 @@ def test_an_unwritable_out_is_refused_before_the_work(out, data, tmp_path, monke
 def test_the_table_is_printed_though_the_file_cannot_be_written(
     write_bank, data, tmp_path, monkeypatch, capsys
 ):
-    def full(results, path):
+    def full(*args):
         raise OSError("No space left on device")
 
     monkeypatch.setattr("skte.cli._rank.write_results", full)
     assert run(write_bank("a"), data, "--out", tmp_path / "ranking.csv") == 2
     shown = capsys.readouterr()
-    assert shown.out.startswith("rank")
+    assert table_of(shown.out)
     assert shown.err == "skte: error: No space left on device\n"
 
 
@@ -298,6 +318,12 @@ def test_verbose_tells_every_model_on_stderr(write_bank, data, capsys):
     assert "[1/2] a: ccfv" in shown.err
     assert "[2/2] b: ccfv" in shown.err
     assert "[1/2]" not in shown.out
+    header, first = re.search(r"^(model .*)\n(.*)$", shown.out, re.M).groups()
+    assert header.split() == [
+        "model", "weights", "digest", "preprocessing", "window", "layers", "axes", "device",
+    ]  # fmt: skip
+    assert re.split(r"\s{2,}", first)[1] in ("a.pt", "b.pt")
+    assert f"dataset: {data.name}" in shown.out
     assert run(write_bank("a", "b"), data) == 0
     assert capsys.readouterr().err == ""
 
@@ -322,23 +348,45 @@ def test_warnings_are_one_line_and_quiet_hides_them(data, capsys, monkeypatch, w
     ("terminal", "option", "shown"),
     [(True, [], True), (False, [], False), (True, ["--quiet"], False), (True, ["-v"], False)],
 )
-def test_progress_bar_only_on_a_terminal(
+def test_progress_only_on_a_terminal(
     terminal, option, shown, write_bank, data, monkeypatch, capsys
 ):
-    made = []
-
-    def make_bar():
-        made.append(ProgressBar())
-        return made[-1]
-
-    monkeypatch.setattr("skte.cli._rank.ProgressBar", make_bar)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
-    monkeypatch.setattr(rich, "_console", None)  # the console that reconfigure sets
-    assert run(write_bank("a", "b"), data, *option) == 0
-    assert bool(made) == shown
-    out = capsys.readouterr().out
-    assert out.startswith("rank")
-    assert len(out.splitlines()) == 3
+    chosen = ["--estimator", "logme", *option]
+    assert run(write_bank("a", "b"), data, *chosen, reference=True) == 0
+    captured = capsys.readouterr()
+    lines = [line.rstrip() for line in captured.err.split("\r") if "case" in line]
+    assert bool(lines) == shown
+    if shown:
+        told = [f"model {k} of 2, {name}: case {i} of 3" for k, name in ((1, "a"), (2, "b"))
+                for i in (1, 2, 3)]  # fmt: skip
+        assert [line.partition(", ")[0] for line in lines[6:]] == ["untrained reference"] * 3
+        assert all(line.startswith(start) for line, start in zip(lines, told, strict=False))
+    assert len(table_of(captured.out)) == 3
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_an_interrupted_run_says_what_is_kept_and_how_to_go_on(
+    cached, write_bank, data, tmp_path, monkeypatch, capsys
+):
+    announce = Engine._announce
+
+    def stop(self, record, place):
+        announce(self, record, place)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Engine, "_announce", stop)
+    options = ["--estimator", "logme", *(["--cache", tmp_path / "my cache"] if cached else [])]
+    assert run(write_bank("a", "b"), data, *options) == 130
+    told = capsys.readouterr().err
+    assert "interrupted: 1 of 2 models were done; " in told
+    if not cached:
+        assert "nothing is kept without --cache DIR" in told
+        return
+    _, *arguments = shlex.split(told.splitlines()[-1])
+    monkeypatch.undo()
+    assert main([*arguments, "--json"]) == 0
+    assert [row["n_cached"] for row in json.loads(capsys.readouterr().out)] in ([3, 0], [0, 3])
 
 
 def test_a_report_is_written_beside_the_table(write_bank, data, tmp_path, capsys):
@@ -350,8 +398,9 @@ def test_a_report_is_written_beside_the_table(write_bank, data, tmp_path, capsys
     assert page.startswith("<!doctype html>")
     assert "Cannot be shown" not in page
     for row in read_csv(out)[:2]:
-        assert f'<td class="n" data-sort="{float(row["score"])!r}">' in page
+        assert f'<td class="n" data-sort="{float(row["score"])!r}"' in page
     assert "bad failed: " in page
+    assert f"--report {report}" in page  # the command
 
 
 def test_an_unwritable_report_is_refused_before_the_work(data, tmp_path, monkeypatch, capsys):

@@ -24,7 +24,8 @@ COLUMN = (
 # Relative luminance and contrast of text as WCAG 2.2 defines them, of what is on the page.
 CONTRAST = """(() => {
   const light = (c) => { const [r, g, b] = c.match(/[\\d.]+/g).slice(0, 3).map(Number)
-    .map(v => v / 255).map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    .map(v => c.startsWith('color(') ? v : v / 255)
+    .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
     return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
   const behind = (e) => { for (; e; e = e.parentElement) {
     const c = getComputedStyle(e).backgroundColor;
@@ -48,7 +49,11 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "name": np.array(NAMES),
         "score": scores,
         "rank": (-scores).argsort().argsort() + 1,
+        "n_parameters": np.full(len(NAMES), 31_200_000),
+        "width": np.full(len(NAMES), 32),
     }
+    for key in ("crosscaseprobe", "logme", "hscore", "knn", "ccfv"):
+        results |= {f"score_{key}": scores, f"rank_{key}": results["rank"]}
     return write_report(results, tmp_path_factory.mktemp("page") / "report.html")
 
 
@@ -126,6 +131,18 @@ def test_no_part_is_wider_than_the_window(page: Path, browser: Browser, width: i
     assert browser.run("document.documentElement.scrollWidth") <= width
 
 
+def test_the_table_fits_a_desktop_and_the_picture_a_phone(page: Path, browser: Browser) -> None:
+    browser.open(page, width=1280)
+    fits = "(() => { const s = document.querySelector('table.sortable').closest('.scroll');" \
+        "return s.scrollWidth <= s.clientWidth; })()"  # fmt: skip
+    assert browser.run(fits)
+    browser.open(page, width=390)
+    shown = "[...document.querySelectorAll('#ranking img')].filter(i => i.checkVisibility())"
+    assert browser.run(f"{shown}.length") == 1
+    right = browser.run(f"{shown}[0].getBoundingClientRect().right")
+    assert 200 < right <= 390  # the best stand at the right
+
+
 def test_a_cut_table_shows_that_there_is_more(page: Path, browser: Browser) -> None:
     browser.open(page, width=390)
     cut = browser.run(
@@ -136,7 +153,10 @@ def test_a_cut_table_shows_that_there_is_more(page: Path, browser: Browser) -> N
     assert "gradient" in cut[1]
 
 
-def test_text_has_contrast(page: Path, browser: Browser) -> None:
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_has_contrast(page: Path, browser: Browser, scheme: str) -> None:
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.send("Emulation.setEmulatedMedia", features=features)
     browser.open(page)
     ratio, where = browser.run(CONTRAST)
     assert ratio >= 4.5, where

@@ -17,7 +17,7 @@ from skte import (
 )
 from skte.datasets import make_phantoms
 from skte.demo import small_unet
-from skte.report import write_report
+from skte.report import SeenTable, write_report
 
 pytest.importorskip("matplotlib")
 
@@ -100,7 +100,7 @@ def test_every_section_is_there_and_linked(text):
     page = Page(text)
     sections = [s["id"] for s in page.all("section")]
     assert sections == [
-        "reading", "ranking", "voxels", "layers", "cases", "warnings", "dataset", "bank", "cost",
+        "ranking", "reading", "voxels", "layers", "cases", "warnings", "seen", "dataset", "cost",
         "provenance",
     ]  # fmt: skip
     links = [a["href"][1:] for a in page.all("a")]
@@ -116,7 +116,7 @@ def test_landmarks_language_and_texts_for_pictures(text):
     assert page.all("html")[0]["lang"] == "en"
     for tag in ("header", "nav", "main", "footer", "h1"):
         assert len(page.all(tag)) == 1
-    assert len(page.all("img")) == 7  # ranking, three cases, layers, distances, embedding
+    assert len(page.all("img")) == 8  # ranking twice, three cases, layers, distances, embedding
     assert all(image["alt"] for image in page.all("img"))
     assert all(th.get("scope") in ("col", "row") for th in page.all("th"))
 
@@ -126,10 +126,24 @@ def test_numbers_are_those_of_the_selector(fitted, text):
     shown = set(page.texts)
     for key in ("ccfv", "logme"):
         for score in fitted.results_[f"score_{key}"]:
-            assert ("failed" if np.isnan(score) else f"{score:.4g}") in shown
-    assert fitted.confidence_.verdict() in shown
+            assert np.isnan(score) or any(s.startswith(f"{score:.4g} (") for s in shown)
+    assert any(fitted.confidence_.verdict() in s for s in shown)
+    assert set(fitted.answer_.above) <= shown
     assert any("takes 1 channels" in t or "channels" in t for t in page.texts)
     assert str(fitted.random_state_) in shown
+
+
+def test_what_each_model_saw_is_named(fitted, text, tmp_path):
+    seen = SeenTable.from_selector(fitted)
+    assert [row[0] for row in seen.rows] == list(fitted.ranking_)
+    shown = set(Page(text).texts)
+    for row in seen.rows:
+        assert set(filter(None, row)) <= shown
+    assert {fitted.date_, "in memory"} <= shown
+    assert seen.facts["cases"].startswith(f"{len(fitted.dataset_)}: ")
+    for form in (repr(seen), seen._repr_html_()):
+        assert "fitted to each volume" in form
+        assert "scikit-learn" in form
 
 
 def test_no_path_of_this_machine_is_told(text, tmp_path):
@@ -154,7 +168,7 @@ def test_a_score_of_all_layers_together_is_no_layer_s(tmp_path):
 def test_results_alone_give_a_shorter_page(fitted, tmp_path):
     page = Page(write_report(fitted.results_, tmp_path / "r.html").read_text(encoding="utf-8"))
     sections = [s["id"] for s in page.all("section")]
-    assert sections == ["reading", "ranking", "layers", "warnings", "cost"]
+    assert sections == ["ranking", "reading", "layers", "warnings", "cost"]
 
 
 def test_what_cannot_be_explained_costs_its_section_alone(fitted, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Ranks and the table they print as."""
 
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -39,3 +40,21 @@ def test_repr_and_frame_are_the_table():
 def test_lengths_must_agree():
     with pytest.raises(ValueError, match="one score per name"):
         Ranking(["a"], [1.0, 2.0])
+
+
+def test_failed_models_have_neither_rank_nor_score():
+    ranking = Ranking(["a", "b"], [0.3, np.nan], facts={"parameters": [12, "-"]})
+    assert repr(ranking).splitlines() == [
+        "rank  model  score  (parameters)",
+        "   1  a        0.3            12",
+        "   -  b          -             -",
+    ]
+
+
+def test_several_estimators_show_their_ranks_and_only_the_first_its_confidence():
+    columns = {"probe": [0.9, 0.5], "logme": [-2.0, -1.0]}
+    ranking = Ranking(["a", "b"], columns["probe"], columns=columns)
+    assert [re.split(r"\s{2,}", line)[-2:] for line in repr(ranking).splitlines()] == [
+        ["probe", "logme"], ["0.9 (1)", "-2 (2)"], ["0.5 (2)", "-1 (1)"],
+    ]  # fmt: skip
+    assert ranking.sure_table() is None

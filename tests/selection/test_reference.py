@@ -86,13 +86,13 @@ def test_untrained_leaders_are_flagged_as_a_rule(cases):
 
 
 def test_the_answer_says_so_first(fitted):
-    first, header, *_ = repr(fitted.ranking_).splitlines()
+    first, then, *_ = repr(fitted.ranking_).splitlines()
     (twin,) = {one.name for one in fitted.reference_}
     assert first == (
-        f"ccfv cannot tell training from chance here: an {twin} does not score clearly below "
-        "the leader."
+        f"No answer: ccfv cannot tell training from chance here: an {twin} does not score clearly "
+        "below the leader."
     )
-    assert header.split() == ["rank", "model", "score"]
+    assert "If you must choose, try long (1st of logme, " in then
     assert fitted.ranking_._repr_html_().startswith(f"<p>{first}</p>")
     one = next(one for one in fitted.reference_ if one.estimator == "leep")
     assert f"reference, leep: {twin} {one.score:.4g}" in repr(fitted.ranking_).splitlines()
@@ -202,7 +202,7 @@ def test_a_twin_that_fails_ends_no_run(cases):
     assert np.isnan(one.score)
     assert "too small" in one.problem
     assert one.is_below
-    assert f"by fixed: {one.problem}" in repr(selector.ranking_)
+    assert f"no untrained reference for large: {one.problem}" in repr(selector.ranking_)
 
 
 def test_a_race_compares_its_last_rung(networks, cases):
@@ -213,7 +213,7 @@ def test_a_race_compares_its_last_rung(networks, cases):
     untrained = entries({name: unet(seed) for seed, name in enumerate("abc")})
     race = HalvingModelBankSelector(CCFV(), min_cases=3).fit(untrained, cases)
     assert [one.is_below for one in race.reference_] == [False]
-    assert repr(race.ranking_).startswith("CCFV cannot tell training from chance here")
+    assert repr(race.ranking_).startswith("No answer: CCFV cannot tell training from chance here")
     assert race.cost_ <= 1
     assert HalvingModelBankSelector(LogME(), reference=False).fit(untrained, cases).reference_ == []
 
@@ -225,4 +225,6 @@ def test_models_without_weights_are_marked(cases, tmp_path):
     assert selector.results_["untrained"].tolist() == [True]
     assert "fresh (untrained)" in repr(selector.ranking_)
     assert selector.ranking_[0] == "fresh"
-    assert not selector.ranking_.reference[0].is_below
+    assert selector.answer_.choice[0] == (
+        "No answer: LogME ranks an untrained network, fresh, first."
+    )

@@ -441,16 +441,16 @@ def test_the_agreement_of_estimators_is_reported_from_four_models_on(cases, extr
     bank = [BankEntry(f"net{i}", build_net, arguments={"seed": i}) for i in range(4)]
 
     def agreement(estimators, n_models=4):
-        return select(extractor, estimators).fit(bank[:n_models], cases).ranking_
+        return select(extractor, estimators).fit(bank[:n_models], cases)
 
     same = agreement({"a": LogME(), "b": LogME()})
-    assert same.agreement == pytest.approx(1.0)
-    assert "The estimators agree at 1.00 on average" in repr(same)
-    assert agreement({"a": LogME(), "b": CCFV()}).agreement < 1.0
-    assert np.isnan(agreement({"a": LogME()}).agreement)
+    assert same.agreement_ == pytest.approx(1.0)
+    assert "The estimators agree at 1.00 on average" in repr(same.ranking_)
+    assert agreement({"a": LogME(), "b": CCFV()}).agreement_ < 1.0
+    assert np.isnan(agreement({"a": LogME()}).agreement_)
     few = agreement({"a": LogME(), "b": LogME()}, n_models=3)
-    assert np.isnan(few.agreement)
-    assert "agree at" not in repr(few)
+    assert np.isnan(few.agreement_)
+    assert "agree at" not in repr(few.ranking_)
 
 
 def test_without_estimators_the_recommended_ones_read_all_stages(cases):
@@ -464,3 +464,40 @@ def test_without_estimators_the_recommended_ones_read_all_stages(cases):
     assert default.scores_.tolist() == named.fit(bank, cases).scores_.tolist()
     alone = ModelBankSelector(CCFV(), reference=False).fit(bank, cases)
     assert alone.extractor_.layers == "auto"
+
+
+def test_results_print_as_a_table_and_convert(bank, cases, extractor):
+    estimators = {"ccfv": CCFV(), "logme": LogME()}
+    results = select(extractor, estimators).fit(bank, cases).results_
+    header, *rows, rest = repr(results).splitlines()
+    assert header.split() == [
+        "name", "rank", "score", "score_ccfv", "rank_ccfv", "score_logme", "rank_logme", "error",
+    ]  # fmt: skip
+    assert [row.split()[0] for row in rows] == list(bank)
+    assert "seconds_forward" in rest
+    frame = results.to_frame()
+    assert list(frame) == list(results)
+    np.testing.assert_array_equal(frame["score_logme"], results["score_logme"])
+    assert "seconds_forward" in results._repr_html_()
+
+
+def test_a_model_is_diagnosed_by_any_of_the_estimators(bank, cases, extractor):
+    selector = select(extractor, {"logme": LogME(), "ccfv": CCFV()}).fit(bank, cases)
+    assert selector.diagnose().score == pytest.approx(selector.scores_.max())
+    found = selector.diagnose("net1", "ccfv")
+    assert found.score == pytest.approx(selector.results_["score_ccfv"][1])
+    assert {case.case for case in found.cases} == {case["case_id"] for case in cases}
+    with pytest.raises(ValueError, match="did you mean 'ccfv'"):
+        selector.diagnose(estimator="ccvf")
+
+
+def test_images_that_were_not_normalised_are_named_with_the_line_to_add(bank, cases, extractor):
+    def doubts(bank):
+        fitted = select(extractor, LogME(), reference=False).fit(bank, cases)
+        return [line for line in fitted.answer_.doubts if "preprocessing" in line]
+
+    (line,) = doubts(bank)
+    assert line.startswith("No preprocessing for net0, net1, net2 and 1 more: ")
+    assert f"{cases[0].image.data.mean():.4g}" in line
+    assert 'ModelBank.from_modules(networks, preprocessing=["ZNormalization"])' in line
+    assert doubts(ModelBank.from_modules(bank, preprocessing=["ZNormalization"])) == []

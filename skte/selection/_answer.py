@@ -1,0 +1,343 @@
+"""What a ranking says in sentences: one wording for terminal, notebook and report."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skte.estimators import TransferabilityEstimator, recommended_estimators
+from skte.metrics import rank_scores
+from skte.selection._confidence import BankConfidence
+from skte.selection._reference import Reference, chance_verdict, reference_notes
+
+__all__ = ["AGREED", "STUDIED", "Answer", "Findings", "Studied", "answer_of"]
+
+_FEW_CASES = 5
+_SHORT_LIST = 3
+_PLACES = {1: "1st", 2: "2nd", 3: "3rd"}
+
+
+class Studied(NamedTuple):
+    """First choices on the 15 targets of the evidence page, with and without close relatives."""
+
+    within_one_point: tuple[int, int]  # of 15, the first choice within one Dice point of the best
+    regret_1: tuple[float, float]  # Dice points lost by fine-tuning the first alone
+    regret_3: tuple[float, float]  # ... the best of the first three
+
+
+#: By class and layers, with parameters as they are by default. A test compares these with
+#: ``benchmarks/evidence/results``.
+STUDIED = {
+    ("CrossCaseProbe", "all"): Studied((4, 7), (3.6, 2.4), (1.1, 1.4)),
+    ("LogME", "auto"): Studied((6, 3), (3.1, 4.2), (1.6, 2.0)),
+    ("HScore", "auto"): Studied((5, 5), (4.2, 3.5), (1.8, 1.8)),
+    ("KNN", "auto"): Studied((4, 6), (3.3, 2.8), (2.1, 1.9)),
+    ("CCFV", "auto"): Studied((0, 1), (6.7, 4.7), (4.7, 3.2)),
+}
+N_TARGETS, N_MODELS = 15, 28
+
+
+class Agreed(NamedTuple):
+    """Agreement of the recommended estimators on the same targets, and what it went with."""
+
+    median: float
+    tau_above: float  # mean weighted Kendall of the first estimator with Dice
+    tau_below: float
+
+
+AGREED = Agreed(0.65, 0.44, 0.30)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a fitted selector knows, for `answer_of`.
+
+    Attributes
+    ----------
+    order : sequence of str
+        All models, best first.
+    scores : mapping of str to ndarray of shape (n_models,)
+        By estimator, in this order; NaN where a model failed. The first estimator ranks.
+    estimators : mapping of str to TransferabilityEstimator
+        By the same keys.
+    layers : str or sequence of str
+        What the extractor was told to read.
+    n_cases : int
+        Labelled cases.
+    untrained : sequence of str
+        Models whose weights are random.
+    raw_images : str
+        Which models without preprocessing got images that look raw; empty where none did.
+    references, confidence, agreement
+        As of `ModelBankSelector`.
+    is_race : bool
+        Whether models were dropped on the way.
+    """
+
+    order: Sequence[str]
+    scores: Mapping[str, NDArray[np.float64]]
+    estimators: Mapping[str, TransferabilityEstimator]
+    layers: Any = "auto"
+    n_cases: int = 0
+    untrained: Sequence[str] = ()
+    raw_images: str = ""
+    references: Sequence[Reference] = ()
+    confidence: BankConfidence | None = None
+    agreement: float = np.nan
+    is_race: bool = False
+
+    def label(self, key: str) -> str:
+        """Name of an estimator in sentences."""
+        return key or type(self.estimators[key]).__name__
+
+    def ranked(self, key: str) -> list[str]:
+        """Models with a finite score, best first."""
+        scores = self.scores[key]
+        ranks = rank_scores(scores) if key != next(iter(self.scores)) else range(len(scores))
+        places = [int(i) for i in np.argsort(np.asarray(ranks), kind="stable")]
+        return [self.order[i] for i in places if np.isfinite(scores[i])]
+
+    def doubt(self, key: str) -> str:
+        """Why the first choice of an estimator means nothing here; empty if it may."""
+        ranked = self.ranked(key)
+        if not ranked:
+            return f"{self.label(key)} gives no model a finite score."
+        if ranked[0] in self.untrained:
+            return f"{self.label(key)} ranks an untrained network, {ranked[0]}, first."
+        return chance_verdict(self.references, self.label(key))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Sentences around a ranking.
+
+    Attributes
+    ----------
+    choice : tuple of str
+        What to fine-tune, or that there is no answer.
+    doubts : tuple of str
+        What speaks against it.
+    certainty : tuple of str
+        How sure it is: about these cases, and what is known about such scores in general.
+    notes : tuple of str
+        What untrained networks score.
+    next_step : str
+        What to do next; empty where there is no answer.
+    short_list : tuple of str
+        Up to three models to fine-tune, the first one first.
+    """
+
+    choice: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    certainty: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    next_step: str = ""
+    short_list: tuple[str, ...] = ()
+
+    @property
+    def above(self) -> tuple[str, ...]:
+        """Sentences that belong before a table."""
+        return (*self.choice, *self.doubts)
+
+    @property
+    def below(self) -> tuple[str, ...]:
+        """Sentences that belong after it."""
+        return (*self.certainty, *self.notes, *([self.next_step] if self.next_step else []))
+
+
+def answer_of(found: Findings) -> Answer:
+    """Turn findings into sentences."""
+    first = next(iter(found.scores))
+    doubts = {key: found.doubt(key) for key in found.scores}
+    trusted = [key for key in found.scores if not doubts[key]]
+    listed = _short_list(found, trusted)
+    no_answer = _no_answer(found, doubts[first], trusted, listed)
+    return Answer(
+        choice=no_answer or _recommendation(found, trusted, listed),
+        doubts=(*_others(found, doubts), *_disagreement(found), *_input(found)),
+        certainty=(
+            *_about_cases(found),
+            *([] if no_answer else [_in_general(found), *_agreement(found)]),
+        ),
+        notes=tuple(reference_notes(found.references)),
+        next_step=_next_step(listed),
+        short_list=tuple(listed),
+    )
+
+
+def _short_list(found: Findings, trusted: Sequence[str]) -> list[str]:
+    """First three of the first estimator; where it has no answer, first choices of the others.
+
+    On the targets of the evidence page, the first three of the probe lost less than the first
+    choices of the three estimators (1.1 and 1.7 Dice points).
+    """
+    first = next(iter(found.scores))
+    rankings = [[m for m in found.ranked(key) if m not in found.untrained] for key in trusted]
+    if first in trusted:
+        return rankings[0][:_SHORT_LIST]
+    return list(dict.fromkeys(ranking[0] for ranking in rankings))[:_SHORT_LIST]
+
+
+def _no_answer(
+    found: Findings, doubt: str, trusted: Sequence[str], listed: Sequence[str]
+) -> tuple[str, ...]:
+    """Say that there is no answer, and what is left to go by; nothing where there is one."""
+    n_ran = len(found.ranked(next(iter(found.scores))))
+    if not doubt and n_ran > 1:
+        return ()
+    if not doubt:
+        return (f"No answer: only {listed[0]} has a score, so there is nothing to compare.",)
+    if not trusted:
+        return (
+            f"No answer: {doubt}",
+            "Choose by size, licence or speed, or label more cases and rank again.",
+        )
+    who = _joined([found.label(key) for key in trusted])
+    verb = "does" if len(trusted) == 1 else "do"
+    return (
+        f"No answer: {doubt}",
+        f"{who} {verb} place an untrained network lower. If you must choose, try "
+        f"{_with_reasons(found, listed, trusted)}.",
+    )
+
+
+def _recommendation(
+    found: Findings, trusted: Sequence[str], listed: Sequence[str]
+) -> tuple[str, ...]:
+    line = f"Fine-tune {listed[0]} first."
+    if len(listed) > 1:
+        number = "two" if len(listed) == 2 else "three"
+        line += f" If you can afford {number}: {_with_reasons(found, listed, trusted)}."
+    return (line,)
+
+
+def _others(found: Findings, doubts: Mapping[str, str]) -> list[str]:
+    """Say in one sentence which of the other estimators cannot tell training from chance."""
+    first, *others = doubts
+    flagged = [key for key in others if doubts[key]]
+    if not flagged:
+        return []
+    if len(flagged) == 1:
+        return [doubts[flagged[0]]]
+    who = _joined([found.label(key) for key in flagged])
+    either = " either" if doubts[first] else ""
+    return [
+        f"{who} cannot tell training from chance here{either}: untrained networks do not score "
+        "clearly below the models that they rank first."
+    ]
+
+
+def _with_reasons(found: Findings, listed: Sequence[str], keys: Sequence[str]) -> str:
+    """Name models with the place that estimators give them: their own, and first places."""
+    first = keys[0]
+    # Of the first estimator alone; what it cannot tell from its leader is no worse a choice.
+    is_ranking = first == next(iter(found.scores))
+    behind = found.confidence.behind() if found.confidence and is_ranking else []
+    shown = []
+    for name in listed:
+        places: dict[int, list[str]] = {}
+        for key in keys:
+            ranked = found.ranked(key)
+            place = ranked.index(name) + 1 if name in ranked else 0
+            if place == 1 or (key == first and 0 < place <= _SHORT_LIST):
+                places.setdefault(place, []).append(found.label(key))
+        reasons = [f"{_PLACES[place]} of {_joined(who)}" for place, who in sorted(places.items())]
+        reasons += ["clearly behind the first"] if name in behind else []
+        shown.append(f"{name} ({', '.join(reasons)})")
+    return ", ".join(shown)
+
+
+def _disagreement(found: Findings) -> list[str]:
+    if not found.agreement < AGREED.median:
+        return []
+    return [
+        f"The estimators disagree: {found.agreement:.2f} on average (weighted Kendall; 1 is the "
+        "same order, 0 chance). Trust none of them much, and fine-tune more than one model."
+    ]
+
+
+def _input(found: Findings) -> list[str]:
+    """Warn of few cases, and of images as no network was trained on."""
+    lines = []
+    if 0 < found.n_cases < _FEW_CASES:
+        lines.append(
+            f"Only {found.n_cases} labelled cases: scores of features became better up to ten. "
+            "Label more if you can."
+        )
+    if found.raw_images:
+        lines.append(found.raw_images)
+    return lines
+
+
+def _about_cases(found: Findings) -> list[str]:
+    """Say what other cases of the same kind could have given."""
+    if found.is_race:
+        return [
+            "Models that were dropped have seen fewer cases; their scores are of those alone. "
+            "ModelBankSelector on the short list says what its cases cannot tell apart."
+        ]
+    if found.confidence is None:
+        return [
+            "Which models these cases cannot tell apart was not computed: confidence_level=0.9 "
+            "(--confidence 0.9) does."
+        ]
+    who = found.label(next(iter(found.scores)))
+    behind = found.confidence.behind()
+    lines = [f"By {who}, {found.confidence.verdict()}"]
+    if behind and len(behind) < len(found.confidence.names) - 1:
+        lines.append(f"Clearly behind {found.order[0]}: {', '.join(behind)}.")
+    return lines
+
+
+def _in_general(found: Findings) -> str:
+    """Say how often first choices by this estimator were right where that is known."""
+    key = next(iter(found.scores))
+    estimator, who = found.estimators[key], found.label(key)
+    layers = found.layers if isinstance(found.layers, str) else ""
+    known = STUDIED.get((type(estimator).__name__, layers))
+    if known is None or repr(estimator) != repr(type(estimator)()):
+        return f"How often the first choice of {who} is right with these settings is not known."
+    within, alone, three = known
+    return (
+        f"In general: on {N_TARGETS} targets with {N_MODELS} models each, the first choice of "
+        f"{who} was within one Dice point of the best on {within[0]} ({within[1]} where the bank "
+        f"held no close relative). Fine-tuning it alone lost {alone[0]} ({alone[1]}) points on "
+        f"average, the best of its first three {three[0]} ({three[1]})."
+    )
+
+
+def _agreement(found: Findings) -> list[str]:
+    if np.isnan(found.agreement):
+        return []
+    line = ""
+    if found.agreement >= AGREED.median:
+        line = (
+            f"The estimators agree at {found.agreement:.2f} on average (weighted Kendall; 1 is "
+            "the same order, 0 chance). "
+        )
+    if list(found.estimators) == list(recommended_estimators()) and found.layers == "all":
+        line += (
+            f"On those targets, the order agreed with Dice at {AGREED.tau_above:.2f} where these "
+            f"estimators agreed at {AGREED.median} or more, at {AGREED.tau_below:.2f} elsewhere."
+        )
+    return [line.strip()] if line else []
+
+
+def _next_step(listed: Sequence[str]) -> str:
+    if not listed:
+        return ""
+    model = shlex.quote(listed[0])
+    return (
+        f"Next: skte next --bank BANK --model {model} (in Python: "
+        "print(skte.report.next_step(selector))) shows how to start fine-tuning."
+    )
+
+
+def _joined(names: Sequence[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
