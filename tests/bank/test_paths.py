@@ -20,7 +20,7 @@ def home(tmp_path, monkeypatch):
 def write_manifest(folder, weights="heart.pt"):
     folder.mkdir(parents=True, exist_ok=True)
     model = {"name": "heart", "factory": "skte.demo:small_unet", "weights": str(weights)}
-    model["arguments"] = {"widths": [2, 4]}
+    model |= {"arguments": {"widths": [2, 4]}, "window_size": 16}
     (folder / "bank.json").write_text(json.dumps({"models": [model]}))
     return folder / "bank.json"
 

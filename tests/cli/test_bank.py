@@ -228,7 +228,7 @@ def test_trust_is_given_to_one_model_of_a_folder(dna, bank, tmp_path, data, caps
 
 
 def test_trust_is_given_to_one_entry_of_a_manifest(write_bank, tmp_path, capsys):
-    path = write_bank("a", "b", state_key="state_dict")
+    path = write_bank("a", "b", state_key="state_dict", window_size=16)
     for name in ("a", "b"):
         craft(tmp_path / f"{name}.pt", tmp_path / f"{name}_ran")
     for where in (path, tmp_path):

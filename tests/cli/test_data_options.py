@@ -17,7 +17,7 @@ def data(tmp_path):
 
 def scores(capsys, bank, data, *more):
     command = ["rank", "--bank", str(bank), "--data", str(data), "--window", "16", "--json", "-q"]
-    command += ["--estimator", "ccfv"]
+    command += ["--estimator", "ccfv", "--no-reference"]
     assert main([*command, *more]) == 0
     rows = json.loads(capsys.readouterr().out)
     return [row["score_ccfv"] for row in rows], [row["n_cached"] for row in rows]
