@@ -119,6 +119,7 @@ def test_manifest_from_file_to_ranking(cases, tmp_path):
     np.testing.assert_allclose(again.scores_, selector.scores_, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_real_images(data_dir):
     """Order of magnitude and finiteness on images nobody made for us."""
     cases = load_msd(data_dir / "Task04_Hippocampus")[:3]

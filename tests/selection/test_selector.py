@@ -403,7 +403,7 @@ def test_clone_params_and_pickle(cases, bank, extractor):
 
 def test_verbose_prints_and_logs_one_line_a_model(cases, bank, extractor, capsys, caplog):
     with caplog.at_level(logging.INFO, logger="skte"):
-        select(extractor, verbose=1).fit(bank, cases)
+        select(extractor, verbose=1, reference=True).fit(bank, cases)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == [
             "[1/4]", "[2/4]", "[3/4]", "[4/4]", "[reference]",
