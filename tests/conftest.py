@@ -12,6 +12,7 @@ os.environ["MPLBACKEND"] = "Agg"
 import locale
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -46,6 +47,20 @@ def pytest_configure(config: pytest.Config) -> None:
     sys.addaudithook(_refuse_network)
     for line in WARNING_FILTERS:
         config.addinivalue_line("filterwarnings", line)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "dna" in getattr(item, "fixturenames", ()):
+            item.add_marker("dna")  # by which .ci/run finds what README's environment skips
+
+
+@pytest.fixture(scope="session")
+def dna() -> Any:
+    """Package of nnU-Net's networks; skips the test where it is not installed."""
+    from tests.model_folders import require_dna  # it imports torch
+
+    return require_dna()
 
 
 @pytest.fixture(autouse=True)

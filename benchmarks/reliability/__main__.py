@@ -61,7 +61,7 @@ def parts(place: Place, seed: int, n_jobs: int, smoke: bool) -> dict[str, dict[s
             **({} if smoke else _slow(place)),
         },
         "fuzz": {
-            name: partial(fuzz, name, 30 if smoke else N_INPUTS[name], seed, n_jobs)
+            name: partial(fuzz, name, 8 if smoke else N_INPUTS[name], seed, n_jobs)
             for name in TARGETS
         },
     }

@@ -21,7 +21,7 @@ def run(smoke: bool, seed: int) -> dict[str, Any]:
     """
     rows = []
     for name in ATTACKS:
-        found = fuzz(name, 30 if smoke else _FEWER.get(name, _N_INPUTS), seed, 2)
+        found = fuzz(name, 5 if smoke else _FEWER.get(name, _N_INPUTS), seed, 2)
         rows.append(
             {
                 "attack": found["what"],

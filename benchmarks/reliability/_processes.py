@@ -33,7 +33,7 @@ def run(smoke: bool, seed: int) -> dict[str, Any]:
     for how in ("loky", "race", "dask"):
         tries[f"a script of the user: {how}"] = lambda place, how=how: _script(place, how)
     rows = []
-    for what, attempt in list(tries.items())[: 2 if smoke else None]:
+    for what, attempt in list(tries.items())[slice(2, 3) if smoke else slice(None)]:
         n_modules = len(NAMES) - (len(BEFORE_SKTE) if attempt is _as_module else 0)
         problem = _tried(attempt)
         held = 0 if problem else n_modules

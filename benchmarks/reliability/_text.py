@@ -81,7 +81,7 @@ def run(smoke: bool, seed: int) -> dict[str, Any]:
         ``door`` and ``rows``: for each attack how many were tried, how many held, and the
         first problems.
     """
-    texts = payloads(12 if smoke else 120, seed)
+    texts = payloads(4 if smoke else 120, seed)
     rows = []
     for attack in _ATTACKS:
         with tempfile.TemporaryDirectory(prefix="skte-text-") as folder, chdir(folder):

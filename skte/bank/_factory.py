@@ -29,6 +29,7 @@ from skte._text import clean_text, did_you_mean
 from skte.exceptions import BankError
 
 __all__ = [
+    "DispatchMode",
     "FACTORY_NAME",
     "LIBRARIES",
     "LiveModule",
@@ -296,7 +297,28 @@ class OverLimitError(Exception):
     """Tensors would have taken more memory than is allowed."""
 
 
-class MemoryLimit(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class DispatchMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """A mode that keeps torch's compiler out without importing it, which takes seconds."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+    def __enter__(self) -> Self:
+        is_needed = "torch._dynamo" in sys.modules  # or no network is compiled
+        self._eager = (
+            torch.compiler.set_stance("force_eager") if is_needed else contextlib.nullcontext()
+        )
+        self._eager.__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        self._eager.__exit__(*error)
+
+
+class MemoryLimit(DispatchMode):
     """Refuses, before any memory is taken, tensors beyond a number of bytes at one time."""
 
     def __init__(self, max_bytes: int) -> None:
@@ -323,10 +345,23 @@ class MemoryLimit(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
 
+# Their result is a new tensor with as many values as their first argument. The meta device runs
+# many of them in Python and imports torch's compiler, which takes seconds.
+_AS_MANY = frozenset(
+    f"aten::{name}" for name in (
+        "batch_norm", "cat", "clone", "elu", "gelu", "group_norm", "instance_norm", "layer_norm",
+        "leaky_relu", "prelu", "relu", "sigmoid", "silu",
+    )
+)  # fmt: skip
+
+
 def _new_bytes(func: Any, args: Any, kwargs: Mapping[str, Any]) -> int:
     """Bytes that results of an operation take, as the meta device has them; 0 where unknown."""
     if func._schema.is_mutable:
         return 0
+    if args and func._schema.name in _AS_MANY:
+        given: list[torch.Tensor] = tree_leaves(args[0])
+        return sum(t.numel() for t in given) * max((t.element_size() for t in given), default=0)
     options = {"device": "meta"} if any(a.name == "device" for a in func._schema.arguments) else {}
     try:
         args, kwargs = tree_map_only(torch.Tensor, _on_meta, (args, kwargs))

@@ -11,11 +11,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from skte._isolation import check_interrupt, isolated
 from skte._memory import allowed_memory, format_bytes
-from skte.bank._factory import MemoryLimit, OverLimitError
+from skte.bank._factory import DispatchMode, MemoryLimit, OverLimitError
 from skte.exceptions import BankError
 
 __all__ = ["Call", "FeatureFlow", "Node", "Trace", "main_output", "run_quietly", "trace_forward"]
@@ -77,7 +76,7 @@ class _Ledger:
         self.nodes.append(Node(op, tuple(tensor.shape), parents))
 
 
-class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Recorder(DispatchMode):
     """Sees every tensor operation, functional ones included, which hooks do not."""
 
     def __init__(self, ledger: _Ledger) -> None:

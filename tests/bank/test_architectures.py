@@ -239,14 +239,6 @@ def test_classes_are_known_by_name_and_by_their_bases(cls, names):
     assert [layer.name for layer in found] == names
 
 
-@pytest.fixture(scope="module")
-def unets():
-    return pytest.importorskip(
-        "dynamic_network_architectures.architectures.unet",
-        reason="pip install --no-deps dynamic-network-architectures",
-    )
-
-
 def nnunet_arguments(n_axes, n_per_stage):
     conv, norm = {2: (nn.Conv2d, nn.InstanceNorm2d), 3: (nn.Conv3d, nn.InstanceNorm3d)}[n_axes]
     # As planned for thick slices: the first axis is halved once, the others twice.
@@ -294,9 +286,9 @@ def test_every_known_architecture_has_an_example_and_is_documented(name):
     ("name", "n_per_stage"),
     NNUNET.items(),
 )
-def test_stages_of_nnunet_s_networks(unets, name, n_per_stage, n_axes, deep_supervision):
+def test_stages_of_nnunet_s_networks(dna, name, n_per_stage, n_axes, deep_supervision):
     arguments = nnunet_arguments(n_axes, n_per_stage)
-    network = getattr(unets, name)(**arguments, deep_supervision=deep_supervision)
+    network = getattr(dna, name)(**arguments, deep_supervision=deep_supervision)
     example = torch.zeros(1, 2, *[16] * n_axes)
     rest = [1] * (n_axes - 1)
     found = [(a.name, list(a.stride), a.channels) for a in find_decoder_layers(network, example)]

@@ -46,7 +46,8 @@ def place(tmp_path, monkeypatch):
 
 def write(folder, factory, name="bank.json", **arguments):
     model = {"name": "a", "factory": factory, "arguments": arguments, "weights": "none"}
-    (folder / name).write_text(json.dumps({"models": [model]}))
+    defaults = {"window_size": 16}
+    (folder / name).write_text(json.dumps({"defaults": defaults, "models": [model]}))
     return folder / name
 
 

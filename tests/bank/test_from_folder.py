@@ -14,7 +14,7 @@ from skte.bank import load_bank
 from skte.datasets import make_phantoms
 from skte.demo import small_unet
 from skte.exceptions import BankError, SkteWarning
-from tests.model_folders import require_dna, require_monai, write_bundle, write_nnunet
+from tests.model_folders import require_monai, write_bundle, write_nnunet
 
 
 def write_manifest(folder, name="heart", **fields):
@@ -33,8 +33,7 @@ def write_manifest(folder, name="heart", **fields):
 
 
 @pytest.fixture
-def mixed(tmp_path):
-    require_dna()
+def mixed(dna, tmp_path):
     require_monai()
     write_nnunet(tmp_path / "nnunet", dataset="Dataset001_A")
     write_nnunet(tmp_path / "nnunet", dataset="Dataset002_B", seed=1)
@@ -66,7 +65,7 @@ def test_weights_below_their_manifest_are_understood(tmp_path):
 
 def test_the_bank_is_ranked(mixed):
     cases = make_phantoms(3, size=(20, 20, 20))
-    selector = ModelBankSelector(CCFV()).fit(mixed, cases)
+    selector = ModelBankSelector(CCFV(), reference=False).fit(mixed, cases)
     assert sorted(selector.ranking_) == sorted(ModelBank.from_folder(mixed).names)
     assert all(error in ("", None) for error in selector.results_["error"])
 
@@ -173,8 +172,7 @@ def test_a_folder_is_read_once_however_many_links_lead_to_it(tmp_path):
     assert ModelBank.from_folder(tmp_path).names == ("heart",)
 
 
-def test_trust_is_given_to_one_model_by_its_path(tmp_path):
-    require_dna()
+def test_trust_is_given_to_one_model_by_its_path(dna, tmp_path):
     marker = tmp_path / "was_run"
     folders = []
     for dataset in ("Dataset001_A", "Dataset002_B"):

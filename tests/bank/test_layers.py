@@ -15,6 +15,7 @@ from skte.bank import (
     model_in_channels,
     model_spatial_dims,
 )
+from skte.demo import small_unet
 from skte.exceptions import BankError
 
 
@@ -212,3 +213,13 @@ def test_trace_holds_no_tensor_alive():
 def test_convolutions_tell_dimensions_and_channels(network, dims, channels):
     assert model_spatial_dims(network) == dims
     assert model_in_channels(network) == channels
+
+
+@pytest.mark.slow
+def test_a_compiled_network_is_looked_at_without_compiling_anything():
+    network = small_unet(widths=(4, 8))
+    compiled = torch.compile(network, backend=lambda *_: pytest.fail("it was compiled"))
+    example = torch.zeros(1, 1, 16, 16, 16)
+    found = find_layers(compiled, "all", example)
+    expected = find_layers(network, "all", example)
+    assert [(i.stride, i.channels) for i in found] == [(i.stride, i.channels) for i in expected]

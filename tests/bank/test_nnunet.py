@@ -22,14 +22,10 @@ from tests.model_folders import (
     nnunet_architecture,
     nnunet_network,
     nnunet_plans,
-    require_dna,
     write_nnunet,
 )
 
-
-@pytest.fixture(autouse=True)
-def _dna():
-    require_dna()
+pytestmark = pytest.mark.usefixtures("dna")
 
 
 def edit(folder, change, name="plans.json"):

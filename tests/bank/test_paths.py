@@ -9,7 +9,7 @@ from skte import BankEntry, ModelBank
 from skte.cli import main
 from skte.demo import small_unet
 from skte.exceptions import BankError, SkteWarning
-from tests.model_folders import require_dna, require_monai, write_bundle, write_nnunet
+from tests.model_folders import require_monai, write_bundle, write_nnunet
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +20,7 @@ def home(tmp_path, monkeypatch):
 def write_manifest(folder, weights="heart.pt"):
     folder.mkdir(parents=True, exist_ok=True)
     model = {"name": "heart", "factory": "skte.demo:small_unet", "weights": str(weights)}
-    model["arguments"] = {"widths": [2, 4]}
+    model |= {"arguments": {"widths": [2, 4]}, "window_size": 16}
     (folder / "bank.json").write_text(json.dumps({"models": [model]}))
     return folder / "bank.json"
 
@@ -71,8 +71,7 @@ def test_paths_may_lead_to_roots_that_were_named(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["plans.json", "dataset.json", "fold_0", "fold_0/checkpoint"])
-def test_files_of_nnunet_stay_inside(tmp_path, name):
-    require_dna()
+def test_files_of_nnunet_stay_inside(dna, tmp_path, name):
     folder, _ = write_nnunet(tmp_path / "bank")
     name = f"{name}_final.pth" if name.endswith("checkpoint") else name
     lead_out(folder / name, tmp_path / "elsewhere")

@@ -10,7 +10,7 @@ import torch
 from skte.cli import main
 from skte.demo import small_unet
 from tests.hub_server import hub_server
-from tests.model_folders import require_dna, require_monai, write_bundle, write_nnunet
+from tests.model_folders import require_monai, write_bundle, write_nnunet
 
 
 def run(capsys, *arguments):
@@ -36,8 +36,7 @@ def test_init_makes_an_empty_folder_once(bank, capsys):
     assert "holds no model that can be used" in error
 
 
-def test_models_are_added_listed_and_checked(bank, tmp_path, capsys):
-    require_dna()
+def test_models_are_added_listed_and_checked(dna, bank, tmp_path, capsys):
     require_monai()
     folder, _ = write_nnunet(tmp_path / "results")
     (folder / "fold_0" / "validation").mkdir()
@@ -143,8 +142,7 @@ def test_models_come_from_the_hub(bank, tmp_path, capsys, monkeypatch):
     assert run(capsys, "bank", "list", bank)[0] == 0
 
 
-def test_a_folder_is_ranked(bank, tmp_path, data, capsys):
-    require_dna()
+def test_a_folder_is_ranked(dna, bank, tmp_path, data, capsys):
     require_monai()
     run(capsys, "bank", "add", bank, write_nnunet(tmp_path / "results")[0])
     run(capsys, "bank", "add", bank, write_bundle(tmp_path)[0])
@@ -201,8 +199,7 @@ def craft(path, marker):
     torch.save({**content, "logging": Crafted(marker)}, path)
 
 
-def test_trust_is_given_to_one_model_of_a_folder(bank, tmp_path, data, capsys):
-    require_dna()
+def test_trust_is_given_to_one_model_of_a_folder(dna, bank, tmp_path, data, capsys):
     names = []
     for seed, dataset in enumerate(("Dataset001_A", "Dataset002_B")):
         folder, _ = write_nnunet(bank, dataset=dataset, seed=seed)
@@ -232,7 +229,7 @@ def test_trust_is_given_to_one_model_of_a_folder(bank, tmp_path, data, capsys):
 
 
 def test_trust_is_given_to_one_entry_of_a_manifest(write_bank, tmp_path, capsys):
-    path = write_bank("a", "b", state_key="state_dict")
+    path = write_bank("a", "b", state_key="state_dict", window_size=16)
     for name in ("a", "b"):
         craft(tmp_path / f"{name}.pt", tmp_path / f"{name}_ran")
     for where in (path, tmp_path):
@@ -254,8 +251,7 @@ def test_trust_is_given_to_one_entry_of_a_manifest(write_bank, tmp_path, capsys)
     assert run(capsys, "bank", "check", path, *repeated)[0] == 0
 
 
-def test_what_is_added_can_be_trusted_by_its_path_in_the_bank(bank, tmp_path, capsys):
-    require_dna()
+def test_what_is_added_can_be_trusted_by_its_path_in_the_bank(dna, bank, tmp_path, capsys):
     folder, _ = write_nnunet(tmp_path / "results")
     craft(folder / "fold_0" / "checkpoint_final.pth", tmp_path / "ran")
     assert run(capsys, "bank", "add", bank, folder)[0] == 2

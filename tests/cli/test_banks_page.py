@@ -11,7 +11,7 @@ from skte.cli import main
 from skte.datasets import make_phantoms
 from skte.demo import write_msd
 from tests.hub_server import hub_server
-from tests.model_folders import require_dna, require_monai, write_bundle, write_nnunet
+from tests.model_folders import require_monai, write_bundle, write_nnunet
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "how-to" / "banks.md").read_text(encoding="utf-8")
@@ -19,9 +19,8 @@ COMMANDS = re.findall(r"^\$ (skte .*)$", PAGE, re.M)
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
+def place(dna, tmp_path, monkeypatch):
     """The folders that the page speaks of."""
-    require_dna()
     require_monai()
     results = tmp_path / "nnUNet_results"
     write_nnunet(results, dataset="Dataset009_Spleen")

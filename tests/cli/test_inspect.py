@@ -21,7 +21,7 @@ def rows_of(text):
 
 
 def test_layers_of_a_bank_mark_those_that_are_read(write_bank, data, capsys):
-    bank = write_bank("a", "b")
+    bank = write_bank("a", "b", window_size=16)
     assert main(["inspect", "--bank", str(bank), "--entry", "b"]) == 0
     shown = capsys.readouterr().out
     assert "b: 3-D, 1 channels in" in shown
@@ -37,7 +37,7 @@ def test_layers_of_a_bank_mark_those_that_are_read(write_bank, data, capsys):
 
 
 def test_all_shows_nested_modules(write_bank, capsys):
-    assert main(["inspect", "--bank", str(write_bank("a")), "--all"]) == 0
+    assert main(["inspect", "--bank", str(write_bank("a", window_size=16)), "--all"]) == 0
     assert "encoder.1.0" in capsys.readouterr().out
 
 
@@ -50,7 +50,7 @@ def test_named_layers_are_said_to_be_named(write_bank, capsys):
 
 
 def test_a_broken_entry_is_a_problem_and_the_others_are_shown(write_bank, capsys):
-    bank = write_bank("good", "bad", broken=["bad"])
+    bank = write_bank("good", "bad", broken=["bad"], window_size=16)
     assert main(["inspect", "--bank", str(bank)]) == 1
     shown = capsys.readouterr()
     assert "good: 3-D" in shown.out
@@ -132,7 +132,8 @@ def test_long_texts_wrap_in_a_narrow_terminal(broken_data, capsys, monkeypatch):
 
 
 def test_json(broken_data, write_bank, capsys):
-    assert main(["inspect", str(broken_data), "--bank", str(write_bank("a")), "--json"]) == 1
+    bank = write_bank("a", window_size=16)
+    assert main(["inspect", str(broken_data), "--bank", str(bank), "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert found["data"]["n_cases"] == 3
     first, last = found["data"]["cases"]

@@ -18,9 +18,12 @@ from skte.selection import Engine
 FIT = "skte.cli._rank._fit"  # what must not run
 
 
-def run(bank, data, *more, reference=False):
-    without = [] if reference else ["--no-reference"]
-    return main(["rank", "--bank", str(bank), "--data", str(data), *without, *map(str, more)])
+def run(bank, data, *more, reference=False, estimator="ccfv"):
+    """Rank by one quick estimator, unless others are named or `estimator` is None."""
+    options = [] if reference else ["--no-reference"]
+    if estimator is not None and "--estimator" not in more:
+        options += ["--estimator", estimator]
+    return main(["rank", "--bank", str(bank), "--data", str(data), *options, *map(str, more)])
 
 
 def table_of(out, number=0):
@@ -44,8 +47,8 @@ def test_every_exported_estimator_is_offered(capsys):
 
 def test_table_and_csv_agree_with_the_selector(write_bank, data, tmp_path, capsys):
     bank, out = write_bank("a", "b", "c"), tmp_path / "ranking.csv"
-    assert run(bank, data, "--out", out) == 0
-    expected = ModelBankSelector().fit(bank, data)
+    assert run(bank, data, "--out", out, estimator=None) == 0
+    expected = ModelBankSelector(reference=False).fit(bank, data)
     rows = read_csv(out)
     assert [row["name"] for row in rows] == list(expected.ranking_)
     assert [row["rank"] for row in rows] == ["1", "2", "3"]
@@ -72,6 +75,7 @@ def test_foreground_alone(write_bank, tmp_path, capsys):
     expected = ModelBankSelector(
         estimators.LogME(),
         extractor=SegmentationFeatureExtractor(samples="foreground", windows="cover"),
+        reference=False,
     ).fit(bank, data)
     assert [row["name"] for row in read_csv(out)] == list(expected.ranking_)
 
@@ -91,7 +95,9 @@ def test_confidence_is_told_beside_the_scores(write_bank, data, tmp_path, capsys
     bank, out = write_bank("a", "b", "c"), tmp_path / "ranking.csv"
     chosen = ["--estimator", "gbc", "--estimator", "ccfv", "--confidence", "0.8"]
     assert run(bank, data, *chosen, "--out", out) == 0
-    expected = ModelBankSelector(estimators.GBC(), confidence_level=0.8).fit(bank, data)
+    expected = ModelBankSelector(estimators.GBC(), confidence_level=0.8, reference=False).fit(
+        bank, data
+    )
     shown = capsys.readouterr().out
     table = table_of(shown, 1)
     header = ["rank", "model", "80 % interval of gbc", "ranks", "first in", "behind the first"]
@@ -131,6 +137,7 @@ def test_what_untrained_networks_score_stands_around_the_table(write_bank, data,
 def test_entries_without_weights_are_marked(data, tmp_path, capsys):
     bank = tmp_path / "bank.json"
     entry = {"name": "fresh", "factory": "skte.demo:small_unet", "arguments": {"widths": [4, 8]}}
+    entry["window_size"] = 16
     bank.write_text(json.dumps({"models": [{**entry, "weights": "none"}]}))
     assert run(bank, data) == 0
     assert "fresh (untrained)" in capsys.readouterr().out
@@ -254,23 +261,28 @@ def deadly(**arguments):
 """
 
 
-def run_in_process(tmp_path, bank, data, *more):
+@pytest.fixture
+def noisy_factories(tmp_path, monkeypatch):
     (tmp_path / "noisy_factories.py").write_text(NOISY)
+    monkeypatch.syspath_prepend(tmp_path)
+    return ["--trust-package", "noisy_factories"]
+
+
+def run_in_process(tmp_path, bank, data, *more):
     command = [sys.executable, "-m", "skte", "rank", "--bank", bank, "--data", data, *more]
-    command += ["--trust-package", "noisy_factories"]
     paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", ""), os.getcwd()])
     environment = {**os.environ, "PYTHONPATH": paths}
     return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
 @pytest.mark.slow
-def test_what_a_model_prints_goes_to_stderr(write_bank, data, tmp_path, monkeypatch, capfd):
+def test_what_a_model_prints_goes_to_stderr(write_bank, data, tmp_path, noisy_factories, capfd):
     """From processes of its own, and from this one."""
     bank = write_bank("a", "b", factory="noisy_factories:noisy")
-    apart = run_in_process(tmp_path, bank, data, "--json", "--n-jobs", "2", "--no-reference")
+    options = ["--json", "--no-reference", "--estimator", "ccfv", *noisy_factories]
+    apart = run_in_process(tmp_path, bank, data, "--n-jobs", "2", *options)
     assert apart.returncode == 0
-    monkeypatch.syspath_prepend(tmp_path)
-    assert run(bank, data, "--json", "--trust-package", "noisy_factories") == 0
+    assert run(bank, data, *options) == 0
     here = capfd.readouterr()
     for out, err in ((apart.stdout, apart.stderr), (here.out, here.err)):
         assert [row["name"] for row in json.loads(out)]
@@ -278,13 +290,13 @@ def test_what_a_model_prints_goes_to_stderr(write_bank, data, tmp_path, monkeypa
 
 
 @pytest.mark.slow
-def test_a_worker_that_dies_is_one_clean_line(write_bank, data, tmp_path):
-    bank = write_bank("a", "b", factory="noisy_factories:deadly")
-    done = run_in_process(tmp_path, bank, data, "--n-jobs", "2")
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert "- a: its process died (SIGKILL(-9))" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_a_worker_that_dies_is_one_clean_line(write_bank, data, noisy_factories, capfd):
+    bank = write_bank("a", factory="noisy_factories:deadly")
+    assert run(bank, data, "--timeout", "1h", *noisy_factories) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "- a: its process died (SIGKILL(-9))" in err
+    assert "Traceback" not in err
 
 
 def test_layers_and_window_reach_the_extractor(write_bank, data, capsys):
@@ -393,7 +405,7 @@ def test_a_report_is_written_beside_the_table(write_bank, data, tmp_path, capsys
     pytest.importorskip("matplotlib")
     out, report = tmp_path / "ranking.csv", tmp_path / "ranking.html"
     bank = write_bank("good", "bad", "fine", broken=["bad"])
-    assert run(bank, data, "--out", out, "--report", report) == 1
+    assert run(bank, data, "--out", out, "--report", report, estimator=None) == 1
     page = report.read_text(encoding="utf-8")
     assert page.startswith("<!doctype html>")
     assert "Cannot be shown" not in page

@@ -241,19 +241,17 @@ def run_python(cache, script):
 
 
 def test_a_file_size_limit_is_a_full_disk(cache):
-    done = run_python(
-        cache,
-        "import resource, warnings; warnings.simplefilter('error')\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-        "print(cache.store_record(key(0), {}))\n"
-        "try: cache.store(key(0), case(0, 1000))\n"
-        "except UserWarning as warning: print(warning)\n"
-        "print(cache.describe()['n_leftovers'], cache.describe()['n_records'])",
-    )
-    lines = done.splitlines()
-    assert lines[0] == "True"
-    assert "File too large" in lines[1]
-    assert lines[2] == "0 1"
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.warns(SkteWarning, match="File too large"):
+            done = [cache.store_record(KEY, {}), cache.store(KEY, case_of(n=1000))]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert done == [True, False]
+    assert cache.describe()["n_leftovers"] == 0
+    assert cache.describe()["n_records"] == 1
 
 
 def test_a_read_that_fails_is_a_miss_with_one_warning(cache, monkeypatch):

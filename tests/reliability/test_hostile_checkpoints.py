@@ -12,6 +12,7 @@ from tests.reliability.checkpoints import ATTACKS, touch
 N_INPUTS = 25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_hostile_checkpoints_end_in_data_or_a_named_error(attack):
     fuzzing = pytest.importorskip("benchmarks.reliability._fuzz")

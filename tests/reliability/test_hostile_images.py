@@ -15,6 +15,7 @@ SHORT = [key for key in ATTACKS if key[0] in ("paths", "archives")][::4] + [
 ][::2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("door", "name"), SHORT)
 def test_hostile_files_end_in_a_named_error(door, name):
     problem, _, _ = try_one_image(door, name)

@@ -87,7 +87,7 @@ class TestWhatWouldEndTheRun:
             {"name": "sound", "factory": "skte.demo:small_unet"},
         ]
         (tmp_path / "bank.json").write_text(
-            json.dumps({"defaults": {"weights": "none"}, "models": models})
+            json.dumps({"defaults": {"weights": "none", "window_size": 16}, "models": models})
         )
         trust = ["--trust-package", "tests"]
         assert main(["bank", "check", str(tmp_path / "bank.json"), "--json", *trust]) == 1

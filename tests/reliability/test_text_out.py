@@ -34,6 +34,7 @@ def test_nothing_prints_but_the_module_of_text(path):
         assert found == [], f"use say, say_json or complain of skte._text, lines {found}"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", sorted(ATTACKS))
 def test_hostile_text_comes_out_clean(name, tmp_path, monkeypatch):

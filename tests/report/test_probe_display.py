@@ -62,7 +62,8 @@ def test_other_voxels_are_refused(cases, fitted):
 
 
 def test_the_report_shows_the_first_and_the_last_model(cases, tmp_path):
-    bank = [BankEntry(name, small_unet) for name in ("a", "b", "c")]
+    small = {"widths": (4, 8)}
+    bank = [BankEntry(name, small_unet, arguments=small) for name in ("a", "b", "c")]
     selector = ModelBankSelector(reference=False).fit(bank, cases)
     page = write_report(selector, tmp_path / "report.html").read_text("utf-8")
     for name in (selector.ranking_[0], selector.ranking_[-1]):

@@ -18,7 +18,7 @@ from tests.reliability.models import Dying, Faulty, Killed
 
 pytestmark = pytest.mark.slow
 
-EXTRACTOR = SegmentationFeatureExtractor(n_class_samples=60, n_case_samples=60, window_size=8)
+EXTRACTOR = SegmentationFeatureExtractor(n_class_samples=60, n_case_samples=60, window_size=16)
 PATIENCE = [
     "distributed.comm.timeouts.connect",
     "distributed.comm.timeouts.tcp",

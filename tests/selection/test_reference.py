@@ -110,6 +110,7 @@ def test_twins_are_no_candidates(fitted, networks, cases):
     assert len(pd.DataFrame(fitted.reference_)) == len(fitted.estimator)
 
 
+@pytest.mark.slow
 def test_one_twin_per_architecture_the_same_in_every_bank(networks, cases, fitted):
     torch.manual_seed(0)
     other = small_unet(widths=(4, 8), spatial_dims=2)

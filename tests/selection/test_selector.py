@@ -81,9 +81,12 @@ def extractor():
     )
 
 
-def select(extractor, estimator=None, **kwargs):
+def select(extractor, estimator=None, *, reference=False, **kwargs):
     return ModelBankSelector(
-        CCFV() if estimator is None else estimator, extractor=extractor, **kwargs
+        CCFV() if estimator is None else estimator,
+        extractor=extractor,
+        reference=reference,
+        **kwargs,
     )
 
 
@@ -139,7 +142,8 @@ def test_several_estimators_share_one_extraction(cases, bank, extractor, monkeyp
         "extract",
         lambda self, X, store: calls.append(1) or original(self, X, store),
     )
-    selector = select(extractor, {"logme": LogME(), "ccfv": CCFV(), "leep": LEEP()})
+    chosen = {"logme": LogME(), "ccfv": CCFV(), "leep": LEEP()}
+    selector = select(extractor, chosen, reference=True)
     selector.fit(bank, cases)
     assert len(calls) == len(bank) + 1  # and the untrained twin
     np.testing.assert_array_equal(selector.scores_, selector.results_["score_logme"])
@@ -240,7 +244,7 @@ class TestFailures:
         with pytest.raises(SkteError, match=r"'broken'.*no thanks"):
             select(extractor).fit({**bank, "broken": Angry()}, cases)
 
-    @pytest.mark.parametrize("n_jobs", [1, 2])
+    @pytest.mark.parametrize("n_jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
     def test_nothing_is_left_running_after_a_failure(self, cases, extractor, n_jobs):
         """What is closed by the garbage collector alone complains there."""
         entries = [BankEntry("broken", Angry), *(BankEntry(f"n{i}", build_net) for i in range(4))]
@@ -374,7 +378,7 @@ def test_no_more_processes_than_models(cases, bank, extractor, monkeypatch):
     assert asked == [3, len(bank)]
 
 
-@pytest.mark.parametrize("n_jobs", [1, 2])
+@pytest.mark.parametrize("n_jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_warnings_name_the_model_also_from_workers(cases, extractor, n_jobs):
     entries = [BankEntry("fine", build_net), BankEntry("dead", build_dead)]
     with pytest.warns(CollapsedFeaturesWarning, match=r"Model 'dead': layer 'up'") as caught:
@@ -399,7 +403,7 @@ def test_clone_params_and_pickle(cases, bank, extractor):
 
 def test_verbose_prints_and_logs_one_line_a_model(cases, bank, extractor, capsys, caplog):
     with caplog.at_level(logging.INFO, logger="skte"):
-        select(extractor, verbose=1).fit(bank, cases)
+        select(extractor, verbose=1, reference=True).fit(bank, cases)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == [
             "[1/4]", "[2/4]", "[3/4]", "[4/4]", "[reference]",
@@ -454,7 +458,8 @@ def test_the_agreement_of_estimators_is_reported_from_four_models_on(cases, extr
 
 
 def test_without_estimators_the_recommended_ones_read_all_stages(cases):
-    bank = [BankEntry(name, "skte.demo:small_unet") for name in ("a", "b")]
+    small = {"widths": (4, 8)}
+    bank = [BankEntry(name, "skte.demo:small_unet", arguments=small) for name in ("a", "b")]
     default = ModelBankSelector(reference=False).fit(bank, cases)
     assert list(default.estimators_) == list(recommended_estimators())
     assert default.extractor_.layers == "all"

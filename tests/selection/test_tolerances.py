@@ -40,7 +40,8 @@ def cases():
 
 def scores(cases, *, bank=BANK, extractor=EXTRACTOR, **params):
     chosen = {name.lower(): getattr(estimators, name)() for name in NAMES}
-    selector = ModelBankSelector(chosen, extractor=extractor, **params).fit(bank, cases)
+    selector = ModelBankSelector(chosen, extractor=extractor, reference=False, **params)
+    selector.fit(bank, cases)
     assert set(selector.results_["error"]) == {""}
     order = np.argsort(selector.results_["name"])
     return {name: selector.results_[f"score_{name}"][order] for name in chosen}
@@ -70,6 +71,7 @@ def test_order_of_cases(cases, reference):
     same(scores([cases[i] for i in (2, 0, 3, 1)]), reference, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_processes(cases, reference):
     same(scores(cases, n_jobs=2), reference, rtol=1e-6)
 
