@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -90,6 +91,7 @@ def write_page(folder: Path, page: Path = _PAGE, figure: Path = _FIGURE) -> None
         "untrained": _untrained(found),
         "signals": _signals(found),
         "second-stage": _second_stage(found),
+        "others": _others(_ROOT / "benchmarks"),
     }
     text = page.read_text()
     for name, part in parts.items():
@@ -456,6 +458,42 @@ def _second_stage(found: Sequence[Target]) -> str:
         )
     header = ["first stage", "regret@1", "regret@1 after the second stage", "gain"]
     return _table([*header, "targets better / worse"], rows)
+
+
+def _others(benchmarks: Path) -> str:
+    """Place of the best untrained network by each estimator, on banks of other benchmarks."""
+    columns: dict[str, dict[str, str]] = {}
+    published = json.loads((benchmarks / "deepbet/results/Task04_Hippocampus.json").read_text())
+    columns["two published networks, hippocampus"] = {
+        key: _best_untrained(
+            {name: score for name, score in scores.items() if not name.startswith("untrained")},
+            [score for name, score in scores.items() if name.startswith("untrained")],
+        )
+        for key, scores in published["scores"].items()
+    }
+    for title, file in {
+        "real_bank, heart": "real_bank/results/Heart_ACDC.json",
+        "real_bank, hippocampus": "real_bank/results/Task04_Hippocampus.json",
+        "mixed_bank, hippocampus": "mixed_bank/results/Task04_Hippocampus.json",
+    }.items():
+        result = json.loads((benchmarks / file).read_text())
+        columns[title] = {}
+        for rows in (result["models"], result["recommended"]):
+            for key in (name.removeprefix("score_") for name in rows[0] if "score_" in name):
+                untrained = [r for r in rows if r.get("reference") or "untrained" in r["name"]]
+                trained = {r["name"]: r[f"score_{key}"] for r in rows if r not in untrained}
+                columns[title].setdefault(
+                    key, _best_untrained(trained, [r[f"score_{key}"] for r in untrained])
+                )
+    keys = sorted({key for column in columns.values() for key in column})
+    rows = [[key, *(column.get(key, "") for column in columns.values())] for key in keys]
+    return _table(["place of the best untrained network among the trained", *columns], rows)
+
+
+def _best_untrained(trained: Mapping[str, Any], untrained: Sequence[Any]) -> str:
+    best = max(float(score) for score in untrained)
+    place = 1 + sum(float(score) > best for score in trained.values())
+    return f"{place} of {len(trained) + 1}"
 
 
 def _interval(values: Any, families: Sequence[str]) -> str:
