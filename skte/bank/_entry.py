@@ -113,9 +113,10 @@ class FolderReaders:
     ) -> Self:
         """Make an entry from a MONAI bundle, reading its configuration as data.
 
-        The network must be a class of ``monai.networks.nets`` with arguments that are values or
-        references. Preprocessing is MONAI's own, step by step; steps without a counterpart are
-        left out with a warning. The window is the inferer's.
+        The network must be a class of ``monai.networks.nets`` with arguments that are values,
+        references or expressions of these (``$len(@size) + 1``). Preprocessing is MONAI's own,
+        step by step. Of steps that cannot be taken, those of intensities alone are left out with
+        a warning; others are an error. The window is the inferer's.
 
         Parameters
         ----------
@@ -140,11 +141,16 @@ class FolderReaders:
         Raises
         ------
         BankError
-            If a file is missing, or what it says would run code; the message says what and how
-            to go on.
+            If a file is missing, what it says would run code, or a step of preprocessing has no
+            counterpart and none are given; the message says what and how to go on.
         """
         read = bundle_fields(
-            folder, name=name, weights=weights, trusted=trusted, extra_roots=extra_roots
+            folder,
+            name=name,
+            weights=weights,
+            trusted=trusted,
+            extra_roots=extra_roots,
+            preprocessing=fields.get("preprocessing"),
         )
         return cls(**{**read, **fields})
 
