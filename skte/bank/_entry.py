@@ -30,7 +30,7 @@ from skte.bank._factory import (
 from skte.bank._monai_bundle import bundle_fields
 from skte.bank._nnunet import nnunet_fields
 from skte.bank._preprocessing import build_chain, normalize_steps, step_problems
-from skte.bank._weights import load_weights, weight_files
+from skte.bank._weights import load_weights, rename_problem, weight_files
 from skte.exceptions import BankError
 
 __all__ = ["BankEntry", "FolderReaders", "LARGEST_EDGE", "equal", "field_problems"]
@@ -193,6 +193,8 @@ class FolderReaders:
         return cls(**{**exported_fields(path, name=name, trusted=trusted), **fields})
 
 
+# Fields on how a file of weights is read, as they are without one.
+_UNSET: dict[str, Any] = {"state_key": None, "prefix": "", "rename": {}}
 _MOST_WITHOUT_WEIGHTS = 2**32  # bytes of a network; there is no file to compare with
 
 
@@ -225,6 +227,10 @@ class BankEntry(FolderReaders):
         ``"model.state_dict"``.
     prefix : str, default=""
         Stripped from the keys of the state dict; keys without it are left out.
+    rename : mapping of str to str, optional
+        Parts of keys and what to put in their place, in order, after `prefix`; plain text, of
+        which a ``^`` at the beginning stands for that of a key: ``{"^encoder.": "swinViT.",
+        ".fc1.": ".linear1."}``; ``{"^": "net."}`` adds a prefix.
     layers : "auto", "encoder" or sequence of str, default="auto"
         Modules whose outputs are read, coarse to fine; "auto" finds the decoder stages,
         "encoder" those of the encoder. With "encoder" no source head is read. Of a
@@ -291,6 +297,7 @@ class BankEntry(FolderReaders):
     weights: str | os.PathLike[str] | None = None
     state_key: str | None = None
     prefix: str = ""
+    rename: Mapping[str, str] = field(default_factory=dict)
     layers: Literal["auto", "encoder"] | Sequence[str] = "auto"
     window_size: int | Sequence[int] | None = None
     spatial_dims: int | None = None
@@ -310,6 +317,7 @@ class BankEntry(FolderReaders):
         # Own copies, so that what the caller changes later changes no recipe.
         self._set("arguments", dict(self.arguments))
         self._set("provenance", dict(self.provenance))
+        self._set("rename", dict(self.rename))
         self._set("preprocessing", normalize_steps(self.preprocessing))
         self._set("weights", None if self.weights is None else Path(self.weights).absolute())
         self._set("trusted_packages", tuple(self.trusted_packages))
@@ -397,6 +405,7 @@ class BankEntry(FolderReaders):
                 Path(self.weights),
                 state_key=self.state_key,
                 prefix=self.prefix,
+                rename=self.rename,
                 encoder_only=self.layers == "encoder",
                 trusted=self.trusted,
             )
@@ -427,7 +436,7 @@ class BankEntry(FolderReaders):
         'untrained SmallUNet ba73a8'
         """
         live = isinstance(self.factory, LiveModule)
-        recipe = self if live else replace(self, weights=None, state_key=None, prefix="")
+        recipe = self if live else replace(self, weights=None, **_UNSET)
         network = recipe.load()
         shapes = [(name, tuple(tensor.shape)) for name, tensor in network.named_parameters()]
         digest = hashlib.sha256(repr(shapes).encode()).hexdigest()[:6]
@@ -533,11 +542,11 @@ def field_problems(values: Mapping[str, Any]) -> list[str]:
     if _field_problem("preprocessing", steps) is None:
         problems += step_problems(normalize_steps(steps))
     if isinstance(values.get("factory"), LiveModule):
-        given = [f for f in ("arguments", "weights", "state_key", "prefix") if values.get(f)]
+        given = [f for f in ("arguments", "weights", *_UNSET) if values.get(f)]
         if given:
             problems.append(f"{', '.join(given)} cannot be set for a network that is at hand")
-    elif not values.get("weights") and (values.get("state_key") or values.get("prefix")):
-        problems.append("state_key and prefix say where in a weights file to look: set weights")
+    elif not values.get("weights") and any(values.get(f) for f in _UNSET):
+        problems.append(f"{', '.join(_UNSET)} say how to read a file of weights: set weights")
     return problems
 
 
@@ -633,6 +642,7 @@ _CONDITIONS: dict[str, tuple[Callable[[Any], bool], str]] = {
 _CHECKS: dict[str, Callable[[Any], str | None]] = {
     "name": _name,
     "factory": _factory,
+    "rename": rename_problem,
     "state_key": _state_key,
     "layers": _layers,
     "window_size": _window,
