@@ -28,6 +28,7 @@ from skte.bank._factory import (
     unusable,
 )
 from skte.bank._monai_bundle import bundle_fields
+from skte.bank._nnssl import nnssl_fields
 from skte.bank._nnunet import nnunet_fields
 from skte.bank._preprocessing import build_chain, normalize_steps, step_problems
 from skte.bank._weights import load_weights, rename_problem, weight_files
@@ -97,6 +98,54 @@ class FolderReaders:
             checkpoint=checkpoint,
             trusted=trusted,
             extra_roots=extra_roots,
+        )
+        return cls(**{**read, **fields})
+
+    @classmethod
+    def from_nnssl(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        checkpoint: str | None = None,
+        trusted: bool = False,
+        extra_roots: Sequence[str | os.PathLike[str]] = (),
+        **fields: Any,
+    ) -> Self:
+        """Make an entry from an encoder that nnssl pre-trained, such as those of OpenMind.
+
+        Architecture, spacing, normalisation and patch follow ``adaptation_plan.json``. The
+        encoder alone is loaded (``layers="encoder"``): the decoder stays random and is not read.
+        It needs the package ``dynamic-network-architectures``, and Primus ``timm`` and ``einops``.
+
+        Parameters
+        ----------
+        folder : path-like
+            With ``adaptation_plan.json`` and a checkpoint, there or in a fold.
+        name : str, optional
+            Default: the folder's name.
+        checkpoint : str, optional
+            Default: ``checkpoint_final.pth``, or else ``checkpoint_best.pth``.
+        trusted : bool, default=False
+            Whether reading may run code: any class that the plan names, any pickle.
+        extra_roots : sequence of path-like
+            Folders beside this one that its links may lead to.
+        **fields
+            Other fields, such as ``window_size``, in place of those read.
+
+        Returns
+        -------
+        BankEntry
+            The weights are read by `load`.
+
+        Raises
+        ------
+        BankError
+            If a file is missing, or the plan is of a kind that is not known; the message says
+            what and how to go on.
+        """
+        read = nnssl_fields(
+            folder, name=name, checkpoint=checkpoint, trusted=trusted, extra_roots=extra_roots
         )
         return cls(**{**read, **fields})
 
