@@ -7,6 +7,7 @@ import inspect
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ _NETS = "monai.networks.nets"
 _METADATA = "configs/metadata.json"
 # Arguments that let a network fetch weights, from where the file says or by default.
 _DOWNLOADS = {"pretrained": False, "use_pretrained": False, "pretrained_url": None}
-# Arguments that MONAI no longer has; they changed nothing but checks of the image's size.
-_REMOVED = {"SwinUNETR": ("img_size",)}
+# Arguments that MONAI no longer has: what they are called now, and those that change no result.
+_RENAMED = {"dimensions": "spatial_dims", "n_classes": "num_classes", "pos_embed": "proj_type"}
+_REMOVED = {"SwinUNETR": ("img_size",), "VNet": ("dropout_prob",)}
 _WEIGHTS = ("model.pt", "model.pth", "model.safetensors")
 
 
@@ -170,6 +172,17 @@ def _network(config: Configuration) -> tuple[str, dict[str, Any]]:
     known = inspect.signature(getattr(_import_nets(), str(kind))).parameters
     for name in set(_REMOVED.get(str(kind), ())) - known.keys():
         arguments.pop(name, None)
+    for old, new in _RENAMED.items():
+        if old in arguments.keys() - known.keys() and new in known.keys() - arguments.keys():
+            arguments[new] = arguments.pop(old)
+    if not any(one.kind is one.VAR_KEYWORD for one in known.values()):
+        gone = sorted(arguments.keys() - known.keys())
+        if gone:
+            raise BankError(
+                f"{config.network_key} gives {kind} the arguments {gone}, which it does not have "
+                f"in MONAI {version('monai')}: the bundle was written for another version. Remove "
+                "or rename them in the file"
+            )
     for name, off in _DOWNLOADS.items():  # would be downloaded, and then overwritten
         if name in known and arguments.get(name, known[name].default):
             arguments[name] = off

@@ -433,13 +433,33 @@ def test_macros_within_the_file_are_values(tmp_path):
             BankEntry.from_monai_bundle(folder)
 
 
-def test_an_argument_that_monai_dropped_is_left_out(tmp_path):
-    network = {"_target_": "SwinUNETR", "img_size": [32, 32], "in_channels": 1, "out_channels": 2,
-               "feature_size": 12, "depths": [1] * 4, "num_heads": [1, 1, 2, 2],
-               "spatial_dims": 2}  # fmt: skip
-    from monai.networks import nets
+SWIN = {"in_channels": 1, "out_channels": 2, "feature_size": 12, "depths": [1] * 4,
+        "num_heads": [1, 1, 2, 2], "spatial_dims": 2}  # fmt: skip
+UNETR = {"in_channels": 1, "out_channels": 2, "img_size": [32, 32], "feature_size": 4,
+         "hidden_size": 24, "mlp_dim": 24, "num_heads": 2, "spatial_dims": 2}  # fmt: skip
+UNET = {"in_channels": 1, "out_channels": 2, "channels": [4, 8], "strides": [2]}
 
-    known = {k: v for k, v in network.items() if k not in ("_target_", "img_size")}
-    config = bundle_config(network_def=network)
-    folder, _ = write_bundle(tmp_path, config, network=nets.SwinUNETR(**known))
-    assert BankEntry.from_monai_bundle(folder).load().out
+
+@pytest.mark.parametrize(
+    ("kind", "now", "then"),
+    [
+        ("SwinUNETR", SWIN, {**SWIN, "img_size": [32, 32]}),
+        ("UNETR", {**UNETR, "proj_type": "conv"}, {**UNETR, "pos_embed": "conv"}),
+        ("UNet", {**UNET, "spatial_dims": 2}, {**UNET, "dimensions": 2}),
+    ],
+)
+def test_arguments_of_older_releases_of_monai(tmp_path, kind, now, then):
+    trained = getattr(require_monai(), kind)(**now)
+    config = bundle_config(network_def={"_target_": kind, **then})
+    folder, _ = write_bundle(tmp_path, config, network=trained)
+    entry = BankEntry.from_monai_bundle(folder)
+    assert entry.arguments == now
+    found = entry.load().state_dict()
+    assert all(torch.equal(found[key], value) for key, value in trained.state_dict().items())
+
+
+def test_an_argument_of_another_release_is_told(tmp_path):
+    config = bundle_config(network_def={"_target_": "UNet", **UNET, "dims": 2, "normal": 1})
+    folder, _ = write_bundle(tmp_path, config, network=nn.Conv3d(1, 1, 1))
+    message = refused(folder)
+    assert "gives UNet the arguments ['dims', 'normal'], which it does not have in MONAI" in message
