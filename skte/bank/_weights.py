@@ -50,7 +50,11 @@ _PART = re.compile(r"\w[\w.-]*\.safetensors")
 _WRAPPERS = ("module.", "_orig_mod.")  # of data-parallel and compiled networks
 _MOST_PARTS = 50  # of a key, between its dots
 _MOST_RENAMED, _LONGEST_PART, _LONGEST_KEY = 50, 300, 10_000
+_HDF5 = "a file of HDF5 or Keras, which skte does not read"
 _SUFFIXES = {
+    ".h5": _HDF5,
+    ".hdf5": _HDF5,
+    ".keras": _HDF5,
     ".onnx": "an ONNX graph, which has no modules to read features from",
     ".pt2": "an exported program, which holds its own network: use BankEntry.from_exported",
     ".npy": "an array of NumPy, which does not name the weights of layers",
