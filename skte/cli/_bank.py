@@ -6,13 +6,14 @@ import argparse
 import shutil
 import warnings
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from skte._files import outside_problem
 from skte._table import format_table
 from skte._text import say, say_json
-from skte.bank import READERS, BankEntry, ModelBank, download_snapshot, keep_trust
+from skte.bank import READERS, BankEntry, ModelBank, catalogue, download_snapshot, keep_trust
 from skte.cli._inspect import describe_entry, show_entry
 from skte.cli._options import (
     add_trust_package_option,
@@ -70,6 +71,24 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
                 "hub:owner/name[@revision]",
             )
             action.add_argument("--as", dest="name", metavar="FOLDER", help="its folder's name")
+    action = actions.add_parser(
+        "catalogue", parents=[common], help="list published collections of models"
+    )
+    action.set_defaults(run=_catalogue)
+    action.add_argument("--json", action="store_true", help="print JSON instead of text")
+
+
+def _catalogue(args: argparse.Namespace) -> int:
+    rows = [asdict(one) for one in catalogue()]
+    if args.json:
+        say_json({"collections": rows})
+        return 0
+    for row in rows:
+        say(row.pop("name"))
+        for key, value in row.items():
+            if value:
+                say(f"  {key + ':':<10}{value}")
+    return 0
 
 
 def _init(args: argparse.Namespace) -> int:
