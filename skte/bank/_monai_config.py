@@ -207,7 +207,8 @@ class Configuration:
             self._n_values += sum(1 for _ in ast.walk(tree))
             return _plain(_Walk(look_up).value(tree.body))
         except _RefusedError as error:
-            return Refused(text, str(error))
+            why = re.sub(rf"{_NAME}(\d+)", lambda match: names[int(match[1])], str(error))
+            return Refused(text, why)
         except (SyntaxError, RecursionError, MemoryError):
             return Refused(text, "only expressions of values are")
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:

@@ -135,8 +135,9 @@ def _flattened(described: Any) -> list[Any] | str:
     inner = described.get("transforms") if isinstance(described, Mapping) else described
     if not isinstance(inner, list):
         inner = described if isinstance(described, Mapping) and inner is None else inner
-        shown = str(inner) if isinstance(inner, Refused) else f"{inner!r:.80}"
-        return f"{shown} is not a list of transforms"
+        if isinstance(inner, Refused):
+            return str(inner)
+        return f"{inner!r:.80} is not a list of transforms"
     found: list[Any] = []
     for transform in inner:
         if isinstance(transform, Mapping) and _kind(transform) == "Compose":
@@ -167,8 +168,8 @@ class _Reader:
             self.parts = []
         elif kind is None:
             named = transform.get(TARGET) if isinstance(transform, Mapping) else transform
-            shown = str(named) if isinstance(named, Refused) else f"{named!r:.80}"
-            self.mapped.missing.append(f"{shown} is not a transform of {_PACKAGE} and was not run")
+            strange = f"{named!r:.80} is not a transform of {_PACKAGE} and was not run"
+            self.mapped.missing.append(str(named) if isinstance(named, Refused) else strange)
         elif (found := refused_in(keys)) is not None:
             self.mapped.missing.append(f"what {kind} is applied to is unknown: {found}")
         elif kind in _READING:
@@ -198,34 +199,36 @@ class _Reader:
     def _add(
         self, kind: str, options: dict[str, Any], channels: Sequence[int] | None = None
     ) -> None:
-        reason = None
-        harmless = self.mapped.left_out
         if kind == "CropForeground":
-            reason = (
-                "is left out, so that voxels sampled in the background are found; values of the "
-                "foreground are the same"
+            self.mapped.left_out.append(
+                "CropForeground is left out, so that voxels sampled in the background are found; "
+                "values of the foreground are the same"
             )
-        elif kind not in _MAPPED:
-            reason = "has no counterpart and is left out"
-            known = getattr(importlib.import_module(_PACKAGE), kind, None)
-            in_place = str(getattr(known, "__module__", "")).startswith(_IN_PLACE)
-            harmless = harmless if in_place or kind.startswith("Rand") else self.mapped.missing
+            return
+        step = MonaiTransform(kind, {**_DEFAULTS.get(kind, {}), **options}, channels)
+        known = getattr(importlib.import_module(_PACKAGE), kind, None)
+        in_place = str(getattr(known, "__module__", "")).startswith(_IN_PLACE)
+        harmless = in_place or kind.startswith("Rand")
+        reason = _problem(step)
+        if reason is None:
+            self.mapped.steps.append(step)
+        elif harmless:
+            self.mapped.left_out.append(f"{kind} is left out: {reason}")
         else:
-            harmless = self.mapped.missing if kind in _GEOMETRIC else harmless
-            refused = refused_in(options)
-            step = MonaiTransform(kind, {**_DEFAULTS.get(kind, {}), **options}, channels)
-            reason = f"is left out: {refused}" if refused else _build_problem(step)
-            if reason is None:
-                self.mapped.steps.append(step)
-        if reason:
-            harmless.append(f"{kind} {reason}")
+            self.mapped.missing.append(f"{kind} cannot be taken: {reason}")
 
 
-def _build_problem(step: MonaiTransform) -> str | None:
+def _problem(step: MonaiTransform) -> str | None:
+    """Say why a step is not taken."""
+    if step.kind not in _MAPPED:
+        return "it has no counterpart"
+    refused = refused_in(step.options)
+    if refused:
+        return str(refused)
     try:
         step.build()
     except Exception as error:
-        return f"is left out: {type(error).__name__}: {error}"
+        return f"{type(error).__name__}: {error}"
     return None
 
 

@@ -618,7 +618,8 @@ def _check_places(places: list[_Place], stops: list[int], n_bytes: int) -> None:
     if at != n_bytes:
         raise MalformedError(
             f"tensors take {at} bytes, but the file has {n_bytes}; it is truncated or corrupted. "
-            "Copy or download it again"
+            "Copy or download it again",
+            "",
         )
 
 
