@@ -287,6 +287,7 @@ class _Walk:
                 return _CONSTANTS[ast.unparse(node)]
             case ast.List(elts=items) | ast.Tuple(elts=items):
                 values = [self.value(item) for item in items]
+                _check_size(values)
                 return values if isinstance(node, ast.List) else tuple(values)
             case ast.IfExp(test=test, body=body, orelse=other):
                 return self.value(body if self._known(test) else other)
@@ -372,9 +373,9 @@ def _calculate(op: ast.operator, a: Any, b: Any) -> Any:
         if isinstance(op, ast.Pow) and (abs(a) > 10**6 or abs(b) > 64):
             raise _RefusedError("its power is too large")
     elif isinstance(op, ast.Add) and type(a) is type(b) and isinstance(a, (str, list, tuple)):
-        _bounded_length(len(a) + len(b))
+        _check_size([a, b])
     elif isinstance(op, ast.Mult) and isinstance(a, (list, tuple)) and isinstance(b, int):
-        _bounded_length(len(a) * b)
+        _check_size(a, b)
     else:
         raise _RefusedError(f"it applies {type(op).__name__} to other things than numbers or lists")
     return _bounded(_ARITHMETIC[type(op)](a, b))
@@ -386,8 +387,15 @@ def _bounded(value: Any) -> Any:
     return value
 
 
-def _bounded_length(n_items: int) -> None:
-    if n_items > _MOST_ITEMS:
+def _check_size(value: Any, times: int = 1) -> None:
+    """Refuse a list that would hold too much, what is in it counted wherever it occurs."""
+    n_items, rest = 0, [value]
+    while rest and n_items * times <= _MOST_ITEMS:
+        one = rest.pop()
+        n_items += len(one) if isinstance(one, str) else 1
+        if isinstance(one, (list, tuple, Mapping)):
+            rest += one.values() if isinstance(one, Mapping) else one
+    if n_items * times > _MOST_ITEMS:
         raise _RefusedError(f"it makes more than {_MOST_ITEMS} items")
 
 

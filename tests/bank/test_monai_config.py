@@ -84,6 +84,8 @@ REFUSED = [
     ("$'%99999999d' % 1", "it applies Mod"),
     ("$9 ** 9 ** 9 ** 9", "power is too large"),
     ("$[0] * 10 ** 9", "more than 10000 items"),
+    ("$[[[0] * 99] * 99] * 99", "more than 10000 items"),
+    ("$[" + ", ".join(["@long"] * 9) + "]", "more than 10000 items"),
     ("$" + "9" * 20, "too large"),
     ("$1" + "+1" * 600, "too long or nested"),
     ("$[[[[[[1]]]]]]", "too long or nested"),
@@ -102,7 +104,8 @@ REFUSED = [
 
 def test_nothing_else_is_evaluated(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    folder, _ = write_bundle(tmp_path, shifts([text for text, _ in REFUSED], **VALUES))
+    texts = [text for text, _ in REFUSED]
+    folder, _ = write_bundle(tmp_path, shifts(texts, **VALUES, long="$[0] * 2000"))
     with pytest.warns(SkteWarning):
         entry = BankEntry.from_monai_bundle(folder)
     told = entry.provenance["preprocessing_left_out"]
