@@ -1,6 +1,7 @@
 """Which models exist, how each is built, and where its features are read."""
 
 from skte.bank._bank import BankLike, ModelBank, load_bank
+from skte.bank._catalogue import Collection, catalogue
 from skte.bank._digest import digest_problem, entry_digest
 from skte.bank._entry import BankEntry
 from skte.bank._hub import download_snapshot
@@ -24,11 +25,13 @@ from skte.bank._weights import weight_files as weight_files
 __all__ = [
     "BankEntry",
     "BankLike",
+    "Collection",
     "LayerInfo",
     "ModelBank",
     "ReadOptions",
     "Reader",
     "all_readers",
+    "catalogue",
     "describe_layers",
     "digest_problem",
     "download_snapshot",

@@ -318,7 +318,10 @@ def _named(name: Any, model: Any) -> BankEntry:
     )
 
 
-_WEIGHTS = (".pt", ".pth", ".pth.tar", ".ckpt", ".safetensors", ".bin", ".ts", ".onnx")
+_WEIGHTS = (
+    ".pt", ".pth", ".pth.tar", ".ckpt", ".safetensors", ".bin", ".ts", ".onnx", ".model", ".pkl",
+    ".h5", ".hdf5", ".keras",
+)  # fmt: skip
 _DEEPEST, _MOST_FOLDERS = 8, 10_000
 
 
@@ -455,6 +458,8 @@ class _FolderSearch:
 
 def _why_not(file: Path) -> str:
     """Say why a file of weights is not a model by itself."""
+    if file.name.endswith((".model", ".pkl")) and file.with_name("plans.pkl").exists():
+        return "this is a model of nnU-Net v1, which is not supported; train it with v2"
     try:
         read_checkpoint(file, lazily=True)
     except BankError as error:

@@ -28,9 +28,10 @@ from skte.bank._factory import (
     unusable,
 )
 from skte.bank._monai_bundle import bundle_fields
+from skte.bank._nnssl import nnssl_fields
 from skte.bank._nnunet import nnunet_fields
 from skte.bank._preprocessing import build_chain, normalize_steps, step_problems
-from skte.bank._weights import load_weights, weight_files
+from skte.bank._weights import load_weights, rename_problem, weight_files
 from skte.exceptions import BankError
 
 __all__ = ["BankEntry", "FolderReaders", "LARGEST_EDGE", "equal", "field_problems"]
@@ -101,6 +102,54 @@ class FolderReaders:
         return cls(**{**read, **fields})
 
     @classmethod
+    def from_nnssl(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        checkpoint: str | None = None,
+        trusted: bool = False,
+        extra_roots: Sequence[str | os.PathLike[str]] = (),
+        **fields: Any,
+    ) -> Self:
+        """Make an entry from an encoder that nnssl pre-trained, such as those of OpenMind.
+
+        Architecture, spacing, normalisation and patch follow ``adaptation_plan.json``. The
+        encoder alone is loaded (``layers="encoder"``): the decoder stays random and is not read.
+        It needs the package ``dynamic-network-architectures``, and Primus ``timm`` and ``einops``.
+
+        Parameters
+        ----------
+        folder : path-like
+            With ``adaptation_plan.json`` and a checkpoint, there or in a fold.
+        name : str, optional
+            Default: the folder's name.
+        checkpoint : str, optional
+            Default: ``checkpoint_final.pth``, or else ``checkpoint_best.pth``.
+        trusted : bool, default=False
+            Whether reading may run code: any class that the plan names, any pickle.
+        extra_roots : sequence of path-like
+            Folders beside this one that its links may lead to.
+        **fields
+            Other fields, such as ``window_size``, in place of those read.
+
+        Returns
+        -------
+        BankEntry
+            The weights are read by `load`.
+
+        Raises
+        ------
+        BankError
+            If a file is missing, or the plan is of a kind that is not known; the message says
+            what and how to go on.
+        """
+        read = nnssl_fields(
+            folder, name=name, checkpoint=checkpoint, trusted=trusted, extra_roots=extra_roots
+        )
+        return cls(**{**read, **fields})
+
+    @classmethod
     def from_monai_bundle(
         cls,
         folder: str | os.PathLike[str],
@@ -113,9 +162,10 @@ class FolderReaders:
     ) -> Self:
         """Make an entry from a MONAI bundle, reading its configuration as data.
 
-        The network must be a class of ``monai.networks.nets`` with arguments that are values or
-        references. Preprocessing is MONAI's own, step by step; steps without a counterpart are
-        left out with a warning. The window is the inferer's.
+        The network must be a class of ``monai.networks.nets`` with arguments that are values,
+        references or expressions of these (``$len(@size) + 1``). Preprocessing is MONAI's own,
+        step by step. Of steps that cannot be taken, those of intensities alone are left out with
+        a warning; others are an error. The window is the inferer's.
 
         Parameters
         ----------
@@ -140,11 +190,16 @@ class FolderReaders:
         Raises
         ------
         BankError
-            If a file is missing, or what it says would run code; the message says what and how
-            to go on.
+            If a file is missing, what it says would run code, or a step of preprocessing has no
+            counterpart and none are given; the message says what and how to go on.
         """
         read = bundle_fields(
-            folder, name=name, weights=weights, trusted=trusted, extra_roots=extra_roots
+            folder,
+            name=name,
+            weights=weights,
+            trusted=trusted,
+            extra_roots=extra_roots,
+            preprocessing=fields.get("preprocessing"),
         )
         return cls(**{**read, **fields})
 
@@ -187,6 +242,8 @@ class FolderReaders:
         return cls(**{**exported_fields(path, name=name, trusted=trusted), **fields})
 
 
+# Fields on how a file of weights is read, as they are without one.
+_UNSET: dict[str, Any] = {"state_key": None, "prefix": "", "rename": {}}
 _MOST_WITHOUT_WEIGHTS = 2**32  # bytes of a network; there is no file to compare with
 
 
@@ -219,6 +276,10 @@ class BankEntry(FolderReaders):
         ``"model.state_dict"``.
     prefix : str, default=""
         Stripped from the keys of the state dict; keys without it are left out.
+    rename : mapping of str to str, optional
+        Parts of keys and what to put in their place, in order, after `prefix`; plain text, of
+        which a ``^`` at the beginning stands for that of a key: ``{"^encoder.": "swinViT.",
+        ".fc1.": ".linear1."}``; ``{"^": "net."}`` adds a prefix.
     layers : "auto", "encoder" or sequence of str, default="auto"
         Modules whose outputs are read, coarse to fine; "auto" finds the decoder stages,
         "encoder" those of the encoder. With "encoder" no source head is read. Of a
@@ -285,6 +346,7 @@ class BankEntry(FolderReaders):
     weights: str | os.PathLike[str] | None = None
     state_key: str | None = None
     prefix: str = ""
+    rename: Mapping[str, str] = field(default_factory=dict)
     layers: Literal["auto", "encoder"] | Sequence[str] = "auto"
     window_size: int | Sequence[int] | None = None
     spatial_dims: int | None = None
@@ -304,6 +366,7 @@ class BankEntry(FolderReaders):
         # Own copies, so that what the caller changes later changes no recipe.
         self._set("arguments", dict(self.arguments))
         self._set("provenance", dict(self.provenance))
+        self._set("rename", dict(self.rename))
         self._set("preprocessing", normalize_steps(self.preprocessing))
         self._set("weights", None if self.weights is None else Path(self.weights).absolute())
         self._set("trusted_packages", tuple(self.trusted_packages))
@@ -391,6 +454,7 @@ class BankEntry(FolderReaders):
                 Path(self.weights),
                 state_key=self.state_key,
                 prefix=self.prefix,
+                rename=self.rename,
                 encoder_only=self.layers == "encoder",
                 trusted=self.trusted,
             )
@@ -421,7 +485,7 @@ class BankEntry(FolderReaders):
         'untrained SmallUNet ba73a8'
         """
         live = isinstance(self.factory, LiveModule)
-        recipe = self if live else replace(self, weights=None, state_key=None, prefix="")
+        recipe = self if live else replace(self, weights=None, **_UNSET)
         network = recipe.load()
         shapes = [(name, tuple(tensor.shape)) for name, tensor in network.named_parameters()]
         digest = hashlib.sha256(repr(shapes).encode()).hexdigest()[:6]
@@ -536,11 +600,11 @@ def field_problems(values: Mapping[str, Any]) -> list[str]:
     if _field_problem("preprocessing", steps) is None:
         problems += step_problems(normalize_steps(steps))
     if isinstance(values.get("factory"), LiveModule):
-        given = [f for f in ("arguments", "weights", "state_key", "prefix") if values.get(f)]
+        given = [f for f in ("arguments", "weights", *_UNSET) if values.get(f)]
         if given:
             problems.append(f"{', '.join(given)} cannot be set for a network that is at hand")
-    elif not values.get("weights") and (values.get("state_key") or values.get("prefix")):
-        problems.append("state_key and prefix say where in a weights file to look: set weights")
+    elif not values.get("weights") and any(values.get(f) for f in _UNSET):
+        problems.append(f"{', '.join(_UNSET)} say how to read a file of weights: set weights")
     return problems
 
 
@@ -636,6 +700,7 @@ _CONDITIONS: dict[str, tuple[Callable[[Any], bool], str]] = {
 _CHECKS: dict[str, Callable[[Any], str | None]] = {
     "name": _name,
     "factory": _factory,
+    "rename": rename_problem,
     "state_key": _state_key,
     "layers": _layers,
     "window_size": _window,

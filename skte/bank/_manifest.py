@@ -255,6 +255,12 @@ def _fields() -> dict[str, Any]:
         "weights": _TEXT,
         "state_key": {"type": ["string", "null"]},
         "prefix": {"type": "string"},
+        "rename": {
+            "type": "object",
+            "additionalProperties": {"type": "string", "maxLength": 300},
+            "propertyNames": {"minLength": 1, "maxLength": 300},
+            "maxProperties": 50,
+        },
         "layers": {
             "anyOf": [
                 {"enum": ["auto", "encoder"]},

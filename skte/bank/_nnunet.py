@@ -23,7 +23,14 @@ from skte.bank._nnunet_transform import INTENSITY_KEYS, RESAMPLERS, SCHEMES, NNU
 from skte.bank._weights import pick_state_dict, read_checkpoint, unpack, zip_place
 from skte.exceptions import BankError
 
-__all__ = ["is_nnunet_folder", "nnunet_fields", "nnunet_models", "read_plan"]
+__all__ = [
+    "check_package",
+    "is_nnunet_folder",
+    "nnunet_fields",
+    "nnunet_models",
+    "read_plan",
+    "weights_file",
+]
 
 _FOLD = re.compile(r"fold_(\d+|all)")
 _CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
@@ -58,9 +65,9 @@ def nnunet_fields(
         return _zipped_fields(folder, fold, checkpoint, options)
     try:
         _check_folder(folder)
-        weights = _weights_file(folder, fold, checkpoint)
+        weights = weights_file(folder, fold, checkpoint)
         check_inside(folder, [*_DESCRIPTIONS, weights], extra_roots)
-        _check_package()
+        check_package()
         return _fields(folder, name, configuration, weights, trusted)
     except BankError as error:
         raise BankError(f"nnU-Net folder {folder}: {clean_text(error)}") from error
@@ -113,7 +120,7 @@ def _zipped_fields(
             (folder / name).touch()
         try:
             _check_folder(folder)
-            weights = _weights_file(folder, fold, checkpoint)
+            weights = weights_file(folder, fold, checkpoint)
             place = f"{weights.parent.name}/{weights.name}"
             unpack(archive, f"{inner}/{place}", weights.parent)
             fields = nnunet_fields(
@@ -137,10 +144,15 @@ def _fields(
     dataset = parse_file(folder / "dataset.json", "Description")
     channels = _channel_names(dataset)
     saved = read_checkpoint(weights, trusted=trusted, lazily=True)
+    state = pick_state_dict(saved, weights, _KEY, "")
     plan = read_plan(
-        plans, configuration or _configuration(folder, plans, saved), len(channels), trusted=trusted
+        plans,
+        configuration or _configuration(folder, plans, saved),
+        len(channels),
+        trusted=trusted,
+        network=_transformer(state),
     )
-    n_inputs, n_outputs = _ends(pick_state_dict(saved, weights, _KEY, ""), weights)
+    n_inputs, n_outputs = _ends(state, weights)
     if n_inputs != len(channels):
         raise BankError(
             f"the network takes {n_inputs} channels, but dataset.json names {len(channels)} "
@@ -149,22 +161,16 @@ def _fields(
         )
     labels = dataset.get("labels", {})
     regions = isinstance(labels, Mapping) and any(isinstance(v, list) for v in labels.values())
-    steps: list[Any] = ["ToCanonical"] if plan.reorient else []
     return {
         "name": name or f"{plan.dataset}-{plan.configuration}-{weights.parent.name}",
         "factory": plan.factory,
-        "arguments": {
-            **plan.arguments,
-            "input_channels": n_inputs,
-            "num_classes": n_outputs,
-            "deep_supervision": False,
-        },
+        "arguments": plan.with_channels(n_inputs, n_outputs),
         "weights": weights,
         "state_key": _KEY,
         "window_size": plan.patch_size,
         "spatial_dims": len(plan.patch_size),
         "in_channels": n_inputs,
-        "preprocessing": [*steps, NNUNetPreprocessing(**plan.preprocessing)],
+        "preprocessing": plan.steps(),
         "activation": "sigmoid" if regions else "softmax",
         "trusted": trusted,
         "trusted_packages": [plan.factory.partition(":")[0]] if trusted else [],
@@ -172,7 +178,8 @@ def _fields(
     }
 
 
-def _check_package() -> None:
+def check_package() -> None:
+    """Raise where the package of nnU-Net's networks is not installed."""
     if importlib.util.find_spec("dynamic_network_architectures") is None:
         raise BankError(
             "its networks come from the package dynamic-network-architectures, which is not "
@@ -203,10 +210,15 @@ def _folds(folder: Path) -> list[str]:
     return sorted(found, key=lambda fold: (fold == "fold_all", len(fold), fold))
 
 
-def _weights_file(folder: Path, fold: int | str | None, checkpoint: str | None) -> Path:
+def weights_file(
+    folder: Path, fold: int | str | None, checkpoint: str | None, *, at_top: bool = False
+) -> Path:
+    """Find a checkpoint in the chosen fold, or the lowest, or, if it may be there, beside them."""
     folds = _folds(folder)
     if fold is not None:
         chosen = f"fold_{str(fold).removeprefix('fold_')}"
+    elif at_top and (not folds or any(folder.glob("checkpoint_*.pth"))):
+        folds, chosen = ["."], "."
     else:  # a fold whose training has not begun to save holds nothing
         chosen = next((one for one in folds if any((folder / one).glob("*.pth"))), folds[0])
     if chosen not in folds:
@@ -218,7 +230,7 @@ def _weights_file(folder: Path, fold: int | str | None, checkpoint: str | None) 
     if not found:
         there = sorted(p.name for p in (folder / chosen).glob("*.pth"))
         raise BankError(
-            f"{chosen} has no {' or '.join(names)}"
+            f"{'it' if chosen == '.' else chosen} has no {' or '.join(names)}"
             + (f"; name one of checkpoint={there}" if there else "; the training did not finish")
         )
     return found[0].absolute()
@@ -249,6 +261,11 @@ def _ends(state: Mapping[str, torch.Tensor], weights: Path) -> tuple[int, int]:
     """Channels that go in and come out, as the weights have them."""
     first = next((t for t in state.values() if t.ndim >= 4), None)
     heads = [t for key, t in state.items() if re.search(r"seg_layers\.\d+\.weight$", key)]
+    raised = [
+        t for key, t in state.items() if re.search(r"up_projection\.decode\.\d+\.weight$", key)
+    ]
+    if first is not None and raised:
+        return first.shape[1], raised[-1].shape[1]
     if first is None or not heads:
         raise BankError(
             f"{weights.parent.name}/{weights.name} does not hold a network of nnU-Net's own kind "
@@ -298,11 +315,28 @@ class NNUNetPlan:
     reorient: bool
     preprocessing: dict[str, Any]
 
+    def steps(self) -> list[Any]:
+        """Return the preprocessing."""
+        first = ["ToCanonical"] if self.reorient else []
+        return [*first, NNUNetPreprocessing(**self.preprocessing)]
+
+    def with_channels(self, n_inputs: int, n_outputs: int) -> dict[str, Any]:
+        """Return the arguments of the factory with the numbers of channels."""
+        ends: dict[str, Any] = {"num_classes": n_outputs, "deep_supervision": False}
+        if self.factory.startswith(f"{_PRIMUS}:"):
+            ends = {"output_channels": n_outputs}
+        return {**self.arguments, "input_channels": n_inputs, **ends}
+
 
 def read_plan(
-    plans: Any, configuration: str, n_channels: int, *, trusted: bool = False
+    plans: Any,
+    configuration: str,
+    n_channels: int,
+    *,
+    trusted: bool = False,
+    network: str | None = None,
 ) -> NNUNetPlan:
-    """Check one configuration of nnU-Net's plans."""
+    """Check one configuration of nnU-Net's plans; `network` replaces the one that they name."""
     found = _inherit(plans, configuration)
     problems: list[str] = []
     patch_size = _numbers(found, "patch_size", problems, whole=True)
@@ -325,6 +359,8 @@ def read_plan(
     }
     if problems:
         raise BankError(f"configuration {configuration!r}: {'; '.join(problems)}")
+    if network is not None:
+        found["architecture"] = {"network_class_name": network}
     factory, arguments = _architecture(found, trusted)
     return NNUNetPlan(
         dataset=str(plans.get("dataset_name", "nnU-Net")),
@@ -434,6 +470,28 @@ def _channels(
 
 
 _UNET = "dynamic_network_architectures.architectures.unet"
+_PRIMUS = "dynamic_network_architectures.architectures.primus"
+# By the channels of their tokens. nnU-Net's trainers of these name no network in the plans.
+_TRANSFORMERS = {396: "PrimusS", 792: "PrimusB", 864: "PrimusM", 1056: "PrimusL"}
+_TOKEN = 8  # voxels of its edges
+# The network of nnssl that its plans name alone (https://arxiv.org/abs/2410.23132).
+_RES_ENC_L = {
+    "network_class_name": f"{_UNET}.ResidualEncoderUNet",
+    "arch_kwargs": {
+        "n_stages": 6,
+        "features_per_stage": [32, 64, 128, 256, 320, 320],
+        "conv_op": "torch.nn.Conv3d",
+        "kernel_sizes": [[3, 3, 3]] * 6,
+        "strides": [[1, 1, 1]] + [[2, 2, 2]] * 5,
+        "n_blocks_per_stage": [1, 3, 4, 6, 6, 6],
+        "n_conv_per_stage_decoder": [1] * 5,
+        "conv_bias": True,
+        "norm_op": "torch.nn.InstanceNorm3d",
+        "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+        "nonlin": "torch.nn.LeakyReLU",
+        "nonlin_kwargs": {"inplace": True},
+    },
+}
 _RESIDUAL = "dynamic_network_architectures.building_blocks.residual"
 # Class, and what its argument for the depth of the encoder's stages is called.
 _NETWORKS = {
@@ -459,6 +517,11 @@ def _architecture(configuration: Mapping[str, Any], trusted: bool) -> tuple[str,
     described = configuration.get("architecture")
     if described is None:
         described = _from_old_keys(configuration)
+    named = described.get("network_class_name") if isinstance(described, Mapping) else None
+    if named in _TRANSFORMERS.values():
+        return _transformer_recipe(str(named), configuration["patch_size"])
+    if named == "ResEncL":
+        described = _RES_ENC_L
     if not isinstance(described, Mapping) or not isinstance(described.get("arch_kwargs"), Mapping):
         raise BankError("architecture must hold network_class_name and arch_kwargs")
     arguments = dict(described["arch_kwargs"])
@@ -472,9 +535,25 @@ def _architecture(configuration: Mapping[str, Any], trusted: bool) -> tuple[str,
     return _network(str(described.get("network_class_name")), trusted), arguments
 
 
+def _transformer(state: Mapping[str, torch.Tensor]) -> str | None:
+    """Name the transformer that a state dict is of; None for other networks."""
+    tokens = (t for key, t in state.items() if key.endswith("down_projection.proj.weight"))
+    embedding = next(tokens, None)
+    return None if embedding is None else _TRANSFORMERS.get(embedding.shape[0])
+
+
+def _transformer_recipe(kind: str, patch: Sequence[int]) -> tuple[str, dict[str, Any]]:
+    if len(patch) != 3 or any(edge % _TOKEN for edge in patch):
+        raise BankError(
+            f"patch_size={list(patch)} must have three multiples of {_TOKEN}, the edge of the "
+            f"tokens of {kind}"
+        )
+    return f"{_PRIMUS}:{kind}", {"patch_embed_size": [_TOKEN] * 3, "input_shape": list(patch)}
+
+
 def _network(name: str, trusted: bool) -> str:
     package, _, kind = name.rpartition(".")
-    if package.partition(".")[0] == _UNET.partition(".")[0] and kind in _NETWORKS:
+    if package.partition(".")[0] in (_UNET.partition(".")[0], "") and kind in _NETWORKS:
         return f"{_UNET}:{kind}"  # modules were moved between releases
     if trusted:
         return f"{package}:{kind}"

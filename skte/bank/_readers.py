@@ -12,6 +12,7 @@ from skte.bank._entry import BankEntry
 from skte.bank._exported import SUFFIX
 from skte.bank._manifest import read_manifest
 from skte.bank._monai_bundle import is_bundle
+from skte.bank._nnssl import is_nnssl_folder
 from skte.bank._nnunet import is_nnunet_folder, nnunet_models
 from skte.bank._trust import MANIFESTS, ReadOptions
 
@@ -88,6 +89,13 @@ MANIFEST: Reader = _Format(
 READERS: tuple[Reader, ...] = (
     MANIFEST,
     _Format(
+        "nnssl",
+        is_nnssl_folder,
+        lambda path, options: [
+            BankEntry.from_nnssl(path, trusted=options.trusted, extra_roots=options.extra_roots)
+        ],
+    ),
+    _Format(
         "nnU-Net v2",
         is_nnunet_folder,
         lambda path, options: [
@@ -125,7 +133,7 @@ def all_readers() -> dict[str, Reader]:
     --------
     >>> from skte.bank import all_readers
     >>> list(all_readers())
-    ['manifest bank.yaml', 'nnU-Net v2', 'MONAI bundle', 'exported program']
+    ['manifest bank.yaml', 'nnssl', 'nnU-Net v2', 'MONAI bundle', 'exported program']
 
     An entry point in the ``pyproject.toml`` of another package names an object with the
     attributes of `Reader`::

@@ -36,6 +36,7 @@ __all__ = [
     "pick_state_dict",
     "read_checkpoint",
     "read_safetensors",
+    "rename_problem",
     "state_dict_places",
     "unpack",
     "weight_files",
@@ -48,7 +49,12 @@ _INDEX = ".safetensors.index.json"
 _PART = re.compile(r"\w[\w.-]*\.safetensors")
 _WRAPPERS = ("module.", "_orig_mod.")  # of data-parallel and compiled networks
 _MOST_PARTS = 50  # of a key, between its dots
+_MOST_RENAMED, _LONGEST_PART, _LONGEST_KEY = 50, 300, 10_000
+_HDF5 = "a file of HDF5 or Keras, which skte does not read"
 _SUFFIXES = {
+    ".h5": _HDF5,
+    ".hdf5": _HDF5,
+    ".keras": _HDF5,
     ".onnx": "an ONNX graph, which has no modules to read features from",
     ".pt2": "an exported program, which holds its own network: use BankEntry.from_exported",
     ".npy": "an array of NumPy, which does not name the weights of layers",
@@ -62,14 +68,16 @@ def load_weights(
     *,
     state_key: str | None = None,
     prefix: str = "",
+    rename: Mapping[str, str] | None = None,
     encoder_only: bool = False,
     trusted: bool = False,
 ) -> None:
     """Load a state dict from a file into a network, strictly; of an encoder alone if so told."""
     own = module.state_dict(keep_vars=True)
     state = pick_state_dict(read_checkpoint(path, trusted=trusted), path, state_key, prefix)
+    state = _renamed(state, path, rename or {})
     known = architecture_of(module)
-    roots = tuple(f"{name}." for name in known.encoder_roots(module))
+    roots = tuple(f"{name}." for name in known.encoder_roots(module) or _stated_encoder(module))
     left_out: list[str] = []
     state = _unwrapped(state, own, known_only=not (encoder_only and roots))
     if encoder_only and (roots or known.is_encoder):
@@ -117,6 +125,50 @@ def _misfits(
         _some(f"complex in the file, real in the model ({len(complex_ones)})", complex_ones),
     ]
     return [part for part in listed if part], missing, unexpected
+
+
+def _stated_encoder(module: nn.Module) -> list[str]:
+    """Name the encoder of a network of dynamic-network-architectures, which says it itself."""
+    names = [getattr(module, key, None) for key in ("key_to_encoder", "key_to_stem")]
+    known = dict(module.named_modules())
+    return [name for name in names if isinstance(name, str) and name in known]
+
+
+def rename_problem(rename: Any) -> str | None:
+    """Say what is wrong with the parts of keys that are to be renamed; None if nothing is."""
+    if not isinstance(rename, Mapping) or len(rename) > _MOST_RENAMED:
+        return f"must map at most {_MOST_RENAMED} parts of keys to others, got {rename!r:.200}"
+    for old, new in rename.items():
+        if not isinstance(old, str) or not isinstance(new, str) or not old:
+            return f"must map text to text, such as '^encoder.': 'swinViT.', got {old!r}: {new!r}"
+        if max(len(old), len(new)) > _LONGEST_PART:
+            return f"has a part with more than {_LONGEST_PART} characters"
+    return None
+
+
+def _renamed(
+    state: dict[str, torch.Tensor], path: Path, rename: Mapping[str, str]
+) -> dict[str, torch.Tensor]:
+    """Replace parts of keys, one after the other; ``^`` stands for the beginning of a key."""
+    names = {key: key for key in state}
+    for old, new in rename.items():
+        before = list(names.values())
+        for key, name in names.items():
+            if old.startswith("^"):
+                names[key] = new + name[len(old) - 1 :] if name.startswith(old[1:]) else name
+            elif len(name) + name.count(old) * (len(new) - len(old)) <= _LONGEST_KEY:
+                names[key] = name.replace(old, new)
+            else:
+                raise BankError(f"Weights {path}: rename makes keys longer than {_LONGEST_KEY}.")
+        if before == list(names.values()):
+            raise BankError(
+                f"Weights {path}: rename names {old!r}, which is in no key of the file; keys are "
+                f"{_some('for example', before)}."
+            )
+    repeated = [name for name, n in Counter(names.values()).items() if n > 1]
+    if repeated:
+        raise BankError(f"Weights {path}: {_some('rename gives several keys one name', repeated)}.")
+    return {names[key]: value for key, value in state.items()}
 
 
 def _unwrapped(state: dict[str, Any], own: Mapping[str, Any], known_only: bool) -> dict[str, Any]:
@@ -566,7 +618,8 @@ def _check_places(places: list[_Place], stops: list[int], n_bytes: int) -> None:
     if at != n_bytes:
         raise MalformedError(
             f"tensors take {at} bytes, but the file has {n_bytes}; it is truncated or corrupted. "
-            "Copy or download it again"
+            "Copy or download it again",
+            "",
         )
 
 

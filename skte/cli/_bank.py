@@ -6,6 +6,7 @@ import argparse
 import shutil
 import warnings
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from skte.bank import (
     READERS,
     BankEntry,
     ModelBank,
+    catalogue,
     download_snapshot,
     keep_trust,
     weight_files,
@@ -83,6 +85,24 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
                 "hub:owner/name[@revision]",
             )
             action.add_argument("--as", dest="name", metavar="FOLDER", help="its folder's name")
+    action = actions.add_parser(
+        "catalogue", parents=[common], help="list published collections of models"
+    )
+    action.set_defaults(run=_catalogue)
+    action.add_argument("--json", action="store_true", help="print JSON instead of text")
+
+
+def _catalogue(args: argparse.Namespace) -> int:
+    rows = [asdict(one) for one in catalogue()]
+    if args.json:
+        say_json({"collections": rows})
+        return 0
+    for row in rows:
+        say(row.pop("name"))
+        for key, value in row.items():
+            if value:
+                say(f"  {key + ':':<10}{value}")
+    return 0
 
 
 def _init(args: argparse.Namespace) -> int:

@@ -93,7 +93,7 @@ def _parse_lookup(path: Path, roots: Sequence[Path]) -> tuple[dict[str, list[int
         for row in rows:
             members.setdefault(row[name].strip(), []).append(int(row[index]))
     except (OSError, ValueError, IndexError) as error:
-        return {}, f"{path} is no table with columns 'index' and 'name' ({error})"
+        return {}, f"{path} is not a table with columns 'index' and 'name' ({error})"
     return members, None
 
 

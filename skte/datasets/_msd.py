@@ -121,7 +121,7 @@ def load_msd(path: str | os.PathLike[str], *, extra_roots: ExtraRoots = ()) -> C
     training = description.get("training")
     if not isinstance(training, list):
         remedy = "list objects with 'image' and 'label'"
-        problems.append(Problem(None, "dataset.json: key 'training' is no list", remedy))
+        problems.append(Problem(None, "dataset.json: key 'training' is not a list", remedy))
         training = []
     elif not training:
         problems.append(Problem(None, "dataset.json: key 'training' lists no case", "add some"))

@@ -277,7 +277,9 @@ def _stated_spacing(path: Path, roots: Sequence[Path]) -> tuple[float, float, fl
         try:
             content = json.loads(file.read_text(encoding="utf-8-sig"))
         except (OSError, ValueError, RecursionError) as error:
-            raise ImageFileError(f"has {file.name} beside it, no valid JSON", "fix it") from error
+            raise ImageFileError(
+                f"has {file.name} beside it, which is not valid JSON", "fix it"
+            ) from error
         if not isinstance(content, dict) or "spacing" not in content:
             continue
         edges = content["spacing"]

@@ -171,6 +171,7 @@ def test_state_key_and_prefix_count(weights):
     plain = entry_digest(entry(weights=weights))
     assert entry_digest(entry(weights=weights, state_key="model")) != plain
     assert entry_digest(entry(weights=weights, prefix="module.")) != plain
+    assert entry_digest(entry(weights=weights, rename={"^": "module."})) != plain
 
 
 @pytest.mark.parametrize("change", ["Net(scale=2.0)", "Net(nn.LeakyReLU())", "Net(nn.ELU(0.5))"])

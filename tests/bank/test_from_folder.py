@@ -106,6 +106,27 @@ def test_one_broken_model_does_not_cost_the_others(mixed):
     assert all(name in str(told[-1].message) for name in reasons)
 
 
+def test_every_ending_of_weights_is_named(tmp_path):
+    state = nn.Conv2d(1, 1, 1).state_dict()
+    alone = "name the factory that builds it"
+    expected = {
+        "a.pt": alone, "b.pth.tar": alone, "pytorch_model.bin": alone, "c.ckpt": alone,
+        "d.pkl": alone, "e.model": alone, "v1/f.model": "nnU-Net v1, which is not supported",
+        "v1/f.model.pkl": "nnU-Net v1", "v1/plans.pkl": "nnU-Net v1",
+        "g.h5": "a file of HDF5 or Keras", "h.keras": "a file of HDF5 or Keras",
+    }  # fmt: skip
+    (tmp_path / "v1").mkdir()
+    for name, why in expected.items():
+        torch.save(state, tmp_path / name)
+        if why is not alone:
+            (tmp_path / name).write_bytes(b"x" * 100)
+    write_manifest(tmp_path)
+    with pytest.warns(SkteWarning, match="not understood"):
+        reasons = ModelBank.from_folder(tmp_path).not_understood
+    assert reasons.keys() == expected.keys()
+    assert [name for name, why in expected.items() if why not in reasons[name]] == []
+
+
 def test_names_that_repeat_are_told_apart(tmp_path):
     for place in ("a", "b"):
         write_manifest(tmp_path / place)

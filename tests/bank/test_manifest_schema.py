@@ -74,6 +74,7 @@ def test_what_the_shell_writes_is_accepted(tmp_path, capsys):
             {"models": [{**SMALL, **more}]}
             for more in (
                 {"weights": "a.pt", "state_key": "model", "prefix": "net."},
+                {"weights": "a.pt", "rename": {"^": "net.", ".fc1.": ".linear1."}},
                 {"state_key": None, "activation": None, "window_size": None},
                 {"layers": "encoder"},
                 {"layers": ["a", "b"], "window_size": [8, 8], "spatial_dims": 2, "in_channels": 1},
@@ -118,6 +119,10 @@ def test_both_accept(manifest, tmp_path):
                 {"weights": None},
                 {"weights": "a.pt", "state_key": 1},
                 {"weights": "a.pt", "prefix": None},
+                {"weights": "a.pt", "rename": {"": "net."}},
+                {"weights": "a.pt", "rename": {"net.": None}},
+                {"weights": "a.pt", "rename": {"a" * 301: ""}},
+                {"weights": "a.pt", "rename": ["net."]},
                 {"layers": "decoder"},
                 {"layers": []},
                 {"layers": ["a", "a"]},

@@ -115,7 +115,7 @@ def test_each_step_does_what_it_does_there(tmp_path, described):
     np.testing.assert_allclose(found.affine, expected.affine.numpy(), atol=1e-6)
 
 
-def test_what_cannot_be_mapped_is_reported(tmp_path):
+def test_steps_of_intensities_may_be_left_out_with_a_warning(tmp_path):
     config = transforms(
         {"_target_": "LoadImaged", "keys": ["image", "label"]},
         {"_target_": "CropForegroundd", "keys": ["image", "label"], "source_key": "image"},
@@ -124,10 +124,9 @@ def test_what_cannot_be_mapped_is_reported(tmp_path):
         {"_target_": "NormalizeIntensityd", "keys": "image"},
         {"_target_": "AsDiscreted", "keys": "label", "to_onehot": 3},
         {"_target_": "RandFlipd", "keys": "image", "prob": 0.5},
+        {"_target_": "SavitzkyGolaySmoothd", "keys": "image", "window_length": 3, "order": 1},
         {"_target_": "ScaleIntensityRanged", "keys": "image", "a_min": "$__import__('os')"},
         {"_target_": "ScaleIntensityRanged", "keys": "image", "a_minimum": 1},
-        {"_target_": "os.system", "command": "true"},
-        "$@other",
     )  # fmt: skip
     folder, _ = write_bundle(tmp_path, config)
     with pytest.warns(SkteWarning) as told:
@@ -138,24 +137,55 @@ def test_what_cannot_be_mapped_is_reported(tmp_path):
     for part in (
         "Entry 'spleen_bundle': of the bundle's preprocessing CropForeground is left out",
         "['NormalizeIntensity'] therefore look at the whole image",
-        "RandFlipd has no counterpart",
-        "\"$__import__('os')\" would run code",
+        "RandFlipd is left out: it has no counterpart",
+        "SavitzkyGolaySmoothd is left out: it has",
+        "\"$__import__('os')\" is not evaluated (it calls __import__())",
         "ScaleIntensityRange is left out: TypeError",
-        "'os.system' is not a transform of monai.transforms and was not run",
-        "'$@other' is not a transform",
     ):
         assert part in message
-    assert len(entry.provenance["preprocessing_left_out"]) == 7
+    assert len(entry.provenance["preprocessing_left_out"]) == 6
 
 
 @pytest.mark.parametrize(
-    ("value", "match"),
-    [(None, "there is no 'preprocessing'"), ("$run()", "is not a list of transforms")],
+    ("step", "match"),
+    [
+        ({"_target_": "os.system", "command": "true"}, "'os.system' is not a transform"),
+        ({"_target_": "mine.Resampled", "keys": "image"}, "'mine.Resampled' is not a transform"),
+        ("$@other()", r"'\$@other\(\)' is not evaluated \(it calls @other"),
+        ({"_target_": "Zoomd", "keys": "image", "zoom": 2}, "Zoomd cannot be taken: it has no"),
+        ({"_target_": "Lambdad", "keys": "image", "func": "$f"}, "Lambdad cannot be taken: it has"),
+        (
+            {"_target_": "Spacingd", "keys": "image", "pixdim": "$f()"},
+            "Spacing cannot be taken: '.f",
+        ),
+        (
+            {"_target_": "Spacingd", "keys": "image", "size": 1},
+            "Spacing cannot be taken: TypeError",
+        ),
+        ({"_target_": "Spacingd", "keys": "$keys", "pixdim": 1}, "applied to is unknown"),
+        ({"_target_": "Compose", "transforms": "$steps()"}, r"steps\(\)' is not evaluated"),
+        ({"_target_": "Flipd", "keys": "image", "_disabled_": "$f()"}, "is used is unknown"),
+    ],
 )
-def test_a_bundle_without_preprocessing_says_so(tmp_path, value, match):
-    folder, _ = write_bundle(tmp_path, bundle_config(preprocessing=value))
-    with pytest.warns(SkteWarning, match=match):
+def test_a_step_that_may_move_voxels_must_be_taken(tmp_path, step, match):
+    folder, _ = write_bundle(tmp_path, {**transforms(step), "other": 1})
+    with pytest.raises(BankError, match=match):
+        BankEntry.from_monai_bundle(folder)
+    entry = BankEntry.from_monai_bundle(folder, preprocessing=["ToCanonical"])
+    assert len(entry.preprocessing) == 1
+    if isinstance(step, dict):
+        step["_disabled_"] = True
+        (folder / "configs" / "inference.json").write_text(json.dumps(transforms(step)))
         assert BankEntry.from_monai_bundle(folder).preprocessing == ()
+
+
+def test_a_bundle_without_preprocessing_says_so(tmp_path):
+    folder, _ = write_bundle(tmp_path, bundle_config(preprocessing=None))
+    with pytest.warns(SkteWarning, match="there is no 'preprocessing'"):
+        assert BankEntry.from_monai_bundle(folder).preprocessing == ()
+    config = bundle_config(preprocessing="$run()")
+    (folder / "configs" / "inference.json").write_text(json.dumps(config))
+    assert "preprocessing, '$run()' is not evaluated (it calls run())" in refused(folder)
 
 
 def test_unknown_transforms_are_never_built(tmp_path):
@@ -255,11 +285,13 @@ def test_what_is_missing_is_told(tmp_path):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"in_channels": "$__import__('os').mkdir('was_run')"}, "would run code"),
-        ({"in_channels": "@evil"}, "would run code"),
-        ({"channels": ["%configs/other.json"]}, "would run code"),
-        ({"$key": 1}, "would run code"),
-        ({"_target_": "$evil"}, "would run code"),
+        ({"in_channels": "$__import__('os').mkdir('was_run')"}, "it calls __import__('os').mkdir"),
+        ({"in_channels": "@evil"}, "is not evaluated (it calls __import__('os').mkdir"),
+        ({"in_channels": "$len(@evil)"}, "it needs \"$__import__('os').mkdir('was_run')\""),
+        ({"channels": ["%../other.json"]}, "it leads out of the bundle's folder"),
+        ({"channels": ["%configs/other.json"]}, "no configuration"),
+        ({"$key": 1}, "it stands for a key"),
+        ({"_target_": "$evil"}, "it uses evil"),
         ({"_target_": "os.system", "command": "mkdir was_run"}, "names 'os.system', which was"),
         ({"_target_": "monai.networks.nets.unet.os"}, "which was refused"),
         ({"_target_": "monai.bundle.ConfigParser"}, "which was refused"),
@@ -279,7 +311,13 @@ def test_what_would_run_code_is_refused_and_not_run(tmp_path, monkeypatch, chang
     folder, _ = write_bundle(tmp_path, config, network=bundle_network())
     message = refused(folder)
     assert match in message
-    assert ("pass trusted=True" in message) == (match not in ("leads nowhere", "circle"))
+    of_files = (
+        "leads nowhere",
+        "circle",
+        "it leads out of the bundle's folder",
+        "no configuration",
+    )
+    assert ("pass trusted=True" in message) == (match not in of_files)
     assert not (tmp_path / "was_run").exists()
 
 
@@ -391,20 +429,43 @@ def test_macros_within_the_file_are_values(tmp_path):
     config["widths"], network[key] = network[key], "%widths"
     folder, _ = write_bundle(tmp_path, config, network=bundle_network(bundle_config()))
     assert BankEntry.from_monai_bundle(folder).arguments[key] == config["widths"]
-    for value, match in (("%nowhere", "'%nowhere' leads nowhere"), ("%a.json::b", "was refused")):
+    for value, match in (
+        ("%nowhere", "'%nowhere' leads nowhere"),
+        ("%a.json::b", "no configuration"),
+    ):
         network[key] = value
         (folder / "configs" / "inference.json").write_text(json.dumps(config))
         with pytest.raises(BankError, match=match):
             BankEntry.from_monai_bundle(folder)
 
 
-def test_an_argument_that_monai_dropped_is_left_out(tmp_path):
-    network = {"_target_": "SwinUNETR", "img_size": [32, 32], "in_channels": 1, "out_channels": 2,
-               "feature_size": 12, "depths": [1] * 4, "num_heads": [1, 1, 2, 2],
-               "spatial_dims": 2}  # fmt: skip
-    from monai.networks import nets
+SWIN = {"in_channels": 1, "out_channels": 2, "feature_size": 12, "depths": [1] * 4,
+        "num_heads": [1, 1, 2, 2], "spatial_dims": 2}  # fmt: skip
+UNETR = {"in_channels": 1, "out_channels": 2, "img_size": [32, 32], "feature_size": 4,
+         "hidden_size": 24, "mlp_dim": 24, "num_heads": 2, "spatial_dims": 2}  # fmt: skip
+UNET = {"in_channels": 1, "out_channels": 2, "channels": [4, 8], "strides": [2]}
 
-    known = {k: v for k, v in network.items() if k not in ("_target_", "img_size")}
-    config = bundle_config(network_def=network)
-    folder, _ = write_bundle(tmp_path, config, network=nets.SwinUNETR(**known))
-    assert BankEntry.from_monai_bundle(folder).load().out
+
+@pytest.mark.parametrize(
+    ("kind", "now", "then"),
+    [
+        ("SwinUNETR", SWIN, {**SWIN, "img_size": [32, 32]}),
+        ("UNETR", {**UNETR, "proj_type": "conv"}, {**UNETR, "pos_embed": "conv"}),
+        ("UNet", {**UNET, "spatial_dims": 2}, {**UNET, "dimensions": 2}),
+    ],
+)
+def test_arguments_of_older_releases_of_monai(tmp_path, kind, now, then):
+    trained = getattr(require_monai(), kind)(**now)
+    config = bundle_config(network_def={"_target_": kind, **then})
+    folder, _ = write_bundle(tmp_path, config, network=trained)
+    entry = BankEntry.from_monai_bundle(folder)
+    assert entry.arguments == now
+    found = entry.load().state_dict()
+    assert all(torch.equal(found[key], value) for key, value in trained.state_dict().items())
+
+
+def test_an_argument_of_another_release_is_told(tmp_path):
+    config = bundle_config(network_def={"_target_": "UNet", **UNET, "dims": 2, "normal": 1})
+    folder, _ = write_bundle(tmp_path, config, network=nn.Conv3d(1, 1, 1))
+    message = refused(folder)
+    assert "gives UNet the arguments ['dims', 'normal'], which it does not have in MONAI" in message

@@ -14,6 +14,7 @@ from skte import BankEntry, ModelBank
 from skte.bank import Reader, all_readers
 from skte.cli import main
 from skte.exceptions import BankError, SkteWarning
+from tests.bank.test_nnssl import write_nnssl
 from tests.model_folders import require_dna, require_monai, write_bundle, write_nnunet
 
 DOCS = (Path(__file__).parents[2] / "docs/how-to/banks.md").read_text("utf-8")
@@ -36,6 +37,11 @@ def write_nnunet_folder(folder):
     return write_nnunet(folder)[0]
 
 
+def write_nnssl_folder(folder):
+    require_dna()
+    return write_nnssl(folder)[0]
+
+
 def write_monai_bundle(folder):
     require_monai()
     return write_bundle(folder)[0]
@@ -48,6 +54,11 @@ EXAMPLES = {
         write_manifest,
         lambda path: path.write_text('{"models": [{"name": "unet"}]}'),
         "'factory' is missing",
+    ),
+    "nnssl": (
+        write_nnssl_folder,
+        lambda path: (path / "adaptation_plan.json").write_text("{}"),
+        "not of the form that nnssl writes",
     ),
     "nnU-Net v2": (
         write_nnunet_folder,
@@ -108,7 +119,8 @@ def test_every_reader_is_in_the_table_of_the_docs(name):
 def test_every_reader_is_in_the_help_of_the_shell(name, capsys):
     with pytest.raises(SystemExit):
         main(["bank", "add", "--help"])
-    assert name in " ".join(capsys.readouterr().out.split())
+    shown = " ".join(capsys.readouterr().out.split())
+    assert name in shown.replace("- ", "-")  # lines end after a hyphen
 
 
 def test_a_folder_without_models_names_all_formats(tmp_path):

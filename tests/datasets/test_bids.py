@@ -59,7 +59,7 @@ def test_the_nearest_table_names_the_ids(two_subjects):
     assert cases[0]["label_names"] == {1: "mine"}
     assert cases[1]["label_names"][1] == "grey matter"
     (folder / "sub-01_ses-1_desc-manual_dseg.tsv").write_text("id\tname\n1\tmine\n")
-    with pytest.raises(DatasetError, match=r"Case 'sub-01_ses-1': .* no table with columns"):
+    with pytest.raises(DatasetError, match=r"Case 'sub-01_ses-1': .* is not a table with columns"):
         load_dataset(two_subjects)
 
 

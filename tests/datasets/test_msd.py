@@ -66,7 +66,7 @@ def test_paths_may_not_leave_the_folder(save_msd, nifti, image, place, tmp_path_
     [
         ({"labels": None}, "key 'labels' names no label"),
         ({"labels": {"0": 3.5}}, "label '0' must map to an integer"),
-        ({"training": None}, "key 'training' is no list"),
+        ({"training": None}, "key 'training' is not a list"),
         ({"training": []}, "key 'training' lists no case"),
         ({"training": [{"image": "a.nii.gz"}]}, r"training\[0\]: key 'label' is missing"),
         ({"training": ["a.nii.gz"]}, r"training\[0\]: must be an object"),

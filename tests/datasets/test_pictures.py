@@ -594,7 +594,7 @@ def test_spacing_in_a_file_beside(tmp_path):
         with pytest.raises(DatasetError, match=r"s\.json beside it, whose 'spacing' is"):
             read_case(case)
     beside.write_text("{")
-    with pytest.raises(DatasetError, match=r"s\.json beside it, no valid JSON"):
+    with pytest.raises(DatasetError, match=r"s\.json beside it, which is not valid JSON"):
         read_case(case)
     beside.write_text("[]")
     assert read_case(case).spacing == (1, 1, 1)

@@ -120,9 +120,9 @@ def test_all_unknown_names_are_listed_once_with_those_there_are(save_msd):
     with pytest.raises(DatasetError) as error:
         load_dataset(save_msd(3), labels={"x": ["aa", "b"], "y": ["LV"], "z": []})
     text = str(error.value)
-    assert text.count("'aa' in class 'x' is no label") == 1
+    assert text.count("'aa' in class 'x' is not a label") == 1
     assert "did you mean 'a'?" in text
-    assert "'LV' in class 'y' is no label" in text
+    assert "'LV' in class 'y' is not a label" in text
     assert "background (0), a (1), b (2)" in text
     assert "class 'z' is made of nothing" in text
     assert len(error.value.problems) == 3
@@ -135,8 +135,8 @@ def test_all_unknown_names_are_listed_once_with_those_there_are(save_msd):
         ({1: "a"}, "must be a mapping"),
         ({"background": 0}, "no class besides background"),
         ({"x": "a", "y": ["a", "b"]}, "nothing is left of 'x'"),
-        ({"x": 1.5}, "1.5 in class 'x' is no label"),
-        ({"x": True}, "True in class 'x' is no label"),
+        ({"x": 1.5}, "1.5 in class 'x' is not a label"),
+        ({"x": True}, "True in class 'x' is not a label"),
     ],
 )
 def test_labels_that_make_no_sense(save_msd, labels, message):

@@ -1,0 +1,421 @@
+"""The configuration of a MONAI bundle: files merged, references followed, expressions bounded."""
+
+from __future__ import annotations
+
+import ast
+import operator
+import os
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from skte._text import clean_text
+from skte.bank._documents import check_inside, parse_file
+from skte.exceptions import BankError
+
+__all__ = ["FILES", "TARGET", "Configuration", "Refused", "refused_in"]
+
+TARGET = "_target_"  # the key that names a class
+_SUFFIXES = (".json", ".yaml", ".yml")
+# Groups of files, each with what counts most last; later groups are read if need be.
+_GROUPS = (("common", "inference"), ("evaluate",), ("train",))
+#: Files of a configuration.
+FILES = tuple(f"configs/{stem}{end}" for group in _GROUPS for stem in group for end in _SUFFIXES)
+_NETWORK_KEYS = ("network_def", "network", "net", "model")
+_DEEPEST = 50
+_INDEX = re.compile(r"[0-9]{1,6}")
+# References to lists of references multiply: with this many values a file describes no model.
+_MOST_VALUES = 100_000
+# Keys beside the arguments that MONAI's parser looks at.
+_ABOUT = ("_desc_", "_disabled_", "_requires_", "_mode_")
+_DISABLED = object()
+
+
+@dataclass(frozen=True)
+class Refused:
+    """An expression that was not evaluated, and why."""
+
+    text: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{clean_text(repr(self.text), 200)} is not evaluated ({self.why})"
+
+
+def refused_in(value: Any) -> Refused | None:
+    """Return the first expression in a value that was not evaluated."""
+    if isinstance(value, Refused):
+        return value
+    items: list[Any] = []
+    if isinstance(value, Mapping):
+        items = [*value.values()]
+        strange = next((k for k in value if isinstance(k, str) and k.startswith(("$", "%"))), None)
+        if strange:
+            return Refused(strange, "it stands for a key")
+    elif isinstance(value, list):
+        items = value
+    return next((found for item in items if (found := refused_in(item))), None)
+
+
+class Configuration:
+    """What the files of a bundle say together, as MONAI's parser has it; nothing of it runs."""
+
+    def __init__(self, folder: Path, roots: Sequence[str | os.PathLike[str]] = ()) -> None:
+        self.folder, self.roots = folder, roots
+        self.content: dict[str, Any] = {}
+        self.files: list[Path] = []
+        self._macros: dict[str, Any] = {}
+        self._n_values = 0
+        self.network_key = self._read()
+
+    def get(self, key: str) -> Any:
+        """Return a part with its references (``@``, ``%``) and expressions replaced."""
+        self._n_values = 0
+        try:
+            found = self._resolve(self.content.get(key), (key,), 0)
+        except RecursionError:
+            raise BankError(f"{key!r:.100} is nested too deep") from None
+        return None if found is _DISABLED else found
+
+    def _read(self) -> str:
+        if not self.folder.is_dir():
+            raise BankError("there is no such folder")
+        check_inside(self.folder, FILES, self.roots)
+        for group in _GROUPS:
+            merged: dict[str, Any] = {}
+            for path in self._existing(group):
+                content = parse_file(path, "Configuration")
+                self.files.append(path)
+                for key, value in content.items() if isinstance(content, Mapping) else ():
+                    _merge(merged, key, value)
+            self.content = {**merged, **self.content}
+            for key in _NETWORK_KEYS:
+                value = self.content.get(key)
+                if isinstance(value, Mapping) and TARGET in value:
+                    return key
+        if not self.files:
+            raise BankError("it has no configs/inference.json (or .yaml); give the bundle's folder")
+        read = ", ".join(path.relative_to(self.folder).as_posix() for path in self.files)
+        given = {key: self.content[key] for key in _NETWORK_KEYS if key in self.content}
+        shown = f", and {clean_text(repr(given), 200)} is not evaluated" if given else ""
+        raise BankError(
+            f"{read} has no network: one of {', '.join(_NETWORK_KEYS)} must hold {TARGET!r} and "
+            f"its arguments{shown}"
+        )
+
+    def _existing(self, stems: Sequence[str]) -> list[Path]:
+        found = (self.folder / "configs" / f"{s}{end}" for s in stems for end in _SUFFIXES[::-1])
+        return [path for path in found if path.is_file()]
+
+    def _resolve(self, value: Any, place: tuple[str, ...], depth: int) -> Any:
+        """Replace references and expressions in the value at a place."""
+        self._n_values += 1
+        if self._n_values > _MOST_VALUES:
+            raise BankError(
+                f"its references (@) stand for more than {_MOST_VALUES} values, which was "
+                "refused; write them out, or check where it comes from"
+            )
+        if depth > _DEEPEST:
+            raise BankError(f"references lead in a circle, or too deep: {value!r:.80}")
+        if isinstance(value, str):
+            return self._resolve_text(value, place, depth)
+        if isinstance(value, Mapping):
+            inner = {
+                key: self._resolve(item, (*place, str(key)), depth + 1)
+                for key, item in value.items()
+                if key not in _ABOUT
+            }
+            if TARGET in value and self._is_disabled(value, place, depth):
+                return _DISABLED
+            return {key: item for key, item in inner.items() if item is not _DISABLED}
+        if isinstance(value, list):
+            items = (self._resolve(v, (*place, str(i)), depth + 1) for i, v in enumerate(value))
+            return [item for item in items if item is not _DISABLED]
+        return value
+
+    def _is_disabled(self, value: Mapping[str, Any], place: tuple[str, ...], depth: int) -> bool:
+        flag = self._resolve(value.get("_disabled_", False), (*place, "_disabled_"), depth + 1)
+        refused = refused_in(flag)
+        if refused:
+            raise BankError(f"whether {value[TARGET]!r:.80} is used is unknown: {refused}")
+        return flag.strip().lower() == "true" if isinstance(flag, str) else bool(flag)
+
+    def _resolve_text(self, text: str, place: tuple[str, ...], depth: int) -> Any:
+        if text.startswith("%"):
+            return self._resolve(self._find(text, place)[0], place, depth + 1)
+        if text.startswith("$"):
+            return self._evaluate(text, place, depth)
+        if _REFERENCE.fullmatch(text.replace("#", "::")):
+            return self._resolve(*self._find(text, place), depth + 1)
+        return text
+
+    def _find(self, text: str, place: tuple[str, ...]) -> tuple[Any, tuple[str, ...]]:
+        """Return what a reference or macro leads to, before it is resolved, and its place."""
+        name = text[1:].replace("#", "::")
+        file = re.match(r"(.*\.(?:json|ya?ml))(?:::(.*))?$", name) if text[0] == "%" else None
+        found: Any = self._file(file[1]) if file else self.content
+        parts = ((file[2] or "") if file else name).split("::")
+        above = 0
+        while len(parts) > 1 and parts[0] == "" and not file:  # relative to where it stands
+            parts, above = parts[1:], above + 1
+        where = [*(place[:-above] if above else ()), *(p for p in parts if p)]
+        for part in where:
+            if isinstance(found, list) and _INDEX.fullmatch(part) and int(part) < len(found):
+                found = found[int(part)]
+            elif isinstance(found, Mapping) and part in found:
+                found = found[part]
+            else:
+                raise BankError(
+                    f"the reference {text[:100]!r} leads nowhere: there is no {part[:100]!r}"
+                )
+        return found, tuple(where)
+
+    def _file(self, name: str) -> Any:
+        """Read a file that a macro names, within the bundle's folder."""
+        if name not in self._macros:
+            leaves = os.path.isabs(name) or ".." in Path(name).parts
+            if leaves or "\\" in name or ":" in name:
+                raise BankError(
+                    f"the macro '%{name[:100]}' was refused: it leads out of the bundle's folder"
+                )
+            check_inside(self.folder, [name], self.roots)
+            self._macros[name] = parse_file(self.folder / name, "Configuration")
+        return self._macros[name]
+
+    def _evaluate(self, text: str, place: tuple[str, ...], depth: int) -> Any:
+        names: list[str] = []
+
+        def look_up(number: int) -> Any:
+            found = self._resolve(*self._find(names[number], place), depth + 1)
+            return None if found is _DISABLED else found
+
+        def keep(match: re.Match[str]) -> str:
+            names.append(match[0])
+            return f" {_NAME}{len(names) - 1} "
+
+        code = text[1:].strip()
+        try:
+            if len(code) > _LONGEST or _NAME in code or _nesting(code) > _DEEPEST_CODE:
+                raise _RefusedError("it is too long or nested too deep")
+            code = _REFERENCE.sub(keep, code.replace("#", "::")).strip()
+            with warnings.catch_warnings():  # of odd code, which is not run
+                warnings.simplefilter("ignore")
+                tree = ast.parse(code, mode="eval")
+            self._n_values += sum(1 for _ in ast.walk(tree))
+            return _plain(_Walk(look_up).value(tree.body))
+        except _RefusedError as error:
+            why = re.sub(rf"{_NAME}(\d+)", lambda match: names[int(match[1])], str(error))
+            return Refused(text, why)
+        except (SyntaxError, RecursionError, MemoryError):
+            return Refused(text, "only expressions of values are")
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            return Refused(text, f"it fails: {type(error).__name__}")
+
+
+def _merge(merged: dict[str, Any], key: str, value: Any) -> None:
+    """Add a key to what earlier files say; ``+key`` extends a list or mapping there."""
+    name = str(key).removeprefix("+")
+    before = merged.get(name)
+    if name != key and isinstance(before, Mapping) and isinstance(value, Mapping):
+        value = {**before, **value}
+    elif name != key and isinstance(before, list) and isinstance(value, list):
+        value = before + value
+    merged[name] = value
+
+
+_REFERENCE = re.compile(r"@(?:::)*\w+(?:::\w+)*")
+_NAME = "__reference_"
+_LONGEST = 1000  # characters of an expression
+_DEEPEST_CODE = 5  # brackets in brackets
+_MOST_ITEMS = 10_000  # of a list or text that an expression makes
+_LARGEST = 2**63
+_SCALARS = (bool, int, float, str, type(None))
+_CONSTANTS = {
+    f"monai.utils.{path}CommonKeys.{key.upper()}": key
+    for path in ("", "enums.")
+    for key in ("image", "label", "pred")
+}
+_ARITHMETIC: dict[type, Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.Pow: operator.pow,
+}
+_COMPARISONS: dict[type, Callable[[Any, Any], Any]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Is: operator.is_,
+    ast.IsNot: operator.is_not,
+    ast.In: lambda a, b: a in b,
+    ast.NotIn: lambda a, b: a not in b,
+}
+_UNARY: dict[type, Callable[[Any], Any]] = {
+    ast.UAdd: operator.pos,
+    ast.USub: operator.neg,
+    ast.Not: operator.not_,
+}
+
+
+class _RefusedError(Exception):
+    """What an expression does that is not evaluated."""
+
+
+class _Walk:
+    """Evaluates the few kinds of expressions that describe values; anything else is refused."""
+
+    def __init__(self, look_up: Callable[[int], Any]) -> None:
+        self.look_up = look_up
+
+    def value(self, node: ast.expr) -> Any:
+        """Return the value of a part of an expression."""
+        match node:
+            case ast.Constant(value=value) if isinstance(value, _SCALARS):
+                return _bounded(value)
+            case ast.Name(id=name) if name.startswith(_NAME):
+                return self._reference(int(name.removeprefix(_NAME)))
+            case ast.Attribute() if ast.unparse(node) in _CONSTANTS:
+                return _CONSTANTS[ast.unparse(node)]
+            case ast.List(elts=items) | ast.Tuple(elts=items):
+                values = [self.value(item) for item in items]
+                _check_size(values)
+                return values if isinstance(node, ast.List) else tuple(values)
+            case ast.IfExp(test=test, body=body, orelse=other):
+                return self.value(body if self._known(test) else other)
+            case ast.BoolOp(op=op, values=parts):
+                return self._either(parts, stop=isinstance(op, ast.Or))
+            case ast.UnaryOp(op=op, operand=operand) if type(op) in _UNARY:
+                return _bounded(_UNARY[type(op)](self._known(operand)))
+            case ast.BinOp(op=op, left=left, right=right) if type(op) in _ARITHMETIC:
+                return _calculate(op, self.value(left), self.value(right))
+            case ast.Compare(left=left, ops=ops, comparators=others):
+                return self._compare(left, ops, others)
+            case ast.Subscript(value=inner, slice=index):
+                return self._item(self._known(inner, deep=False), index)
+            case ast.Call(func=ast.Name(id="len"), args=[one], keywords=[]):
+                return len(self._known(one, deep=False))
+        raise _RefusedError(_named(node))
+
+    def _reference(self, number: int) -> Any:
+        found = self.look_up(number)
+        if isinstance(found, Refused):
+            raise _RefusedError(f"it needs {clean_text(repr(found.text), 100)}: {found.why}")
+        return found
+
+    def _known(self, node: ast.expr, deep: bool = True) -> Any:
+        """Return a value that is data throughout, or at its top: no component of MONAI's."""
+        value = self.value(node)
+        if isinstance(value, Mapping) and TARGET in value:
+            raise _RefusedError(f"it needs the object that {value[TARGET]!r:.80} would make")
+        if (
+            deep
+            and isinstance(value, (list, tuple, Mapping))
+            and (_has_component(value) or refused_in(value))
+        ):
+            raise _RefusedError("it looks at objects that would have to be made")
+        return value
+
+    def _either(self, parts: Sequence[ast.expr], stop: bool) -> Any:
+        value: Any = None
+        for part in parts:
+            value = self._known(part)
+            if bool(value) is stop:
+                break
+        return value
+
+    def _compare(
+        self, left: ast.expr, ops: Sequence[ast.cmpop], others: Sequence[ast.expr]
+    ) -> bool:
+        value = self._known(left)
+        for op, other in zip(ops, others, strict=True):
+            after = self._known(other)
+            singles = (None, True, False)
+            if isinstance(op, (ast.Is, ast.IsNot)) and not any(after is one for one in singles):
+                raise _RefusedError("it asks for the identity of values")
+            if not _COMPARISONS[type(op)](value, after):
+                return False
+            value = after
+        return True
+
+    def _item(self, value: Any, index: ast.expr) -> Any:
+        if isinstance(index, ast.Slice):
+            ends = (None if p is None else self._known(p) for p in
+                    (index.lower, index.upper, index.step))  # fmt: skip
+            found = value[slice(*ends)]
+        else:
+            found = value[self._known(index)]
+        if isinstance(found, Refused):
+            raise _RefusedError(f"it needs {clean_text(repr(found.text), 100)}: {found.why}")
+        return found
+
+
+def _nesting(code: str) -> int:
+    deepest = level = 0
+    for character in code:
+        level += (character in "([{") - (character in ")]}")
+        deepest = max(deepest, level)
+    return deepest
+
+
+def _calculate(op: ast.operator, a: Any, b: Any) -> Any:
+    """Apply an operator to numbers; add texts and lists, and repeat lists; all bounded."""
+    numbers = (bool, int, float)
+    if isinstance(a, numbers) and isinstance(b, numbers):
+        if isinstance(op, ast.Pow) and (abs(a) > 10**6 or abs(b) > 64):
+            raise _RefusedError("its power is too large")
+    elif isinstance(op, ast.Add) and type(a) is type(b) and isinstance(a, (str, list, tuple)):
+        _check_size([a, b])
+    elif isinstance(op, ast.Mult) and isinstance(a, (list, tuple)) and isinstance(b, int):
+        _check_size(a, b)
+    else:
+        raise _RefusedError(f"it applies {type(op).__name__} to other things than numbers or lists")
+    return _bounded(_ARITHMETIC[type(op)](a, b))
+
+
+def _bounded(value: Any) -> Any:
+    if isinstance(value, complex) or (isinstance(value, int) and abs(value) >= _LARGEST):
+        raise _RefusedError("its numbers are too large")
+    return value
+
+
+def _check_size(value: Any, times: int = 1) -> None:
+    """Refuse a list that would hold too much, what is in it counted wherever it occurs."""
+    n_items, rest = 0, [value]
+    while rest and n_items * times <= _MOST_ITEMS:
+        one = rest.pop()
+        n_items += len(one) if isinstance(one, str) else 1
+        if isinstance(one, (list, tuple, Mapping)):
+            rest += one.values() if isinstance(one, Mapping) else one
+    if n_items * times > _MOST_ITEMS:
+        raise _RefusedError(f"it makes more than {_MOST_ITEMS} items")
+
+
+def _has_component(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return TARGET in value or any(map(_has_component, value.values()))
+    return isinstance(value, (list, tuple)) and any(map(_has_component, value))
+
+
+def _plain(value: Any) -> Any:
+    """Return a value with lists for tuples, as a file would have it."""
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _named(node: ast.expr) -> str:
+    """Name what an expression does that is not evaluated."""
+    if isinstance(node, ast.Call):
+        return f"it calls {clean_text(ast.unparse(node.func), 80)}()"
+    if isinstance(node, (ast.Name, ast.Attribute)):
+        return f"it uses {clean_text(ast.unparse(node), 80)}"
+    return f"it is or holds a {type(node).__name__}"

@@ -1,0 +1,279 @@
+"""Transforms of a MONAI bundle as steps of preprocessing."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torchio as tio
+
+from skte._digests import versioned
+from skte.bank._monai_config import TARGET, Refused, refused_in
+
+__all__ = ["MonaiTransform", "class_name", "map_preprocessing"]
+
+_PACKAGE = "monai.transforms"
+# Deterministic, and keeping the affine true.
+_GEOMETRIC = frozenset(
+    {
+        "BorderPad", "DivisiblePad", "Flip", "Orientation", "Resize", "Rotate90", "Spacing",
+        "SpatialPad",
+    }
+)  # fmt: skip
+_MAPPED = _GEOMETRIC | {
+    "AdjustContrast", "ClipIntensityPercentiles", "GaussianSmooth", "HistogramNormalize",
+    "NormalizeIntensity", "ScaleIntensity", "ScaleIntensityRange",
+    "ScaleIntensityRangePercentiles", "ShiftIntensity", "ThresholdIntensity",
+}  # fmt: skip
+# What reading a case does already.
+_READING = frozenset(
+    {
+        "AddChannel", "AsChannelFirst", "CastToType", "CopyItems", "DataStats", "DeleteItems",
+        "EnsureChannelFirst", "EnsureType", "Identity", "LoadImage", "SelectItems", "SqueezeDim",
+        "ToDevice", "ToTensor",
+    }
+)  # fmt: skip
+_OTHERS = frozenset({"Compose", "ConcatItems", "CropForeground"})
+# Modules of MONAI whose transforms leave voxels where they are.
+_IN_PLACE = ("monai.transforms.intensity", "monai.transforms.post")
+# Arguments that say where results go, or that are about the label.
+_OTHER_ARGUMENTS = ("keys", "allow_missing_keys", "meta_keys", "meta_key_postfix", "image_only")
+# Said outright, because MONAI warns that the default is about to change.
+_DEFAULTS = {"Orientation": {"labels": (("L", "R"), ("P", "A"), ("I", "S"))}}
+_STATISTICS = ("NormalizeIntensity", "ScaleIntensity", "ScaleIntensityRangePercentiles")
+
+
+@versioned("transform of MONAI", 1)
+class MonaiTransform(tio.SpatialTransform):
+    """One of MONAI's array transforms; its affine is followed.
+
+    Of single `channels`, where given, each is an image of its own.
+    """
+
+    def __init__(
+        self, kind: str, options: Mapping[str, Any], channels: Sequence[int] | None = None
+    ) -> None:
+        super().__init__()
+        self.kind = kind
+        self.options = dict(options)
+        self.channels = None if channels is None else tuple(channels)
+        self.args_names = ["kind", "options", "channels"]
+
+    def build(self) -> Any:
+        """Make MONAI's transform."""
+        if self.kind not in _MAPPED:
+            raise ValueError(f"{self.kind!r} is not a transform of MONAI that skte uses")
+        return getattr(importlib.import_module(_PACKAGE), self.kind)(**self.options)
+
+    def apply_transform(self, subject: tio.Subject) -> tio.Subject:
+        """Apply it to every image."""
+        from monai.data import MetaTensor
+
+        transform = self.build()
+        for image in self.get_images(subject):
+            affine = torch.as_tensor(np.asarray(image.affine), dtype=torch.float64)
+            if self.channels is not None:
+                data = image.data.float().clone()
+                for channel in self.channels:
+                    alone = MetaTensor(data[channel : channel + 1], affine=affine)
+                    data[channel : channel + 1] = transform(alone).as_tensor()
+                image.set_data(data)
+                continue
+            result = transform(MetaTensor(image.data.float(), affine=affine))
+            image.set_data(result.as_tensor().clone())
+            image.affine = np.asarray(result.affine, dtype=np.float64)
+        return subject
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in self.args_names)
+
+    def __hash__(self) -> int:
+        return hash(self.kind)
+
+
+@dataclass
+class MappedSteps:
+    """Steps of preprocessing, and clauses on why others are not among them.
+
+    Those in `left_out` keep voxels where they are; those in `missing` may not.
+    """
+
+    steps: list[MonaiTransform] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+
+def map_preprocessing(described: Any) -> MappedSteps:
+    """Turn the preprocessing of a bundle into steps."""
+    mapped = MappedSteps()
+    if described is None:
+        mapped.left_out.append("there is no 'preprocessing': images are given as they are stored")
+        return mapped
+    transforms = _flattened(described)
+    if isinstance(transforms, str):
+        mapped.missing.append(transforms)
+        return mapped
+    reader = _Reader(transforms, mapped)
+    for transform in transforms:
+        reader.add(transform)
+    if any(text.startswith("CropForeground") for text in mapped.left_out):
+        followers = [step.kind for step in mapped.steps if step.kind in _STATISTICS]
+        if followers:
+            mapped.left_out.append(f"{followers} therefore look at the whole image")
+    return mapped
+
+
+def _flattened(described: Any) -> list[Any] | str:
+    """List transforms without those that compose others; or say why they cannot be listed."""
+    inner = described.get("transforms") if isinstance(described, Mapping) else described
+    if not isinstance(inner, list):
+        inner = described if isinstance(described, Mapping) and inner is None else inner
+        if isinstance(inner, Refused):
+            return str(inner)
+        return f"{inner!r:.80} is not a list of transforms"
+    found: list[Any] = []
+    for transform in inner:
+        if isinstance(transform, Mapping) and _kind(transform) == "Compose":
+            nested = _flattened(transform)
+            if isinstance(nested, str):
+                return nested
+            found += nested
+        else:
+            found.append(transform)
+    return found
+
+
+class _Reader:
+    """Maps one transform after another; knows by which keys the image goes."""
+
+    def __init__(self, transforms: Sequence[Any], mapped: MappedSteps) -> None:
+        self.mapped = mapped
+        joins = [t for t in transforms if isinstance(t, Mapping) and _kind(t) == "ConcatItems"]
+        self.join = joins[0] if joins and joins[0].get("dim", 0) == 0 else None
+        self.parts = _keys(self.join) if self.join else []  # single channels, before the join
+        self.key = str(self.join.get("name", "image")) if self.join else _first_key(transforms)
+
+    def add(self, transform: Any) -> None:
+        """Map a transform to a step, or to a clause on why there is none."""
+        kind = _kind(transform)
+        keys = _keys(transform, self.key)
+        if transform is self.join:
+            self.parts = []
+        elif kind is None:
+            named = transform.get(TARGET) if isinstance(transform, Mapping) else transform
+            strange = f"{named!r:.80} is not a transform of {_PACKAGE} and was not run"
+            self.mapped.missing.append(str(named) if isinstance(named, Refused) else strange)
+        elif (found := refused_in(keys)) is not None:
+            self.mapped.missing.append(f"what {kind} is applied to is unknown: {found}")
+        elif kind in _READING:
+            return
+        elif self.parts:
+            self._add_to_parts(transform, kind, keys)
+        elif self.key in keys:
+            self._add(kind, _options(transform, keys, self.key))
+
+    def _add_to_parts(self, transform: Mapping[str, Any], kind: str, keys: list[Any]) -> None:
+        """Map what is applied to channels that are joined later."""
+        touched = [part for part in self.parts if part in keys]
+        options = [_options(transform, keys, part) for part in touched]
+        if not touched:
+            return
+        alike = all(one == options[0] for one in options)
+        if kind in _GEOMETRIC and alike and len(touched) == len(self.parts):
+            self._add(kind, options[0])
+        elif kind in _GEOMETRIC:
+            self.mapped.missing.append(f"{kind} does not treat all channels alike")
+        elif alike:
+            self._add(kind, options[0], [self.parts.index(part) for part in touched])
+        else:
+            for part, own in zip(touched, options, strict=True):
+                self._add(kind, own, [self.parts.index(part)])
+
+    def _add(
+        self, kind: str, options: dict[str, Any], channels: Sequence[int] | None = None
+    ) -> None:
+        if kind == "CropForeground":
+            self.mapped.left_out.append(
+                "CropForeground is left out, so that voxels sampled in the background are found; "
+                "values of the foreground are the same"
+            )
+            return
+        step = MonaiTransform(kind, {**_DEFAULTS.get(kind, {}), **options}, channels)
+        known = getattr(importlib.import_module(_PACKAGE), kind, None)
+        in_place = str(getattr(known, "__module__", "")).startswith(_IN_PLACE)
+        harmless = in_place or kind.startswith("Rand")
+        reason = _problem(step)
+        if reason is None:
+            self.mapped.steps.append(step)
+        elif harmless:
+            self.mapped.left_out.append(f"{kind} is left out: {reason}")
+        else:
+            self.mapped.missing.append(f"{kind} cannot be taken: {reason}")
+
+
+def _problem(step: MonaiTransform) -> str | None:
+    """Say why a step is not taken."""
+    if step.kind not in _MAPPED:
+        return "it has no counterpart"
+    refused = refused_in(step.options)
+    if refused:
+        return str(refused)
+    try:
+        step.build()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _kind(transform: Any) -> str | None:
+    """Name the transform of arrays that a description stands for; None for what is not MONAI's."""
+    name = class_name(transform.get(TARGET), _PACKAGE) if isinstance(transform, Mapping) else None
+    known = _MAPPED | _READING | _OTHERS
+    inner = ((name or "").removesuffix(suffix) for suffix in ("Dict", "d", "D"))
+    return next((one for one in inner if one in known), name)
+
+
+def _keys(transform: Any, default: str = "image") -> list[Any]:
+    keys = transform.get("keys", default) if isinstance(transform, Mapping) else default
+    return list(keys) if isinstance(keys, list) else [keys]
+
+
+def _first_key(transforms: Sequence[Any]) -> str:
+    """Return the first key that is read."""
+    for transform in transforms:
+        keys = transform.get("keys") if isinstance(transform, Mapping) else None
+        if isinstance(keys, (str, list)) and keys:
+            return str(keys if isinstance(keys, str) else keys[0])
+    return "image"
+
+
+def _options(transform: Mapping[str, Any], keys: list[Any], key: str) -> dict[str, Any]:
+    """Return the arguments of a transform for one of its keys."""
+    return {
+        name: _of_key(value, keys, key)
+        for name, value in transform.items()
+        if name != TARGET and name not in _OTHER_ARGUMENTS
+    }
+
+
+def _of_key(value: Any, keys: list[Any], key: str) -> Any:
+    """Take a key's own out of one value per key, as ``mode: [bilinear, nearest]`` has it."""
+    per_key = isinstance(value, list) and all(isinstance(one, str) for one in value)
+    if per_key and len(value) == len(keys):
+        return value[keys.index(key)]
+    return value
+
+
+def class_name(target: Any, package: str) -> str | None:
+    """Return the class that a target names in a package of MONAI, or None."""
+    path, _, name = str(target).rpartition(".")
+    if path and path != package and not path.startswith(f"{package}."):
+        return None
+    return name if re.fullmatch(r"[A-Za-z]\w*", name) else None
