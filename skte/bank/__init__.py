@@ -6,7 +6,6 @@ from skte.bank._entry import BankEntry
 from skte.bank._hub import download_snapshot
 from skte.bank._layers import LAYER_SETS as LAYER_SETS
 from skte.bank._layers import (
-    LayerInfo,
     describe_layers,
     find_decoder_layers,
     find_encoder_layers,
@@ -15,6 +14,7 @@ from skte.bank._layers import (
     model_spatial_dims,
 )
 from skte.bank._manifest import manifest_schema
+from skte.bank._probe import LayerInfo, as_map
 from skte.bank._readers import READERS as READERS
 from skte.bank._readers import Reader, all_readers
 from skte.bank._trace import main_output
@@ -28,6 +28,7 @@ __all__ = [
     "ReadOptions",
     "Reader",
     "all_readers",
+    "as_map",
     "describe_layers",
     "digest_problem",
     "download_snapshot",

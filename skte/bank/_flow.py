@@ -39,16 +39,23 @@ def _viewed(shape: tuple[int, ...], before: Layout, channels: int) -> Layout | N
     """Follow a view from one order into another."""
     grid, n = before.grid, math.prod(before.grid)
     spatial = "xyz"[: len(grid)]
-    rows = shape == (1, n + before.n_extra, channels)
-    if before.axes == f"bc{spatial}" or before.axes == "bcn":
+    if before.axes in (f"bc{spatial}", "bcn"):
         if shape == (1, channels, n):
             return Layout("bcn", grid)
         return Layout(f"bc{spatial}", grid) if shape == (1, channels, *grid) else None
-    if before.axes in (f"b{spatial}c", "bnc"):
-        if rows:
-            return Layout("bnc", grid, before.n_extra)
-        return Layout(f"b{spatial}c", grid) if shape == (1, *grid, channels) else None
-    return None
+    if before.axes not in (f"b{spatial}c", "bnc"):
+        return None
+    if shape == (1, n + before.n_extra, channels):
+        return Layout("bnc", grid, before.n_extra)
+    # Neighbours may have been merged: fewer places, more channels.
+    merged = n * channels // math.prod(shape) == 1 and shape[0] == 1 and len(shape) > 2
+    factor = round((shape[-1] / channels) ** (1 / len(grid))) if merged and channels else 0
+    if not factor or factor ** len(grid) * channels != shape[-1] or any(g % factor for g in grid):
+        return None
+    grid = tuple(g // factor for g in grid)
+    if shape[1:-1] == grid:
+        return Layout(f"b{spatial}c", grid)
+    return Layout("bnc", grid) if shape[1:-1] == (math.prod(grid),) else None
 
 
 def _kept(shape: tuple[int, ...], before: Layout, channels: int) -> Layout | None:
@@ -168,7 +175,9 @@ class FeatureFlow:
         """Whether one map is a finer version of the other (padding is not)."""
         if self.trace.nodes[number].op.startswith(_PADS):
             return False
-        return self.size[number] >= 1.5 * self.size[source]
+        # What is made of fine and coarse maps is no finer: attention to a reduced map.
+        finest = max(self.size[s] for s in self.sources[number])
+        return self.size[number] >= 1.5 * max(finest, self.size[source])
 
     def ancestors(self, number: int) -> set[int]:
         """Collect the maps a node was made from, over any number of steps."""

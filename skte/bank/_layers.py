@@ -19,6 +19,7 @@ from skte.bank._stages import (
     declared_channels,
     is_traced_encoder,
     known_part,
+    returned_together,
     traced_decoder_stages,
     traced_encoder_stages,
 )
@@ -242,11 +243,11 @@ class _Network:
         # A subclass may have changed its decoder: look for it as in any other network.
         if registered and not self.problems(registered):
             return [(name, True) for name in registered]
+        if is_traced_encoder(self.flow):
+            return self.encoder()
         names = traced_decoder_stages(self.flow)
         if names:
             return [(name, False) for name in names]
-        if is_traced_encoder(self.flow) and traced_encoder_stages(self.flow):
-            return self.encoder()
         raise BankError(
             f"No decoder layer found in {type(self.module).__name__}: nothing but a head, or no "
             f"convolution leads to its output. {_remedy(self.module)}"
@@ -261,17 +262,16 @@ class _Network:
         asked = asked_encoder(self.module)
         if asked and not self.problems(asked):
             return [(name, True) for name in asked]
-        names, declared = traced_encoder_stages(self.flow), declared_channels(self.module)
+        names = traced_encoder_stages(self.flow)
         if not names:
             raise BankError(
                 f"No encoder stage found in {type(self.module).__name__}: no module returns a "
                 f"feature map on the way to its lowest resolution. {_remedy(self.module)}"
             )
         # Most libraries say how many channels each stage has: the finder must agree.
-        agrees = any(
-            {layer.channels for layer in self.describe(names)} <= set(channels)
-            for channels in declared
-        )
+        found = [layer.channels for layer in self.describe(names)]
+        agrees = any(_is_part(found, said[::-1]) for said in declared_channels(self.module))
+        agrees = agrees and len(returned_together(self.flow)) > 1
         return [(name, agrees) for name in names]
 
     def checked(self, named: Sequence[_Named]) -> list[LayerInfo]:
@@ -330,6 +330,12 @@ class _Network:
             channels = self.flow.channels(number)
         stride = tuple(a / b for a, b in zip(size, grid, strict=True))
         return LayerInfo(name, stride, channels, order, n_extra)
+
+
+def _is_part(found: Sequence[int], said: Sequence[int]) -> bool:
+    """Whether some of the numbers, in their order, are those that were found."""
+    rest = iter(said)
+    return all(number in rest for number in found)
 
 
 def _name_problems(names: Sequence[str], modules: dict[str, nn.Module]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -66,20 +66,69 @@ class LayerInfo:
         return "checked" if seen and min(seen) >= ENOUGH else "guess"
 
 
+    def grid(self, window_size: Sequence[int]) -> tuple[int, ...]:
+        """Return the size of the output for a window.
+
+        Parameters
+        ----------
+        window_size : sequence of int
+            Edges of the window, in voxels.
+
+        Returns
+        -------
+        tuple of int
+            Voxels of the output, on each axis.
+        """
+        start = self.start or tuple((s - 1) / 2 for s in self.stride)
+        pairs = zip(window_size, self.stride, start, strict=True)
+        return tuple(round((n - 1 - 2 * a) / s) + 1 for n, s, a in pairs)
+
+    @property
+    def margin(self) -> tuple[int, ...]:
+        """Voxels at each face of a window that the output does not cover."""
+        if self.start is None:
+            return (0,) * len(self.stride)
+        pairs = zip(self.start, self.stride, strict=True)
+        return tuple(max(0, math.ceil(a - (s - 1) / 2)) for a, s in pairs)
+
+
 def as_map(output: torch.Tensor, layer: LayerInfo, window_size: Sequence[int]) -> torch.Tensor:
-    """Bring a layer's output to the shape (n_images, n_channels, x, y[, z])."""
+    """Bring a layer's output to the order of axes that maps have.
+
+    Parameters
+    ----------
+    output : Tensor
+        What the layer returned.
+    layer : LayerInfo
+        Its description.
+    window_size : sequence of int
+        Edges of the window that the network got.
+
+    Returns
+    -------
+    Tensor of shape (n_images, n_channels, x, y[, z])
+        A view of it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skte.bank import LayerInfo, as_map
+    >>> tokens = LayerInfo("blocks.3", (16.0, 16.0), 8, form="tokens", n_extra=1)
+    >>> as_map(torch.zeros(1, 1 + 4 * 2, 8), tokens, (64, 32)).shape
+    torch.Size([1, 8, 4, 2])
+    """
     if layer.form == FIRST:
         return output
     if layer.form == LAST:
         return output.movedim(-1, 1)
-    grid = [round(a / s) for a, s in zip(window_size, layer.stride, strict=True)]
-    return output[:, layer.n_extra :].transpose(1, 2).unflatten(2, grid)
+    return output[:, layer.n_extra :].transpose(1, 2).unflatten(2, layer.grid(window_size))
 
 
 _SPOTS = 6
 _SHARE = 8  # a spot takes this part of an edge
 _STRENGTH = 4.0  # standard deviations
 _FEWEST = 4  # voxels along each axis of the coarsest map of a smaller example
+_OFF = 0.15  # of a stride: from here on voxels lie elsewhere than their number says
 
 
 def probe_layers(
@@ -87,17 +136,21 @@ def probe_layers(
 ) -> list[LayerInfo]:
     """Measure whether the outputs of layers change where the image does.
 
-    Seven forward passes, on a window as small as layers allow.
+    Seven forward passes, on a window as small as layers allow, and again on a whole one if
+    the borders of the small one blur what is seen.
     """
     coarsest = [max(layer.stride[i] for layer in layers) for i in range(example.ndim - 2)]
     size = tuple(example.shape[2:])
-    for window in (_smaller(size, coarsest), size):
+    found = list(layers)
+    for window in dict.fromkeys((_smaller(size, coarsest), size)):
         try:
-            changes = _changes(module, layers, example.new_zeros(*example.shape[:2], *window))
+            seen = _changes(module, layers, example.new_zeros(*example.shape[:2], *window))
         except (BankError, RuntimeError, ValueError):  # a network of one size only
             continue
-        return [_judged(layer, *found) for layer, found in zip(layers, changes, strict=True)]
-    return list(layers)
+        found = [replace(a, locality=_locality(b)) for a, b in zip(layers, seen, strict=True)]
+        if all(layer.verdict == "checked" for layer in found):
+            break
+    return [_placed(module, layer, example) for layer in found]
 
 
 def _smaller(size: tuple[int, ...], coarsest: Sequence[float]) -> tuple[int, ...]:
@@ -106,27 +159,40 @@ def _smaller(size: tuple[int, ...], coarsest: Sequence[float]) -> tuple[int, ...
     return size
 
 
+class _Seen(NamedTuple):
+    """Where the image was changed, and where a layer changed."""
+
+    spots: torch.Tensor  # (n_spots, n_axes), in voxels of the window
+    places: torch.Tensor  # the same, in voxels of the map
+    grid: tuple[int, ...]  # size of the map
+
+
 def _changes(
-    module: nn.Module, layers: Sequence[LayerInfo], example: torch.Tensor
-) -> list[tuple[torch.Tensor, torch.Tensor, tuple[int, ...]]]:
-    """Places of the spots and of the changes, both (n_spots, n_axes), and each map's size."""
+    module: nn.Module,
+    layers: Sequence[LayerInfo],
+    example: torch.Tensor,
+    region: Sequence[float] | None = None,
+) -> list[_Seen]:
+    """Change spots of an image, in a central region of these edges only if it is given."""
     generator = torch.Generator().manual_seed(0)
     size = torch.tensor(example.shape[2:])
+    edges = size if region is None else torch.tensor(region)
     image = torch.randn(example.shape, generator=generator)
-    spots = _places(len(size), generator) * size
+    spots = (size - edges) / 2 + _places(len(size), generator) * edges
+    half = (edges / _SHARE / 2).clamp_min(0.5)
     before = _outputs(module, layers, image.to(example.device))
     places: list[list[torch.Tensor]] = [[] for _ in layers]
     for spot in spots:
-        edges = (size // _SHARE).clamp_min(1)
-        start = (spot - edges / 2).round().long().clamp_min(0)
-        inside = [slice(int(a), int(a + n)) for a, n in zip(start, edges, strict=True)]
+        first, last = (spot - half).round().long().clamp_min(0), (spot + half).round().long()
+        inside = [slice(int(a), int(b)) for a, b in zip(first, last, strict=True)]
         changed = image.clone()
-        changed[:, :, *inside] += _STRENGTH
+        part = changed[:, :, *inside]
+        part += _STRENGTH * torch.randn(part.shape, generator=generator)
         after = _outputs(module, layers, changed.to(example.device))
         for found, a, b in zip(places, before, after, strict=True):
             found.append(_centre((b - a).abs().sum(1)[0]))
     return [
-        (spots, torch.stack(found), tuple(a.shape[2:]))
+        _Seen(spots.double() - 0.5, torch.stack(found), tuple(a.shape[2:]))
         for found, a in zip(places, before, strict=True)
     ]
 
@@ -147,8 +213,7 @@ def _outputs(
         for layer in layers:
 
             def keep(_module: nn.Module, _args: Any, output: Any, layer: Any = layer) -> None:
-                shown = as_map(output, layer, image.shape[2:])
-                taken[layer.name] = shown.float().cpu()
+                taken[layer.name] = as_map(output, layer, image.shape[2:]).float().cpu()
 
             handles.append(module.get_submodule(layer.name).register_forward_hook(keep))
         run_quietly(module, image)
@@ -161,20 +226,37 @@ def _outputs(
 def _centre(change: torch.Tensor) -> torch.Tensor:
     """Centre of the strongest changes of a map, in its voxels."""
     weights = (change - change.median()).clamp_min(0).double() ** 2
-    total = weights.sum()
-    axes = [torch.arange(n, dtype=torch.float64) for n in change.shape]
-    centre = [
-        (weights.sum([j for j in range(change.ndim) if j != i]) * axis).sum() / total
-        for i, axis in enumerate(axes)
-    ] if change.ndim > 1 else [(weights * axes[0]).sum() / total]  # fmt: skip
-    return torch.stack(centre)
+    grids = torch.meshgrid(*(torch.arange(n) for n in change.shape), indexing="ij")
+    return torch.stack([(weights * at).sum() / weights.sum() for at in grids])
 
 
-def _judged(
-    layer: LayerInfo, spots: torch.Tensor, places: torch.Tensor, grid: tuple[int, ...]
-) -> LayerInfo:
-    spots = spots.double()
-    a, b = spots - spots.mean(0), places - places.mean(0)
+def _locality(seen: _Seen) -> tuple[float, ...]:
+    """Correlate places on each axis; NaN on an axis of one voxel."""
+    a, b = (part - part.mean(0) for part in (seen.spots, seen.places))
     r = (a * b).sum(0) / (a.square().sum(0) * b.square().sum(0)).sqrt()
-    found = tuple(float(x) if n > 1 else math.nan for x, n in zip(r, grid, strict=True))
-    return replace(layer, locality=found)
+    r = r.nan_to_num(0.0)  # the layer does not depend on the image
+    return tuple(float(x) if n > 1 else math.nan for x, n in zip(r, seen.grid, strict=True))
+
+
+def _placed(module: nn.Module, layer: LayerInfo, example: torch.Tensor) -> LayerInfo:
+    """Find where the voxels of an output lie that the layers before did not pad."""
+    size = tuple(example.shape[2:])
+    grid = layer.grid(size)
+    if layer.verdict == "guess" or all(n % m == 0 for n, m in zip(size, grid, strict=True)):
+        return layer
+    (seen,) = _changes(module, [layer], example, [min(n, m) for n, m in zip(size, grid, strict=True)])
+    a, b = (part - part.mean(0) for part in (seen.spots, seen.places))
+    measured = (a.square().sum(0) / (a * b).sum(0)).tolist()  # voxels from one to the next
+    if all(abs(x / s - 1) < _OFF for x, s in zip(measured, layer.stride, strict=True)):
+        return layer
+    stride = [max(1, round(x)) if math.isfinite(x) else 1 for x in measured]
+    start = [(n - 1 - (m - 1) * s) / 2 for n, m, s in zip(size, grid, stride, strict=True)]
+    apart = seen.spots - (torch.tensor(start) + torch.tensor(stride) * seen.places)
+    if (apart.mean(0).abs() > torch.tensor(stride)).any() or min(_locality(seen)) < ENOUGH:
+        raise BankError(
+            f"Layer {layer.name!r} has {' x '.join(map(str, grid))} voxels for a window of "
+            f"{' x '.join(map(str, size))}, and they lie elsewhere than evenly over it or around "
+            "its centre, as those of a network without padding do: name other layers with "
+            "layers=(...)."
+        )
+    return replace(layer, stride=tuple(map(float, stride)), start=tuple(start))

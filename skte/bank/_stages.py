@@ -47,8 +47,8 @@ class _Decoder:
         self.named = {call.output for call in self.calls}
         maps = sorted(flow.ancestors(feature) | {feature})
         # What is smaller than all that the encoder returns is a side branch, such as pooling.
-        stages = [n for n in _returned_together(flow) if n in maps] or maps
-        self.lowest = min(flow.size[n] for n in stages)
+        sizes = {flow.size[n] for n in returned_together(flow)}
+        self.lowest = min(flow.size[n] for n in maps) if len(sizes) < 2 else min(sizes)
         maps = [n for n in maps if flow.size[n] >= self.lowest]
         self.maps: set[int] = set()
         self.work: dict[int, int] = {}  # convolutions since the resolution last rose
@@ -140,7 +140,7 @@ def traced_encoder_stages(flow: FeatureFlow) -> list[str]:
     of the lowest resolution was made from, and what follows it at that resolution; a stage
     ends with the last map of its resolution.
     """
-    together = _returned_together(flow)
+    together = returned_together(flow)
     if len({flow.size[n] for n in together}) > 1:
         last = {flow.size[n]: n for n in sorted(together)}
         below = {size: flow.ancestors(n) | {n} for size, n in last.items()}
@@ -160,15 +160,16 @@ def traced_encoder_stages(flow: FeatureFlow) -> list[str]:
 
 def is_traced_encoder(flow: FeatureFlow) -> bool:
     """Whether a network returns the maps of its encoder and nothing else."""
-    whole = next((call for call in flow.trace.calls if not call.name), None)
     raised = _raised(flow)
-    return whole is not None and not any(n in raised for n in whole.outputs)
+    whole = (set(call.outputs) for call in flow.trace.calls if not call.name)
+    found = [n for outputs in whole for n in outputs if flow.form(n)]
+    return len(found) > 1 and not raised & set(found)
 
 
 def _logits(flow: FeatureFlow) -> set[int]:
     """Collect the final convolution and all that was made from it."""
     head = flow.head()
-    if head is None or head not in flow.size:
+    if head is None or head not in flow.size or is_traced_encoder(flow):
         return set()
     found = {head}
     for n in range(head + 1, len(flow.trace.nodes)):
@@ -186,7 +187,7 @@ def _raised(flow: FeatureFlow) -> set[int]:
     return raised
 
 
-def _returned_together(flow: FeatureFlow) -> list[int]:
+def returned_together(flow: FeatureFlow) -> list[int]:
     """Return the maps of the most resolutions that one module on the way down returned.
 
     Of one resolution only where that module takes the image: attention returns pairs too.
@@ -242,7 +243,7 @@ def _named_end(
     calls = flow.calls()
     for n in sorted(maps, reverse=True):
         for call in calls:
-            if call.output == n and not any(map(call.contains, coarser)):
+            if call.output == n and call.contains(n) and not any(map(call.contains, coarser)):
                 return call.name, n
     return None
 

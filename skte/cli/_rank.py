@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,11 @@ from skte.cli._options import (
     share,
     tell_problems,
 )
-from skte.estimators import all_estimators, recommended_estimators
+from skte.estimators import (
+    TransferabilityEstimator,
+    all_estimators,
+    recommended_estimators,
+)
 from skte.exceptions import SkteError
 from skte.extraction import resolve_device
 from skte.report import results_rows, write_report, write_results
@@ -64,8 +69,10 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--estimator",
         action="append",
-        choices=list(ESTIMATORS),
-        help="may be repeated: one extraction serves all, the first one ranks "
+        metavar="NAME",
+        type=_estimator,
+        help=f"one of {', '.join(ESTIMATORS)}, or package.module:Class of your own, which is "
+        "imported; may be repeated: one extraction serves all, the first one ranks "
         f"(default: {', '.join(recommended_estimators())})",
     )
     parser.add_argument(
@@ -111,7 +118,7 @@ def _add_extraction_options(parser: argparse._ArgumentGroup) -> None:
         "--layers",
         nargs="+",
         metavar="NAME",
-        help=f"modules to read, coarse to fine, or one of {', '.join(LAYER_SETS)}",
+        help=f"modules to read, coarse to fine, or one of auto, {', '.join(LAYER_SETS)}",
     )
     parser.add_argument(
         "--batch-size", type=count, default=1, metavar="N", help="windows in a forward pass"
@@ -197,17 +204,39 @@ def _stdout_for_results() -> Iterator[None]:
         os.close(kept)
 
 
+def _estimator(text: str) -> tuple[str, TransferabilityEstimator]:
+    """Make the estimator that a name stands for, one of another package included."""
+    if text in ESTIMATORS:
+        return text, ESTIMATORS[text]()
+    module, colon, name = text.partition(":")
+    if not colon:
+        raise argparse.ArgumentTypeError(
+            f"must be one of {', '.join(ESTIMATORS)}, or package.module:Class, got {text!r}"
+        )
+    # Named on the user's own command line, as python -m is; no file can name one.
+    try:
+        found = getattr(import_module(module), name)()
+    except (ImportError, AttributeError, TypeError) as error:
+        raise argparse.ArgumentTypeError(f"{text} cannot be made: {error}") from error
+    if not isinstance(found, TransferabilityEstimator):
+        raise argparse.ArgumentTypeError(
+            f"{text} is not an estimator: derive it from skte.TransferabilityEstimator"
+        )
+    return name, found
+
+
 def _layers(names: list[str] | None) -> dict[str, str | list[str]]:
     """Return the name of a set of stages as a string, names of modules as a list."""
     if not names:
         return {}
-    return {"layers": names[0] if len(names) == 1 and names[0] in LAYER_SETS else names}
+    is_set = len(names) == 1 and names[0] in ("auto", *LAYER_SETS)
+    return {"layers": names[0] if is_set else names}
 
 
 def _fit(args: argparse.Namespace) -> tuple[ModelBankSelector, list[str]]:
     """Return the fitted selector, and what of the bank was not understood."""
     bank, problems = open_bank(args.bank, args)
-    estimators = {name: ESTIMATORS[name]() for name in args.estimator or ()}
+    estimators = dict(args.estimator or ())
     estimators = estimators or recommended_estimators()
     window = args.window[0] if args.window and len(args.window) == 1 else args.window
     selector = ModelBankSelector(

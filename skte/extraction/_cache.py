@@ -446,15 +446,20 @@ class CaseCache:
         record = self.cache.load_record(self.key(subject, "fit"))
         if record is None:
             return None
-        layers = [LayerInfo(name, tuple(stride), n) for name, stride, n in record["layers"]]
-        return ModelFacts(layers, int(record["n_axes"]))
+        layers = [
+            LayerInfo(**{k: tuple(v) if isinstance(v, list) else v for k, v in one.items()})
+            for one in record["layers"]
+            if isinstance(one, dict)
+        ]
+        # Records of earlier releases say less: the layers are found again.
+        return ModelFacts(layers, int(record["n_axes"])) if layers else None
 
     def store_facts(self, subject: Any, facts: ModelFacts) -> None:
         """Keep what fitting on a case found."""
         if self.cache is not None:
             key = self.key(subject, "fit")
             self._check_unchanged(subject)
-            layers = [[one.name, list(one.stride), one.channels] for one in facts.layers]
+            layers = [dataclasses.asdict(layer) for layer in facts.layers]
             record = {"layers": layers, "n_axes": facts.n_axes}
             self.cache.store_record(key, record)
 

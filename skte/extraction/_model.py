@@ -56,7 +56,7 @@ def examine_model(
     with inference_ready(network, device):
         example = torch.zeros(1, image.shape[0], *window, device=device)
         try:
-            return ModelFacts(find_layers(network, names, example), n_axes)
+            return ModelFacts(find_layers(network, names, example, output=entry.output), n_axes)
         except BankError as error:
             raise BankError(f"Entry {entry.name!r}: {error}") from error
 

@@ -132,8 +132,8 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
         Of the (first) estimator's scores, where `confidence_level` is given.
     results_ : dict of ndarray
         Equal-length columns, one entry per model, for ``pandas.DataFrame(selector.results_)``:
-        ``name``, ``score``, ``rank``, ``layers``, ``layer_scores``, ``n_windows``,
-        ``n_cached``, ``seconds_load``, ``seconds_forward``, ``seconds_tap``,
+        ``name``, ``score``, ``rank``, ``layers``, ``layers_certainty``,
+        ``layer_scores``, ``n_windows``, ``n_cached``, ``seconds_load``, ``seconds_forward``, ``seconds_tap``,
         ``seconds_score``, ``untrained``, ``warnings``, ``error``; with a mapping of estimators also
         ``score_<key>`` and ``rank_<key>``; with ``confidence_level`` also
         ``standard_error``, ``interval_low``, ``interval_high``, ``rank_low``, ``rank_high``,
@@ -417,6 +417,7 @@ def _results_table(
             errors = [record.pair_standard_errors.get(key, np.nan) for record in records]
             table[name] = np.array(errors)
     table["layers"] = _objects(record.layers for record in records)
+    table["layers_certainty"] = _objects(record.layers_certainty for record in records)
     table["layer_scores"] = _objects(
         record.layer_scores.get(first, np.array([])) for record in records
     )

@@ -236,6 +236,8 @@ class ModelRecord:
         Category and text of each warning, without repetition.
     layers : tuple of str
         Layers read, coarse to fine.
+    layers_certainty : str
+        That of the least certain layer; see `skte.bank.LayerInfo`.
     layer_scores, pair_standard_errors, resampled : dict
         By estimator: the score of each layer, the score's error from comparing some pairs of
         cases alone, and what ``resample_cases`` gave, where cases were resampled.
@@ -255,6 +257,7 @@ class ModelRecord:
     errors: dict[str, str] = field(default_factory=dict)
     warned: list[tuple[type[Warning], str]] = field(default_factory=list)
     layers: tuple[str, ...] = ()
+    layers_certainty: str = ""
     layer_scores: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     pair_standard_errors: dict[str, float] = field(default_factory=dict)
     resampled: dict[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -317,6 +320,7 @@ def run_job(job: Job) -> ModelRecord:
                     raise
                 record.errors = dict.fromkeys(job.estimators, _reason(error))
             else:
+                record.layers_certainty = extractor.layers_certainty_
                 _score(record, job, features)
     except SkteError as error:
         if job.raises:
