@@ -280,8 +280,11 @@ class _Network:
         if all(known for _, known in named):
             return layers
         probed = probe_layers(self.module, layers, self.example[:1])
+        # Maps too coarse for the probe are as certain as the others that it was found with.
+        verdicts = [found.verdict for found in probed]
+        others = "checked" if "checked" in verdicts and "guess" not in verdicts else "guess"
         return [
-            layer if known else replace(found, certainty=found.verdict)
+            layer if known else replace(found, certainty=found.verdict or others)
             for layer, found, (_, known) in zip(layers, probed, named, strict=True)
         ]
 

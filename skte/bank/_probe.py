@@ -47,7 +47,7 @@ class LayerInfo:
         "guess": neither.
     locality : tuple of float, optional
         Correlation, on each axis, between the place of a change in the image and in the
-        output; None where it was not measured, NaN on an axis of one voxel.
+        output; None where it was not measured, NaN on an axis of too few voxels.
     """
 
     name: str
@@ -60,11 +60,14 @@ class LayerInfo:
     locality: tuple[float, ...] | None = field(default=None, repr=False, compare=False)
 
     @property
-    def verdict(self) -> str:
-        """What the probe says of it: "checked" or "guess"."""
-        seen = [r for r in self.locality or () if not math.isnan(r)]
-        return "checked" if seen and min(seen) >= ENOUGH else "guess"
-
+    def verdict(self) -> str | None:
+        """What the probe says of it: "checked", "guess" or, of a map too coarse for it, None."""
+        if self.locality is None:
+            return "guess"
+        seen = [r for r in self.locality if not math.isnan(r)]
+        if not seen:
+            return None
+        return "checked" if min(seen) >= ENOUGH else "guess"
 
     def grid(self, window_size: Sequence[int]) -> tuple[int, ...]:
         """Return the size of the output for a window.
@@ -127,8 +130,11 @@ def as_map(output: torch.Tensor, layer: LayerInfo, window_size: Sequence[int]) -
 _SPOTS = 6
 _SHARE = 8  # a spot takes this part of an edge
 _STRENGTH = 4.0  # standard deviations
-_FEWEST = 4  # voxels along each axis of the coarsest map of a smaller example
-_OFF = 0.15  # of a stride: from here on voxels lie elsewhere than their number says
+_FEWEST = 6  # voxels along each axis of the coarsest map of a smaller example
+_SEEN = 5  # voxels along an axis; on coarser maps borders blur what is seen
+_OFF = 0.25  # of a stride: from here on voxels lie elsewhere than their number says
+# What a network that is of one size only, or differs from pass to pass, ends a probe with.
+_NOT_PROBED = (BankError, LookupError, RuntimeError, ValueError)
 
 
 def probe_layers(
@@ -145,10 +151,10 @@ def probe_layers(
     for window in dict.fromkeys((_smaller(size, coarsest), size)):
         try:
             seen = _changes(module, layers, example.new_zeros(*example.shape[:2], *window))
-        except (BankError, RuntimeError, ValueError):  # a network of one size only
+        except _NOT_PROBED:
             continue
         found = [replace(a, locality=_locality(b)) for a, b in zip(layers, seen, strict=True)]
-        if all(layer.verdict == "checked" for layer in found):
+        if all(layer.verdict != "guess" for layer in found):
             break
     return [_placed(module, layer, example) for layer in found]
 
@@ -231,20 +237,28 @@ def _centre(change: torch.Tensor) -> torch.Tensor:
 
 
 def _locality(seen: _Seen) -> tuple[float, ...]:
-    """Correlate places on each axis; NaN on an axis of one voxel."""
+    """Correlate places on each axis; NaN on an axis of too few voxels."""
     a, b = (part - part.mean(0) for part in (seen.spots, seen.places))
     r = (a * b).sum(0) / (a.square().sum(0) * b.square().sum(0)).sqrt()
     r = r.nan_to_num(0.0)  # the layer does not depend on the image
-    return tuple(float(x) if n > 1 else math.nan for x, n in zip(r, seen.grid, strict=True))
+    return tuple(float(x) if n >= _SEEN else math.nan for x, n in zip(r, seen.grid, strict=True))
 
 
 def _placed(module: nn.Module, layer: LayerInfo, example: torch.Tensor) -> LayerInfo:
     """Find where the voxels of an output lie that the layers before did not pad."""
     size = tuple(example.shape[2:])
     grid = layer.grid(size)
-    if layer.verdict == "guess" or all(n % m == 0 for n, m in zip(size, grid, strict=True)):
+    fits = all(n % m == 0 for n, m in zip(size, grid, strict=True))
+    if fits or min(grid) < _SEEN:
         return layer
-    (seen,) = _changes(module, [layer], example, [min(n, m) for n, m in zip(size, grid, strict=True)])
+    inner = [min(n, m) for n, m in zip(size, grid, strict=True)]
+    try:
+        (seen,) = _changes(module, [layer], example, inner)
+    except _NOT_PROBED:
+        return layer
+    locality = _locality(seen)
+    if min(locality) < ENOUGH:
+        return layer
     a, b = (part - part.mean(0) for part in (seen.spots, seen.places))
     measured = (a.square().sum(0) / (a * b).sum(0)).tolist()  # voxels from one to the next
     if all(abs(x / s - 1) < _OFF for x, s in zip(measured, layer.stride, strict=True)):
@@ -252,11 +266,11 @@ def _placed(module: nn.Module, layer: LayerInfo, example: torch.Tensor) -> Layer
     stride = [max(1, round(x)) if math.isfinite(x) else 1 for x in measured]
     start = [(n - 1 - (m - 1) * s) / 2 for n, m, s in zip(size, grid, stride, strict=True)]
     apart = seen.spots - (torch.tensor(start) + torch.tensor(stride) * seen.places)
-    if (apart.mean(0).abs() > torch.tensor(stride)).any() or min(_locality(seen)) < ENOUGH:
+    if (apart.mean(0).abs() > torch.tensor(stride)).any():
         raise BankError(
             f"Layer {layer.name!r} has {' x '.join(map(str, grid))} voxels for a window of "
             f"{' x '.join(map(str, size))}, and they lie elsewhere than evenly over it or around "
             "its centre, as those of a network without padding do: name other layers with "
             "layers=(...)."
         )
-    return replace(layer, stride=tuple(map(float, stride)), start=tuple(start))
+    return replace(layer, stride=tuple(map(float, stride)), start=tuple(start), locality=locality)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from torch import nn
 
 from skte.bank._flow import FeatureFlow
-from skte.bank._trace import Call
 
 __all__ = [
     "ARCHITECTURES",
@@ -258,7 +257,6 @@ class Architecture:
     decoder: Finder | None = None  # coarse to fine
     encoder: Finder | None = None  # in the order they run, the bottleneck last
     around: tuple[str, ...] = ()  # modules of the encoder beside its stages
-    gives_tokens: bool = False  # its encoder returns tokens, which are not feature maps
 
     @property
     def is_encoder(self) -> bool:
@@ -382,8 +380,7 @@ ARCHITECTURES = {
         ("swinViT",),
     ),
     f"{_MONAI}.unet.UNet": Architecture(_unet_decoder, _unet_encoder),
-    f"{_MONAI}.unetr.UNETR": Architecture(_named("decoder{}", (5, 4, 3, 2)), gives_tokens=True),
-    f"{_MONAI}.vit.ViT": Architecture(gives_tokens=True),
+    f"{_MONAI}.unetr.UNETR": Architecture(_named("decoder{}", (5, 4, 3, 2))),
     f"{_MONAI}.vnet.VNet": Architecture(
         _named("up_tr{}", (256, 128, 64, 32)), _named("down_tr{}", (32, 64, 128, 256), ["in_tr"])
     ),

@@ -204,9 +204,7 @@ def _example(entry: BankEntry, network: nn.Module) -> torch.Tensor:
     return torch.zeros(1, n_channels, *edges, device=parameter.device)
 
 
-def _all_layers(
-    network: nn.Module, example: torch.Tensor, read: Iterable[str]
-) -> list[LayerInfo]:
+def _all_layers(network: nn.Module, example: torch.Tensor, read: Iterable[str]) -> list[LayerInfo]:
     """Every module that gives one feature map, and those that are read, as they finish."""
     names: dict[str, None] = {}
     handles = []

@@ -211,7 +211,8 @@ def _estimator(text: str) -> tuple[str, TransferabilityEstimator]:
     module, colon, name = text.partition(":")
     if not colon:
         raise argparse.ArgumentTypeError(
-            f"must be one of {', '.join(ESTIMATORS)}, or package.module:Class, got {text!r}"
+            f"{text!r} is neither an estimator nor package.module:Class of one; choose from "
+            f"{', '.join(ESTIMATORS)}"
         )
     # Named on the user's own command line, as python -m is; no file can name one.
     try:

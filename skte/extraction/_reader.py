@@ -124,7 +124,9 @@ class WindowReader:
             try:
                 output = as_map(output, layer, size)
             except (RuntimeError, IndexError):  # its message is about axes that nobody named
-                return f"returns shape {tuple(output.shape)}, not {layer.form} of a window of {size}"
+                return (
+                    f"returns shape {tuple(output.shape)}, not {layer.form} of a window of {size}"
+                )
         if output.ndim != self.n_axes + 2:
             return (
                 f"returns shape {tuple(output.shape)}, not a feature map of {self.n_axes} "

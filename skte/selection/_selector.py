@@ -132,9 +132,10 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
         Of the (first) estimator's scores, where `confidence_level` is given.
     results_ : dict of ndarray
         Equal-length columns, one entry per model, for ``pandas.DataFrame(selector.results_)``:
-        ``name``, ``score``, ``rank``, ``layers``, ``layers_certainty``,
-        ``layer_scores``, ``n_windows``, ``n_cached``, ``seconds_load``, ``seconds_forward``, ``seconds_tap``,
-        ``seconds_score``, ``untrained``, ``warnings``, ``error``; with a mapping of estimators also
+        ``name``, ``score``, ``rank``, ``layers``, ``layers_certainty`` (see
+        `skte.bank.LayerInfo`), ``layer_scores``, ``n_windows``, ``n_cached``,
+        ``seconds_load``, ``seconds_forward``, ``seconds_tap``, ``seconds_score``,
+        ``untrained``, ``warnings``, ``error``; with a mapping of estimators also
         ``score_<key>`` and ``rank_<key>``; with ``confidence_level`` also
         ``standard_error``, ``interval_low``, ``interval_high``, ``rank_low``, ``rank_high``,
         ``first_share``, ``group`` (and each with ``_<key>``), as in `BankConfidence`.
