@@ -111,10 +111,10 @@ class FeatureFlow:
         spatial = "xyz"[: len(example) - 2]
         is_map = len(shape) == len(example) and shape[0] == 1 and _is_grid(shape[2:], example[2:])
         as_map = Layout(f"bc{spatial}", tuple(shape[2:])) if is_map else None
-        origins = [o for p in node.parents if (o := self._origins[p]) is not None]
+        origins = [one for p in node.parents if (one := self._origins[p]) is not None]
         if not origins or node.op.startswith(_SPATIAL):
             return as_map
-        known = [(o, p) for p in node.parents if (o := self.layouts[p]) is not None]
+        known = [(layout, p) for p in node.parents if (layout := self.layouts[p]) is not Nlayout]
         found: Layout | None = None
         if node.order and known:
             before = known[0][0]

@@ -124,7 +124,8 @@ def as_map(output: torch.Tensor, layer: LayerInfo, window_size: Sequence[int]) -
         return output
     if layer.form == LAST:
         return output.movedim(-1, 1)
-    return output[:, layer.n_extra :].transpose(1, 2).unflatten(2, layer.grid(window_size))
+    rows = output[:, layer.n_extra :].transpose(1, 2)
+    return rows.reshape(*rows.shape[:2], *layer.grid(window_size))
 
 
 _SPOTS = 6

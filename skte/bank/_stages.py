@@ -141,10 +141,10 @@ def traced_encoder_stages(flow: FeatureFlow) -> list[str]:
     """
     together = returned_together(flow)
     if len({flow.size[n] for n in together}) > 1:
-        last = {flow.size[n]: n for n in sorted(together)}
-        below = {size: flow.ancestors(n) | {n} for size, n in last.items()}
+        latest = {flow.size[n]: n for n in sorted(together)}
+        below = {size: flow.ancestors(n) | {n} for size, n in latest.items()}
         return _named_ends(
-            flow, {m for size in last for m in below[size] if m and flow.size[m] == size}
+            flow, {m for size in latest for m in below[size] if m and flow.size[m] == size}
         )
     maps = [n for n in flow.size if n > 0 and n not in _logits(flow)]
     if not maps:
@@ -191,7 +191,8 @@ def returned_together(flow: FeatureFlow) -> list[int]:
 
     Of one resolution only where that module takes the image: attention returns pairs too.
     """
-    raised, found = _raised(flow), []
+    raised = _raised(flow)
+    found: list[int] = []
     for call in sorted(flow.trace.calls, key=lambda c: (c.start, -c.end)):
         own = [n for n in call.outputs if call.contains(n) and flow.form(n)]
         sizes = {flow.size[n] for n in own}

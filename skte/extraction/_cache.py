@@ -446,11 +446,7 @@ class CaseCache:
         record = self.cache.load_record(self.key(subject, "fit"))
         if record is None:
             return None
-        layers = [
-            LayerInfo(**{k: tuple(v) if isinstance(v, list) else v for k, v in one.items()})
-            for one in record["layers"]
-            if isinstance(one, dict)
-        ]
+        layers = [_layer_info(one) for one in record["layers"] if isinstance(one, dict)]
         # Records of earlier releases say less: the layers are found again.
         return ModelFacts(layers, int(record["n_axes"])) if layers else None
 
@@ -470,6 +466,10 @@ class CaseCache:
                 f"Entry {self.entry.name!r}: {self.entry.weights} was written to while it was "
                 "in use. Run again when it is complete."
             )
+
+
+def _layer_info(record: dict[str, Any]) -> LayerInfo:
+    return LayerInfo(**{k: tuple(v) if isinstance(v, list) else v for k, v in record.items()})
 
 
 def _stamp(entry: BankEntry) -> tuple[int, int] | None:
