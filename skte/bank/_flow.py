@@ -114,7 +114,7 @@ class FeatureFlow:
         origins = [one for p in node.parents if (one := self._origins[p]) is not None]
         if not origins or node.op.startswith(_SPATIAL):
             return as_map
-        known = [(layout, p) for p in node.parents if (layout := self.layouts[p]) is not Nlayout]
+        known = [(layout, p) for p in node.parents if (layout := self.layouts[p]) is not None]
         found: Layout | None = None
         if node.order and known:
             before = known[0][0]
