@@ -189,14 +189,18 @@ def _raised(flow: FeatureFlow) -> set[int]:
 def returned_together(flow: FeatureFlow) -> list[int]:
     """Return the maps of the most resolutions that one module on the way down returned.
 
-    Of one resolution only where that module takes the image: attention returns pairs too.
+    Of one resolution only where that module takes the image: attention returns pairs too, and
+    a block its output before and after pooling.
     """
     raised = _raised(flow)
     found: list[int] = []
+    lowest = min((flow.size[n] for n in flow.size if n not in raised), default=0)
     for call in sorted(flow.trace.calls, key=lambda c: (c.start, -c.end)):
         own = [n for n in call.outputs if call.contains(n) and flow.form(n)]
         sizes = {flow.size[n] for n in own}
         if not call.is_collection or not own or raised & set(own):
+            continue
+        if len(sizes) == 2 and min(sizes) > lowest:
             continue
         if len(sizes) > len({flow.size[n] for n in found}) and (len(sizes) > 1 or 0 in call.inputs):
             found = own
