@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from skte.bank._flow import FeatureFlow
+from skte.bank._flow import FIRST, FeatureFlow
 
 __all__ = [
     "ARCHITECTURES",
@@ -200,7 +200,8 @@ def returned_together(flow: FeatureFlow) -> list[int]:
         sizes = {flow.size[n] for n in own}
         if not call.is_collection or not own or raised & set(own):
             continue
-        if len(sizes) == 2 and min(sizes) > lowest:
+        are_tokens = flow.form(own[0]) != (FIRST, 0)  # a neck may pool them further
+        if len(sizes) < 3 and min(sizes) > lowest and not are_tokens:
             continue
         if len(sizes) > len({flow.size[n] for n in found}) and (len(sizes) > 1 or 0 in call.inputs):
             found = own
