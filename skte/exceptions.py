@@ -13,6 +13,7 @@ __all__ = [
     "CollapsedFeaturesWarning",
     "DatasetError",
     "ExtractionError",
+    "GuessedLayersWarning",
     "SaturatedScoreWarning",
     "SkteError",
     "SkteWarning",
@@ -64,6 +65,10 @@ class SkteWarning(UserWarning):
 
 class CollapsedFeaturesWarning(SkteWarning):
     """Features of a layer coincide, so its score says little or is ``-inf``."""
+
+
+class GuessedLayersWarning(SkteWarning):
+    """Layers were found that may not be maps of the image; what was read may mean nothing."""
 
 
 class SaturatedScoreWarning(SkteWarning):

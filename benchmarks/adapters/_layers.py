@@ -106,4 +106,4 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 def _cell(layers: list[dict[str, Any]]) -> str:
     shown = [f"`{a['name']}` {a['stride'][0]:g} ({a['channels']})" for a in layers]
-    return ", ".join(shown) or "none: its encoder gives tokens, not maps"
+    return ", ".join(shown) or "none: it gives no maps"

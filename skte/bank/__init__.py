@@ -7,7 +7,6 @@ from skte.bank._entry import BankEntry
 from skte.bank._hub import download_snapshot
 from skte.bank._layers import LAYER_SETS as LAYER_SETS
 from skte.bank._layers import (
-    LayerInfo,
     describe_layers,
     find_decoder_layers,
     find_encoder_layers,
@@ -16,6 +15,7 @@ from skte.bank._layers import (
     model_spatial_dims,
 )
 from skte.bank._manifest import manifest_schema
+from skte.bank._probe import LayerInfo, as_map
 from skte.bank._readers import READERS as READERS
 from skte.bank._readers import Reader, all_readers
 from skte.bank._trace import main_output
@@ -31,6 +31,7 @@ __all__ = [
     "ReadOptions",
     "Reader",
     "all_readers",
+    "as_map",
     "catalogue",
     "describe_layers",
     "digest_problem",

@@ -298,6 +298,9 @@ class BankEntry(FolderReaders):
         the image tensor (C, x, y, z) that keeps the spatial shape. Random
         augmentations are refused, and so is what moves voxels without telling the
         affine (``Flip``). Labels are never resampled.
+    output : str or int, optional
+        Which of several outputs is the main one, as for `skte.bank.main_output`: a key, an
+        attribute or a position, or several joined by dots (``"aux.0"``). Default: the finest.
     source_head : bool, default=True
         Whether the network's output are the classes it was trained on (for LEEP).
     activation : {"softmax", "sigmoid"} or None, default="softmax"
@@ -352,6 +355,7 @@ class BankEntry(FolderReaders):
     spatial_dims: int | None = None
     in_channels: int | None = None
     preprocessing: Sequence[Any] = ()
+    output: str | int | None = None
     source_head: bool = True
     activation: str | None = "softmax"
     trusted: bool = False
@@ -693,6 +697,10 @@ _CONDITIONS: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "activation": (
         lambda v: v in ("softmax", "sigmoid", None), "be 'softmax', 'sigmoid' or null",
+    ),
+    "output": (
+        lambda v: v is None or (isinstance(v, (str, int)) and not isinstance(v, bool) and v != ""),
+        "be a key or position of the network's output, or left out",
     ),
     "source_head": (lambda v: isinstance(v, bool), "be true or false"),
     "trusted": (lambda v: isinstance(v, bool), "be true or false"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,8 +12,18 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from skte._text import did_you_mean
-from skte.bank._stages import architecture_of, traced_decoder_stages, traced_encoder_stages
-from skte.bank._trace import run_quietly, trace_forward
+from skte.bank._flow import FIRST, FeatureFlow
+from skte.bank._probe import LayerInfo, probe_layers
+from skte.bank._stages import (
+    asked_encoder,
+    declared_channels,
+    is_traced_encoder,
+    known_part,
+    returned_together,
+    traced_decoder_stages,
+    traced_encoder_stages,
+)
+from skte.bank._trace import trace_forward
 from skte.exceptions import BankError
 
 __all__ = [
@@ -31,7 +42,11 @@ LAYER_SETS = ("decoder", "encoder", "all", "bottleneck+decoder")
 
 
 def find_layers(
-    module: nn.Module, layers: str | Sequence[str], example: torch.Tensor
+    module: nn.Module,
+    layers: str | Sequence[str],
+    example: torch.Tensor,
+    *,
+    output: str | int | None = None,
 ) -> list[LayerInfo]:
     """Find or describe the layers that an entry's ``layers`` stands for.
 
@@ -44,11 +59,14 @@ def find_layers(
         first of them) and then the decoder's.
     example : Tensor of shape (1, n_channels, x, y[, z])
         An input it takes; the values do not matter.
+    output : str or int, optional
+        Which of several outputs is the main one, as for `main_output`.
 
     Returns
     -------
     list of LayerInfo
-        Coarse to fine; named layers in the order they are named in.
+        Coarse to fine; named layers in the order they are named in. Their ``certainty`` says
+        how far they can be trusted.
 
     Raises
     ------
@@ -63,19 +81,21 @@ def find_layers(
     >>> find_layers(nn.Sequential(nn.Conv2d(1, 4, 1)), ["0"], torch.zeros(1, 1, 8, 8))
     [LayerInfo(name='0', stride=(1.0, 1.0), channels=4)]
     """
+    network = _Network(module, example, output)
     if not isinstance(layers, str):
-        return describe_layers(module, list(layers), example)
+        return network.checked([(name, False) for name in layers])
     if layers == "encoder":
-        return find_encoder_layers(module, example)
-    decoder = find_decoder_layers(module, example)
+        return network.checked(network.encoder())
+    decoder = network.decoder()
     if layers in ("auto", "decoder"):
-        return decoder
-    encoder = find_encoder_layers(module, example)
-    if encoder[0].stride == decoder[-1].stride:  # one resolution: there is no way down
-        return decoder
+        return network.checked(decoder)
+    encoder = network.encoder()
+    strides = {name: network.describe([name])[0].stride for name, _ in (encoder[0], decoder[-1])}
+    if len(set(strides.values())) == 1:  # one resolution: there is no way down
+        return network.checked(decoder)
     before = encoder if layers == "all" else encoder[:1]
-    known = {layer.name for layer in decoder}  # an encoder alone has no decoder of its own
-    return [layer for layer in before if layer.name not in known] + decoder
+    known = {name for name, _ in decoder}  # an encoder alone has no decoder of its own
+    return network.checked([one for one in before if one[0] not in known] + decoder)
 
 
 def find_decoder_layers(module: nn.Module, example: torch.Tensor) -> list[LayerInfo]:
@@ -120,24 +140,8 @@ def find_decoder_layers(module: nn.Module, example: torch.Tensor) -> list[LayerI
     >>> find_decoder_layers(nn.Sequential(down, up, nn.Conv2d(4, 2, 1)), torch.zeros(1, 1, 8, 8))
     [LayerInfo(name='1', stride=(1.0, 1.0), channels=4)]
     """
-    known = architecture_of(module)
-    if known.is_encoder:
-        return find_encoder_layers(module, example)
-    registered = known.decoder_stages(module)
-    if registered:
-        try:
-            return describe_layers(module, registered, example)
-        except BankError as error:
-            if error.__cause__ is not None:  # the model itself failed
-                raise
-            # A subclass that changed its decoder: look for it as in any other network.
-    names = traced_decoder_stages(trace_forward(module, example[:1]))
-    if not names:
-        raise BankError(
-            f"No decoder layer found in {type(module).__name__}: nothing but a head, or no "
-            f"convolution leads to its output. {_remedy(module)}"
-        )
-    return describe_layers(module, names, example)
+    network = _Network(module, example)
+    return network.checked(network.decoder())
 
 
 def find_encoder_layers(module: nn.Module, example: torch.Tensor) -> list[LayerInfo]:
@@ -173,36 +177,8 @@ def find_encoder_layers(module: nn.Module, example: torch.Tensor) -> list[LayerI
     >>> find_encoder_layers(nn.Sequential(down, up, nn.Conv2d(4, 2, 1)), torch.zeros(1, 1, 8, 8))
     [LayerInfo(name='0', stride=(2.0, 2.0), channels=8)]
     """
-    known = architecture_of(module)
-    names = known.encoder_stages(module)
-    if not names and not known.gives_tokens:
-        names = traced_encoder_stages(trace_forward(module, example[:1]))
-    if not names:
-        raise BankError(
-            f"No encoder stage found in {type(module).__name__}: no module returns a feature "
-            f"map on the way to its lowest resolution. {_remedy(module)}"
-        )
-    return describe_layers(module, names, example)
-
-
-@dataclass(frozen=True)
-class LayerInfo:
-    """A layer whose output is read, and how its output lies in the input's grid.
-
-    Parameters
-    ----------
-    name : str
-        As in ``network.named_modules()``.
-    stride : tuple of float
-        Input voxels per voxel of the layer's output, one per axis. Not whole where
-        sizes do not divide.
-    channels : int
-        Channels of the layer's output.
-    """
-
-    name: str
-    stride: tuple[float, ...]
-    channels: int
+    network = _Network(module, example)
+    return network.checked(network.encoder())
 
 
 def describe_layers(
@@ -239,46 +215,130 @@ def describe_layers(
     >>> describe_layers(network, ["1"], torch.zeros(1, 1, 8, 8))
     [LayerInfo(name='1', stride=(2.0, 2.0), channels=4)]
     """
-    modules = dict(module.named_modules(remove_duplicate=False))
-    problems = _name_problems(names, modules)
-    if problems:
-        raise BankError(" ".join(problems))
-    outputs: dict[str, Any] = {}
-    handles = []
-    try:
-        for name in names:
-            handles.append(modules[name].register_forward_hook(_shape_keeper(outputs, name)))
-        run_quietly(module, example)
-    finally:
-        for handle in handles:
-            handle.remove()
-    problems = [
-        problem
-        for name in names
-        if (problem := _output_problem(name, outputs.get(name, _NEVER_RAN), example))
-    ]
-    if problems:
-        raise BankError(" ".join(problems))
-    size = tuple(example.shape[2:])
-    return [
-        LayerInfo(
-            name,
-            tuple(a / b for a, b in zip(size, outputs[name][2:], strict=True)),
-            outputs[name][1],
-        )
-        for name in names
-    ]
+    return _Network(module, example).describe(names)
 
 
 _NEVER_RAN = "never ran"
+_Named = tuple[str, bool]  # a layer, and whether the network itself says that it is one
 
 
-def _shape_keeper(outputs: dict[str, Any], name: str) -> Any:
-    def keep(module: nn.Module, args: Any, output: Any) -> None:
-        is_tensor = isinstance(output, torch.Tensor)
-        outputs[name] = tuple(output.shape) if is_tensor else type(output).__name__
+@dataclass(frozen=True)
+class _Network:
+    """A network with an example, which it is run on once."""
 
-    return keep
+    module: nn.Module
+    example: torch.Tensor
+    output: str | int | None = None
+
+    @cached_property
+    def flow(self) -> FeatureFlow:
+        return FeatureFlow(trace_forward(self.module, self.example[:1], self.output))
+
+    def decoder(self) -> list[_Named]:
+        """Name the decoder's stages; of an encoder alone those of the encoder."""
+        prefix, part, known = known_part(self.module)
+        if known.is_encoder:
+            return self.encoder()
+        registered = [f"{prefix}{name}" for name in known.decoder_stages(part)]
+        # A subclass may have changed its decoder: look for it as in any other network.
+        if registered and not self.problems(registered):
+            return [(name, True) for name in registered]
+        if is_traced_encoder(self.flow):
+            return self.encoder()
+        names = traced_decoder_stages(self.flow)
+        if names:
+            return [(name, False) for name in names]
+        raise BankError(
+            f"No decoder layer found in {type(self.module).__name__}: nothing but a head, or no "
+            f"convolution leads to its output. {_remedy(self.module)}"
+        )
+
+    def encoder(self) -> list[_Named]:
+        """Name the encoder's stages."""
+        prefix, part, known = known_part(self.module)
+        registered = [f"{prefix}{name}" for name in known.encoder_stages(part)]
+        if registered:
+            return [(name, True) for name in registered]
+        asked = asked_encoder(self.module)
+        if asked and not self.problems(asked):
+            return [(name, True) for name in asked]
+        names = traced_encoder_stages(self.flow)
+        if not names:
+            raise BankError(
+                f"No encoder stage found in {type(self.module).__name__}: no module returns a "
+                f"feature map on the way to its lowest resolution. {_remedy(self.module)}"
+            )
+        # Most libraries say how many channels each stage has: the finder must agree.
+        found = [layer.channels for layer in self.describe(names)]
+        agrees = any(_is_part(found, said[::-1]) for said in declared_channels(self.module))
+        agrees = agrees and len(returned_together(self.flow)) > 1
+        return [(name, agrees) for name in names]
+
+    def checked(self, named: Sequence[_Named]) -> list[LayerInfo]:
+        """Describe layers, and check those that the network does not vouch for."""
+        layers = self.describe([name for name, _ in named])
+        if all(known for _, known in named):
+            return layers
+        probed = probe_layers(self.module, layers, self.example[:1])
+        # Maps too coarse for the probe are as certain as the others that it was found with.
+        verdicts = [found.verdict for found in probed]
+        others = "checked" if "checked" in verdicts and "guess" not in verdicts else "guess"
+        return [
+            layer if known else replace(found, certainty=found.verdict or others)
+            for layer, found, (_, known) in zip(layers, probed, named, strict=True)
+        ]
+
+    def problems(self, names: Sequence[str]) -> list[str]:
+        """List all that is wrong with layers."""
+        modules = dict(self.module.named_modules(remove_duplicate=False))
+        problems = _name_problems(names, modules)
+        return problems or [p for name in names if (p := self._problem(name, modules[name]))]
+
+    def describe(self, names: Sequence[str]) -> list[LayerInfo]:
+        """Say how the outputs of layers lie in the image."""
+        problems = self.problems(names)
+        if problems:
+            raise BankError(" ".join(problems))
+        return [self._described(name) for name in names]
+
+    @cached_property
+    def _first_names(self) -> dict[int, str]:
+        return {id(part): name for name, part in self.module.named_modules()}
+
+    def _returned(self, name: str) -> Any:
+        part = self.module.get_submodule(name)
+        return self.flow.trace.returned.get(self._first_names[id(part)], _NEVER_RAN)
+
+    def _form(self, name: str) -> tuple[int, str, int] | None:
+        first = self._first_names[id(self.module.get_submodule(name))]
+        number = next((c.output for c in self.flow.calls() if c.name == first), None)
+        form = None if number is None else self.flow.form(number)
+        return None if number is None or form is None else (number, *form)
+
+    def _problem(self, name: str, part: nn.Module) -> str | None:
+        found = self._returned(name)
+        if not isinstance(found, str) and self._form(name) is not None:
+            return None
+        return _output_problem(name, found, self.example[:1])
+
+    def _described(self, name: str) -> LayerInfo:
+        shape, form = self._returned(name), self._form(name)
+        size = tuple(self.example.shape[2:])
+        if form is None:  # no map of the image as far as is known, but it looks like one
+            grid, channels, order, n_extra = shape[2:], shape[1], FIRST, 0
+        else:
+            number, order, n_extra = form
+            layout = self.flow.layouts[number]
+            grid = size if layout is None else layout.grid
+            channels = self.flow.channels(number)
+        stride = tuple(a / b for a, b in zip(size, grid, strict=True))
+        return LayerInfo(name, stride, channels, order, n_extra)
+
+
+def _is_part(found: Sequence[int], said: Sequence[int]) -> bool:
+    """Whether some of the numbers, in their order, are those that were found."""
+    rest = iter(said)
+    return all(number in rest for number in found)
 
 
 def _name_problems(names: Sequence[str], modules: dict[str, nn.Module]) -> list[str]:

@@ -277,6 +277,7 @@ def _fields() -> dict[str, Any]:
         "spatial_dims": {"enum": [2, 3, None]},
         "in_channels": {"type": ["integer", "null"], "minimum": 1},
         "preprocessing": {"type": "array", "items": {"$ref": "#/$defs/step"}},
+        "output": {"type": ["string", "integer", "null"], "minLength": 1},
         "source_head": {"type": "boolean"},
         "activation": {"enum": ["softmax", "sigmoid", None]},
         "provenance": {"type": "object"},

@@ -27,6 +27,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "CropOrPad": ("target_shape", "padding_mode", "only_crop", "only_pad", "location", "units"),
     "EnsureShapeMultiple": ("target_multiple", "method"),
     "Pad": ("padding", "padding_mode"),
+    "RepeatChannels": ("channels",),
     "Resample": ("target", "image_interpolation", "antialias"),
     "RescaleIntensity": ("out_min_max", "percentiles", "masking_method", "in_min_max"),
     "Resize": ("target_shape", "image_interpolation"),
@@ -99,6 +100,33 @@ class _TensorStep(tio.transforms.IntensityTransform):
                 )
             image.set_data(result)
         return subject
+
+
+@versioned("RepeatChannels", 1)
+class RepeatChannels(tio.transforms.IntensityTransform):
+    """Give an image of one channel the channels that a network takes, all alike."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        if not isinstance(channels, int) or isinstance(channels, bool) or channels < 1:
+            raise ValueError(f"channels={channels!r} must be a positive integer")
+        self.channels = channels
+        self.args_names = ["channels"]
+
+    def apply_transform(self, subject: tio.Subject) -> tio.Subject:
+        """Repeat the channel of every image; one that has them all stays as it is."""
+        for image in self.get_images(subject):
+            found = image.data.shape[0]
+            if found not in (1, self.channels):
+                raise ValueError(
+                    f"RepeatChannels repeats a single channel, and the image has {found}: leave "
+                    "the step out, or choose one with --channels or channels=[...]"
+                )
+            image.set_data(image.data.expand(self.channels, *image.data.shape[1:]).clone())
+        return subject
+
+
+_OWN = {"RepeatChannels": RepeatChannels}
 
 
 def _step_problems(step: Any) -> list[str]:
@@ -211,7 +239,7 @@ def _build(step: Step) -> tio.Transform:
     parameters = dict(parameters)
     if parameters.get("masking_method") == "mean":
         parameters["masking_method"] = tio.ZNormalization.mean
-    transform = getattr(tio, name)
+    transform = _OWN.get(name) or getattr(tio, name)
     required = [
         key
         for key, parameter in inspect.signature(transform).parameters.items()

@@ -8,18 +8,20 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from skte.bank._trace import Call, FeatureFlow, Trace
+from skte.bank._flow import FIRST, FeatureFlow
 
 __all__ = [
     "ARCHITECTURES",
     "Architecture",
     "architecture_of",
+    "is_traced_encoder",
+    "known_part",
     "traced_decoder_stages",
     "traced_encoder_stages",
 ]
 
 
-def traced_decoder_stages(trace: Trace) -> list[str]:
+def traced_decoder_stages(flow: FeatureFlow) -> list[str]:
     """Names of the modules at whose end the decoder stages end, coarse to fine.
 
     The decoder is what lies between the lowest resolution and the final
@@ -27,7 +29,6 @@ def traced_decoder_stages(trace: Trace) -> list[str]:
     resolution, and the last one at the final convolution. Of the modules that return
     that map the outermost is named that holds no other stage.
     """
-    flow = FeatureFlow(trace)
     head = flow.head()
     features = {n for n in flow.sources[head] if n > 0} if head is not None else set()
     if head is None or not features:
@@ -36,21 +37,18 @@ def traced_decoder_stages(trace: Trace) -> list[str]:
     return _Decoder(flow, feature, head).stage_names()
 
 
-def _usable_calls(flow: FeatureFlow) -> list[Call]:
-    """List the calls whose output a hook sees last, outermost first."""
-    last = {call.name: call for call in flow.trace.calls if call.name}
-    return sorted(last.values(), key=lambda call: (call.start, -call.end, call.name.count(".")))
-
-
 class _Decoder:
     """The maps between the lowest resolution and the final convolution."""
 
     def __init__(self, flow: FeatureFlow, feature: int, head: int) -> None:
         self.flow, self.feature, self.head = flow, feature, head
-        self.calls = _usable_calls(flow)
+        self.calls = flow.calls()
         self.named = {call.output for call in self.calls}
         maps = sorted(flow.ancestors(feature) | {feature})
-        self.lowest = min(flow.size[n] for n in maps)
+        # What is smaller than all that the encoder returns is a side branch, such as pooling.
+        sizes = {flow.size[n] for n in returned_together(flow)}
+        self.lowest = min(flow.size[n] for n in maps) if len(sizes) < 2 else min(sizes)
+        maps = [n for n in maps if flow.size[n] >= self.lowest]
         self.maps: set[int] = set()
         self.work: dict[int, int] = {}  # convolutions since the resolution last rose
         self.learned: set[int] = set()  # the same, the raising convolution included
@@ -133,27 +131,92 @@ class _Decoder:
         return None
 
 
-def traced_encoder_stages(trace: Trace) -> list[str]:
+def traced_encoder_stages(flow: FeatureFlow) -> list[str]:
     """Name the modules at whose end the encoder's stages end, coarse to fine.
 
-    The encoder is all that the first map of the lowest resolution was made from, and
-    what follows it at that resolution. A stage ends with the last map of its resolution.
+    Maps of several resolutions that a module on the way down returns together are what the
+    network takes for its stages. Where there are none, the encoder is all that the first map
+    of the lowest resolution was made from, and what follows it at that resolution; a stage
+    ends with the last map of its resolution.
     """
-    flow = FeatureFlow(trace)
-    maps = [n for n in flow.size if n > 0]
+    together = returned_together(flow)
+    if len({flow.size[n] for n in together}) > 1:
+        latest = {flow.size[n]: n for n in sorted(together)}
+        below = {size: flow.ancestors(n) | {n} for size, n in latest.items()}
+        return _named_ends(
+            flow, {m for size in latest for m in below[size] if m and flow.size[m] == size}
+        )
+    maps = [n for n in flow.size if n > 0 and n not in _logits(flow)]
     if not maps:
         return []
-    lowest = min(flow.size[n] for n in maps)
+    lowest = min(flow.size[n] for n in together or maps)
     first = min(n for n in maps if flow.size[n] == lowest)
+    last = max(together, default=_bottleneck_end(flow, first))
     trunk = {n for n in flow.ancestors(first) if n > 0}
-    trunk |= {n for n in maps if flow.size[n] == lowest and n <= _bottleneck_end(flow, first)}
+    trunk |= {n for n in maps if flow.size[n] == lowest and n <= last}
+    return _named_ends(flow, trunk)
+
+
+def is_traced_encoder(flow: FeatureFlow) -> bool:
+    """Whether a network returns the maps of its encoder and nothing else."""
+    raised = _raised(flow)
+    whole = (set(call.outputs) for call in flow.trace.calls if not call.name)
+    found = [n for outputs in whole for n in outputs if flow.form(n)]
+    return len(found) > 1 and not raised & set(found)
+
+
+def _logits(flow: FeatureFlow) -> set[int]:
+    """Collect the final convolution and all that was made from it."""
+    head = flow.head()
+    if head is None or head not in flow.size or is_traced_encoder(flow):
+        return set()
+    found = {head}
+    for n in range(head + 1, len(flow.trace.nodes)):
+        if any(parent in found for parent in flow.trace.nodes[n].parents):
+            found.add(n)
+    return found
+
+
+def _raised(flow: FeatureFlow) -> set[int]:
+    """Collect the maps that were made from one of a lower resolution."""
+    raised: set[int] = set()
+    for n in sorted(flow.size):
+        if any(flow.raises(s, n) or s in raised for s in flow.sources[n]):
+            raised.add(n)
+    return raised
+
+
+def returned_together(flow: FeatureFlow) -> list[int]:
+    """Return the maps of the most resolutions that one module on the way down returned.
+
+    Of one resolution only where that module takes the image: attention returns pairs too, and
+    a block its output before and after pooling.
+    """
+    raised = _raised(flow)
+    found: list[int] = []
+    lowest = min((flow.size[n] for n in flow.size if n not in raised), default=0)
+    for call in sorted(flow.trace.calls, key=lambda c: (c.start, -c.end)):
+        own = [n for n in call.outputs if call.contains(n) and flow.form(n)]
+        sizes = {flow.size[n] for n in own}
+        if not call.is_collection or not own or raised & set(own):
+            continue
+        are_tokens = flow.form(own[0]) != (FIRST, 0)  # a neck may pool them further
+        if len(sizes) < 3 and min(sizes) > lowest and not are_tokens:
+            continue
+        if len(sizes) > len({flow.size[n] for n in found}) and (len(sizes) > 1 or 0 in call.inputs):
+            found = own
+    return found
+
+
+def _named_ends(flow: FeatureFlow, maps: set[int]) -> list[str]:
+    """Name the modules that return the last map of each resolution, coarse to fine."""
     names: dict[str, None] = {}
     ends: list[int] = []
-    for size in sorted({flow.size[n] for n in trunk}):
+    for size in sorted({flow.size[n] for n in maps}):
         # A map that was padded is not a stage of its own.
         if ends and size < 1.5 * flow.size[ends[-1]]:
             continue
-        found = _named_end(flow, [n for n in trunk if flow.size[n] == size], ends)
+        found = _named_end(flow, [n for n in maps if flow.size[n] == size], ends)
         if found is not None:
             names[found[0]] = None
             ends.append(found[1])
@@ -182,10 +245,10 @@ def _named_end(
     flow: FeatureFlow, maps: Sequence[int], coarser: Sequence[int]
 ) -> tuple[str, int] | None:
     """Return the outermost module that returns the last of these maps, and the map."""
-    calls = _usable_calls(flow)
+    calls = flow.calls()
     for n in sorted(maps, reverse=True):
         for call in calls:
-            if call.output == n and not any(map(call.contains, coarser)):
+            if call.output == n and call.contains(n) and not any(map(call.contains, coarser)):
                 return call.name, n
     return None
 
@@ -200,7 +263,6 @@ class Architecture:
     decoder: Finder | None = None  # coarse to fine
     encoder: Finder | None = None  # in the order they run, the bottleneck last
     around: tuple[str, ...] = ()  # modules of the encoder beside its stages
-    gives_tokens: bool = False  # its encoder returns tokens, which are not feature maps
 
     @property
     def is_encoder(self) -> bool:
@@ -228,6 +290,20 @@ def architecture_of(module: nn.Module) -> Architecture:
     # Classes are compared by their full names, so nothing is imported.
     names = (f"{cls.__module__}.{cls.__qualname__}" for cls in type(module).__mro__)
     return next((ARCHITECTURES[name] for name in names if name in ARCHITECTURES), Architecture())
+
+
+def known_part(module: nn.Module) -> tuple[str, nn.Module, Architecture]:
+    """Find the one segmentation network of a known class: itself, or what a wrapper holds."""
+    found = architecture_of(module)
+    if found != Architecture():
+        return "", module, found
+    inside = [
+        (f"{name}.", part, known)
+        for name, part in module.named_modules()
+        if name and (known := architecture_of(part)).decoder is not None
+    ]
+    outer = [one for one in inside if not any(one[0].startswith(o[0]) and one != o for o in inside)]
+    return outer[0] if len(outer) == 1 else ("", module, found)
 
 
 def _children(path: str, first: Sequence[str] = (), last: Sequence[str] = ()) -> Finder:
@@ -310,9 +386,38 @@ ARCHITECTURES = {
         ("swinViT",),
     ),
     f"{_MONAI}.unet.UNet": Architecture(_unet_decoder, _unet_encoder),
-    f"{_MONAI}.unetr.UNETR": Architecture(_named("decoder{}", (5, 4, 3, 2)), gives_tokens=True),
-    f"{_MONAI}.vit.ViT": Architecture(gives_tokens=True),
+    f"{_MONAI}.unetr.UNETR": Architecture(_named("decoder{}", (5, 4, 3, 2))),
     f"{_MONAI}.vnet.VNet": Architecture(
         _named("up_tr{}", (256, 128, 64, 32)), _named("down_tr{}", (32, 64, 128, 256), ["in_tr"])
     ),
 }
+
+
+def asked_encoder(module: nn.Module) -> list[str]:
+    """Name the encoder's stages as a network of nnU-Net's does, coarse to fine."""
+    for name, part in module.named_modules():
+        key = getattr(part, "key_to_encoder", None)
+        if not isinstance(key, str):
+            continue
+        path = f"{name}.{key}" if name else key
+        known = dict(module.named_modules())
+        if path not in known:
+            return []
+        stages = known[path]
+        if isinstance(stages, (nn.ModuleList, nn.Sequential)):
+            return [f"{path}.{child}" for child, _ in stages.named_children()][::-1]
+        return [path]
+    return []
+
+
+def declared_channels(module: nn.Module) -> list[Sequence[int]]:
+    """Collect the channels that encoders inside a network declare, as most libraries do."""
+    found: list[Sequence[int]] = []
+    for part in module.modules():
+        for value in (getattr(part, "out_channels", None), getattr(part, "channels", None)):
+            if isinstance(value, (list, tuple)) and all(isinstance(c, int) for c in value):
+                found.append(value)
+        channels = getattr(getattr(part, "feature_info", None), "channels", None)
+        if callable(channels):  # timm
+            found.append(list(channels()))
+    return found

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import math
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +19,7 @@ from skte._memory import allowed_memory, format_bytes
 from skte.bank._factory import DispatchMode, MemoryLimit, OverLimitError
 from skte.exceptions import BankError
 
-__all__ = ["Call", "FeatureFlow", "Node", "Trace", "main_output", "run_quietly", "trace_forward"]
+__all__ = ["Call", "Node", "Trace", "main_output", "run_quietly", "trace_forward"]
 
 
 _SHARE_OF_A_PASS = 0.5  # of the free memory
@@ -30,17 +32,24 @@ class Node:
     op: str
     shape: tuple[int, ...]
     parents: tuple[int, ...]
+    order: tuple[int, ...] = ()  # of the parent's axes, where the op permutes them
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a module that returned a tensor; it made nodes start+1 to end."""
+    """One call of a module that returned tensors; it made nodes start+1 to end."""
 
     name: str
     start: int
     end: int
     inputs: tuple[int, ...]
-    output: int
+    outputs: tuple[int, ...]
+    is_collection: bool  # it returned a list, mapping or dataclass, and not one tensor
+
+    @property
+    def output(self) -> int | None:
+        """The node of the one tensor that a hook can read."""
+        return None if self.is_collection else self.outputs[0]
 
     def contains(self, node: int) -> bool:
         """Whether the node was made within this call."""
@@ -54,6 +63,7 @@ class Trace:
     nodes: list[Node]
     calls: list[Call]
     output: int | None
+    returned: dict[str, tuple[int, ...] | str]  # of every module that ran: shape, or type
 
 
 @dataclass
@@ -68,12 +78,12 @@ class _Ledger:
         return number if reference is not None and reference() is tensor else None
 
     def numbers(self, value: Any) -> tuple[int, ...]:
-        found = (self.number(tensor) for tensor in _tensors(value))
+        found = (self.number(tensor) for tensor in tensors_of(value))
         return tuple(dict.fromkeys(n for n in found if n is not None))
 
-    def add(self, tensor: torch.Tensor, op: str, parents: tuple[int, ...]) -> None:
+    def add(self, tensor: torch.Tensor, op: str, parents: tuple[int, ...], args: Any = ()) -> None:
         self.known[id(tensor)] = (weakref.ref(tensor), len(self.nodes))
-        self.nodes.append(Node(op, tuple(tensor.shape), parents))
+        self.nodes.append(Node(op, tuple(tensor.shape), parents, _order(op, args, tensor.ndim)))
 
 
 class _Recorder(DispatchMode):
@@ -89,16 +99,35 @@ class _Recorder(DispatchMode):
         result = func(*args, **(kwargs or {}))
         parents = self.ledger.numbers((args, kwargs))
         op = getattr(func, "__name__", str(func)).partition(".")[0]
-        for tensor in _tensors(result) if parents else ():
+        for tensor in tensors_of(result) if parents else ():
             # dropout in eval mode hands its input on: the same tensor, no new node
             if op.endswith("_") or self.ledger.number(tensor) is None:
-                self.ledger.add(tensor, op.rstrip("_"), parents)
+                self.ledger.add(tensor, op.rstrip("_"), parents, args)
         return result
 
 
-def trace_forward(module: nn.Module, example: torch.Tensor) -> Trace:
+def _order(op: str, args: Sequence[Any], n_axes: int) -> tuple[int, ...]:
+    """Return the order into which an operation brings the axes, () where it leaves them."""
+    given = args[1:]
+    axes = list(range(n_axes))
+    if op == "permute" and given:
+        return tuple(int(axis) % n_axes for axis in given[0])
+    if op in ("t", "numpy_T", "mT", "adjoint", "matrix_H"):
+        given = (-2, -1)
+    elif op not in ("transpose", "swapaxes", "swapdims"):
+        return ()
+    if len(given) == 2 and n_axes > 1:
+        a, b = (int(axis) % n_axes for axis in given)
+        axes[a], axes[b] = axes[b], axes[a]
+    return tuple(axes)
+
+
+def trace_forward(
+    module: nn.Module, example: torch.Tensor, output: str | int | None = None
+) -> Trace:
     """Record one forward pass, in eval mode and without gradients."""
     ledger, calls = _Ledger(), []
+    returned: dict[str, tuple[int, ...] | str] = {}
     open_calls: list[tuple[str, int, tuple[int, ...]]] = []
 
     def enter(name: str) -> Any:
@@ -113,9 +142,12 @@ def trace_forward(module: nn.Module, example: torch.Tensor) -> Trace:
             while open_calls and open_calls[-1][0] != name:
                 open_calls.pop()
             _, start, inputs = open_calls.pop()
-            number = ledger.number(output) if isinstance(output, torch.Tensor) else None
-            if number is not None:
-                calls.append(Call(name, start, len(ledger.nodes) - 1, inputs, number))
+            single = isinstance(output, torch.Tensor)
+            returned[name] = tuple(output.shape) if single else type(output).__name__
+            numbers = ledger.numbers(output)
+            if numbers:
+                end = len(ledger.nodes) - 1
+                calls.append(Call(name, start, end, inputs, numbers, not single))
 
         return hook
 
@@ -124,11 +156,12 @@ def trace_forward(module: nn.Module, example: torch.Tensor) -> Trace:
         for name, part in module.named_modules():
             handles.append(part.register_forward_pre_hook(enter(name), with_kwargs=True))
             handles.append(part.register_forward_hook(leave(name)))
-        output = main_output(run_quietly(module, example, ledger))
+        found = main_output(run_quietly(module, example, ledger), output)
     finally:
         for handle in handles:
             handle.remove()
-    return Trace(ledger.nodes, calls, None if output is None else ledger.number(output))
+    number = None if found is None else ledger.number(found)
+    return Trace(ledger.nodes, calls, number, returned)
 
 
 def run_quietly(module: nn.Module, example: torch.Tensor, ledger: _Ledger | None = None) -> Any:
@@ -172,21 +205,51 @@ def _remedy(module: nn.Module) -> str:
     if kinds:
         found = ", ".join(sorted(str(kind) for kind in kinds))
         return f"Its parameters are {found}, but images are torch.float32: give network.float()."
-    return (
+    required, optional = _further_inputs(module)
+    if required:
+        return (
+            f"It wants more inputs than the image ({', '.join(required)}): wrap it in a module "
+            "whose forward takes the image alone and gives the rest."
+        )
+    hint = (
         "Check the number of channels, the window size (window_size=...) and spatial_dims=... "
         "of its entry."
     )
+    if optional:
+        hint += (
+            f" It also takes {_few(optional)}: if it needs one of them, wrap it in a module whose "
+            "forward takes the image alone and gives the rest."
+        )
+    return hint
 
 
-def main_output(output: Any) -> torch.Tensor | None:
+def _further_inputs(module: nn.Module) -> tuple[list[str], list[str]]:
+    """Name what a network's forward must and may be given beside the image."""
+    try:
+        parameters = list(inspect.signature(module.forward).parameters.values())[1:]
+    except (TypeError, ValueError):  # a forward that is not a function
+        return [], []
+    named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    required = [p.name for p in named if p.default is p.empty]
+    return required, [p.name for p in named if p.default is None]
+
+
+def _few(names: Sequence[str], most: int = 6) -> str:
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+def main_output(output: Any, key: str | int | None = None) -> torch.Tensor | None:
     """Return the main tensor of what a network returns.
 
     Parameters
     ----------
     output : object
-        A tensor; a list or tuple, whose first item counts (deep supervision puts the
-        finest map there); or a mapping, whose ``"out"``, ``"logits"`` or else first value
-        counts. They may be nested.
+        A tensor, or a list, tuple, mapping or dataclass of tensors, which may be nested. Of a
+        mapping or dataclass ``"out"`` or ``"logits"`` counts where there is one. Of several
+        tensors the finest map counts, the first of equally fine ones.
+    key : str or int, optional
+        Names another: a key, an attribute or a position, or several of these joined by dots
+        (``"aux.0"``).
 
     Returns
     -------
@@ -197,15 +260,49 @@ def main_output(output: Any) -> torch.Tensor | None:
     --------
     >>> import torch
     >>> from skte.bank import main_output
-    >>> main_output({"out": [torch.zeros(1, 2, 8, 8), torch.zeros(1, 2, 4, 4)]}).shape
+    >>> coarse, fine = torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 8, 8)
+    >>> main_output({"out": [coarse, fine]}).shape
     torch.Size([1, 2, 8, 8])
+    >>> main_output({"out": [coarse, fine]}, "out.0").shape
+    torch.Size([1, 2, 4, 4])
     """
-    while isinstance(output, (list, tuple)) and output:  # a str holds itself, for ever
-        output = output[0]
+    if key is not None:
+        for part in str(key).split("."):
+            output = _item(output, part)
+        return main_output(output)
+    if isinstance(output, torch.Tensor):
+        return output
+    named = fields_of(output)
+    if named is not None:
+        chosen = next((named[name] for name in ("out", "logits") if _is_held(named, name)), None)
+        output = list(named.values()) if chosen is None else chosen
+    found = list(tensors_of(output))
+    maps = [tensor for tensor in found if tensor.ndim > 3] or found
+    return max(maps, key=lambda tensor: math.prod(tensor.shape[2:]), default=None)
+
+
+def _is_held(named: Mapping[Any, Any], name: str) -> bool:
+    return named.get(name) is not None
+
+
+def _item(output: Any, key: str) -> Any:
+    """Look up one part of an output by key, attribute or position; None where there is none."""
+    named = fields_of(output)
+    if named is not None:
+        texts = {str(getattr(name, "value", name)): value for name, value in named.items()}
+        return texts.get(key)
+    if isinstance(output, (list, tuple)) and key.lstrip("-").isdigit():
+        return output[int(key)] if -len(output) <= int(key) < len(output) else None
+    return getattr(output, key, None) if isinstance(output, tuple) else None
+
+
+def fields_of(output: Any) -> Mapping[Any, Any] | None:
+    """Return what a mapping or dataclass holds, by name; None for anything else."""
     if isinstance(output, Mapping):
-        named = [output[key] for key in ("out", "logits") if key in output]
-        return main_output((named or list(output.values()))[0]) if output else None
-    return output if isinstance(output, torch.Tensor) else None
+        return output
+    if dataclasses.is_dataclass(output) and not isinstance(output, type):
+        return {item.name: getattr(output, item.name) for item in dataclasses.fields(output)}
+    return None
 
 
 @contextmanager
@@ -219,101 +316,14 @@ def _eval_mode(module: nn.Module) -> Iterator[None]:
             part.training = mode
 
 
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
+_DEEPEST = 20  # a list may hold itself
+
+
+def tensors_of(value: Any, depth: int = 0) -> Iterator[torch.Tensor]:
+    """Yield all tensors in nested lists, tuples, mappings and dataclasses, in order."""
+    named = fields_of(value)
     if isinstance(value, torch.Tensor):
         yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _tensors(item)
-
-
-_CONVOLUTIONS = ("conv", "_conv", "linear", "addmm", "mm", "bmm", "matmul", "einsum")
-_PADS = ("pad", "constant_pad", "reflection_pad", "replication_pad", "circular_pad")
-_REDUCTIONS = {"amax", "amin", "max", "mean", "std", "sum", "var", "var_mean"}
-
-
-class FeatureFlow:
-    """The feature maps of a trace: tensors laid out as (1, channels, *size).
-
-    Tokens, windows and what comes from global pooling (squeeze-and-excite gates,
-    image-level context) are not maps; what feeds them feeds the next map.
-    """
-
-    def __init__(self, trace: Trace) -> None:
-        self.trace = trace
-        self.size: dict[int, int] = {}
-        self.sources: list[set[int]] = []
-        self._pooled: dict[int, int] = {}
-        for number, node in enumerate(trace.nodes):
-            sources: set[int] = set()
-            for parent in node.parents:
-                sources |= {parent} if parent in self.size else self.sources[parent]
-            self.sources.append(sources)
-            size = self._map_size(number)
-            if not self._is_pooled(number, size) and size is not None:
-                self.size[number] = size
-
-    def _map_size(self, number: int) -> int | None:
-        shape, example = self.trace.nodes[number].shape, self.trace.nodes[0].shape
-        if len(shape) != len(example) or shape[0] != example[0]:
-            return None
-        if any(not 0 < a <= b for a, b in zip(shape[2:], example[2:], strict=True)):
-            return None
-        return math.prod(shape[2:])
-
-    def _is_pooled(self, number: int, size: int | None) -> bool:
-        node = self.trace.nodes[number]
-        before = [self._pooled.get(parent) for parent in node.parents]
-        inherited = [p for p in before if p is not None]
-        if node.parents and len(inherited) == len(before):
-            grown = size is not None and size > max(inherited)
-            if not grown:
-                self._pooled[number] = size or max(inherited)
-        elif node.op in _REDUCTIONS or "adaptive" in node.op:
-            fed_by = max((self.size.get(p, 0) for p in node.parents), default=0)
-            if size is None or size < fed_by:
-                self._pooled[number] = size or 1
-        return number in self._pooled
-
-    def channels(self, number: int) -> int:
-        """Channels of a map."""
-        return self.trace.nodes[number].shape[1]
-
-    def is_convolution(self, number: int) -> bool:
-        """Whether the node came from a layer with weights that mix channels."""
-        return self.trace.nodes[number].op.startswith(_CONVOLUTIONS)
-
-    def raises(self, source: int, number: int) -> bool:
-        """Whether one map is a finer version of the other (padding is not)."""
-        if self.trace.nodes[number].op.startswith(_PADS):
-            return False
-        return self.size[number] >= 1.5 * self.size[source]
-
-    def ancestors(self, number: int) -> set[int]:
-        """Collect the maps a node was made from, over any number of steps."""
-        found: set[int] = set()
-        waiting = [number]
-        while waiting:
-            for source in self.sources[waiting.pop()] - found:
-                found.add(source)
-                waiting.append(source)
-        return found
-
-    def head(self) -> int | None:
-        """Find the final convolution, the first one met going back from the output."""
-        if self.trace.output is None:
-            return None
-        heads, seen, waiting = [], {0}, [self.trace.output]
-        while waiting:
-            number = waiting.pop()
-            if number in seen:
-                continue
-            seen.add(number)
-            if self.is_convolution(number):
-                heads.append(number)
-            else:
-                waiting.extend(self.trace.nodes[number].parents)
-        return max(heads, key=lambda n: (self.size.get(n, 0), n), default=None)
+    elif depth < _DEEPEST and (named is not None or isinstance(value, (list, tuple))):
+        for item in value if named is None else named.values():
+            yield from tensors_of(item, depth + 1)

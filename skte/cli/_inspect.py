@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -147,11 +147,11 @@ def describe_entry(
 def _description(entry: BankEntry, subjects: Sequence[Any], *, show_all: bool) -> dict[str, Any]:
     network = entry.load().eval()
     example = _example(entry, network)
-    chosen = find_layers(network, entry.layers, example)
+    chosen = find_layers(network, entry.layers, example, output=entry.output)
     if subjects:  # would it run on these cases?
         SegmentationFeatureExtractor(entry).fit(subjects[:1])
-    marked = {layer.name for layer in chosen}
-    layers = _all_layers(network, example)
+    marked = {layer.name: layer for layer in chosen}
+    layers = [marked.get(layer.name, layer) for layer in _all_layers(network, example, marked)]
     if not show_all:
         layers = [a for a in layers if a.name in marked or a.name.count(".") < _SHOWN_DEPTH]
     return {
@@ -164,6 +164,7 @@ def _description(entry: BankEntry, subjects: Sequence[Any], *, show_all: bool) -
         "layers": [
             {"name": a.name, "stride": list(a.stride), "channels": a.channels}
             | {"is_read": a.name in marked}
+            | ({"form": a.form, "certainty": a.certainty} if a.name in marked else {})
             for a in layers
         ],
     }
@@ -181,12 +182,14 @@ def show_entry(found: dict[str, Any]) -> None:
         f"{found['spatial_dims']}-D, {found['in_channels']} channels in, "
         f"{found['n_parameters']} parameters; layers marked * are {how}"
     )
+    if any(a.get("certainty") == "guess" for a in found["layers"]):
+        say("a guess is a layer that does not change where the image does: name others")
     strides = [" x ".join(f"{s:.4g}" for s in a["stride"]) for a in found["layers"]]
     rows = [
-        ["*" if a["is_read"] else "", a["name"], stride, a["channels"]]
+        ["*" if a["is_read"] else "", a["name"], stride, a["channels"], a.get("certainty", "")]
         for a, stride in zip(found["layers"], strides, strict=True)
     ]
-    say(format_table(["", "layer", "stride", "channels"], rows))
+    say(format_table(["", "layer", "stride", "channels", "certainty"], rows))
 
 
 def _example(entry: BankEntry, network: nn.Module) -> torch.Tensor:
@@ -208,14 +211,15 @@ def _example(entry: BankEntry, network: nn.Module) -> torch.Tensor:
     return torch.zeros(1, n_channels, *edges, device=parameter.device)
 
 
-def _all_layers(network: nn.Module, example: torch.Tensor) -> list[LayerInfo]:
-    """Every module that gives one feature map, in the order they finish."""
+def _all_layers(network: nn.Module, example: torch.Tensor, read: Iterable[str]) -> list[LayerInfo]:
+    """Every module that gives one feature map, and those that are read, as they finish."""
     names: dict[str, None] = {}
     handles = []
     for name, module in network.named_modules():
 
         def note(_module: nn.Module, _args: Any, output: Any, name: str = name) -> None:
-            if name and isinstance(output, torch.Tensor) and output.ndim == example.ndim:
+            is_map = isinstance(output, torch.Tensor) and output.ndim == example.ndim
+            if name in read or (name and is_map):
                 names[name] = None
 
         handles.append(module.register_forward_hook(note))

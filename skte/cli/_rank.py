@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import numpy as np
 from sklearn.exceptions import FitFailedWarning
 
 from skte._files import check_writable
-from skte._text import complain, say, say_json
+from skte._text import complain, did_you_mean, say, say_json
 from skte.bank import LAYER_SETS
 from skte.cli._options import (
     add_data_options,
@@ -35,7 +36,11 @@ from skte.cli._options import (
     share,
     tell_problems,
 )
-from skte.estimators import all_estimators, recommended_estimators
+from skte.estimators import (
+    TransferabilityEstimator,
+    all_estimators,
+    recommended_estimators,
+)
 from skte.exceptions import SkteError
 from skte.extraction import resolve_device, watch_progress
 from skte.report import SeenTable, results_rows, write_report, write_results
@@ -45,15 +50,6 @@ __all__ = ["ESTIMATORS", "add_parser"]
 
 #: What ``--estimator`` accepts: every estimator by its name in lower case.
 ESTIMATORS = all_estimators()
-
-
-class _Names(tuple[str, ...]):
-    """Choices of which an argument may join several by commas."""
-
-    __slots__ = ()
-
-    def __contains__(self, text: object) -> bool:
-        return all(tuple.__contains__(self, name) for name in str(text).split(","))
 
 
 def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -77,8 +73,10 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--estimator",
         action="append",
-        choices=_Names(ESTIMATORS),
-        help="one or several, by commas or repeated: one extraction serves all, the first ranks "
+        type=_estimators,
+        metavar="NAME",
+        help=f"one or several of {', '.join(ESTIMATORS)}, or package.module:Class of your own, "
+        "which is imported; by commas or repeated: one extraction serves all, the first ranks "
         f"(default: {', '.join(recommended_estimators())})",
     )
     parser.add_argument(
@@ -124,7 +122,7 @@ def _add_extraction_options(parser: argparse._ArgumentGroup) -> None:
         "--layers",
         nargs="+",
         metavar="NAME",
-        help=f"modules to read, coarse to fine, or one of {', '.join(LAYER_SETS)}",
+        help=f"modules to read, coarse to fine, or one of auto, {', '.join(LAYER_SETS)}",
     )
     parser.add_argument(
         "--batch-size", type=count, default=1, metavar="N", help="windows in a forward pass"
@@ -272,18 +270,44 @@ def _stdout_for_results() -> Iterator[None]:
         os.close(kept)
 
 
+def _estimators(text: str) -> list[tuple[str, TransferabilityEstimator]]:
+    """Make the estimators that names stand for, those of other packages included."""
+    return [_estimator(name) for name in text.split(",")]
+
+
+def _estimator(text: str) -> tuple[str, TransferabilityEstimator]:
+    if text in ESTIMATORS:
+        return text, ESTIMATORS[text]()
+    module, colon, name = text.partition(":")
+    if not colon:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither an estimator nor package.module:Class of one; "
+            f"{did_you_mean(text, ESTIMATORS)}"
+        )
+    # Named on the user's own command line, as python -m is; no file can name one.
+    try:
+        found = getattr(import_module(module), name)()
+    except (ImportError, AttributeError, TypeError) as error:
+        raise argparse.ArgumentTypeError(f"{text} cannot be made: {error}") from error
+    if not isinstance(found, TransferabilityEstimator):
+        raise argparse.ArgumentTypeError(
+            f"{text} is not an estimator: derive it from skte.TransferabilityEstimator"
+        )
+    return name, found
+
+
 def _layers(names: list[str] | None) -> dict[str, str | list[str]]:
     """Return the name of a set of stages as a string, names of modules as a list."""
     if not names:
         return {}
-    return {"layers": names[0] if len(names) == 1 and names[0] in LAYER_SETS else names}
+    is_set = len(names) == 1 and names[0] in ("auto", *LAYER_SETS)
+    return {"layers": names[0] if is_set else names}
 
 
 def _fit(args: argparse.Namespace) -> tuple[ModelBankSelector, list[str]]:
     """Return the fitted selector, and what of the bank was not understood."""
     bank, problems = open_bank(args.bank, args)
-    chosen = [name for text in args.estimator or () for name in text.split(",")]
-    estimators = {name: ESTIMATORS[name]() for name in chosen}
+    estimators = dict(pair for pairs in args.estimator or () for pair in pairs)
     estimators = estimators or recommended_estimators()
     window = args.window[0] if args.window and len(args.window) == 1 else args.window
     selector = ModelBankSelector(

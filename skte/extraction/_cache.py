@@ -446,15 +446,14 @@ class CaseCache:
         record = self.cache.load_record(self.key(subject, "fit"))
         if record is None or record.keys() != set(ModelFacts._fields):
             return None
-        layers = [LayerInfo(name, tuple(stride), n) for name, stride, n in record["layers"]]
-        return ModelFacts(**{**record, "layers": layers})
+        return ModelFacts(**{**record, "layers": [_layer_info(one) for one in record["layers"]]})
 
     def store_facts(self, subject: Any, facts: ModelFacts) -> None:
         """Keep what fitting on a case found."""
         if self.cache is not None:
             key = self.key(subject, "fit")
             self._check_unchanged(subject)
-            layers = [[one.name, list(one.stride), one.channels] for one in facts.layers]
+            layers = [dataclasses.asdict(layer) for layer in facts.layers]
             record = {**facts._asdict(), "layers": layers}
             self.cache.store_record(key, record)
 
@@ -465,6 +464,11 @@ class CaseCache:
                 f"Entry {self.entry.name!r}: {self.entry.weights} was written to while it was "
                 "in use. Run again when it is complete."
             )
+
+
+def _layer_info(record: dict[str, Any]) -> LayerInfo:
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
+    return LayerInfo(**fields)
 
 
 def _stamp(entry: BankEntry) -> tuple[int, int] | None:

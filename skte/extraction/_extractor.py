@@ -22,7 +22,7 @@ from skte._isolation import isolated
 from skte._sklearn import DocLinkMixin, Interval, StrOptions, fit_context
 from skte.bank import LAYER_SETS, BankEntry, LayerInfo
 from skte.datasets import Case, DatasetLike, load_dataset
-from skte.exceptions import SkteWarning
+from skte.exceptions import GuessedLayersWarning, SkteWarning
 from skte.extraction._cache import CaseCache, FeatureCache
 from skte.extraction._model import (
     cell_edges,
@@ -107,7 +107,9 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
     Attributes
     ----------
     layers_ : list of LayerInfo
-        Name, stride and channels of each layer, coarse to fine.
+        Name, stride, channels and certainty of each layer, coarse to fine.
+    layers_certainty_ : {"known", "checked", "guess"}
+        That of the least certain layer. Of a "guess" a `GuessedLayersWarning` tells.
     window_size_ : tuple of int or None
         Edges of the window; None when it is fitted to each volume.
     n_axes_ : int
@@ -304,6 +306,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
                 SkteWarning,
                 stacklevel=3,
             )
+        self._warn_of_guesses()
         self.window_size_: tuple[int, ...] | None = entry_window(
             self._recipe, self.window_size, self.n_axes_
         )
@@ -385,6 +388,24 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
             max_windows=self.max_windows,
             cell_size=None if self.max_windows is None else cells,
         )
+
+    @property
+    def layers_certainty_(self) -> str:
+        """That of the least certain layer."""
+        check_is_fitted(self, "layers_")
+        return max((a.certainty for a in self.layers_), key=("known", "checked", "guess").index)
+
+    def _warn_of_guesses(self) -> None:
+        guessed = [layer.name for layer in self.layers_ if layer.certainty == "guess"]
+        if guessed:
+            few = ", ".join(map(repr, guessed[:3])) + (", ..." if len(guessed) > 3 else "")
+            warnings.warn(
+                f"Entry {self._recipe.name!r}: it is not certain that {few} are maps of the image: "
+                "where the image changes, they do not. Look at them with skte inspect, and name "
+                "others with layers=[...] in the entry.",
+                GuessedLayersWarning,
+                stacklevel=3,
+            )
 
     def _warn_of_no_posterior(self, cases: Sequence[CaseFeatures]) -> None:
         without = [case for case in cases if case.no_posterior]

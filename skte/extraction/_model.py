@@ -59,7 +59,7 @@ def examine_model(
     with inference_ready(network, device):
         example = torch.zeros(1, image.shape[0], *window, device=device)
         try:
-            found = find_layers(network, names, example)
+            found = find_layers(network, names, example, output=entry.output)
         except BankError as error:
             problem = "a 3-D network cannot run on 2-D images of one slice" if on_slice else error
             raise BankError(f"Entry {entry.name!r}: {problem}") from error

@@ -6,7 +6,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from skte._isolation import check_interrupt
-from skte.bank import main_output
+from skte.bank import LayerInfo, as_map, main_output
 from skte.exceptions import ExtractionError
 from skte.extraction._windows import WindowPlan
 
@@ -45,10 +45,11 @@ class WindowReader:
     """Reads layers of a network at the points of a window plan."""
 
     network: nn.Module  # ready for inference, on `device`
-    layers: Sequence[str]  # module names, as in ``named_modules()``
+    layers: Sequence[LayerInfo]
     n_axes: int  # spatial axes of the network. A 2-D network gets windows of depth one
     device: torch.device  # where the network is
     batch_size: int  # windows in one forward pass
+    output: str | int | None = None  # names another output than the main one
 
     def read(self, image: torch.Tensor, plan: WindowPlan, n_output: int | None) -> Reading:
         """Features at every point of the plan; of the output, at the first `n_output`."""
@@ -59,20 +60,22 @@ class WindowReader:
         results: dict[str, NDArray[np.float32]] = {}
         batch = range(0)
 
-        def take(output: Any) -> list[torch.Tensor] | str:
-            return self._take(output, plan, batch, n_points)
+        known = {layer.name: layer for layer in self.layers}
 
-        taps = Taps(self.network, self.layers, take, stop=n_output is None)
+        def take(name: str, output: Any) -> list[torch.Tensor] | str:
+            return self._take(output, plan, batch, n_points, known[name])
+
+        taps = Taps(self.network, list(known), take, stop=n_output is None)
         for batch in plan.batches(self.batch_size):
             check_interrupt()
             output = None
             with taps.one_pass():
                 output = self.network(self._windows(image, plan, batch))
-            for name in self.layers:
+            for name in known:
                 values = self._checked(taps.taken, name)
                 self._store(results, name, values, plan, batch, n_points)
             if n_output is not None:
-                head = self._take(main_output(output), plan, batch, n_output)
+                head = self._head(main_output(output, self.output), plan, batch, n_output)
                 if isinstance(head, str):  # no map over the windows: no class map
                     n_output = None
                     results.pop(OUTPUT, None)
@@ -88,8 +91,27 @@ class WindowReader:
             crops.append(crop[..., 0] if self.n_axes == 2 else crop)
         return torch.stack(crops).to(self.device)
 
+    def _head(
+        self, output: torch.Tensor | None, plan: WindowPlan, batch: range, n_points: int
+    ) -> list[torch.Tensor] | str:
+        """Read the output, which without padding lies as the layer of its size does."""
+        placed = [layer for layer in self.layers if layer.start is not None]
+        if not placed or output is None:
+            return self._take(output, plan, batch, n_points)
+        size = plan.window_size[: self.n_axes]
+        same = [layer for layer in placed if layer.grid(size) == tuple(output.shape[2:])]
+        if not same:
+            return "has another size than all layers of this network without padding"
+        place = replace(same[0], form="map", n_extra=0)
+        return self._take(output, plan, batch, n_points, place)
+
     def _take(
-        self, output: object, plan: WindowPlan, batch: range, n_points: int
+        self,
+        output: object,
+        plan: WindowPlan,
+        batch: range,
+        n_points: int,
+        layer: LayerInfo | None = None,
     ) -> list[torch.Tensor] | str:
         """Features at the points of each window, or why there are none."""
         if not isinstance(output, torch.Tensor):
@@ -97,6 +119,14 @@ class WindowReader:
                 f"returns a {type(output).__name__}, not a tensor; choose a module inside it, or "
                 "the one after it"
             )
+        size = plan.window_size[: self.n_axes]
+        if layer is not None and layer.form != "map":
+            try:
+                output = as_map(output, layer, size)
+            except (RuntimeError, IndexError):  # its message is about axes that nobody named
+                return (
+                    f"returns shape {tuple(output.shape)}, not {layer.form} of a window of {size}"
+                )
         if output.ndim != self.n_axes + 2:
             return (
                 f"returns shape {tuple(output.shape)}, not a feature map of {self.n_axes} "
@@ -107,12 +137,11 @@ class WindowReader:
                 f"returns shape {tuple(output.shape)} for a batch of {len(batch)} windows; "
                 "choose a layer that keeps them apart, or batch_size=1"
             )
-        size = plan.window_size[: self.n_axes]
         values = []
         for window, one in zip(batch, output, strict=True):
             points = _owned(plan, window, n_points)
             at = (plan.positions[points] - plan.starts[window])[:, : self.n_axes]
-            values.append(gather_points(one, at, size))
+            values.append(gather_points(one, at, size, layer))
         return values
 
     def _checked(self, taken: dict[str, Any], name: str) -> list[torch.Tensor]:
@@ -182,7 +211,7 @@ class Taps:
         self,
         network: nn.Module,
         names: Sequence[str],
-        take: Callable[[Any], Any],
+        take: Callable[[str, Any], Any],
         *,
         stop: bool = False,
     ) -> None:
@@ -209,7 +238,7 @@ class Taps:
     def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def store(module: nn.Module, args: Any, output: Any) -> None:
             begun = time.perf_counter()
-            self.taken[name] = self.take(output)
+            self.taken[name] = self.take(name, output)
             self.seconds += time.perf_counter() - begun
             self._calls += 1
             if self._calls == self._last:
@@ -219,7 +248,10 @@ class Taps:
 
 
 def gather_points(
-    feature: torch.Tensor, points: NDArray[np.float64], window_size: Sequence[int]
+    feature: torch.Tensor,
+    points: NDArray[np.float64],
+    window_size: Sequence[int],
+    layer: LayerInfo | None = None,
 ) -> torch.Tensor:
     """Interpolate one window's feature map linearly at points of the window."""
     sizes = np.array(feature.shape[1:])
@@ -228,7 +260,10 @@ def gather_points(
             f"expected features with {len(window_size)} spatial axes, "
             f"got shape {tuple(feature.shape)}"
         )
-    at = (points + 0.5) * (sizes / np.array(window_size)) - 0.5
+    if layer is None or layer.start is None:
+        at = (points + 0.5) * (sizes / np.array(window_size)) - 0.5
+    else:  # a network without padding: the map is smaller than the window
+        at = (points - np.array(layer.start)) / np.array(layer.stride)
     at = np.clip(at, 0, sizes - 1)
     low = np.floor(at).astype(np.int64)
     high = np.minimum(low + 1, sizes - 1)

@@ -78,7 +78,15 @@ class CaseRunner:
         if self.n_axes == 2:  # a 2-D network sees one slice at a time
             points[:, 2] = np.round(points[:, 2])
         size = self.window_size or (*default_window_size(shape[: self.n_axes]), 1)[:3]
-        return plan_windows(points, shape, size, self.overlap, self.windows)
+        margin = [max(n) for n in zip(*(layer.margin for layer in self.layers), strict=True)]
+        margin += [0] * (3 - self.n_axes)
+        inner = [n - 2 * m for n, m in zip(size, margin, strict=True)]
+        if min(inner) < 1:
+            raise ExtractionError(
+                f"{where}: its layers leave out {max(margin)} voxels at every face of a window, "
+                f"and windows have {' x '.join(map(str, size))}; give a larger window_size."
+            )
+        return plan_windows(points, shape, inner, self.overlap, self.windows).widened(margin)
 
     def _read(self, case: PreparedCase, plan: WindowPlan, where: str) -> Reading:
         n_output = len(case.sample.labels) if self.source_head else None
@@ -100,8 +108,10 @@ class CaseRunner:
             self._halve_batch(f"{where}: memory ran out on windows of {plan.window_size}", problem)
 
     def _reader(self) -> WindowReader:
-        names = [layer.name for layer in self.layers]
-        return WindowReader(self.network, names, self.n_axes, self.device, self.batch_size)
+        output = self.entry.output
+        return WindowReader(
+            self.network, self.layers, self.n_axes, self.device, self.batch_size, output
+        )
 
     def _halve_batch(self, what: str, problem: str) -> None:
         """Go on with smaller batches, in later cases as well."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,17 @@ class WindowPlan:
     owned: list[NDArray[np.intp]]  # for each window, the points that belong to it
     positions: NDArray[np.float64]  # points in voxels of the padded volume
     n_planned: int  # windows of the whole grid with this overlap, those that own no point included
+
+    def widened(self, margin: Sequence[int]) -> WindowPlan:
+        """Add voxels around every window, which a network without padding leaves out."""
+        if not any(margin):
+            return self
+        return replace(
+            self,
+            window_size=tuple(n + 2 * m for n, m in zip(self.window_size, margin, strict=True)),
+            padding=tuple((a + m, b + m) for (a, b), m in zip(self.padding, margin, strict=True)),
+            positions=self.positions + np.array(margin),
+        )
 
     def batches(self, batch_size: int) -> Iterator[range]:
         """Consecutive windows, `batch_size` at a time."""

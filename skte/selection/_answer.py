@@ -71,6 +71,8 @@ class Findings:
         Labelled cases.
     untrained : sequence of str
         Models whose weights are random.
+    guessed : sequence of str
+        Models of whose layers it is not certain that they are maps of the image.
     raw_images : str
         Which models without preprocessing got images that look raw; empty where none did.
     references, confidence, agreement
@@ -85,6 +87,7 @@ class Findings:
     layers: Any = "auto"
     n_cases: int = 0
     untrained: Sequence[str] = ()
+    guessed: Sequence[str] = ()
     raw_images: str = ""
     references: Sequence[Reference] = ()
     confidence: BankConfidence | None = None
@@ -268,6 +271,11 @@ def _input(found: Findings) -> list[str]:
         lines.append(
             f"Only {found.n_cases} labelled cases: scores of features became better up to ten. "
             "Label more if you can."
+        )
+    if found.guessed:
+        lines.append(
+            f"The layers of {', '.join(found.guessed)} are a guess: look at them with skte inspect "
+            "--bank, and name layers if they are wrong."
         )
     if found.raw_images:
         lines.append(found.raw_images)

@@ -148,10 +148,11 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
         Of the (first) estimator's scores, where `confidence_level` is given.
     results_ : Results
         Dict of equal-length columns, one entry per model; ``to_frame()`` makes a DataFrame:
-        ``name``, ``score``, ``rank``, ``layers``, ``layer_scores``, ``n_parameters``, ``width``
-        (of the finest layer), ``n_axes``, ``n_windows``, ``n_cached``, ``seconds_load``,
-        ``seconds_forward``, ``seconds_tap``, ``seconds_score``, ``window``, ``device``,
-        ``untrained``, ``warnings``, ``error``; with a mapping of estimators also
+        ``name``, ``score``, ``rank``, ``layers``, ``layers_certainty`` (see `skte.bank.LayerInfo`),
+        ``layer_scores``, ``n_parameters``, ``width`` (of the finest layer), ``n_axes``,
+        ``n_windows``, ``n_cached``, ``seconds_load``, ``seconds_forward``, ``seconds_tap``,
+        ``seconds_score``, ``window``, ``device``, ``untrained``, ``warnings``,
+        ``error``; with a mapping of estimators also
         ``score_<key>`` and ``rank_<key>``; with ``confidence_level`` also
         ``standard_error``, ``interval_low``, ``interval_high``, ``rank_low``, ``rank_high``,
         ``first_share``, ``group`` (and each with ``_<key>``), as in `BankConfidence`.
@@ -393,6 +394,7 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
                 layers=self.extractor_.layers,
                 n_cases=len(self.dataset_),
                 untrained=marked,
+                guessed=[r.name for r in records if r.layers_certainty == "guess"],
                 raw_images=self._raw_images,
                 references=self.reference_,
                 confidence=self.confidence_,
@@ -491,6 +493,7 @@ def _results_table(
             errors = [record.pair_standard_errors.get(key, np.nan) for record in records]
             table[name] = np.array(errors)
     table["layers"] = _objects(record.layers for record in records)
+    table["layers_certainty"] = _objects(record.layers_certainty for record in records)
     table["layer_scores"] = _objects(
         record.layer_scores.get(first, np.array([])) for record in records
     )

@@ -236,6 +236,8 @@ class ModelRecord:
         Category and text of each warning, without repetition.
     layers : tuple of str
         Layers read, coarse to fine.
+    layers_certainty : str
+        That of the least certain layer; see `skte.bank.LayerInfo`.
     layer_scores, pair_standard_errors, resampled : dict
         By estimator: the score of each layer, the score's error from comparing some pairs of
         cases alone, and what ``resample_cases`` gave, where cases were resampled.
@@ -262,6 +264,7 @@ class ModelRecord:
     errors: dict[str, str] = field(default_factory=dict)
     warned: list[tuple[type[Warning], str]] = field(default_factory=list)
     layers: tuple[str, ...] = ()
+    layers_certainty: str = ""
     layer_scores: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     pair_standard_errors: dict[str, float] = field(default_factory=dict)
     resampled: dict[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -372,6 +375,7 @@ def _score(record: ModelRecord, job: Job, features: FeatureSet) -> None:
 def _note_model(record: ModelRecord, extractor: SegmentationFeatureExtractor) -> None:
     record.n_parameters, record.n_axes = extractor.n_parameters_, extractor.n_axes_
     record.width = extractor.layers_[-1].channels
+    record.layers_certainty = extractor.layers_certainty_
     record.window = extractor.window_size_
     record.device = str(resolve_device(extractor.device))
 

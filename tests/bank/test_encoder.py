@@ -143,10 +143,11 @@ def test_a_pure_encoder_s_stages_are_its_layers(nets):
     assert found == [(name.removeprefix("swinViT."), *rest) for name, *rest in TRUTH["SwinUNETR"]]
 
 
-def test_tokens_are_no_feature_maps(nets):
+def test_tokens_are_read_as_maps(nets):
     network = nets.UNETR(1, 2, (32, 32), 4, hidden_size=24, mlp_dim=24, num_heads=2, spatial_dims=2)
-    with pytest.raises(BankError, match="No encoder stage found in UNETR"):
-        find_encoder_layers(network, torch.zeros(1, 1, 32, 32))
+    (layer,) = find_encoder_layers(network, torch.zeros(1, 1, 32, 32))
+    assert (layer.name, layer.stride, layer.channels) == ("vit.norm", (16, 16), 24)
+    assert layer.form == "tokens"
 
 
 def test_a_network_without_modules_that_return_maps_is_told():

@@ -30,7 +30,8 @@ def test_layers_of_a_bank_mark_those_that_are_read(write_bank, data, capsys):
     entry = load_bank(bank)["b"]
     read = SegmentationFeatureExtractor(entry).fit(data).layers_
     assert marked == [
-        [i.name, *" x ".join(f"{s:g}" for s in i.stride).split(), str(i.channels)] for i in read
+        [i.name, *" x ".join(f"{s:g}" for s in i.stride).split(), str(i.channels), i.certainty]
+        for i in read
     ]
     assert ["encoder.1", "2", "x", "2", "x", "2", "8"] in rows_of(shown)
     assert "encoder.1.0" not in shown

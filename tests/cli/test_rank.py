@@ -422,3 +422,22 @@ def test_an_unwritable_report_is_refused_before_the_work(data, tmp_path, monkeyp
         shown = capsys.readouterr().err
         assert "--report" in shown
         assert told in shown
+
+
+def test_an_estimator_of_another_package_ranks(write_bank, data, tmp_path):
+    bank, out = write_bank("a", "b"), tmp_path / "ranking.csv"
+    assert (
+        run(bank, data, "--estimator", "skte.estimators:LogME", "--layers", "auto", "--out", out)
+        == 0
+    )
+    expected = ModelBankSelector({"LogME": estimators.LogME()}).fit(bank, data)
+    rows = read_csv(out)
+    assert [row["name"] for row in rows] == list(expected.ranking_)
+    assert {row["layers_certainty"] for row in rows} == {"checked"}
+
+
+@pytest.mark.parametrize("text", ["nowhere.at_all:X", "json:loads", "collections:OrderedDict"])
+def test_what_is_no_estimator_is_refused(text, capsys):
+    with pytest.raises(SystemExit):
+        main(["rank", "--bank", "a", "--data", "b", "--estimator", text])
+    assert text in capsys.readouterr().err

@@ -48,7 +48,7 @@ def test_a_feature_of_the_wrong_dimension_is_an_error():
         gather_points(torch.zeros(4, 5, 5), np.zeros((1, 3)), (5, 5, 5))
 
 
-def keep_sum(output):
+def keep_sum(name, output):
     return output.sum()
 
 
@@ -66,7 +66,7 @@ def test_hooks_are_removed_also_after_an_exception():
     assert taps.taken == {"0": 2}
     assert all(not m._forward_hooks for m in network.modules())
 
-    def angry(output):
+    def angry(name, output):
         raise RuntimeError("no more")
 
     with pytest.raises(RuntimeError, match="no more"):

@@ -1,0 +1,1 @@
+"""Which layers are read of networks as people have them, and how sure that is."""
