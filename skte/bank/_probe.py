@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -152,9 +153,9 @@ def probe_layers(
     for window in dict.fromkeys((_smaller(size, coarsest), size)):
         try:
             seen = _changes(module, layers, example.new_zeros(*example.shape[:2], *window))
+            found = [replace(a, locality=_locality(b)) for a, b in zip(layers, seen, strict=True)]
         except _NOT_PROBED:
             continue
-        found = [replace(a, locality=_locality(b)) for a, b in zip(layers, seen, strict=True)]
         if all(layer.verdict != "guess" for layer in found):
             break
     return [_placed(module, layer, example) for layer in found]
@@ -187,17 +188,20 @@ def _changes(
     image = torch.randn(example.shape, generator=generator)
     spots = (size - edges) / 2 + _places(len(size), generator) * edges
     half = (edges / _SHARE / 2).clamp_min(0.5)
-    before = _outputs(module, layers, image.to(example.device))
     places: list[list[torch.Tensor]] = [[] for _ in layers]
-    for spot in spots:
-        first, last = (spot - half).round().long().clamp_min(0), (spot + half).round().long()
-        inside = [slice(int(a), int(b)) for a, b in zip(first, last, strict=True)]
-        changed = image.clone()
-        part = changed[:, :, *inside]
-        part += _STRENGTH * torch.randn(part.shape, generator=generator)
-        after = _outputs(module, layers, changed.to(example.device))
-        for found, a, b in zip(places, before, after, strict=True):
-            found.append(_centre((b - a).abs().sum(1)[0]))
+    with _taps(module, layers, example.shape[2:]) as taken:
+        run_quietly(module, image.to(example.device))
+        before = [taken.pop(layer.name) for layer in layers]
+        for spot in spots:
+            first, last = (spot - half).round().long().clamp_min(0), (spot + half).round().long()
+            inside = [slice(int(a), int(b)) for a, b in zip(first, last, strict=True)]
+            changed = image.clone()
+            part = changed[:, :, *inside]
+            part += _STRENGTH * torch.randn(part.shape, generator=generator)
+            run_quietly(module, changed.to(example.device))
+            after = [taken.pop(layer.name) for layer in layers]
+            for found, a, b in zip(places, before, after, strict=True):
+                found.append(_centre((b - a).abs().sum(1)[0]))
     return [
         _Seen(spots.double() - 0.5, torch.stack(found), tuple(a.shape[2:]))
         for found, a in zip(places, before, strict=True)
@@ -211,23 +215,24 @@ def _places(n_axes: int, generator: torch.Generator) -> torch.Tensor:
     return 0.1 + 0.8 * (torch.stack(orders, 1) + jitter) / _SPOTS
 
 
-def _outputs(
-    module: nn.Module, layers: Sequence[LayerInfo], image: torch.Tensor
-) -> list[torch.Tensor]:
+@contextmanager
+def _taps(
+    module: nn.Module, layers: Sequence[LayerInfo], size: Sequence[int]
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Keep the map of each layer in every pass."""
     taken: dict[str, torch.Tensor] = {}
     handles = []
     try:
         for layer in layers:
 
             def keep(_module: nn.Module, _args: Any, output: Any, layer: Any = layer) -> None:
-                taken[layer.name] = as_map(output, layer, image.shape[2:]).float().cpu()
+                taken[layer.name] = as_map(output, layer, size).float().cpu()
 
             handles.append(module.get_submodule(layer.name).register_forward_hook(keep))
-        run_quietly(module, image)
+        yield taken
     finally:
         for handle in handles:
             handle.remove()
-    return [taken[layer.name] for layer in layers]
 
 
 def _centre(change: torch.Tensor) -> torch.Tensor:
@@ -255,9 +260,9 @@ def _placed(module: nn.Module, layer: LayerInfo, example: torch.Tensor) -> Layer
     inner = [min(n, m) for n, m in zip(size, grid, strict=True)]
     try:
         (seen,) = _changes(module, [layer], example, inner)
+        locality = _locality(seen)
     except _NOT_PROBED:
         return layer
-    locality = _locality(seen)
     if min(locality) < ENOUGH:
         return layer
     a, b = (part - part.mean(0) for part in (seen.spots, seen.places))

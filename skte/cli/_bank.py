@@ -86,7 +86,10 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
             )
             action.add_argument("--as", dest="name", metavar="FOLDER", help="its folder's name")
     action = actions.add_parser(
-        "catalogue", parents=[common], help="list published collections of models"
+        "catalogue",
+        parents=[common],
+        help="list published collections of models",
+        epilog="example:\n  skte bank catalogue --json\n\n",
     )
     action.set_defaults(run=_catalogue)
     action.add_argument("--json", action="store_true", help="print JSON instead of text")

@@ -52,6 +52,15 @@ __all__ = ["ESTIMATORS", "add_parser"]
 ESTIMATORS = all_estimators()
 
 
+class _Known(tuple[str, ...]):
+    """Names for completion; `_estimators` says which others there are."""
+
+    __slots__ = ()
+
+    def __contains__(self, made: object) -> bool:
+        return True
+
+
 def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add ``skte rank`` to the command line."""
     parser = commands.add_parser(
@@ -74,6 +83,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         "--estimator",
         action="append",
         type=_estimators,
+        choices=_Known(ESTIMATORS),
         metavar="NAME",
         help=f"one or several of {', '.join(ESTIMATORS)}, or package.module:Class of your own, "
         "which is imported; by commas or repeated: one extraction serves all, the first ranks "
