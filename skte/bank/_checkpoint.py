@@ -248,7 +248,7 @@ class Archive:
 def check_shape(shape: Any, itemsize: int) -> int:
     """Return how many bytes a shape from a file takes, if it is one."""
     if type(shape) not in (tuple, list) or len(shape) > _MOST_AXES:
-        raise MalformedError("the shape of a tensor is not one")
+        raise MalformedError("the shape of a tensor is malformed")
     if not all(type(edge) is int and 0 <= edge <= _MOST_EDGE for edge in shape):
         raise MalformedError("a tensor has an impossible shape")  # whose text might never end
     # Beside an edge of 0 the others would pass, and their product overflow in C++.
@@ -310,14 +310,16 @@ def _read_legacy(file: IO[bytes], size: int, values: bool) -> Any:
 def _legacy_places(stream: _Stream, keys: Any, storages: Mapping[str, _Storage]) -> dict[str, int]:
     """Where the bytes of each storage begin: they follow the program, in the order of the keys."""
     if type(keys) is not list or Counter(map(type, keys)).keys() - {str}:
-        raise MalformedError("the list of storages is not one")
+        raise MalformedError("the list of storages is malformed")
     if len(set(keys)) < len(keys) or set(keys) != set(storages):
         raise MalformedError("the list of storages is not that of its tensors")
     places = {}
     for key in keys:
         (n_elements,) = struct.unpack("<q", stream.read(8))
         if n_elements != storages[key].n_elements:
-            raise MalformedError(f"storage {clean_text(key, 100)} has another size than stated")
+            raise MalformedError(
+                f"storage {clean_text(key, 100)} does not have the size that is stated"
+            )
         places[key] = stream.at
         stream.skip(storages[key].n_bytes)
     return places
@@ -535,7 +537,7 @@ class _Machine:
                     filled = self.filled(data, kind, shape, "F" if turned else "C")
                     self._arrays.pop(id(target)).data = filled
                 case _:
-                    raise MalformedError("the content of a numpy array is not one")
+                    raise MalformedError("the content of a numpy array is malformed")
         else:
             raise MalformedError(f"it sets the state of a {_spoken(target)}")
 
@@ -566,7 +568,7 @@ class _Machine:
         self.copy(2 * len(data))
         dtype = np.dtype(kind.order + kind.code)
         if check_shape(shape, dtype.itemsize) != len(data) or order not in ("C", "F"):
-            raise MalformedError("a numpy array has another size than its shape")
+            raise MalformedError("the size of a numpy array does not match its shape")
         array = _plain_array(np.frombuffer(data, dtype))
         tensor = torch.from_numpy(array.reshape(shape, order=order))
         return tensor.to("meta") if self._read is None else tensor
@@ -766,9 +768,7 @@ def _set_kind(kind: _Kind, state: Any) -> None:
         case (int(), ("<" | ">" | "|" | "=") as order, None, None, None, int(), int(), int()):
             kind.order = ">" if order == ">" else "<"
         case _:
-            raise MalformedError(
-                "a dtype of numpy has fields, or a state that is not one", _NOT_PLAIN
-            )
+            raise MalformedError("a dtype of numpy has fields, or a malformed state", _NOT_PLAIN)
 
 
 def _scalar(machine: _Machine, kind: Any, data: Any) -> Any:

@@ -99,7 +99,7 @@ def digest_problem(entry: BankEntry) -> str | None:
     >>> from skte import BankEntry
     >>> from skte.bank import digest_problem
     >>> digest_problem(BankEntry("a", "skte.demo:small_unet", preprocessing=[lambda x: x]))
-    'preprocessing: ...<lambda> has no name that holds in another process: ...'
+    'preprocessing: ...<lambda> has no name that is valid in another process: ...'
     """
     try:
         _describe(entry)
@@ -255,7 +255,7 @@ def describe_source(thing: Any) -> list[str]:
     name = f"{thing.__module__}:{thing.__qualname__}"
     if "<" in thing.__qualname__:
         raise UnstableError(
-            f"{name} has no name that holds in another process: define it at the top of a module"
+            f"{name} has no name that is valid in another process: define it at the top of a module"
         )
     file = _source_file(thing)
     if file is None:

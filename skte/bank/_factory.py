@@ -526,7 +526,7 @@ def unusable(module: nn.Module) -> str | None:
 
 def reinitialised(module: nn.Module, seed: str) -> nn.Module:
     """Return a copy of a network, every module of which has drawn its parameters anew."""
-    problem = "it cannot be made anew"
+    problem = "it cannot be re-initialised"
     try:
         network = copy.deepcopy(module).cpu()
         with _BUILDING, torch.random.fork_rng(devices=[]):
@@ -539,7 +539,7 @@ def reinitialised(module: nn.Module, seed: str) -> nn.Module:
                         raise BankError(f"{shown} has no reset_parameters().")
                     problem = f"reset_parameters() of {shown} failed"
                     part.reset_parameters()
-                    problem = "it cannot be made anew"
+                    problem = "it cannot be re-initialised"
     except BankError:
         raise
     except Exception as error:

@@ -127,11 +127,11 @@ def _name_problem(name: str) -> str:
         return "would be written outside the folder"
     parts = name.split("/")
     if any(not part or part == "." or part != part.rstrip(". ") for part in parts):
-        return "has a part that file systems change (empty, or with a dot or space at its end)"
+        return "has a part that some file systems change (empty, or ending in a dot or space)"
     if any(len(part) > _LONGEST for part in parts) or len(parts) > _DEEPEST:
         return "is longer or deeper than a file of a model needs"
     if name != clean_text(name, len(name) + 5):
-        return "holds characters that nobody can see"
+        return "contains invisible characters"
     if any(_DEVICES.fullmatch(part) for part in parts):
-        return "is called as devices are on Windows"
+        return "has a name that Windows reserves for devices"
     return ""

@@ -28,7 +28,7 @@ VERSION = 1
 _TOP = ("version", "description", "defaults", "models")
 # What only the user can say: a file that could, would trust itself.
 _OF_THE_USER = {
-    "trusted": "'trusted' is refused: no file can say of itself that it is to be trusted; say so "
+    "trusted": "'trusted' is refused: a file cannot declare itself trusted; do so "
     "on the shell, --trusted NAME, or in Python: dataclasses.replace(bank[name], trusted=True)",
     "trusted_packages": "'trusted_packages' is refused: no file can say of itself that it is to "
     "be trusted; say so on the shell, --trust-package NAME, or in Python: load_bank(path, "

@@ -603,7 +603,8 @@ def _place(name: str, fields: Any) -> tuple[_Place, int]:
         raise MalformedError(f"tensor {clean_text(name, 100)} has no place in the file", _AGAIN)
     if check_shape(shape, dtype.itemsize) != stop - start:
         raise MalformedError(
-            f"tensor {clean_text(name, 100)} has another size than its type and shape", _AGAIN
+            f"tensor {clean_text(name, 100)} does not have the size that its type and shape need",
+            _AGAIN,
         )
     return (name, dtype, shape, start), stop
 

@@ -55,11 +55,11 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add ``skte bank`` to the command line."""
     example = "example:\n  skte bank {} bank{}\n\n"
     parser = commands.add_parser(
-        "bank", help="look after a folder of models", epilog=example.format("list", "")
+        "bank", help="manage a folder of models", epilog=example.format("list", "")
     )
     actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION")
     for name, run, text in (
-        ("init", _init, "make an empty bank"),
+        ("init", _init, "create an empty bank"),
         ("add", _add, "copy a model into a bank, or download one from the Hugging Face Hub"),
         ("list", _list, "list models, and what was not understood; nothing is loaded"),
         ("check", _check, "load every model and show the layers that are read"),
@@ -112,7 +112,7 @@ def _init(args: argparse.Namespace) -> int:
     folder = Path(args.bank)
     is_there = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
     if is_there and not args.trust_package:
-        raise SkteError(f"{folder} is there already and not empty.")
+        raise SkteError(f"{folder} already exists and is not empty.")
     trust = keep_trust(folder, args.trust_package) if args.trust_package else None
     if not is_there:
         folder.mkdir(parents=True, exist_ok=True)
@@ -140,7 +140,7 @@ def _add(args: argparse.Namespace) -> int:
         raise SkteError(f"{source} holds the bank {bank} itself: name the model's own folder.")
     target = _target(bank, args.source, args.name)
     if target.exists():
-        raise SkteError(f"{target} is there already: remove it first, or pass --as.")
+        raise SkteError(f"{target} already exists: remove it first, or pass --as.")
     args.trusted = _within(args.trusted, bank, target)
     try:
         _fetch(args.source, target, args)

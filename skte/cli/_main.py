@@ -129,7 +129,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="DIR",
-        help="a folder that links and paths may lead to; may be repeated",
+        help="another folder that links and paths may lead to; may be repeated",
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for add_parser in (
@@ -267,7 +267,7 @@ def _add_cache_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     example = "example:\n  skte cache {} cache{}\n\n"
     parser = commands.add_parser(
         "cache",
-        help="look after a folder of extracted features",
+        help="manage a folder of extracted features",
         epilog=example.format("info", ""),
     )
     actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION")

@@ -347,7 +347,7 @@ def series_files(folder: Path, roots: Sequence[Path] | None = None) -> list[Path
         raise ValueError("it holds no DICOM image")
     if n_other := sum(not one.is_image for one in found.values()):
         raise ValueError(
-            f"{n_other} of its {len(files)} DICOM files are no images of the series "
+            f"{n_other} of its {len(files)} DICOM files are not images of the series "
             "(reports, segmentations or damaged files); remove them"
         )
     return sorted(found, key=lambda path: found[path].place)

@@ -123,7 +123,9 @@ def _checked(
         found[_key(relative)] = member.isdir()
         yield member, relative
     if not found:
-        raise DatasetError(f"{archive} holds no folder {name!r}: it is another archive.")
+        raise DatasetError(
+            f"{archive} holds no folder {name!r}: this is not the archive that was expected."
+        )
 
 
 def _key(path: PurePosixPath) -> str:
@@ -134,7 +136,7 @@ def _key(path: PurePosixPath) -> str:
 def _clash(path: PurePosixPath, is_folder: bool, found: Mapping[str, bool]) -> str | None:
     """Return what forbids a name beside those before it."""
     if any(not found.get(_key(folder), True) for folder in path.parents):
-        return "it lies in what is a file"
+        return "one of its parent folders is a file"
     before = found.get(_key(path))
     if before is None or (before and is_folder):
         return None
@@ -148,7 +150,7 @@ def _flaw(member: tarfile.TarInfo, name: str) -> str | None:
     if member.name.startswith("/") or ".." in parts or ":" in member.name or "\\" in member.name:
         return "its name leads out of the folder"
     if any(not part.isprintable() or len(part.encode()) > _COMPONENT for part in parts):
-        return "its name cannot be that of a file"
+        return "its name is not valid for a file"
     if len(member.name.encode()) > _LONGEST or len(parts) > _DEEPEST:
         return "its name is too long, or lies too deep"
     if [part for part in parts if part not in ("", ".")][:1] not in ([name], []) and not any(
@@ -236,7 +238,7 @@ class _Transfer:
                 reason = "the connection dropped"
             except urllib.error.HTTPError as error:
                 with error:
-                    reason = f"the server says {error.code} {error.reason}"
+                    reason = f"the server answered {error.code} {error.reason}"
                     # Nothing that waiting would help.
                     if 400 <= error.code < 500 and error.code not in (408, 416, 425, 429):
                         raise DatasetError(f"{self.url} cannot be downloaded: {reason}.") from error
@@ -251,7 +253,8 @@ class _Transfer:
             if failures >= _MOST_FAILURES:
                 raise DatasetError(
                     f"{self.url} cannot be downloaded: {reason}, {failures} times in a row. "
-                    f"What came so far is kept in {self.part}: run it again to go on."
+                    f"The part downloaded so far is kept in {self.part}: run the same again to "
+                    "continue."
                 )
             time.sleep(_PAUSE * 2 ** max(failures - 1, 0))
 
@@ -293,7 +296,8 @@ class _Transfer:
                 done += len(chunk)
                 if done > self.max_bytes:
                     raise DatasetError(
-                        f"The server sends more than {self.max_bytes} bytes: it is stopped."
+                        f"The server sends more than {self.max_bytes} bytes: the download was "
+                        "stopped."
                     )
                 file.write(chunk)
                 if self.progress is not None:
@@ -312,7 +316,7 @@ def _place(response: Any, start: int) -> tuple[int, int | None]:
         r"bytes (\d+)-(\d+)/(\d+|\*)", response.headers.get("Content-Range", "").strip()
     )
     if not match or int(match[1]) != start:
-        raise http.client.HTTPException("the server sent another range than was asked for")
+        raise http.client.HTTPException("the server did not send the range that was requested")
     return start, int(match[3]) if match[3] != "*" else None
 
 
@@ -400,7 +404,7 @@ def fetch_msd(
     >>> cases = load_dataset(fetch_msd("Task04_Hippocampus"))  # doctest: +SKIP
     """
     if name not in MSD_TASKS:
-        raise DatasetError(f"There is no task {name!r}: choose among {', '.join(MSD_TASKS)}.")
+        raise DatasetError(f"There is no task {name!r}: choose one of {', '.join(MSD_TASKS)}.")
     checksum = MSD_TASKS[name] if checksum is None else checksum
     parse_checksum(checksum)  # before anything is made
     root = cache_home() / "datasets" if folder is None else Path(folder).expanduser()

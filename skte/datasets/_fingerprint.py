@@ -221,7 +221,7 @@ def check_unchanged(subject: Any, stamp: Mapping[str, tuple[int, int]]) -> None:
     changed = sorted(file for file in {*now, *stamp} if now.get(file) != stamp.get(file))
     if changed:
         raise DatasetError(
-            f"Case {subject_case_id(subject)!r} was written to while it was in use: "
+            f"Case {subject_case_id(subject)!r} changed while it was in use: "
             f"{', '.join(changed)}. Models that were run before and after have seen different "
             "cases. Run again when the files are complete."
         )

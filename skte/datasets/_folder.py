@@ -260,7 +260,7 @@ def _reason(
         return "images of no case", False
     if name.endswith(_TEXTS) or "." not in name:
         return "no images", True
-    return "of an ending that is not read", path.parent not in beside
+    return "with an extension that is not read", path.parent not in beside
 
 
 def load_folder(

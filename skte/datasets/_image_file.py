@@ -317,7 +317,9 @@ def _meta(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
     named = _named(path, fields["elementdatafile"], _rest(file, lines))
     stated = fields.get("compresseddatasize", "0")
     if not re.fullmatch(r"\d{1,18}", stated) or int(stated) > _size(named):
-        raise ImageFileError(f"states {stated!r:.50} as CompressedDataSize, which it has not")
+        raise ImageFileError(
+            f"states {stated!r:.50} as CompressedDataSize, which does not match its data"
+        )
     unit = _unit([fields.get("distanceunits", "")])
     return ImageFile("MetaImageIO", named, plain=not compressed, unit=unit)
 

@@ -67,7 +67,7 @@ def count_notes(description: Mapping[str, Any], n_cases: int) -> list[Problem]:
     if label_id(stated) in (None, n_cases):
         return []
     what = f"dataset.json: 'numTraining' is {stated!r:.50}, but the number of cases is {n_cases}"
-    return [Problem(None, what, "look for cases that are missing, or correct it")]
+    return [Problem(None, what, "check for missing cases, or correct it")]
 
 
 def resolve_inside(

@@ -192,11 +192,11 @@ def _companion_notes(folder: Path, roots: Sequence[Path], cases: _Cases) -> list
             }
             if lost := sorted(listed - cases.keys()):
                 what = f"{name} names cases that are not there: {few(lost)}"
-                notes.append(Problem(None, what, "add their files, or make it anew"))
+                notes.append(Problem(None, what, "add their files, or create it again"))
         spacings = content.get("spacings") if isinstance(content, dict) else None
         if isinstance(spacings, list) and len(spacings) != len(cases):
             what = f"{name} is of {len(spacings)} cases, and there are {len(cases)}"
-            notes.append(Problem(None, what, "look for cases that are missing"))
+            notes.append(Problem(None, what, "check for missing cases"))
     return notes
 
 
@@ -214,7 +214,7 @@ def _channel_names(
     notes = []
     turned = {label_id(value): str(name) for name, value in channels.items()}
     if None in map(label_id, channels) and None not in turned:
-        what = "dataset.json: 'channel_names' maps names to numbers; it is read the other way round"
+        what = "dataset.json: 'channel_names' maps names to numbers; it is read in reverse"
         notes.append(Problem(None, what, 'write {"0": "MRI"}, number to name'))
         numbers = turned
     else:

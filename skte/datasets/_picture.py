@@ -128,7 +128,9 @@ def _png(path: Path, content: mmap.mmap) -> Picture:
     parts = {kind: content[begin + 8 : end - 4] for kind, begin, end in chunks if kind != b"IDAT"}
     samples = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(colour, 0)
     if not (samples and width and height and bits in (1, 2, 4, 8, 16)):
-        raise ImageFileError(f"states the colour type {colour} with {bits} bits, which PNG has not")
+        raise ImageFileError(
+            f"states the colour type {colour} with {bits} bits, which PNG does not allow"
+        )
     palette, notes = None, turning_notes(path, parts.get(b"eXIf", b""))
     if colour == 3:
         colours = parts.get(b"PLTE", b"")
@@ -136,7 +138,7 @@ def _png(path: Path, content: mmap.mmap) -> Picture:
             np.frombuffer(colours[: len(colours) // 3 * 3], np.uint8).reshape(-1, 3)
         )
     if any(byte != 255 for byte in parts.get(b"tRNS", b"")):
-        what = "it names a transparent colour, which is kept as any other"
+        what = "it names a transparent colour, which is kept like any other"
         notes.append((what, "store a mask as a channel of its own if it matters"))
     plain = [span for span in chunks if span[0] not in (b"PLTE", b"tRNS")]
     # What ITK shows otherwise, or fails on, it reads under the name of a kind of as many bytes.
@@ -266,7 +268,7 @@ def turning_notes(path: Path, exif: bytes, stated: int = 0) -> list[Flaw]:
                 stated = struct.unpack_from(f"{order}H", exif, begin + 8)[0]
     if stated in (0, 1):
         return []
-    what = f"it states that it is to be shown turned (orientation {stated}), which is not done"
+    what = f"it states that viewers should rotate it (orientation {stated}), which is not done"
     name = quote(path.name)
     remedy = f"if its label was drawn upright, `magick {name} -auto-orient {name}`"
     return [(what, remedy)]

@@ -115,7 +115,9 @@ def image_flaws(channels: Sequence[NDArray[Any]]) -> list[Flaw]:
         remedy = "replace them, by the background value for instance, or leave the case out"
         return [(f"the image has {n_bad} voxels that are NaN, Inf or beyond float32", remedy)]
     if channels and all((c.min() == c.max()) for array in channels for c in array):
-        return [("the image is constant everywhere, so it says nothing", "leave the case out")]
+        return [
+            ("the image is constant everywhere, so it carries no information", "leave the case out")
+        ]
     return []
 
 

@@ -253,7 +253,7 @@ def _no_label(picture: Picture, path: Path) -> Flaw | None:
     """Why a picture cannot be a label map."""
     name, other = quote(path.name), quote(f"{path.stem}_ids.png")
     if picture.lossy:
-        what = "is compressed as JPEG, which changes ids: it cannot be a label"
+        what = "is compressed as JPEG, which changes ids, so it cannot be a label"
         remedy = "save the original as PNG; where only this is left and it has one class"
         return what, f"{remedy}, `magick {name} -threshold 50% {other}`"
     if picture.n_channels(label=True, alpha=False) == 1:

@@ -240,9 +240,9 @@ def _notes(page: _Page, stack: _Stack, *, n_left_out: int) -> list[Flaw]:
         notes.append((what, "save them as files of their own if they matter"))
     if page.photometric == 0 and page.bits > 1:
         what = "white is zero in it (TIFF's MinIsWhite); values are kept as they are stored"
-        notes.append((what, "turn it round where other images have bright as high"))
+        notes.append((what, "invert it if bright is high in the other images"))
     if page.photometric == 3 and stack.of_imagej:
-        what = "its colours are those in which ImageJ shows it; values are kept as stored"
+        what = "its colours are only those that ImageJ displays; values are kept as stored"
         notes.append((what, "save it as RGB if they are its channels"))
     if stack.unused:
         notes.append((stack.unused, "state it in NAME.json beside it: {'spacing': [z, y, x]}"))
@@ -255,7 +255,7 @@ def _not_read(page: _Page) -> str:
     low, high = kinds.get(page.format, (1, 0))
     whole = page.bits in (8, 16, 32, 64)
     if page.width < 1 or page.length < 1 or page.samples < 1 or page.depth != 1:
-        return f"is a TIFF of {page.width} x {page.length} x {page.depth} pixels a page"
+        return f"is a TIFF of {page.width} x {page.length} x {page.depth} pixels per page"
     if not low <= page.bits <= high or not (whole or (page.bits < 32 and page.format in (1, 4))):
         return "has values of a type that is not read: complex, odd, or different in each sample"
     if page.compression in _BY_ITK:
@@ -498,7 +498,7 @@ def _unlzw(data: bytes, size: int) -> bytes:
         elif previous and code == len(table):
             entry = previous + previous[:1]
         else:
-            raise ImageFileError("is damaged (a code of LZW that was not defined)")
+            raise ImageFileError("is damaged (an undefined LZW code)")
         if previous:
             table.append(previous + entry[:1])
             if len(table) >= (1 << width) - 1 and width < 12:
@@ -507,7 +507,7 @@ def _unlzw(data: bytes, size: int) -> bytes:
         n_bytes += len(entry)
         previous = entry
         if len(table) > 4096:
-            raise ImageFileError("is damaged (a table of LZW without end)")
+            raise ImageFileError("is damaged (an endless LZW table)")
     return b"".join(out)
 
 

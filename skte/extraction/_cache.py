@@ -322,7 +322,7 @@ class FeatureCache:
             done = f"It could not be removed ({refused.strerror})"
         warnings.warn(
             f"Cached features {path} are damaged: {str(error).rstrip('.')}. {done}, and the "
-            "features are extracted anew.",
+            "features are extracted again.",
             SkteWarning,
             stacklevel=4,
         )
@@ -333,7 +333,7 @@ class FeatureCache:
         _WARNED.add((self.root, verb))
         warnings.warn(
             f"Features in the cache folder {self.root} could not be {verb}: "
-            f"{error.strerror or error}. The run goes on without them. Free some space, get "
+            f"{error.strerror or error}. The run continues without them. Free some space, get "
             "the permission, or name another folder. Further failures are not reported.",
             SkteWarning,
             stacklevel=4,

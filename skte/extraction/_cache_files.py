@@ -79,7 +79,7 @@ def folder_problem(root: Path) -> str | None:
                 return None
             return (
                 "is not empty and holds no cache of skte: name an empty folder or a new one, so "
-                "that nothing else is ever taken for part of the cache"
+                "that no other file is mistaken for part of the cache"
             )
         marker = json.loads(read_file(root / _MARKER, most=4096))
     except NotADirectoryError:
@@ -298,7 +298,7 @@ def open_entry(key: str, data: bytes) -> CaseFeatures:
     """Return the features of an entry's bytes; a ValueError for what `seal_entry` did not make."""
     head = _entry_head(key)
     if not data.startswith(head):
-        raise ValueError("it is not the entry that its name says")
+        raise ValueError("it is not the entry that its name states")
     return unpack_case(memoryview(data)[len(head) :])
 
 
@@ -321,7 +321,7 @@ def open_record(key: str, data: bytes) -> dict[str, Any]:
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError("it is truncated or was changed") from error
     if not sound or not isinstance(record, dict):
-        raise ValueError("its checksum does not fit, or it is not the record that its name says")
+        raise ValueError("its checksum does not fit, or it is not the record that its name states")
     return record
 
 

@@ -110,7 +110,7 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ExtractionError(
             f"device={str(device)!r} cannot be used here: {reason.rstrip('.')}. Give 'cpu', or "
-            "leave device out to take a GPU if there is one."
+            "leave device out to use a GPU if there is one."
         ) from error
     return chosen
 

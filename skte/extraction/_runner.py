@@ -122,7 +122,7 @@ class CaseRunner:
             )
         smaller = self.batch_size // 2
         warnings.warn(
-            f"{what}, {self.batch_size} at a time; going on with {smaller}.",
+            f"{what}, {self.batch_size} at a time; continuing with {smaller}.",
             SkteWarning,
             stacklevel=2,
         )

@@ -105,7 +105,7 @@ def test_safetensors_are_read(tmp_path):
         (
             (len(h := b'{"a":{"dtype":"F32","shape":[1000000000000],"data_offsets":[0,4]}}')
              ).to_bytes(8, "little") + h + bytes(4),
-            "tensor a has another size than its type and shape",
+            "tensor a does not have the size that its type and shape need",
         ),
     ],
 )  # fmt: skip

@@ -440,7 +440,9 @@ def test_every_file_is_used_or_named(tmp_path, image, label, capsys):
     with pytest.warns(SkteWarning) as warned:
         cases = load_nnunet_raw(folder)
     told = str(warned[0].message)
-    assert "not used, of an ending that is not read: imagesTr/b.npy, imagesTr/x.nii.bz2" in told
+    assert (
+        "not used, with an extension that is not read: imagesTr/b.npy, imagesTr/x.nii.bz2" in told
+    )
     assert "not used, images of no case: old/a.nii.gz" in told
     assert "DS_Store" not in told  # nobody would miss it
     reasons = {str(s.path.relative_to(folder)): s.reason for s in cases.skipped}
@@ -451,8 +453,8 @@ def test_every_file_is_used_or_named(tmp_path, image, label, capsys):
         "imagesTr/._a_0000.nii.gz": hidden,
         "labelsTr/Thumbs.db": hidden,
         "imagesTs/c_0000.nii.gz": "of the test set",
-        "imagesTr/b.npy": "of an ending that is not read",
-        "imagesTr/x.nii.bz2": "of an ending that is not read",
+        "imagesTr/b.npy": "with an extension that is not read",
+        "imagesTr/x.nii.bz2": "with an extension that is not read",
         "README.md": "no images",
         "old/a.nii.gz": "images of no case",
     }

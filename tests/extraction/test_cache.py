@@ -218,7 +218,9 @@ def test_a_folder_that_cannot_be_written_costs_one_warning(name, fail, cache, mo
     assert not any(done)
     assert len(caught) == 1
     assert str(cache.root) in str(caught[0].message)
-    assert "Free some space, get the permission, or name another folder" in str(caught[0].message)
+    assert "Free some space, change the permissions, or name another folder" in str(
+        caught[0].message
+    )
     assert cache.describe()["n_leftovers"] == 0
     assert cache.load(KEY) is None
     assert cache.load(OTHER)

@@ -156,7 +156,7 @@ def test_a_smaller_batch_is_tried(cases, kind, words):
     said = [str(w.message) for w in caught if "memory ran out" in str(w.message)]
     assert len(said) == 2
     assert all("Entry 'greedy', case '" in text for text in said)
-    assert said[1].endswith("4 at a time; going on with 2.")
+    assert said[1].endswith("4 at a time; continuing with 2.")
 
 
 def test_batches_are_halved_down_to_one(cases, tmp_path):
