@@ -114,9 +114,9 @@ class HalvingModelBankSelector(BankSelector):
     reference_ : list of Reference
         As of `ModelBankSelector`, on the cases of the last rung.
     results_ : Results
-        As of `ModelBankSelector`, for the cases that a model has seen: ``n_cases``. Windows and
-        seconds are of all rungs. Where there are several estimators, those after the first
-        have scores for the models of the last rung, and NaN for the others.
+        As of `ModelBankSelector`, for the cases that a model has seen, which ``n_cases`` counts.
+        Windows and seconds are of all rungs; ``n_cached`` includes what the race itself has
+        kept. Estimators after the first have NaN for models that were dropped.
     estimators_, date_
         As of `ModelBankSelector`.
     rung_results_ : dict of ndarray

@@ -152,7 +152,7 @@ class Ranking(Sequence[str]):
         sure = None if self._several else self._sure_cells()
         _, *others = self.columns.values() if self._several else ((),)
         # The first one ranks; in a race, its scores alone do not.
-        ranks = [range(1, len(self) + 1), *map(rank_scores, others)]
+        ranks: list[Any] = [range(1, len(self) + 1), *map(rank_scores, others)]
         rows: list[tuple[Any, ...]] = []
         for i, (name, score) in enumerate(zip(self.names, self.scores, strict=True)):
             cells: list[Any] = [NONE if np.isnan(score) else float(score)]
