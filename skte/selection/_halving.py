@@ -20,6 +20,7 @@ from skte._sklearn import Interval, StrOptions, fit_context
 from skte.bank import BankEntry, BankLike, ModelBank, entry_digest, load_bank
 from skte.datasets import CaseList, DatasetLike
 from skte.estimators import TransferabilityEstimator
+from skte.exceptions import SkteError
 from skte.extraction import FeatureCache, SegmentationFeatureExtractor
 from skte.features import FeatureSet
 from skte.metrics import rank_scores
@@ -225,9 +226,8 @@ class HalvingModelBankSelector(BankSelector):
         Raises
         ------
         SkteError
-            As for `ModelBankSelector`, and with fewer cases than `min_cases`.
-        ValueError
-            If the estimator's scores are relative to the bank.
+            As for `ModelBankSelector`, with fewer cases than `min_cases`, and if the scores of
+            the first estimator are relative to the bank.
         """
         models = load_bank(bank)
         entries = list(models)
@@ -241,7 +241,7 @@ class HalvingModelBankSelector(BankSelector):
             engine = self._engine(entries, cache=cache)
             first = next(iter(engine.estimators.values()))
             if first.tags.relative_to_bank:
-                raise ValueError(
+                raise SkteError(
                     f"{type(first).__name__} scores models relative to the bank, which changes "
                     "while models are dropped: race with another estimator first."
                 )

@@ -11,6 +11,7 @@ import pytest
 
 from skte import ModelBankSelector, SegmentationFeatureExtractor, estimators
 from skte.cli import main
+from skte.cli._rank import Progress  # no door: a terminal
 from skte.datasets import make_phantoms
 from skte.demo import write_msd
 from skte.selection import Engine, HalvingModelBankSelector
@@ -434,6 +435,18 @@ def test_a_race_is_an_option(write_bank, tmp_path, capsys):
     assert {row["name"]: int(row["n_cases"]) for row in rows} == dict(
         zip(race.names_, race.results_["n_cases"].tolist(), strict=True)
     )
+
+
+def test_the_progress_of_a_race_is_by_rung(capsys):
+    progress = Progress(["a", "b"], shown=True, is_race=True)
+    for told in (("a", 4, 4), ("b", 4, 4), ("b", 5, 6), ("untrained Net", 1, 6)):
+        progress(*told)
+    assert [line.rstrip() for line in capsys.readouterr().err.split("\r")[1:]] == [
+        "race over 4 cases, a: case 4 of 4",
+        "race over 4 cases, b: case 4 of 4",
+        "race over 6 cases, b: case 5 of 6",
+        "untrained reference, untrained Net: case 1 of 6",
+    ]
 
 
 def test_what_a_race_cannot_do_is_refused(write_bank, data, monkeypatch, capsys):

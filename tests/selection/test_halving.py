@@ -215,7 +215,7 @@ class TestRace:
     def test_what_cannot_race(self, cases, extractor):
         with pytest.raises(DatasetError, match="min_cases=4"):
             HalvingModelBankSelector(LogME(), extractor=extractor).fit(make_bank(), cases[:3])
-        with pytest.raises(ValueError, match="Ensemble"):
+        with pytest.raises(SkteError, match="Ensemble scores models relative to the bank"):
             HalvingModelBankSelector(Ensemble()).fit(make_bank(), cases)
 
     @pytest.mark.parametrize(
