@@ -57,6 +57,11 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     ranking = read_ranking(args.ranking)
     reached = _read_table(args.performance)
+    if len({str(row.get("n_cases")) for row in ranking.values()}) > 1:
+        raise SkteError(
+            f"{args.ranking} holds the scores of a race, in which models saw different cases "
+            "(n_cases): evaluate a ranking of skte rank without --race."
+        )
     scores = {
         column.removeprefix("score_"): _numbers(ranking, column, args.ranking)
         for column in args.column or _score_columns(ranking, args.ranking)

@@ -14,9 +14,9 @@ from skte.estimators import CCFV, CrossCaseProbe
 from skte.extraction import CaseStore, SegmentationFeatureExtractor
 from skte.report._feature_displays import CaseDistanceDisplay, FeatureEmbeddingDisplay
 from skte.report._html import picture, section, table
+from skte.report._results import FittedSelector
 from skte.report._sampled_voxels_display import ProbeDisplay, SampledVoxelsDisplay
 from skte.report._seen import SeenTable
-from skte.selection import ModelBankSelector
 
 __all__ = [
     "dataset_section",
@@ -28,14 +28,14 @@ __all__ = [
 ]
 
 
-def _extractor_of(selector: ModelBankSelector, name: str) -> SegmentationFeatureExtractor:
+def _extractor_of(selector: FittedSelector, name: str) -> SegmentationFeatureExtractor:
     """Return the extractor as the selector set it for a model."""
     extractor: SegmentationFeatureExtractor = clone(selector.extractor_)
     extractor.set_params(entry=selector.bank_[name])
     return extractor
 
 
-def voxel_section(selector: ModelBankSelector, shown: Sequence[int]) -> Html:
+def voxel_section(selector: FittedSelector, shown: Sequence[int]) -> Html:
     """Return slices of some cases with the voxels that were looked at."""
     extractor = _extractor_of(selector, selector.best_name_)
     figures = []
@@ -65,7 +65,7 @@ def voxel_section(selector: ModelBankSelector, shown: Sequence[int]) -> Html:
     )
 
 
-def probe_section(selector: ModelBankSelector, shown: Sequence[int]) -> Html:
+def probe_section(selector: FittedSelector, shown: Sequence[int]) -> Html:
     """Return what the probe predicts on the features of the first and the last model."""
     many = selector.estimators_.values()
     probe = next((clone(e) for e in many if isinstance(e, CrossCaseProbe)), None)
@@ -95,7 +95,7 @@ def probe_section(selector: ModelBankSelector, shown: Sequence[int]) -> Html:
     )
 
 
-def explanation_section(selector: ModelBankSelector, name: str) -> Html:
+def explanation_section(selector: FittedSelector, name: str) -> Html:
     """Return classes, cases and features of one model, extracted once more."""
     features = _extractor_of(selector, name).extract(selector.dataset_, CaseStore(0))
     many = selector.estimators_.values()
@@ -150,7 +150,7 @@ def explanation_section(selector: ModelBankSelector, name: str) -> Html:
     )
 
 
-def dataset_section(selector: ModelBankSelector) -> Html:
+def dataset_section(selector: FittedSelector) -> Html:
     """Return what the dataset holds, and what may be wrong with it."""
     report = inspect_dataset(selector.dataset_)
     classes = [
@@ -183,7 +183,7 @@ def dataset_section(selector: ModelBankSelector) -> Html:
     )
 
 
-def seen_section(selector: ModelBankSelector) -> Html:
+def seen_section(selector: FittedSelector) -> Html:
     """Return what each model saw, and where it comes from."""
     seen = SeenTable.from_selector(selector)
     origins = [
@@ -202,7 +202,7 @@ def seen_section(selector: ModelBankSelector) -> Html:
     )
 
 
-def provenance_section(selector: ModelBankSelector, command: str | None) -> Html:
+def provenance_section(selector: FittedSelector, command: str | None) -> Html:
     """Return versions, settings, seeds and digests: what reproducing the ranking needs."""
     facts = dict(SeenTable.from_selector(selector).facts)
     if command:

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from skte.bank import BankEntry
-from skte.selection import ModelBankSelector
+from skte.report._results import FittedSelector
 
 __all__ = ["fine_tuning", "next_step"]
 
@@ -22,13 +22,13 @@ _TRAINING = ("configs/train.json", "configs/train.yaml", "configs/train.yml")
 
 
 def next_step(
-    selector: ModelBankSelector, name: str | None = None, *, n_classes: int | None = None
+    selector: FittedSelector, name: str | None = None, *, n_classes: int | None = None
 ) -> str:
     """Write out how to start fine-tuning from a model of a fitted selector.
 
     Parameters
     ----------
-    selector : ModelBankSelector
+    selector : ModelBankSelector or HalvingModelBankSelector
         Fitted.
     name : str, optional
         The model. Default: the first of the short list of the answer, or else of the ranking.

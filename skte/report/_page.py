@@ -27,14 +27,14 @@ from skte.report._evidence import (
 )
 from skte.report._html import Cell, number, picture, section, table
 from skte.report._ranking_displays import LayerScoreDisplay, RankingDisplay
-from skte.report._results import check_columns, results_of, results_rows
-from skte.selection import ModelBankSelector, Ranking
+from skte.report._results import FittedSelector, check_columns, results_of, results_rows
+from skte.selection import Ranking
 
 __all__ = ["write_report"]
 
 
 def write_report(
-    ranked: ModelBankSelector | Mapping[str, Any],
+    ranked: FittedSelector | Mapping[str, Any],
     path: str | os.PathLike[str],
     *,
     title: str = "Ranking of pre-trained models",
@@ -49,7 +49,7 @@ def write_report(
 
     Parameters
     ----------
-    ranked : ModelBankSelector or mapping of str to sequence
+    ranked : ModelBankSelector, HalvingModelBankSelector or mapping of str to sequence
         A fitted selector, or its ``results_`` alone: the page then has the ranking, layers,
         warnings and cost, but neither dataset nor bank.
     path : path-like
@@ -205,7 +205,7 @@ def _ranking_section(results: Mapping[str, Any], ranking: Ranking | None) -> Htm
     """Return the table of all models, what it rests on, and its picture."""
     rows = results_rows(results)
     keys = [k.removeprefix("score_") for k in results if k.startswith("score_")] or [""]
-    facts = {"n_parameters": "parameters", "width": "finest width"}
+    facts = {"n_cases": "cases", "n_parameters": "parameters", "width": "finest width"}
     known = [key for key in facts if key in results]
     status = ["failed" if r.get("error") else "warned" if r.get("warnings") else "" for r in rows]
     body = []

@@ -19,8 +19,8 @@ from skte.report._drawing import (
     plot_names,
     width_of,
 )
-from skte.report._results import check_columns, results_of
-from skte.selection import BankConfidence, ModelBankSelector
+from skte.report._results import FittedSelector, check_columns, results_of
+from skte.selection import BankConfidence
 
 __all__ = ["LayerScoreDisplay", "RankingDisplay", "StabilityDisplay"]
 
@@ -83,12 +83,12 @@ class RankingDisplay(Display):
                 )
 
     @classmethod
-    def from_selector(cls, selector: ModelBankSelector, *, ax: Any = None) -> Self:
+    def from_selector(cls, selector: FittedSelector, *, ax: Any = None) -> Self:
         """Plot the ranking of a fitted selector.
 
         Parameters
         ----------
-        selector : ModelBankSelector
+        selector : ModelBankSelector or HalvingModelBankSelector
             Fitted; with ``confidence_level``, intervals and groups are drawn.
         ax : matplotlib Axes, optional
             Where to draw; a new figure by default.
@@ -130,8 +130,10 @@ class RankingDisplay(Display):
     @classmethod
     def _of_results(cls, results: Mapping[str, Any], column: str, score_name: str) -> Self:
         scores = np.asarray(results[column], dtype=np.float64)
-        order = np.argsort(rank_scores(scores))
         suffix = column.removeprefix("score")
+        # Scores of a race are not comparable, ranks are.
+        ranks = results.get(f"rank{suffix}", rank_scores(scores))
+        order = np.argsort(np.asarray(ranks, dtype=np.float64))
         low, high, groups = (
             results.get(f"{name}{suffix}") for name in ("interval_low", "interval_high", "group")
         )
@@ -250,7 +252,7 @@ class LayerScoreDisplay(Display):
             self.matrix[i, most - len(row) :] = row
 
     @classmethod
-    def from_selector(cls, selector: ModelBankSelector, *, ax: Any = None) -> Self:
+    def from_selector(cls, selector: FittedSelector, *, ax: Any = None) -> Self:
         """Plot the layers of a fitted selector's first estimator; see `from_results`."""
         return cls.from_results(results_of(selector), ax=ax)
 

@@ -16,9 +16,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from skte._files import write_text_atomically
 from skte._text import clean_cell
-from skte.selection import ModelBankSelector, Reference
+from skte.selection import HalvingModelBankSelector, ModelBankSelector, Reference
 
-__all__ = ["check_columns", "results_of", "results_rows", "write_results"]
+__all__ = ["FittedSelector", "check_columns", "results_of", "results_rows", "write_results"]
+
+FittedSelector = ModelBankSelector | HalvingModelBankSelector
 
 
 def results_rows(
@@ -147,9 +149,9 @@ def _jsonable(value: Any) -> Any:
     return value
 
 
-def results_of(selector: ModelBankSelector) -> Mapping[str, Any]:
+def results_of(selector: FittedSelector) -> Mapping[str, Any]:
     """Return the results of a fitted selector."""
-    if not isinstance(selector, ModelBankSelector):
+    if not isinstance(selector, FittedSelector):
         raise TypeError(f"Give a fitted ModelBankSelector, got {type(selector).__name__}.")
     check_is_fitted(selector, "results_")
     return selector.results_

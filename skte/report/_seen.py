@@ -12,7 +12,7 @@ from skte._table import format_html_table, format_table
 from skte._text import clean_lines
 from skte.bank import BankEntry, entry_digest
 from skte.datasets import CaseList
-from skte.report._results import results_of
+from skte.report._results import FittedSelector, results_of
 from skte.selection import ModelBankSelector
 
 __all__ = ["SeenTable"]
@@ -54,12 +54,12 @@ class SeenTable:
         self.facts = facts
 
     @classmethod
-    def from_selector(cls, selector: ModelBankSelector) -> Self:
+    def from_selector(cls, selector: FittedSelector) -> Self:
         """Collect what a fitted selector's models saw.
 
         Parameters
         ----------
-        selector : ModelBankSelector
+        selector : ModelBankSelector or HalvingModelBankSelector
             Fitted.
 
         Returns
@@ -112,11 +112,10 @@ def _layers(layers: Any) -> str:
     return f"{layers[0]} ... {layers[-1]} ({len(layers)})"
 
 
-def _facts(selector: ModelBankSelector) -> dict[str, str]:
+def _facts(selector: FittedSelector) -> dict[str, str]:
     """List what reproducing a ranking needs, beside its models."""
     cases = [str(subject["case_id"]) for subject in selector.dataset_]
     more = "" if len(cases) <= _MOST_CASES else ", ..."
-    level = selector.confidence_level
     estimators = selector.estimators_.items()
     extraction = {"entry": None, "cache": None}
     extractor = type(selector.extractor_)(**{**selector.extractor_.get_params(), **extraction})
@@ -127,10 +126,20 @@ def _facts(selector: ModelBankSelector) -> dict[str, str]:
         "seed": str(selector.random_state_),
         **{f"estimator {key}".strip(): _one_line(one) for key, one in estimators},
         "extraction": _one_line(extractor),
-        "confidence": "not computed" if level is None else f"{level:g}, {selector.resampling}",
+        **_how_sure(selector),
         "versions": ", ".join(f"{name} {_version(name)}" for name in _PACKAGES)
         + f", Python {platform.python_version()}",
     }
+
+
+def _how_sure(selector: FittedSelector) -> dict[str, str]:
+    """Name the settings of the confidence, or of a race and the rungs that it took."""
+    level = selector.confidence_level
+    if isinstance(selector, ModelBankSelector):
+        return {"confidence": "not computed" if not level else f"{level:g}, {selector.resampling}"}
+    rungs = zip(selector.n_candidates_, selector.n_resources_, strict=True)
+    shown = ", ".join(f"{n_models} models on {n_cases} cases" for n_models, n_cases in rungs)
+    return {"race": f"{selector.elimination}, {level:g}: {shown}"}
 
 
 def _dataset_name(cases: CaseList) -> str:

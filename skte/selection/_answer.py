@@ -196,10 +196,8 @@ def _no_answer(
     if not doubt:
         return (f"No answer: only {listed[0]} has a score, so there is nothing to compare.",)
     if not trusted:
-        return (
-            f"No answer: {doubt}",
-            "Choose by size, licence or speed, or label more cases and rank again.",
-        )
+        again = "rank without a race" if found.is_race else "label more cases and rank again"
+        return (f"No answer: {doubt}", f"Choose by size, licence or speed, or {again}.")
     who = _joined([found.label(key) for key in trusted])
     verb = "does" if len(trusted) == 1 else "do"
     return (
@@ -285,10 +283,17 @@ def _input(found: Findings) -> list[str]:
 def _about_cases(found: Findings) -> list[str]:
     """Say what other cases of the same kind could have given."""
     if found.is_race:
-        return [
+        lines = [
             "Models that were dropped have seen fewer cases; their scores are of those alone. "
-            "ModelBankSelector on the short list says what its cases cannot tell apart."
+            "Ranking the short list without a race (ModelBankSelector; in the shell without "
+            "--race) says what its cases cannot tell apart."
         ]
+        if len(found.estimators) > 1:
+            lines.append(
+                f"{found.label(next(iter(found.scores)))} decided the race; the other estimators "
+                "score only the models of its last rung, and have no part in this answer."
+            )
+        return lines
     if found.confidence is None:
         return [
             "Which models these cases cannot tell apart was not computed: confidence_level=0.9 "

@@ -8,19 +8,18 @@ import warnings
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
-from numbers import Integral, Real
-from typing import Any, ClassVar, Self
+from numbers import Integral
+from typing import Any, Self
 
 import numpy as np
 import torch
 from joblib import effective_n_jobs
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import clone
 from sklearn.exceptions import FitFailedWarning
-from sklearn.utils import Tags, check_random_state
+from sklearn.utils import check_random_state
 
 from skte._process import safe_starts
-from skte._sklearn import UNUSED, DocLinkMixin, Interval, StrOptions
 from skte._text import clean_text, say
 from skte.bank import BankEntry
 from skte.datasets import (
@@ -53,13 +52,10 @@ from skte.selection._workers import (
     run_together,
 )
 
-__all__ = ["BankSelector", "Engine", "check_not_all_failed", "raw_images"]
+__all__ = ["Engine", "check_not_all_failed", "extractor_for"]
 
 # Preprocessed images that are kept from one model to the next.
 _KEPT_BYTES = 2**30
-# Beyond these, images were not normalised; random phantoms and masked brains are within.
-_RAW_MEAN, _RAW_SPREAD = 2.0, 5.0
-_NAMED = 3  # models in a sentence
 _LEAVE_OUT = (
     "To rank on the other cases: load_dataset(..., exclude=[ID]); in the shell --exclude ID, or "
     "--skip-unusable for all cases that inspect finds unusable."
@@ -306,37 +302,6 @@ class Engine:
             say(line, flush=True)
 
 
-class BankSelector(DocLinkMixin, BaseEstimator):
-    """What the selectors of a bank share."""
-
-    estimator: Any
-
-    # fit(bank, dataset) has no metadata to route; keep sklearn from inventing requests.
-    __metadata_request__fit: ClassVar[dict[str, Any]] = {"bank": UNUSED, "dataset": UNUSED}
-
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "extractor": [SegmentationFeatureExtractor, None],
-        "n_jobs": [Integral, None],
-        "device": [str, torch.device, None],
-        "cache": [str, os.PathLike, FeatureCache, None],
-        "timeout": [Interval(Real, 0, None, closed="neither"), None],
-        "error_score": [StrOptions({"raise"}), Interval(Real, None, None, closed="both"), np.nan],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
-        "reference": ["boolean"],
-    }
-
-    def _engine(self, entries: Sequence[BankEntry], **changed: Any) -> Engine:
-        names = BankSelector._parameter_constraints.keys() - {"reference"}
-        shared = {name: getattr(self, name) for name in names}
-        return Engine.from_settings(self.estimator, entries, **{**shared, **changed})
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        return tags
-
-
 def _started(
     jobs: list[Job], client: Any, n_jobs: int | None, timeout: float | None
 ) -> AbstractContextManager[Iterable[ModelRecord]]:
@@ -358,25 +323,6 @@ def check_not_all_failed(records: Sequence[ModelRecord], key: str) -> None:
             f"- {record.name}: {clean_text(record.errors[key])}" for record in records
         )
         raise SkteError(f"Every model of the bank failed:\n{listed}")
-
-
-def raw_images(entries: Sequence[BankEntry], cases: Sequence[Any]) -> str:
-    """Say which models without preprocessing get images that look raw; empty where none do."""
-    names = [entry.name for entry in entries if not entry.preprocessing]
-    if not names:
-        return ""
-    case = read_case(cases[0])
-    image = case.image.float()
-    mean, spread = float(image.mean()), float(image.std(correction=0))
-    if abs(mean) <= _RAW_MEAN and 1 / _RAW_SPREAD <= spread <= _RAW_SPREAD:
-        return ""
-    shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" * (len(names) > _NAMED))
-    return (
-        f"No preprocessing for {shown}: images go in as they are (case {case.case_id} has mean "
-        f"{mean:.4g} and standard deviation {spread:.4g}). If the networks were trained on "
-        'normalised images, add preprocessing: ["ZNormalization"] to the manifest, or rank '
-        'ModelBank.from_modules(networks, preprocessing=["ZNormalization"]).'
-    )
 
 
 def extractor_for(

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -17,21 +17,16 @@ from scipy.stats import t as student
 
 from skte._files import scratch_folder
 from skte._sklearn import Interval, StrOptions, fit_context
-from skte.bank import BankEntry, BankLike, entry_digest, load_bank
-from skte.datasets import DatasetLike
+from skte.bank import BankEntry, BankLike, ModelBank, entry_digest, load_bank
+from skte.datasets import CaseList, DatasetLike
 from skte.estimators import TransferabilityEstimator
+from skte.exceptions import SkteError
 from skte.extraction import FeatureCache, SegmentationFeatureExtractor
 from skte.features import FeatureSet
 from skte.metrics import rank_scores
-from skte.selection._answer import Answer, Findings, answer_of
+from skte.selection._base import BankSelector
 from skte.selection._confidence import resampling_weights
-from skte.selection._engine import (
-    BankSelector,
-    Engine,
-    check_not_all_failed,
-    raw_images,
-)
-from skte.selection._ranking import Ranking
+from skte.selection._engine import Engine, check_not_all_failed
 from skte.selection._reference import Reference, Twins, compare_with_twins
 from skte.selection._workers import ModelRecord
 
@@ -75,9 +70,10 @@ class HalvingModelBankSelector(BankSelector):
 
     Parameters
     ----------
-    estimator : TransferabilityEstimator
-        What scores a model. Not one that is relative to the bank (`Ensemble`), which
-        changes while models are dropped.
+    estimator : TransferabilityEstimator or mapping of str to TransferabilityEstimator, optional
+        What scores a model, as for `ModelBankSelector`. The first one decides who is dropped;
+        it cannot be one that is relative to the bank (`Ensemble`), which changes while models
+        are dropped. The others score the models of the last rung.
     extractor : SegmentationFeatureExtractor, optional
         As for `ModelBankSelector`.
     n_keep : int, default=1
@@ -118,6 +114,12 @@ class HalvingModelBankSelector(BankSelector):
         Cases and models of each rung.
     reference_ : list of Reference
         As of `ModelBankSelector`, on the cases of the last rung.
+    results_ : Results
+        As of `ModelBankSelector`, for the cases that a model has seen, which ``n_cases`` counts.
+        Windows and seconds are of all rungs; ``n_cached`` includes what the race itself has
+        kept. Estimators after the first have NaN for models that were dropped.
+    estimators_, date_
+        As of `ModelBankSelector`.
     rung_results_ : dict of ndarray
         One entry per rung and model, for ``pandas.DataFrame``: ``iter``, ``n_cases``, ``name``,
         ``score``, ``gap`` to the last model that would be kept, its ``gap_error``,
@@ -162,7 +164,7 @@ class HalvingModelBankSelector(BankSelector):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BankSelector._parameter_constraints,
-        "estimator": [TransferabilityEstimator],
+        "estimator": [TransferabilityEstimator, Mapping, None],
         "n_keep": [Interval(Integral, 1, None, closed="left")],
         "elimination": [StrOptions({"both", "confidence", "halving"})],
         "confidence_level": [Interval(Real, 0.5, 1, closed="neither")],
@@ -172,7 +174,7 @@ class HalvingModelBankSelector(BankSelector):
 
     def __init__(
         self,
-        estimator: TransferabilityEstimator,
+        estimator: TransferabilityEstimator | Mapping[str, TransferabilityEstimator] | None = None,
         *,
         extractor: SegmentationFeatureExtractor | None = None,
         n_keep: int = 1,
@@ -224,30 +226,33 @@ class HalvingModelBankSelector(BankSelector):
         Raises
         ------
         SkteError
-            As for `ModelBankSelector`, and with fewer cases than `min_cases`.
-        ValueError
-            If the estimator's scores are relative to the bank.
+            As for `ModelBankSelector`, with fewer cases than `min_cases`, and if the scores of
+            the first estimator are relative to the bank.
         """
-        if self.estimator.tags.relative_to_bank:
-            raise ValueError(
-                f"{type(self.estimator).__name__} scores models relative to the bank, which "
-                "changes while models are dropped: race with one estimator."
-            )
-        entries = list(load_bank(bank))
+        models = load_bank(bank)
+        entries = list(models)
         cases = Engine.load_cases(
             dataset,
             self.min_cases,
-            f"fewer than min_cases={self.min_cases}. Label more, or use ModelBankSelector.",
+            f"a race needs min_cases={self.min_cases}. Label more, or use ModelBankSelector (in "
+            "the shell, leave --race out).",
         )
-        raw = raw_images(entries, cases)
         with self._storage() as cache:
             engine = self._engine(entries, cache=cache)
+            first = next(iter(engine.estimators.values()))
+            if first.tags.relative_to_bank:
+                raise SkteError(
+                    f"{type(first).__name__} scores models relative to the bank, which changes "
+                    "while models are dropped: race with another estimator first."
+                )
             # A dataset's order may follow scanner or hospital.
             order = np.random.default_rng(engine.random_state).permutation(len(cases))
             shuffled = [cases[i] for i in order]
             rungs = self._race(engine, entries, shuffled)
-            self.reference_ = self._compare_with_twins(engine, entries, rungs[-1], shuffled)
-        self._collect(entries, rungs, len(cases), raw, engine.extractor.layers)
+            references = self._compare_with_twins(engine, entries, rungs[-1], shuffled)
+        if cache is not self.cache:  # a folder that is gone
+            engine.extractor.set_params(cache=None)
+        self._judge(engine, models, cases, rungs, references)
         return self
 
     @contextmanager
@@ -269,7 +274,7 @@ class HalvingModelBankSelector(BankSelector):
         known: dict[str, FeatureSet] = {}
         for size in sizes:
             records = _run_rung(engine, list(alive.values()), cases[:size], known)
-            rungs.append(self._rung(records, size, len(cases), 1 - risk))
+            rungs.append(self._rung(engine, records, size, len(cases), 1 - risk))
             alive = {name: alive[name] for name in rungs[-1].kept}
             if len(alive) <= self.n_keep:
                 break
@@ -277,15 +282,17 @@ class HalvingModelBankSelector(BankSelector):
 
     def _rung(
         self,
+        engine: Engine,
         records: Sequence[ModelRecord],
         n_cases: int,
         n_total: int,
         confidence: float,
     ) -> Rung:
-        scores = np.array([_score_of(record.parts.get("")) for record in records])
-        check_not_all_failed(records, "")
+        first = next(iter(engine.estimators))
+        scores = np.array([_score_of(record.parts.get(first)) for record in records])
+        check_not_all_failed(records, first)
         nothing = {"score": np.full(n_cases, np.nan)}
-        jackknife = np.stack([record.resampled.get("", nothing)["score"] for record in records])
+        jackknife = np.stack([record.resampled.get(first, nothing)["score"] for record in records])
         step = outpaced(
             scores, jackknife, n_total=n_total, n_keep=self.n_keep, confidence_level=confidence
         )
@@ -318,55 +325,51 @@ class HalvingModelBankSelector(BankSelector):
             confidence_level=self.confidence_level, n_resamples=_N_DRAWS, random_state=seed,
         )  # fmt: skip
 
-    def _collect(
+    def _judge(
         self,
-        entries: Sequence[BankEntry],
+        engine: Engine,
+        models: ModelBank,
+        cases: CaseList,
         rungs: Sequence[Rung],
-        n_total: int,
-        raw: str,
-        layers: Any,
+        references: Sequence[Reference],
     ) -> None:
-        names = [entry.name for entry in entries]
-        self.names_: list[str] = names
+        """Order the models by how far they came, and say what is known of them."""
+        first, *others = engine.estimators
         last: dict[str, tuple[int, float]] = {}
         for i, rung in enumerate(rungs):
             for record, score in zip(rung.records, rung.scores, strict=True):
                 last[record.name] = (i, float(score))
-        self.scores_: NDArray[np.float64] = np.array([last[name][1] for name in names])
+        names = [entry.name for entry in models]
+        scores = {first: np.array([last[name][1] for name in names])}
+        for key in others:
+            ran = [record for record in rungs[-1].records if key in record.parts]
+            parts = [record.parts[key] for record in ran]
+            found = engine.estimators[key].combine(parts) if ran else ()
+            known = dict(zip((record.name for record in ran), found, strict=True))
+            scores[key] = np.array([known.get(name, np.nan) for name in names])
         order = sorted(range(len(names)), key=lambda i: _place(*last[names[i]]))
-        self.ranks_: NDArray[np.intp] = np.empty(len(names), dtype=np.intp)
-        self.ranks_[order] = np.arange(1, len(names) + 1)
-        ordered, scores = [names[i] for i in order], self.scores_[order]
-        untrained = [entry.name for entry in entries if entry.is_untrained]
-        self.answer_: Answer = answer_of(
-            Findings(
-                ordered,
-                {"": scores},
-                {"": self.estimator},
-                layers=layers,
-                n_cases=n_total,
-                untrained=untrained,
-                raw_images=raw,
-                references=self.reference_,
-                is_race=True,
-            )
-        )
-        n_cases = [rungs[last[name][0]].n_cases for name in ordered]
-        self.ranking_: Ranking = Ranking(
-            ordered,
-            scores,
-            facts={"cases": n_cases},
-            untrained=untrained,
-            answer=self.answer_,
-        )
-        self.best_name_: str = self.ranking_[0]
+        ranks = np.empty(len(names), dtype=np.intp)
+        ranks[order] = np.arange(1, len(names) + 1)
         self.n_iterations_: int = len(rungs)
         self.n_resources_: list[int] = [rung.n_cases for rung in rungs]
         self.n_candidates_: list[int] = [len(rung.records) for rung in rungs]
         self.rung_results_: dict[str, NDArray[Any]] = _race_table(rungs)
         before = [0, *self.n_resources_[:-1]]
         run = np.subtract(self.n_resources_, before) @ self.n_candidates_
-        self.cost_: float = float(run / (len(names) * n_total))
+        self.cost_: float = float(run / (len(names) * len(cases)))
+        self._collect(
+            engine, models, cases, [_whole(name, rungs) for name in names], scores, ranks,
+            references, n_cases=[self.n_resources_[last[name][0]] for name in names],
+        )  # fmt: skip
+
+
+def _whole(name: str, rungs: Sequence[Rung]) -> ModelRecord:
+    """Return the last record of a model, with the windows and seconds of all rungs."""
+    records = [record for rung in rungs for record in rung.records if record.name == name]
+    totals = ("n_windows", "seconds_load", "seconds_forward", "seconds_tap", "seconds_score")
+    return replace(
+        records[-1], **{total: sum(getattr(r, total) for r in records) for total in totals}
+    )
 
 
 def _score_of(part: Mapping[str, Any] | None) -> float:

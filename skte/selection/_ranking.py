@@ -150,7 +150,9 @@ class Ranking(Sequence[str]):
     def rows(self) -> list[tuple[Any, ...]]:
         """Cells of the table, best first; untrained models are marked, failed ones have no rank."""
         sure = None if self._several else self._sure_cells()
-        ranks = [rank_scores(values) for values in self.columns.values()]
+        _, *others = self.columns.values() if self._several else ((),)
+        # The first one ranks; in a race, its scores alone do not.
+        ranks: list[Any] = [range(1, len(self) + 1), *map(rank_scores, others)]
         rows: list[tuple[Any, ...]] = []
         for i, (name, score) in enumerate(zip(self.names, self.scores, strict=True)):
             cells: list[Any] = [NONE if np.isnan(score) else float(score)]

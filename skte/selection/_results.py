@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from skte._table import Html, format_html_table, format_table
-from skte._text import clean_lines
+from skte._text import clean_lines, clean_text
+from skte.metrics import rank_scores
+from skte.selection._confidence import BankConfidence
+from skte.selection._workers import ModelRecord
 
-__all__ = ["Results"]
+__all__ = ["Results", "results_table"]
 
 # One number or one word per model; the rest is lists and seconds.
 _SHOWN = ("name", "rank", "score")
+# What Python itself hides by default: for programmers, not about a model's score.
+_NOT_OF_A_MODEL = (
+    DeprecationWarning,
+    ImportWarning,
+    PendingDeprecationWarning,
+    ResourceWarning,
+)
 
 
 class Results(dict[str, "NDArray[Any]"]):
@@ -64,3 +76,86 @@ class Results(dict[str, "NDArray[Any]"]):
             return []
         count = "1 more column" if len(rest) == 1 else f"{len(rest)} more columns"
         return [f"and {count}: {', '.join(rest)}"]
+
+
+def results_table(
+    records: Sequence[ModelRecord],
+    scores: Mapping[str, NDArray[np.float64]],
+    ranks: NDArray[np.intp],
+    confidences: Mapping[str, BankConfidence],
+    untrained: Sequence[bool],
+) -> Results:
+    """Columns of `results_`; `ranks` are by the first estimator. Named ones have their own."""
+    first = next(iter(scores))
+    several = first != ""
+    table: dict[str, NDArray[Any]] = {
+        "name": _objects(record.name for record in records),
+        "score": scores[first],
+        "rank": ranks,
+    }
+    if several:
+        for key, values in scores.items():
+            table[f"score_{key}"] = values
+            table[f"rank_{key}"] = ranks if key == first else rank_scores(values)
+    if confidences:
+        table |= _confidence_columns(confidences[first], "")
+        if several:
+            for key, confidence in confidences.items():
+                table |= _confidence_columns(confidence, f"_{key}")
+    for key in scores:
+        if any(record.pair_standard_errors.get(key, 0.0) > 0.0 for record in records):
+            name = f"pair_standard_error_{key}" if key else "pair_standard_error"
+            errors = [record.pair_standard_errors.get(key, np.nan) for record in records]
+            table[name] = np.array(errors)
+    table["layers"] = _objects(record.layers for record in records)
+    table["layers_certainty"] = _objects(record.layers_certainty for record in records)
+    table["layer_scores"] = _objects(
+        record.layer_scores.get(first, np.array([])) for record in records
+    )
+    for name in (
+        "n_parameters",
+        "width",
+        "n_axes",
+        "n_windows",
+        "n_cached",
+        "seconds_load",
+        "seconds_forward",
+        "seconds_tap",
+        "seconds_score",
+    ):
+        table[name] = np.array([getattr(record, name) for record in records])
+    table["window"] = _objects(record.window for record in records)
+    table["device"] = _objects(record.device for record in records)
+    table["untrained"] = np.array(untrained)
+    table["warnings"] = _objects(_warnings(record) for record in records)
+    table["error"] = _objects(
+        "; ".join(dict.fromkeys(map(clean_text, r.errors.values()))) for r in records
+    )
+    return Results(table)
+
+
+def _confidence_columns(confidence: BankConfidence, suffix: str) -> dict[str, NDArray[Any]]:
+    columns = {
+        "standard_error": confidence.standard_errors,
+        "interval_low": confidence.intervals[:, 0],
+        "interval_high": confidence.intervals[:, 1],
+        "rank_low": confidence.rank_intervals[:, 0],
+        "rank_high": confidence.rank_intervals[:, 1],
+        "first_share": confidence.first_share,
+        "group": confidence.groups,
+    }
+    return {f"{name}{suffix}": values for name, values in columns.items()}
+
+
+def _warnings(record: ModelRecord) -> tuple[str, ...]:
+    return tuple(
+        clean_text(text) for kind, text in record.warned if not issubclass(kind, _NOT_OF_A_MODEL)
+    )
+
+
+def _objects(values: Iterable[Any]) -> NDArray[Any]:
+    listed = list(values)
+    column = np.empty(len(listed), dtype=object)
+    for i, value in enumerate(listed):  # assigning a list would broadcast tuples
+        column[i] = value
+    return column

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from datetime import UTC, datetime
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -23,23 +22,16 @@ from skte._sklearn import (
     fit_context,
     with_callbacks,
 )
-from skte._text import clean_text, did_you_mean
-from skte.bank import BankLike, load_bank
-from skte.datasets import DatasetLike
+from skte._text import did_you_mean
+from skte.bank import BankLike, ModelBank, load_bank
+from skte.datasets import CaseList, DatasetLike
 from skte.estimators import Diagnosis, TransferabilityEstimator
 from skte.extraction import CaseStore, FeatureCache, SegmentationFeatureExtractor
 from skte.metrics import align_performance, rank_scores, weighted_kendall_score
-from skte.selection._answer import Answer, Findings, answer_of
+from skte.selection._base import BankSelector
 from skte.selection._confidence import BankConfidence, estimate_confidence, resampling_weights
-from skte.selection._engine import (
-    BankSelector,
-    Engine,
-    check_not_all_failed,
-    raw_images,
-)
-from skte.selection._ranking import NONE, Ranking
-from skte.selection._reference import Reference, Twins, compare_with_twins
-from skte.selection._results import Results
+from skte.selection._engine import Engine, check_not_all_failed
+from skte.selection._reference import Twins, compare_with_twins
 from skte.selection._workers import ModelRecord
 
 __all__ = ["ModelBankSelector"]
@@ -56,13 +48,6 @@ _NEEDED = (
 )
 _LEAST_TO_AGREE = 4  # models; of fewer, an agreement is chance
 _REFERENCE_LEVEL = 0.9  # of the comparison with untrained twins, where none is given
-# What Python itself hides by default: for programmers, not about a model's score.
-_NOT_OF_A_MODEL = (
-    DeprecationWarning,
-    ImportWarning,
-    PendingDeprecationWarning,
-    ResourceWarning,
-)
 
 
 class ModelBankSelector(CallbackSupportMixin, BankSelector):
@@ -270,14 +255,8 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
         again = engine.run(twins.entries, cases, weights=weights, is_reference=True)
         twin_records = list(again)
         context.call_on_fit_task_end(estimator=self)
-        self.dataset_ = cases
-        self.date_: str = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-        self.random_state_ = engine.random_state
-        self.extractor_ = engine.extractor
         self.cell_size_: int | Sequence[int] | None = engine.extractor.cell_size
-        self.bank_ = models
-        self._raw_images = raw_images(list(models), cases)
-        self._collect(records, engine.estimators, twins, twin_records)
+        self._judge(engine, models, cases, records, twins, twin_records)
         return self
 
     def predict(self, bank: BankLike) -> NDArray[np.float64]:
@@ -353,16 +332,18 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
             scores[ran] = estimator.combine([part for part in parts if part is not None])
         return scores
 
-    def _collect(
+    def _judge(
         self,
+        engine: Engine,
+        models: ModelBank,
+        cases: CaseList,
         records: Sequence[ModelRecord],
-        estimators: Mapping[str, TransferabilityEstimator],
         twins: Twins,
         twin_records: Sequence[ModelRecord],
     ) -> None:
-        first = next(iter(estimators))
-        self.estimators_ = dict(estimators)
-        self.names_: list[str] = [record.name for record in records]
+        """Turn records into scores, and say what is known of these."""
+        estimators = engine.estimators
+        resampling = self._resampling(len(cases), engine.random_state)
         scores = {
             key: self._combine(estimator, [record.parts.get(key) for record in records])
             for key, estimator in estimators.items()
@@ -370,69 +351,28 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
         confidences = {}
         if self.confidence_level is not None:
             confidences = {
-                key: _confidence(key, estimator, scores[key], records, self._resampling())
+                key: _confidence(key, estimator, scores[key], records, resampling)
                 for key, estimator in estimators.items()
             }
+        first = next(iter(estimators))
         self.parts_ = [record.parts.get(first) for record in records]
-        self.scores_: NDArray[np.float64] = scores[first]
-        self.ranks_: NDArray[np.intp] = rank_scores(self.scores_)
         self.confidence_: BankConfidence | None = confidences.get(first)
-        self.reference_: list[Reference] = compare_with_twins(
-            estimators, records, twins, twin_records, **self._resampling()
-        )
-        by_rank = np.argsort(self.ranks_)
-        columns = {key: values[by_rank] for key, values in scores.items()}
-        untrained = [entry.is_untrained for entry in self.bank_]
-        marked = [name for name, is_so in zip(self.names_, untrained, strict=True) if is_so]
-        order = [self.names_[i] for i in by_rank]
         self.agreement_: float = _agreement(list(scores.values()))
-        self.answer_: Answer = answer_of(
-            Findings(
-                order,
-                columns,
-                estimators,
-                layers=self.extractor_.layers,
-                n_cases=len(self.dataset_),
-                untrained=marked,
-                guessed=[r.name for r in records if r.layers_certainty == "guess"],
-                raw_images=self._raw_images,
-                references=self.reference_,
-                confidence=self.confidence_,
-                agreement=self.agreement_,
-            )
-        )
-        self.ranking_: Ranking = Ranking(
-            order,
-            self.scores_[by_rank],
-            self.confidence_,
-            columns=columns if "" not in columns else None,
-            facts=_facts([records[i] for i in by_rank]),
-            untrained=marked,
-            answer=self.answer_,
-        )
-        self.best_name_: str = self.ranking_[0]
-        several = "" not in estimators
-        self.results_: Results = Results(
-            _results_table(records, scores, confidences, untrained, several=several)
-        )
+        ranks = rank_scores(scores[first])
+        references = compare_with_twins(estimators, records, twins, twin_records, **resampling)
+        self._collect(
+            engine, models, cases, records, scores, ranks, references,
+            confidences=confidences, agreement=self.agreement_,
+        )  # fmt: skip
 
-    def _resampling(self) -> dict[str, Any]:
+    def _resampling(self, n_cases: int, seed: int) -> dict[str, Any]:
         return {
-            "n_cases": len(self.dataset_),
+            "n_cases": n_cases,
             "confidence_level": self.confidence_level or _REFERENCE_LEVEL,
             "n_resamples": self.n_resamples,
             "method": self.resampling,
-            "random_state": self.random_state_,
+            "random_state": seed,
         }
-
-
-def _facts(records: Sequence[ModelRecord]) -> dict[str, list[Any]]:
-    """Columns beside the scores: what an estimator has to beat."""
-    columns = {"parameters": "n_parameters", "finest width": "width"}
-    return {
-        title: [getattr(record, name) or NONE for record in records]
-        for title, name in columns.items()
-    }
 
 
 def _agreement(scores: Sequence[NDArray[np.float64]]) -> float:
@@ -461,86 +401,3 @@ def _confidence(
         [record.resampled.get(key) for record in records],
         **resampling,
     )
-
-
-def _results_table(
-    records: Sequence[ModelRecord],
-    scores: Mapping[str, NDArray[np.float64]],
-    confidences: Mapping[str, BankConfidence],
-    untrained: Sequence[bool],
-    *,
-    several: bool,
-) -> dict[str, NDArray[Any]]:
-    """Columns of `results_`; where `several`, each estimator has its own."""
-    first = next(iter(scores))
-    table: dict[str, NDArray[Any]] = {
-        "name": _objects(record.name for record in records),
-        "score": scores[first],
-        "rank": rank_scores(scores[first]),
-    }
-    if several:
-        for key, values in scores.items():
-            table[f"score_{key}"] = values
-            table[f"rank_{key}"] = rank_scores(values)
-    if confidences:
-        table |= _confidence_columns(confidences[first], "")
-        if several:
-            for key, confidence in confidences.items():
-                table |= _confidence_columns(confidence, f"_{key}")
-    for key in scores:
-        if any(record.pair_standard_errors.get(key, 0.0) > 0.0 for record in records):
-            name = f"pair_standard_error_{key}" if key else "pair_standard_error"
-            errors = [record.pair_standard_errors.get(key, np.nan) for record in records]
-            table[name] = np.array(errors)
-    table["layers"] = _objects(record.layers for record in records)
-    table["layers_certainty"] = _objects(record.layers_certainty for record in records)
-    table["layer_scores"] = _objects(
-        record.layer_scores.get(first, np.array([])) for record in records
-    )
-    for name in (
-        "n_parameters",
-        "width",
-        "n_axes",
-        "n_windows",
-        "n_cached",
-        "seconds_load",
-        "seconds_forward",
-        "seconds_tap",
-        "seconds_score",
-    ):
-        table[name] = np.array([getattr(record, name) for record in records])
-    table["window"] = _objects(record.window for record in records)
-    table["device"] = _objects(record.device for record in records)
-    table["untrained"] = np.array(untrained)
-    table["warnings"] = _objects(_warnings(record) for record in records)
-    table["error"] = _objects(
-        "; ".join(dict.fromkeys(map(clean_text, r.errors.values()))) for r in records
-    )
-    return table
-
-
-def _confidence_columns(confidence: BankConfidence, suffix: str) -> dict[str, NDArray[Any]]:
-    columns = {
-        "standard_error": confidence.standard_errors,
-        "interval_low": confidence.intervals[:, 0],
-        "interval_high": confidence.intervals[:, 1],
-        "rank_low": confidence.rank_intervals[:, 0],
-        "rank_high": confidence.rank_intervals[:, 1],
-        "first_share": confidence.first_share,
-        "group": confidence.groups,
-    }
-    return {f"{name}{suffix}": values for name, values in columns.items()}
-
-
-def _warnings(record: ModelRecord) -> tuple[str, ...]:
-    return tuple(
-        clean_text(text) for kind, text in record.warned if not issubclass(kind, _NOT_OF_A_MODEL)
-    )
-
-
-def _objects(values: Iterable[Any]) -> NDArray[Any]:
-    listed = list(values)
-    column = np.empty(len(listed), dtype=object)
-    for i, value in enumerate(listed):  # assigning a list would broadcast tuples
-        column[i] = value
-    return column

@@ -11,9 +11,10 @@ import pytest
 
 from skte import ModelBankSelector, SegmentationFeatureExtractor, estimators
 from skte.cli import main
+from skte.cli._rank import Progress  # no door: a terminal
 from skte.datasets import make_phantoms
 from skte.demo import write_msd
-from skte.selection import Engine
+from skte.selection import Engine, HalvingModelBankSelector
 
 FIT = "skte.cli._rank._fit"  # what must not run
 
@@ -441,3 +442,48 @@ def test_what_is_no_estimator_is_refused(text, capsys):
     with pytest.raises(SystemExit):
         main(["rank", "--bank", "a", "--data", "b", "--estimator", text])
     assert text in capsys.readouterr().err
+
+
+def test_a_race_is_an_option(write_bank, tmp_path, capsys):
+    bank, out = write_bank("a", "b", "c"), tmp_path / "ranking.csv"
+    data = write_msd(tmp_path / "data", make_phantoms(5, size=(12, 12, 12)), "five")
+    chosen = ["--estimator", "logme,gbc", "--windows", "cover"]
+    assert run(bank, data, "--race", *chosen, "--out", out) == 0
+    race = HalvingModelBankSelector(
+        {"logme": estimators.LogME(), "gbc": estimators.GBC()},
+        extractor=SegmentationFeatureExtractor(windows="cover"),
+        reference=False,
+    ).fit(bank, data)
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"Fine-tune {race.best_name_} first.")
+    assert "logme decided the race" in shown
+    lines = table_of(shown)
+    header = ["rank", "model", "logme", "gbc", "(cases)", "(parameters)", "(finest width)"]
+    assert re.split(r"\s{2,}", lines[0]) == header
+    assert [line.split()[1] for line in lines[1:]] == list(race.ranking_)
+    rows = read_csv(out)
+    assert [row["name"] for row in rows] == list(race.ranking_)
+    assert {row["name"]: int(row["n_cases"]) for row in rows} == dict(
+        zip(race.names_, race.results_["n_cases"].tolist(), strict=True)
+    )
+
+
+def test_the_progress_of_a_race_is_by_rung(capsys):
+    progress = Progress(["a", "b"], shown=True, is_race=True)
+    for told in (("a", 4, 4), ("b", 4, 4), ("b", 5, 6), ("untrained Net", 1, 6)):
+        progress(*told)
+    assert [line.rstrip() for line in capsys.readouterr().err.split("\r")[1:]] == [
+        "race over 4 cases, a: case 4 of 4",
+        "race over 4 cases, b: case 4 of 4",
+        "race over 6 cases, b: case 5 of 6",
+        "untrained reference, untrained Net: case 1 of 6",
+    ]
+
+
+def test_what_a_race_cannot_do_is_refused(write_bank, data, monkeypatch, capsys):
+    bank = write_bank("a", "b")
+    assert run(bank, data, "--race") == 2
+    assert "There are 3 cases: a race needs min_cases=4. Label more," in capsys.readouterr().err
+    monkeypatch.setattr(FIT, lambda args: pytest.fail("work was done"))
+    assert run(bank, data, "--race", "--confidence", "0.9") == 2
+    assert "--race drops models" in capsys.readouterr().err

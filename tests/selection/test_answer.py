@@ -146,6 +146,11 @@ def test_general_knowledge_is_of_defaults_alone():
 def test_a_race_says_what_the_scores_of_dropped_models_are():
     (line, *_) = answer_of(findings(is_race=True)).certainty
     assert line.startswith("Models that were dropped have seen fewer cases")
+    estimators = {"ccfv": CCFV(), "logme": LogME()}
+    (_, line, *_) = answer_of(findings(None, estimators, is_race=True)).certainty
+    assert line.startswith("ccfv decided the race; the other estimators")
+    _, advice = answer_of(findings(is_race=True, references=[twin("ccfv")])).choice
+    assert advice.endswith("or rank without a race.")
 
 
 evidence = pytest.importorskip("benchmarks.evidence._report")

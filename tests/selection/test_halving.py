@@ -11,11 +11,12 @@ from sklearn.base import clone
 from sklearn.exceptions import FitFailedWarning
 from torch import nn
 
-from skte import Ensemble, LogME, ModelBankSelector, SegmentationFeatureExtractor
+from skte import KNN, Ensemble, LogME, ModelBankSelector, SegmentationFeatureExtractor
 from skte.datasets import make_phantoms
 from skte.evaluation import rank_learning_curve
 from skte.evaluation._learning_curve import _curve, _draws
 from skte.exceptions import DatasetError, SkteError
+from skte.report import RankingDisplay, SeenTable, write_report
 from skte.selection import HalvingModelBankSelector
 from skte.selection._halving import outpaced, rung_sizes
 
@@ -137,6 +138,34 @@ class TestRace:
         assert frame["n_windows"].sum() == 4 * 3 + 2 * 5
         assert frame.groupby("iter")["dropped"].sum().tolist() == [2, 0]
 
+    def test_the_first_of_several_estimators_decides(self, cases, extractor, tmp_path):
+        several = {"logme": LogME(), "knn": KNN()}
+        race = HalvingModelBankSelector(
+            several, extractor=extractor, min_cases=3, factor=2, elimination="halving",
+            reference=False,
+        )  # fmt: skip
+        alone = clone(race).set_params(estimator=LogME())
+        race, alone = race.fit(make_bank(), cases), alone.fit(make_bank(), cases)
+        assert race.ranking_ == alone.ranking_
+        np.testing.assert_array_equal(race.scores_, alone.scores_)
+        results = race.results_.to_frame().sort_values("rank")
+        assert results["name"].tolist() == list(race.ranking_)
+        assert results["n_cases"].tolist() == [8, 8, 3, 3]
+        assert results["n_windows"].tolist() == [8, 8, 3, 3]  # of both rungs
+        full = ModelBankSelector(KNN(), extractor=extractor).fit(make_bank(), cases)
+        by_name = dict(zip(full.names_, full.scores_, strict=True))
+        expected = [*(by_name[name] for name in race.ranking_[:2]), np.nan, np.nan]
+        np.testing.assert_allclose(results["score_knn"], expected, rtol=1e-9)
+        # A dropped model may score higher on its few cases: places are those of the race.
+        assert results["rank_logme"].tolist() == [1, 2, 3, 4]
+        assert [row[2].split()[1] for row in race.ranking_.rows()] == ["(1)", "(2)", "(3)", "(4)"]
+        assert [row[3] for row in race.ranking_.rows()[2:]] == ["-", "-"]
+        assert RankingDisplay.from_selector(race).names == race.ranking_.names
+        rungs = "halving, 0.95: 4 models on 3 cases, 2 models on 8 cases"
+        assert SeenTable.from_selector(race).facts["race"] == rungs
+        page = write_report(race, tmp_path / "race.html", n_cases=0, explain=False)
+        assert rungs in page.read_text("utf-8")
+
     @pytest.mark.parametrize("kept", ["on disk", "in memory"])
     def test_no_case_is_run_twice(self, cases, extractor, monkeypatch, kept):
         if kept == "in memory":
@@ -187,7 +216,7 @@ class TestRace:
     def test_what_cannot_race(self, cases, extractor):
         with pytest.raises(DatasetError, match="min_cases=4"):
             HalvingModelBankSelector(LogME(), extractor=extractor).fit(make_bank(), cases[:3])
-        with pytest.raises(ValueError, match="Ensemble"):
+        with pytest.raises(SkteError, match="Ensemble scores models relative to the bank"):
             HalvingModelBankSelector(Ensemble()).fit(make_bank(), cases)
 
     @pytest.mark.parametrize(

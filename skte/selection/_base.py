@@ -1,0 +1,154 @@
+"""What the selectors of a bank share: settings, and how their findings are shown."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from numbers import Integral, Real
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils import Tags
+
+from skte._sklearn import UNUSED, DocLinkMixin, Interval, StrOptions
+from skte.bank import BankEntry, ModelBank
+from skte.datasets import CaseList, read_case
+from skte.extraction import FeatureCache, SegmentationFeatureExtractor
+from skte.selection._answer import Answer, Findings, answer_of
+from skte.selection._confidence import BankConfidence
+from skte.selection._engine import Engine
+from skte.selection._ranking import NONE, Ranking
+from skte.selection._reference import Reference
+from skte.selection._results import Results, results_table
+from skte.selection._workers import ModelRecord
+
+__all__ = ["BankSelector"]
+
+# Beyond these, images were not normalised; random phantoms and masked brains are within.
+_RAW_MEAN, _RAW_SPREAD = 2.0, 5.0
+_NAMED = 3  # models in a sentence
+
+
+class BankSelector(DocLinkMixin, BaseEstimator):
+    """What the selectors of a bank share."""
+
+    estimator: Any
+
+    # fit(bank, dataset) has no metadata to route; keep sklearn from inventing requests.
+    __metadata_request__fit: ClassVar[dict[str, Any]] = {"bank": UNUSED, "dataset": UNUSED}
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "extractor": [SegmentationFeatureExtractor, None],
+        "n_jobs": [Integral, None],
+        "device": [str, torch.device, None],
+        "cache": [str, os.PathLike, FeatureCache, None],
+        "timeout": [Interval(Real, 0, None, closed="neither"), None],
+        "error_score": [StrOptions({"raise"}), Interval(Real, None, None, closed="both"), np.nan],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+        "reference": ["boolean"],
+    }
+
+    def _engine(self, entries: Sequence[BankEntry], **changed: Any) -> Engine:
+        names = BankSelector._parameter_constraints.keys() - {"reference"}
+        shared = {name: getattr(self, name) for name in names}
+        return Engine.from_settings(self.estimator, entries, **{**shared, **changed})
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        return tags
+
+    def _collect(
+        self,
+        engine: Engine,
+        models: ModelBank,
+        cases: CaseList,
+        records: Sequence[ModelRecord],
+        scores: Mapping[str, NDArray[np.float64]],
+        ranks: NDArray[np.intp],
+        references: Sequence[Reference],
+        *,
+        confidences: Mapping[str, BankConfidence] = MappingProxyType({}),
+        agreement: float = np.nan,
+        n_cases: Sequence[int] | None = None,
+    ) -> None:
+        """Set what is found; everything is in bank order, `n_cases` is of a race."""
+        first, is_race = next(iter(scores)), n_cases is not None
+        self.bank_, self.dataset_, self.extractor_ = models, cases, engine.extractor
+        self.date_: str = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+        self.random_state_ = engine.random_state
+        self.estimators_ = dict(engine.estimators)
+        self.names_: list[str] = [record.name for record in records]
+        self.scores_: NDArray[np.float64] = scores[first]
+        self.ranks_: NDArray[np.intp] = ranks
+        self.reference_: list[Reference] = list(references)
+        by_rank = np.argsort(ranks)
+        order = [self.names_[i] for i in by_rank]
+        columns = {key: values[by_rank] for key, values in scores.items()}
+        untrained = [entry.is_untrained for entry in models]
+        marked = [name for name, is_so in zip(self.names_, untrained, strict=True) if is_so]
+        # Of a race, only the estimator that drops models has an opinion of them all.
+        self.answer_: Answer = answer_of(
+            Findings(
+                order,
+                {first: columns[first]} if is_race else columns,
+                engine.estimators,
+                layers=engine.extractor.layers,
+                n_cases=len(cases),
+                untrained=marked,
+                guessed=[r.name for r in records if r.layers_certainty == "guess"],
+                raw_images=_raw_images(list(models), cases),
+                references=references,
+                confidence=confidences.get(first),
+                agreement=agreement,
+                is_race=is_race,
+            )
+        )
+        facts = {"cases": [n_cases[i] for i in by_rank]} if n_cases is not None else {}
+        self.ranking_: Ranking = Ranking(
+            order,
+            columns[first],
+            confidences.get(first),
+            columns=columns if first else None,
+            facts=facts | _facts([records[i] for i in by_rank]),
+            untrained=marked,
+            answer=self.answer_,
+        )
+        self.best_name_: str = self.ranking_[0]
+        self.results_: Results = results_table(records, scores, ranks, confidences, untrained)
+        if n_cases is not None:
+            self.results_["n_cases"] = np.array(n_cases)
+
+
+def _facts(records: Sequence[ModelRecord]) -> dict[str, list[Any]]:
+    """Columns beside the scores: what an estimator has to beat."""
+    columns = {"parameters": "n_parameters", "finest width": "width"}
+    return {
+        title: [getattr(record, name) or NONE for record in records]
+        for title, name in columns.items()
+    }
+
+
+def _raw_images(entries: Sequence[BankEntry], cases: Sequence[Any]) -> str:
+    """Say which models without preprocessing get images that look raw; empty where none do."""
+    names = [entry.name for entry in entries if not entry.preprocessing]
+    if not names:
+        return ""
+    case = read_case(cases[0])
+    image = case.image.float()
+    mean, spread = float(image.mean()), float(image.std(correction=0))
+    if abs(mean) <= _RAW_MEAN and 1 / _RAW_SPREAD <= spread <= _RAW_SPREAD:
+        return ""
+    shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" * (len(names) > _NAMED))
+    return (
+        f"No preprocessing for {shown}: images go in as they are (case {case.case_id} has mean "
+        f"{mean:.4g} and standard deviation {spread:.4g}). If the networks were trained on "
+        'normalised images, add preprocessing: ["ZNormalization"] to the manifest, or rank '
+        'ModelBank.from_modules(networks, preprocessing=["ZNormalization"]).'
+    )
