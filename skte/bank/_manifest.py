@@ -30,8 +30,8 @@ _TOP = ("version", "description", "defaults", "models")
 _OF_THE_USER = {
     "trusted": "'trusted' is refused: a file cannot declare itself trusted; do so "
     "on the shell, --trusted NAME, or in Python: dataclasses.replace(bank[name], trusted=True)",
-    "trusted_packages": "'trusted_packages' is refused: no file can say of itself that it is to "
-    "be trusted; say so on the shell, --trust-package NAME, or in Python: load_bank(path, "
+    "trusted_packages": "'trusted_packages' is refused: a file cannot declare itself trusted; "
+    "do so on the shell, --trust-package NAME, or in Python: load_bank(path, "
     "trusted_packages=[...])",
 }
 FIELDS = tuple(item.name for item in fields(BankEntry) if item.name not in _OF_THE_USER)

@@ -333,8 +333,8 @@ class FeatureCache:
         _WARNED.add((self.root, verb))
         warnings.warn(
             f"Features in the cache folder {self.root} could not be {verb}: "
-            f"{error.strerror or error}. The run continues without them. Free some space, get "
-            "the permission, or name another folder. Further failures are not reported.",
+            f"{error.strerror or error}. The run continues without them. Free some space, change "
+            "the permissions, or name another folder. Further failures are not reported.",
             SkteWarning,
             stacklevel=4,
         )
@@ -461,7 +461,7 @@ class CaseCache:
         check_unchanged(subject, self._stamps[id(subject)])
         if _stamp(self.entry) != self._weights:
             raise BankError(
-                f"Entry {self.entry.name!r}: {self.entry.weights} was written to while it was "
+                f"Entry {self.entry.name!r}: {self.entry.weights} changed while it was "
                 "in use. Run again when it is complete."
             )
 

@@ -148,7 +148,9 @@ def test_a_manifest_cannot_trust_itself(place, key):
     model = {"name": "a", "factory": "own_nets:build", "weights": "none", key: ["own_nets"]}
     for content in ({"models": [model]}, {"defaults": {key: ["own_nets"]}, "models": [model]}):
         (place / "bank.json").write_text(json.dumps(content))
-        with pytest.raises(BankError, match=f"'{key}' is refused: no file can say of itself"):
+        with pytest.raises(
+            BankError, match=f"'{key}' is refused: a file cannot declare itself trusted"
+        ):
             load_bank(place / "bank.json")
 
 

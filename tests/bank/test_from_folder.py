@@ -217,7 +217,9 @@ def test_trust_is_given_to_one_model_by_its_path(dna, tmp_path):
 
 def test_a_manifest_cannot_trust_itself(tmp_path):
     write_manifest(tmp_path, trusted=True)
-    with pytest.raises(BankError, match=r"'trusted' is refused: no file can say of itself"):
+    with pytest.raises(
+        BankError, match=r"'trusted' is refused: a file cannot declare itself trusted"
+    ):
         ModelBank.from_folder(tmp_path)
 
 

@@ -449,7 +449,7 @@ def test_what_other_code_allows_torch_is_not_allowed_here(path):
     [
         ('{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}, '
          '"b": {"dtype": "F32", "shape": [2], "data_offsets": [4, 12]}}', "overlap"),
-        ('{"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 12]}}', "another size"),
+        ('{"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 12]}}', "not have the size"),
         ('{"a": {"dtype": "F32", "shape": [99], "data_offsets": [0, 396]}}', "take 396 bytes"),
         ('{"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 12]}, "a": 1}', "twice"),
         ('{"a": {"dtype": "F4", "shape": [3], "data_offsets": [0, 12]}}', "type 'F4'"),

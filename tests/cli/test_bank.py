@@ -30,7 +30,7 @@ def test_init_makes_an_empty_folder_once(bank, capsys):
     assert yaml.safe_load(file.read_text())["models"][0]["name"] == "my-unet"
     code, _, error = run(capsys, "bank", "init", bank)
     assert code == 2
-    assert "is there already and not empty" in error
+    assert "already exists and is not empty" in error
     code, _, error = run(capsys, "bank", "list", bank)
     assert code == 2
     assert "holds no model that can be used" in error
@@ -122,7 +122,7 @@ def test_what_cannot_be_used_is_not_kept(bank, tmp_path, capsys):
     (bank / "loose").mkdir()
     code, _, error = run(capsys, "bank", "add", bank, tmp_path / "loose.pt")
     assert code == 2
-    assert "is there already" in error
+    assert "already exists" in error
     code, _, error = run(capsys, "bank", "add", tmp_path / "loose.pt", tmp_path / "loose.pt")
     assert code == 2
     assert "is a file" in error

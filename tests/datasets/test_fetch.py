@@ -169,7 +169,9 @@ def test_a_dropped_connection_goes_on_where_it_ended(server, tmp_path, etag):
 
 def test_a_later_call_goes_on_too(server, tmp_path):
     server.drop_after = [1000] + [0] * 20
-    with pytest.raises(DatasetError, match=r"the connection dropped, 5 times in a row.*to go on"):
+    with pytest.raises(
+        DatasetError, match=r"the connection dropped, 5 times in a row.*to continue"
+    ):
         fetch(server, tmp_path)
     assert (tmp_path / f"{NAME}.tar.part").stat().st_size == 1000
     assert not (tmp_path / NAME).exists()
@@ -241,7 +243,7 @@ def test_a_busy_server_is_asked_again_and_a_missing_file_is_not(server, tmp_path
     fetch(server, tmp_path)
     assert len(server.asked) == 4
     server.status = [404]
-    with pytest.raises(DatasetError, match=r"the server says 404"):
+    with pytest.raises(DatasetError, match=r"the server answered 404"):
         fetch(server, tmp_path / "b")
     assert len(server.asked) == 5
 
@@ -259,7 +261,7 @@ def test_too_much(server, tmp_path, monkeypatch):
     with pytest.raises(DatasetError, match=r"bytes, more than the 3000 allowed"):
         fetch(server, tmp_path)
     server.states_length = False
-    with pytest.raises(DatasetError, match=r"more than 3000 bytes: it is stopped"):
+    with pytest.raises(DatasetError, match=r"more than 3000 bytes: the download was stopped"):
         fetch(server, tmp_path)
 
 
@@ -287,7 +289,7 @@ def test_a_folder_that_cannot_be_made(server, tmp_path):
 def test_arguments_that_make_no_sense(tmp_path, options, message):
     with pytest.raises(DatasetError, match=message):
         fetch_msd(NAME, folder=tmp_path, **options)
-    with pytest.raises(DatasetError, match="choose among Task01"):
+    with pytest.raises(DatasetError, match="choose one of Task01"):
         fetch_msd("../Task04", folder=tmp_path)
 
 
@@ -346,12 +348,12 @@ def tar_of(*members, mode="w"):
         ((f"{NAME}/hard", {"type": tarfile.LNKTYPE, "linkname": "../../x"}), "neither a plain"),
         ((f"{NAME}/pipe", {"type": tarfile.FIFOTYPE}), "neither a plain"),
         ((f"{NAME}/device", {"type": tarfile.CHRTYPE}), "neither a plain"),
-        ((f"{NAME}/" + "a" * 300, {}), "cannot be that of a file"),
-        ((f"{NAME}/a\x1b[2J", {}), "cannot be that of a file"),
+        ((f"{NAME}/" + "a" * 300, {}), "name is not valid for a file"),
+        ((f"{NAME}/a\x1b[2J", {}), "name is not valid for a file"),
         ((f"{NAME}/{'d/' * 200}x", {}), "too long, or lies too deep"),
         ((f"{NAME}/DATASET.json", {}), "occurs twice"),
         ((f"{NAME}/dataset.json", {}), "occurs twice"),
-        ((f"{NAME}/dataset.json/x", {}), "lies in what is a file"),
+        ((f"{NAME}/dataset.json/x", {}), "one of its parent folders is a file"),
         ((NAME, {}), "a file where the folder should be"),
     ],
     ids=lambda value: None,
@@ -441,7 +443,7 @@ def test_shell(server, tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().out.split() == list(MSD_TASKS)
     assert main(["fetch"]) == 2
     assert main(["fetch", "Task11"]) == 2
-    assert "choose among" in capsys.readouterr().err
+    assert "choose one of" in capsys.readouterr().err
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     options[1] = str(tmp_path / "again")
     assert main(["fetch", NAME, *options]) == 0

@@ -564,7 +564,7 @@ def test_a_picture_to_be_shown_turned_is_noted(tmp_path, ending):
     Image.fromarray(RGB).save(tmp_path / f"a{ending}", exif=exif)
     png(tmp_path / "label.png", IDS)
     case = read_case(case_of(tmp_path, tmp_path / f"a{ending}", tmp_path / "label.png"))
-    assert "to be shown turned (orientation 3)" in str(case.notes)
+    assert "rotate it (orientation 3)" in str(case.notes)
 
 
 def test_alpha_that_says_something_is_noted(tmp_path):

@@ -164,7 +164,7 @@ def test_a_file_under_another_name_is_damaged(cache):
     cache.store(KEY, case_of())
     path_of(cache, OTHER).parent.mkdir(exist_ok=True)
     path_of(cache, KEY).rename(path_of(cache, OTHER))
-    with pytest.warns(SkteWarning, match="not the entry that its name says"):
+    with pytest.warns(SkteWarning, match="not the entry that its name states"):
         assert cache.load(OTHER) is None
 
 

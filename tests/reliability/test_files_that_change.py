@@ -43,7 +43,7 @@ def test_a_case_that_changes_ends_the_run(cached, error_score, data, other, tmp_
         BankEntry("last", Faulty, arguments={"seed": 1}),
     ]
     selector = ModelBankSelector(CCFV(), extractor=EXTRACTOR, cache=cache, error_score=error_score)
-    with pytest.raises(DatasetError, match=rf"was written to while.*{changed.name}"):
+    with pytest.raises(DatasetError, match=rf"changed while.*{changed.name}"):
         selector.fit(entries, data)
 
 
@@ -56,7 +56,7 @@ def test_features_of_a_new_content_are_not_kept_for_the_old(after, data, other, 
     extractor = SegmentationFeatureExtractor(
         BankEntry("a", Meddling, arguments=meddling), **settings(), cache=cache
     )
-    with pytest.raises(DatasetError, match="was written to"):
+    with pytest.raises(DatasetError, match="changed while"):
         extractor.fit_transform(data)
     shutil.copy2(kept, old)
     expected = SegmentationFeatureExtractor(BankEntry("a", Faulty), **settings()).fit_transform(
@@ -86,7 +86,7 @@ def test_weights_that_change_are_not_cached(data, tmp_path):
     entry = BankEntry("a", "skte.demo:small_unet", arguments={"widths": (4, 8)}, weights=weights)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(BankEntry, "load", lambda self: build())
-        with pytest.raises(BankError, match=r"'a'.*w\.pt was written to"):
+        with pytest.raises(BankError, match=r"'a'.*w\.pt changed while"):
             extractor.set_params(entry=entry).fit_transform(data)
     assert FeatureCache(cache).describe()["n_entries"] == 0
     assert len(extractor.fit_transform(data)) == 3
