@@ -8,9 +8,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from docutils import nodes
-from docutils.utils.math.latex2mathml import tex2mathml
-
 import skte
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -139,8 +136,11 @@ def skip_foreign(
     return skip or routed or not str(home).startswith("skte")
 
 
-def write_math(translator: Any, node: nodes.math) -> None:
+def write_math(translator: Any, node: Any) -> None:
     """Write mathematics as MathML, which browsers show without a script from elsewhere."""
+    from docutils import nodes
+    from docutils.utils.math.latex2mathml import tex2mathml
+
     translator.body.append(tex2mathml(node.astext(), as_block=isinstance(node, nodes.math_block)))
     raise nodes.SkipNode
 

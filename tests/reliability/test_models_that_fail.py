@@ -161,7 +161,9 @@ def test_a_smaller_batch_is_tried(cases, kind, words):
 
 def test_batches_are_halved_down_to_one(cases, tmp_path):
     log = tmp_path / "log"
-    bank = [BankEntry("greedy", Greedy, arguments={"most": 0, "after": 2, "log": str(log)}), *GOOD]
+    look = 1 + 7  # passes: a trace, and the probe of its layers
+    settings = {"most": 0, "after": look, "log": str(log)}
+    bank = [BankEntry("greedy", Greedy, arguments=settings), *GOOD]
     with pytest.warns(FitFailedWarning, match="'greedy' failed.*memory ran out.*one at a time"):
         selector = select(batch_size=5, error_score=np.nan).fit(bank, cases)
     assert np.isfinite(selector.scores_[1:]).all()
