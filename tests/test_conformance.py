@@ -70,6 +70,7 @@ with warnings.catch_warnings():
 
 
 # sklearn's random labels give some checks a class with one row, or coinciding features.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::skte.exceptions.SkteWarning")
 @pytest.mark.no_cover
 @sklearn_checks
@@ -295,6 +296,7 @@ def skte_checks(estimator: Estimator) -> Iterator[Check]:
     yield check_documented
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("estimator", "check"),
     [

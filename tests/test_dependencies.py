@@ -64,6 +64,7 @@ def test_what_is_imported_when_needed_is_a_dependency_or_an_extra(name):
     assert asked_for(name, CORE | EXTRAS), packages(at_import=False)[name]
 
 
+@pytest.mark.slow
 def test_every_dependency_is_imported():
     used = packages(at_import=False)
     unused = {name for name in CORE if not any(asked_for(found, {name}) for found in used)}

@@ -90,6 +90,7 @@ def test_page_names_the_scores_whose_bias_is_corrected() -> None:
 HOW_TO = [p for p in sorted(PAGES.parent.rglob("*.md")) if ">>> " in p.read_text(encoding="utf-8")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", HOW_TO, ids=lambda p: p.name)
 def test_examples_of_how_to_pages_run(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -77,6 +77,7 @@ def told(name: str, problem: Problem) -> tuple[float | None, set[type[Warning]]]
     return score, {w.category for w in caught}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OF_FEATURES)
 def test_no_scale_changes_a_score_silently(name: str) -> None:
     problem = of(name)

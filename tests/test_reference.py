@@ -527,6 +527,7 @@ def test_every_estimator_has_an_oracle() -> None:
     assert all(ORACLES.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize(
     "row",
@@ -538,6 +539,7 @@ def test_score_equals_oracle(row: Row, seed: int) -> None:
     assert problem.score(row.estimator) == pytest.approx(expected, rel=row.rel, abs=row.abs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "row",
     [pytest.param(row, id=f"{n}-{i}") for n, rows in ORACLES.items() for i, row in rows.items()],

@@ -147,6 +147,7 @@ def traced(network, example):
     return [layer.name.removeprefix("net.") for layer in layers]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", FACTORIES)
 def test_stages_of_monai_networks(nets, key):
     factory, edge = FACTORIES[key]
@@ -283,6 +284,7 @@ def test_every_known_architecture_has_an_example_and_is_documented(name):
         assert known.gives_tokens
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deep_supervision", [True, False])
 @pytest.mark.parametrize("n_axes", [2, 3])
 @pytest.mark.parametrize(

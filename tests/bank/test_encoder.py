@@ -118,6 +118,7 @@ def rows(layers):
     return [(layer.name, layer.stride[0], layer.channels) for layer in layers]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", FACTORIES)
 def test_encoder_stages_of_monai_networks(nets, key):
     factory, edge = FACTORIES[key]
@@ -219,6 +220,7 @@ def swin_entry(path, state, **fields):
 HEADS = {"rotation_head.weight": torch.ones(4, 4), "norm.weight": torch.ones(4)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stripped", ["", "swinViT."])
 @pytest.mark.parametrize("added", ["", "module.", "module._orig_mod."])
 @pytest.mark.parametrize("heads", [{}, HEADS])

@@ -24,6 +24,7 @@ def program(tmp_path_factory):
     return path, network
 
 
+@pytest.mark.slow
 def test_a_program_becomes_an_entry(program):
     path, network = program
     entry = BankEntry.from_exported(path, trusted=True)

@@ -210,6 +210,7 @@ def test_what_a_constructor_computes_is_bounded(place):
         load_bank(path)["a"].load()
 
 
+@pytest.mark.slow
 def test_a_sample_of_the_benchmark_holds(tmp_path, monkeypatch):
     factories = pytest.importorskip("benchmarks.reliability._factories")
     require_monai()

@@ -50,6 +50,7 @@ def test_a_snapshot_becomes_a_bank(served, tmp_path, monkeypatch):
     assert all(torch.equal(state[key], value) for key, value in entry.load().state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["../outside.pt", "/etc/outside.pt", "a/..\\..\\b.pt", "C:\\x.pt"])
 def test_names_that_lead_out_are_refused(served, tmp_path, monkeypatch, name):
     target = tmp_path / "bank" / "phantoms"
@@ -102,6 +103,7 @@ def test_what_describes_models_is_downloaded_and_what_names_code_is_not(tmp_path
     assert {name for name in found if not name.startswith(".cache")} == wanted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("names", "match"),
     [

@@ -296,6 +296,7 @@ def keys(n):
     return "{" + ",".join(f'"{i}":1' for i in range(n)) + "}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "text", "match"),
     [

@@ -388,6 +388,7 @@ def position_coded_case(size=(40, 36, 24), air=6, affine=None):
 TURNED = np.array([[0, -1.0, 0, 7], [0, 0, 2.0, -3], [-1.1, 0, 0, 40], [0, 0, 0, 1]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("n_axes", "spacing", "transpose", "affine"),
     [

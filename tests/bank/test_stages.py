@@ -376,6 +376,7 @@ TRUTH = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("factory", "shape", "truth"), TRUTH)
 def test_stages_are_those_a_person_would_name(factory, shape, truth):
     network = factory()

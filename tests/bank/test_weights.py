@@ -464,6 +464,7 @@ def test_headers_of_safetensors_that_lie_are_told(tmp_path, header, match):
     assert match in refused(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content",
     [

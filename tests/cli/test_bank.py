@@ -142,6 +142,7 @@ def test_models_come_from_the_hub(bank, tmp_path, capsys, monkeypatch):
     assert run(capsys, "bank", "list", bank)[0] == 0
 
 
+@pytest.mark.slow
 def test_a_folder_is_ranked(dna, bank, tmp_path, data, capsys):
     require_monai()
     run(capsys, "bank", "add", bank, write_nnunet(tmp_path / "results")[0])
@@ -199,6 +200,7 @@ def craft(path, marker):
     torch.save({**content, "logging": Crafted(marker)}, path)
 
 
+@pytest.mark.slow
 def test_trust_is_given_to_one_model_of_a_folder(dna, bank, tmp_path, data, capsys):
     names = []
     for seed, dataset in enumerate(("Dataset001_A", "Dataset002_B")):
@@ -270,6 +272,7 @@ def test_trust_needs_a_bank(data, capsys):
     assert "give --bank as well" in error
 
 
+@pytest.mark.slow
 def test_a_manifest_is_added_with_what_it_names_and_nothing_else(write_bank, tmp_path, capsys):
     manifest = write_bank("a", "b")
     (tmp_path / "other.pt").write_bytes(b"not named")
@@ -285,6 +288,7 @@ def test_a_manifest_is_added_with_what_it_names_and_nothing_else(write_bank, tmp
         capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_a_factory_of_ones_own_is_found_where_the_user_says(write_bank, tmp_path, capsys):
     name = "nets_of_my_own"
     (tmp_path / f"{name}.py").write_text(

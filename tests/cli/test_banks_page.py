@@ -37,6 +37,7 @@ def run_page(count):
         assert main(shlex.split(command)[1:]) == 0, command
 
 
+@pytest.mark.slow
 def test_the_page_s_models_are_ranked(place, capsys):
     assert len(COMMANDS) == 9
     run_page(8)

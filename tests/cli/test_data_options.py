@@ -23,6 +23,7 @@ def scores(capsys, bank, data, *more):
     return [row["score_ccfv"] for row in rows], [row["n_cached"] for row in rows]
 
 
+@pytest.mark.slow
 def test_merged_classes_are_ranked_and_caches_keep_them_apart(data, write_bank, tmp_path, capsys):
     bank, names = write_bank("a", "b"), tmp_path / "labels.json"
     labels = json.loads((data / "dataset.json").read_text())["labels"]

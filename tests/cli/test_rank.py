@@ -46,6 +46,7 @@ def test_every_exported_estimator_is_offered(capsys):
     assert set(re.findall(r"\w+", offered)) == exported
 
 
+@pytest.mark.slow
 def test_table_and_csv_agree_with_the_selector(write_bank, data, tmp_path, capsys):
     bank, out = write_bank("a", "b", "c"), tmp_path / "ranking.csv"
     assert run(bank, data, "--out", out, estimator=None) == 0
@@ -92,6 +93,7 @@ def test_several_estimators_share_one_table(write_bank, data, tmp_path, capsys):
     assert header.split()[:4] == ["rank", "model", "logme", "gbc"]
 
 
+@pytest.mark.slow
 def test_confidence_is_told_beside_the_scores(write_bank, data, tmp_path, capsys):
     bank, out = write_bank("a", "b", "c"), tmp_path / "ranking.csv"
     chosen = ["--estimator", "gbc", "--estimator", "ccfv", "--confidence", "0.8"]
@@ -111,6 +113,7 @@ def test_confidence_is_told_beside_the_scores(write_bank, data, tmp_path, capsys
     assert {"interval_low", "first_share", "group", "interval_low_ccfv"} <= columns
 
 
+@pytest.mark.slow
 def test_what_untrained_networks_score_stands_around_the_table(write_bank, data, capsys):
     bank = write_bank("a", "b", "c")  # never trained, though the manifest names files
     selector = ModelBankSelector({"ccfv": estimators.CCFV()}).fit(bank, data)
@@ -357,6 +360,7 @@ def test_warnings_are_one_line_and_quiet_hides_them(data, capsys, monkeypatch, w
         assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("terminal", "option", "shown"),
     [(True, [], True), (False, [], False), (True, ["--quiet"], False), (True, ["-v"], False)],
@@ -402,6 +406,7 @@ def test_an_interrupted_run_says_what_is_kept_and_how_to_go_on(
     assert [row["n_cached"] for row in json.loads(capsys.readouterr().out)] in ([3, 0], [0, 3])
 
 
+@pytest.mark.slow
 def test_a_report_is_written_beside_the_table(write_bank, data, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     out, report = tmp_path / "ranking.csv", tmp_path / "ranking.html"
@@ -444,6 +449,7 @@ def test_what_is_no_estimator_is_refused(text, capsys):
     assert text in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_race_is_an_option(write_bank, tmp_path, capsys):
     bank, out = write_bank("a", "b", "c"), tmp_path / "ranking.csv"
     data = write_msd(tmp_path / "data", make_phantoms(5, size=(12, 12, 12)), "five")

@@ -290,6 +290,7 @@ def mask_of(path, shape):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ending", "name", "write", "pixels"), MATRIX)
 def test_image(tmp_path, ending, name, write, pixels):
     path = tmp_path / f"a{ending}"

@@ -18,6 +18,7 @@ FOLDERS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FOLDERS)
 def test_folder(data_dir, name):
     description = json.loads((data_dir / name / "dataset.json").read_text())

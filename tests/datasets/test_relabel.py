@@ -221,6 +221,7 @@ RELABELINGS = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(RELABELINGS, RELABELINGS, st.lists(IDS, min_size=1), st.sampled_from(["i1", "i8", "f4"]))
 def test_two_in_a_row_are_one(first, second, values, dtype):
     array = np.array(values, dtype=dtype)

@@ -84,6 +84,7 @@ def test_another_current_folder_changes_nothing(save_folder, tmp_path, monkeypat
     assert [read_case(case).label.max().item() for case in cases] == [2, 2, 2]
 
 
+@pytest.mark.slow
 def test_large_honest_cases_load_where_a_limit_lets_them(tmp_path, nifti):
     """Zeros but for a corner: the label is bounded by its image, the image by the limit."""
     rng = np.random.default_rng(0)

@@ -75,6 +75,7 @@ class TestPairs:
         assert off.min() > 65
         assert off.max() < 135
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("reduction", ["mean", "last"])
     def test_standard_error_is_the_spread_over_seeds(self, reduction):
         layers = FeatureSet.from_blocks(

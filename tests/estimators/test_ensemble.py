@@ -107,6 +107,7 @@ def test_clones_do_not_share_members():
     assert ensemble.estimators["gbc"].n_components == 64
 
 
+@pytest.mark.slow
 def test_selector_combines_over_the_bank():
     torch = pytest.importorskip("torch")
     from skte.datasets import make_phantoms

@@ -44,6 +44,7 @@ def problem_set(estimator: TransferabilityEstimator, **kwargs: int) -> FeatureSe
     return as_feature_set(estimator, *problems)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::skte.exceptions.SkteWarning")
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in APPROXIMATE])
 def test_leaving_cases_out_is_fitting_without_them(name: str) -> None:

@@ -97,6 +97,7 @@ class TestCard:
         with pytest.raises(ValueError, match=message):
             evaluate_ranking(SCORES, REACHED, **kwargs)
 
+    @pytest.mark.slow
     def test_a_fitted_selector_gives_a_row_an_estimator(self):
         bank = {f"m{i}": small_unet(widths=(2, 2 + i)) for i in range(3)}
         cases = make_phantoms(3, size=(12, 12, 12))

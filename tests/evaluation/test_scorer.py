@@ -39,6 +39,7 @@ def make_pipeline(bank, score=None):
     return Pipeline([("extract", extract), ("score", CCFV() if score is None else score)])
 
 
+@pytest.mark.slow
 def test_grid_search_over_a_pipelines_parameters(cases, bank):
     pipeline = make_pipeline(bank)
 
@@ -62,6 +63,7 @@ def test_grid_search_over_a_pipelines_parameters(cases, bank):
     assert search.best_score_ == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_grid_search_may_swap_the_estimator(cases, bank):
     scorer = make_bank_scorer(bank, dict(zip("dcba", range(4), strict=True)))
     search = GridSearchCV(

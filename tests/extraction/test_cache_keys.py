@@ -81,6 +81,7 @@ def test_every_parameter_is_listed():
     assert sorted(PARAMETERS) == sorted([*COUNTS, *DOES_NOT])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in PARAMETERS if name in COUNTS])
 def test_a_setting_that_changes_features_counts(name, entry, cases, tmp_path):
     beside, value = COUNTS[name]

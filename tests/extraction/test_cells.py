@@ -53,6 +53,7 @@ def test_sample_depends_on_seed_and_case_alone():
     assert first.voxels.shape != other.voxels.shape or (first.voxels != other.voxels).any()
 
 
+@pytest.mark.slow
 def test_whole_case_voxels_are_equally_likely():
     """Over many seeds, slabs of the volume come up by their size: chi squared."""
     case = make_case(shape=(40, 16, 16))

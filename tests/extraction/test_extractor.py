@@ -73,6 +73,7 @@ def assert_features_belong_to_labels(cases, features, layer="full"):
 ODD = [(13, 9, 17), (7, 21, 8), (16, 16, 16)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [(8, 8, 8), (5, 7, 3), (16, 4, 9), (32, 32, 32), 6])
 @pytest.mark.parametrize("overlap", [0.0, 0.5, 0.8])
 def test_positions_3d(window, overlap):

@@ -81,6 +81,7 @@ def test_the_foreground_gives_the_same_voxels_and_features(cases, plan):
         )
 
 
+@pytest.mark.slow
 def test_windows_without_foreground_are_not_run(cases):
     for windows, most in (("grid", 4), ("cover", 1)):
         extractor = SegmentationFeatureExtractor(make_entry(), windows=windows, overlap=0.25)
@@ -178,6 +179,7 @@ def test_a_selector_ranks_by_foreground(cases):
     assert selector.results_["n_windows"].tolist() == [3, 3]
 
 
+@pytest.mark.slow
 def test_it_is_part_of_cache_keys(cases, tmp_path):
     kept = {}
     for samples in ("all", "foreground", "all", "foreground"):

@@ -24,6 +24,7 @@ def entry(**kwargs):
     return BankEntry.from_module("net", network, window_size=(24, 24, 24), **kwargs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layers", "expected"),
     [
@@ -61,6 +62,7 @@ def test_without_taper_all_layers_hold_the_sample_of_the_finest(cases):
         np.testing.assert_array_equal(many.layers["decoder.1"].X, few.layers["decoder.1"].X)
 
 
+@pytest.mark.slow
 def test_layers_are_joined_at_the_voxels_that_all_hold(cases):
     tapered = SegmentationFeatureExtractor(entry(), layers="all").fit_transform(cases)
     whole = SegmentationFeatureExtractor(entry(), layers="all", taper=False).fit_transform(cases)

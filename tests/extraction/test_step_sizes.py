@@ -57,6 +57,7 @@ def test_a_step_beyond_the_memory_is_stopped(case, step):
         prepare(case, entry)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "step",
     [
@@ -83,6 +84,7 @@ def test_each_step_sees_what_the_one_before_made(case):
         prepare(case, entry)
 
 
+@pytest.mark.slow
 def test_the_limit_can_be_raised(case, tmp_path):
     model = {"name": "m", "factory": "skte.demo:small_unet", "weights": "none"}
     model["preprocessing"] = [{"name": "Resize", "target_shape": 66}]

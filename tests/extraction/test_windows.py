@@ -145,6 +145,7 @@ def test_planned_windows_are_those_of_the_grid(windows):
 # Cells: what one window of the grid owns.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5])
 @pytest.mark.parametrize("shape", [(60, 48, 40), (17, 50, 1), (8, 16, 90)])
 def test_windows_are_bounded(shape, overlap):

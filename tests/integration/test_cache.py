@@ -64,6 +64,7 @@ def files(folder):
     }
 
 
+@pytest.mark.slow
 def test_a_second_estimator_loads_and_runs_no_network(data, tmp_path, monkeypatch):
     first = fit(data, tmp_path / "cache")
     assert first.results_["n_cached"].tolist() == [0, 0]
@@ -80,6 +81,7 @@ def test_a_second_estimator_loads_and_runs_no_network(data, tmp_path, monkeypatc
     assert fit(data, tmp_path / "cache", CCFV(s=2.0)).scores_.tolist() != first.scores_.tolist()
 
 
+@pytest.mark.slow
 def test_changed_settings_and_cases_are_extracted_anew(data, tmp_path):
     cache = tmp_path / "cache"
     fit(data, cache)

@@ -38,6 +38,7 @@ def unet_entry(name="unet", seed=0, **kwargs):
         return BankEntry.from_module(name, small_unet(widths=(4, 8, 8), **kwargs))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: type(e).__name__)
 def test_pipeline(cases, estimator):
     pipeline = Pipeline(
@@ -63,6 +64,7 @@ def test_array_door_and_feature_set_give_the_same_score(cases):
         assert CCFV().fit(block).score_ == pytest.approx(CCFV().score(block))
 
 
+@pytest.mark.slow
 def test_every_form_of_a_dataset_gives_the_same_score(cases, tmp_path):
     for kind in ("images", "labels"):
         (tmp_path / kind).mkdir()

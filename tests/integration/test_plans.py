@@ -49,6 +49,7 @@ PLANS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", PLANS, ids=str)
 @pytest.mark.parametrize("shape", [(37, 29, 23), (9, 40, 11), (64, 20, 5)])
 @pytest.mark.parametrize("batch_size", [1, 3])
@@ -82,6 +83,7 @@ def test_all_models_see_the_same_voxels_under_max_windows():
     np.testing.assert_array_equal(seen[0].X_case, seen[1].X_case)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", PLANS, ids=str)
 def test_strided_layers_equal_full_upsampling(plan):
     """One window holds the volume, so every plan must give the same features."""

@@ -32,6 +32,7 @@ def image_of(data, index):
     return sorted((data / "imagesTr").iterdir())[index]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cached", [True, False])
 @pytest.mark.parametrize("error_score", ["raise", np.nan])
 def test_a_case_that_changes_ends_the_run(cached, error_score, data, other, tmp_path):
@@ -47,6 +48,7 @@ def test_a_case_that_changes_ends_the_run(cached, error_score, data, other, tmp_
         selector.fit(entries, data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [0, 2])  # while the model is looked at, while it runs
 def test_features_of_a_new_content_are_not_kept_for_the_old(after, data, other, tmp_path):
     """The digest is made, the file changes, the network runs: the old content must miss."""

@@ -31,6 +31,7 @@ def test_what_is_not_plain_data_is_seen():
             touch(wrong, most_steps=10_000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["bank", "list"], ["bank", "check"], ["inspect", "--bank"]])
 def test_commands_on_a_folder_of_hostile_checkpoints_name_each(command, tmp_path, capsys):
     names = []

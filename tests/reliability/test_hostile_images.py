@@ -23,6 +23,7 @@ def test_hostile_files_end_in_a_named_error(door, name):
     assert not problem or (problem.startswith("took") and problem.endswith(" s"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HONEST)
 def test_sound_files_of_the_same_kinds_load(name):
     assert try_one_image("honest", name)[0] == ""

@@ -80,6 +80,7 @@ class TestWhatWouldEndTheRun:
         with pytest.raises(SkteError, match=f"'bad'.*{kind}"):
             SegmentationFeatureExtractor(bad, window_size=8).fit_transform(cases)
 
+    @pytest.mark.slow
     def test_is_listed_by_the_commands(self, kind, when, tmp_path, capsys):
         factory = "tests.reliability.misbehaving:Misbehaving"
         models = [

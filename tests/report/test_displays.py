@@ -346,6 +346,7 @@ def test_scatter_holds_the_points_and_the_agreement():
     assert "3 models" in display.ax_.get_title()
 
 
+@pytest.mark.slow
 def test_of_two_hundred_points_the_best_are_named():
     scores, performance = np.arange(200.0), np.arange(200.0)[::-1]
     display = CorrelationDisplay.from_scores(performance, scores, [f"m{i}" for i in range(200)])

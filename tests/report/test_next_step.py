@@ -15,6 +15,7 @@ from skte.report import fine_tuning, next_step
 from tests.model_folders import bundle_config, require_dna, write_bundle, write_nnunet
 
 
+@pytest.mark.slow
 def test_lines_of_python_give_the_network_with_a_new_head(tmp_path):
     networks = {name: small_unet(widths=(4, 8), spatial_dims=2) for name in ("a", "b")}
     bank = ModelBank.from_modules(networks, preprocessing=["ToCanonical", "ZNormalization"])

@@ -61,6 +61,7 @@ def test_other_voxels_are_refused(cases, fitted):
         ProbeDisplay(case, sample, sample.labels[1:])
 
 
+@pytest.mark.slow
 def test_the_report_shows_the_first_and_the_last_model(cases, tmp_path):
     small = {"widths": (4, 8)}
     bank = [BankEntry(name, small_unet, arguments=small) for name in ("a", "b", "c")]

@@ -75,6 +75,7 @@ def text(fitted, tmp_path_factory):
     return path.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_names_are_text_and_never_markup(text):
     page = Page(text)
     assert len(page.all("script")) == 1
@@ -150,10 +151,12 @@ def test_no_path_of_this_machine_is_told(text, tmp_path):
     assert str(tmp_path.parent.parent) not in text
 
 
+@pytest.mark.slow
 def test_the_same_ranking_gives_the_same_page(fitted, text, tmp_path):
     assert write_report(fitted, tmp_path / "again.html").read_text(encoding="utf-8") == text
 
 
+@pytest.mark.slow
 def test_a_score_of_all_layers_together_is_no_layer_s(tmp_path):
     bank = {"a": small_unet(widths=(2, 4)), "b": small_unet(widths=(2, 4))}
     cases = make_phantoms(2, size=(12, 12, 12))
@@ -171,6 +174,7 @@ def test_results_alone_give_a_shorter_page(fitted, tmp_path):
     assert sections == ["ranking", "reading", "layers", "warnings", "cost"]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_explained_costs_its_section_alone(fitted, tmp_path, monkeypatch):
     def fail(self, *args):
         raise ValueError("gone")

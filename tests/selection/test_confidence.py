@@ -208,6 +208,7 @@ class TestSelector:
         assert "interval" not in repr(plain.ranking_)
         np.testing.assert_array_equal(plain.scores_, selector.scores_)
 
+    @pytest.mark.slow
     def test_errors_are_those_of_leaving_cases_out(self, cases, bank, extractor):
         selector = ModelBankSelector(CCFV(), extractor=extractor, confidence_level=0.9)
         selector.fit(bank, cases)
@@ -244,6 +245,7 @@ class TestSelector:
         assert (low >= -3).all()
         assert (high <= -1).all()  # mean ranks of three models
 
+    @pytest.mark.slow
     def test_bootstrap_agrees_with_the_jackknife(self, cases, bank, extractor):
         results = [
             ModelBankSelector(

@@ -50,6 +50,7 @@ def test_few_frames_stand_between_fit_and_the_network(cases, extractor):
     assert max(map(len, SEEN)) <= 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "estimator", [LogME(), {"x": Ensemble(), "y": LogME()}], ids=["one", "two"]
 )

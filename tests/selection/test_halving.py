@@ -119,6 +119,7 @@ class TestStep:
 
 
 class TestRace:
+    @pytest.mark.slow
     def test_the_winner_has_the_score_of_the_full_evaluation(self, cases, extractor):
         race = HalvingModelBankSelector(
             LogME(), extractor=extractor, min_cases=3, factor=2, elimination="halving"
@@ -138,6 +139,7 @@ class TestRace:
         assert frame["n_windows"].sum() == 4 * 3 + 2 * 5
         assert frame.groupby("iter")["dropped"].sum().tolist() == [2, 0]
 
+    @pytest.mark.slow
     def test_the_first_of_several_estimators_decides(self, cases, extractor, tmp_path):
         several = {"logme": LogME(), "knn": KNN()}
         race = HalvingModelBankSelector(
@@ -166,6 +168,7 @@ class TestRace:
         page = write_report(race, tmp_path / "race.html", n_cases=0, explain=False)
         assert rungs in page.read_text("utf-8")
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("kept", ["on disk", "in memory"])
     def test_no_case_is_run_twice(self, cases, extractor, monkeypatch, kept):
         if kept == "in memory":
@@ -193,6 +196,7 @@ class TestRace:
         assert race.n_resources_ == [3]
         assert race.cost_ == pytest.approx(3 / 8)
 
+    @pytest.mark.slow
     def test_the_same_race_from_the_same_seed(self, cases, extractor):
         race = HalvingModelBankSelector(LogME(), extractor=extractor, min_cases=3)
         a, b = (clone(race).fit(make_bank(), cases) for _ in range(2))

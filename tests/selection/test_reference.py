@@ -68,6 +68,7 @@ def flagged(selector):
     return {one.estimator for one in selector.reference_ if not one.is_below}
 
 
+@pytest.mark.slow
 def test_a_trained_leader_of_label_aware_estimators_is_told_from_chance(fitted):
     assert flagged(fitted) == {"ccfv"}
     by_key = {one.estimator: one for one in fitted.reference_}
@@ -75,6 +76,7 @@ def test_a_trained_leader_of_label_aware_estimators_is_told_from_chance(fitted):
     assert by_key["ccfv"].leader == "fresh"  # the failure that this is for
 
 
+@pytest.mark.slow
 def test_untrained_leaders_are_flagged_as_a_rule(cases):
     """One may be luckier than its twin, and by more than the cases vary."""
     estimators = {"ccfv": CCFV(), **LABEL_AWARE}
@@ -125,6 +127,7 @@ def test_one_twin_per_architecture_the_same_in_every_bank(networks, cases, fitte
     assert twin.estimator == "LogME"
 
 
+@pytest.mark.slow
 def test_recipes_are_built_anew_and_cached(tmp_path, networks, cases):
     bank = []
     for name in ("long", "short"):
@@ -206,6 +209,7 @@ def test_a_twin_that_fails_ends_no_run(cases):
     assert f"no untrained reference for large: {one.problem}" in repr(selector.ranking_)
 
 
+@pytest.mark.slow
 def test_a_race_compares_its_last_rung(networks, cases):
     race = HalvingModelBankSelector(LogME(), min_cases=3).fit(entries(networks), cases)
     (one,) = race.reference_

@@ -125,6 +125,7 @@ def test_score_is_that_of_the_pipeline_by_hand(cases, bank, extractor):
         assert score == pytest.approx(CCFV().fit(features).score_, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_seed_decides_the_voxels(cases, bank, extractor):
     a, b = (select(extractor, random_state=s).fit(bank, cases).scores_ for s in (1, 1))
     np.testing.assert_array_equal(a, b)
@@ -441,6 +442,7 @@ def test_bank_of_entries_from_a_manifest_like_dict(cases, extractor):
     assert set(select(extractor).fit(bank, cases).ranking_) == {"a", "b"}
 
 
+@pytest.mark.slow
 def test_the_agreement_of_estimators_is_reported_from_four_models_on(cases, extractor):
     bank = [BankEntry(f"net{i}", build_net, arguments={"seed": i}) for i in range(4)]
 
@@ -457,6 +459,7 @@ def test_the_agreement_of_estimators_is_reported_from_four_models_on(cases, extr
     assert "agree at" not in repr(few.ranking_)
 
 
+@pytest.mark.slow
 def test_without_estimators_the_recommended_ones_read_all_stages(cases):
     small = {"widths": (4, 8)}
     bank = [BankEntry(name, "skte.demo:small_unet", arguments=small) for name in ("a", "b")]

@@ -59,6 +59,7 @@ def same(found, reference, **tolerance):
         np.testing.assert_allclose(found[name], values, **tolerance, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_second_run_is_equal(cases, reference):
     same(scores(cases), reference, rtol=0)
 
@@ -76,12 +77,14 @@ def test_processes(cases, reference):
     same(scores(cases, n_jobs=2), reference, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [2, 3, 16])
 def test_batch_size(batch_size, cases, reference):
     extractor = clone(EXTRACTOR).set_params(batch_size=batch_size)
     same(scores(cases, extractor=extractor), reference, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_features_from_the_cache_are_equal(cases, reference, tmp_path):
     for _ in range(2):
         same(scores(cases, cache=tmp_path / "features"), reference, rtol=0)
