@@ -19,7 +19,7 @@ nox.options.reuse_existing_virtualenvs = True
 STUDIES = (
     "extraction", "compatibility", "scale", "reliability", "evidence", "mixed_bank",
     "plans",
-    "real_bank", "confidence", "golden", "report", "speed", "adapters", "networks",
+    "real_bank", "deepbet", "confidence", "golden", "report", "speed", "adapters", "networks",
 )  # fmt: skip
 
 

@@ -176,10 +176,12 @@ def without_warnings(rows: list[dict[str, str]] | None) -> list[dict[str, str]]:
 
 
 def report(path: Path) -> str | None:
-    """Digest of a page without its section on cost."""
+    """Digest of a page without what differs from run to run: cost, date and command."""
     if not path.exists():
         return None
     text = re.sub(r'(?s)<section id="cost".*?</section>', "", path.read_text("utf-8"))
+    text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", "", text)
+    text = re.sub(r"(?s)<dt>command</dt>\s*<dd>.*?</dd>", "", text)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

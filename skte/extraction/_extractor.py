@@ -56,9 +56,9 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         at hand.
     layers : str or sequence of str, default="auto"
         Names of modules, as in ``network.named_modules()``, coarse to fine; or "auto", the
-        entry's layers or else the decoder's stages; or a set of stages: "decoder",
-        "encoder" (with the bottleneck), "all" (the encoder's, then the decoder's) or
-        "bottleneck+decoder". ``layers_`` tells which were found.
+        entry's layers or else the decoder's stages; or, for entries that name none, a set of
+        stages: "decoder", "encoder" (with the bottleneck), "all" (the encoder's, then the
+        decoder's) or "bottleneck+decoder". ``layers_`` tells which were found.
     window_size : int or tuple of int, optional
         Edges of the window in voxels (of the preprocessed image). Default: the
         entry's, or else one fitted to the volume, at most 96.

@@ -53,8 +53,8 @@ def examine_model(
     check_channels(entry, network, image, case.case_id)
     window = (size or default_window_size(tuple(image.shape[1:])))[:n_axes]
     on_slice = n_axes == 3 and image.shape[-1] == 1
-    # Where only the encoder was pre-trained, no set of stages holds more than that.
-    own = isinstance(layers, str) and (layers == "auto" or entry.layers == "encoder")
+    # Layers that an entry names, or the encoder where only that was pre-trained, are its own.
+    own = isinstance(layers, str) and (layers == "auto" or entry.layers != "auto")
     names = entry.layers if own else layers
     with inference_ready(network, device):
         example = torch.zeros(1, image.shape[0], *window, device=device)

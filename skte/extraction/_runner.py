@@ -154,7 +154,8 @@ def check_channels(entry: BankEntry, network: nn.Module, image: torch.Tensor, ca
     if expected is not None and expected != image.shape[0]:
         raise ExtractionError(
             f"Entry {entry.name!r} takes {expected} channels, but case {case_id!r} has "
-            f"{image.shape[0]}. Leave the entry out, or give cases the channels it was trained on."
+            f"{image.shape[0]}. Leave the entry out, or give cases the channels it was trained on"
+            + (", or it the preprocessing step RepeatChannels." if image.shape[0] == 1 else ".")
         )
 
 

@@ -99,7 +99,7 @@ class BankSelector(DocLinkMixin, BaseEstimator):
                 order,
                 {first: columns[first]} if is_race else columns,
                 engine.estimators,
-                layers=engine.extractor.layers,
+                layers=engine.extractor.layers if _is_studied(engine.extractor) else "",
                 n_cases=len(cases),
                 untrained=marked,
                 guessed=[r.name for r in records if r.layers_certainty == "guess"],
@@ -152,3 +152,10 @@ def _raw_images(entries: Sequence[BankEntry], cases: Sequence[Any]) -> str:
         'normalised images, add preprocessing: ["ZNormalization"] to the manifest, or rank '
         'ModelBank.from_modules(networks, preprocessing=["ZNormalization"]).'
     )
+
+
+def _is_studied(extractor: SegmentationFeatureExtractor) -> bool:
+    """Whether windows and voxels are those by which scores were judged."""
+    own, plain = extractor.get_params(), type(extractor)().get_params()
+    decisive = ("overlap", "windows", "max_windows", "window_size", "samples", "n_class_samples")
+    return all(own[name] == plain[name] for name in decisive)

@@ -23,12 +23,14 @@ from skte import (
     GBC,
     LEEP,
     BankEntry,
+    CrossCaseProbe,
     LogME,
     ModelBank,
     ModelBankSelector,
     SegmentationFeatureExtractor,
 )
 from skte.datasets import make_phantoms
+from skte.demo import small_unet
 from skte.estimators import recommended_estimators
 from skte.exceptions import (
     BankError,
@@ -388,6 +390,16 @@ def test_warnings_name_the_model_also_from_workers(cases, extractor, n_jobs):
     fine, dead = selector.results_["warnings"]
     assert fine == ()
     assert any("layer 'up'" in text for text in dead)
+
+
+def test_layers_that_an_entry_names_are_read_whatever_the_estimators(cases):
+    small = {"arguments": {"widths": [2, 4]}}
+    named = BankEntry("named", small_unet, layers=("decoder.0",), **small)
+    bank = [named, BankEntry("all", small_unet, **small)]
+    results = ModelBankSelector(CrossCaseProbe(), reference=False).fit(bank, cases).results_
+    layers = dict(zip(results["name"], results["layers"], strict=True))
+    assert tuple(layers["named"]) == ("decoder.0",)
+    assert len(layers["all"]) > 1
 
 
 def test_clone_params_and_pickle(cases, bank, extractor):
