@@ -40,6 +40,7 @@ def module_of(path):
     return ".".join(path.relative_to(ROOT.parent).with_suffix("").parts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_go_one_way(path):
     room = path.relative_to(ROOT).parts[0]
@@ -52,6 +53,7 @@ def test_imports_go_one_way(path):
             assert not private, f"{module} is private to its room"
 
 
+@pytest.mark.slow
 def test_no_file_imports_itself_by_way_of_others():
     """Imports inside functions and for type checkers count too."""
     modules = {module_of(path): path for path in ROOT.rglob("*.py") if path.name != "__init__.py"}

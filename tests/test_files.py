@@ -200,6 +200,7 @@ def test_folders_go_after_an_error_too(place):
     assert list(place.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_race_leaves_nothing_and_sweeps_what_a_killed_one_left(place):
     left = Path(tempfile.mkdtemp(prefix="skte-race-"))
     (left / "features").write_text("x")

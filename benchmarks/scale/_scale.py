@@ -29,6 +29,7 @@ import numpy as np
 from benchmarks._provenance import provenance, write_json
 from benchmarks.scale._page import write_page
 from skte import CCFV, BankEntry, LogME, ModelBankSelector, SegmentationFeatureExtractor
+from skte.bank import LayerInfo
 from skte.datasets import make_phantoms
 from skte.demo import small_unet
 from skte.extraction import CaseStore
@@ -44,6 +45,8 @@ class Recorded(SegmentationFeatureExtractor):  # type: ignore[misc]
 
     def extract(self, subjects: Sequence[Any], store: CaseStore | None = None) -> FeatureSet:
         """Give the features of the entry on all cases."""
+        self.layers_ = [LayerInfo("up", (1.0, 1.0, 1.0), _CHANNELS)]
+        self.n_parameters_, self.n_axes_, self.window_size_ = 0, 3, None
         cases = [self._case(subject["case_id"]) for subject in subjects]
         return FeatureSet(cases, name=self.entry.name)
 
@@ -111,7 +114,7 @@ def measure(folder: Path, n_models: int, n_cases: int, smoke: bool) -> dict[str,
         arguments = (queue, cache, n_models, n_cases, folder / f"{name}.html")
         process = context.Process(target=_rank, args=arguments)
         process.start()
-        rows.append(queue.get(timeout=3600))
+        rows.append(queue.get(timeout=60 if smoke else 3600))
         process.join()
     files = [path for path in cache.rglob("*") if path.is_file()]
     return {

@@ -229,6 +229,7 @@ def test_a_known_network_that_fails_is_reported():
         find_decoder_layers(PlainConvUNet(), torch.zeros(1, 2, 16, 16))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cls", "names"),
     [

@@ -327,6 +327,7 @@ def test_what_has_a_digest_has_no_problem():
     assert digest_problem(entry(arguments={"a": np.float32(1), "b": {1, 2}})) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "step",
     [

@@ -144,6 +144,7 @@ def test_a_pure_encoder_s_stages_are_its_layers(nets):
     assert found == [(name.removeprefix("swinViT."), *rest) for name, *rest in TRUTH["SwinUNETR"]]
 
 
+@pytest.mark.slow
 def test_tokens_are_read_as_maps(nets):
     network = nets.UNETR(1, 2, (32, 32), 4, hidden_size=24, mlp_dim=24, num_heads=2, spatial_dims=2)
     (layer,) = find_encoder_layers(network, torch.zeros(1, 1, 32, 32))

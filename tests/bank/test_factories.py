@@ -176,6 +176,7 @@ def test_a_library_s_name_in_the_current_folder_is_not_the_library(place):
         load_bank(write(place, f"{name}:Unet"))["a"].load()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [

@@ -63,6 +63,7 @@ def test_weights_below_their_manifest_are_understood(tmp_path):
     assert (bank.names, bank.not_understood) == (("heart",), {})
 
 
+@pytest.mark.slow
 def test_the_bank_is_ranked(mixed):
     cases = make_phantoms(3, size=(20, 20, 20))
     selector = ModelBankSelector(CCFV(), reference=False).fit(mixed, cases)

@@ -33,6 +33,7 @@ def served(tmp_path):
     return folder, network
 
 
+@pytest.mark.slow
 def test_a_snapshot_becomes_a_bank(served, tmp_path, monkeypatch):
     folder, network = served
     target = tmp_path / "bank" / "phantoms"
@@ -88,6 +89,7 @@ def test_the_package_is_asked_for(tmp_path, monkeypatch):
         download_snapshot("lab/phantoms", tmp_path)
 
 
+@pytest.mark.slow
 def test_what_describes_models_is_downloaded_and_what_names_code_is_not(tmp_path, monkeypatch):
     """However it is spelled."""
     wanted = {"Model.PT", "a/plans.json", "LICENSE", "x[1].safetensors"}

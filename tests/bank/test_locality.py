@@ -37,6 +37,7 @@ class Patches(nn.Module):
         return self.head(tokens[:, 1:].transpose(1, 2).unflatten(2, size))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["tokens", "channels last"])
 def test_tokens_and_channels_last_become_the_same_map(form):
     network = Patches(form)

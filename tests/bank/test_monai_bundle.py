@@ -446,6 +446,7 @@ UNETR = {"in_channels": 1, "out_channels": 2, "img_size": [32, 32], "feature_siz
 UNET = {"in_channels": 1, "out_channels": 2, "channels": [4, 8], "strides": [2]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "now", "then"),
     [

@@ -58,6 +58,7 @@ def swin():
     return require_monai().SwinUNETR(**SWIN).state_dict()
 
 
+@pytest.mark.slow
 def test_swin_unetr_ssl(swin, tmp_path):
     encoder = {key: value for key, value in swin.items() if key.startswith("swinViT.")}
     file = renamed(encoder, ("^swinViT.", "module."), (r"mlp\.linear", "mlp.fc"))
@@ -86,6 +87,7 @@ def test_suprem(swin, tmp_path):
     assert loaded(found, swin, "swinViT.")
 
 
+@pytest.mark.slow
 def test_medicalnet(tmp_path):
     nets = require_monai()
     arguments = {**documented("medicalnet-resnet50")["arguments"], **RESNET}

@@ -209,6 +209,7 @@ def test_a_truncated_file_is_told(path, trained, zipped, share):
     assert "truncated" in refused(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "match"),
     [
@@ -565,6 +566,7 @@ def test_parts_of_a_manifest_s_weights_are_not_left_over(sharded, tmp_path):
         bank["a"].load()
 
 
+@pytest.mark.slow
 def test_a_manifest_may_name_a_part_of_a_zip(trained, tmp_path):
     torch.save(trained[0].state_dict(), tmp_path / "conv.pt")
     with zipfile.ZipFile(tmp_path / "models.zip", "w", zipfile.ZIP_DEFLATED) as archive:

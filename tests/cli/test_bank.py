@@ -36,6 +36,7 @@ def test_init_makes_an_empty_folder_once(bank, capsys):
     assert "holds no model that can be used" in error
 
 
+@pytest.mark.slow
 def test_models_are_added_listed_and_checked(dna, bank, tmp_path, capsys):
     require_monai()
     folder, _ = write_nnunet(tmp_path / "results")
@@ -128,6 +129,7 @@ def test_what_cannot_be_used_is_not_kept(bank, tmp_path, capsys):
     assert "is a file" in error
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_models_come_from_the_hub(bank, tmp_path, capsys, monkeypatch):
     pytest.importorskip("huggingface_hub")
@@ -173,6 +175,7 @@ def test_every_action_speaks_json(tmp_path, capsys):
         assert error.startswith("skte: problem: graph.onnx: ")
 
 
+@pytest.mark.slow
 def test_a_ranking_that_lacks_models_says_so(write_bank, tmp_path, data, capsys):
     write_bank("a", "b")
     (tmp_path / "graph.onnx").write_bytes(b"x")
@@ -230,6 +233,7 @@ def test_trust_is_given_to_one_model_of_a_folder(dna, bank, tmp_path, data, caps
         (tmp_path / "Dataset002_B_ran").rmdir()
 
 
+@pytest.mark.slow
 def test_trust_is_given_to_one_entry_of_a_manifest(write_bank, tmp_path, capsys):
     path = write_bank("a", "b", state_key="state_dict", window_size=16)
     for name in ("a", "b"):

@@ -58,6 +58,7 @@ def test_the_page_s_models_are_ranked(place, capsys):
     assert namespace["one"].provenance["dataset"] == spleen
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_the_page_s_download_runs(place, monkeypatch, capsys):
     pytest.importorskip("huggingface_hub")

@@ -42,6 +42,7 @@ def test_merged_classes_are_ranked_and_caches_keep_them_apart(data, write_bank, 
     assert scores(capsys, bank, write_msd(tmp_path / "merged", cases, "one"))[0] == merged
 
 
+@pytest.mark.slow
 def test_a_table_of_paths_ranks_like_the_folder(data, write_bank, capsys):
     bank = write_bank("a", "b")
     rows = [
@@ -89,6 +90,7 @@ def test_cases_are_chosen_by_id_or_by_a_fold_of_nnunet(four, tmp_path, capsys):
         assert told in err
 
 
+@pytest.mark.slow
 def test_an_unusable_case_names_the_way_out_which_works(broken_data, write_bank, capsys):
     command = ["rank", "--bank", str(write_bank("a", "b")), "--data", str(broken_data)]
     command += ["--no-reference", "--estimator", "logme", "--json"]

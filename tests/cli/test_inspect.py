@@ -60,6 +60,7 @@ def test_a_broken_entry_is_a_problem_and_the_others_are_shown(write_bank, capsys
     assert "'bad'" in shown.err
 
 
+@pytest.mark.slow
 def test_entry_that_does_not_fit_the_data(write_bank, data, capsys):
     bank = write_bank("two", arguments={"widths": [4, 8], "in_channels": 2})
     assert main(["inspect", "--bank", str(bank), str(data)]) == 1
@@ -195,6 +196,7 @@ def test_channels_that_cannot_be_told(write_bank, capsys, tmp_path, monkeypatch)
     assert "in_channels" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [24, [24, 24, 24]])
 def test_window_of_the_entry_is_the_example(window, write_bank, capsys, monkeypatch):
     seen = []

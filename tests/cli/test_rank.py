@@ -66,6 +66,7 @@ def test_table_and_csv_agree_with_the_selector(write_bank, data, tmp_path, capsy
     assert not list(tmp_path.glob(".ranking*"))
 
 
+@pytest.mark.slow
 def test_foreground_alone(write_bank, tmp_path, capsys):
     out = tmp_path / "ranking.csv"
     cases = make_phantoms(3, size=(16, 16, 16), n_classes=3)
@@ -167,6 +168,7 @@ def test_confidence_needs_three_cases(write_bank, tmp_path, capsys):
     assert "three" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_json_on_stdout_is_what_the_file_holds(write_bank, data, tmp_path, capsys):
     out = tmp_path / "ranking.json"
     assert run(write_bank("a", "b"), data, "--json", "--out", out) == 0
@@ -382,6 +384,7 @@ def test_progress_only_on_a_terminal(
     assert len(table_of(captured.out)) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cached", [False, True])
 def test_an_interrupted_run_says_what_is_kept_and_how_to_go_on(
     cached, write_bank, data, tmp_path, monkeypatch, capsys
@@ -430,6 +433,7 @@ def test_an_unwritable_report_is_refused_before_the_work(data, tmp_path, monkeyp
         assert told in shown
 
 
+@pytest.mark.slow
 def test_an_estimator_of_another_package_ranks(write_bank, data, tmp_path):
     bank, out = write_bank("a", "b"), tmp_path / "ranking.csv"
     assert (

@@ -47,6 +47,7 @@ def test_case_depends_on_seed_task_and_position_alone(task):
     assert torch.initial_seed() == 5  # global random states are left alone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", PHANTOM_TASKS)
 def test_a_threshold_does_not_do(task):
     dice = []

@@ -110,6 +110,7 @@ def test_positions_survive_anisotropy_and_orientation():
     assert_features_belong_to_labels(cases, extractor.fit_transform(cases))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "preprocessing",
     [
@@ -289,6 +290,7 @@ def strided_entry():
     return BankEntry.from_module("strided", network)
 
 
+@pytest.mark.slow
 def test_result_does_not_depend_on_batch_size_or_case_order(strided_entry):
     cases = coordinate_cases(ODD)
     base = SegmentationFeatureExtractor(strided_entry, layers=("1",), window_size=8)

@@ -52,6 +52,7 @@ def test_a_network_without_resolutions_has_every_stage_once(cases):
     assert [layer.name for layer in found] == ["0"]
 
 
+@pytest.mark.slow
 def test_without_taper_all_layers_hold_the_sample_of_the_finest(cases):
     tapered = SegmentationFeatureExtractor(entry(), layers="all").fit_transform(cases)
     whole = SegmentationFeatureExtractor(entry(), layers="all", taper=False).fit_transform(cases)

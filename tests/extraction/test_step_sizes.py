@@ -30,6 +30,7 @@ def prepare(case, entry):
     SegmentationFeatureExtractor(entry, window_size=16, max_windows=1).fit_transform([case])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "step",
     [

@@ -95,6 +95,7 @@ def depth(plan, shape):
     return result
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 10_000),

@@ -58,6 +58,7 @@ def harm(how):
     return attempt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["program", "writes", "dies", "memory", "error"])
 def test_the_benchmark_sees_what_may_not_be(how, monkeypatch, tmp_path):
     fuzzing = pytest.importorskip("benchmarks.reliability._fuzz")

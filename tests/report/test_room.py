@@ -87,6 +87,7 @@ def test_nothing_is_cut_off(draw, n, name):
     assert len(set(labels)) == len(labels)
 
 
+@pytest.mark.slow
 @given(
     start=st.text("abc_", max_size=60),
     end=st.text("abc_", max_size=60),
@@ -105,6 +106,7 @@ def test_names_that_differ_in_the_middle_stay_different(start, end, middles, len
             assert text == name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(16, 16, 1), (40, 10, 1), (10, 40, 1), (16, 16, 16)])
 @pytest.mark.parametrize("n_classes", [2, 6])
 def test_slices_and_their_legend_have_room(size, n_classes):

@@ -187,6 +187,7 @@ class TestWithoutScores:
 
 
 class TestSelector:
+    @pytest.mark.slow
     def test_results_and_ranking_say_how_sure(self, cases, bank, extractor):
         selector = ModelBankSelector(LogME(), extractor=extractor, confidence_level=0.8)
         selector.fit(bank, cases)
@@ -265,6 +266,7 @@ class TestSelector:
         b = clone(selector).fit(bank, cases[::-1]).results_["standard_error"]
         np.testing.assert_allclose(a, b, rtol=1e-7)
 
+    @pytest.mark.slow
     def test_two_cases_are_too_few_and_three_wide(self, cases, bank, extractor):
         selector = ModelBankSelector(CCFV(), extractor=extractor, confidence_level=0.9)
         with pytest.raises(DatasetError, match="confidence_level resamples cases"):
