@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping
+from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ _ROOT = Path(__file__).resolve().parents[1]
 
 
 def provenance(**settings: Any) -> dict[str, Any]:
-    """Commit, versions and machine, beside the settings of the run."""
+    """Date, commit, versions and machine, beside the settings of the run."""
     return {
+        "date": date.today().isoformat(),
         "commit": _git("rev-parse", "HEAD"),
         "uncommitted_changes": bool(_git("status", "--porcelain", "--", "skte", "benchmarks/*.py")),
         "python": platform.python_version(),

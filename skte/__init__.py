@@ -28,7 +28,7 @@ from skte.features import FeatureBlock, FeatureSet
 from skte.metrics import weighted_kendall_score
 from skte.selection import ModelBankSelector
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "BankEntry",

@@ -8,6 +8,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+import yaml
 
 import skte
 
@@ -69,3 +70,20 @@ def test_every_dependency_is_imported():
     used = packages(at_import=False)
     unused = {name for name in CORE if not any(asked_for(found, {name}) for found in used)}
     assert unused == set()
+
+
+def test_the_conda_recipe_asks_for_the_same():
+    text = (ROOT / ".ci" / "conda" / "recipe.yaml").read_text("utf-8")
+    recipe = yaml.safe_load(text.replace("${{ python_min }}", "3.11"))
+    names = {"torch": "pytorch", "matplotlib": "matplotlib-base"}  # as conda-forge has them
+
+    def for_conda(texts):
+        return {re.sub(r"^\w+", lambda m: names.get(m[0], m[0]), text.lower()) for text in texts}
+
+    def asked(section):
+        return {text.replace(" ", "", 1) for text in recipe["requirements"][section]}
+
+    python = {"python" + PROJECT["requires-python"]}
+    assert asked("run") == for_conda(PROJECT["dependencies"]) | python
+    assert asked("run_constraints") == for_conda(PROJECT["optional-dependencies"]["cli"])
+    assert recipe["context"]["version"] == skte.__version__
