@@ -2,8 +2,8 @@
 How the scores work
 ===================
 
-What ``skte`` looks at, and what two of its scores make of it: CC-FV, drawn from its definitions, and
-the cross-case probe, which ranks by default.
+What ``skte`` looks at, and what two of its scores make of it: CC-FV, drawn from its definitions,
+and the cross-case probe, which ranks by default.
 """
 
 # %%
