@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils import Tags
 
+from skte._table import NONE
 from skte._sklearn import UNUSED, DocLinkMixin, Interval, StrOptions
 from skte.bank import BankEntry, ModelBank
 from skte.datasets import CaseList, read_case
@@ -22,9 +23,9 @@ from skte.extraction import FeatureCache, SegmentationFeatureExtractor
 from skte.selection._answer import Answer, Findings, answer_of
 from skte.selection._confidence import BankConfidence
 from skte.selection._engine import Engine
-from skte.selection._ranking import NONE, Ranking
+from skte.selection._ranking import Ranking
 from skte.selection._reference import Reference
-from skte.selection._results import Results, results_table
+from skte.selection._results import Results, known_scores, results_table
 from skte.selection._workers import ModelRecord
 
 __all__ = ["BankSelector"]
@@ -71,7 +72,7 @@ class BankSelector(DocLinkMixin, BaseEstimator):
         cases: CaseList,
         records: Sequence[ModelRecord],
         scores: Mapping[str, NDArray[np.float64]],
-        ranks: NDArray[np.intp],
+        ranks: NDArray[np.float64],
         references: Sequence[Reference],
         *,
         confidences: Mapping[str, BankConfidence] = MappingProxyType({}),
@@ -79,25 +80,26 @@ class BankSelector(DocLinkMixin, BaseEstimator):
         n_cases: Sequence[int] | None = None,
     ) -> None:
         """Set what is found; everything is in bank order, `n_cases` is of a race."""
-        first, is_race = next(iter(scores)), n_cases is not None
+        first = next(iter(scores))
         self.bank_, self.dataset_, self.extractor_ = models, cases, engine.extractor
         self.date_: str = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
         self.random_state_ = engine.random_state
         self.estimators_ = dict(engine.estimators)
         self.names_: list[str] = [record.name for record in records]
         self.scores_: NDArray[np.float64] = scores[first]
-        self.ranks_: NDArray[np.intp] = ranks
+        self.ranks_: NDArray[np.float64] = ranks
         self.reference_: list[Reference] = list(references)
-        by_rank = np.argsort(ranks)
+        by_rank = np.argsort(ranks, kind="stable")  # failed models have none, and are last
         order = [self.names_[i] for i in by_rank]
-        columns = {key: values[by_rank] for key, values in scores.items()}
+        columns = {k: values[by_rank] for k, values in known_scores(records, scores).items()}
         untrained = [entry.is_untrained for entry in models]
         marked = [name for name, is_so in zip(self.names_, untrained, strict=True) if is_so]
-        # Of a race, only the estimator that drops models has an opinion of them all.
+        seen = [] if n_cases is None else [n_cases[i] for i in np.flatnonzero(~np.isnan(ranks))]
+        # Where a race dropped models, only the estimator that did has an opinion of them all.
         self.answer_: Answer = answer_of(
             Findings(
                 order,
-                {first: columns[first]} if is_race else columns,
+                {first: columns[first]} if len(set(seen)) > 1 else columns,
                 engine.estimators,
                 layers=engine.extractor.layers if _is_studied(engine.extractor) else "",
                 n_cases=len(cases),
@@ -107,7 +109,9 @@ class BankSelector(DocLinkMixin, BaseEstimator):
                 references=references,
                 confidence=confidences.get(first),
                 agreement=agreement,
-                is_race=is_race,
+                ranks=ranks[by_rank],
+                void={key: [r.name for r in records if key in r.void] for key in scores},
+                seen=seen,
             )
         )
         facts = {"cases": [n_cases[i] for i in by_rank]} if n_cases is not None else {}
@@ -115,12 +119,13 @@ class BankSelector(DocLinkMixin, BaseEstimator):
             order,
             columns[first],
             confidences.get(first),
+            ranks=ranks[by_rank],
             columns=columns if first else None,
             facts=facts | _facts([records[i] for i in by_rank]),
             untrained=marked,
             answer=self.answer_,
         )
-        self.best_name_: str = self.ranking_[0]
+        self.best_name_: str = order[0]
         self.results_: Results = results_table(records, scores, ranks, confidences, untrained)
         if n_cases is not None:
             self.results_["n_cases"] = np.array(n_cases)

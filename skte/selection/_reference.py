@@ -14,7 +14,7 @@ from skte._text import clean_text
 from skte.bank import BankEntry
 from skte.estimators import TransferabilityEstimator
 from skte.exceptions import BankError
-from skte.metrics import rank_scores
+from skte.metrics import best_first
 from skte.selection._confidence import estimate_confidence
 from skte.selection._workers import ModelRecord
 
@@ -120,7 +120,7 @@ def _compared(
 ) -> Reference:
     """Compare the last record with the best of the others."""
     scores = estimator.combine([record.parts[key] for record in records])
-    best = int(np.argmin(rank_scores(scores[:-1])))
+    best = int(best_first(scores[:-1])[0])
     is_below = not scores[-1] >= scores[best]
     if is_below and all(key in record.resampled for record in records):
         # Only relative scores need the whole bank.

@@ -32,6 +32,7 @@ from skte.selection._base import BankSelector
 from skte.selection._confidence import BankConfidence, estimate_confidence, resampling_weights
 from skte.selection._engine import Engine, check_not_all_failed
 from skte.selection._reference import Twins, compare_with_twins
+from skte.selection._results import known_scores
 from skte.selection._workers import ModelRecord
 
 __all__ = ["ModelBankSelector"]
@@ -89,8 +90,8 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
     n_resamples : int, default=1000
         Draws, for ranks and ties, and for "bootstrap". Seeded by `random_state`.
     error_score : "raise" or float, default="raise"
-        Score of a model that fails (``numpy.nan`` ranks it last). "raise" raises
-        the error. Otherwise a `FitFailedWarning` names the model, and the reason
+        Score of a model that fails; whatever it is, the model is last and has no rank. "raise"
+        raises the error. Otherwise a `FitFailedWarning` names the model, and the reason
         is in ``results_["error"]``.
     reference : bool, default=True
         Whether an untrained twin of every architecture is scored as well, from three cases on
@@ -109,7 +110,8 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
     answer_ : Answer
         The sentences: which models to fine-tune, how sure that is, what speaks against it.
     ranks_, scores_ : ndarray of shape (n_models,)
-        Rank (1 for the best) and score (higher is better) of each model, in bank order.
+        Rank (1 for the best; equal scores share one; NaN for models that failed) and score
+        (higher is better) of each model, in bank order.
     names_ : list of str
         Names of the models in bank order.
     estimators_ : dict of str to TransferabilityEstimator
@@ -348,17 +350,18 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
             key: self._combine(estimator, [record.parts.get(key) for record in records])
             for key, estimator in estimators.items()
         }
+        known = known_scores(records, scores)
         confidences = {}
         if self.confidence_level is not None:
             confidences = {
-                key: _confidence(key, estimator, scores[key], records, resampling)
+                key: _confidence(key, estimator, known[key], records, resampling)
                 for key, estimator in estimators.items()
             }
         first = next(iter(estimators))
         self.parts_ = [record.parts.get(first) for record in records]
         self.confidence_: BankConfidence | None = confidences.get(first)
-        self.agreement_: float = _agreement(list(scores.values()))
-        ranks = rank_scores(scores[first])
+        self.agreement_: float = _agreement(list(known.values()))
+        ranks = rank_scores(known[first])
         references = compare_with_twins(estimators, records, twins, twin_records, **resampling)
         self._collect(
             engine, models, cases, records, scores, ranks, references,
@@ -392,11 +395,10 @@ def _confidence(
     records: Sequence[ModelRecord],
     resampling: Mapping[str, Any],
 ) -> BankConfidence:
-    ran = np.array([key in record.parts for record in records])
     return estimate_confidence(
         estimator,
         [record.name for record in records],
-        np.where(ran, scores, np.nan),  # error_score is no score
+        scores,
         [record.parts.get(key) for record in records],
         [record.resampled.get(key) for record in records],
         **resampling,

@@ -211,6 +211,8 @@ class TestRace:
         with pytest.warns(FitFailedWarning, match="angry"):
             race.fit(bank, cases)
         assert race.ranking_[-1] == "angry"
+        assert np.isnan(race.ranks_).tolist() == [True, False, False]
+        assert "  -  angry" in repr(race.ranking_)
         assert "no thanks" in race.rung_results_["error"][0]
         with pytest.warns(FitFailedWarning), pytest.raises(SkteError, match="Every model"):
             clone(race).fit({"angry": Angry()}, cases)
