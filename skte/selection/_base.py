@@ -12,14 +12,17 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.utils import Tags
+from sklearn.utils.validation import check_is_fitted
 
-from skte._table import NONE
 from skte._sklearn import UNUSED, DocLinkMixin, Interval, StrOptions
+from skte._table import NONE
+from skte._text import did_you_mean
 from skte.bank import BankEntry, ModelBank
 from skte.datasets import CaseList, read_case
-from skte.extraction import FeatureCache, SegmentationFeatureExtractor
+from skte.estimators import Diagnosis, TransferabilityEstimator
+from skte.extraction import CaseStore, FeatureCache, SegmentationFeatureExtractor
 from skte.selection._answer import Answer, Findings, answer_of
 from skte.selection._confidence import BankConfidence
 from skte.selection._engine import Engine
@@ -39,6 +42,7 @@ class BankSelector(DocLinkMixin, BaseEstimator):
     """What the selectors of a bank share."""
 
     estimator: Any
+    estimators_: dict[str, TransferabilityEstimator]
 
     # fit(bank, dataset) has no metadata to route; keep sklearn from inventing requests.
     __metadata_request__fit: ClassVar[dict[str, Any]] = {"bank": UNUSED, "dataset": UNUSED}
@@ -59,6 +63,32 @@ class BankSelector(DocLinkMixin, BaseEstimator):
         names = BankSelector._parameter_constraints.keys() - {"reference"}
         shared = {name: getattr(self, name) for name in names}
         return Engine.from_settings(self.estimator, entries, **{**shared, **changed})
+
+    def diagnose(self, name: str | None = None, estimator: str | None = None) -> Diagnosis:
+        """Report what drives a model's score; its features are extracted once more, or cached.
+
+        Parameters
+        ----------
+        name : str, optional
+            The model. Default: the first of ``ranking_``.
+        estimator : str, optional
+            Name of the estimator. Default: the first one.
+
+        Returns
+        -------
+        Diagnosis
+            By layer, and by class and case where the estimator knows them.
+        """
+        check_is_fitted(self, "scores_")
+        # A single one has no key, but a name.
+        known = {k or type(one).__name__.lower(): one for k, one in self.estimators_.items()}
+        key = next(iter(known)) if estimator is None else estimator
+        if key not in known:
+            raise ValueError(f"There is no estimator {key!r}: {did_you_mean(key, known)}")
+        extractor = clone(self.extractor_).set_params(entry=self.bank_[name or self.best_name_])
+        features = extractor.extract(self.dataset_, CaseStore(0))
+        found: Diagnosis = clone(known[key]).fit(features).diagnose()
+        return found
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

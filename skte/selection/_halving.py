@@ -28,7 +28,7 @@ from skte.metrics import best_first, rank_scores
 from skte.selection._base import BankSelector
 from skte.selection._confidence import resampling_weights
 from skte.selection._engine import Engine, check_not_all_failed
-from skte.selection._reference import Reference, Twins, compare_with_twins
+from skte.selection._reference import REFERENCE_LEVEL, Reference, Twins, compare_with_twins
 from skte.selection._workers import ModelRecord
 
 __all__ = ["HalvingModelBankSelector", "outpaced", "rung_sizes"]
@@ -94,7 +94,8 @@ class HalvingModelBankSelector(BankSelector):
     n_jobs, device, cache, timeout, error_score, reference, random_state, verbose
         As for `ModelBankSelector`. Without `cache`, a temporary folder serves. `timeout` is for
         a model and rung. The seed also draws the order of the cases. Untrained twins run once,
-        those of the models of the last rung, on its cases; `cost_` does not count them.
+        those of the models of the last rung, on its cases, and are compared with the leader at
+        90 % as by `ModelBankSelector`, whatever `confidence_level` is; `cost_` does not count them.
 
     Attributes
     ----------
@@ -323,7 +324,7 @@ class HalvingModelBankSelector(BankSelector):
         ran = list(engine.run(twins.entries, seen, weights=weights, is_reference=True))
         return compare_with_twins(
             engine.estimators, last.records, twins, ran, n_cases=len(seen), method="jackknife",
-            confidence_level=self.confidence_level, n_resamples=_N_DRAWS, random_state=seed,
+            confidence_level=REFERENCE_LEVEL, n_resamples=_N_DRAWS, random_state=seed,
         )  # fmt: skip
 
     def _judge(

@@ -18,7 +18,16 @@ from skte.metrics import best_first
 from skte.selection._confidence import estimate_confidence
 from skte.selection._workers import ModelRecord
 
-__all__ = ["Reference", "Twins", "chance_verdict", "compare_with_twins", "reference_notes"]
+__all__ = [
+    "REFERENCE_LEVEL",
+    "Reference",
+    "Twins",
+    "chance_verdict",
+    "compare_with_twins",
+    "reference_notes",
+]
+
+REFERENCE_LEVEL = 0.9  # confidence of the comparison, where none is asked for
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import clone
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils.validation import check_is_fitted
 
@@ -22,16 +21,15 @@ from skte._sklearn import (
     fit_context,
     with_callbacks,
 )
-from skte._text import did_you_mean
 from skte.bank import BankLike, ModelBank, load_bank
 from skte.datasets import CaseList, DatasetLike
-from skte.estimators import Diagnosis, TransferabilityEstimator
-from skte.extraction import CaseStore, FeatureCache, SegmentationFeatureExtractor
+from skte.estimators import TransferabilityEstimator
+from skte.extraction import FeatureCache, SegmentationFeatureExtractor
 from skte.metrics import align_performance, rank_scores, weighted_kendall_score
 from skte.selection._base import BankSelector
 from skte.selection._confidence import BankConfidence, estimate_confidence, resampling_weights
 from skte.selection._engine import Engine, check_not_all_failed
-from skte.selection._reference import Twins, compare_with_twins
+from skte.selection._reference import REFERENCE_LEVEL, Twins, compare_with_twins
 from skte.selection._results import known_scores
 from skte.selection._workers import ModelRecord
 
@@ -48,7 +46,6 @@ _NEEDED = (
     ),
 )
 _LEAST_TO_AGREE = 4  # models; of fewer, an agreement is chance
-_REFERENCE_LEVEL = 0.9  # of the comparison with untrained twins, where none is given
 
 
 class ModelBankSelector(CallbackSupportMixin, BankSelector):
@@ -297,32 +294,6 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
             align_performance(performance, models.names), self.predict(models)
         )
 
-    def diagnose(self, name: str | None = None, estimator: str | None = None) -> Diagnosis:
-        """Report what drives a model's score; its features are extracted once more, or cached.
-
-        Parameters
-        ----------
-        name : str, optional
-            The model. Default: the first of ``ranking_``.
-        estimator : str, optional
-            Key of the estimator. Default: the first one.
-
-        Returns
-        -------
-        Diagnosis
-            By layer, and by class and case where the estimator knows them.
-        """
-        check_is_fitted(self, "scores_")
-        key = next(iter(self.estimators_)) if estimator is None else estimator
-        if key not in self.estimators_:
-            raise ValueError(
-                f"There is no estimator {key!r}: {did_you_mean(key, self.estimators_)}"
-            )
-        extractor = clone(self.extractor_).set_params(entry=self.bank_[name or self.best_name_])
-        features = extractor.extract(self.dataset_, CaseStore(0))
-        found: Diagnosis = clone(self.estimators_[key]).fit(features).diagnose()
-        return found
-
     def _combine(
         self, estimator: TransferabilityEstimator, parts: Sequence[Mapping[str, Any] | None]
     ) -> NDArray[np.float64]:
@@ -371,7 +342,7 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
     def _resampling(self, n_cases: int, seed: int) -> dict[str, Any]:
         return {
             "n_cases": n_cases,
-            "confidence_level": self.confidence_level or _REFERENCE_LEVEL,
+            "confidence_level": self.confidence_level or REFERENCE_LEVEL,
             "n_resamples": self.n_resamples,
             "method": self.resampling,
             "random_state": seed,

@@ -163,7 +163,9 @@ def test_a_race_in_which_all_models_saw_the_same_cases_speaks_of_none_that_saw_f
     estimators = {"ccfv": CCFV(), "logme": LogME()}
     lines = answer_of(findings(None, estimators, seen=[seen] * 4)).certainty
     assert lines[0].startswith(words)
-    assert not any("dropped have seen fewer" in line or "decided the race" in line for line in lines)
+    assert not any(
+        "dropped have seen fewer" in line or "decided the race" in line for line in lines
+    )
 
 
 def test_models_of_equal_score_are_said_to_tie():

@@ -538,6 +538,10 @@ def test_a_model_is_diagnosed_by_any_of_the_estimators(bank, cases, extractor):
     assert {case.case for case in found.cases} == {case["case_id"] for case in cases}
     with pytest.raises(ValueError, match="did you mean 'ccfv'"):
         selector.diagnose(estimator="ccvf")
+    alone = select(extractor, LogME()).fit(bank, cases)
+    assert alone.diagnose("net1", "logme").score == pytest.approx(alone.scores_[1])
+    with pytest.raises(ValueError, match="no estimator 'ccfv': known: logme"):
+        alone.diagnose("net1", "ccfv")
 
 
 def test_images_that_were_not_normalised_are_named_with_the_line_to_add(bank, cases, extractor):
