@@ -498,3 +498,9 @@ def test_what_a_race_cannot_do_is_refused(write_bank, data, monkeypatch, capsys)
     monkeypatch.setattr(FIT, lambda args: pytest.fail("work was done"))
     assert run(bank, data, "--race", "--confidence", "0.9") == 2
     assert "--race drops models" in capsys.readouterr().err
+
+
+def test_an_estimator_is_named_once(capsys):
+    named = ["--estimator", "logme,gbc", "--estimator", "logme"]
+    assert main(["rank", "--bank", "none", "--data", "none", *named]) == 2
+    assert "--estimator names logme more than once" in capsys.readouterr().err

@@ -330,6 +330,16 @@ class TestFailures:
         with pytest.raises(DatasetError, match=r"^Case 'broken' cannot be used") as caught:
             selector.fit(entries, [cases[0], broken])
         assert "NaN" in str(caught.value)
+        assert "exclude" not in str(caught.value)  # one case would be left
+
+    @pytest.mark.parametrize(("n_left", "helps"), [(3, True), (1, False)])
+    def test_leaving_cases_out_is_advised_where_it_helps(self, cases, bank, n_left, helps):
+        label = tio.LabelMap(tensor=torch.ones(1, 8, 16, 16, dtype=torch.uint8))
+        bad = tio.Subject(image=cases[0]["image"], label=label, case_id="a b")
+        with pytest.raises(DatasetError, match="Case 'a b': .*shape") as caught:
+            ModelBankSelector(CCFV()).fit(bank, [bad, *cases[:n_left]])
+        assert ("exclude=['a b']" in str(caught.value)) == helps
+        assert ("--exclude 'a b', or --skip-unusable" in str(caught.value)) == helps
 
     def test_empty_and_unknown_input(self, cases, bank, extractor, tmp_path):
         with pytest.raises(BankError):
