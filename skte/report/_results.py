@@ -44,7 +44,7 @@ def results_rows(
     """
     rows = [
         {
-            key: _rank(column[i]) if key.startswith("rank") else _plain(column[i])
+            key: _place(column[i]) if key.startswith(("rank", "choice")) else _plain(column[i])
             for key, column in results.items()
         }
         for i in range(len(results["name"]))
@@ -128,8 +128,8 @@ def write_results(
     write_text_atomically(path, text)
 
 
-def _rank(value: Any) -> int | None:
-    """Return a rank; a model that failed has none."""
+def _place(value: Any) -> int | None:
+    """Return a rank, which a model that failed lacks, or a place on the short list."""
     return None if value is None or math.isnan(value) else int(value)
 
 

@@ -151,6 +151,8 @@ class Answer:
     ----------
     choice : tuple of str
         What to fine-tune, or that there is no answer.
+    no_answer : tuple of str
+        The same where there is no answer, empty where there is one.
     doubts : tuple of str
         What speaks against it.
     certainty : tuple of str
@@ -164,6 +166,7 @@ class Answer:
     """
 
     choice: tuple[str, ...] = ()
+    no_answer: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
     certainty: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -190,6 +193,7 @@ def answer_of(found: Findings) -> Answer:
     no_answer = _no_answer(found, doubts[first], trusted, listed)
     return Answer(
         choice=no_answer or _recommendation(found, trusted, listed),
+        no_answer=no_answer,
         doubts=(
             *_ties(found, trusted, listed),
             *_others(found, doubts),

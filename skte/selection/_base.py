@@ -157,6 +157,9 @@ class BankSelector(DocLinkMixin, BaseEstimator):
         )
         self.best_name_: str = order[0]
         self.results_: Results = results_table(records, scores, ranks, confidences, untrained)
+        places = {name: i for i, name in enumerate(self.answer_.short_list, start=1)}
+        self.results_["choice"] = np.array([places.get(name, np.nan) for name in self.names_])
+        self.results_["no_answer"] = np.full(len(records), " ".join(self.answer_.no_answer), object)
         if n_cases is not None:
             self.results_["n_cases"] = np.array(n_cases)
 

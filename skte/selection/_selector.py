@@ -136,7 +136,8 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
         ``layer_scores``, ``n_parameters``, ``width`` (of the finest layer), ``n_axes``,
         ``n_windows``, ``n_cached``, ``seconds_load``, ``seconds_forward``, ``seconds_tap``,
         ``seconds_score``, ``window``, ``device``, ``untrained``, ``warnings``,
-        ``error``; with a mapping of estimators also
+        ``error``, ``choice`` (place on the short list of ``answer_``), ``no_answer`` (why there
+        is none; empty otherwise); with a mapping of estimators also
         ``score_<key>`` and ``rank_<key>``; with ``confidence_level`` also
         ``standard_error``, ``interval_low``, ``interval_high``, ``rank_low``, ``rank_high``,
         ``first_share``, ``group`` (and each with ``_<key>``), as in `BankConfidence`.
