@@ -336,7 +336,7 @@ class TestFailures:
     def test_leaving_cases_out_is_advised_where_it_helps(self, cases, bank, n_left, helps):
         label = tio.LabelMap(tensor=torch.ones(1, 8, 16, 16, dtype=torch.uint8))
         bad = tio.Subject(image=cases[0]["image"], label=label, case_id="a b")
-        with pytest.raises(DatasetError, match="Case 'a b': .*shape") as caught:
+        with pytest.raises(DatasetError, match=r"Case 'a b': .*shape") as caught:
             ModelBankSelector(CCFV()).fit(bank, [bad, *cases[:n_left]])
         assert ("exclude=['a b']" in str(caught.value)) == helps
         assert ("--exclude 'a b', or --skip-unusable" in str(caught.value)) == helps
