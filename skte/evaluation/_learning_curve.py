@@ -285,4 +285,4 @@ def _reliability(scores: NDArray[np.float64], pairs: Sequence[tuple[int, int]]) 
 
 
 def _ranks(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.argsort(best_first(scores)) + 1.0
+    return np.argsort(best_first(scores)).astype(np.float64) + 1

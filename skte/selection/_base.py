@@ -124,7 +124,7 @@ class BankSelector(DocLinkMixin, BaseEstimator):
         columns = {k: values[by_rank] for k, values in known_scores(records, scores).items()}
         untrained = [entry.is_untrained for entry in models]
         marked = [name for name, is_so in zip(self.names_, untrained, strict=True) if is_so]
-        seen = [] if n_cases is None else [n_cases[i] for i in np.flatnonzero(~np.isnan(ranks))]
+        seen = [n for n, rank in zip(n_cases or (), ranks, strict=False) if not np.isnan(rank)]
         # Where a race dropped models, only the estimator that did has an opinion of them all.
         self.answer_: Answer = answer_of(
             Findings(

@@ -350,9 +350,9 @@ class HalvingModelBankSelector(BankSelector):
             known = dict(zip((record.name for record in ran), found, strict=True))
             scores[key] = np.array([known.get(name, np.nan) for name in names])
         # Later rungs first, then the score; -inf of a last rung is ahead of what was dropped.
-        ran = sorted(one for one in last.values() if not math.isnan(one[1]))
+        reached = sorted(one for one in last.values() if not math.isnan(one[1]))
         ranks = rank_scores(
-            [math.nan if math.isnan(last[n][1]) else bisect_left(ran, last[n]) for n in names]
+            [math.nan if math.isnan(last[n][1]) else bisect_left(reached, last[n]) for n in names]
         )
         self.n_iterations_: int = len(rungs)
         self.n_resources_: list[int] = [rung.n_cases for rung in rungs]

@@ -33,7 +33,7 @@ class RankedName(str):
         """Make the text."""
         return super().__new__(cls, model)
 
-    def __getnewargs__(self) -> tuple[Any, ...]:  # type: ignore[override]
+    def __getnewargs__(self) -> tuple[Any, ...]:
         return self.rank, self.model, self.score
 
 
