@@ -56,7 +56,7 @@ def _run(args: argparse.Namespace) -> int:
 def _first(rows: Mapping[str, Mapping[str, Any]], path: str) -> str:
     """Name the first model of the short list of a file of results, or else of its ranks."""
     for column in ("choice", "rank"):
-        places = [(int(row[column]), name) for name, row in rows.items() if row.get(column)]
+        places = [(float(row[column]), name) for name, row in rows.items() if row.get(column)]
         if places:
             return min(places)[1]
     raise SkteError(f"{path} has no ranks: give what skte rank --out wrote, or --model NAME.")

@@ -207,6 +207,7 @@ def load_data(path: str, args: argparse.Namespace) -> CaseList:
 
 
 def _ids(words: Sequence[str]) -> list[str]:
+    """Split lists at commas."""
     return [name for word in words for name in word.split(",") if name]
 
 

@@ -68,13 +68,13 @@ class Results(dict[str, "NDArray[Any]"]):
 
     def _rows(self) -> list[list[Any]]:
         columns = [
-            [NONE if value != value else value for value in self[name].tolist()]
-            if name not in self._ranks() else list(map(rank_cell, self[name]))
+            map(rank_cell if name in self._ranks() else _known_or_none, self[name].tolist())
             for name in self._shown()
-        ]  # fmt: skip
+        ]
         return [list(row) for row in zip(*columns, strict=True)]
 
     def _ranks(self) -> list[str]:
+        """Name the columns of ranks, which models that failed lack."""
         return [name for name in self if name == "rank" or name.startswith("rank_")]
 
     def _rest(self) -> list[str]:
@@ -83,6 +83,11 @@ class Results(dict[str, "NDArray[Any]"]):
             return []
         count = "1 more column" if len(rest) == 1 else f"{len(rest)} more columns"
         return [f"and {count}: {', '.join(rest)}"]
+
+
+def _known_or_none(value: Any) -> Any:
+    """Return the sign for none in place of NaN, which alone differs from itself."""
+    return NONE if value != value else value
 
 
 def results_table(

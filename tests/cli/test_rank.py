@@ -85,7 +85,7 @@ def test_foreground_alone(write_bank, tmp_path, capsys):
 
 def test_several_estimators_share_one_table(write_bank, data, tmp_path, capsys):
     out = tmp_path / "ranking.csv"
-    chosen = ["--estimator", "logme,gbc", "--estimator", "logme"]
+    chosen = ["--estimator", "logme,gbc", "--estimator", "knn"]
     assert run(write_bank("a", "b"), data, *chosen, "--out", out) == 0
     rows = read_csv(out)
     assert {"score_logme", "rank_logme", "score_gbc", "rank_gbc"} <= set(rows[0])
