@@ -27,6 +27,7 @@ from skte.bank._factory import (
     same_weights,
     unusable,
 )
+from skte.bank._layers import LAYER_SETS
 from skte.bank._monai_bundle import bundle_fields
 from skte.bank._nnssl import nnssl_fields
 from skte.bank._nnunet import nnunet_fields
@@ -645,6 +646,12 @@ def _layers(value: Any) -> str | None:
     if isinstance(value, str):
         if value in ("auto", "encoder"):
             return None
+        if value in LAYER_SETS:
+            return (
+                f'must be "auto", "encoder" or a list of module names: {value} is chosen for all '
+                f"models alike, with --layers {value} or "
+                f'SegmentationFeatureExtractor(layers="{value}")'
+            )
         return f'must be "auto", "encoder" or a list; write [{value!r}]'
     if (
         not isinstance(value, Sequence)

@@ -10,6 +10,7 @@ import shutil
 import sys
 import time
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
@@ -26,6 +27,7 @@ from skte.bank import LAYER_SETS
 from skte.cli._options import (
     add_data_options,
     add_trusted_option,
+    bank_options,
     count,
     for_shell,
     jobs,
@@ -188,8 +190,7 @@ def _run(args: argparse.Namespace) -> int:
             for sentence in () if args.quiet else selector.answer_.above:
                 complain("answer", sentence)
         else:
-            bank = shlex.quote(args.bank)
-            say(repr(selector.ranking_).replace("--bank BANK", f"--bank {bank}"))
+            say(repr(selector.ranking_).replace("--bank BANK", bank_options(args)))
             if args.verbose:
                 say(f"\n{SeenTable.from_selector(selector)!r}")
     finally:  # neither a closed pipe nor a full disk costs both
@@ -332,9 +333,12 @@ def _fit(
     args: argparse.Namespace,
 ) -> tuple[ModelBankSelector | HalvingModelBankSelector, list[str]]:
     """Return the fitted selector, and what of the bank was not understood."""
+    named = [pair for pairs in args.estimator or () for pair in pairs]
+    repeated = [name for name, n in Counter(name for name, _ in named).items() if n > 1]
+    if repeated:
+        raise SkteError(f"--estimator names {', '.join(repeated)} more than once: name it once.")
     bank, problems = open_bank(args.bank, args)
-    estimators = dict(pair for pairs in args.estimator or () for pair in pairs)
-    estimators = estimators or recommended_estimators()
+    estimators = dict(named) or recommended_estimators()
     window = args.window[0] if args.window and len(args.window) == 1 else args.window
     settings: dict[str, Any] = {
         "extractor": extractor_for(
