@@ -17,16 +17,21 @@ import SimpleITK as sitk  # noqa: N813 (its own habit; torchio depends on it)
 from numpy.typing import NDArray
 
 from skte._files import outside_problem
+from skte.datasets._problem import ImageFileError
 
 __all__ = [
     "SEGMENTATIONS",
     "is_dicom",
     "is_series",
     "jpeg_frame",
+    "label_file",
     "list_series",
+    "open_segments",
     "read_dicom",
+    "read_segments",
     "read_series",
     "segmentation_flaw",
+    "segments_header",
     "series_files",
     "series_header",
     "series_modality",
@@ -290,11 +295,59 @@ def series_modality(folder: Path) -> str:
         return ""
 
 
-def segmentation_flaw(modality: str, name: str) -> tuple[str, str]:
+def segmentation_flaw(modality: str, name: str, what: str = "which is not read") -> tuple[str, str]:
     """Return what is wrong with regions in DICOM, and what to do."""
-    how = SEGMENTATIONS[modality].format(quote(name))
-    what = f"holds a segmentation of DICOM ({modality}), which is not read"
-    return what, f"convert it with {how}, or 3D Slicer, and put the label map beside the series"
+    how = f"convert it with {SEGMENTATIONS[modality].format(quote(name))}, or 3D Slicer"
+    told = f"holds a segmentation of DICOM ({modality}), {what}"
+    return told, f"{how}, and put the label map beside the series"
+
+
+def label_file(path: Path) -> Path:
+    """Return the file of a label that is named by its folder: of a series of one segmentation."""
+    files = [*filter(is_dicom, _files(path))] if path.is_dir() else []
+    return files[0] if len(files) == 1 else path
+
+
+def open_segments(path: Path) -> Any:
+    """Return a segmentation of highdicom, whose values are not read."""
+    try:
+        from highdicom.seg import segread
+    except ImportError as error:
+        what, remedy = segmentation_flaw("SEG", path.name, "which is read by highdicom")
+        raise ImageFileError(what, f"pip install 'skte[dicom]', or {remedy}") from error
+    try:
+        found = segread(path, lazy_frame_retrieval=True)
+    except Exception as error:  # it relies on what the standard demands
+        what, remedy = segmentation_flaw("SEG", path.name, f"which highdicom refuses ({error})")
+        raise ImageFileError(what, remedy) from error
+    if found.SegmentationType == "FRACTIONAL":
+        what = "which states how likely each voxel is of a segment"
+        raise ImageFileError(*segmentation_flaw("SEG", path.name, what))
+    return found
+
+
+def segments_header(path: Path) -> tuple[tuple[int, ...], NDArray[np.float64]]:
+    """Shape (x, y, z) and RAS+ affine of the slices that have segments."""
+    place = open_segments(path).get_volume_geometry()
+    if place is None:
+        what = "whose slices are not parallel and evenly spaced"
+        raise ImageFileError(*segmentation_flaw("SEG", path.name, what))
+    affine = np.array(place.affine, np.float64)[:, [2, 1, 0, 3]]  # of slice, row, column
+    affine[:3] = _LPS_TO_RAS @ affine[:3]
+    return tuple(place.spatial_shape[::-1]), affine
+
+
+def read_segments(path: Path) -> NDArray[Any]:
+    """Numbers of segments (1, x, y, z), which must not overlap."""
+    from highdicom.seg import segread
+
+    # Not lazily: some frames whose bits fill no whole bytes would fail.
+    try:
+        values = segread(path).get_volume(combine_segments=True).array
+    except RuntimeError as error:
+        what = "whose segments overlap"
+        raise ImageFileError(*segmentation_flaw("SEG", path.name, what)) from error
+    return np.asarray(values.transpose(2, 1, 0)[None])
 
 
 def series_header(names: Sequence[Path]) -> tuple[tuple[int, ...], NDArray[np.float64], str]:
@@ -335,8 +388,8 @@ def series_files(folder: Path, roots: Sequence[Path] | None = None) -> list[Path
         raise ValueError(f"a DICOM file in it {error}; replace it") from error
     for path, one in found.items():
         if one.modality in SEGMENTATIONS:
-            what, remedy = segmentation_flaw(one.modality, path.name)
-            raise ValueError(f"{path.name} {what}; {remedy}")
+            what = f"holds {path.name}, which is a segmentation ({one.modality}), not a slice"
+            raise ImageFileError(what, "put it into a folder of its own")
     series = Counter(one.series for one in found.values() if one.is_image)
     if len(series) > 1:
         raise ValueError(

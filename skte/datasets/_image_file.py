@@ -22,7 +22,13 @@ from numpy.typing import NDArray
 
 from skte._files import outside_problem
 from skte._text import clean_text
-from skte.datasets._dicom_file import SEGMENTATIONS, read_dicom, segmentation_flaw
+from skte.datasets._dicom_file import (
+    SEGMENTATIONS,
+    is_dicom,
+    open_segments,
+    read_dicom,
+    segmentation_flaw,
+)
 from skte.datasets._picture import PICTURE_ENDINGS, Picture, open_picture
 from skte.datasets._problem import Flaw, ImageFileError
 from skte.datasets._tiff import TIFF_MAGICS, open_tiff
@@ -105,7 +111,7 @@ def list_images(folder: Path, endings: Iterable[str] = IMAGE_ENDINGS) -> list[tu
 
 
 class Segment(NamedTuple):
-    """What 3D Slicer writes of a segment into a .seg.nrrd file."""
+    """What 3D Slicer writes of a segment into a .seg.nrrd file, or DICOM into a SEG."""
 
     name: str
     layer: int
@@ -116,7 +122,7 @@ class Segment(NamedTuple):
 class ImageFile:
     """A file that a reader may be given."""
 
-    reader: str  # of ITK, "nibabel" or "picture"
+    reader: str  # of ITK, "nibabel", "highdicom" or "picture"
     files: tuple[Path, ...]  # the one that was named, and those that it names
     plain: bool = False  # not compressed: it cannot hold more than its size
     lossy: bool = False
@@ -404,8 +410,8 @@ def merge_layers(values: NDArray[Any], segments: Sequence[Segment]) -> NDArray[A
 
 
 def segment_names(path: Path, roots: Sequence[Path]) -> Mapping[str, list[int]]:
-    """Ids by the names that a segmentation of 3D Slicer states; none of other files."""
-    if not path.name.lower().endswith((".nrrd", ".nhdr")):
+    """Ids by the names that a segmentation of 3D Slicer or DICOM states; none of other files."""
+    if not (path.name.lower().endswith((".nrrd", ".nhdr")) or is_dicom(path)):
         return {}
     try:
         return segment_ids(examine_image(path, roots).segments)
@@ -485,6 +491,12 @@ def _dicom(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
         found = read_dicom(path)
     except ValueError as error:
         raise ImageFileError(str(error)) from error
+    if found.modality == "SEG":
+        stated = [
+            (int(s.SegmentNumber), str(s.SegmentLabel)) for s in open_segments(path).SegmentSequence
+        ]
+        segments = tuple(Segment(clean_text(name, 100), 0, number) for number, name in stated)
+        return ImageFile("highdicom", (path,), segments=segments)
     if found.modality in SEGMENTATIONS:
         raise ImageFileError(*segmentation_flaw(found.modality, path.name))
     return ImageFile("GDCMImageIO", (path,))

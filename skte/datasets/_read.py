@@ -28,7 +28,13 @@ from torchio.data.io import get_ras_affine_from_sitk, read_image, sitk_to_nib
 
 from skte._memory import memory_problem
 from skte._text import clean_text
-from skte.datasets._dicom_file import read_series, series_files, series_header
+from skte.datasets._dicom_file import (
+    read_segments,
+    read_series,
+    segments_header,
+    series_files,
+    series_header,
+)
 from skte.datasets._image_file import (
     ImageFile,
     examine_image,
@@ -54,6 +60,7 @@ __all__ = [
     "read_headers",
     "reorient",
     "turn_between",
+    "widen",
 ]
 
 # Bytes before the values of a NIfTI file, which its extensions take.
@@ -96,6 +103,10 @@ class ImageHeader:
     stored: tuple[int, ...] = ()  # the shape in the file, where it has four axes
     grid: str = _WORLD
     notes: tuple[Flaw, ...] = ()
+    # What is added before and behind each axis; None: nothing may be. A SEG of DICOM may hold
+    # only the slices that have segments; the others are background, whatever its new id is.
+    beyond: tuple[tuple[int, int], ...] | None = None
+    background: int = 0
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -104,6 +115,12 @@ class ImageHeader:
         if len(self.edges) == 3 and np.allclose(self.edges, (x, y, z), rtol=1e-4, atol=0):
             x, y, z = self.edges
         return x, y, z
+
+    def complete(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Add what the file leaves out to an array (channels, x, y, z)."""
+        if self.beyond is None:
+            return array
+        return np.pad(array, ((0, 0), *self.beyond), constant_values=self.background)
 
 
 @dataclass(frozen=True)
@@ -195,7 +212,8 @@ def _header(part: Any, source: str) -> ImageHeader:
     if tio.DATA not in part and isinstance(part.reader, ChannelReader):
         header = _header(_unwrapped(part), source)
         return replace(header, shape=(len(part.reader.channels), *header.shape[1:]))
-    part = _unwrapped(part)
+    if tio.DATA not in part and isinstance(part.reader, RelabelingReader):
+        return replace(_header(_unwrapped(part), source), background=part.reader.relabeling(0))
     label = isinstance(part, tio.LabelMap)
     if not _is_ours(part):
         header = ImageHeader(source, tuple(part.shape), (np.asarray(part.affine),))
@@ -209,8 +227,7 @@ def _header(part: Any, source: str) -> ImageHeader:
         if file.picture is not None:
             header = _picture_header(file, source, part)
         else:
-            read = _nibabel_header if file.reader == "nibabel" else _itk_header
-            header = read(file, source, label)
+            header = _HEADERS.get(file.reader, _itk_header)(file, source, label)
     if max(header.shape) >= 2**31:
         raise ImageFileError(f"states a shape of {header.shape}")
     return header
@@ -362,6 +379,17 @@ def _nibabel_header(file: ImageFile, source: str, label: bool) -> ImageHeader:
     )
 
 
+def _segments_header(file: ImageFile, source: str, label: bool) -> ImageHeader:
+    if not label:
+        raise ImageFileError("holds a segmentation, not an image", "give the series that it is of")
+    shape, affine = segments_header(file.files[0])
+    n_bytes = math.prod(shape) * (2 + _LABEL_BYTES)
+    return ImageHeader(source, (1, *shape), (affine,), n_bytes, file.n_bytes, beyond=((0, 0),) * 3)
+
+
+_HEADERS = {"nibabel": _nibabel_header, "highdicom": _segments_header}
+
+
 def _first_bytes(path: Path) -> Any:
     """Header of a NIfTI or MGH file, without what a header may lead to."""
     name = path.name.lower()
@@ -427,6 +455,8 @@ def _values(part: Any, notes: list[Flaw]) -> NDArray[Any]:
             notes += found[len(file.picture.notes) :]  # the others are those of the header
         elif file.reader == "nibabel":
             values = _nibabel_values(part.path)
+        elif file.reader == "highdicom":
+            values = read_segments(part.path)
         else:
             stored = sitk.ReadImage(str(part.path), imageIO=file.reader)
             values = np.asarray(sitk_to_nib(stored, keepdim=True)[0])
@@ -507,6 +537,28 @@ def geometry_flaws(images: Sequence[ImageHeader], label: ImageHeader | None) -> 
         what = "label" if header is label else "channel"
         flaws += _disagreements(header, images[0], what, comparable=not singular)
     return flaws
+
+
+def widen(header: ImageHeader, images: Sequence[ImageHeader]) -> ImageHeader:
+    """Header of a label on all slices of the first image, of which its file may hold some."""
+    if header.beyond is None or not images or not _is_regular(header.affines[0]):
+        return header
+    image = images[0]
+    ends = np.array([[0, n - 1] for n in image.shape[1:]] + [[1, 1]])
+    found = np.rint(np.linalg.inv(header.affines[0]) @ image.affines[0] @ ends)[:3]
+    low, high = np.minimum(found.min(1), 0), np.maximum(found.max(1) + 1, header.shape[1:])
+    if sorted(high - low) != sorted(image.shape[1:]):
+        return header
+    shift = np.eye(4)
+    shift[:3, 3] = low
+    low, high = low.astype(int), high.astype(int)
+    return replace(
+        header,
+        shape=(1, *(high - low).tolist()),
+        affines=(header.affines[0] @ shift,),
+        n_bytes=math.prod(image.shape[1:]) * (2 + _LABEL_BYTES),
+        beyond=tuple(zip((-low).tolist(), (high - header.shape[1:]).tolist(), strict=True)),
+    )
 
 
 def turn_between(header: ImageHeader, reference: ImageHeader) -> NDArray[Any] | None:

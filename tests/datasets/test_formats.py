@@ -254,10 +254,10 @@ def test_a_segmentation_beside_its_image(tmp_path, image, label):
     assert case["image"].path.name == "c0.nii.gz"
 
 
-def test_regions_in_dicom_are_refused_by_name(tmp_path, image, label):
+def test_contours_in_dicom_are_refused_by_name(tmp_path, image, label):
     case = tmp_path / "patient1"
     (case / "CT").mkdir(parents=True)
-    for folder, modality in (("CT", "CT"), ("SEG", "SEG")):
+    for folder, modality in (("CT", "CT"), ("contours", "RTSTRUCT")):
         (case / folder).mkdir(exist_ok=True)
         for i in range(3):
             plane = sitk.GetImageFromArray(label[..., i].T.astype(np.uint16))
@@ -268,10 +268,10 @@ def test_regions_in_dicom_are_refused_by_name(tmp_path, image, label):
             writer.KeepOriginalImageUIDOn()
             writer.SetFileName(str(case / folder / f"{i}.dcm"))
             writer.Execute(plane)
-    with pytest.raises(DatasetError, match=r"segmentation of DICOM \(SEG\).*segimage2itkimage"):
+    with pytest.raises(DatasetError, match=r"of DICOM \(RTSTRUCT\).*plastimatch convert"):
         load_dataset(tmp_path)
-    files = [case / "CT", case / "SEG" / "0.dcm"]
-    with pytest.raises(DatasetError, match=r"segmentation of DICOM \(SEG\)"):
+    files = [case / "CT", case / "contours" / "0.dcm"]
+    with pytest.raises(DatasetError, match=r"of DICOM \(RTSTRUCT\)"):
         read_case(case_of(*files))
 
 
