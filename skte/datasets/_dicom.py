@@ -144,7 +144,8 @@ def _label(case: Path) -> tuple[Path | None, list[Flaw]]:
         files = named or files
     if len(files) == 1:
         return files[0], []
-    if contours := [path.name for path, kind in regions.items() if kind == "RTSTRUCT"]:
+    contours = [path.name for path, kind in regions.items() if kind == "RTSTRUCT"]
+    if contours and not files:
         what, remedy = segmentation_flaw("RTSTRUCT", contours[0])
         return None, [(f"it has no label map, and {contours[0]} {what}", remedy)]
     if not files:

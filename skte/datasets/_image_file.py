@@ -7,10 +7,14 @@ or endless structures, compressed texts, and headers that name other files.
 
 from __future__ import annotations
 
+import gzip
+import math
 import os
 import re
 import stat
+import struct
 import unicodedata
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -36,6 +40,7 @@ from skte.datasets._tiff import TIFF_MAGICS, open_tiff
 __all__ = [
     "IMAGE_ENDINGS",
     "ImageFile",
+    "check_packed",
     "examine_image",
     "file_flaw",
     "find_file",
@@ -125,6 +130,8 @@ class ImageFile:
     reader: str  # of ITK, "nibabel", "highdicom" or "picture"
     files: tuple[Path, ...]  # the one that was named, and those that it names
     plain: bool = False  # not compressed: it cannot hold more than its size
+    packed: tuple[Path, int] | None = None  # where a stream of zlib or gzip begins
+    promised: int | None = None  # bytes of its values; None: as many as ITK's type has
     lossy: bool = False
     picture: Picture | None = None
     n_values: int | None = None  # numbers in a text; None: not counted
@@ -280,12 +287,28 @@ def _pair(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
     if sorted(kinds) != [".hdr", ".img"]:
         what = "needs one .hdr and one .img file of its name"
         raise ImageFileError(f"{what}, got {', '.join(o.name for o in beside)}", "add or keep one")
-    plain = not any(other.name.lower().endswith(".gz") for other in beside)
-    return ImageFile("NiftiImageIO", tuple(beside), plain=plain)
+    header, data = beside if kinds[0] == ".hdr" else beside[::-1]
+    packed = data.name.lower().endswith(".gz")
+    with gzip.open(header) if header.name.lower().endswith(".gz") else header.open("rb") as stream:
+        start = stream.read(74)
+    order = "<" if start[:4] == struct.pack("<i", 348) else ">"
+    promised = None
+    if start[:4] == struct.pack(f"{order}i", 348) and len(start) == 74:
+        n_axes, *axes = struct.unpack_from(f"{order}8h", start, 40)
+        bits = struct.unpack_from(f"{order}h", start, 72)[0]
+        promised = math.prod(axes[:n_axes]) * bits // 8
+    return ImageFile(
+        "NiftiImageIO",
+        tuple(beside),
+        plain=not packed,
+        head=header.stat().st_size,
+        packed=(data, 0) if packed else None,
+        promised=promised,
+    )
 
 
 def _text_header(file: BinaryIO, end: re.Pattern[bytes]) -> list[str]:
-    """Lines of a header up to what ends it; whatever readers disagree on is refused."""
+    """Lines of a header up to what ends it, where `file` is left; no two readers disagree."""
     file.seek(0)
     content = file.read(_MOST_HEADER)
     found = end.search(content)
@@ -296,6 +319,7 @@ def _text_header(file: BinaryIO, end: re.Pattern[bytes]) -> list[str]:
         raise ImageFileError(f"has a header of more than {_MOST_LINES} lines")
     if re.search(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]|\r(?!\n)", text):
         raise ImageFileError("has control characters in its header")
+    file.seek(len(text))
     return text.decode("utf-8", "surrogateescape").splitlines()
 
 
@@ -320,14 +344,24 @@ def _meta(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
     if not re.fullmatch("[1-4]", fields.get("ndims", "")):
         raise ImageFileError(f"has {fields.get('ndims', 'no')!r:.50} as NDims, not 2 to 4")
     compressed = fields.get("compresseddata", "").lower() not in ("", "false", "0")
+    begin = file.tell()
     named = _named(path, fields["elementdatafile"], _rest(file, lines))
     stated = fields.get("compresseddatasize", "0")
     if not re.fullmatch(r"\d{1,18}", stated) or int(stated) > _size(named):
         raise ImageFileError(
             f"states {stated!r:.50} as CompressedDataSize, which does not match its data"
         )
+    if compressed and named == (path,) and stated == "0":  # ITK would take the header for data
+        raise ImageFileError("states no CompressedDataSize", "write it again, with SimpleITK say")
     unit = _unit([fields.get("distanceunits", "")])
-    return ImageFile("MetaImageIO", named, plain=not compressed, unit=unit)
+    packed = (named[-1], begin if named == (path,) else 0)
+    return ImageFile(
+        "MetaImageIO",
+        named,
+        plain=not compressed,
+        packed=packed if compressed and len(named) < 3 else None,
+        unit=unit,
+    )
 
 
 def _nrrd(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
@@ -339,7 +373,7 @@ def _nrrd(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
     fields = _fields((line for line in lines[1:] if line not in remarks), ":")
     if not re.fullmatch("[1-5]", fields.get("dimension", "")):
         raise ImageFileError(f"has {fields.get('dimension', 'no')!r:.50} dimensions, not 2 to 5")
-    data = [value for key, value in fields.items() if "file" in key]
+    begin, data = file.tell(), [value for key, value in fields.items() if "file" in key]
     if len(data) > 1:
         raise ImageFileError("names its data twice in its header")
     named = _named(path, data[0], _rest(file, lines)) if data else (path,)
@@ -348,11 +382,15 @@ def _nrrd(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
         text = fields.get(key, "0")
         if not re.fullmatch(r"-1|\d{1,18}", text) or int(text) > size:
             raise ImageFileError(f"states {text!r:.50} as {key}, more than its data has")
+    encoding = fields.get("encoding", "").lower()
+    skips = any(fields.get(key, "0") != "0" for key in ("lineskip", "byteskip"))
+    unpacked = encoding not in ("gzip", "gz") or len(named) > 2 or skips
     units = re.findall(r'"([^"]*)"', fields.get("spaceunits", fields.get("units", "")))
     return ImageFile(
         "NrrdImageIO",
         named,
-        plain=fields.get("encoding", "").lower() == "raw",
+        plain=encoding == "raw",
+        packed=None if unpacked else (named[-1], 0 if data else begin),
         unit=_unit(units),
         segments=_segments(remarks),
     )
@@ -417,6 +455,39 @@ def segment_names(path: Path, roots: Sequence[Path]) -> Mapping[str, list[int]]:
         return segment_ids(examine_image(path, roots).segments)
     except (OSError, ImageFileError):  # reported where it is read
         return {}
+
+
+def check_packed(image: ImageFile, n_bytes: int) -> None:
+    """Refuse damage to compressed values, for which ITK gives others or zeros."""
+    if image.packed is None:
+        return
+    path, begin = image.packed
+    try:
+        with path.open("rb") as file:
+            file.seek(begin)
+            found = 0
+            for part in _unpacked(file):  # on to the sum at its end
+                found += len(part)
+                if found > n_bytes:
+                    break
+    except (zlib.error, EOFError, gzip.BadGzipFile) as error:
+        raise ImageFileError(f"is damaged ({error})") from error
+    if found < n_bytes:
+        raise ImageFileError(f"is cut short: it holds {found} bytes of {n_bytes}")
+
+
+def _unpacked(file: BinaryIO) -> Iterator[bytes]:
+    """Parts of what a stream of gzip or zlib holds."""
+    magic = file.read(2)
+    file.seek(-len(magic), os.SEEK_CUR)
+    if magic == b"\x1f\x8b":
+        packed = gzip.GzipFile(fileobj=file)
+        while part := packed.read(2**20):
+            yield part
+        return
+    stream = zlib.decompressobj()
+    while not stream.eof and (part := stream.unconsumed_tail or file.read(2**16)):
+        yield stream.decompress(part, 2**20)
 
 
 def _size(files: Iterable[Path]) -> int:

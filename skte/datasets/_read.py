@@ -37,6 +37,7 @@ from skte.datasets._dicom_file import (
 )
 from skte.datasets._image_file import (
     ImageFile,
+    check_packed,
     examine_image,
     file_flaw,
     image_paths,
@@ -328,7 +329,7 @@ def _itk_header(file: ImageFile, source: str, label: bool) -> ImageHeader:
     n_bytes = _peak(shape, kind, label)
     if file.plain:
         size = sum(path.stat().st_size for path in file.files) - file.head
-        _check_size(math.prod(shape) * _itk_bytes(kind), size)
+        _check_size(file.promised or math.prod(shape) * _itk_bytes(kind), size)
     if file.n_values is not None:
         _check_size(math.prod(shape), file.n_values, "numbers")
     if label and file.segments:
@@ -393,9 +394,8 @@ _HEADERS = {"nibabel": _nibabel_header, "highdicom": _segments_header}
 def _first_bytes(path: Path) -> Any:
     """Header of a NIfTI or MGH file, without what a header may lead to."""
     name = path.name.lower()
-    is_packed = name.endswith((".gz", ".mgz"))
     try:
-        with gzip.open(path) if is_packed else path.open("rb") as opened:
+        with gzip.open(path) if _is_packed(path) else path.open("rb") as opened:
             start = opened.read(540)
     except (EOFError, zlib.error) as error:
         raise ImageFileError(f"is cut short or damaged ({error})") from error
@@ -407,6 +407,10 @@ def _first_bytes(path: Path) -> Any:
         if len(start) >= size and kind.may_contain_header(start):
             return kind(start[:size])
     raise ImageFileError("is not a NIfTI file")
+
+
+def _is_packed(path: Path) -> bool:
+    return path.name.lower().endswith((".gz", ".mgz"))
 
 
 def _check_size(promised: int, size: int, what: str = "bytes") -> None:
@@ -459,14 +463,18 @@ def _values(part: Any, notes: list[Flaw]) -> NDArray[Any]:
             values = read_segments(part.path)
         else:
             stored = sitk.ReadImage(str(part.path), imageIO=file.reader)
+            check_packed(file, file.promised or sitk.GetArrayViewFromImage(stored).nbytes)
             values = np.asarray(sitk_to_nib(stored, keepdim=True)[0])
             values = merge_layers(values, file.segments) if label else values
     return _rounded(values, notes) if label else values
 
 
 def _nibabel_values(path: Path) -> NDArray[Any]:
-    file = _IMAGE_CLASSES[type(_first_bytes(path))].from_filename(path, mmap=False)
-    data = np.asarray(file.dataobj)
+    kind, packed = _IMAGE_CLASSES[type(_first_bytes(path))], _is_packed(path)
+    with gzip.open(path) if packed else path.open("rb") as stream:
+        file = kind.from_file_map({"image": nib.FileHolder(fileobj=stream)}, mmap=False)
+        data = np.asarray(file.dataobj)
+        stream.read(2**16)  # the end, where a sum of all bytes shows damage
     shape = _channels_first_shape(file.shape)
     if data.ndim >= 4:
         data = np.moveaxis(data.reshape(*data.shape[:3], -1), -1, 0)

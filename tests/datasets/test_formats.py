@@ -1,5 +1,6 @@
 """Volumes and folders as people have them: units, axes, names, links, and files of no case."""
 
+import gzip
 import json
 import unicodedata
 
@@ -154,6 +155,61 @@ def test_channels_of_itk_s_formats(tmp_path, image, label, ending, axes):
     sitk.WriteImage(sitk.GetImageFromArray(label.T), str(tmp_path / "labels" / f"a{ending}"))
     (case,) = load_dataset(tmp_path)
     np.testing.assert_array_equal(read_case(case).image, both)
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".mgz", ".img.gz", ".mha", ".mhd", ".nrrd"])
+def test_damage_to_compressed_values_is_found(tmp_path, image, label, ending):
+    """Readers stop before the sum at the end of a stream, or go on with zeros."""
+    path, flip = tmp_path / f"a{ending}", np.diag([-1, -1, 1, 1])
+    if ending in (".mha", ".mhd", ".nrrd"):
+        sitk.WriteImage(sitk.GetImageFromArray(image.T), str(path), True)
+    else:
+        kinds = {".mgz": nib.MGHImage, ".img.gz": nib.Nifti1Pair}
+        nib.save(kinds.get(ending, nib.Nifti1Image)(image, flip), path)
+    nib.save(nib.Nifti1Image(label, flip), tmp_path / "l.nii")
+    case = case_of(path, tmp_path / "l.nii")
+    np.testing.assert_allclose(read_case(case).image[0], image)
+    data = path.with_suffix(".zraw") if ending == ".mhd" else path
+    whole = data.read_bytes()
+    for at in (len(whole) // 2, -5 if ending.endswith(("z", "nrrd")) else -1):
+        data.write_bytes(whole[:at] + bytes([whole[at] ^ 90]) + whole[at:][1:])
+        with pytest.raises(DatasetError, match=r"(?s)/a\..* cannot be read"):
+            read_case(case)
+
+
+def test_meta_image_without_the_size_of_its_stream(tmp_path, image, label):
+    for ending in (".mha", ".mhd"):
+        sitk.WriteImage(sitk.GetImageFromArray(image.T), str(tmp_path / f"a{ending}"), True)
+    sitk.WriteImage(sitk.GetImageFromArray(label.T), str(tmp_path / "l.mha"))
+    for path in tmp_path.glob("a.mh*"):
+        lines = path.read_bytes().split(b"\n", 20)
+        path.write_bytes(b"\n".join(one for one in lines if b"CompressedDataSize" not in one))
+    found = read_case(case_of(tmp_path / "a.mhd", tmp_path / "l.mha")).image[0]
+    np.testing.assert_array_equal(found, image)
+    with pytest.raises(DatasetError, match=r"a\.mha.*states no CompressedDataSize"):
+        read_case(case_of(tmp_path / "a.mha", tmp_path / "l.mha"))
+
+
+@pytest.mark.parametrize("ending", [".img", ".img.gz"])
+def test_pairs_with_a_slope(tmp_path, image, label, ending):
+    """The values of ITK take more bytes than those of the file."""
+    stored = np.arange(4000, dtype=np.int16).reshape(20, 20, 10)
+    nib.save(nib.Nifti1Pair(stored, np.eye(4)), tmp_path / f"a{ending}")
+    path = tmp_path / f"a{ending}".replace("img", "hdr")
+    content = gzip.decompress(path.read_bytes()) if ending == ".img.gz" else path.read_bytes()
+    content = content[:112] + np.array([0.5, 3], "<f4").tobytes() + content[120:]
+    path.write_bytes(gzip.compress(content) if ending == ".img.gz" else content)
+    save(tmp_path / "l.nii", stored % 3)
+    found = read_case(case_of(path, tmp_path / "l.nii")).image[0]
+    np.testing.assert_array_equal(found, stored * 0.5 + 3)
+
+
+def test_endings_in_any_case(tmp_path, image, label):
+    names = save(tmp_path / "a.nii.gz", image), save(tmp_path / "l.nii", label)
+    files = [
+        path.rename(tmp_path / to) for path, to in zip(names, ("A.Nii.GZ", "L.NII"), strict=True)
+    ]
+    np.testing.assert_array_equal(read_case(case_of(*files)).image[0], image)
 
 
 @pytest.mark.parametrize("text", [True, False], ids=["ASCII", "binary"])
