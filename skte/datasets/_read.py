@@ -367,6 +367,12 @@ def _nibabel_header(file: ImageFile, source: str, label: bool) -> ImageHeader:
     for affine in affines:
         affine[:3] *= unit
     edges = [abs(float(edge)) * unit for edge in header.get_zooms()[:3]]
+    notes = unit_notes(unit)
+    sizes = np.linalg.norm(affines[0][:3, :3], axis=0)
+    if not np.allclose(sizes[: len(edges)], edges, rtol=0.01, equal_nan=True):
+        stated, counts = (" x ".join(f"{edge:.3g}" for edge in part) for part in (edges, sizes))
+        what = f"its header states voxels of {stated} mm, its affine {counts} mm; the affine counts"
+        notes += ((what, "correct it: other programs may use the other sizes"),)
     axes = tuple(map(int, header.get_data_shape()))
     return ImageHeader(
         source,
@@ -376,7 +382,7 @@ def _nibabel_header(file: ImageFile, source: str, label: bool) -> ImageHeader:
         file.n_bytes,
         edges=tuple(edges) + (1.0,) * (3 - len(edges)),
         stored=axes if len(axes) > 3 else (),
-        notes=unit_notes(unit),
+        notes=notes,
     )
 
 

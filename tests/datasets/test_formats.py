@@ -72,6 +72,16 @@ def test_units_of_nrrd_and_meta_image(tmp_path, image, label, ending, before, af
     assert "converted to mm" in str(case.notes)
 
 
+def test_two_sizes_of_voxels_in_one_header_are_noted(tmp_path, image, label):
+    """ITK takes the other one where the affines of a NIfTI file differ in size."""
+    volume = nib.Nifti1Image(image, np.diag([2, 2, 2, 1]))
+    volume.set_qform(np.diag([2, 2, 3, 1]), 1)
+    nib.save(volume, tmp_path / "i.nii")
+    case = read_case(case_of(tmp_path / "i.nii", save(tmp_path / "l.nii", label, edge=2)))
+    assert case.spacing == (2, 2, 2)
+    assert "voxels of 2 x 2 x 3 mm, its affine 2 x 2 x 2 mm" in str(case.notes)
+
+
 @pytest.mark.parametrize("first", ["image", "label", "both"])
 def test_channels_first_are_called_so(tmp_path, image, label, first):
     files = [
@@ -436,6 +446,14 @@ def test_what_lies_beside_the_description_is_compared(tmp_path, image, label):
     assert "splits_final.json names cases that are not there: c" in text
     assert "dataset_fingerprint.json is of 3 cases, and there are 2" in text
     assert [n.what for n in cases[:1].notes] == [n.what for n in cases.notes]
+    for splits, what in (
+        ([{"train": ["a", "b"], "val": ["b"]}], "splits_final.json both trains and validates on b"),
+        ({"train": ["a"], "val": ["b"]}, "splits_final.json is not a list of folds"),
+        ([{"train": ["a"]}], "splits_final.json is not a list of folds"),
+    ):
+        (folder / "splits_final.json").write_text(json.dumps(splits))
+        with pytest.warns(SkteWarning, match=what):
+            load_nnunet_raw(folder)
     (folder / "splits_final.json").write_text("{")
     with pytest.warns(SkteWarning, match=r"splits_final\.json is not used: .*not valid JSON"):
         load_nnunet_raw(folder)
@@ -478,7 +496,9 @@ def test_composed_and_decomposed_names_are_one(tmp_path, image, label, save_msd)
     assert read_case(load_dataset(msd)[0]).label.max() == 2
     raw = save_raw(tmp_path / "raw", {"0": "CT"}, {APART: ([image], label)})
     (raw / "labelsTr" / f"{APART}.nii.gz").rename(raw / "labelsTr" / f"{COMPOSED}.nii.gz")
-    (raw / "splits_final.json").write_text(json.dumps([{"train": [APART], "val": [COMPOSED]}]))
+    (raw / "splits_final.json").write_text(
+        json.dumps([{"train": [n], "val": []} for n in (APART, COMPOSED)])
+    )
     cases = load_dataset(raw)
     assert cases[0]["case_id"] == COMPOSED
     assert "splits_final" not in str(cases.notes)
