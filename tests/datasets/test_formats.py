@@ -200,6 +200,23 @@ def test_meta_image_without_the_size_of_its_stream(tmp_path, image, label):
         read_case(case_of(tmp_path / "a.mha", tmp_path / "l.mha"))
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "what"),
+    [
+        ("a.nii.gz", b"<!DOCTYPE html><html>", "is a web page.*download it again"),
+        ("a.nii.gz", b"version https://git-lfs.github.com/spec/v1\n", "Git LFS.*git lfs pull"),
+        ("a.nrrd", b"/annex/objects/MD5E-s1--0.nrrd\n", "git-annex.*git annex get"),
+        ("a.png", b"", "is empty"),
+        ("a.nii", gzip.compress(bytes(400)), "compressed by gzip, though its name does not end"),
+        ("a.nii.gz", bytes(344) + b"n+1\0" + bytes(99), "not compressed, though its name ends"),
+    ],
+)
+def test_what_is_no_image_is_called_what_it_is(tmp_path, label, name, content, what):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DatasetError, match=f"{name}.*{what}"):
+        read_case(case_of(tmp_path / name, label))
+
+
 @pytest.mark.parametrize("ending", [".img", ".img.gz"])
 def test_pairs_with_a_slope(tmp_path, image, label, ending):
     """The values of ITK take more bytes than those of the file."""
