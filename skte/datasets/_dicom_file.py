@@ -17,7 +17,7 @@ import SimpleITK as sitk  # noqa: N813 (its own habit; torchio depends on it)
 from numpy.typing import NDArray
 
 from skte._files import outside_problem
-from skte.datasets._problem import ImageFileError
+from skte.datasets._problem import Flaw, ImageFileError
 
 __all__ = [
     "SEGMENTATIONS",
@@ -35,6 +35,7 @@ __all__ = [
     "series_files",
     "series_header",
     "series_modality",
+    "turned_notes",
 ]
 
 _DEEPEST = 16  # sequences within sequences: the reader calls itself for each
@@ -44,7 +45,7 @@ _UNDEFINED = 0xFFFFFFFF
 _LONG = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _SYNTAX, _ROWS, _COLUMNS, _PIXELS = 0x00020010, 0x00280010, 0x00280011, 0x7FE00010
-_MODALITY = 0x00080060
+_MODALITY, _VALUE_TABLE = 0x00080060, 0x00283000
 _SERIES, _POSITION, _DIRECTION = 0x0020000E, 0x00200032, 0x00200037
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
 _IMPLICIT = "1.2.840.10008.1.2"
@@ -143,6 +144,8 @@ def _read(walk: _Walk, found: DicomFile) -> None:
     walk.implicit = syntax == _IMPLICIT
     found.endian = walk.endian = ">" if syntax == _BIG_ENDIAN else "<"
     walk.elements(begin, len(content))
+    if _VALUE_TABLE in found.values:
+        raise ValueError("states its values by a table (Modality LUT), which is not read")
     for part in walk.fragments[1:]:  # the first is a table of offsets
         if syntax == _RUN_LENGTHS and not 1 <= int.from_bytes(part[:4], "little") <= 15:
             raise ValueError("has a frame of run lengths without 1 to 15 segments")
@@ -350,26 +353,53 @@ def read_segments(path: Path) -> NDArray[Any]:
     return np.asarray(values.transpose(2, 1, 0)[None])
 
 
-def series_header(names: Sequence[Path]) -> tuple[tuple[int, ...], NDArray[np.float64], str]:
-    """Shape (channels, x, y, z), RAS+ affine and ITK's name of the type, of headers alone."""
+def series_header(
+    names: Sequence[Path],
+) -> tuple[tuple[int, ...], NDArray[np.float64], str, tuple[Flaw, ...]]:
+    """Shape (channels, x, y, z), RAS+ affine, ITK's name of the type, and notes; of headers."""
     headers = [_header(name) for name in names]
     first = headers[0]
-    if any(h.GetSize() != first.GetSize() for h in headers):
-        raise ValueError("its slices differ in size; keep the files of one series")
-    if any(not np.allclose(h.GetDirection(), first.GetDirection(), atol=1e-3) for h in headers):
-        raise ValueError("its slices differ in direction; keep the files of one series")
+    for what, values in {
+        "size": [h.GetSize() for h in headers],
+        "samples per pixel": [h.GetNumberOfComponents() for h in headers],
+        "spacing": [h.GetSpacing()[:2] for h in headers],
+        "direction": [h.GetDirection() for h in headers],
+        "what their lowest value shows": [len(turned_notes(h)) for h in headers],
+    }.items():
+        if any(not np.allclose(value, values[0], atol=1e-3) for value in values):
+            raise ValueError(f"its slices differ in {what}; keep the files of one series")
+    notes = turned_notes(first)
     size, spacing = list(first.GetSize()), np.array(first.GetSpacing(), dtype=np.float64)
     direction = np.array(first.GetDirection(), dtype=np.float64).reshape(len(size), -1)
     if len(size) != 3:
         raise ValueError(f"its images have {len(size)} dimensions; give slices or one volume")
     if len(names) > 1:
         size[2] *= len(names)
-        spacing[2] = _even_step([np.array(h.GetOrigin()) for h in headers], direction[:, 2])
+        origins = np.array([h.GetOrigin() for h in headers])
+        spacing[2] = _even_step(origins, direction[:, 2])
+        upright = abs((origins[-1] - origins[0]) @ direction[:, 2]) / spacing[2] / (len(names) - 1)
+        if upright < 0.999:
+            angle = np.degrees(np.arccos(upright))
+            what = (
+                f"its slices are stacked at {angle:.0f} degrees (gantry tilt), which is not undone"
+            )
+            notes += ((what, "convert it with dcm2niix, which resamples it"),)
     affine = np.eye(4)
     affine[:3, :3] = _LPS_TO_RAS @ direction @ np.diag(spacing)
     affine[:3, 3] = _LPS_TO_RAS @ np.array(first.GetOrigin())
     shape = (first.GetNumberOfComponents(), *size)
-    return shape, affine, sitk.GetPixelIDValueAsString(first.GetPixelID())
+    kinds = {sitk.GetPixelIDValueAsString(h.GetPixelID()) for h in headers}
+    kind = kinds.pop() if len(kinds) == 1 else "64-bit float"
+    return shape, affine, kind, notes
+
+
+def turned_notes(header: Any) -> tuple[Flaw, ...]:
+    """Note that ITK turns values round of which the lowest is to be shown white."""
+    key = "0028|0004"
+    if not header.HasMetaDataKey(key) or header.GetMetaData(key).strip() != "MONOCHROME1":
+        return ()
+    what = "its lowest stored value is to be shown white (MONOCHROME1), so values are turned round"
+    return ((what, "check that bright is high in the other images, too"),)
 
 
 def series_files(folder: Path, roots: Sequence[Path] | None = None) -> list[Path]:
@@ -411,13 +441,16 @@ def read_series(names: Sequence[Path]) -> Any:
     reader = sitk.ImageSeriesReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileNames([str(name) for name in names])
+    headers = [_header(name) for name in names]
+    if len({h.GetPixelID() for h in headers}) > 1:  # by slopes; otherwise cast to the first's
+        many = headers[0].GetNumberOfComponents() > 1
+        reader.SetOutputPixelType(sitk.sitkVectorFloat64 if many else sitk.sitkFloat64)
     return reader.Execute()
 
 
-def _even_step(origins: list[NDArray[np.float64]], normal: NDArray[np.float64]) -> float:
+def _even_step(origins: NDArray[np.float64], normal: NDArray[np.float64]) -> float:
     """Distance between slices, which must all be about the same."""
-    positions = np.array(origins) @ normal
-    steps = np.diff(positions)
+    steps = np.diff(origins @ normal)
     step = float(np.linalg.norm(origins[-1] - origins[0])) / len(steps)
     if step == 0 or np.abs(np.abs(steps) - step).max() > _SPACING_TOLERANCE * step:
         low, high = np.abs(steps).min(), np.abs(steps).max()

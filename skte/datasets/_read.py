@@ -34,6 +34,7 @@ from skte.datasets._dicom_file import (
     segments_header,
     series_files,
     series_header,
+    turned_notes,
 )
 from skte.datasets._image_file import (
     ImageFile,
@@ -220,9 +221,10 @@ def _header(part: Any, source: str) -> ImageHeader:
         header = ImageHeader(source, tuple(part.shape), (np.asarray(part.affine),))
     elif part.path.is_dir():
         names = series_files(part.path, part.get("roots"))
-        shape, affine, kind = series_header(names)
+        shape, affine, kind, notes = series_header(names)
         size = sum(name.stat().st_size for name in names)
-        header = ImageHeader(source, shape, (affine,), _peak(shape, kind, label), size)
+        n_bytes = _peak(shape, kind, label)
+        header = ImageHeader(source, shape, (affine,), n_bytes, size, notes=notes)
     else:
         file = examine_image(part.path, part.get("roots"))
         if file.picture is not None:
@@ -337,9 +339,8 @@ def _itk_header(file: ImageFile, source: str, label: bool) -> ImageHeader:
     affine = np.asarray(get_ras_affine_from_sitk(reader), dtype=np.float64)
     affine[:3] *= file.unit
     edges = tuple(edge * file.unit for edge in (*reader.GetSpacing(), 1.0)[:3])
-    return ImageHeader(
-        source, shape, (affine,), n_bytes, file.n_bytes, edges, stored, notes=file.notes
-    )
+    notes = file.notes + turned_notes(reader)
+    return ImageHeader(source, shape, (affine,), n_bytes, file.n_bytes, edges, stored, notes=notes)
 
 
 def _nibabel_header(file: ImageFile, source: str, label: bool) -> ImageHeader:

@@ -1,6 +1,7 @@
 """DICOM series, written here with SimpleITK, beside what torchio reads of them."""
 
 import locale
+import re
 import sys
 
 import numpy as np
@@ -200,6 +201,71 @@ def test_reading_leaves_the_locale_alone(save):
     assert check_dataset(cases) == []
     read_case(cases[0])
     assert locale.setlocale(locale.LC_CTYPE) == before
+
+
+def change(folder, change):
+    """Change the data set of each slice by a function of it and its number."""
+    pydicom = pytest.importorskip("pydicom")
+    for path in folder.iterdir():
+        file = pydicom.dcmread(path)
+        change(file, int(file.InstanceNumber) - 1)
+        file.save_as(path)
+
+
+@pytest.mark.parametrize("slopes", [(1, 0.5, 0.25, 2.5), (1, 1, 1000, 1000)])
+def test_every_slice_has_its_own_slope(save, volume, slopes):
+    """As PET has; ITK casts all of them to the type of the first."""
+    root = save("p1")
+    change(root / "p1" / "CT", lambda file, k: setattr(file, "RescaleSlope", str(slopes[k])))
+    found = read_case(load_dataset(root)[0]).image[0]
+    np.testing.assert_array_equal(found, (volume + 1024) * slopes - 1024)
+
+
+def table(file, k):
+    """State values by a table instead of a slope."""
+    values = type(file)({}, {})
+    values.LUTDescriptor, values.ModalityLUTType, values.LUTData = [2, 0, 16], "US", bytes(4)
+    del file.RescaleSlope, file.RescaleIntercept
+    file.ModalityLUTSequence = [values]
+
+
+@pytest.mark.parametrize(
+    ("alter", "what"),
+    [
+        (lambda file, k: setattr(file, "PixelSpacing", [1 + k, 1]), "slices differ in spacing"),
+        (
+            lambda file, k: setattr(file, "PhotometricInterpretation", f"MONOCHROME{1 + k % 2}"),
+            "slices differ in what their lowest value shows",
+        ),
+        (table, "by a table"),
+    ],
+)
+def test_slices_that_are_read_otherwise_are_refused(save, alter, what):
+    root = save("p1")
+    change(root / "p1" / "CT", alter)
+    with pytest.raises(DatasetError, match=f"p1/CT cannot be read.*{what}"):
+        read_case(load_dataset(root)[0])
+
+
+@pytest.mark.parametrize(
+    ("alter", "what"),
+    [
+        (
+            lambda file, k: setattr(file, "PhotometricInterpretation", "MONOCHROME1"),
+            "is to be shown white",
+        ),
+        (
+            lambda file, k: setattr(file, "ImagePositionPatient", [10, 0.5 * k, 2.5 * k]),
+            r"stacked at 11 degrees \(gantry tilt\)",
+        ),
+    ],
+)
+def test_how_slices_are_read_is_noted(tmp_path, volume, label, alter, what):
+    folder = write_series(tmp_path / "p1" / "CT", volume)
+    change(folder, alter)
+    label_map = tio.LabelMap(tensor=label[None], affine=tio.ScalarImage(folder).affine)
+    label_map.save(tmp_path / "p1" / "label.nrrd")
+    assert re.search(what, str(read_case(load_dataset(tmp_path)[0]).notes))
 
 
 # Segmentation objects, written by highdicom.
