@@ -367,12 +367,12 @@ def series_header(
         "what their lowest value shows": [len(turned_notes(h)) for h in headers],
     }.items():
         if any(not np.allclose(value, values[0], atol=1e-3) for value in values):
-            raise ValueError(f"its slices differ in {what}; keep the files of one series")
+            raise ImageFileError(f"has slices that differ in {what}", "keep those of one series")
     notes = turned_notes(first)
     size, spacing = list(first.GetSize()), np.array(first.GetSpacing(), dtype=np.float64)
     direction = np.array(first.GetDirection(), dtype=np.float64).reshape(len(size), -1)
     if len(size) != 3:
-        raise ValueError(f"its images have {len(size)} dimensions; give slices or one volume")
+        raise ImageFileError(f"has images of {len(size)} axes", "give slices or one volume")
     if len(names) > 1:
         size[2] *= len(names)
         origins = np.array([h.GetOrigin() for h in headers])
@@ -403,36 +403,34 @@ def turned_notes(header: Any) -> tuple[Flaw, ...]:
 
 
 def series_files(folder: Path, roots: Sequence[Path] | None = None) -> list[Path]:
-    """Files of the one series in a folder by position; ValueError where one cannot be used."""
+    """Files of the one series in a folder by position; an error where one cannot be used."""
     odd = [path.name for path in sorted(folder.iterdir()) if not (path.is_file() or path.is_dir())]
     if odd:
         names = ", ".join(odd[:5])
-        raise ValueError(f"it holds broken links, pipes or the like ({names}); replace them")
+        raise ImageFileError(f"holds broken links, pipes or the like ({names})", "replace them")
     files = [path for path in _files(folder) if is_dicom(path)]
+    found: dict[Path, DicomFile] = {}
     for path in files:
         if problem := outside_problem(path, roots or (folder,)):
-            raise ValueError(f"its file {path.name} {problem}")
-    try:
-        found = {path: read_dicom(path) for path in files}
-    except ValueError as error:
-        raise ValueError(f"a DICOM file in it {error}; replace it") from error
+            what = f"holds {path.name}, which {problem}"
+            raise ImageFileError(what, "or put the file inside")
+        try:
+            found[path] = read_dicom(path)
+        except ValueError as error:
+            raise ImageFileError(f"holds {path.name}, which {error}", "replace it") from error
     for path, one in found.items():
         if one.modality in SEGMENTATIONS:
             what = f"holds {path.name}, which is a segmentation ({one.modality}), not a slice"
             raise ImageFileError(what, "put it into a folder of its own")
     series = Counter(one.series for one in found.values() if one.is_image)
     if len(series) > 1:
-        raise ValueError(
-            f"it holds {len(series)} DICOM series, of which only one would be read; give "
-            "each a folder of its own"
-        )
+        what = f"holds {len(series)} DICOM series, of which only one would be read"
+        raise ImageFileError(what, "give each a folder of its own")
     if not series:
-        raise ValueError("it holds no DICOM image")
+        raise ImageFileError("holds no DICOM image")
     if n_other := sum(not one.is_image for one in found.values()):
-        raise ValueError(
-            f"{n_other} of its {len(files)} DICOM files are not images of the series "
-            "(reports, segmentations or damaged files); remove them"
-        )
+        what = f"holds {n_other} of {len(files)} DICOM files that are not images of the series"
+        raise ImageFileError(f"{what} (reports or damaged files)", "remove them")
     return sorted(found, key=lambda path: found[path].place)
 
 
@@ -454,9 +452,9 @@ def _even_step(origins: NDArray[np.float64], normal: NDArray[np.float64]) -> flo
     step = float(np.linalg.norm(origins[-1] - origins[0])) / len(steps)
     if step == 0 or np.abs(np.abs(steps) - step).max() > _SPACING_TOLERANCE * step:
         low, high = np.abs(steps).min(), np.abs(steps).max()
-        raise ValueError(
-            f"its slices are not evenly spaced ({low:.3g} to {high:.3g} mm apart): slices are "
-            "missing, doubled, or of several series; complete it"
+        what = f"has slices that are not evenly spaced ({low:.3g} to {high:.3g} mm apart)"
+        raise ImageFileError(
+            f"{what}: some are missing, doubled, or of other series", "complete it"
         )
     return step
 

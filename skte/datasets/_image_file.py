@@ -182,7 +182,7 @@ def examine_image(path: Path, roots: Sequence[Path] | None = None) -> ImageFile:
         if ending is None:
             raise ImageFileError(
                 f"ends in {path.suffix or 'nothing'!r}, which is not read ({', '.join(_READERS)})",
-                "convert it to NIfTI or NRRD",
+                "convert it to NIfTI, NRRD or PNG",
             )
         examined = _READERS[ending](path, file, start)
     for other in examined.files:

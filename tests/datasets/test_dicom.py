@@ -165,7 +165,7 @@ def test_a_damaged_slice_is_a_problem(save):
     path = sorted((root / "p1" / "CT").iterdir())[1]
     path.write_bytes(path.read_bytes()[:200])
     (problem,) = check_dataset(load_dataset(root))
-    assert "DICOM" in problem
+    assert f"holds {path.name}, which states an element of" in problem
     with pytest.raises(DatasetError, match="Case 'p1'"):
         read_case(load_dataset(root)[0])
 
@@ -232,10 +232,13 @@ def table(file, k):
 @pytest.mark.parametrize(
     ("alter", "what"),
     [
-        (lambda file, k: setattr(file, "PixelSpacing", [1 + k, 1]), "slices differ in spacing"),
+        (
+            lambda file, k: setattr(file, "PixelSpacing", [1 + k, 1]),
+            "slices that differ in spacing",
+        ),
         (
             lambda file, k: setattr(file, "PhotometricInterpretation", f"MONOCHROME{1 + k % 2}"),
-            "slices differ in what their lowest value shows",
+            "slices that differ in what their lowest value shows",
         ),
         (table, "by a table"),
     ],
