@@ -392,7 +392,7 @@ def _nrrd(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
         plain=encoding == "raw",
         packed=None if unpacked else (named[-1], 0 if data else begin),
         unit=_unit(units),
-        segments=_segments(remarks),
+        segments=_segments(remarks, layered=fields["dimension"] == "4"),
     )
 
 
@@ -404,15 +404,16 @@ def _unit(stated: Sequence[str]) -> float:
     return units.pop() if units else 1.0
 
 
-def _segments(remarks: Iterable[str]) -> tuple[Segment, ...]:
-    """Segments that 3D Slicer lists in the header of a .seg.nrrd file."""
+def _segments(remarks: Iterable[str], *, layered: bool) -> tuple[Segment, ...]:
+    """Segments that 3D Slicer lists in a .seg.nrrd file; old ones have a layer for each."""
     found: dict[int, dict[str, str]] = {}
     for line in remarks:
         if match := re.match(r"Segment(\d{1,5})_(Name|Layer|LabelValue):=(.*)", line.strip()):
             found.setdefault(int(match[1]), {})[match[2]] = match[3].strip()
     segments = []
     for number, keys in sorted(found.items()):
-        value, layer = keys.get("LabelValue", str(number + 1)), keys.get("Layer", "0")
+        value = keys.get("LabelValue", "1" if layered else str(number + 1))
+        layer = keys.get("Layer", str(number) if layered else "0")
         if not (re.fullmatch(r"\d{1,9}", value) and re.fullmatch(r"\d{1,5}", layer)):
             raise ImageFileError(f"describes its segment {number} with {value!r:.50}")
         name = clean_text(keys.get("Name", f"Segment_{number}"), 100)

@@ -196,7 +196,9 @@ def _companion_notes(folder: Path, roots: Sequence[Path], cases: _Cases) -> list
 def _split_flaws(content: object, cases: _Cases) -> Iterator[Flaw]:
     """Find what is odd in a list of folds, each with the cases to train and to validate on."""
     folds = content if isinstance(content, list) and content else [None]
-    pairs = [[fold.get("train"), fold.get("val")] for fold in folds if isinstance(fold, dict)]
+    pairs: list[list[Any]] = [
+        [fold.get("train"), fold.get("val")] for fold in folds if isinstance(fold, dict)
+    ]
     if len(pairs) < len(folds) or not all(isinstance(part, list) for p in pairs for part in p):
         yield "is not a list of folds with 'train' and 'val'", "create it again"
         return

@@ -105,8 +105,9 @@ class ImageHeader:
     stored: tuple[int, ...] = ()  # the shape in the file, where it has four axes
     grid: str = _WORLD
     notes: tuple[Flaw, ...] = ()
-    # What is added before and behind each axis; None: nothing may be. A SEG of DICOM may hold
-    # only the slices that have segments; the others are background, whatever its new id is.
+    # What is added before and behind each axis; None: nothing may be. Segmentations of DICOM
+    # and 3D Slicer may hold only the part that has segments; the rest is background, whatever
+    # its new id is.
     beyond: tuple[tuple[int, int], ...] | None = None
     background: int = 0
 
@@ -339,8 +340,17 @@ def _itk_header(file: ImageFile, source: str, label: bool) -> ImageHeader:
     affine = np.asarray(get_ras_affine_from_sitk(reader), dtype=np.float64)
     affine[:3] *= file.unit
     edges = tuple(edge * file.unit for edge in (*reader.GetSpacing(), 1.0)[:3])
-    notes = file.notes + turned_notes(reader)
-    return ImageHeader(source, shape, (affine,), n_bytes, file.n_bytes, edges, stored, notes=notes)
+    return ImageHeader(
+        source,
+        shape,
+        (affine,),
+        n_bytes,
+        file.n_bytes,
+        edges,
+        stored,
+        notes=file.notes + turned_notes(reader),
+        beyond=((0, 0),) * 3 if label and file.segments else None,
+    )
 
 
 def _nibabel_header(file: ImageFile, source: str, label: bool) -> ImageHeader:
@@ -555,7 +565,7 @@ def geometry_flaws(images: Sequence[ImageHeader], label: ImageHeader | None) -> 
 
 
 def widen(header: ImageHeader, images: Sequence[ImageHeader]) -> ImageHeader:
-    """Header of a label on all slices of the first image, of which its file may hold some."""
+    """Header of a label on all of the first image, of which its file may hold a part."""
     if header.beyond is None or not images or not _is_regular(header.affines[0]):
         return header
     image = images[0]

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import unicodedata
 
 import nibabel as nib
@@ -327,6 +328,34 @@ def test_layers_of_segments_become_one_map(tmp_path, image, label):
     (case,) = load_dataset(slicer(tmp_path, image, {"c0": (layers, names)}))
     with pytest.raises(DatasetError, match=r"'tumour' with others, in 1 voxels.*labelmap volume"):
         read_case(case)
+
+
+def test_segments_of_old_releases_have_a_layer_each(tmp_path, image, label):
+    folder = slicer(tmp_path, image, {"c0": ([label == 1, label == 2], [("a", 0, 1), ("b", 1, 1)])})
+    path = folder / "labels" / "c0.seg.nrrd"
+    path.write_bytes(re.sub(rb"Segment\d_(Layer|LabelValue):=\d\n", b"", path.read_bytes()))
+    np.testing.assert_array_equal(read_case(load_dataset(folder)[0]).label, label)
+
+
+def test_segments_in_a_part_of_the_image(tmp_path, image, label):
+    """As 3D Slicer crops them; the rest is background."""
+    folder = slicer(tmp_path, image, {"c0": (label[None], [("a", 0, 1), ("b", 0, 2)])})
+    path = folder / "labels" / "c0.seg.nrrd"
+    header = path.read_bytes().partition(b"\n\n")[0]
+    for at in (1, 5):
+        words = {b"sizes: 6": b"sizes: 4", b"origin: (0": b"origin: (%d" % -at}
+        small = header
+        for old, new in words.items():
+            small = small.replace(old, new)
+        part = label[at : at + 4] if at == 1 else label[:4]
+        path.write_bytes(small + b"\n\n" + part.tobytes(order="F"))
+        (case,) = load_dataset(folder)
+        if at == 1:
+            assert check_dataset([case]) == []
+            np.testing.assert_array_equal(read_case(case).label, label)
+        else:  # it reaches beyond the image
+            with pytest.raises(DatasetError, match=r"has shape \(4, 5, 4\)"):
+                read_case(case)
 
 
 def test_a_segmentation_beside_its_image(tmp_path, image, label):
