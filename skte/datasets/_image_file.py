@@ -359,6 +359,7 @@ def _meta(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
         "MetaImageIO",
         named,
         plain=not compressed,
+        head=begin if named == (path,) else path.stat().st_size,
         packed=packed if compressed and len(named) < 3 else None,
         unit=unit,
     )
@@ -390,6 +391,7 @@ def _nrrd(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
         "NrrdImageIO",
         named,
         plain=encoding == "raw",
+        head=path.stat().st_size if data else begin,
         packed=None if unpacked else (named[-1], 0 if data else begin),
         unit=_unit(units),
         segments=_segments(remarks, layered=fields["dimension"] == "4"),
@@ -531,7 +533,7 @@ def _numbered(pattern: str, numbers: Sequence[str]) -> Iterator[str]:
 
 
 def _gipl(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
-    return ImageFile("GiplImageIO", (path,), plain=True)
+    return ImageFile("GiplImageIO", (path,), plain=True, head=256)
 
 
 def _vtk(path: Path, file: BinaryIO, start: bytes) -> ImageFile:

@@ -259,6 +259,16 @@ def test_vtk_cut_short(tmp_path, label, text):
         read_case(case)
 
 
+@pytest.mark.parametrize("ending", [".mha", ".mhd", ".nrrd", ".gipl"])
+def test_values_cut_short(tmp_path, image, label, ending):
+    path = tmp_path / f"a{ending}"
+    sitk.WriteImage(sitk.GetImageFromArray((image * 100).astype(np.int16).T), str(path))
+    data = path.with_suffix(".raw") if ending == ".mhd" else path
+    data.write_bytes(data.read_bytes()[:-9])
+    with pytest.raises(DatasetError, match=f"a{ending}.* has 231 bytes, .* promises 240"):
+        read_case(case_of(path, label))
+
+
 # Segmentations of 3D Slicer.
 
 
