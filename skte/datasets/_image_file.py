@@ -289,6 +289,8 @@ def _pair(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
         raise ImageFileError(f"{what}, got {', '.join(o.name for o in beside)}", "add or keep one")
     header, data = beside if kinds[0] == ".hdr" else beside[::-1]
     packed = data.name.lower().endswith(".gz")
+    if wrong := _no_file(header):  # a pipe would be waited for
+        raise ImageFileError(f"needs {header.name!r:.200}, which {wrong[0]}", wrong[1])
     with gzip.open(header) if header.name.lower().endswith(".gz") else header.open("rb") as stream:
         start = stream.read(74)
     order = "<" if start[:4] == struct.pack("<i", 348) else ">"

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import re
 import unicodedata
 
@@ -230,6 +231,10 @@ def test_pairs_with_a_slope(tmp_path, image, label, ending):
     save(tmp_path / "l.nii", stored % 3)
     found = read_case(case_of(path, tmp_path / "l.nii")).image[0]
     np.testing.assert_array_equal(found, stored * 0.5 + 3)
+    path.unlink()
+    os.mkfifo(path)  # which would be waited for
+    with pytest.raises(DatasetError, match=r"needs 'a\.hdr.*', which is a named pipe"):
+        read_case(case_of(tmp_path / f"a{ending}", tmp_path / "l.nii"))
 
 
 def test_endings_in_any_case(tmp_path, image, label):
