@@ -324,7 +324,7 @@ def open_segments(path: Path) -> Any:
         what, remedy = segmentation_flaw("SEG", path.name, f"which highdicom refuses ({error})")
         raise ImageFileError(what, remedy) from error
     if found.SegmentationType == "FRACTIONAL":
-        what = "which states how likely each voxel is of a segment"
+        what = "which holds probabilities, not segments (FRACTIONAL)"
         raise ImageFileError(*segmentation_flaw("SEG", path.name, what))
     return found
 

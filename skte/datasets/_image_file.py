@@ -354,7 +354,9 @@ def _meta(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
             f"states {stated!r:.50} as CompressedDataSize, which does not match its data"
         )
     if compressed and named == (path,) and stated == "0":  # ITK would take the header for data
-        raise ImageFileError("states no CompressedDataSize", "write it again, with SimpleITK say")
+        raise ImageFileError(
+            "states no CompressedDataSize", "write it again with SimpleITK, for instance"
+        )
     unit = _unit([fields.get("distanceunits", "")])
     packed = (named[-1], begin if named == (path,) else 0)
     return ImageFile(

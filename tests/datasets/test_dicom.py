@@ -357,7 +357,7 @@ def test_segments_that_are_no_label_map_are_refused(
     other = write_series(tmp_path_factory.mktemp("other"), volume, spacing=(0.8, 0.9, 1.5))
     wrong = {
         "whose segments overlap": (patient / "CT", both, "BINARY"),
-        "how likely each voxel is": (patient / "CT", both * 0.5, "FRACTIONAL"),
+        "holds probabilities, not segments": (patient / "CT", both * 0.5, "FRACTIONAL"),
         "has shape|have different affines": (other, label, "BINARY"),
     }
     for what, (series, values, kind) in wrong.items():
