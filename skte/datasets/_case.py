@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from skte._table import format_html_table
 from skte._text import name_problem
+from skte.datasets._dicom_file import label_file
 from skte.datasets._image_file import image_paths, image_stem, named_roots, segment_names
 from skte.datasets._labels import (
     label_members,
@@ -46,6 +47,7 @@ from skte.datasets._read import (
     read_headers,
     reorient,
     turn_between,
+    widen,
 )
 from skte.exceptions import DatasetError
 
@@ -82,6 +84,7 @@ def make_subject(
 
     `options` say how images are read: the reader, and whether alpha and ImageJ's spacing count.
     """
+    label = label_file(label)
     members = members or segment_names(label, roots)
     files = [path.absolute() for path in images]
     image = tio.ScalarImage(files[0] if len(files) == 1 else files, roots=roots, **options)
@@ -237,7 +240,7 @@ def _case_header_problems(case_id: str, subject: Any) -> tuple[list[Problem], in
     images, labels = split_images(subject)
     headers, _, flaws = read_headers(images)
     label_headers, _, unopened = read_headers(dict(list(labels.items())[:1]))
-    label = label_headers[0] if label_headers else None
+    label = widen(label_headers[0], headers) if label_headers else None
     flaws += unopened
     channels = 0 if flaws else sum(h.shape[0] for h in headers)
     flaws += geometry_flaws(headers, label) + memory_flaws(headers, label)
@@ -345,7 +348,7 @@ def read_case(subject: Any) -> Case:
     (label_name, label_image), *_ = labels.items()
     headers, opened, flaws = read_headers(images)
     label_headers, opened_label, unopened = read_headers({label_name: label_image})
-    label_header = label_headers[0] if label_headers else None
+    label_header = widen(label_headers[0], headers) if label_headers else None
     ignore_label = subject.get("ignore_label")
     flaws += unopened + geometry_flaws(headers, label_header)
     # What has no header is not read, nor what would take too much: promises are believed.
@@ -357,13 +360,15 @@ def read_case(subject: Any) -> Case:
     del arrays  # before the label is read
     label_arrays, wrong, label_notes = read_arrays(opened_label)
     flaws += wrong
+    label_arrays = [label_header.complete(array) for array in label_arrays if label_header]
     for array in label_arrays:
         flaws += label_flaws(array, ignore_label)
     raise_problems(title, case_problems(case_id, flaws))
     assert image is not None
-    label = reorient(label_arrays[0], turn_between(label_headers[0], headers[0]))[0]
+    assert label_header is not None
+    label = reorient(label_arrays[0], turn_between(label_header, headers[0]))[0]
     notes += [note for header in headers for note in header.notes]
-    label_notes += label_headers[0].notes
+    label_notes += label_header.notes
     told = [(f"image: {what}", remedy) for what, remedy in notes]
     told += [(f"label: {what}", remedy) for what, remedy in label_notes]
     return Case(

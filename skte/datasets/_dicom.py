@@ -36,7 +36,8 @@ def load_dicom(
     ``case1/CT/*.dcm`` and ``case1/label.nii.gz``. Every subfolder of a case that holds
     DICOM files is a channel, in the order of names; or the files lie in the case's
     folder itself. The label map is the one image file there (NIfTI, NRRD, MetaImage ...);
-    among several, the one whose name has "label", "seg" or "mask" in it.
+    among several, the one whose name has "label", "seg" or "mask" in it; without any, the
+    one segmentation object (SEG) there or in a subfolder of its own.
 
     Parameters
     ----------
@@ -51,7 +52,8 @@ def load_dicom(
     -------
     CaseList
         Subjects sorted by name, lazy: no volume is read. Each has ``image``, ``label``,
-        ``case_id``, ``ignore_label`` (None), ``label_names`` and ``label_ids`` (empty).
+        ``case_id``, ``ignore_label`` (None), ``label_names`` and ``label_ids`` (those of the
+        segments of a SEG).
 
     Raises
     ------
@@ -62,8 +64,9 @@ def load_dicom(
 
     Notes
     -----
-    Values are rescaled as their headers say (to Hounsfield units for CT). Segmentation
-    objects of DICOM (SEG, RTSTRUCT) are not read: convert them to NIfTI or NRRD first.
+    Values are rescaled as their headers say (to Hounsfield units for CT). A SEG is read by
+    highdicom (``pip install 'skte[dicom]'``): numbers of segments are ids, and slices that it
+    leaves out are background. Contours (RTSTRUCT) are not read: convert them first.
 
     Examples
     --------
@@ -129,23 +132,23 @@ def _series(case: Path, channels: Sequence[str] | None) -> tuple[list[Path], lis
 
 def _label(case: Path) -> tuple[Path | None, list[Flaw]]:
     """File of the label map of a case."""
-    segmentations = [
-        (kind, folder)
-        for folder in (case, *(folder for _, folder in list_series(case)))
-        if (kind := series_modality(folder)) in SEGMENTATIONS
-    ]
+    regions = {
+        path: series_modality(path) for path in (case, *(path for _, path in list_series(case)))
+    }
     files = [path for _, path in list_images(case) if not (path.is_file() and is_dicom(path))]
+    if not files:
+        found = [path for path, kind in regions.items() if kind == "SEG"]
+        files = [file for path in found for file in sorted(path.iterdir()) if is_dicom(file)]
     if len(files) > 1:
         named = [p for p in files if any(word in p.name.lower() for word in _LABEL_WORDS)]
         files = named or files
     if len(files) == 1:
         return files[0], []
-    if segmentations and not files:
-        kind, folder = segmentations[0]
-        what, remedy = segmentation_flaw(kind, folder.name)
-        return None, [(f"it has no label map, and {folder.name} {what}", remedy)]
+    contours = [path.name for path, kind in regions.items() if kind == "RTSTRUCT"]
+    if contours and not files:
+        what, remedy = segmentation_flaw("RTSTRUCT", contours[0])
+        return None, [(f"it has no label map, and {contours[0]} {what}", remedy)]
     if not files:
-        remedy = "add label.nii.gz or the like (convert SEG and RTSTRUCT first)"
-        return None, [("it has no label map", remedy)]
+        return None, [("it has no label map", "add label.nii.gz, a SEG, or the like")]
     names = ", ".join(path.name for path in files)
     return None, [(f"several files could be its label map: {names}", "keep one in its folder")]

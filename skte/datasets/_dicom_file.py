@@ -17,19 +17,25 @@ import SimpleITK as sitk  # noqa: N813 (its own habit; torchio depends on it)
 from numpy.typing import NDArray
 
 from skte._files import outside_problem
+from skte.datasets._problem import Flaw, ImageFileError
 
 __all__ = [
     "SEGMENTATIONS",
     "is_dicom",
     "is_series",
     "jpeg_frame",
+    "label_file",
     "list_series",
+    "open_segments",
     "read_dicom",
+    "read_segments",
     "read_series",
     "segmentation_flaw",
+    "segments_header",
     "series_files",
     "series_header",
     "series_modality",
+    "turned_notes",
 ]
 
 _DEEPEST = 16  # sequences within sequences: the reader calls itself for each
@@ -39,7 +45,7 @@ _UNDEFINED = 0xFFFFFFFF
 _LONG = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _SYNTAX, _ROWS, _COLUMNS, _PIXELS = 0x00020010, 0x00280010, 0x00280011, 0x7FE00010
-_MODALITY = 0x00080060
+_MODALITY, _VALUE_TABLE = 0x00080060, 0x00283000
 _SERIES, _POSITION, _DIRECTION = 0x0020000E, 0x00200032, 0x00200037
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
 _IMPLICIT = "1.2.840.10008.1.2"
@@ -138,6 +144,8 @@ def _read(walk: _Walk, found: DicomFile) -> None:
     walk.implicit = syntax == _IMPLICIT
     found.endian = walk.endian = ">" if syntax == _BIG_ENDIAN else "<"
     walk.elements(begin, len(content))
+    if _VALUE_TABLE in found.values:
+        raise ValueError("states its values by a table (Modality LUT), which is not read")
     for part in walk.fragments[1:]:  # the first is a table of offsets
         if syntax == _RUN_LENGTHS and not 1 <= int.from_bytes(part[:4], "little") <= 15:
             raise ValueError("has a frame of run lengths without 1 to 15 segments")
@@ -290,66 +298,139 @@ def series_modality(folder: Path) -> str:
         return ""
 
 
-def segmentation_flaw(modality: str, name: str) -> tuple[str, str]:
+def segmentation_flaw(modality: str, name: str, what: str = "which is not read") -> tuple[str, str]:
     """Return what is wrong with regions in DICOM, and what to do."""
-    how = SEGMENTATIONS[modality].format(quote(name))
-    what = f"holds a segmentation of DICOM ({modality}), which is not read"
-    return what, f"convert it with {how}, or 3D Slicer, and put the label map beside the series"
+    how = f"convert it with {SEGMENTATIONS[modality].format(quote(name))}, or 3D Slicer"
+    told = f"holds a segmentation of DICOM ({modality}), {what}"
+    return told, f"{how}, and put the label map beside the series"
 
 
-def series_header(names: Sequence[Path]) -> tuple[tuple[int, ...], NDArray[np.float64], str]:
-    """Shape (channels, x, y, z), RAS+ affine and ITK's name of the type, of headers alone."""
+def label_file(path: Path) -> Path:
+    """Return the file of a label that is named by its folder: of a series of one segmentation."""
+    files = [*filter(is_dicom, _files(path))] if path.is_dir() else []
+    return files[0] if len(files) == 1 else path
+
+
+def open_segments(path: Path) -> Any:
+    """Return a segmentation of highdicom, whose values are not read."""
+    try:
+        from highdicom.seg import segread
+    except ImportError as error:
+        what, remedy = segmentation_flaw("SEG", path.name, "which is read by highdicom")
+        raise ImageFileError(what, f"pip install 'skte[dicom]', or {remedy}") from error
+    try:
+        found = segread(path, lazy_frame_retrieval=True)
+    except Exception as error:  # it relies on what the standard demands
+        what, remedy = segmentation_flaw("SEG", path.name, f"which highdicom refuses ({error})")
+        raise ImageFileError(what, remedy) from error
+    if found.SegmentationType == "FRACTIONAL":
+        what = "which holds probabilities, not segments (FRACTIONAL)"
+        raise ImageFileError(*segmentation_flaw("SEG", path.name, what))
+    return found
+
+
+def segments_header(path: Path) -> tuple[tuple[int, ...], NDArray[np.float64]]:
+    """Shape (x, y, z) and RAS+ affine of the slices that have segments."""
+    place = open_segments(path).get_volume_geometry()
+    if place is None:
+        what = "whose slices are not parallel and evenly spaced"
+        raise ImageFileError(*segmentation_flaw("SEG", path.name, what))
+    affine = np.array(place.affine, np.float64)[:, [2, 1, 0, 3]]  # of slice, row, column
+    affine[:3] = _LPS_TO_RAS @ affine[:3]
+    return tuple(place.spatial_shape[::-1]), affine
+
+
+def read_segments(path: Path) -> NDArray[Any]:
+    """Numbers of segments (1, x, y, z), which must not overlap."""
+    from highdicom.seg import segread
+
+    # Not lazily: some frames whose bits fill no whole bytes would fail.
+    try:
+        values = segread(path).get_volume(combine_segments=True).array
+    except RuntimeError as error:
+        what = "whose segments overlap"
+        raise ImageFileError(*segmentation_flaw("SEG", path.name, what)) from error
+    return np.asarray(values.transpose(2, 1, 0)[None])
+
+
+def series_header(
+    names: Sequence[Path],
+) -> tuple[tuple[int, ...], NDArray[np.float64], str, tuple[Flaw, ...]]:
+    """Shape (channels, x, y, z), RAS+ affine, ITK's name of the type, and notes; of headers."""
     headers = [_header(name) for name in names]
     first = headers[0]
-    if any(h.GetSize() != first.GetSize() for h in headers):
-        raise ValueError("its slices differ in size; keep the files of one series")
-    if any(not np.allclose(h.GetDirection(), first.GetDirection(), atol=1e-3) for h in headers):
-        raise ValueError("its slices differ in direction; keep the files of one series")
+    for what, values in {
+        "size": [h.GetSize() for h in headers],
+        "samples per pixel": [h.GetNumberOfComponents() for h in headers],
+        "spacing": [h.GetSpacing()[:2] for h in headers],
+        "direction": [h.GetDirection() for h in headers],
+        "what their lowest value shows": [len(turned_notes(h)) for h in headers],
+    }.items():
+        if any(not np.allclose(value, values[0], atol=1e-3) for value in values):
+            raise ImageFileError(f"has slices that differ in {what}", "keep those of one series")
+    notes = turned_notes(first)
     size, spacing = list(first.GetSize()), np.array(first.GetSpacing(), dtype=np.float64)
     direction = np.array(first.GetDirection(), dtype=np.float64).reshape(len(size), -1)
     if len(size) != 3:
-        raise ValueError(f"its images have {len(size)} dimensions; give slices or one volume")
+        raise ImageFileError(f"has images of {len(size)} axes", "give slices or one volume")
     if len(names) > 1:
         size[2] *= len(names)
-        spacing[2] = _even_step([np.array(h.GetOrigin()) for h in headers], direction[:, 2])
+        origins = np.array([h.GetOrigin() for h in headers])
+        spacing[2] = _even_step(origins, direction[:, 2])
+        upright = abs((origins[-1] - origins[0]) @ direction[:, 2]) / spacing[2] / (len(names) - 1)
+        if upright < 0.999:
+            angle = np.degrees(np.arccos(upright))
+            what = (
+                f"its slices are stacked at {angle:.0f} degrees (gantry tilt), which is not undone"
+            )
+            notes += ((what, "convert it with dcm2niix, which resamples it"),)
     affine = np.eye(4)
     affine[:3, :3] = _LPS_TO_RAS @ direction @ np.diag(spacing)
     affine[:3, 3] = _LPS_TO_RAS @ np.array(first.GetOrigin())
     shape = (first.GetNumberOfComponents(), *size)
-    return shape, affine, sitk.GetPixelIDValueAsString(first.GetPixelID())
+    kinds = {sitk.GetPixelIDValueAsString(h.GetPixelID()) for h in headers}
+    kind = kinds.pop() if len(kinds) == 1 else "64-bit float"
+    return shape, affine, kind, notes
+
+
+def turned_notes(header: Any) -> tuple[Flaw, ...]:
+    """Note that ITK turns values round of which the lowest is to be shown white."""
+    key = "0028|0004"
+    if not header.HasMetaDataKey(key) or header.GetMetaData(key).strip() != "MONOCHROME1":
+        return ()
+    what = "its lowest stored value is to be shown white (MONOCHROME1), so values are turned round"
+    return ((what, "check that bright is high in the other images, too"),)
 
 
 def series_files(folder: Path, roots: Sequence[Path] | None = None) -> list[Path]:
-    """Files of the one series in a folder by position; ValueError where one cannot be used."""
+    """Files of the one series in a folder by position; an error where one cannot be used."""
     odd = [path.name for path in sorted(folder.iterdir()) if not (path.is_file() or path.is_dir())]
     if odd:
         names = ", ".join(odd[:5])
-        raise ValueError(f"it holds broken links, pipes or the like ({names}); replace them")
+        raise ImageFileError(f"holds broken links, pipes or the like ({names})", "replace them")
     files = [path for path in _files(folder) if is_dicom(path)]
+    found: dict[Path, DicomFile] = {}
     for path in files:
         if problem := outside_problem(path, roots or (folder,)):
-            raise ValueError(f"its file {path.name} {problem}")
-    try:
-        found = {path: read_dicom(path) for path in files}
-    except ValueError as error:
-        raise ValueError(f"a DICOM file in it {error}; replace it") from error
+            what = f"holds {path.name}, which {problem}"
+            raise ImageFileError(what, "or put the file inside")
+        try:
+            found[path] = read_dicom(path)
+        except ValueError as error:
+            raise ImageFileError(f"holds {path.name}, which {error}", "replace it") from error
     for path, one in found.items():
         if one.modality in SEGMENTATIONS:
-            what, remedy = segmentation_flaw(one.modality, path.name)
-            raise ValueError(f"{path.name} {what}; {remedy}")
+            what = f"holds {path.name}, which is a segmentation ({one.modality}), not a slice"
+            raise ImageFileError(what, "put it into a folder of its own")
     series = Counter(one.series for one in found.values() if one.is_image)
     if len(series) > 1:
-        raise ValueError(
-            f"it holds {len(series)} DICOM series, of which only one would be read; give "
-            "each a folder of its own"
-        )
+        what = f"holds {len(series)} DICOM series, of which only one would be read"
+        raise ImageFileError(what, "give each a folder of its own")
     if not series:
-        raise ValueError("it holds no DICOM image")
+        raise ImageFileError("holds no DICOM image")
     if n_other := sum(not one.is_image for one in found.values()):
-        raise ValueError(
-            f"{n_other} of its {len(files)} DICOM files are not images of the series "
-            "(reports, segmentations or damaged files); remove them"
-        )
+        what = f"holds {n_other} of {len(files)} DICOM files that are not images of the series"
+        raise ImageFileError(f"{what} (reports or damaged files)", "remove them")
     return sorted(found, key=lambda path: found[path].place)
 
 
@@ -358,19 +439,22 @@ def read_series(names: Sequence[Path]) -> Any:
     reader = sitk.ImageSeriesReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileNames([str(name) for name in names])
+    headers = [_header(name) for name in names]
+    if len({h.GetPixelID() for h in headers}) > 1:  # by slopes; otherwise cast to the first's
+        many = headers[0].GetNumberOfComponents() > 1
+        reader.SetOutputPixelType(sitk.sitkVectorFloat64 if many else sitk.sitkFloat64)
     return reader.Execute()
 
 
-def _even_step(origins: list[NDArray[np.float64]], normal: NDArray[np.float64]) -> float:
+def _even_step(origins: NDArray[np.float64], normal: NDArray[np.float64]) -> float:
     """Distance between slices, which must all be about the same."""
-    positions = np.array(origins) @ normal
-    steps = np.diff(positions)
+    steps = np.diff(origins @ normal)
     step = float(np.linalg.norm(origins[-1] - origins[0])) / len(steps)
     if step == 0 or np.abs(np.abs(steps) - step).max() > _SPACING_TOLERANCE * step:
         low, high = np.abs(steps).min(), np.abs(steps).max()
-        raise ValueError(
-            f"its slices are not evenly spaced ({low:.3g} to {high:.3g} mm apart): slices are "
-            "missing, doubled, or of several series; complete it"
+        what = f"has slices that are not evenly spaced ({low:.3g} to {high:.3g} mm apart)"
+        raise ImageFileError(
+            f"{what}: some are missing, doubled, or of other series", "complete it"
         )
     return step
 

@@ -34,7 +34,7 @@ __all__ = ["case_fingerprint", "case_stamp", "check_unchanged"]
 # that is named, or are folders.
 _WHOLE_FILES = (
     ".nii", ".nii.gz", ".mha", ".mgz", ".mgh", ".npy", ".png", ".jpg", ".jpeg", ".bmp", ".tif",
-    ".tiff",
+    ".tiff", ".dcm", ".dicom",
 )  # fmt: skip
 
 

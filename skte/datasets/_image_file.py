@@ -7,10 +7,14 @@ or endless structures, compressed texts, and headers that name other files.
 
 from __future__ import annotations
 
+import gzip
+import math
 import os
 import re
 import stat
+import struct
 import unicodedata
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,7 +26,13 @@ from numpy.typing import NDArray
 
 from skte._files import outside_problem
 from skte._text import clean_text
-from skte.datasets._dicom_file import SEGMENTATIONS, read_dicom, segmentation_flaw
+from skte.datasets._dicom_file import (
+    SEGMENTATIONS,
+    is_dicom,
+    open_segments,
+    read_dicom,
+    segmentation_flaw,
+)
 from skte.datasets._picture import PICTURE_ENDINGS, Picture, open_picture
 from skte.datasets._problem import Flaw, ImageFileError
 from skte.datasets._tiff import TIFF_MAGICS, open_tiff
@@ -30,6 +40,7 @@ from skte.datasets._tiff import TIFF_MAGICS, open_tiff
 __all__ = [
     "IMAGE_ENDINGS",
     "ImageFile",
+    "check_packed",
     "examine_image",
     "file_flaw",
     "find_file",
@@ -105,7 +116,7 @@ def list_images(folder: Path, endings: Iterable[str] = IMAGE_ENDINGS) -> list[tu
 
 
 class Segment(NamedTuple):
-    """What 3D Slicer writes of a segment into a .seg.nrrd file."""
+    """What 3D Slicer writes of a segment into a .seg.nrrd file, or DICOM into a SEG."""
 
     name: str
     layer: int
@@ -116,9 +127,11 @@ class Segment(NamedTuple):
 class ImageFile:
     """A file that a reader may be given."""
 
-    reader: str  # of ITK, "nibabel" or "picture"
+    reader: str  # of ITK, "nibabel", "highdicom" or "picture"
     files: tuple[Path, ...]  # the one that was named, and those that it names
     plain: bool = False  # not compressed: it cannot hold more than its size
+    packed: tuple[Path, int] | None = None  # where a stream of zlib or gzip begins
+    promised: int | None = None  # bytes of its values; None: as many as ITK's type has
     lossy: bool = False
     picture: Picture | None = None
     n_values: int | None = None  # numbers in a text; None: not counted
@@ -169,7 +182,7 @@ def examine_image(path: Path, roots: Sequence[Path] | None = None) -> ImageFile:
         if ending is None:
             raise ImageFileError(
                 f"ends in {path.suffix or 'nothing'!r}, which is not read ({', '.join(_READERS)})",
-                "convert it to NIfTI or NRRD",
+                "convert it to NIfTI, NRRD or PNG",
             )
         examined = _READERS[ending](path, file, start)
     for other in examined.files:
@@ -274,12 +287,30 @@ def _pair(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
     if sorted(kinds) != [".hdr", ".img"]:
         what = "needs one .hdr and one .img file of its name"
         raise ImageFileError(f"{what}, got {', '.join(o.name for o in beside)}", "add or keep one")
-    plain = not any(other.name.lower().endswith(".gz") for other in beside)
-    return ImageFile("NiftiImageIO", tuple(beside), plain=plain)
+    header, data = beside if kinds[0] == ".hdr" else beside[::-1]
+    packed = data.name.lower().endswith(".gz")
+    if wrong := _no_file(header):  # a pipe would be waited for
+        raise ImageFileError(f"needs {header.name!r:.200}, which {wrong[0]}", wrong[1])
+    with gzip.open(header) if header.name.lower().endswith(".gz") else header.open("rb") as stream:
+        start = stream.read(74)
+    order = "<" if start[:4] == struct.pack("<i", 348) else ">"
+    promised = None
+    if start[:4] == struct.pack(f"{order}i", 348) and len(start) == 74:
+        n_axes, *axes = struct.unpack_from(f"{order}8h", start, 40)
+        bits = struct.unpack_from(f"{order}h", start, 72)[0]
+        promised = math.prod(axes[:n_axes]) * bits // 8
+    return ImageFile(
+        "NiftiImageIO",
+        tuple(beside),
+        plain=not packed,
+        head=header.stat().st_size,
+        packed=(data, 0) if packed else None,
+        promised=promised,
+    )
 
 
 def _text_header(file: BinaryIO, end: re.Pattern[bytes]) -> list[str]:
-    """Lines of a header up to what ends it; whatever readers disagree on is refused."""
+    """Lines of a header up to what ends it, where `file` is left; no two readers disagree."""
     file.seek(0)
     content = file.read(_MOST_HEADER)
     found = end.search(content)
@@ -290,6 +321,7 @@ def _text_header(file: BinaryIO, end: re.Pattern[bytes]) -> list[str]:
         raise ImageFileError(f"has a header of more than {_MOST_LINES} lines")
     if re.search(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]|\r(?!\n)", text):
         raise ImageFileError("has control characters in its header")
+    file.seek(len(text))
     return text.decode("utf-8", "surrogateescape").splitlines()
 
 
@@ -314,14 +346,27 @@ def _meta(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
     if not re.fullmatch("[1-4]", fields.get("ndims", "")):
         raise ImageFileError(f"has {fields.get('ndims', 'no')!r:.50} as NDims, not 2 to 4")
     compressed = fields.get("compresseddata", "").lower() not in ("", "false", "0")
+    begin = file.tell()
     named = _named(path, fields["elementdatafile"], _rest(file, lines))
     stated = fields.get("compresseddatasize", "0")
     if not re.fullmatch(r"\d{1,18}", stated) or int(stated) > _size(named):
         raise ImageFileError(
             f"states {stated!r:.50} as CompressedDataSize, which does not match its data"
         )
+    if compressed and named == (path,) and stated == "0":  # ITK would take the header for data
+        raise ImageFileError(
+            "states no CompressedDataSize", "write it again with SimpleITK, for instance"
+        )
     unit = _unit([fields.get("distanceunits", "")])
-    return ImageFile("MetaImageIO", named, plain=not compressed, unit=unit)
+    packed = (named[-1], begin if named == (path,) else 0)
+    return ImageFile(
+        "MetaImageIO",
+        named,
+        plain=not compressed,
+        head=begin if named == (path,) else path.stat().st_size,
+        packed=packed if compressed and len(named) < 3 else None,
+        unit=unit,
+    )
 
 
 def _nrrd(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
@@ -333,7 +378,7 @@ def _nrrd(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
     fields = _fields((line for line in lines[1:] if line not in remarks), ":")
     if not re.fullmatch("[1-5]", fields.get("dimension", "")):
         raise ImageFileError(f"has {fields.get('dimension', 'no')!r:.50} dimensions, not 2 to 5")
-    data = [value for key, value in fields.items() if "file" in key]
+    begin, data = file.tell(), [value for key, value in fields.items() if "file" in key]
     if len(data) > 1:
         raise ImageFileError("names its data twice in its header")
     named = _named(path, data[0], _rest(file, lines)) if data else (path,)
@@ -342,13 +387,18 @@ def _nrrd(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
         text = fields.get(key, "0")
         if not re.fullmatch(r"-1|\d{1,18}", text) or int(text) > size:
             raise ImageFileError(f"states {text!r:.50} as {key}, more than its data has")
+    encoding = fields.get("encoding", "").lower()
+    skips = any(fields.get(key, "0") != "0" for key in ("lineskip", "byteskip"))
+    unpacked = encoding not in ("gzip", "gz") or len(named) > 2 or skips
     units = re.findall(r'"([^"]*)"', fields.get("spaceunits", fields.get("units", "")))
     return ImageFile(
         "NrrdImageIO",
         named,
-        plain=fields.get("encoding", "").lower() == "raw",
+        plain=encoding == "raw",
+        head=path.stat().st_size if data else begin,
+        packed=None if unpacked else (named[-1], 0 if data else begin),
         unit=_unit(units),
-        segments=_segments(remarks),
+        segments=_segments(remarks, layered=fields["dimension"] == "4"),
     )
 
 
@@ -360,15 +410,16 @@ def _unit(stated: Sequence[str]) -> float:
     return units.pop() if units else 1.0
 
 
-def _segments(remarks: Iterable[str]) -> tuple[Segment, ...]:
-    """Segments that 3D Slicer lists in the header of a .seg.nrrd file."""
+def _segments(remarks: Iterable[str], *, layered: bool) -> tuple[Segment, ...]:
+    """Segments that 3D Slicer lists in a .seg.nrrd file; old ones have a layer for each."""
     found: dict[int, dict[str, str]] = {}
     for line in remarks:
         if match := re.match(r"Segment(\d{1,5})_(Name|Layer|LabelValue):=(.*)", line.strip()):
             found.setdefault(int(match[1]), {})[match[2]] = match[3].strip()
     segments = []
     for number, keys in sorted(found.items()):
-        value, layer = keys.get("LabelValue", str(number + 1)), keys.get("Layer", "0")
+        value = keys.get("LabelValue", "1" if layered else str(number + 1))
+        layer = keys.get("Layer", str(number) if layered else "0")
         if not (re.fullmatch(r"\d{1,9}", value) and re.fullmatch(r"\d{1,5}", layer)):
             raise ImageFileError(f"describes its segment {number} with {value!r:.50}")
         name = clean_text(keys.get("Name", f"Segment_{number}"), 100)
@@ -404,13 +455,46 @@ def merge_layers(values: NDArray[Any], segments: Sequence[Segment]) -> NDArray[A
 
 
 def segment_names(path: Path, roots: Sequence[Path]) -> Mapping[str, list[int]]:
-    """Ids by the names that a segmentation of 3D Slicer states; none of other files."""
-    if not path.name.lower().endswith((".nrrd", ".nhdr")):
+    """Ids by the names that a segmentation of 3D Slicer or DICOM states; none of other files."""
+    if not (path.name.lower().endswith((".nrrd", ".nhdr")) or is_dicom(path)):
         return {}
     try:
         return segment_ids(examine_image(path, roots).segments)
     except (OSError, ImageFileError):  # reported where it is read
         return {}
+
+
+def check_packed(image: ImageFile, n_bytes: int) -> None:
+    """Refuse damage to compressed values, for which ITK gives others or zeros."""
+    if image.packed is None:
+        return
+    path, begin = image.packed
+    try:
+        with path.open("rb") as file:
+            file.seek(begin)
+            found = 0
+            for part in _unpacked(file):  # on to the sum at its end
+                found += len(part)
+                if found > n_bytes:
+                    break
+    except (zlib.error, EOFError, gzip.BadGzipFile) as error:
+        raise ImageFileError(f"is damaged ({error})") from error
+    if found < n_bytes:
+        raise ImageFileError(f"is cut short: it holds {found} bytes of {n_bytes}")
+
+
+def _unpacked(file: BinaryIO) -> Iterator[bytes]:
+    """Parts of what a stream of gzip or zlib holds."""
+    magic = file.read(2)
+    file.seek(-len(magic), os.SEEK_CUR)
+    if magic == b"\x1f\x8b":
+        packed = gzip.GzipFile(fileobj=file)
+        while part := packed.read(2**20):
+            yield part
+        return
+    stream = zlib.decompressobj()
+    while not stream.eof and (part := stream.unconsumed_tail or file.read(2**16)):
+        yield stream.decompress(part, 2**20)
 
 
 def _size(files: Iterable[Path]) -> int:
@@ -453,7 +537,7 @@ def _numbered(pattern: str, numbers: Sequence[str]) -> Iterator[str]:
 
 
 def _gipl(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
-    return ImageFile("GiplImageIO", (path,), plain=True)
+    return ImageFile("GiplImageIO", (path,), plain=True, head=256)
 
 
 def _vtk(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
@@ -485,6 +569,12 @@ def _dicom(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
         found = read_dicom(path)
     except ValueError as error:
         raise ImageFileError(str(error)) from error
+    if found.modality == "SEG":
+        stated = [
+            (int(s.SegmentNumber), str(s.SegmentLabel)) for s in open_segments(path).SegmentSequence
+        ]
+        segments = tuple(Segment(clean_text(name, 100), 0, number) for number, name in stated)
+        return ImageFile("highdicom", (path,), segments=segments)
     if found.modality in SEGMENTATIONS:
         raise ImageFileError(*segmentation_flaw(found.modality, path.name))
     return ImageFile("GDCMImageIO", (path,))

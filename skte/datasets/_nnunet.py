@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -181,23 +182,31 @@ def _companion_notes(folder: Path, roots: Sequence[Path], cases: _Cases) -> list
         except DatasetError as error:
             notes.append(Problem(None, f"{name} is not used: {error}", "fix or remove it"))
             continue
-        if isinstance(content, list):
-            folds = [fold for fold in content if isinstance(fold, dict)]
-            listed = {
-                unicodedata.normalize("NFC", str(case))
-                for fold in folds
-                for part in fold.values()
-                if isinstance(part, list)
-                for case in part
-            }
-            if lost := sorted(listed - cases.keys()):
-                what = f"{name} names cases that are not there: {few(lost)}"
-                notes.append(Problem(None, what, "add their files, or create it again"))
+        if name == "splits_final.json":
+            notes += [
+                Problem(None, f"{name} {what}", how) for what, how in _split_flaws(content, cases)
+            ]
         spacings = content.get("spacings") if isinstance(content, dict) else None
         if isinstance(spacings, list) and len(spacings) != len(cases):
             what = f"{name} is of {len(spacings)} cases, and there are {len(cases)}"
             notes.append(Problem(None, what, "check for missing cases"))
     return notes
+
+
+def _split_flaws(content: object, cases: _Cases) -> Iterator[Flaw]:
+    """Find what is odd in a list of folds, each with the cases to train and to validate on."""
+    folds = content if isinstance(content, list) and content else [None]
+    pairs: list[list[Any]] = [
+        [fold.get("train"), fold.get("val")] for fold in folds if isinstance(fold, dict)
+    ]
+    if len(pairs) < len(folds) or not all(isinstance(part, list) for p in pairs for part in p):
+        yield "is not a list of folds with 'train' and 'val'", "create it again"
+        return
+    named = [[{unicodedata.normalize("NFC", str(x)) for x in part} for part in p] for p in pairs]
+    if lost := sorted(set().union(*chain(*named)) - cases.keys()):
+        yield f"names cases that are not there: {few(lost)}", "add their files, or create it again"
+    if twice := sorted(set().union(*(train & val for train, val in named))):
+        yield f"both trains and validates on {few(twice)}", "create it again"
 
 
 def _channel_names(

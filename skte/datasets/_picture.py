@@ -140,10 +140,10 @@ def _png(path: Path, content: mmap.mmap) -> Picture:
     if any(byte != 255 for byte in parts.get(b"tRNS", b"")):
         what = "it names a transparent colour, which is kept like any other"
         notes.append((what, "store a mask as a channel of its own if it matters"))
-    plain = [span for span in chunks if span[0] not in (b"PLTE", b"tRNS")]
+    plain = [span for span in chunks if span[0] in (b"IHDR", b"IDAT", b"IEND")]
     # What ITK shows otherwise, or fails on, it reads under the name of a kind of as many bytes.
     stand_in = {3: (bits, 0), 4: {8: (16, 0), 16: (8, 6)}.get(bits, (bits, colour))}.get(colour)
-    if stand_in is None and b"tRNS" in parts:
+    if stand_in is None and parts.keys() & {b"tRNS", b"sBIT"}:  # it shifts by those bits
         stand_in = bits, colour
     return Picture(
         (width, height, 1),

@@ -28,9 +28,17 @@ from torchio.data.io import get_ras_affine_from_sitk, read_image, sitk_to_nib
 
 from skte._memory import memory_problem
 from skte._text import clean_text
-from skte.datasets._dicom_file import read_series, series_files, series_header
+from skte.datasets._dicom_file import (
+    read_segments,
+    read_series,
+    segments_header,
+    series_files,
+    series_header,
+    turned_notes,
+)
 from skte.datasets._image_file import (
     ImageFile,
+    check_packed,
     examine_image,
     file_flaw,
     image_paths,
@@ -54,6 +62,7 @@ __all__ = [
     "read_headers",
     "reorient",
     "turn_between",
+    "widen",
 ]
 
 # Bytes before the values of a NIfTI file, which its extensions take.
@@ -96,6 +105,11 @@ class ImageHeader:
     stored: tuple[int, ...] = ()  # the shape in the file, where it has four axes
     grid: str = _WORLD
     notes: tuple[Flaw, ...] = ()
+    # What is added before and behind each axis; None: nothing may be. Segmentations of DICOM
+    # and 3D Slicer may hold only the part that has segments; the rest is background, whatever
+    # its new id is.
+    beyond: tuple[tuple[int, int], ...] | None = None
+    background: int = 0
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -104,6 +118,12 @@ class ImageHeader:
         if len(self.edges) == 3 and np.allclose(self.edges, (x, y, z), rtol=1e-4, atol=0):
             x, y, z = self.edges
         return x, y, z
+
+    def complete(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Add what the file leaves out to an array (channels, x, y, z)."""
+        if self.beyond is None:
+            return array
+        return np.pad(array, ((0, 0), *self.beyond), constant_values=self.background)
 
 
 @dataclass(frozen=True)
@@ -195,22 +215,23 @@ def _header(part: Any, source: str) -> ImageHeader:
     if tio.DATA not in part and isinstance(part.reader, ChannelReader):
         header = _header(_unwrapped(part), source)
         return replace(header, shape=(len(part.reader.channels), *header.shape[1:]))
-    part = _unwrapped(part)
+    if tio.DATA not in part and isinstance(part.reader, RelabelingReader):
+        return replace(_header(_unwrapped(part), source), background=part.reader.relabeling(0))
     label = isinstance(part, tio.LabelMap)
     if not _is_ours(part):
         header = ImageHeader(source, tuple(part.shape), (np.asarray(part.affine),))
     elif part.path.is_dir():
         names = series_files(part.path, part.get("roots"))
-        shape, affine, kind = series_header(names)
+        shape, affine, kind, notes = series_header(names)
         size = sum(name.stat().st_size for name in names)
-        header = ImageHeader(source, shape, (affine,), _peak(shape, kind, label), size)
+        n_bytes = _peak(shape, kind, label)
+        header = ImageHeader(source, shape, (affine,), n_bytes, size, notes=notes)
     else:
         file = examine_image(part.path, part.get("roots"))
         if file.picture is not None:
             header = _picture_header(file, source, part)
         else:
-            read = _nibabel_header if file.reader == "nibabel" else _itk_header
-            header = read(file, source, label)
+            header = _HEADERS.get(file.reader, _itk_header)(file, source, label)
     if max(header.shape) >= 2**31:
         raise ImageFileError(f"states a shape of {header.shape}")
     return header
@@ -311,7 +332,7 @@ def _itk_header(file: ImageFile, source: str, label: bool) -> ImageHeader:
     n_bytes = _peak(shape, kind, label)
     if file.plain:
         size = sum(path.stat().st_size for path in file.files) - file.head
-        _check_size(math.prod(shape) * _itk_bytes(kind), size)
+        _check_size(file.promised or math.prod(shape) * _itk_bytes(kind), size)
     if file.n_values is not None:
         _check_size(math.prod(shape), file.n_values, "numbers")
     if label and file.segments:
@@ -320,7 +341,15 @@ def _itk_header(file: ImageFile, source: str, label: bool) -> ImageHeader:
     affine[:3] *= file.unit
     edges = tuple(edge * file.unit for edge in (*reader.GetSpacing(), 1.0)[:3])
     return ImageHeader(
-        source, shape, (affine,), n_bytes, file.n_bytes, edges, stored, notes=file.notes
+        source,
+        shape,
+        (affine,),
+        n_bytes,
+        file.n_bytes,
+        edges,
+        stored,
+        notes=file.notes + turned_notes(reader),
+        beyond=((0, 0),) * 3 if label and file.segments else None,
     )
 
 
@@ -349,6 +378,12 @@ def _nibabel_header(file: ImageFile, source: str, label: bool) -> ImageHeader:
     for affine in affines:
         affine[:3] *= unit
     edges = [abs(float(edge)) * unit for edge in header.get_zooms()[:3]]
+    notes = unit_notes(unit)
+    sizes = np.linalg.norm(affines[0][:3, :3], axis=0)
+    if not np.allclose(sizes[: len(edges)], edges, rtol=0.01, equal_nan=True):
+        stated, counts = (" x ".join(f"{edge:.3g}" for edge in part) for part in (edges, sizes))
+        what = f"its header states voxels of {stated} mm, its affine {counts} mm; the affine counts"
+        notes += ((what, "correct it: other programs may use the other sizes"),)
     axes = tuple(map(int, header.get_data_shape()))
     return ImageHeader(
         source,
@@ -358,16 +393,26 @@ def _nibabel_header(file: ImageFile, source: str, label: bool) -> ImageHeader:
         file.n_bytes,
         edges=tuple(edges) + (1.0,) * (3 - len(edges)),
         stored=axes if len(axes) > 3 else (),
-        notes=unit_notes(unit),
+        notes=notes,
     )
+
+
+def _segments_header(file: ImageFile, source: str, label: bool) -> ImageHeader:
+    if not label:
+        raise ImageFileError("holds a segmentation, not an image", "give the series that it is of")
+    shape, affine = segments_header(file.files[0])
+    n_bytes = math.prod(shape) * (2 + _LABEL_BYTES)
+    return ImageHeader(source, (1, *shape), (affine,), n_bytes, file.n_bytes, beyond=((0, 0),) * 3)
+
+
+_HEADERS = {"nibabel": _nibabel_header, "highdicom": _segments_header}
 
 
 def _first_bytes(path: Path) -> Any:
     """Header of a NIfTI or MGH file, without what a header may lead to."""
     name = path.name.lower()
-    is_packed = name.endswith((".gz", ".mgz"))
     try:
-        with gzip.open(path) if is_packed else path.open("rb") as opened:
+        with gzip.open(path) if _is_packed(path) else path.open("rb") as opened:
             start = opened.read(540)
     except (EOFError, zlib.error) as error:
         raise ImageFileError(f"is cut short or damaged ({error})") from error
@@ -379,6 +424,10 @@ def _first_bytes(path: Path) -> Any:
         if len(start) >= size and kind.may_contain_header(start):
             return kind(start[:size])
     raise ImageFileError("is not a NIfTI file")
+
+
+def _is_packed(path: Path) -> bool:
+    return path.name.lower().endswith((".gz", ".mgz"))
 
 
 def _check_size(promised: int, size: int, what: str = "bytes") -> None:
@@ -427,16 +476,22 @@ def _values(part: Any, notes: list[Flaw]) -> NDArray[Any]:
             notes += found[len(file.picture.notes) :]  # the others are those of the header
         elif file.reader == "nibabel":
             values = _nibabel_values(part.path)
+        elif file.reader == "highdicom":
+            values = read_segments(part.path)
         else:
             stored = sitk.ReadImage(str(part.path), imageIO=file.reader)
+            check_packed(file, file.promised or sitk.GetArrayViewFromImage(stored).nbytes)
             values = np.asarray(sitk_to_nib(stored, keepdim=True)[0])
             values = merge_layers(values, file.segments) if label else values
     return _rounded(values, notes) if label else values
 
 
 def _nibabel_values(path: Path) -> NDArray[Any]:
-    file = _IMAGE_CLASSES[type(_first_bytes(path))].from_filename(path, mmap=False)
-    data = np.asarray(file.dataobj)
+    kind, packed = _IMAGE_CLASSES[type(_first_bytes(path))], _is_packed(path)
+    with gzip.open(path) if packed else path.open("rb") as stream:
+        file = kind.from_file_map({"image": nib.FileHolder(fileobj=stream)}, mmap=False)
+        data = np.asarray(file.dataobj)
+        stream.read(2**16)  # the end, where a sum of all bytes shows damage
     shape = _channels_first_shape(file.shape)
     if data.ndim >= 4:
         data = np.moveaxis(data.reshape(*data.shape[:3], -1), -1, 0)
@@ -509,6 +564,28 @@ def geometry_flaws(images: Sequence[ImageHeader], label: ImageHeader | None) -> 
         what = "label" if header is label else "channel"
         flaws += _disagreements(header, images[0], what, comparable=not singular)
     return flaws
+
+
+def widen(header: ImageHeader, images: Sequence[ImageHeader]) -> ImageHeader:
+    """Header of a label on all of the first image, of which its file may hold a part."""
+    if header.beyond is None or not images or not _is_regular(header.affines[0]):
+        return header
+    image = images[0]
+    ends = np.array([[0, n - 1] for n in image.shape[1:]] + [[1, 1]])
+    found = np.rint(np.linalg.inv(header.affines[0]) @ image.affines[0] @ ends)[:3]
+    low, high = np.minimum(found.min(1), 0), np.maximum(found.max(1) + 1, header.shape[1:])
+    if sorted(high - low) != sorted(image.shape[1:]):
+        return header
+    shift = np.eye(4)
+    shift[:3, 3] = low
+    low, high = low.astype(int), high.astype(int)
+    return replace(
+        header,
+        shape=(1, *(high - low).tolist()),
+        affines=(header.affines[0] @ shift,),
+        n_bytes=math.prod(image.shape[1:]) * (2 + _LABEL_BYTES),
+        beyond=tuple(zip((-low).tolist(), (high - header.shape[1:]).tolist(), strict=True)),
+    )
 
 
 def turn_between(header: ImageHeader, reference: ImageHeader) -> NDArray[Any] | None:

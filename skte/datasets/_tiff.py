@@ -455,11 +455,11 @@ def _values(rows: NDArray[np.uint8], page: _Page, width: int, samples: int) -> N
 
 
 def _inflate(data: bytes, size: int) -> bytes:
-    return zlib.decompressobj().decompress(data, size)
+    return zlib.decompressobj().decompress(data, size + 1)  # with the sum at its end
 
 
 def _unlzma(data: bytes, size: int) -> bytes:
-    return lzma.LZMADecompressor(memlimit=2**27).decompress(data, size)
+    return lzma.LZMADecompressor(memlimit=2**27).decompress(data, size + 1)
 
 
 def _unpack_runs(data: bytes, size: int) -> bytes:

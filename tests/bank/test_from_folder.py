@@ -59,6 +59,8 @@ def test_weights_below_their_manifest_are_understood(tmp_path):
     (tmp_path / "weights").mkdir()
     write_manifest(tmp_path, weights="weights/heart.pt")
     (tmp_path / "heart.pt").rename(tmp_path / "weights" / "heart.pt")
+    for name in ("._heart.pt", "weights/._heart.pt", ".DS_Store"):
+        (tmp_path / name).write_bytes(b"\0\5\x16\7")
     bank = ModelBank.from_folder(tmp_path)
     assert (bank.names, bank.not_understood) == (("heart",), {})
 

@@ -214,6 +214,8 @@ def test_other_places_of_network_and_weights(tmp_path):
     assert (entry.window_size, entry.activation) == (24, "sigmoid")
     assert entry.load()
     os.rename(folder / "models" / "model.pt", folder / "models" / "best.pt")
+    (folder / "models" / "._best.pt").write_bytes(b"\0\5\x16\7")  # as macOS leaves in archives
+    (folder / "configs" / "._train.json").write_bytes(b"\0\5\x16\7")
     assert BankEntry.from_monai_bundle(folder).weights.name == "best.pt"
     torch.save({}, folder / "models" / "last.pt")
     assert "pass weights=, the path of one of them" in refused(folder)

@@ -1,6 +1,8 @@
 """DICOM series, written here with SimpleITK, beside what torchio reads of them."""
 
 import locale
+import re
+import sys
 
 import numpy as np
 import pytest
@@ -163,7 +165,7 @@ def test_a_damaged_slice_is_a_problem(save):
     path = sorted((root / "p1" / "CT").iterdir())[1]
     path.write_bytes(path.read_bytes()[:200])
     (problem,) = check_dataset(load_dataset(root))
-    assert "DICOM" in problem
+    assert f"holds {path.name}, which states an element of" in problem
     with pytest.raises(DatasetError, match="Case 'p1'"):
         read_case(load_dataset(root)[0])
 
@@ -199,3 +201,178 @@ def test_reading_leaves_the_locale_alone(save):
     assert check_dataset(cases) == []
     read_case(cases[0])
     assert locale.setlocale(locale.LC_CTYPE) == before
+
+
+def change(folder, change):
+    """Change the data set of each slice by a function of it and its number."""
+    pydicom = pytest.importorskip("pydicom")
+    for path in folder.iterdir():
+        file = pydicom.dcmread(path)
+        change(file, int(file.InstanceNumber) - 1)
+        file.save_as(path)
+
+
+@pytest.mark.parametrize("slopes", [(1, 0.5, 0.25, 2.5), (1, 1, 1000, 1000)])
+def test_every_slice_has_its_own_slope(save, volume, slopes):
+    """As PET has; ITK casts all of them to the type of the first."""
+    root = save("p1")
+    change(root / "p1" / "CT", lambda file, k: setattr(file, "RescaleSlope", str(slopes[k])))
+    found = read_case(load_dataset(root)[0]).image[0]
+    np.testing.assert_array_equal(found, (volume + 1024) * slopes - 1024)
+
+
+def table(file, k):
+    """State values by a table instead of a slope."""
+    values = type(file)({}, {})
+    values.LUTDescriptor, values.ModalityLUTType, values.LUTData = [2, 0, 16], "US", bytes(4)
+    del file.RescaleSlope, file.RescaleIntercept
+    file.ModalityLUTSequence = [values]
+
+
+@pytest.mark.parametrize(
+    ("alter", "what"),
+    [
+        (
+            lambda file, k: setattr(file, "PixelSpacing", [1 + k, 1]),
+            "slices that differ in spacing",
+        ),
+        (
+            lambda file, k: setattr(file, "PhotometricInterpretation", f"MONOCHROME{1 + k % 2}"),
+            "slices that differ in what their lowest value shows",
+        ),
+        (table, "by a table"),
+    ],
+)
+def test_slices_that_are_read_otherwise_are_refused(save, alter, what):
+    root = save("p1")
+    change(root / "p1" / "CT", alter)
+    with pytest.raises(DatasetError, match=f"p1/CT cannot be read.*{what}"):
+        read_case(load_dataset(root)[0])
+
+
+@pytest.mark.parametrize(
+    ("alter", "what"),
+    [
+        (
+            lambda file, k: setattr(file, "PhotometricInterpretation", "MONOCHROME1"),
+            "is to be shown white",
+        ),
+        (
+            lambda file, k: setattr(file, "ImagePositionPatient", [10, 0.5 * k, 2.5 * k]),
+            r"stacked at 11 degrees \(gantry tilt\)",
+        ),
+    ],
+)
+def test_how_slices_are_read_is_noted(tmp_path, volume, label, alter, what):
+    folder = write_series(tmp_path / "p1" / "CT", volume)
+    change(folder, alter)
+    label_map = tio.LabelMap(tensor=label[None], affine=tio.ScalarImage(folder).affine)
+    label_map.save(tmp_path / "p1" / "label.nrrd")
+    assert re.search(what, str(read_case(load_dataset(tmp_path)[0]).notes))
+
+
+# Segmentation objects, written by highdicom.
+
+
+def write_segments(series, path, label, *, kind="BINARY", names=("liver", "tumour"), ids=(1, 2)):
+    """Write a SEG of a label map (x, y, z), or of segments (x, y, z, segment), of a series."""
+    hd = pytest.importorskip("highdicom")
+    pydicom = pytest.importorskip("pydicom")
+    files = [pydicom.dcmread(file) for file in series.iterdir()]
+    files.sort(key=lambda file: int(file.InstanceNumber))
+    for file in files:
+        file.FrameOfReferenceUID, file.SliceThickness, file.StudyID = "1.2.3.9", SPACING[2], "1"
+        for key in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate"):
+            setattr(file, key, file.get(key))
+        file.StudyTime = file.AccessionNumber = file.ReferringPhysicianName = None
+    organ = pydicom.sr.codedict.codes.SCT.Organ
+    segments = [
+        hd.seg.SegmentDescription(n, name, organ, organ, "MANUAL")
+        for n, name in zip(ids, names, strict=True)
+    ]
+    path.parent.mkdir(exist_ok=True)
+    numbers = hd.UID(), 2, hd.UID(), 1
+    values = np.ascontiguousarray(np.moveaxis(label, (0, 2), (2, 0)))
+    seg = hd.seg.Segmentation(files, values, kind, segments, *numbers, "a", "b", "1", "2")
+    seg.save_as(path)
+    return path
+
+
+@pytest.fixture
+def patient(tmp_path, volume, label):
+    write_series(tmp_path / "p1" / "CT", volume, direction=TURNED)
+    return tmp_path / "p1"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "slices"),
+    [("BINARY", (2,)), ("BINARY", (0, 3)), ("LABELMAP", (1, 2)), ("LABELMAP", (0, 1, 2, 3))],
+)
+def test_segments_are_a_label_map(patient, label, kind, slices):
+    """Slices without segments, which are not in the file, are background."""
+    ids = (1, 2) if kind == "BINARY" else (3, 7)
+    label[0, :, :] = label[3, 2, :] = 1
+    label[3, 2, :] = 2
+    label = np.where(np.isin(np.arange(4), slices), label, 0)
+    stored = np.array([0, *ids], np.uint8)[label]
+    write_segments(patient / "CT", patient / "SEG" / "a.dcm", stored, kind=kind, ids=ids)
+    (subject,) = cases = load_dataset(patient.parent)
+    names = {n: name for n, name in subject["label_names"].items() if n}
+    assert names == dict(zip(ids, ("liver", "tumour"), strict=True))
+    assert check_dataset(cases) == []
+    np.testing.assert_array_equal(read_case(subject).label, stored)
+    (chosen,) = load_dataset(patient.parent, labels={"a": "tumour", "ignore": [0]})
+    ignored = chosen["ignore_label"]
+    expected = np.where(label == 2, 1, np.where(label == 0, ignored, 0))
+    np.testing.assert_array_equal(read_case(chosen).label, expected)
+    assert case_fingerprint(subject) != case_fingerprint(chosen)
+
+
+@pytest.mark.slow
+def test_segments_in_other_layouts(patient, label):
+    """In a table and beside it: the file, or the folder of its series."""
+    write_segments(patient / "CT", patient / "x.dcm", label)
+    write_segments(patient / "CT", patient / "SEG" / "a.dcm", label)
+    table = patient / "cases.csv"
+    table.write_text("case_id,image,label\na,CT,x.dcm\nb,CT,SEG\n")
+    items = [{"image": patient / "CT", "label": patient / "x.dcm"}]
+    for subject in [*load_dataset(table), *load_dataset(items)]:
+        np.testing.assert_array_equal(read_case(subject).label, label)
+    with pytest.raises(DatasetError, match=r"several files could be its label map: x\.dcm, a\.dcm"):
+        load_dicom(patient.parent)
+    with pytest.raises(DatasetError, match="holds a segmentation, not an image"):
+        read_case(load_dataset([{"image": patient / "x.dcm", "label": patient / "x.dcm"}])[0])
+    (patient / "x.dcm").rename(patient / "CT" / "x.dcm")
+    with pytest.raises(DatasetError, match=r"x\.dcm, which is a segmentation \(SEG\).*of its own"):
+        read_case(load_dicom(patient.parent)[0])
+
+
+@pytest.mark.slow
+def test_segments_that_are_no_label_map_are_refused(
+    patient, label, volume, monkeypatch, tmp_path_factory
+):
+    path = patient / "SEG" / "a.dcm"
+    both = np.stack([label > 0, label == 2], axis=-1).astype(np.uint8)
+    other = write_series(tmp_path_factory.mktemp("other"), volume, spacing=(0.8, 0.9, 1.5))
+    wrong = {
+        "whose segments overlap": (patient / "CT", both, "BINARY"),
+        "holds probabilities, not segments": (patient / "CT", both * 0.5, "FRACTIONAL"),
+        "has shape|have different affines": (other, label, "BINARY"),
+    }
+    for what, (series, values, kind) in wrong.items():
+        write_segments(series, path, values, kind=kind)
+        (case,) = load_dataset(patient.parent)
+        with pytest.raises(DatasetError, match=rf"(?s){what}"):
+            read_case(case)
+    pydicom = pytest.importorskip("pydicom")
+    file = pydicom.dcmread(next((patient / "CT").iterdir()))
+    file.Modality = "SEG"
+    file.save_as(path)
+    with pytest.raises(DatasetError, match=r"a\.dcm.*which highdicom refuses \(.*dcmqi"):
+        read_case(case)
+    monkeypatch.setitem(sys.modules, "highdicom.seg", None)
+    with pytest.raises(
+        DatasetError, match=r"a\.dcm.*\(SEG\), which is read by highdicom.*\[dicom\]"
+    ):
+        read_case(case)

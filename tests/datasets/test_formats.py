@@ -1,6 +1,9 @@
 """Volumes and folders as people have them: units, axes, names, links, and files of no case."""
 
+import gzip
 import json
+import os
+import re
 import unicodedata
 
 import nibabel as nib
@@ -69,6 +72,16 @@ def test_units_of_nrrd_and_meta_image(tmp_path, image, label, ending, before, af
     case = read_case(case_of(tmp_path / f"image{ending}", tmp_path / f"label{ending}"))
     np.testing.assert_allclose(case.spacing, [0.5, 0.5, 2])
     assert "converted to mm" in str(case.notes)
+
+
+def test_two_sizes_of_voxels_in_one_header_are_noted(tmp_path, image, label):
+    """ITK takes the other one where the affines of a NIfTI file differ in size."""
+    volume = nib.Nifti1Image(image, np.diag([2, 2, 2, 1]))
+    volume.set_qform(np.diag([2, 2, 3, 1]), 1)
+    nib.save(volume, tmp_path / "i.nii")
+    case = read_case(case_of(tmp_path / "i.nii", save(tmp_path / "l.nii", label, edge=2)))
+    assert case.spacing == (2, 2, 2)
+    assert "voxels of 2 x 2 x 3 mm, its affine 2 x 2 x 2 mm" in str(case.notes)
 
 
 @pytest.mark.parametrize("first", ["image", "label", "both"])
@@ -156,6 +169,82 @@ def test_channels_of_itk_s_formats(tmp_path, image, label, ending, axes):
     np.testing.assert_array_equal(read_case(case).image, both)
 
 
+@pytest.mark.parametrize("ending", [".nii.gz", ".mgz", ".img.gz", ".mha", ".mhd", ".nrrd"])
+def test_damage_to_compressed_values_is_found(tmp_path, image, label, ending):
+    """Readers stop before the sum at the end of a stream, or go on with zeros."""
+    path, flip = tmp_path / f"a{ending}", np.diag([-1, -1, 1, 1])
+    if ending in (".mha", ".mhd", ".nrrd"):
+        sitk.WriteImage(sitk.GetImageFromArray(image.T), str(path), True)
+    else:
+        kinds = {".mgz": nib.MGHImage, ".img.gz": nib.Nifti1Pair}
+        nib.save(kinds.get(ending, nib.Nifti1Image)(image, flip), path)
+    nib.save(nib.Nifti1Image(label, flip), tmp_path / "l.nii")
+    case = case_of(path, tmp_path / "l.nii")
+    np.testing.assert_allclose(read_case(case).image[0], image)
+    data = path.with_suffix(".zraw") if ending == ".mhd" else path
+    whole = data.read_bytes()
+    for at in (len(whole) // 2, -5 if ending.endswith(("z", "nrrd")) else -1):
+        data.write_bytes(whole[:at] + bytes([whole[at] ^ 90]) + whole[at:][1:])
+        with pytest.raises(DatasetError, match=r"(?s)/a\..* cannot be read"):
+            read_case(case)
+
+
+def test_meta_image_without_the_size_of_its_stream(tmp_path, image, label):
+    for ending in (".mha", ".mhd"):
+        sitk.WriteImage(sitk.GetImageFromArray(image.T), str(tmp_path / f"a{ending}"), True)
+    sitk.WriteImage(sitk.GetImageFromArray(label.T), str(tmp_path / "l.mha"))
+    for path in tmp_path.glob("a.mh*"):
+        lines = path.read_bytes().split(b"\n", 20)
+        path.write_bytes(b"\n".join(one for one in lines if b"CompressedDataSize" not in one))
+    found = read_case(case_of(tmp_path / "a.mhd", tmp_path / "l.mha")).image[0]
+    np.testing.assert_array_equal(found, image)
+    with pytest.raises(DatasetError, match=r"a\.mha.*states no CompressedDataSize"):
+        read_case(case_of(tmp_path / "a.mha", tmp_path / "l.mha"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "what"),
+    [
+        ("a.nii.gz", b"<!DOCTYPE html><html>", "is a web page.*download it again"),
+        ("a.nii.gz", b"version https://git-lfs.github.com/spec/v1\n", "Git LFS.*git lfs pull"),
+        ("a.nrrd", b"/annex/objects/MD5E-s1--0.nrrd\n", "git-annex.*git annex get"),
+        ("a.png", b"", "is empty"),
+        ("a.nii", gzip.compress(bytes(400)), "compressed by gzip, though its name does not end"),
+        ("a.nii.gz", bytes(344) + b"n+1\0" + bytes(99), "not compressed, though its name ends"),
+    ],
+)
+def test_what_is_no_image_is_called_what_it_is(tmp_path, label, name, content, what):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DatasetError, match=f"{name}.*{what}"):
+        read_case(case_of(tmp_path / name, label))
+
+
+@pytest.mark.parametrize("ending", [".img", ".img.gz"])
+def test_pairs_with_a_slope(tmp_path, image, label, ending):
+    """The values of ITK take more bytes than those of the file."""
+    stored = np.arange(4000, dtype=np.int16).reshape(20, 20, 10)
+    nib.save(nib.Nifti1Pair(stored, np.eye(4)), tmp_path / f"a{ending}")
+    path = tmp_path / f"a{ending}".replace("img", "hdr")
+    content = gzip.decompress(path.read_bytes()) if ending == ".img.gz" else path.read_bytes()
+    content = content[:112] + np.array([0.5, 3], "<f4").tobytes() + content[120:]
+    path.write_bytes(gzip.compress(content) if ending == ".img.gz" else content)
+    save(tmp_path / "l.nii", stored % 3)
+    found = read_case(case_of(path, tmp_path / "l.nii")).image[0]
+    np.testing.assert_array_equal(found, stored * 0.5 + 3)
+    path.unlink()
+    os.mkfifo(path)  # which would be waited for
+    with pytest.raises(DatasetError, match=r"needs 'a\.hdr.*', which is a named pipe"):
+        read_case(case_of(tmp_path / f"a{ending}", tmp_path / "l.nii"))
+
+
+def test_endings_in_any_case(tmp_path, image, label):
+    names = save(tmp_path / "a.nii.gz", image), save(tmp_path / "l.nii", label)
+    files = [
+        path.rename(tmp_path / to) for path, to in zip(names, ("A.Nii.GZ", "L.NII"), strict=True)
+    ]
+    np.testing.assert_array_equal(read_case(case_of(*files)).image[0], image)
+
+
 @pytest.mark.parametrize("text", [True, False], ids=["ASCII", "binary"])
 def test_vtk_cut_short(tmp_path, label, text):
     path = tmp_path / "a.vtk"
@@ -173,6 +262,16 @@ def test_vtk_cut_short(tmp_path, label, text):
     path.write_bytes((head + body)[:-80])
     with pytest.raises(DatasetError, match="more than the file can hold"):
         read_case(case)
+
+
+@pytest.mark.parametrize("ending", [".mha", ".mhd", ".nrrd", ".gipl"])
+def test_values_cut_short(tmp_path, image, label, ending):
+    path = tmp_path / f"a{ending}"
+    sitk.WriteImage(sitk.GetImageFromArray((image * 100).astype(np.int16).T), str(path))
+    data = path.with_suffix(".raw") if ending == ".mhd" else path
+    data.write_bytes(data.read_bytes()[:-9])
+    with pytest.raises(DatasetError, match=f"a{ending}.* has 231 bytes, .* promises 240"):
+        read_case(case_of(path, label))
 
 
 # Segmentations of 3D Slicer.
@@ -246,6 +345,34 @@ def test_layers_of_segments_become_one_map(tmp_path, image, label):
         read_case(case)
 
 
+def test_segments_of_old_releases_have_a_layer_each(tmp_path, image, label):
+    folder = slicer(tmp_path, image, {"c0": ([label == 1, label == 2], [("a", 0, 1), ("b", 1, 1)])})
+    path = folder / "labels" / "c0.seg.nrrd"
+    path.write_bytes(re.sub(rb"Segment\d_(Layer|LabelValue):=\d\n", b"", path.read_bytes()))
+    np.testing.assert_array_equal(read_case(load_dataset(folder)[0]).label, label)
+
+
+def test_segments_in_a_part_of_the_image(tmp_path, image, label):
+    """As 3D Slicer crops them; the rest is background."""
+    folder = slicer(tmp_path, image, {"c0": (label[None], [("a", 0, 1), ("b", 0, 2)])})
+    path = folder / "labels" / "c0.seg.nrrd"
+    header = path.read_bytes().partition(b"\n\n")[0]
+    for at in (1, 5):
+        words = {b"sizes: 6": b"sizes: 4", b"origin: (0": b"origin: (%d" % -at}
+        small = header
+        for old, new in words.items():
+            small = small.replace(old, new)
+        part = label[at : at + 4] if at == 1 else label[:4]
+        path.write_bytes(small + b"\n\n" + part.tobytes(order="F"))
+        (case,) = load_dataset(folder)
+        if at == 1:
+            assert check_dataset([case]) == []
+            np.testing.assert_array_equal(read_case(case).label, label)
+        else:  # it reaches beyond the image
+            with pytest.raises(DatasetError, match=r"has shape \(4, 5, 4\)"):
+                read_case(case)
+
+
 def test_a_segmentation_beside_its_image(tmp_path, image, label):
     folder = slicer(tmp_path, image, {"c0": (label[None], [("a", 0, 1)])})
     save_segments(folder / "images" / "c0.seg.nrrd", label[None], [("a", 0, 1)])
@@ -254,10 +381,10 @@ def test_a_segmentation_beside_its_image(tmp_path, image, label):
     assert case["image"].path.name == "c0.nii.gz"
 
 
-def test_regions_in_dicom_are_refused_by_name(tmp_path, image, label):
+def test_contours_in_dicom_are_refused_by_name(tmp_path, image, label):
     case = tmp_path / "patient1"
     (case / "CT").mkdir(parents=True)
-    for folder, modality in (("CT", "CT"), ("SEG", "SEG")):
+    for folder, modality in (("CT", "CT"), ("contours", "RTSTRUCT")):
         (case / folder).mkdir(exist_ok=True)
         for i in range(3):
             plane = sitk.GetImageFromArray(label[..., i].T.astype(np.uint16))
@@ -268,10 +395,10 @@ def test_regions_in_dicom_are_refused_by_name(tmp_path, image, label):
             writer.KeepOriginalImageUIDOn()
             writer.SetFileName(str(case / folder / f"{i}.dcm"))
             writer.Execute(plane)
-    with pytest.raises(DatasetError, match=r"segmentation of DICOM \(SEG\).*segimage2itkimage"):
+    with pytest.raises(DatasetError, match=r"of DICOM \(RTSTRUCT\).*plastimatch convert"):
         load_dataset(tmp_path)
-    files = [case / "CT", case / "SEG" / "0.dcm"]
-    with pytest.raises(DatasetError, match=r"segmentation of DICOM \(SEG\)"):
+    files = [case / "CT", case / "contours" / "0.dcm"]
+    with pytest.raises(DatasetError, match=r"of DICOM \(RTSTRUCT\)"):
         read_case(case_of(*files))
 
 
@@ -380,6 +507,14 @@ def test_what_lies_beside_the_description_is_compared(tmp_path, image, label):
     assert "splits_final.json names cases that are not there: c" in text
     assert "dataset_fingerprint.json is of 3 cases, and there are 2" in text
     assert [n.what for n in cases[:1].notes] == [n.what for n in cases.notes]
+    for splits, what in (
+        ([{"train": ["a", "b"], "val": ["b"]}], "splits_final.json both trains and validates on b"),
+        ({"train": ["a"], "val": ["b"]}, "splits_final.json is not a list of folds"),
+        ([{"train": ["a"]}], "splits_final.json is not a list of folds"),
+    ):
+        (folder / "splits_final.json").write_text(json.dumps(splits))
+        with pytest.warns(SkteWarning, match=what):
+            load_nnunet_raw(folder)
     (folder / "splits_final.json").write_text("{")
     with pytest.warns(SkteWarning, match=r"splits_final\.json is not used: .*not valid JSON"):
         load_nnunet_raw(folder)
@@ -422,7 +557,9 @@ def test_composed_and_decomposed_names_are_one(tmp_path, image, label, save_msd)
     assert read_case(load_dataset(msd)[0]).label.max() == 2
     raw = save_raw(tmp_path / "raw", {"0": "CT"}, {APART: ([image], label)})
     (raw / "labelsTr" / f"{APART}.nii.gz").rename(raw / "labelsTr" / f"{COMPOSED}.nii.gz")
-    (raw / "splits_final.json").write_text(json.dumps([{"train": [APART], "val": [COMPOSED]}]))
+    (raw / "splits_final.json").write_text(
+        json.dumps([{"train": [n], "val": []} for n in (APART, COMPOSED)])
+    )
     cases = load_dataset(raw)
     assert cases[0]["case_id"] == COMPOSED
     assert "splits_final" not in str(cases.notes)
