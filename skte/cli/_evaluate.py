@@ -13,7 +13,6 @@ from typing import Any
 from skte._files import write_text_atomically
 from skte._text import complain, read_cell, say
 from skte.cli._options import seed, share
-from skte.evaluation import evaluate_ranking
 from skte.exceptions import SkteError
 
 __all__ = ["add_parser", "read_ranking"]
@@ -55,6 +54,8 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from skte.evaluation import evaluate_ranking
+
     ranking = read_ranking(args.ranking)
     reached = _read_table(args.performance)
     if len({str(row.get("n_cases")) for row in ranking.values()}) > 1:

@@ -5,23 +5,11 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
-
-from skte._isolation import isolated
 from skte._memory import memory_problem
 from skte._table import format_table, format_wrapped_table
 from skte._text import complain, say, say_json
-from skte.bank import (
-    BankEntry,
-    LayerInfo,
-    describe_layers,
-    find_layers,
-    model_in_channels,
-    model_spatial_dims,
-)
 from skte.cli._options import (
     add_data_options,
     add_trusted_option,
@@ -29,9 +17,14 @@ from skte.cli._options import (
     open_bank,
     tell_problems,
 )
-from skte.datasets import DatasetReport, inspect_dataset
 from skte.exceptions import BankError, DatasetError, SkteError
-from skte.extraction import SegmentationFeatureExtractor
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from skte.bank import BankEntry, LayerInfo
+    from skte.datasets import DatasetReport
 
 __all__ = ["add_parser", "describe_entry", "show_entry"]
 
@@ -55,6 +48,8 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from skte.datasets import inspect_dataset
+
     path = args.path
     if not (args.bank or path):
         raise SkteError("skte inspect needs a dataset, --bank, or both.")
@@ -135,6 +130,8 @@ def describe_entry(
 
     With subjects, also whether it would run on them.
     """
+    from skte._isolation import isolated
+
     try:
         with isolated(entry.name):
             return _description(entry, subjects, show_all=show_all), []
@@ -145,6 +142,9 @@ def describe_entry(
 
 
 def _description(entry: BankEntry, subjects: Sequence[Any], *, show_all: bool) -> dict[str, Any]:
+    from skte.bank import find_layers
+    from skte.extraction import SegmentationFeatureExtractor
+
     network = entry.load().eval()
     example = _example(entry, network)
     chosen = find_layers(network, entry.layers, example, output=entry.output)
@@ -193,6 +193,10 @@ def show_entry(found: dict[str, Any]) -> None:
 
 
 def _example(entry: BankEntry, network: nn.Module) -> torch.Tensor:
+    import torch
+
+    from skte.bank import model_in_channels, model_spatial_dims
+
     n_axes = entry.spatial_dims or model_spatial_dims(network)
     n_channels = entry.in_channels or model_in_channels(network)
     missing = [
@@ -213,6 +217,10 @@ def _example(entry: BankEntry, network: nn.Module) -> torch.Tensor:
 
 def _all_layers(network: nn.Module, example: torch.Tensor, read: Iterable[str]) -> list[LayerInfo]:
     """Every module that gives one feature map, and those that are read, as they finish."""
+    import torch
+
+    from skte.bank import describe_layers
+
     names: dict[str, None] = {}
     handles = []
     for name, module in network.named_modules():

@@ -11,17 +11,17 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from skte import __version__
 from skte._memory import memory_limit
 from skte._text import CleanFormatter, clean_text, complain, did_you_mean, say, say_json
 from skte.cli import _bank, _evaluate, _inspect, _next, _rank
 from skte.cli._options import age, factory_folders, for_shell, seed, size
-from skte.datasets import MSD_TASKS, fetch_msd
-from skte.demo import run_demo
 from skte.exceptions import SkteError
-from skte.extraction import FeatureCache
+
+if TYPE_CHECKING:
+    from skte.extraction import FeatureCache
 
 __all__ = ["main"]
 
@@ -201,6 +201,8 @@ def _add_demo_parser(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _demo(args: argparse.Namespace) -> int:
+    from skte.demo import run_demo
+
     run_demo(args.out, random_state=args.seed, quick=args.quick, verbose=not args.quiet)
     return 0
 
@@ -227,6 +229,8 @@ def _add_fetch_parser(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _fetch(args: argparse.Namespace) -> int:
+    from skte.datasets import MSD_TASKS, fetch_msd
+
     if args.list:
         say("\n".join(MSD_TASKS))
         return 0
@@ -339,6 +343,8 @@ def _removed(args: argparse.Namespace, cache: FeatureCache, removed: Any) -> int
 
 
 def _open_cache(folder: str) -> FeatureCache:
+    from skte.extraction import FeatureCache
+
     if not Path(folder).exists():  # a run would create it; here it is a typing error
         raise SkteError(f"The cache folder {folder} does not exist.")
     return FeatureCache(folder)

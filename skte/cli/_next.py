@@ -9,7 +9,6 @@ from skte._text import say
 from skte.cli._evaluate import read_ranking
 from skte.cli._options import add_trusted_option, count, open_bank
 from skte.exceptions import SkteError
-from skte.report import fine_tuning
 
 __all__ = ["add_parser"]
 
@@ -39,6 +38,8 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from skte.report import fine_tuning
+
     if not (args.ranking or args.model):
         raise SkteError("skte next needs the file that skte rank --out wrote, or --model NAME.")
     name = args.model or _first(args.ranking)

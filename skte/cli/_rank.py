@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shlex
 import shutil
@@ -15,14 +16,11 @@ from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from sklearn.exceptions import FitFailedWarning
+from typing import TYPE_CHECKING, Any
 
 from skte._files import check_writable
+from skte._names import ESTIMATORS, LAYER_SETS, RECOMMENDED, with_plugins
 from skte._text import complain, did_you_mean, say, say_json
-from skte.bank import LAYER_SETS
 from skte.cli._options import (
     add_data_options,
     add_trusted_option,
@@ -36,20 +34,13 @@ from skte.cli._options import (
     share,
     tell_problems,
 )
-from skte.estimators import (
-    TransferabilityEstimator,
-    all_estimators,
-    recommended_estimators,
-)
 from skte.exceptions import SkteError
-from skte.extraction import resolve_device, watch_progress
-from skte.report import SeenTable, results_rows, write_report, write_results
-from skte.selection import HalvingModelBankSelector, ModelBankSelector, extractor_for
 
-__all__ = ["ESTIMATORS", "add_parser"]
+if TYPE_CHECKING:
+    from skte.estimators import TransferabilityEstimator
+    from skte.selection import HalvingModelBankSelector, ModelBankSelector
 
-#: What ``--estimator`` accepts: every estimator by its name in lower case.
-ESTIMATORS = all_estimators()
+__all__ = ["add_parser"]
 
 
 class _Known(tuple[str, ...]):
@@ -79,15 +70,16 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         "--data", required=True, metavar="DATA", help="folder or CSV of the target cases"
     )
     add_data_options(parser)
+    known = _estimator_names()
     parser.add_argument(
         "--estimator",
         action="append",
         type=_estimators,
-        choices=_Known(ESTIMATORS),
+        choices=_Known(known),
         metavar="NAME",
-        help=f"one or several of {', '.join(ESTIMATORS)}, or package.module:Class of your own, "
+        help=f"one or several of {', '.join(known)}, or package.module:Class of your own, "
         "which is imported; by commas or repeated: one extraction serves all, the first ranks "
-        f"(default: {', '.join(recommended_estimators())})",
+        f"(default: {', '.join(RECOMMENDED)})",
     )
     parser.add_argument(
         "--confidence",
@@ -167,6 +159,9 @@ def _add_extraction_options(parser: argparse._ArgumentGroup) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from skte.extraction import resolve_device
+    from skte.report import SeenTable, results_rows, write_report, write_results
+
     if args.race and args.confidence:
         raise SkteError(
             "--race drops models before they have seen all cases, and --confidence compares all "
@@ -294,20 +289,27 @@ def _stdout_for_results() -> Iterator[None]:
         os.close(kept)
 
 
-def _estimators(text: str) -> list[tuple[str, TransferabilityEstimator]]:
-    """Make the estimators that names stand for, those of other packages included."""
+def _estimator_names() -> tuple[str, ...]:
+    """Return what ``--estimator`` accepts: every estimator by its name in lower case."""
+    return tuple(map(str.lower, with_plugins(ESTIMATORS, "skte.estimators")))
+
+
+def _estimators(text: str) -> list[tuple[str, TransferabilityEstimator | None]]:
+    """Read names of estimators; those that are classes are made at once, to see that they can."""
     return [_estimator(name) for name in text.split(",")]
 
 
-def _estimator(text: str) -> tuple[str, TransferabilityEstimator]:
-    if text in ESTIMATORS:
-        return text, ESTIMATORS[text]()
+def _estimator(text: str) -> tuple[str, TransferabilityEstimator | None]:
+    if text in (known := _estimator_names()):
+        return text, None
     module, colon, name = text.partition(":")
     if not colon:
         raise argparse.ArgumentTypeError(
             f"{text!r} is neither an estimator nor package.module:Class of one; "
-            f"{did_you_mean(text, ESTIMATORS)}"
+            f"{did_you_mean(text, known)}"
         )
+    from skte.estimators import TransferabilityEstimator
+
     # Named on the user's own command line, as python -m is; no file can name one.
     try:
         found = getattr(import_module(module), name)()
@@ -318,6 +320,19 @@ def _estimator(text: str) -> tuple[str, TransferabilityEstimator]:
             f"{text} is not an estimator: derive it from skte.TransferabilityEstimator"
         )
     return name, found
+
+
+def _made(args: argparse.Namespace) -> dict[str, TransferabilityEstimator]:
+    """Return the estimators that the options name, or else those that are recommended."""
+    from skte.estimators import all_estimators, recommended_estimators
+
+    if not args.estimator:
+        return recommended_estimators()
+    known = all_estimators()
+    chosen = dict(pair for pairs in args.estimator for pair in pairs)
+    if broken := [name for name, made in chosen.items() if made is None and name not in known]:
+        raise SkteError(f"--estimator {broken[0]} cannot be used: see the warning.")
+    return {name: known[name]() if made is None else made for name, made in chosen.items()}
 
 
 def _layers(names: list[str] | None) -> dict[str, str | list[str]]:
@@ -332,9 +347,13 @@ def _fit(
     args: argparse.Namespace,
 ) -> tuple[ModelBankSelector | HalvingModelBankSelector, list[str]]:
     """Return the fitted selector, and what of the bank was not understood."""
+    from sklearn.exceptions import FitFailedWarning
+
+    from skte.extraction import watch_progress
+    from skte.selection import HalvingModelBankSelector, ModelBankSelector, extractor_for
+
     bank, problems = open_bank(args.bank, args)
-    estimators = dict(pair for pairs in args.estimator or () for pair in pairs)
-    estimators = estimators or recommended_estimators()
+    estimators = _made(args)
     window = args.window[0] if args.window and len(args.window) == 1 else args.window
     settings: dict[str, Any] = {
         "extractor": extractor_for(
@@ -350,7 +369,7 @@ def _fit(
         "n_jobs": args.n_jobs,
         "device": args.device,
         "timeout": args.timeout,
-        "error_score": np.nan,
+        "error_score": math.nan,
         "reference": not args.no_reference,
         "random_state": args.seed,
     }

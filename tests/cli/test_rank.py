@@ -223,7 +223,7 @@ def test_the_table_is_printed_though_the_file_cannot_be_written(
     def full(*args):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("skte.cli._rank.write_results", full)
+    monkeypatch.setattr("skte.report.write_results", full)
     assert run(write_bank("a"), data, "--out", tmp_path / "ranking.csv") == 2
     shown = capsys.readouterr()
     assert table_of(shown.out)
