@@ -497,3 +497,48 @@ def test_what_a_race_cannot_do_is_refused(write_bank, data, monkeypatch, capsys)
     monkeypatch.setattr(FIT, lambda args: pytest.fail("work was done"))
     assert run(bank, data, "--race", "--confidence", "0.9") == 2
     assert "--race drops models" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_several_datasets_share_one_table(write_bank, data, tmp_path, capsys):
+    bank, out = write_bank("a", "b", broken=["b"]), tmp_path / "ranks.csv"
+    other = write_msd(tmp_path / "other", make_phantoms(2, size=(12, 12, 12)), "small")
+    cache = ["--cache", tmp_path / "cache"]
+    assert run(bank, data, "--data", other, "--out", out, "--verbose", *cache) == 1
+    shown = capsys.readouterr()
+    names = [data.name, other.name]
+    answers, table = shown.out.split("\n\n")[:2]
+    assert [line.split(": ")[0] for line in answers.splitlines()[:2]] == names
+    assert table.split() == [
+        "mean",
+        "rank",
+        "model",
+        *names,
+        "1",
+        "a",
+        "1",
+        "1",
+        "-",
+        "b",
+        "-",
+        "-",
+    ]
+    assert shown.out.count("versions: ") == 2  # what each model saw, of each dataset
+    assert f"skte: failed: {names[0]}: b, {names[1]}: b: " in shown.err
+    rows = read_csv(out)
+    assert [(row["dataset"], row["name"]) for row in rows] == [(d, n) for d in names for n in "ab"]
+    run(bank, data, "--data", other, "--out", out, *cache)
+    assert [row["n_cached"] for row in read_csv(out) if row["name"] == "a"] == ["3", "2"]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--data", "DATA"], "more than once"),
+        (["--data", "other", "--exclude", "a"], "--exclude chooses cases of one dataset"),
+    ],
+)
+def test_several_datasets_that_cannot_be_ranked_at_once(more, message, write_bank, data, capsys):
+    more = [str(data) if word == "DATA" else word for word in more]
+    assert run(write_bank("a"), data, *more) == 2
+    assert message in capsys.readouterr().err
