@@ -154,7 +154,7 @@ def _datasets_page(title: str, found: DatasetRanks, command: str | None) -> str:
         for mean, name, *ranks in found.rows()
     ]
     who = next(iter(next(iter(found.selectors.values())).estimators_)) or "score"
-    caption = f"Ranks by {who} on each dataset, best on average first"
+    caption = f"Ranks by {who}, best on average first"
     about = (
         "The stronger the colour, the better the rank. A model that failed on a dataset has no "
         "mean rank. Scores of different datasets cannot be compared; ranks can."
@@ -172,12 +172,14 @@ def _datasets_page(title: str, found: DatasetRanks, command: str | None) -> str:
     for i, (name, selector) in enumerate(found.selectors.items()):
         links[f"dataset-{i}"] = name
         sections += [
-            _ranking_section(selector.results_, selector.ranking_, f"dataset-{i}", name),
+            _ranking_section(
+                selector.results_, selector.ranking_, f"dataset-{i}", name, selector.answer_.above
+            ),
             _warning_section(selector.results_, f"warnings-{i}", f"{name}: warnings"),
             provenance_section(selector, command, f"provenance-{i}", f"{name}: provenance"),
         ]
     looked = f"{len(found.names)} models, {len(found.datasets)} datasets"
-    return _page(title, list(found.answer.above), looked, links, sections)
+    return _page(title, list(found.answer.choice), looked, links, sections)
 
 
 def _tinted(rank: Any, n_models: int) -> Cell:
@@ -192,6 +194,7 @@ _LINKS = {
     "ranking": "Ranking",
     "reading": "How to read this",
     "voxels": "What was compared",
+    "probe": "What the features know",
     "layers": "Layers",
     "cases": "Classes and cases",
     "warnings": "Warnings",
@@ -262,6 +265,7 @@ def _ranking_section(
     ranking: Ranking | None,
     key: str = "ranking",
     title: str = "Ranking",
+    spoken: Sequence[str] = (),
 ) -> Html:
     """Return the table of all models, what it rests on, and its picture."""
     rows = results_rows(results)
@@ -295,6 +299,7 @@ def _ranking_section(
     return section(
         key,
         title,
+        [element("p", sentence, class_="verdict") for sentence in spoken],
         table(
             header, body, caption=f"Models, best first{who and f', ordered{who}'}", sortable=True
         ),
@@ -344,7 +349,7 @@ def _confidence_cells(row: Mapping[str, Any], is_behind: bool) -> list[Any]:
     span = "" if np.isnan(low) else f"{low:.4g} to {high:.4g}"
     return [
         element("span", span, class_="one"),
-        Html(f"{int(row['rank_low'])}-{int(row['rank_high'])}"),
+        element("span", f"{int(row['rank_low'])}-{int(row['rank_high'])}", class_="one"),
         element("span", "" if np.isnan(share) else f"{100 * share:.0f} %", class_="one"),
         Html("clearly" if is_behind else ""),
     ]
