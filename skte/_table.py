@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -10,14 +11,17 @@ from html import escape
 from skte._text import clean_lines, clean_name, clean_text
 
 __all__ = [
+    "NONE",
     "Html",
     "element",
     "format_html_table",
     "format_table",
     "format_wrapped_table",
     "html_table",
+    "rank_cell",
 ]
 
+NONE = "-"  # rank and score of a model that failed
 _VOID = {"img", "input", "meta"}
 _LONGEST = 2_000  # characters of a line of a page
 _NARROW, _WIDE = 80, 160  # columns that a wrapped table takes at least and at most
@@ -95,11 +99,16 @@ def html_table(
     )
 
 
+def rank_cell(rank: float) -> int | str:
+    """Return a rank as a table shows it; a model that failed has none."""
+    return NONE if math.isnan(rank) else int(rank)
+
+
 def _is_numeric(cells: Sequence[object]) -> bool:
     """Whether a column holds numbers; dashes stand for those that there are not."""
     is_number = [isinstance(cell, (int, float)) for cell in cells]
     return any(is_number) and all(
-        known or cell == "-" for known, cell in zip(is_number, cells, strict=True)
+        known or cell == NONE for known, cell in zip(is_number, cells, strict=True)
     )
 
 

@@ -16,6 +16,7 @@ from torch import nn
 
 from skte._isolation import isolated
 from skte._memory import free_memory
+from skte._names import LAYER_SETS
 from skte._text import clean_text, name_problem
 from skte.bank._exported import exported_fields
 from skte.bank._factory import (
@@ -645,6 +646,12 @@ def _layers(value: Any) -> str | None:
     if isinstance(value, str):
         if value in ("auto", "encoder"):
             return None
+        if value in LAYER_SETS:
+            return (
+                f'must be "auto", "encoder" or a list of module names: {value} is chosen for all '
+                f"models alike, with --layers {value} or "
+                f'SegmentationFeatureExtractor(layers="{value}")'
+            )
         return f'must be "auto", "encoder" or a list; write [{value!r}]'
     if (
         not isinstance(value, Sequence)

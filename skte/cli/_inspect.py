@@ -143,11 +143,16 @@ def describe_entry(
 
 def _description(entry: BankEntry, subjects: Sequence[Any], *, show_all: bool) -> dict[str, Any]:
     from skte.bank import find_layers
+    from skte.estimators import recommended_estimators
     from skte.extraction import SegmentationFeatureExtractor
+    from skte.selection import extractor_for
 
     network = entry.load().eval()
     example = _example(entry, network)
-    chosen = find_layers(network, entry.layers, example, output=entry.output)
+    # What skte rank reads without a choice of estimators, unless the entry says otherwise.
+    by_default = str(extractor_for(recommended_estimators()).layers)
+    sought = by_default if entry.layers == "auto" else entry.layers
+    chosen = find_layers(network, sought, example, output=entry.output)
     if subjects:  # would it run on these cases?
         SegmentationFeatureExtractor(entry).fit(subjects[:1])
     marked = {layer.name: layer for layer in chosen}
@@ -160,7 +165,7 @@ def _description(entry: BankEntry, subjects: Sequence[Any], *, show_all: bool) -
         "in_channels": example.shape[1],
         "n_parameters": sum(p.numel() for p in network.parameters()),
         "untrained": entry.is_untrained,
-        "layers_found": isinstance(entry.layers, str),
+        "layers_read": sought if isinstance(sought, str) else "named",
         "layers": [
             {"name": a.name, "stride": list(a.stride), "channels": a.channels}
             | {"is_read": a.name in marked}
@@ -176,7 +181,11 @@ def show_entry(found: dict[str, Any]) -> None:
     if "error" in found:
         say(f"{found['name']}: cannot be used")
         return
-    how = "found" if found["layers_found"] else "named by the entry"
+    how = {
+        "all": "those of encoder and decoder, which skte rank reads unless it is given estimators "
+        "that score layer by layer: these read the decoder's alone",
+        "encoder": "those of the encoder, as the entry says",
+    }.get(found["layers_read"], "named by the entry")
     say(
         f"{found['name']}: {'untrained, ' if found['untrained'] else ''}"
         f"{found['spatial_dims']}-D, {found['in_channels']} channels in, "

@@ -30,6 +30,7 @@ __all__ = [
     "add_trust_package_option",
     "add_trusted_option",
     "age",
+    "bank_options",
     "count",
     "factory_folders",
     "for_shell",
@@ -90,6 +91,17 @@ def open_bank(path: str, args: argparse.Namespace) -> tuple[ModelBank, list[str]
         else:
             bank = _trust(ModelBank.from_manifest(path, **limits), args.trusted)
     return bank, [f"{name}: {why}" for name, why in bank.not_understood.items()]
+
+
+def bank_options(args: argparse.Namespace) -> str:
+    """Options that open the same bank in another command, from any folder."""
+    words = ["--bank", str(Path(args.bank).absolute())]
+    for option in ("trusted", "trust_package", "factory_path", "allow_root"):
+        for value in getattr(args, option):
+            is_path = option in ("factory_path", "allow_root")
+            shown = str(Path(value).absolute()) if is_path else value
+            words += [f"--{option.replace('_', '-')}", shown]
+    return shlex.join(words)
 
 
 @contextmanager
@@ -169,8 +181,12 @@ def add_data_options(parser: Any) -> None:
         choices=with_plugins(LAYOUTS, "skte.layouts"),
         help="how the data is laid out (default: detected)",
     )
-    parser.add_argument("--cases", nargs="+", metavar="ID", help="ids of the cases to look at")
-    parser.add_argument("--exclude", nargs="+", metavar="ID", help="ids of cases to leave out")
+    parser.add_argument(
+        "--cases", nargs="+", metavar="ID", help="ids of the cases to look at, by spaces or commas"
+    )
+    parser.add_argument(
+        "--exclude", nargs="+", metavar="ID", help="ids of cases to leave out, likewise"
+    )
     parser.add_argument(
         "--splits",
         metavar="FILE.json",
@@ -194,10 +210,15 @@ def load_data(path: str, args: argparse.Namespace) -> CaseList:
         channels=args.channels,
         layout=args.layout,
         cases=_chosen_cases(args),
-        exclude=args.exclude or (),
+        exclude=_ids(args.exclude or ()),
         extra_roots=args.allow_root,
     )
     return _usable(cases) if args.skip_unusable else cases
+
+
+def _ids(words: Sequence[str]) -> list[str]:
+    """Split lists at commas."""
+    return [name for word in words for name in word.split(",") if name]
 
 
 def _chosen_cases(args: argparse.Namespace) -> list[str] | None:
@@ -205,7 +226,7 @@ def _chosen_cases(args: argparse.Namespace) -> list[str] | None:
     if (args.splits is None) != (args.fold is None):
         raise SkteError("--splits and --fold belong together: --splits splits_final.json --fold 0")
     if args.splits is None:
-        return None if args.cases is None else list(args.cases)
+        return None if args.cases is None else _ids(args.cases)
     if args.cases is not None:
         raise SkteError("--cases and --splits both choose cases: give one of them.")
     splits = _read_json("--splits", args.splits)

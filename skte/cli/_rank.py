@@ -11,6 +11,7 @@ import shutil
 import sys
 import time
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
@@ -24,6 +25,7 @@ from skte._text import complain, did_you_mean, say, say_json
 from skte.cli._options import (
     add_data_options,
     add_trusted_option,
+    bank_options,
     count,
     for_shell,
     jobs,
@@ -197,8 +199,7 @@ def _run(args: argparse.Namespace) -> int:
             for sentence in () if args.quiet else ranking.answer.above:
                 complain("answer", sentence)
         else:
-            bank = shlex.quote(args.bank)
-            say(repr(ranking).replace("--bank BANK", f"--bank {bank}"))
+            say(repr(ranking).replace("--bank BANK", bank_options(args)))
             for name, selector in selectors.items() if args.verbose else ():
                 say(f"\n{name}\n{selector.ranking_!r}" if name else "")
                 say(SeenTable.from_selector(selector))
@@ -353,7 +354,11 @@ def _made(args: argparse.Namespace) -> dict[str, TransferabilityEstimator]:
     if not args.estimator:
         return recommended_estimators()
     known = all_estimators()
-    chosen = dict(pair for pairs in args.estimator for pair in pairs)
+    named = [pair for pairs in args.estimator for pair in pairs]
+    repeated = [name for name, n in Counter(name for name, _ in named).items() if n > 1]
+    if repeated:
+        raise SkteError(f"--estimator names {', '.join(repeated)} more than once: name it once.")
+    chosen = dict(named)
     if broken := [name for name, made in chosen.items() if made is None and name not in known]:
         raise SkteError(f"--estimator {broken[0]} cannot be used: see the warning.")
     return {name: known[name]() if made is None else made for name, made in chosen.items()}

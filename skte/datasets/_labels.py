@@ -331,4 +331,5 @@ def _unknown(name: str, source: object, known: Mapping[str, list[int]]) -> Flaw:
     there = ", ".join(f"{k} ({' '.join(map(str, ids))})" for k, ids in known.items())
     near = difflib.get_close_matches(str(source), list(known), n=1)
     hint = f"did you mean {near[0]!r}? The labels are" if near else "the labels are"
-    return f"labels: {source!r} in class {name!r} is not a label of the dataset", f"{hint} {there}"
+    remedy = f"{hint} {there}; give those without a name by their number"
+    return f"labels: {source!r} in class {name!r} is not a label of the dataset", remedy

@@ -482,6 +482,8 @@ def _unreadable(source: str, error: Exception) -> Flaw:
     if isinstance(error, ImageFileError):
         return f"{source} cannot be read (it {error})", error.remedy
     text = clean_text(error, 300) or type(error).__name__
+    if "SimpleITK" in text:  # which names lines of its source, and copies that are gone
+        text = "its content is cut short or damaged"
     remedy = "the file may be missing, truncated or corrupted: replace it or leave the case out"
     return f"{source} cannot be read ({text})", remedy
 

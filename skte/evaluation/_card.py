@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 _FEWEST = 3
+_FEWEST_DRAWN = 6  # of fewer, draws with replacement give -1 to 1, or the same number twice
 _FOR_NULL = 2000
 Values = NDArray[np.float64]
 
@@ -53,7 +54,8 @@ class Agreement:
     pvalue : float
         Share of random orders that agree as well, see `weighted_kendall_test`.
     interval : tuple of float
-        Of the weighted Kendall, had other models been in the bank (bootstrap over models).
+        Of the weighted Kendall, had other models been in the bank (bootstrap over models); NaN
+        with fewer than six models, which are too few to draw from.
     regret : mapping of int to float
         By k: the best performance less the best one of the k models scored highest.
     """
@@ -124,7 +126,7 @@ class EvaluationCard:
             [
                 row.method,
                 _rounded(row.weighted_kendall),
-                "{:.2f} to {:.2f}".format(*row.interval),
+                "-" if np.isnan(row.interval[0]) else "{:.2f} to {:.2f}".format(*row.interval),
                 _rounded(row.pvalue, 4),
                 _rounded(row.pearson),
                 _rounded(row.spearman),
@@ -137,6 +139,11 @@ class EvaluationCard:
             f"{self.null_std:.2f}",
             format_table([*header, *(f"regret@{k}" for k in ks)], rows),
         ]
+        if self.n_models < _FEWEST_DRAWN:
+            parts.append(
+                f"{self.n_models} models are too few for an interval: it takes {_FEWEST_DRAWN}. By "
+                "chance alone, orders of so few models agree often."
+            )
         if self.within:
             table = [
                 [one.method, one.architecture, one.n_models, _rounded(one.weighted_kendall),
@@ -374,18 +381,20 @@ def _agreement(
         nan = float("nan")
         return Agreement(method, nan, nan, (nan, nan), nan, nan, regret)
     test = weighted_kendall_test(performance, scores, random_state=random_state)
-    finite = bool(np.isfinite(scores).all())
-    return Agreement(
-        method=method,
-        weighted_kendall=test.statistic,
-        pvalue=test.pvalue,
-        interval=kendall_interval(
+    finite, interval = bool(np.isfinite(scores).all()), (float("nan"),) * 2
+    if len(scores) >= _FEWEST_DRAWN:
+        interval = kendall_interval(
             performance,
             scores,
             confidence_level=confidence_level,
             n_resamples=n_resamples,
             random_state=random_state,
-        ),
+        )
+    return Agreement(
+        method=method,
+        weighted_kendall=test.statistic,
+        pvalue=test.pvalue,
+        interval=interval,
         pearson=pearson_score(performance, scores) if finite else float("nan"),
         spearman=spearman_score(performance, scores),
         regret=regret,

@@ -20,7 +20,7 @@ from skte.datasets import DatasetLike
 from skte.estimators import TransferabilityEstimator
 from skte.evaluation._card import check_level
 from skte.extraction import FeatureCache, SegmentationFeatureExtractor
-from skte.metrics import rank_scores, weighted_kendall_rows
+from skte.metrics import best_first, weighted_kendall_rows
 from skte.selection import Engine
 
 __all__ = ["RankLearningCurve", "rank_learning_curve"]
@@ -285,4 +285,4 @@ def _reliability(scores: NDArray[np.float64], pairs: Sequence[tuple[int, int]]) 
 
 
 def _ranks(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    return rank_scores(scores).astype(np.float64)
+    return np.argsort(best_first(scores)).astype(np.float64) + 1

@@ -3,6 +3,7 @@
 from skte.metrics._agreement import (
     WeightedKendallResult,
     align_performance,
+    best_first,
     pearson_score,
     rank_scores,
     regret_at_k,
@@ -16,6 +17,7 @@ from skte.metrics._agreement import (
 __all__ = [
     "WeightedKendallResult",
     "align_performance",
+    "best_first",
     "pearson_score",
     "rank_scores",
     "regret_at_k",

@@ -13,6 +13,7 @@ from scipy.stats import rankdata, weightedtau
 __all__ = [
     "WeightedKendallResult",
     "align_performance",
+    "best_first",
     "check_pair",
     "pearson_score",
     "rank_scores",
@@ -77,32 +78,49 @@ def spearman_score(performance: ArrayLike, scores: ArrayLike) -> float:
     return pearson_score(rankdata(performance), rankdata(scores))
 
 
-def rank_scores(scores: ArrayLike) -> NDArray[np.intp]:
-    """Ranks of scores: 1 for the highest, then in order; NaN comes last.
+def rank_scores(scores: ArrayLike) -> NDArray[np.float64]:
+    """Ranks of scores: 1 for the highest; equal scores share a rank, NaN has none.
 
     Parameters
     ----------
     scores : array-like of shape (n_models,)
-        Transferability scores, higher is better. ``-inf`` comes after all finite
-        scores, NaN (failed) after ``-inf``; equal scores keep the order of the list.
+        Transferability scores, higher is better. ``-inf`` comes after all finite scores.
 
     Returns
     -------
     ndarray of shape (n_models,)
-        Distinct integers from 1.
+        One more than the number of higher scores; NaN where the score is NaN (failed).
 
     Examples
     --------
     >>> from skte.metrics import rank_scores
     >>> rank_scores([0.5, float("nan"), 2.0, float("-inf"), 0.5])
-    array([2, 5, 1, 4, 3])
+    array([ 2., nan,  1.,  4.,  2.])
     """
-    values = np.asarray(scores, dtype=np.float64)
-    failed = np.isnan(values)
-    order = np.lexsort((-np.where(failed, 0.0, values), failed))
-    ranks = np.empty(len(values), dtype=np.intp)
-    ranks[order] = np.arange(1, len(values) + 1)
-    return ranks
+    values = -np.asarray(scores, dtype=np.float64)
+    return np.asarray(rankdata(values, method="min", nan_policy="omit"), dtype=np.float64)
+
+
+def best_first(scores: ArrayLike) -> NDArray[np.intp]:
+    """Order scores: positions of the models, best first.
+
+    Parameters
+    ----------
+    scores : array-like of shape (n_models,)
+        As for `rank_scores`; equal scores keep the order of the list, NaN comes last.
+
+    Returns
+    -------
+    ndarray of shape (n_models,)
+        Positions in `scores`.
+
+    Examples
+    --------
+    >>> from skte.metrics import best_first
+    >>> best_first([0.5, float("nan"), 2.0, float("-inf"), 0.5])
+    array([2, 0, 4, 3, 1])
+    """
+    return np.argsort(-np.asarray(scores, dtype=np.float64), kind="stable")
 
 
 def regret_at_k(performance: ArrayLike, scores: ArrayLike, k: int = 1) -> float:
@@ -160,10 +178,10 @@ def relative_top1(performance: ArrayLike, scores: ArrayLike) -> float:
     return float(performance[_top(scores, 1)].max() / performance.max())
 
 
-def _top(scores: NDArray[np.float64], k: int) -> NDArray[np.bool_]:
+def _top(scores: NDArray[np.float64], k: int) -> NDArray[np.intp]:
     if not 1 <= k <= len(scores):
         raise ValueError(f"k={k} must lie between 1 and the number of models, {len(scores)}.")
-    return rank_scores(scores) <= k
+    return best_first(scores)[:k]
 
 
 def align_performance(

@@ -40,7 +40,8 @@ def next_step(
     -------
     str
         Commands of nnU-Net or of MONAI bundles where the model comes from there, otherwise lines
-        of Python with its preprocessing and a new head.
+        of Python with its preprocessing and a new head. Where the ranking has no answer, a comment
+        says so first.
 
     Examples
     --------
@@ -64,7 +65,8 @@ def next_step(
         names = selector.dataset_[0].get("label_names") or {}
         n_classes = 1 + max(names) if names else None
     source = f"selector.bank_[{chosen!r}]"
-    return fine_tuning(selector.bank_[chosen], source, n_classes)
+    doubts = [f"# {line}" for line in selector.answer_.no_answer]
+    return "\n".join([*doubts, fine_tuning(selector.bank_[chosen], source, n_classes)])
 
 
 def fine_tuning(entry: BankEntry, source: str, n_classes: int | None) -> str:
@@ -75,7 +77,7 @@ def fine_tuning(entry: BankEntry, source: str, n_classes: int | None) -> str:
     entry : BankEntry
         The model.
     source : str
-        Python that gives this entry.
+        Lines of Python, of which the last one is an expression for this entry.
     n_classes : int or None
         Classes of the target, background included; None: a placeholder.
 
@@ -177,14 +179,13 @@ def _pytorch(entry: BankEntry, source: str, n_classes: int | None) -> str:
             f"network.set_submodule({json.dumps(name)}, "
             f"{_written(convolution, n_classes or 'N_CLASSES')})",
         ]
-    lines = [f"# {entry.name}, plain PyTorch", "import torch"]
-    if "load_bank" in source:
-        lines.append("from skte.bank import load_bank")
+    *before, found_by = source.splitlines()
+    lines = [f"# {entry.name}, plain PyTorch", "import torch", *before]
     steps = ", ".join(entry.step_names)
     preprocess = f"entry.transform()  # {steps}" if steps else "None  # images go in as they are"
     return "\n".join([
         *lines,
-        f"entry = {source}",
+        f"entry = {found_by}",
         "network = entry.load()",
         *head,
         f"preprocess = {preprocess}",

@@ -16,7 +16,7 @@ import numpy as np
 
 from skte import __version__
 from skte._files import check_writable, write_text_atomically
-from skte._table import Html, element
+from skte._table import NONE, Html, element
 from skte.report._evidence import (
     dataset_section,
     explanation_section,
@@ -277,7 +277,7 @@ def _ranking_section(
     for row, state in zip(rows, status, strict=True):
         cells: list[Any] = [_rank_of(row), _marked(row)]
         cells += [_score_cell(row, key, keys, len(rows)) for key in keys]
-        cells += [row[key] or Cell("-", -1) for key in known]
+        cells += [row[key] or Cell(NONE, -1) for key in known]
         body.append([*cells, state] if any(status) else cells)
     header = ["rank", "model", *(key or "score" for key in keys), *(f"({facts[k]})" for k in known)]
     header += ["status"] if any(status) else []
@@ -311,17 +311,17 @@ def _ranking_section(
 
 def _score_cell(row: Mapping[str, Any], key: str, keys: Sequence[str], n_models: int) -> Any:
     """Return a score, with its rank as a number and a tint where there are several."""
-    score = float(row[f"score_{key}"] if key else row["score"])
-    if np.isnan(score):
-        return Cell("-", -np.inf)
+    score, rank = (row[f"{what}_{key}" if key else what] for what in ("score", "rank"))
+    if rank is None:
+        return Cell(NONE, -np.inf)
     if len(keys) == 1:
         return score
-    rank, last = row[f"rank_{key}"], max(2, n_models)
+    last = max(2, n_models)
     return Cell(f"{number(score)} ({rank})", score, (last - rank) / (last - 1))
 
 
 def _rank_of(row: Mapping[str, Any]) -> Any:
-    return Cell("-", np.inf) if np.isnan(float(row["score"])) else row["rank"]
+    return Cell(NONE, np.inf) if row["rank"] is None else row["rank"]
 
 
 def _marked(row: Mapping[str, Any]) -> str:
@@ -344,7 +344,7 @@ def _sure_table(rows: Sequence[Mapping[str, Any]], ranking: Ranking | None, key:
 
 def _confidence_cells(row: Mapping[str, Any], is_behind: bool) -> list[Any]:
     low, high, share = row["interval_low"], row["interval_high"], row["first_share"]
-    if np.isnan(float(row["score"])):
+    if row["rank"] is None:
         return [Html("")] * 4
     span = "" if np.isnan(low) else f"{low:.4g} to {high:.4g}"
     return [
@@ -362,7 +362,7 @@ def _layer_section(results: Mapping[str, Any]) -> Html | None:
     found = results_rows(results)
     joined = any(len(row["layers"]) > len(row["layer_scores"]) == 1 for row in found)
     rows = [
-        [row["rank"], row["name"], _layer_list(row["layers"], row["layer_scores"], joined=joined)]
+        [_rank_of(row), row["name"], _layer_list(row["layers"], row["layer_scores"], joined=joined)]
         for row in found
     ]
     if joined:

@@ -9,7 +9,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from skte.metrics import rank_scores
+from skte._table import rank_cell
+from skte.metrics import best_first, rank_scores
 from skte.report._drawing import (
     COLORS,
     MARKERS,
@@ -41,6 +42,8 @@ class RankingDisplay(Display):
         Models, best first.
     scores : array-like of shape (n_models,)
         Score of each.
+    ranks : array-like of shape (n_models,), optional
+        Rank of each, NaN for none. Default: `skte.metrics.rank_scores`.
     score_name : str, default="score"
         Label of the axis.
     intervals : array-like of shape (n_models, 2), optional
@@ -62,6 +65,7 @@ class RankingDisplay(Display):
         names: Sequence[str],
         scores: ArrayLike,
         *,
+        ranks: ArrayLike | None = None,
         score_name: str = "score",
         intervals: ArrayLike | None = None,
         groups: ArrayLike | None = None,
@@ -69,11 +73,14 @@ class RankingDisplay(Display):
         self._width, self._name_length = 4.8, 36
         self.names = tuple(names)
         self.scores: NDArray[np.float64] = np.asarray(scores, dtype=np.float64)
+        own = rank_scores(self.scores) if ranks is None else ranks
+        self.ranks: NDArray[np.float64] = np.asarray(own, dtype=np.float64)
         self.score_name = score_name
         self.intervals = None if intervals is None else np.asarray(intervals, dtype=np.float64)
         self.groups = None if groups is None else np.asarray(groups, dtype=np.intp)
         for what, values in (
             ("scores", self.scores),
+            ("ranks", self.ranks),
             ("intervals", self.intervals),
             ("groups", self.groups),
         ):
@@ -132,14 +139,15 @@ class RankingDisplay(Display):
         scores = np.asarray(results[column], dtype=np.float64)
         suffix = column.removeprefix("score")
         # Scores of a race are not comparable, ranks are.
-        ranks = results.get(f"rank{suffix}", rank_scores(scores))
-        order = np.argsort(np.asarray(ranks, dtype=np.float64))
+        ranks = np.asarray(results.get(f"rank{suffix}", rank_scores(scores)), dtype=np.float64)
+        order = np.argsort(ranks, kind="stable")
         low, high, groups = (
             results.get(f"{name}{suffix}") for name in ("interval_low", "interval_high", "group")
         )
         return cls(
             [str(results["name"][i]) for i in order],
-            scores[order],
+            np.where(np.isnan(ranks), np.nan, scores)[order],
+            ranks=ranks[order],
             score_name=score_name,
             intervals=None
             if low is None or high is None
@@ -173,7 +181,7 @@ class RankingDisplay(Display):
             ax.text(
                 0.01, row, word, va="center", style="italic", transform=ax.get_yaxis_transform()
             )
-        ax.set_yticks(rows, [f"{i + 1}  {name}" for i, name in enumerate(names)])
+        ax.set_yticks(rows, _numbered(self.ranks, names))
         ax.set_ylim(n - 0.4, -0.6)
         ax.grid(axis="x", color="0.9")
         ax.set_axisbelow(True)
@@ -219,6 +227,8 @@ class LayerScoreDisplay(Display):
         Models, best first.
     layer_scores : sequence of array-like of shape (n_layers,)
         Of each model, coarse to fine; empty where the model failed.
+    ranks : array-like of shape (n_models,), optional
+        Rank of each, NaN for none. Default: 1, 2, 3 ...
     score_name : str, default="score"
         Label of the colour bar.
 
@@ -239,9 +249,16 @@ class LayerScoreDisplay(Display):
     """
 
     def __init__(
-        self, names: Sequence[str], layer_scores: Sequence[ArrayLike], *, score_name: str = "score"
+        self,
+        names: Sequence[str],
+        layer_scores: Sequence[ArrayLike],
+        *,
+        ranks: ArrayLike | None = None,
+        score_name: str = "score",
     ) -> None:
         self.names = tuple(names)
+        own = range(1, len(self.names) + 1) if ranks is None else ranks
+        self.ranks: NDArray[np.float64] = np.asarray(own, dtype=np.float64)
         self.score_name = score_name
         rows = [np.asarray(row, dtype=np.float64).reshape(-1) for row in layer_scores]
         if len(rows) != len(self.names):
@@ -273,9 +290,12 @@ class LayerScoreDisplay(Display):
             Plotted.
         """
         check_columns(results, ["name", "rank", "layer_scores"])
-        order = np.argsort(np.asarray(results["rank"]))
+        ranks = np.asarray(results["rank"], dtype=np.float64)
+        order = np.argsort(ranks, kind="stable")
         return cls(
-            [str(results["name"][i]) for i in order], [results["layer_scores"][i] for i in order]
+            [str(results["name"][i]) for i in order],
+            [results["layer_scores"][i] for i in order],
+            ranks=ranks[order],
         ).plot(ax)
 
     def _size(self) -> tuple[float, float]:
@@ -301,11 +321,16 @@ class LayerScoreDisplay(Display):
         if matrix.size <= _MOST_NUMBERS:
             _write_numbers(ax, matrix, image)
         names = plot_names(self.names[:MOST_ROWS], 30)
-        ax.set_yticks(np.arange(n), [f"{i + 1}  {name}" for i, name in enumerate(names)])
+        ax.set_yticks(np.arange(n), _numbered(self.ranks, names))
         ax.set_xticks(np.arange(n_layers), [str(n_layers - i) for i in range(n_layers)])
         ax.set_xlabel(self._label())
         if shown.count():
             ax.figure.colorbar(image, ax=ax, label=plot_name(self.score_name), shrink=0.8)
+
+
+def _numbered(ranks: NDArray[np.float64], names: Sequence[str]) -> list[str]:
+    """Names behind their ranks; as many as there are names."""
+    return [f"{rank_cell(rank)}  {name}" for rank, name in zip(ranks, names, strict=False)]
 
 
 def _write_numbers(ax: Any, matrix: NDArray[np.float64], image: Any) -> None:
@@ -361,7 +386,7 @@ class StabilityDisplay(Display):
     def _draw(self, ax: Any) -> None:
         known = self.confidence
         ranks = rank_scores(known.scores)
-        order = np.argsort(ranks, kind="stable")[:MOST_ROWS]
+        order = best_first(known.scores)[:MOST_ROWS]
         rows = np.arange(len(order))
         low, high = known.rank_intervals[order].T
         ranked = known.groups[order] > 0  # failed models have no rank to be sure of

@@ -40,16 +40,20 @@ def results_rows(
     Returns
     -------
     list of dict
-        One per model, sorted by ``rank``; values are str, int, float or list. Of several
-        datasets, one per dataset and model, with ``dataset`` and ``mean_rank``.
+        One per model, sorted by ``rank``, which is None for models that failed; other values are
+        str, int, float or list. Of several datasets, one per dataset and model, with ``dataset``
+        and ``mean_rank``.
     """
     if isinstance(results, DatasetRanks):
         return _rows_by_dataset(results)
     rows = [
-        {key: _plain(column[i]) for key, column in results.items()}
+        {
+            key: _place(column[i]) if key.startswith(("rank", "choice")) else _plain(column[i])
+            for key, column in results.items()
+        }
         for i in range(len(results["name"]))
     ]
-    rows = sorted(rows, key=lambda row: row["rank"])
+    rows = sorted(rows, key=lambda row: math.inf if row["rank"] is None else row["rank"])
     if not references:
         return rows
     return [{**row, "reference": False} for row in rows] + _reference_rows(rows[0], references)
@@ -112,7 +116,8 @@ def write_results(
 
     Notes
     -----
-    In CSV, lists are joined by semicolons, and text that a spreadsheet would take for a
+    A model that failed has no rank: the cell is empty in CSV, null in JSON. In CSV, lists are
+    joined by semicolons, and text that a spreadsheet would take for a
     formula gets a leading apostrophe, which ``skte evaluate`` removes. In JSON,
     text is exact; ``-inf`` and NaN are the strings "-inf" and "nan": JSON has no such numbers.
 
@@ -145,6 +150,11 @@ def write_results(
     else:
         raise ValueError(f"{path}: results are a .csv or .json file, not {suffix!r}.")
     write_text_atomically(path, text)
+
+
+def _place(value: Any) -> int | None:
+    """Return a rank, which a model that failed lacks, or a place on the short list."""
+    return None if value is None or math.isnan(value) else int(value)
 
 
 def _plain(value: Any) -> Any:

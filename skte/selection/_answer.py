@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ __all__ = ["AGREED", "STUDIED", "Answer", "Findings", "Studied", "answer_of"]
 _FEW_CASES = 5
 _SHORT_LIST = 3
 _PLACES = {1: "1st", 2: "2nd", 3: "3rd"}
+_MOST_NAMED = 5
 
 
 class Studied(NamedTuple):
@@ -77,8 +78,12 @@ class Findings:
         Which models without preprocessing got images that look raw; empty where none did.
     references, confidence, agreement
         As of `ModelBankSelector`.
-    is_race : bool
-        Whether models were dropped on the way.
+    ranks : ndarray of shape (n_models,), optional
+        By the first estimator, where its scores alone do not decide: in a race.
+    void : mapping of str to sequence of str
+        By estimator: models whose features collapsed, or whose score is at the end of its range.
+    seen : sequence of int
+        Of a race: cases that each model has seen; empty otherwise.
     """
 
     order: Sequence[str]
@@ -92,27 +97,50 @@ class Findings:
     references: Sequence[Reference] = ()
     confidence: BankConfidence | None = None
     agreement: float = np.nan
-    is_race: bool = False
+    ranks: NDArray[np.float64] | None = None
+    void: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    seen: Sequence[int] = ()
 
     def label(self, key: str) -> str:
         """Name of an estimator in sentences."""
         return key or type(self.estimators[key]).__name__
 
-    def ranked(self, key: str) -> list[str]:
-        """Models with a finite score, best first."""
+    def places(self, key: str) -> dict[str, int]:
+        """Places of the models with a finite score, best first; equal scores share one."""
         scores = self.scores[key]
-        ranks = rank_scores(scores) if key != next(iter(self.scores)) else range(len(scores))
-        places = [int(i) for i in np.argsort(np.asarray(ranks), kind="stable")]
-        return [self.order[i] for i in places if np.isfinite(scores[i])]
+        is_first = key == next(iter(self.scores))
+        ranks = self.ranks if is_first and self.ranks is not None else rank_scores(scores)
+        best_first = [i for i in np.argsort(ranks, kind="stable") if np.isfinite(scores[i])]
+        return {self.order[i]: int(ranks[i]) for i in best_first}
+
+    def candidates(self, key: str) -> list[str]:
+        """Models that an estimator can recommend, best first."""
+        left_out = {*self.untrained, *self.void.get(key, ())}
+        return [name for name in self.places(key) if name not in left_out]
 
     def doubt(self, key: str) -> str:
         """Why the first choice of an estimator means nothing here; empty if it may."""
-        ranked = self.ranked(key)
-        if not ranked:
-            return f"{self.label(key)} gives no model a finite score."
-        if ranked[0] in self.untrained:
-            return f"{self.label(key)} ranks an untrained network, {ranked[0]}, first."
-        return chance_verdict(self.references, self.label(key))
+        who, places = self.label(key), self.places(key)
+        top = [name for name, place in places.items() if place == 1]
+        if not top:
+            return f"{who} gives no model a finite score."
+        for name in top:
+            if name in self.untrained:
+                return f"{who} ranks an untrained network, {name}, first."
+            if name in self.void.get(key, ()):
+                return (
+                    f"{who} ranks {name} first, but its features collapsed or its score is at the "
+                    "end of its range (see the warnings)."
+                )
+        if len(top) == len(places) > 1:
+            return f"{who} gives all models the same score."
+        return chance_verdict(self.references, who)
+
+    def ties(self, key: str) -> list[list[str]]:
+        """Models that share a place, best first."""
+        places = self.places(key)
+        shared = ([n for n in places if places[n] == p] for p in dict.fromkeys(places.values()))
+        return [names for names in shared if len(names) > 1]
 
 
 @dataclass(frozen=True)
@@ -123,6 +151,8 @@ class Answer:
     ----------
     choice : tuple of str
         What to fine-tune, or that there is no answer.
+    no_answer : tuple of str
+        The same where there is no answer, empty where there is one.
     doubts : tuple of str
         What speaks against it.
     certainty : tuple of str
@@ -136,6 +166,7 @@ class Answer:
     """
 
     choice: tuple[str, ...] = ()
+    no_answer: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
     certainty: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -162,7 +193,13 @@ def answer_of(found: Findings) -> Answer:
     no_answer = _no_answer(found, doubts[first], trusted, listed)
     return Answer(
         choice=no_answer or _recommendation(found, trusted, listed),
-        doubts=(*_others(found, doubts), *_disagreement(found), *_input(found)),
+        no_answer=no_answer,
+        doubts=(
+            *_ties(found, trusted, listed),
+            *_others(found, doubts),
+            *_disagreement(found),
+            *_input(found),
+        ),
         certainty=(
             *_about_cases(found),
             *([] if no_answer else [_in_general(found), *_agreement(found)]),
@@ -180,23 +217,24 @@ def _short_list(found: Findings, trusted: Sequence[str]) -> list[str]:
     choices of the three estimators (1.1 and 1.7 Dice points).
     """
     first = next(iter(found.scores))
-    rankings = [[m for m in found.ranked(key) if m not in found.untrained] for key in trusted]
     if first in trusted:
-        return rankings[0][:_SHORT_LIST]
-    return list(dict.fromkeys(ranking[0] for ranking in rankings))[:_SHORT_LIST]
+        return found.candidates(first)[:_SHORT_LIST]
+    firsts = [n for key in trusted for n in found.candidates(key) if found.places(key)[n] == 1]
+    return list(dict.fromkeys(firsts))[:_SHORT_LIST]
 
 
 def _no_answer(
     found: Findings, doubt: str, trusted: Sequence[str], listed: Sequence[str]
 ) -> tuple[str, ...]:
     """Say that there is no answer, and what is left to go by; nothing where there is one."""
-    n_ran = len(found.ranked(next(iter(found.scores))))
-    if not doubt and n_ran > 1:
+    first = next(iter(found.scores))
+    if not doubt and len(found.places(first)) > 1:
         return ()
     if not doubt:
-        return (f"No answer: only {listed[0]} has a score, so there is nothing to compare.",)
+        who = found.label(first)
+        return (f"No answer: only {listed[0]} has a score by {who}: there is nothing to compare.",)
     if not trusted:
-        again = "rank without a race" if found.is_race else "label more cases and rank again"
+        again = "rank without a race" if found.seen else "label more cases and rank again"
         return (f"No answer: {doubt}", f"Choose by size, licence or speed, or {again}.")
     who = _joined([found.label(key) for key in trusted])
     verb = "does" if len(trusted) == 1 else "do"
@@ -210,11 +248,25 @@ def _no_answer(
 def _recommendation(
     found: Findings, trusted: Sequence[str], listed: Sequence[str]
 ) -> tuple[str, ...]:
-    line = f"Fine-tune {listed[0]} first."
+    places = found.places(trusted[0])
+    line = f"Fine-tune {' or '.join(n for n in listed if places[n] == 1)} first."
     if len(listed) > 1:
         number = "two" if len(listed) == 2 else "three"
         line += f" If you can afford {number}: {_with_reasons(found, listed, trusted)}."
     return (line,)
+
+
+def _ties(found: Findings, trusted: Sequence[str], listed: Sequence[str]) -> list[str]:
+    """Say which models share a place on the short list, or with its last."""
+    first = next(iter(found.scores))
+    return [
+        f"{_joined(names[:_MOST_NAMED] + more)} tie by {found.label(key)}: choose between them by "
+        "size, licence or speed."
+        for key in ([first] if first in trusted else trusted)
+        for names in found.ties(key)
+        if set(names) & set(listed)
+        for more in [[f"{len(names) - _MOST_NAMED} more"] * (len(names) > _MOST_NAMED)]
+    ]
 
 
 def _others(found: Findings, doubts: Mapping[str, str]) -> list[str]:
@@ -243,8 +295,7 @@ def _with_reasons(found: Findings, listed: Sequence[str], keys: Sequence[str]) -
     for name in listed:
         places: dict[int, list[str]] = {}
         for key in keys:
-            ranked = found.ranked(key)
-            place = ranked.index(name) + 1 if name in ranked else 0
+            place = found.places(key).get(name, 0)
             if place == 1 or (key == first and 0 < place <= _SHORT_LIST):
                 places.setdefault(place, []).append(found.label(key))
         reasons = [f"{_PLACES[place]} of {_joined(who)}" for place, who in sorted(places.items())]
@@ -282,13 +333,19 @@ def _input(found: Findings) -> list[str]:
 
 def _about_cases(found: Findings) -> list[str]:
     """Say what other cases of the same kind could have given."""
-    if found.is_race:
+    if found.seen:
+        n_fewest, n_most = min(found.seen), max(found.seen)
+        if n_fewest < n_most:
+            how = "Models that were dropped have seen fewer cases; their scores are of those alone."
+        elif n_most < found.n_cases:
+            how = f"The race was decided after {n_most} of {found.n_cases} cases."
+        else:
+            how = "The race dropped no model: all scores are of all cases."
         lines = [
-            "Models that were dropped have seen fewer cases; their scores are of those alone. "
-            "Ranking the short list without a race (ModelBankSelector; in the shell without "
+            f"{how} Ranking the short list without a race (ModelBankSelector; in the shell without "
             "--race) says what its cases cannot tell apart."
         ]
-        if len(found.estimators) > 1:
+        if n_fewest < n_most and len(found.estimators) > 1:
             lines.append(
                 f"{found.label(next(iter(found.scores)))} decided the race; the other estimators "
                 "score only the models of its last rung, and have no part in this answer."

@@ -12,19 +12,23 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.utils import Tags
+from sklearn.utils.validation import check_is_fitted
 
 from skte._sklearn import UNUSED, DocLinkMixin, Interval, StrOptions
+from skte._table import NONE
+from skte._text import did_you_mean
 from skte.bank import BankEntry, ModelBank
 from skte.datasets import CaseList, read_case
-from skte.extraction import FeatureCache, SegmentationFeatureExtractor
+from skte.estimators import Diagnosis, TransferabilityEstimator
+from skte.extraction import CaseStore, FeatureCache, SegmentationFeatureExtractor
 from skte.selection._answer import Answer, Findings, answer_of
 from skte.selection._confidence import BankConfidence
 from skte.selection._engine import Engine
-from skte.selection._ranking import NONE, Ranking
+from skte.selection._ranking import Ranking
 from skte.selection._reference import Reference
-from skte.selection._results import Results, results_table
+from skte.selection._results import Results, known_scores, results_table
 from skte.selection._workers import ModelRecord
 
 __all__ = ["BankSelector"]
@@ -38,6 +42,7 @@ class BankSelector(DocLinkMixin, BaseEstimator):
     """What the selectors of a bank share."""
 
     estimator: Any
+    estimators_: dict[str, TransferabilityEstimator]
 
     # fit(bank, dataset) has no metadata to route; keep sklearn from inventing requests.
     __metadata_request__fit: ClassVar[dict[str, Any]] = {"bank": UNUSED, "dataset": UNUSED}
@@ -59,6 +64,32 @@ class BankSelector(DocLinkMixin, BaseEstimator):
         shared = {name: getattr(self, name) for name in names}
         return Engine.from_settings(self.estimator, entries, **{**shared, **changed})
 
+    def diagnose(self, name: str | None = None, estimator: str | None = None) -> Diagnosis:
+        """Report what drives a model's score; its features are extracted once more, or cached.
+
+        Parameters
+        ----------
+        name : str, optional
+            The model. Default: the first of ``ranking_``.
+        estimator : str, optional
+            Name of the estimator. Default: the first one.
+
+        Returns
+        -------
+        Diagnosis
+            By layer, and by class and case where the estimator knows them.
+        """
+        check_is_fitted(self, "scores_")
+        # A single one has no key, but a name.
+        known = {k or type(one).__name__.lower(): one for k, one in self.estimators_.items()}
+        key = next(iter(known)) if estimator is None else estimator
+        if key not in known:
+            raise ValueError(f"There is no estimator {key!r}: {did_you_mean(key, known)}")
+        extractor = clone(self.extractor_).set_params(entry=self.bank_[name or self.best_name_])
+        features = extractor.extract(self.dataset_, CaseStore(0))
+        found: Diagnosis = clone(known[key]).fit(features).diagnose()
+        return found
+
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array = False
@@ -71,7 +102,7 @@ class BankSelector(DocLinkMixin, BaseEstimator):
         cases: CaseList,
         records: Sequence[ModelRecord],
         scores: Mapping[str, NDArray[np.float64]],
-        ranks: NDArray[np.intp],
+        ranks: NDArray[np.float64],
         references: Sequence[Reference],
         *,
         confidences: Mapping[str, BankConfidence] = MappingProxyType({}),
@@ -79,25 +110,26 @@ class BankSelector(DocLinkMixin, BaseEstimator):
         n_cases: Sequence[int] | None = None,
     ) -> None:
         """Set what is found; everything is in bank order, `n_cases` is of a race."""
-        first, is_race = next(iter(scores)), n_cases is not None
+        first = next(iter(scores))
         self.bank_, self.dataset_, self.extractor_ = models, cases, engine.extractor
         self.date_: str = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
         self.random_state_ = engine.random_state
         self.estimators_ = dict(engine.estimators)
         self.names_: list[str] = [record.name for record in records]
         self.scores_: NDArray[np.float64] = scores[first]
-        self.ranks_: NDArray[np.intp] = ranks
+        self.ranks_: NDArray[np.float64] = ranks
         self.reference_: list[Reference] = list(references)
-        by_rank = np.argsort(ranks)
+        by_rank = np.argsort(ranks, kind="stable")  # failed models have none, and are last
         order = [self.names_[i] for i in by_rank]
-        columns = {key: values[by_rank] for key, values in scores.items()}
+        columns = {k: values[by_rank] for k, values in known_scores(records, scores).items()}
         untrained = [entry.is_untrained for entry in models]
         marked = [name for name, is_so in zip(self.names_, untrained, strict=True) if is_so]
-        # Of a race, only the estimator that drops models has an opinion of them all.
+        seen = [n for n, rank in zip(n_cases or (), ranks, strict=False) if not np.isnan(rank)]
+        # Where a race dropped models, only the estimator that did has an opinion of them all.
         self.answer_: Answer = answer_of(
             Findings(
                 order,
-                {first: columns[first]} if is_race else columns,
+                {first: columns[first]} if len(set(seen)) > 1 else columns,
                 engine.estimators,
                 layers=engine.extractor.layers if _is_studied(engine.extractor) else "",
                 n_cases=len(cases),
@@ -107,7 +139,9 @@ class BankSelector(DocLinkMixin, BaseEstimator):
                 references=references,
                 confidence=confidences.get(first),
                 agreement=agreement,
-                is_race=is_race,
+                ranks=ranks[by_rank],
+                void={key: [r.name for r in records if key in r.void] for key in scores},
+                seen=seen,
             )
         )
         facts = {"cases": [n_cases[i] for i in by_rank]} if n_cases is not None else {}
@@ -115,13 +149,17 @@ class BankSelector(DocLinkMixin, BaseEstimator):
             order,
             columns[first],
             confidences.get(first),
+            ranks=ranks[by_rank],
             columns=columns if first else None,
             facts=facts | _facts([records[i] for i in by_rank]),
             untrained=marked,
             answer=self.answer_,
         )
-        self.best_name_: str = self.ranking_[0]
+        self.best_name_: str = order[0]
         self.results_: Results = results_table(records, scores, ranks, confidences, untrained)
+        places = {name: i for i, name in enumerate(self.answer_.short_list, start=1)}
+        self.results_["choice"] = np.array([places.get(name, np.nan) for name in self.names_])
+        self.results_["no_answer"] = np.full(len(records), " ".join(self.answer_.no_answer), object)
         if n_cases is not None:
             self.results_["n_cases"] = np.array(n_cases)
 

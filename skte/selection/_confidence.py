@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from skte._table import format_table
+from skte._table import format_table, rank_cell
 from skte.estimators import TransferabilityEstimator
 from skte.exceptions import SkteWarning
-from skte.metrics import rank_scores
+from skte.metrics import best_first, rank_scores
 
 __all__ = ["BankConfidence", "combined_scores", "estimate_confidence", "resampling_weights"]
 
@@ -124,17 +124,17 @@ class BankConfidence:
 
     def behind(self) -> list[str]:
         """Name the models that are clearly behind the first, in the order of ranks."""
-        first, *others = np.argsort(rank_scores(self.scores))
+        first, *others = best_first(self.scores)
         apart = tell_apart(self.centres, self.difference_errors, self.critical_value)[first]
         return [self.names[i] for i in others if apart[i] and not np.isnan(self.scores[i])]
 
-    def rows(self) -> list[tuple[int, str, float, str, str, str, str]]:
+    def rows(self) -> list[tuple[Any, ...]]:
         """Cells of the table, best first; `header` names them."""
         ranks = rank_scores(self.scores)
         behind = set(self.behind())
         return [
             (
-                int(ranks[i]),
+                rank_cell(ranks[i]),
                 self.names[i],
                 float(self.scores[i]),
                 _span(*self.intervals[i]),
@@ -142,7 +142,7 @@ class BankConfidence:
                 _percent(self.first_share[i]),
                 "clearly" if self.names[i] in behind else "",
             )
-            for i in np.argsort(ranks)
+            for i in best_first(self.scores)
         ]
 
     @property
@@ -157,7 +157,7 @@ class BankConfidence:
 
     def verdict(self) -> str:
         """Say in one line which models may be the best."""
-        order = np.argsort(rank_scores(self.scores))
+        order = best_first(self.scores)
         best = self.names[order[0]]
         others = [self.names[i] for i in order[1:] if self.groups[i] == 1]
         sure = f"at {100 * self.confidence_level:g} % confidence, {self.n_cases} cases"
@@ -534,7 +534,7 @@ def _first_share(
 
 def _groups(scores: NDArray[np.float64], apart: NDArray[np.bool_]) -> NDArray[np.intp]:
     groups = np.zeros(len(scores), dtype=np.intp)
-    order = [int(i) for i in np.argsort(rank_scores(scores)) if not np.isnan(scores[i])]
+    order = [int(i) for i in best_first(scores) if not np.isnan(scores[i])]
     group = 0
     for leader in order:
         if groups[leader] == 0:

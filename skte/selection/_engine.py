@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import warnings
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
@@ -56,10 +57,6 @@ __all__ = ["Engine", "check_not_all_failed", "extractor_for"]
 
 # Preprocessed images that are kept from one model to the next.
 _KEPT_BYTES = 2**30
-_LEAVE_OUT = (
-    "To rank on the other cases: load_dataset(..., exclude=[ID]); in the shell --exclude ID, or "
-    "--skip-unusable for all cases that inspect finds unusable."
-)
 _log = logging.getLogger("skte")
 
 
@@ -155,8 +152,9 @@ class Engine:
             there = "is 1 case" if len(cases) == 1 else f"are {len(cases)} cases"
             problems.append(f"There {there}: {why}")
         if problems:
-            listed = "\n- ".join(problems)
-            raise DatasetError(f"The dataset cannot be used:\n- {listed}\n{_LEAVE_OUT}")
+            lines = [f"- {problem}" for problem in problems]
+            lines += _way_out(cases, problems, n_needed)
+            raise DatasetError("\n".join(["The dataset cannot be used:", *lines]))
         return cases
 
     @property
@@ -434,4 +432,18 @@ def _raise_fault_of_cases(record: ModelRecord, cases: Sequence[Any]) -> None:
             try:
                 read_case(case)
             except DatasetError as error:
-                raise DatasetError(f"{error}\n{_LEAVE_OUT}", problems=error.problems) from error
+                lines = [str(error), *_way_out(cases, list(map(str, error.problems)))]
+                raise DatasetError("\n".join(lines), problems=error.problems) from error
+
+
+def _way_out(cases: Sequence[Any], problems: Sequence[str], n_needed: int = 2) -> list[str]:
+    """Say how to leave cases out, where they alone are at fault and enough others are left."""
+    names = [str(case["case_id"]) for case in cases]
+    found = [next((n for n in names if p.startswith(f"Case {n!r}: ")), None) for p in problems]
+    bad = [name for name in dict.fromkeys(found) if name is not None]
+    if not bad or None in found or len(cases) - len(bad) < n_needed:
+        return []
+    return [
+        f"To rank on the other cases: load_dataset(..., exclude={bad}); in the shell --exclude "
+        f"{shlex.join(bad)}, or --skip-unusable for all cases that inspect finds unusable."
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -23,11 +24,11 @@ from skte.estimators import TransferabilityEstimator
 from skte.exceptions import SkteError
 from skte.extraction import FeatureCache, SegmentationFeatureExtractor
 from skte.features import FeatureSet
-from skte.metrics import rank_scores
+from skte.metrics import best_first, rank_scores
 from skte.selection._base import BankSelector
 from skte.selection._confidence import resampling_weights
 from skte.selection._engine import Engine, check_not_all_failed
-from skte.selection._reference import Reference, Twins, compare_with_twins
+from skte.selection._reference import REFERENCE_LEVEL, Reference, Twins, compare_with_twins
 from skte.selection._workers import ModelRecord
 
 __all__ = ["HalvingModelBankSelector", "outpaced", "rung_sizes"]
@@ -93,7 +94,8 @@ class HalvingModelBankSelector(BankSelector):
     n_jobs, device, cache, timeout, error_score, reference, random_state, verbose
         As for `ModelBankSelector`. Without `cache`, a temporary folder serves. `timeout` is for
         a model and rung. The seed also draws the order of the cases. Untrained twins run once,
-        those of the models of the last rung, on its cases; `cost_` does not count them.
+        those of the models of the last rung, on its cases, and are compared with the leader at
+        90 % as by `ModelBankSelector`, whatever `confidence_level` is; `cost_` does not count them.
 
     Attributes
     ----------
@@ -322,7 +324,7 @@ class HalvingModelBankSelector(BankSelector):
         ran = list(engine.run(twins.entries, seen, weights=weights, is_reference=True))
         return compare_with_twins(
             engine.estimators, last.records, twins, ran, n_cases=len(seen), method="jackknife",
-            confidence_level=self.confidence_level, n_resamples=_N_DRAWS, random_state=seed,
+            confidence_level=REFERENCE_LEVEL, n_resamples=_N_DRAWS, random_state=seed,
         )  # fmt: skip
 
     def _judge(
@@ -347,9 +349,11 @@ class HalvingModelBankSelector(BankSelector):
             found = engine.estimators[key].combine(parts) if ran else ()
             known = dict(zip((record.name for record in ran), found, strict=True))
             scores[key] = np.array([known.get(name, np.nan) for name in names])
-        order = sorted(range(len(names)), key=lambda i: _place(*last[names[i]]))
-        ranks = np.empty(len(names), dtype=np.intp)
-        ranks[order] = np.arange(1, len(names) + 1)
+        # Later rungs first, then the score; -inf of a last rung is ahead of what was dropped.
+        reached = sorted(one for one in last.values() if not math.isnan(one[1]))
+        ranks = rank_scores(
+            [math.nan if math.isnan(last[n][1]) else bisect_left(reached, last[n]) for n in names]
+        )
         self.n_iterations_: int = len(rungs)
         self.n_resources_: list[int] = [rung.n_cases for rung in rungs]
         self.n_candidates_: list[int] = [len(rung.records) for rung in rungs]
@@ -374,12 +378,6 @@ def _whole(name: str, rungs: Sequence[Rung]) -> ModelRecord:
 
 def _score_of(part: Mapping[str, Any] | None) -> float:
     return float("nan") if part is None else float(part["score"])
-
-
-def _place(rung: int, score: float) -> tuple[int, bool, float]:
-    """Sort key: later rungs first, then the score, failures last."""
-    failed = math.isnan(score)
-    return (-rung if not failed else 1, failed, 0.0 if failed else -score)
 
 
 def _run_rung(
@@ -436,7 +434,7 @@ def outpaced(
     mean. None stands for infinitely many cases.
     """
     n_models, n_cases = jackknife.shape
-    order = np.argsort(rank_scores(scores))
+    order = best_first(scores)
     failed, collapsed = np.isnan(scores), scores == -np.inf
     n_keep = min(n_keep, n_models)
     last = int(order[n_keep - 1])

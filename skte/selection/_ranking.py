@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Any, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from skte._table import format_html_table, format_table
+from skte._table import NONE, format_html_table, format_table, rank_cell
 from skte._text import clean_lines
-from skte.metrics import rank_scores
+from skte.metrics import best_first, rank_scores
 from skte.selection._answer import Answer
 from skte.selection._confidence import BankConfidence
 
 __all__ = ["Ranking"]
 
-NONE = "-"  # rank and score of a model that failed
+
+@dataclass(repr=False, eq=False)
+class RankedName(str):
+    """A name with its row of the table: pandas makes a table of a sequence of dataclasses."""
+
+    rank: float
+    model: str
+    score: float
+
+    __slots__ = ("model", "rank", "score")
+
+    def __new__(cls, rank: float, model: str, score: float) -> Self:
+        """Make the text."""
+        return super().__new__(cls, model)
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return self.rank, self.model, self.score
 
 
 class Ranking(Sequence[str]):
@@ -29,6 +46,8 @@ class Ranking(Sequence[str]):
         Best first.
     scores : array-like of shape (n_models,)
         Score of each name; NaN for models that failed.
+    ranks : array-like of shape (n_models,), optional
+        Rank of each name, NaN for none, where scores alone do not decide. Default: `rank_scores`.
     confidence : BankConfidence, optional
         How sure the order of the same models is; a table then shows it.
     columns : mapping of str to array-like of shape (n_models,), optional
@@ -43,7 +62,7 @@ class Ranking(Sequence[str]):
 
     Attributes
     ----------
-    names, scores, confidence, columns, facts, untrained, answer
+    names, scores, ranks, confidence, columns, facts, untrained, answer
         As given.
 
     Examples
@@ -64,6 +83,7 @@ class Ranking(Sequence[str]):
         scores: ArrayLike,
         confidence: BankConfidence | None = None,
         *,
+        ranks: ArrayLike | None = None,
         columns: Mapping[str, ArrayLike] | None = None,
         facts: Mapping[str, Sequence[Any]] | None = None,
         untrained: Sequence[str] = (),
@@ -76,6 +96,8 @@ class Ranking(Sequence[str]):
                 f"A ranking needs one score per name: {len(self.names)} names, scores of "
                 f"shape {self.scores.shape}."
             )
+        own = rank_scores(self.scores) if ranks is None else ranks
+        self.ranks: NDArray[np.float64] = np.asarray(own, dtype=np.float64)
         self.confidence = confidence
         self.columns = {key: np.asarray(v, np.float64) for key, v in (columns or {}).items()}
         self.facts = dict(facts or {})
@@ -98,7 +120,7 @@ class Ranking(Sequence[str]):
         Ranking
             Best first.
         """
-        order = np.argsort(rank_scores(scores))
+        order = best_first(scores)
         ordered = np.asarray(scores, dtype=np.float64)[order]
         return cls([names[i] for i in order], ordered, confidence)
 
@@ -110,7 +132,10 @@ class Ranking(Sequence[str]):
     @overload
     def __getitem__(self, index: slice) -> tuple[str, ...]: ...
     def __getitem__(self, index: int | slice) -> str | tuple[str, ...]:
-        return self.names[index]
+        if isinstance(index, slice):
+            return self.names[index]
+        rank, score = float(self.ranks[index]), float(self.scores[index])
+        return RankedName(rank, self.names[index], score)
 
     def __eq__(self, other: object) -> bool:
         """Compare the order of names with another ranking's, a list's or a tuple's."""
@@ -151,19 +176,18 @@ class Ranking(Sequence[str]):
         """Cells of the table, best first; untrained models are marked, failed ones have no rank."""
         sure = None if self._several else self._sure_cells()
         _, *others = self.columns.values() if self._several else ((),)
-        # The first one ranks; in a race, its scores alone do not.
-        ranks: list[Any] = [range(1, len(self) + 1), *map(rank_scores, others)]
+        ranks = [self.ranks, *map(rank_scores, others)]
         rows: list[tuple[Any, ...]] = []
         for i, (name, score) in enumerate(zip(self.names, self.scores, strict=True)):
             cells: list[Any] = [NONE if np.isnan(score) else float(score)]
             if self._several:
                 cells = [
-                    NONE if np.isnan(values[i]) else f"{values[i]:.4g} ({rank[i]})"
+                    NONE if np.isnan(values[i]) else f"{values[i]:.4g} ({rank[i]:g})"
                     for values, rank in zip(self.columns.values(), ranks, strict=True)
                 ]
             cells += sure[i] if sure else []
             cells += [column[i] for column in self.facts.values()]
-            rows.append((NONE if np.isnan(score) else i + 1, self.marked(name), *cells))
+            rows.append((rank_cell(self.ranks[i]), self.marked(name), *cells))
         return rows
 
     def sure_table(self) -> tuple[str, list[str], list[tuple[Any, ...]]] | None:
@@ -204,5 +228,4 @@ class Ranking(Sequence[str]):
         """Convert to a pandas DataFrame with columns rank, model and score, best first."""
         import pandas as pd
 
-        rows = zip(range(1, len(self) + 1), self.names, self.scores, strict=True)
-        return pd.DataFrame(rows, columns=["rank", "model", "score"])
+        return pd.DataFrame(self).astype({"rank": "Int64"})

@@ -14,11 +14,20 @@ from skte._text import clean_text
 from skte.bank import BankEntry
 from skte.estimators import TransferabilityEstimator
 from skte.exceptions import BankError
-from skte.metrics import rank_scores
+from skte.metrics import best_first
 from skte.selection._confidence import estimate_confidence
 from skte.selection._workers import ModelRecord
 
-__all__ = ["Reference", "Twins", "chance_verdict", "compare_with_twins", "reference_notes"]
+__all__ = [
+    "REFERENCE_LEVEL",
+    "Reference",
+    "Twins",
+    "chance_verdict",
+    "compare_with_twins",
+    "reference_notes",
+]
+
+REFERENCE_LEVEL = 0.9  # confidence of the comparison, where none is asked for
 
 
 @dataclass(frozen=True)
@@ -120,7 +129,7 @@ def _compared(
 ) -> Reference:
     """Compare the last record with the best of the others."""
     scores = estimator.combine([record.parts[key] for record in records])
-    best = int(np.argmin(rank_scores(scores[:-1])))
+    best = int(best_first(scores[:-1])[0])
     is_below = not scores[-1] >= scores[best]
     if is_below and all(key in record.resampled for record in records):
         # Only relative scores need the whole bank.

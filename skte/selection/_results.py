@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skte._table import Html, format_html_table, format_table
+from skte._table import NONE, Html, format_html_table, format_table, rank_cell
 from skte._text import clean_lines, clean_text
 from skte.metrics import rank_scores
 from skte.selection._confidence import BankConfidence
 from skte.selection._workers import ModelRecord
 
-__all__ = ["Results", "results_table"]
+__all__ = ["Results", "known_scores", "results_table"]
 
 # One number or one word per model; the rest is lists and seconds.
 _SHOWN = ("name", "rank", "score")
@@ -48,11 +48,11 @@ class Results(dict[str, "NDArray[Any]"]):
         Returns
         -------
         pandas.DataFrame
-            In bank order.
+            In bank order; models that failed have no rank.
         """
         import pandas as pd
 
-        return pd.DataFrame(self)
+        return pd.DataFrame(self).astype(dict.fromkeys(self._ranks(), "Int64"))
 
     def __repr__(self) -> str:
         table = format_table(self._shown(), self._rows())
@@ -67,8 +67,15 @@ class Results(dict[str, "NDArray[Any]"]):
         return [name for name in (*_SHOWN, *own, "error") if name in self]
 
     def _rows(self) -> list[list[Any]]:
-        columns = [self[name].tolist() for name in self._shown()]
+        columns = [
+            map(rank_cell if name in self._ranks() else _known_or_none, self[name].tolist())
+            for name in self._shown()
+        ]
         return [list(row) for row in zip(*columns, strict=True)]
+
+    def _ranks(self) -> list[str]:
+        """Name the columns of ranks, which models that failed lack."""
+        return [name for name in self if name == "rank" or name.startswith("rank_")]
 
     def _rest(self) -> list[str]:
         rest = [name for name in self if name not in self._shown()]
@@ -78,15 +85,20 @@ class Results(dict[str, "NDArray[Any]"]):
         return [f"and {count}: {', '.join(rest)}"]
 
 
+def _known_or_none(value: Any) -> Any:
+    """Return the sign for none in place of NaN, which alone differs from itself."""
+    return NONE if value != value else value
+
+
 def results_table(
     records: Sequence[ModelRecord],
     scores: Mapping[str, NDArray[np.float64]],
-    ranks: NDArray[np.intp],
+    ranks: NDArray[np.float64],
     confidences: Mapping[str, BankConfidence],
     untrained: Sequence[bool],
 ) -> Results:
     """Columns of `results_`; `ranks` are by the first estimator. Named ones have their own."""
-    first = next(iter(scores))
+    first, known = next(iter(scores)), known_scores(records, scores)
     several = first != ""
     table: dict[str, NDArray[Any]] = {
         "name": _objects(record.name for record in records),
@@ -96,7 +108,7 @@ def results_table(
     if several:
         for key, values in scores.items():
             table[f"score_{key}"] = values
-            table[f"rank_{key}"] = ranks if key == first else rank_scores(values)
+            table[f"rank_{key}"] = ranks if key == first else rank_scores(known[key])
     if confidences:
         table |= _confidence_columns(confidences[first], "")
         if several:
@@ -134,13 +146,24 @@ def results_table(
     return Results(table)
 
 
+def known_scores(
+    records: Sequence[ModelRecord], scores: Mapping[str, NDArray[np.float64]]
+) -> dict[str, NDArray[np.float64]]:
+    """Scores by estimator with NaN for models that failed, whatever ``error_score`` is."""
+    return {
+        key: np.where([key in record.parts for record in records], values, np.nan)
+        for key, values in scores.items()
+    }
+
+
 def _confidence_columns(confidence: BankConfidence, suffix: str) -> dict[str, NDArray[Any]]:
+    ranks = np.where(confidence.groups[:, None] > 0, confidence.rank_intervals, np.nan)
     columns = {
         "standard_error": confidence.standard_errors,
         "interval_low": confidence.intervals[:, 0],
         "interval_high": confidence.intervals[:, 1],
-        "rank_low": confidence.rank_intervals[:, 0],
-        "rank_high": confidence.rank_intervals[:, 1],
+        "rank_low": ranks[:, 0],
+        "rank_high": ranks[:, 1],
         "first_share": confidence.first_share,
         "group": confidence.groups,
     }

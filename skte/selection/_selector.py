@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import clone
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils.validation import check_is_fitted
 
@@ -22,16 +21,16 @@ from skte._sklearn import (
     fit_context,
     with_callbacks,
 )
-from skte._text import did_you_mean
 from skte.bank import BankLike, ModelBank, load_bank
 from skte.datasets import CaseList, DatasetLike
-from skte.estimators import Diagnosis, TransferabilityEstimator
-from skte.extraction import CaseStore, FeatureCache, SegmentationFeatureExtractor
+from skte.estimators import TransferabilityEstimator
+from skte.extraction import FeatureCache, SegmentationFeatureExtractor
 from skte.metrics import align_performance, rank_scores, weighted_kendall_score
 from skte.selection._base import BankSelector
 from skte.selection._confidence import BankConfidence, estimate_confidence, resampling_weights
 from skte.selection._engine import Engine, check_not_all_failed
-from skte.selection._reference import Twins, compare_with_twins
+from skte.selection._reference import REFERENCE_LEVEL, Twins, compare_with_twins
+from skte.selection._results import known_scores
 from skte.selection._workers import ModelRecord
 
 __all__ = ["ModelBankSelector"]
@@ -47,7 +46,6 @@ _NEEDED = (
     ),
 )
 _LEAST_TO_AGREE = 4  # models; of fewer, an agreement is chance
-_REFERENCE_LEVEL = 0.9  # of the comparison with untrained twins, where none is given
 
 
 class ModelBankSelector(CallbackSupportMixin, BankSelector):
@@ -89,8 +87,8 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
     n_resamples : int, default=1000
         Draws, for ranks and ties, and for "bootstrap". Seeded by `random_state`.
     error_score : "raise" or float, default="raise"
-        Score of a model that fails (``numpy.nan`` ranks it last). "raise" raises
-        the error. Otherwise a `FitFailedWarning` names the model, and the reason
+        Score of a model that fails; whatever it is, the model is last and has no rank. "raise"
+        raises the error. Otherwise a `FitFailedWarning` names the model, and the reason
         is in ``results_["error"]``.
     reference : bool, default=True
         Whether an untrained twin of every architecture is scored as well, from three cases on
@@ -109,7 +107,8 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
     answer_ : Answer
         The sentences: which models to fine-tune, how sure that is, what speaks against it.
     ranks_, scores_ : ndarray of shape (n_models,)
-        Rank (1 for the best) and score (higher is better) of each model, in bank order.
+        Rank (1 for the best; equal scores share one; NaN for models that failed) and score
+        (higher is better) of each model, in bank order.
     names_ : list of str
         Names of the models in bank order.
     estimators_ : dict of str to TransferabilityEstimator
@@ -137,7 +136,8 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
         ``layer_scores``, ``n_parameters``, ``width`` (of the finest layer), ``n_axes``,
         ``n_windows``, ``n_cached``, ``seconds_load``, ``seconds_forward``, ``seconds_tap``,
         ``seconds_score``, ``window``, ``device``, ``untrained``, ``warnings``,
-        ``error``; with a mapping of estimators also
+        ``error``, ``choice`` (place on the short list of ``answer_``), ``no_answer`` (why there
+        is none; empty otherwise); with a mapping of estimators also
         ``score_<key>`` and ``rank_<key>``; with ``confidence_level`` also
         ``standard_error``, ``interval_low``, ``interval_high``, ``rank_low``, ``rank_high``,
         ``first_share``, ``group`` (and each with ``_<key>``), as in `BankConfidence`.
@@ -295,32 +295,6 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
             align_performance(performance, models.names), self.predict(models)
         )
 
-    def diagnose(self, name: str | None = None, estimator: str | None = None) -> Diagnosis:
-        """Report what drives a model's score; its features are extracted once more, or cached.
-
-        Parameters
-        ----------
-        name : str, optional
-            The model. Default: the first of ``ranking_``.
-        estimator : str, optional
-            Key of the estimator. Default: the first one.
-
-        Returns
-        -------
-        Diagnosis
-            By layer, and by class and case where the estimator knows them.
-        """
-        check_is_fitted(self, "scores_")
-        key = next(iter(self.estimators_)) if estimator is None else estimator
-        if key not in self.estimators_:
-            raise ValueError(
-                f"There is no estimator {key!r}: {did_you_mean(key, self.estimators_)}"
-            )
-        extractor = clone(self.extractor_).set_params(entry=self.bank_[name or self.best_name_])
-        features = extractor.extract(self.dataset_, CaseStore(0))
-        found: Diagnosis = clone(self.estimators_[key]).fit(features).diagnose()
-        return found
-
     def _combine(
         self, estimator: TransferabilityEstimator, parts: Sequence[Mapping[str, Any] | None]
     ) -> NDArray[np.float64]:
@@ -348,17 +322,18 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
             key: self._combine(estimator, [record.parts.get(key) for record in records])
             for key, estimator in estimators.items()
         }
+        known = known_scores(records, scores)
         confidences = {}
         if self.confidence_level is not None:
             confidences = {
-                key: _confidence(key, estimator, scores[key], records, resampling)
+                key: _confidence(key, estimator, known[key], records, resampling)
                 for key, estimator in estimators.items()
             }
         first = next(iter(estimators))
         self.parts_ = [record.parts.get(first) for record in records]
         self.confidence_: BankConfidence | None = confidences.get(first)
-        self.agreement_: float = _agreement(list(scores.values()))
-        ranks = rank_scores(scores[first])
+        self.agreement_: float = _agreement(list(known.values()))
+        ranks = rank_scores(known[first])
         references = compare_with_twins(estimators, records, twins, twin_records, **resampling)
         self._collect(
             engine, models, cases, records, scores, ranks, references,
@@ -368,7 +343,7 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
     def _resampling(self, n_cases: int, seed: int) -> dict[str, Any]:
         return {
             "n_cases": n_cases,
-            "confidence_level": self.confidence_level or _REFERENCE_LEVEL,
+            "confidence_level": self.confidence_level or REFERENCE_LEVEL,
             "n_resamples": self.n_resamples,
             "method": self.resampling,
             "random_state": seed,
@@ -392,11 +367,10 @@ def _confidence(
     records: Sequence[ModelRecord],
     resampling: Mapping[str, Any],
 ) -> BankConfidence:
-    ran = np.array([key in record.parts for record in records])
     return estimate_confidence(
         estimator,
         [record.name for record in records],
-        np.where(ran, scores, np.nan),  # error_score is no score
+        scores,
         [record.parts.get(key) for record in records],
         [record.resampled.get(key) for record in records],
         **resampling,

@@ -24,7 +24,7 @@ from sklearn.base import clone
 from skte._isolation import isolated
 from skte.bank import BankEntry
 from skte.estimators import TransferabilityEstimator
-from skte.exceptions import SkteError
+from skte.exceptions import CollapsedFeaturesWarning, SaturatedScoreWarning, SkteError
 from skte.extraction import CaseStore, SegmentationFeatureExtractor, resolve_device
 from skte.features import FeatureSet
 
@@ -248,6 +248,9 @@ class ModelRecord:
         Edges of the window; None where it is fitted to each volume.
     device : str
         Where it ran.
+    void : list of str
+        Estimators that warned of every layer that it collapsed, or that its score is at the end
+        of its range.
     features : FeatureSet or None
         Of all cases, where they are to be kept.
     n_windows, n_cached : int
@@ -268,6 +271,7 @@ class ModelRecord:
     layer_scores: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     pair_standard_errors: dict[str, float] = field(default_factory=dict)
     resampled: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    void: list[str] = field(default_factory=list)
     n_parameters: int = 0
     width: int = 0
     n_axes: int = 0
@@ -333,7 +337,7 @@ def run_job(job: Job) -> ModelRecord:
                 record.errors = dict.fromkeys(job.estimators, _reason(error))
             else:
                 _note_model(record, extractor)
-                _score(record, job, features)
+                _score(record, job, features, caught)
     except SkteError as error:
         if job.raises:
             raise
@@ -346,8 +350,13 @@ def run_job(job: Job) -> ModelRecord:
     return record
 
 
-def _score(record: ModelRecord, job: Job, features: FeatureSet) -> None:
-    """Note the cost of the features, and what each estimator makes of them."""
+def _score(
+    record: ModelRecord,
+    job: Job,
+    features: FeatureSet,
+    caught: Sequence[warnings.WarningMessage],
+) -> None:
+    """Note the cost of the features, and what each estimator makes of them and warns of."""
     _note_cost(record, features)
     if job.known is not None:
         features = FeatureSet([*job.known, *features], name=features.name)
@@ -355,6 +364,7 @@ def _score(record: ModelRecord, job: Job, features: FeatureSet) -> None:
         record.features = features
     begun = time.perf_counter()
     for key, estimator in job.estimators.items():
+        n_before = len(caught)
         try:
             fitted = clone(estimator).fit(features)
             if job.weights is not None:
@@ -367,6 +377,13 @@ def _score(record: ModelRecord, job: Job, features: FeatureSet) -> None:
         record.parts[key] = fitted.part_
         # An ensemble has neither: its members do.
         record.layer_scores[key] = getattr(fitted, "layer_scores_", np.array([]))
+        warned = {
+            str(w.message).partition(": ")[0]
+            for w in caught[n_before:]
+            if issubclass(w.category, (CollapsedFeaturesWarning, SaturatedScoreWarning))
+        }
+        if 0 < len(record.layer_scores[key]) <= len(warned):
+            record.void.append(key)
         if hasattr(fitted, "standard_error_"):
             record.pair_standard_errors[key] = fitted.standard_error_
     record.seconds_score = time.perf_counter() - begun

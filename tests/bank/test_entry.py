@@ -85,6 +85,7 @@ def test_every_wrong_field_is_listed_at_once():
         ({"layers": []}, "layers must be"),
         ({"layers": ["a", "a"]}, "names a layer twice"),
         ({"layers": [1]}, "list of module names"),
+        ({"layers": "decoder"}, "decoder is chosen for all models alike, with --layers decoder or"),
         ({"window_size": (8, 8, 8, 8)}, "window_size"),
         ({"window_size": 0}, "window_size"),
         ({"window_size": "8"}, "window_size"),

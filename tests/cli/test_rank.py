@@ -85,7 +85,7 @@ def test_foreground_alone(write_bank, tmp_path, capsys):
 
 def test_several_estimators_share_one_table(write_bank, data, tmp_path, capsys):
     out = tmp_path / "ranking.csv"
-    chosen = ["--estimator", "logme,gbc", "--estimator", "logme"]
+    chosen = ["--estimator", "logme,gbc", "--estimator", "knn"]
     assert run(write_bank("a", "b"), data, *chosen, "--out", out) == 0
     rows = read_csv(out)
     assert {"score_logme", "rank_logme", "score_gbc", "rank_gbc"} <= set(rows[0])
@@ -187,14 +187,15 @@ def test_a_broken_model_costs_only_itself(write_bank, data, tmp_path, capsys):
         assert run(bank, data, "--out", out) == 1
     rows = read_csv(out)
     assert [row["name"] for row in rows][-1] == "bad"
-    assert rows[-1]["score"] == "nan"
+    assert (rows[-1]["score"], rows[-1]["rank"]) == ("nan", "")
     assert all(float(row["score"]) > float("-inf") for row in rows[:2])
     assert "skte: failed: bad: " in capsys.readouterr().err
 
 
 def test_json_has_words_for_scores_that_are_no_numbers(write_bank, data, capsys):
     assert run(write_bank("good", "bad", broken=["bad"]), data, "--json") == 1
-    assert json.loads(capsys.readouterr().out)[-1]["score"] == "nan"
+    row = json.loads(capsys.readouterr().out)[-1]
+    assert (row["score"], row["rank"]) == ("nan", None)
 
 
 def test_leep_without_source_head_is_listed(write_bank, data, capsys):
@@ -540,3 +541,9 @@ def test_several_datasets_that_cannot_be_ranked_at_once(more, message, write_ban
     more = [str(data) if word == "DATA" else word for word in more]
     assert run(write_bank("a"), data, *more) == 2
     assert message in capsys.readouterr().err
+
+
+def test_an_estimator_is_named_once(capsys):
+    named = ["--estimator", "logme,gbc", "--estimator", "logme"]
+    assert main(["rank", "--bank", "none", "--data", "none", *named]) == 2
+    assert "--estimator names logme more than once" in capsys.readouterr().err

@@ -88,6 +88,16 @@ def test_png(tmp_path):
     assert case.image.shape == (1, 9, 7, 1)
     np.testing.assert_array_equal(case.image[0, :, :, 0].numpy(), pixels.T)
     torch.testing.assert_close(case.label, (case.image[0] > 128).long())
-    (tmp_path / "images" / "a.png").write_bytes(b"no picture")
+    path = tmp_path / "images" / "a.png"
+    content = path.read_bytes()
+    damaged = content.index(b"IDAT") + 8
+    path.write_bytes(content[:damaged] + bytes(20) + content[damaged + 20 :])
+    with pytest.raises(DatasetError) as caught:
+        read_case(load_dataset(tmp_path)[0])
+    assert str(caught.value).endswith(
+        f"{path} cannot be read (its content is cut short or damaged); the file may be missing, "
+        "truncated or corrupted: replace it or leave the case out."
+    )
+    path.write_bytes(b"no picture")
     with pytest.raises(DatasetError, match=r"a\.png cannot be read"):
         read_case(load_dataset(tmp_path)[0])

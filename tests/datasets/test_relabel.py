@@ -123,6 +123,7 @@ def test_all_unknown_names_are_listed_once_with_those_there_are(save_msd):
     assert text.count("'aa' in class 'x' is not a label") == 1
     assert "did you mean 'a'?" in text
     assert "'LV' in class 'y' is not a label" in text
+    assert "give those without a name by their number" in text
     assert "background (0), a (1), b (2)" in text
     assert "class 'z' is made of nothing" in text
     assert len(error.value.problems) == 3

@@ -37,6 +37,14 @@ class TestCard:
         width = [np.subtract(*card.rows[0].interval[::-1]) for card in (few, many)]
         assert width[0] > 2 * width[1]
 
+    def test_few_models_have_no_interval(self):
+        """Draws of three models give -1 to 1, or one number twice."""
+        card = evaluate_ranking([1.0, 2.0, 3.0], [0.1, 0.2, 0.3])
+        assert np.isnan(card.rows[0].interval).all()
+        assert "3 models are too few for an interval: it takes 6." in str(card)
+        assert card.to_dict()["rows"][0]["interval"] == [None, None]
+        assert "too few" not in str(evaluate_ranking(range(6), range(6)))
+
     def test_names_decide_not_the_order(self):
         backwards = dict(reversed(SCORES.items()))
         ranking = Ranking.from_scores(list(SCORES), list(SCORES.values()))

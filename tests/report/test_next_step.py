@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import sys
 
 import pytest
 import torch
@@ -102,3 +103,30 @@ def test_the_shell_takes_the_first_of_a_file_or_a_name(tmp_path, capsys):
         assert made["network"].head.out_channels == 4
     assert main(["next", "--bank", str(path)]) == 2
     assert "--model NAME" in capsys.readouterr().err
+
+
+def test_the_shell_repeats_that_a_ranking_had_no_answer_and_takes_its_choice(
+    tmp_path, capsys, monkeypatch
+):
+    """From a folder of its own, with a factory that lies elsewhere."""
+    (tmp_path / "made_here.py").write_text(
+        "from skte.demo import small_unet\ndef build(**a):\n    return small_unet(**a)\n"
+    )
+    entry = {"factory": "made_here:build", "arguments": {"widths": [4, 8]}, "weights": "none"}
+    models = [{"name": name, **entry} for name in "ab"]
+    (tmp_path / "bank.json").write_text(json.dumps({"models": models}))
+    rows = [{"name": "a", "rank": 1, "choice": None, "no_answer": "No answer: chance."},
+            {"name": "b", "rank": 2, "choice": 1, "no_answer": "No answer: chance."}]  # fmt: skip
+    (tmp_path / "ranking.json").write_text(json.dumps(rows))
+    monkeypatch.chdir(tmp_path)
+    trust = ["--trust-package", "made_here", "--factory-path", "."]
+    assert main(["next", "ranking.json", "--bank", "bank.json", *trust]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("# No answer: chance.\n# b, plain PyTorch\n")
+    monkeypatch.chdir("/")
+    monkeypatch.delitem(sys.modules, "made_here")
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    made = {}
+    exec(text.replace("N_CLASSES", "3"), made)
+    assert made["entry"].name == "b"
+    assert made["network"].head.out_channels == 3

@@ -19,7 +19,7 @@ def results():
     return {
         "name": np.array(["b,ad", "a"], dtype=object),
         "score": np.array([np.nan, -1.5]),
-        "rank": np.array([2, 1]),
+        "rank": np.array([np.nan, 1.0]),
         "layers": layers,
         "layer_scores": layer_scores,
         "error": np.array(['it "broke"\nbadly', ""], dtype=object),
@@ -31,6 +31,7 @@ def test_rows_are_plain_and_sorted(results):
     assert [row["name"] for row in rows] == ["a", "b,ad"]
     assert rows[1]["layers"] == ["up1", "up2"]
     assert type(rows[0]["rank"]) is int
+    assert rows[1]["rank"] is None
 
 
 def test_csv_reads_back(results, tmp_path):
@@ -38,6 +39,7 @@ def test_csv_reads_back(results, tmp_path):
     with (tmp_path / "r.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in rows] == ["a", "b,ad"]
+    assert [row["rank"] for row in rows] == ["1", ""]
     assert float(rows[0]["score"]) == -1.5
     assert np.isnan(float(rows[1]["score"]))
     assert rows[1]["error"] == 'it "broke" badly'
@@ -53,6 +55,7 @@ def test_json_is_strict_json(results, tmp_path):
     rows = json.loads((tmp_path / "r.JSON").read_text(), parse_constant=refuse)
     assert rows[0]["score"] == -1.5
     assert rows[1]["score"] == "nan"
+    assert rows[1]["rank"] is None
     assert rows[1]["layer_scores"] == [-1.0, "-inf"]
 
 

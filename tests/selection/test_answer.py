@@ -75,7 +75,8 @@ def test_two_models_are_no_three():
         ),
         ({"untrained": ["a"]}, "ccfv ranks an untrained network, a, first."),
         ({"scores": {"ccfv": [-np.inf] * 4}}, "ccfv gives no model a finite score."),
-        ({"scores": {"ccfv": [1, np.nan, np.nan, np.nan]}}, "only a has a score"),
+        ({"scores": {"ccfv": [1, np.nan, np.nan, np.nan]}}, "only a has a score by ccfv"),
+        ({"scores": {"ccfv": [1, 1, 1, np.nan]}}, "ccfv gives all models the same score."),
     ],
 )
 def test_that_there_is_no_answer_is_said_first(more, why):
@@ -144,13 +145,57 @@ def test_general_knowledge_is_of_defaults_alone():
 
 
 def test_a_race_says_what_the_scores_of_dropped_models_are():
-    (line, *_) = answer_of(findings(is_race=True)).certainty
+    (line, *_) = answer_of(findings(seen=[10, 10, 4, 4])).certainty
     assert line.startswith("Models that were dropped have seen fewer cases")
     estimators = {"ccfv": CCFV(), "logme": LogME()}
-    (_, line, *_) = answer_of(findings(None, estimators, is_race=True)).certainty
+    (_, line, *_) = answer_of(findings(None, estimators, seen=[10, 10, 4, 4])).certainty
     assert line.startswith("ccfv decided the race; the other estimators")
-    _, advice = answer_of(findings(is_race=True, references=[twin("ccfv")])).choice
+    _, advice = answer_of(findings(seen=[10] * 4, references=[twin("ccfv")])).choice
     assert advice.endswith("or rank without a race.")
+
+
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [(10, "The race dropped no model: all scores are of all cases."),
+     (4, "The race was decided after 4 of 10 cases.")],
+)  # fmt: skip
+def test_a_race_in_which_all_models_saw_the_same_cases_speaks_of_none_that_saw_fewer(seen, words):
+    estimators = {"ccfv": CCFV(), "logme": LogME()}
+    lines = answer_of(findings(None, estimators, seen=[seen] * 4)).certainty
+    assert lines[0].startswith(words)
+    assert not any(
+        "dropped have seen fewer" in line or "decided the race" in line for line in lines
+    )
+
+
+def test_models_of_equal_score_are_said_to_tie():
+    answer = answer_of(findings({"ccfv": [4, 4, 2, 2], "logme": [1, 2, 3, 4]}))
+    assert answer.choice[0].startswith(
+        "Fine-tune a or b first. If you can afford three: a (1st of ccfv), b (1st of ccfv), c (3rd "
+    )
+    assert answer.doubts == tuple(
+        f"{who} tie by ccfv: choose between them by size, licence or speed."
+        for who in ("a and b", "c and d")
+    )
+    (line,) = answer_of(findings({"ccfv": [4, 3, 2, 1], "logme": [1, 1, 1, 1]})).doubts
+    assert line == "logme gives all models the same score."
+    assert answer_of(findings({"ccfv": [4, 3, 2, 1], "logme": [4, 1, 1, 1]})).doubts == ()
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [({"untrained": ["b"]}, "ranks an untrained network, b, first"),
+     ({"void": {"ccfv": ["b"]}}, "ranks b first, but its features collapsed or its score is at")],
+)  # fmt: skip
+def test_a_tie_for_the_first_place_is_judged_by_all_who_share_it(more, why):
+    answer = answer_of(findings({"ccfv": [4, 4, 2, 1]}, **more))
+    assert answer.choice[0].startswith(f"No answer: ccfv {why}")
+
+
+def test_what_an_estimator_gives_a_collapsed_model_recommends_it_nowhere():
+    answer = answer_of(findings(TWO, void={"ccfv": ["b"]}))
+    assert answer.short_list == ("a", "c", "d")
+    assert answer_of(findings({"ccfv": [4, 3, -np.inf, np.nan]})).short_list == ("a", "b")
 
 
 evidence = pytest.importorskip("benchmarks.evidence._report")

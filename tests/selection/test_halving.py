@@ -18,6 +18,7 @@ from skte.evaluation._learning_curve import _curve, _draws
 from skte.exceptions import DatasetError, SkteError
 from skte.report import RankingDisplay, SeenTable, write_report
 from skte.selection import HalvingModelBankSelector
+from skte.selection._confidence import estimate_confidence
 from skte.selection._halving import outpaced, rung_sizes
 
 SEEN = Counter()  # windows, by seed: not in the network, whose content is its identity
@@ -195,6 +196,20 @@ class TestRace:
         race.fit(make_bank(3), cases)
         assert race.n_resources_ == [3]
         assert race.cost_ == pytest.approx(3 / 8)
+        assert race.answer_.certainty[0].startswith("The race was decided after 3 of 8 cases.")
+        assert race.diagnose("net1", "logme").layers[0][0] == "up"
+
+    def test_twins_are_compared_at_the_level_of_a_full_ranking(self, cases, monkeypatch):
+        levels = []
+
+        def spy(*args, confidence_level, **kwargs):
+            levels.append(confidence_level)
+            return estimate_confidence(*args, confidence_level=confidence_level, **kwargs)
+
+        monkeypatch.setattr("skte.selection._reference.estimate_confidence", spy)
+        for selector in (HalvingModelBankSelector(LogME()), ModelBankSelector(LogME())):
+            selector.fit(make_bank(1), cases[:4])
+        assert levels == [0.9, 0.9]
 
     @pytest.mark.slow
     def test_the_same_race_from_the_same_seed(self, cases, extractor):
@@ -211,6 +226,8 @@ class TestRace:
         with pytest.warns(FitFailedWarning, match="angry"):
             race.fit(bank, cases)
         assert race.ranking_[-1] == "angry"
+        assert np.isnan(race.ranks_).tolist() == [True, False, False]
+        assert "  -  angry" in repr(race.ranking_)
         assert "no thanks" in race.rung_results_["error"][0]
         with pytest.warns(FitFailedWarning), pytest.raises(SkteError, match="Every model"):
             clone(race).fit({"angry": Angry()}, cases)

@@ -1,19 +1,23 @@
 """Ranks and the table they print as."""
 
+import json
 import pickle
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from skte.metrics import rank_scores
+from skte.metrics import best_first, rank_scores
 from skte.selection import Ranking
 
 
-def test_ranks_put_collapsed_and_failed_models_last_and_keep_ties_in_order():
+def test_equal_scores_share_a_rank_and_failed_models_have_none():
     scores = [np.nan, 1.0, -np.inf, 2.0, 1.0, np.nan, -np.inf, np.inf]
-    np.testing.assert_array_equal(rank_scores(scores), [7, 3, 5, 2, 4, 8, 6, 1])
-    assert rank_scores([3.0]).dtype.kind == "i"
+    np.testing.assert_array_equal(rank_scores(scores), [np.nan, 3, 5, 2, 3, np.nan, 5, 1])
+    assert best_first(scores).tolist() == [7, 3, 1, 4, 2, 6, 0, 5]
+    ranking = Ranking.from_scores(["a", "b", "c"], [1.0, 2.0, 2.0])
+    assert [row.split()[0] for row in repr(ranking).splitlines()] == ["rank", "1", "1", "3"]
 
 
 def test_ranking_is_a_sequence_of_names_best_first():
@@ -35,6 +39,17 @@ def test_repr_and_frame_are_the_table():
     assert lines[2].split() == ["2", "<b>", "-inf"]
     assert "&lt;b&gt;" in ranking._repr_html_()
     assert ranking.to_frame()["model"].tolist() == ["a", "<b>"]
+
+
+def test_pandas_makes_a_table_of_it():
+    ranking = Ranking.from_scores(["a", "b", "c"], [1.0, np.nan, 2.0])
+    frame = pd.DataFrame(ranking)
+    assert frame["model"].tolist() == ["c", "a", "b"]
+    np.testing.assert_array_equal(frame["score"], [2.0, 1.0, np.nan])
+    np.testing.assert_array_equal(frame["rank"], [1, 2, np.nan])
+    assert ranking.to_frame()["rank"].isna().tolist() == [False, False, True]
+    assert pickle.loads(pickle.dumps(ranking[0])).score == 2.0
+    assert json.dumps(list(ranking)) == '["c", "a", "b"]'
 
 
 def test_lengths_must_agree():

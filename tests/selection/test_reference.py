@@ -20,6 +20,7 @@ from skte.datasets import make_phantoms
 from skte.demo import prepare_cases, small_unet, train_network
 from skte.estimators import GBC, NCE, CrossCaseProbe, Ensemble
 from skte.exceptions import BankError
+from skte.report import next_step
 from skte.selection import HalvingModelBankSelector
 
 SIZE = (32, 32, 1)
@@ -95,6 +96,9 @@ def test_the_answer_says_so_first(fitted):
         "below the leader."
     )
     assert "If you must choose, try long (1st of logme, " in then
+    assert next_step(fitted, "short").splitlines()[:2] == [f"# {first}", f"# {then}"]
+    assert fitted.results_["choice"].tolist()[0] == 1
+    assert {text.startswith(first) for text in fitted.results_["no_answer"]} == {True}
     assert fitted.ranking_._repr_html_().startswith(f"<p>{first}</p>")
     one = next(one for one in fitted.reference_ if one.estimator == "leep")
     assert f"reference, leep: {twin} {one.score:.4g}" in repr(fitted.ranking_).splitlines()

@@ -38,7 +38,9 @@ from skte.exceptions import (
     DatasetError,
     ExtractionError,
     SkteError,
+    SkteWarning,
 )
+from skte.report import results_rows
 from skte.selection import Engine
 
 
@@ -237,11 +239,27 @@ class TestFailures:
         assert "no thanks" in selector.results_["error"][1]
         assert np.isfinite(selector.scores_[[0, 2]]).all()
 
-    def test_a_number_as_error_score(self, cases, bank, extractor):
+    @pytest.mark.parametrize("error_score", [-99.0, 99.0, np.nan])
+    def test_a_failed_model_is_last_and_has_no_rank(self, cases, bank, extractor, error_score):
         bank = {"net0": bank["net0"], "broken": Angry(), "net1": bank["net1"]}
+        estimators = {"logme": LogME(), "ccfv": CCFV()}
+        settings = {"error_score": error_score, "confidence_level": 0.9}
         with pytest.warns(FitFailedWarning):
-            selector = select(extractor, error_score=-99.0).fit(bank, cases)
-        assert selector.scores_[1] == -99.0
+            selector = select(extractor, estimators, **settings).fit(bank, cases)
+        np.testing.assert_equal(selector.scores_[1], error_score)
+        assert selector.ranking_[-1] == "broken"
+        assert "broken" not in selector.answer_.short_list
+        ranks = [k for k in selector.results_ if k.partition("_")[0] == "rank"]
+        assert len(ranks) == 9
+        *_, row = results_rows(selector.results_)
+        for name in ranks:
+            values = selector.results_[name]
+            assert np.isnan(values).tolist() == [False, True, False]
+            assert row[name] is None
+        frame = selector.results_.to_frame()
+        assert frame[ranks].isna().sum(axis=1).tolist() == [0, 9, 0]
+        assert repr(selector.results_).splitlines()[2].split()[:2] == ["broken", "-"]
+        assert str(selector.confidence_).splitlines()[3].split()[:3] == ["-", "broken", "nan"]
 
     def test_raise_names_the_entry(self, cases, bank, extractor):
         with pytest.raises(SkteError, match=r"'broken'.*no thanks"):
@@ -312,6 +330,16 @@ class TestFailures:
         with pytest.raises(DatasetError, match=r"^Case 'broken' cannot be used") as caught:
             selector.fit(entries, [cases[0], broken])
         assert "NaN" in str(caught.value)
+        assert "exclude" not in str(caught.value)  # one case would be left
+
+    @pytest.mark.parametrize(("n_left", "helps"), [(3, True), (1, False)])
+    def test_leaving_cases_out_is_advised_where_it_helps(self, cases, bank, n_left, helps):
+        label = tio.LabelMap(tensor=torch.ones(1, 8, 16, 16, dtype=torch.uint8))
+        bad = tio.Subject(image=cases[0]["image"], label=label, case_id="a b")
+        with pytest.raises(DatasetError, match=r"Case 'a b': .*shape") as caught:
+            ModelBankSelector(CCFV()).fit(bank, [bad, *cases[:n_left]])
+        assert ("exclude=['a b']" in str(caught.value)) == helps
+        assert ("--exclude 'a b', or --skip-unusable" in str(caught.value)) == helps
 
     def test_empty_and_unknown_input(self, cases, bank, extractor, tmp_path):
         with pytest.raises(BankError):
@@ -358,6 +386,17 @@ def test_collapsed_models_rank_last_but_before_failures(cases, bank, extractor):
         )
     assert list(selector.ranking_) == ["net0", "dead", "broken"]
     assert selector.scores_[1] == -np.inf
+
+
+@pytest.mark.parametrize("estimator", [LogME(), GBC(), CrossCaseProbe()], ids=str)
+def test_a_collapsed_model_is_on_no_short_list_whatever_its_score(
+    cases, bank, extractor, estimator
+):
+    networks = {"net0": bank["net0"], "dead": build_dead(), "net1": bank["net1"]}
+    with pytest.warns(SkteWarning, match="Model 'dead'"):
+        selector = select(extractor, estimator).fit(networks, cases)
+    assert "dead" not in selector.answer_.short_list
+    assert np.isfinite(selector.scores_).all()
 
 
 def build_dead():
@@ -509,6 +548,10 @@ def test_a_model_is_diagnosed_by_any_of_the_estimators(bank, cases, extractor):
     assert {case.case for case in found.cases} == {case["case_id"] for case in cases}
     with pytest.raises(ValueError, match="did you mean 'ccfv'"):
         selector.diagnose(estimator="ccvf")
+    alone = select(extractor, LogME()).fit(bank, cases)
+    assert alone.diagnose("net1", "logme").score == pytest.approx(alone.scores_[1])
+    with pytest.raises(ValueError, match="no estimator 'ccfv': known: logme"):
+        alone.diagnose("net1", "ccfv")
 
 
 def test_images_that_were_not_normalised_are_named_with_the_line_to_add(bank, cases, extractor):
