@@ -121,6 +121,11 @@ def _read_table(path: str) -> dict[str, dict[str, Any]]:
         ]
     if not isinstance(rows, list) or not all(isinstance(r, Mapping) and "name" in r for r in rows):
         raise SkteError(f"{path} needs a column 'name' and one row per model.")
+    if len(datasets := {str(row["dataset"]) for row in rows if "dataset" in row}) > 1:
+        raise SkteError(
+            f"{path} ranks models on several datasets ({', '.join(sorted(datasets))}): keep the "
+            "rows of one of them."
+        )
     names = [str(row["name"]) for row in rows]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated or not names:
