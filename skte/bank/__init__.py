@@ -5,7 +5,6 @@ from skte.bank._catalogue import Collection, catalogue
 from skte.bank._digest import digest_problem, entry_digest
 from skte.bank._entry import BankEntry
 from skte.bank._hub import download_snapshot
-from skte.bank._layers import LAYER_SETS as LAYER_SETS
 from skte.bank._layers import (
     describe_layers,
     find_decoder_layers,
@@ -16,7 +15,6 @@ from skte.bank._layers import (
 )
 from skte.bank._manifest import manifest_schema
 from skte.bank._probe import LayerInfo, as_map
-from skte.bank._readers import READERS as READERS
 from skte.bank._readers import Reader, all_readers
 from skte.bank._trace import main_output
 from skte.bank._trust import ReadOptions, keep_trust

@@ -16,6 +16,7 @@ from torch import nn
 
 from skte._isolation import isolated
 from skte._memory import free_memory
+from skte._names import LAYER_SETS
 from skte._text import clean_text, name_problem
 from skte.bank._exported import exported_fields
 from skte.bank._factory import (
@@ -27,7 +28,6 @@ from skte.bank._factory import (
     same_weights,
     unusable,
 )
-from skte.bank._layers import LAYER_SETS
 from skte.bank._monai_bundle import bundle_fields
 from skte.bank._nnssl import nnssl_fields
 from skte.bank._nnunet import nnunet_fields

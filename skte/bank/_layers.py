@@ -27,7 +27,6 @@ from skte.bank._trace import trace_forward
 from skte.exceptions import BankError
 
 __all__ = [
-    "LAYER_SETS",
     "LayerInfo",
     "describe_layers",
     "find_decoder_layers",
@@ -36,9 +35,6 @@ __all__ = [
     "model_in_channels",
     "model_spatial_dims",
 ]
-
-#: Names that stand for stages of a network, in place of a list of modules.
-LAYER_SETS = ("decoder", "encoder", "all", "bottleneck+decoder")
 
 
 def find_layers(

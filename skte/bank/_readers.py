@@ -16,7 +16,7 @@ from skte.bank._nnssl import is_nnssl_folder
 from skte.bank._nnunet import is_nnunet_folder, nnunet_models
 from skte.bank._trust import MANIFESTS, ReadOptions
 
-__all__ = ["MANIFEST", "READERS", "Reader", "all_readers"]
+__all__ = ["MANIFEST", "Reader", "all_readers"]
 
 _GROUP = "skte.readers"
 
@@ -86,7 +86,7 @@ MANIFEST: Reader = _Format(
     ),
 )
 #: The formats that skte itself reads, in the order in which they are asked.
-READERS: tuple[Reader, ...] = (
+_READERS: tuple[Reader, ...] = (
     MANIFEST,
     _Format(
         "nnssl",
@@ -141,7 +141,7 @@ def all_readers() -> dict[str, Reader]:
         [project.entry-points."skte.readers"]
         mytool = "my_package:reader"
     """
-    return load_plugins(_GROUP, {reader.name: reader for reader in READERS}, _name_of)
+    return load_plugins(_GROUP, {reader.name: reader for reader in _READERS}, _name_of)
 
 
 def _name_of(point: str, reader: Any) -> str:

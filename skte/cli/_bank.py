@@ -8,20 +8,12 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from skte._files import outside_problem
+from skte._names import READERS
 from skte._table import format_table
 from skte._text import say, say_json
-from skte.bank import (
-    READERS,
-    BankEntry,
-    ModelBank,
-    catalogue,
-    download_snapshot,
-    keep_trust,
-    weight_files,
-)
 from skte.cli._inspect import describe_entry, show_entry
 from skte.cli._options import (
     add_trust_package_option,
@@ -30,6 +22,9 @@ from skte.cli._options import (
     tell_problems,
 )
 from skte.exceptions import SkteError, SkteWarning
+
+if TYPE_CHECKING:
+    from skte.bank import BankEntry, ModelBank
 
 __all__ = ["add_parser"]
 
@@ -80,7 +75,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
             action.add_argument(
                 "source",
                 metavar="SOURCE",
-                help=f"what a reader knows ({', '.join(reader.name for reader in READERS)}, or "
+                help=f"what a reader knows ({', '.join(READERS)}, or "
                 "a format of another package), a manifest with the weights it names, or "
                 "hub:owner/name[@revision]",
             )
@@ -96,6 +91,8 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _catalogue(args: argparse.Namespace) -> int:
+    from skte.bank import catalogue
+
     rows = [asdict(one) for one in catalogue()]
     if args.json:
         say_json({"collections": rows})
@@ -109,6 +106,8 @@ def _catalogue(args: argparse.Namespace) -> int:
 
 
 def _init(args: argparse.Namespace) -> int:
+    from skte.bank import keep_trust
+
     folder = Path(args.bank)
     is_there = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
     if is_there and not args.trust_package:
@@ -184,6 +183,8 @@ def _target(bank: Path, source: str, name: str | None) -> Path:
 
 
 def _fetch(source: str, target: Path, args: argparse.Namespace) -> None:
+    from skte.bank import download_snapshot
+
     manifest = _manifest_of(Path(source))
     if manifest is not None:
         _copy_manifest(manifest, target, args)
@@ -217,6 +218,8 @@ def _manifest_of(source: Path) -> Path | None:
 
 def _copy_manifest(manifest: Path, target: Path, args: argparse.Namespace) -> None:
     """Copy a manifest and the weights that it names, and nothing else."""
+    from skte.bank import ModelBank, weight_files
+
     limits = {"trusted_packages": args.trust_package, "extra_roots": args.allow_root}
     folder = manifest.parent.absolute()
     named = [e.weights for e in ModelBank.from_manifest(manifest, **limits) if e.weights]

@@ -13,7 +13,6 @@ from typing import Any
 from skte._files import write_text_atomically
 from skte._text import complain, read_cell, say
 from skte.cli._options import seed, share
-from skte.evaluation import evaluate_ranking
 from skte.exceptions import SkteError
 
 __all__ = ["add_parser", "read_ranking"]
@@ -55,6 +54,8 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from skte.evaluation import evaluate_ranking
+
     ranking = read_ranking(args.ranking)
     reached = _read_table(args.performance)
     if len({str(row.get("n_cases")) for row in ranking.values()}) > 1:
@@ -120,6 +121,11 @@ def _read_table(path: str) -> dict[str, dict[str, Any]]:
         ]
     if not isinstance(rows, list) or not all(isinstance(r, Mapping) and "name" in r for r in rows):
         raise SkteError(f"{path} needs a column 'name' and one row per model.")
+    if len(datasets := {str(row["dataset"]) for row in rows if "dataset" in row}) > 1:
+        raise SkteError(
+            f"{path} ranks models on several datasets ({', '.join(sorted(datasets))}): keep the "
+            "rows of one of them."
+        )
     names = [str(row["name"]) for row in rows]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated or not names:

@@ -5,23 +5,11 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
-
-from skte._isolation import isolated
 from skte._memory import memory_problem
 from skte._table import format_table, format_wrapped_table
 from skte._text import complain, say, say_json
-from skte.bank import (
-    BankEntry,
-    LayerInfo,
-    describe_layers,
-    find_layers,
-    model_in_channels,
-    model_spatial_dims,
-)
 from skte.cli._options import (
     add_data_options,
     add_trusted_option,
@@ -29,11 +17,14 @@ from skte.cli._options import (
     open_bank,
     tell_problems,
 )
-from skte.datasets import DatasetReport, inspect_dataset
-from skte.estimators import recommended_estimators
 from skte.exceptions import BankError, DatasetError, SkteError
-from skte.extraction import SegmentationFeatureExtractor
-from skte.selection import extractor_for
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from skte.bank import BankEntry, LayerInfo
+    from skte.datasets import DatasetReport
 
 __all__ = ["add_parser", "describe_entry", "show_entry"]
 
@@ -57,6 +48,8 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from skte.datasets import inspect_dataset
+
     path = args.path
     if not (args.bank or path):
         raise SkteError("skte inspect needs a dataset, --bank, or both.")
@@ -137,6 +130,8 @@ def describe_entry(
 
     With subjects, also whether it would run on them.
     """
+    from skte._isolation import isolated
+
     try:
         with isolated(entry.name):
             return _description(entry, subjects, show_all=show_all), []
@@ -147,6 +142,11 @@ def describe_entry(
 
 
 def _description(entry: BankEntry, subjects: Sequence[Any], *, show_all: bool) -> dict[str, Any]:
+    from skte.bank import find_layers
+    from skte.estimators import recommended_estimators
+    from skte.extraction import SegmentationFeatureExtractor
+    from skte.selection import extractor_for
+
     network = entry.load().eval()
     example = _example(entry, network)
     # What skte rank reads without a choice of estimators, unless the entry says otherwise.
@@ -202,6 +202,10 @@ def show_entry(found: dict[str, Any]) -> None:
 
 
 def _example(entry: BankEntry, network: nn.Module) -> torch.Tensor:
+    import torch
+
+    from skte.bank import model_in_channels, model_spatial_dims
+
     n_axes = entry.spatial_dims or model_spatial_dims(network)
     n_channels = entry.in_channels or model_in_channels(network)
     missing = [
@@ -222,6 +226,10 @@ def _example(entry: BankEntry, network: nn.Module) -> torch.Tensor:
 
 def _all_layers(network: nn.Module, example: torch.Tensor, read: Iterable[str]) -> list[LayerInfo]:
     """Every module that gives one feature map, and those that are read, as they finish."""
+    import torch
+
+    from skte.bank import describe_layers
+
     names: dict[str, None] = {}
     handles = []
     for name, module in network.named_modules():

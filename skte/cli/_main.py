@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import re
 import sys
 import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from skte import __version__
 from skte._memory import memory_limit
 from skte._text import CleanFormatter, clean_text, complain, did_you_mean, say, say_json
 from skte.cli import _bank, _evaluate, _inspect, _next, _rank
 from skte.cli._options import age, factory_folders, for_shell, seed, size
-from skte.datasets import MSD_TASKS, fetch_msd
-from skte.demo import run_demo
 from skte.exceptions import SkteError
-from skte.extraction import FeatureCache
+
+if TYPE_CHECKING:
+    from skte.extraction import FeatureCache
 
 __all__ = ["main"]
 
@@ -33,6 +34,7 @@ exit codes:
        understood, or a problem was found
   2    not done: wrong usage or unusable input
   130  interrupted
+  141  stopped, because what read the output was closed
 """
 _COMPLETION = """\
 Print a script that completes commands, options and their values. To install it:
@@ -59,9 +61,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     -------
     int
         The exit code: 0 done, 1 done but something needs attention, 2 not done, 130
-        interrupted. Argparse exits by itself, with 2 for wrong usage and 0 after ``--help``.
+        interrupted, 141 where the output was closed, as by ``| head``. Argparse exits by
+        itself, with 2 for wrong usage and 0 after ``--help``.
     """
-    argv = sys.argv[1:] if argv is None else argv
+    try:
+        try:
+            return _main(sys.argv[1:] if argv is None else argv)
+        finally:
+            sys.stdout.flush()  # here, because at the exit of Python it cannot be caught
+    except BrokenPipeError:
+        with suppress(OSError):  # what is left has nowhere to go
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _main(argv: Sequence[str]) -> int:
+    """Parse, run, and turn what goes wrong into a message and an exit code."""
     parser = build_parser()
     if not argv:
         parser.print_help()
@@ -77,6 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt as stopped:
             complain("", f"interrupted: {stopped}" if stopped.args else "interrupted")
             return 130
+        except BrokenPipeError:
+            raise
         except (Exception, SystemExit) as error:  # a model's code may call sys.exit()
             if args.debug:
                 raise
@@ -201,6 +218,8 @@ def _add_demo_parser(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _demo(args: argparse.Namespace) -> int:
+    from skte.demo import run_demo
+
     run_demo(args.out, random_state=args.seed, quick=args.quick, verbose=not args.quiet)
     return 0
 
@@ -227,6 +246,8 @@ def _add_fetch_parser(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _fetch(args: argparse.Namespace) -> int:
+    from skte.datasets import MSD_TASKS, fetch_msd
+
     if args.list:
         say("\n".join(MSD_TASKS))
         return 0
@@ -339,6 +360,8 @@ def _removed(args: argparse.Namespace, cache: FeatureCache, removed: Any) -> int
 
 
 def _open_cache(folder: str) -> FeatureCache:
+    from skte.extraction import FeatureCache
+
     if not Path(folder).exists():  # a run would create it; here it is a typing error
         raise SkteError(f"The cache folder {folder} does not exist.")
     return FeatureCache(folder)

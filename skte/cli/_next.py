@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from skte._text import say
-from skte.bank import BankEntry
 from skte.cli._evaluate import read_ranking
 from skte.cli._options import add_trusted_option, count, open_bank
 from skte.exceptions import SkteError
-from skte.report import fine_tuning
+
+if TYPE_CHECKING:
+    from skte.bank import BankEntry
 
 __all__ = ["add_parser"]
 
@@ -42,6 +43,8 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from skte.report import fine_tuning
+
     if not (args.ranking or args.model):
         raise SkteError("skte next needs the file that skte rank --out wrote, or --model NAME.")
     rows = read_ranking(args.ranking) if args.ranking else {}

@@ -14,13 +14,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from skte._memory import parse_bytes
+from skte._names import LAYOUTS, with_plugins
 from skte._text import complain
-from skte.bank import ModelBank
-from skte.datasets import CaseList, inspect_dataset, layout_names, load_dataset
 from skte.exceptions import BankError, SkteError, SkteWarning
+
+if TYPE_CHECKING:
+    from skte.bank import ModelBank
+    from skte.datasets import CaseList
 
 __all__ = [
     "add_data_options",
@@ -76,6 +79,8 @@ def add_trust_package_option(parser: Any) -> None:
 
 def open_bank(path: str, args: argparse.Namespace) -> tuple[ModelBank, list[str]]:
     """Return a bank, its trusted models marked, and what was not understood of its folder."""
+    from skte.bank import ModelBank
+
     limits = {"trusted_packages": args.trust_package, "extra_roots": args.allow_root}
     _check_beside(Path(path), args.trust_package)
     with warnings.catch_warnings():
@@ -146,6 +151,9 @@ def for_shell(text: str) -> str:
 
 
 def _trust(bank: ModelBank, names: list[str]) -> ModelBank:
+    """Return a bank in which the models of these names are trusted."""
+    from skte.bank import ModelBank
+
     strangers = sorted(set(names) - set(bank.names))
     if strangers:
         raise BankError(
@@ -170,7 +178,7 @@ def add_data_options(parser: Any) -> None:
     )
     parser.add_argument(
         "--layout",
-        choices=layout_names(),
+        choices=with_plugins(LAYOUTS, "skte.layouts"),
         help="how the data is laid out (default: detected)",
     )
     parser.add_argument(
@@ -194,6 +202,8 @@ def add_data_options(parser: Any) -> None:
 
 def load_data(path: str, args: argparse.Namespace) -> CaseList:
     """Load the dataset that the options describe."""
+    from skte.datasets import load_dataset
+
     cases = load_dataset(
         path,
         labels=None if args.labels is None else _read_json("--labels", args.labels),
@@ -234,6 +244,8 @@ def _chosen_cases(args: argparse.Namespace) -> list[str] | None:
 
 def _usable(cases: CaseList) -> CaseList:
     """Leave out what cannot be used, and say so."""
+    from skte.datasets import inspect_dataset
+
     problems: dict[str, list[str]] = {}
     for problem in inspect_dataset(cases).problems:
         if problem.case_id is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shlex
 import shutil
@@ -16,14 +17,11 @@ from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from sklearn.exceptions import FitFailedWarning
+from typing import TYPE_CHECKING, Any
 
 from skte._files import check_writable
+from skte._names import ESTIMATORS, LAYER_SETS, RECOMMENDED, with_plugins
 from skte._text import complain, did_you_mean, say, say_json
-from skte.bank import LAYER_SETS
 from skte.cli._options import (
     add_data_options,
     add_trusted_option,
@@ -38,20 +36,13 @@ from skte.cli._options import (
     share,
     tell_problems,
 )
-from skte.estimators import (
-    TransferabilityEstimator,
-    all_estimators,
-    recommended_estimators,
-)
 from skte.exceptions import SkteError
-from skte.extraction import resolve_device, watch_progress
-from skte.report import SeenTable, results_rows, write_report, write_results
-from skte.selection import HalvingModelBankSelector, ModelBankSelector, extractor_for
 
-__all__ = ["ESTIMATORS", "add_parser"]
+if TYPE_CHECKING:
+    from skte.estimators import TransferabilityEstimator
+    from skte.selection import DatasetRanks, HalvingModelBankSelector, ModelBankSelector
 
-#: What ``--estimator`` accepts: every estimator by its name in lower case.
-ESTIMATORS = all_estimators()
+__all__ = ["add_parser"]
 
 
 class _Known(tuple[str, ...]):
@@ -78,18 +69,24 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     add_trusted_option(parser)
     parser.add_argument(
-        "--data", required=True, metavar="DATA", help="folder or CSV of the target cases"
+        "--data",
+        required=True,
+        action="append",
+        metavar="DATA",
+        help="folder or CSV of the target cases; repeated, models are ranked on each dataset, and "
+        "one table shows the ranks",
     )
     add_data_options(parser)
+    known = _estimator_names()
     parser.add_argument(
         "--estimator",
         action="append",
         type=_estimators,
-        choices=_Known(ESTIMATORS),
+        choices=_Known(known),
         metavar="NAME",
-        help=f"one or several of {', '.join(ESTIMATORS)}, or package.module:Class of your own, "
+        help=f"one or several of {', '.join(known)}, or package.module:Class of your own, "
         "which is imported; by commas or repeated: one extraction serves all, the first ranks "
-        f"(default: {', '.join(recommended_estimators())})",
+        f"(default: {', '.join(RECOMMENDED)})",
     )
     parser.add_argument(
         "--confidence",
@@ -169,6 +166,10 @@ def _add_extraction_options(parser: argparse._ArgumentGroup) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from skte.extraction import resolve_device
+    from skte.report import SeenTable, results_rows, write_report, write_results
+    from skte.selection import DatasetRanks
+
     if args.race and args.confidence:
         raise SkteError(
             "--race drops models before they have seen all cases, and --confidence compares all "
@@ -182,22 +183,31 @@ def _run(args: argparse.Namespace) -> int:
         _check_out(Path(args.report), "--report", (".html",))
     resolve_device(args.device)  # once, not as the failure of every model
     with _stdout_for_results():
-        selector, problems = _fit(args)
-    rows = results_rows(selector.results_, selector.reference_)
+        found, problems = _fit(args)
+    ranking: Any = found
+    results: Any = found
+    references: list[Any] = []
+    selectors: dict[str, Any] = {"": found}
+    if isinstance(found, DatasetRanks):
+        selectors = found.selectors
+    else:
+        ranking, results, references = found.ranking_, found.results_, found.reference_
+    rows = results_rows(results, references)
     try:
         if args.json:
             say_json(_finite(rows))
-            for sentence in () if args.quiet else selector.answer_.above:
+            for sentence in () if args.quiet else ranking.answer.above:
                 complain("answer", sentence)
         else:
-            say(repr(selector.ranking_).replace("--bank BANK", bank_options(args)))
-            if args.verbose:
-                say(f"\n{SeenTable.from_selector(selector)!r}")
+            say(repr(ranking).replace("--bank BANK", bank_options(args)))
+            for name, selector in selectors.items() if args.verbose else ():
+                say(f"\n{name}\n{selector.ranking_!r}" if name else "")
+                say(SeenTable.from_selector(selector))
     finally:  # neither a closed pipe nor a full disk costs both
         if args.out:
-            write_results(selector.results_, args.out, selector.reference_)
+            write_results(results, args.out, references)
         if args.report:
-            write_report(selector, args.report, command=shlex.join(["skte", *args.argv]))
+            write_report(found, args.report, command=shlex.join(["skte", *args.argv]))
     failed = [row for row in rows if row["error"] and not row.get("reference")]
     for reason, names in _by_reason(failed).items():
         complain("failed", f"{', '.join(names)}: {for_shell(reason)}")
@@ -212,7 +222,8 @@ def _by_reason(failed: list[dict[str, Any]]) -> dict[str, list[str]]:
         name, reason = row["name"], row["error"]
         for word in ("Entry", "Model"):
             reason = reason.replace(f"{word} {name!r}: ", "")
-        found.setdefault(reason.replace(repr(name), "each"), []).append((name, reason))
+        label = f"{row['dataset']}: {name}" if "dataset" in row else name
+        found.setdefault(reason.replace(repr(name), "each"), []).append((label, reason))
     return {
         shared if len(group) > 1 else group[0][1]: [name for name, _ in group]
         for shared, group in found.items()
@@ -236,10 +247,14 @@ def _check_out(path: Path, option: str, endings: tuple[str, ...]) -> None:
 class Progress:
     """One line on stderr: model, case n of N, and the time left, which a race does not know."""
 
-    def __init__(self, names: Sequence[str], *, shown: bool, is_race: bool = False) -> None:
+    def __init__(
+        self, names: Sequence[str], *, shown: bool, is_race: bool = False, n_datasets: int = 1
+    ) -> None:
         self.names = tuple(names)
         self.shown = shown
         self.is_race = is_race
+        self.n_datasets = n_datasets
+        self._dataset = 1
         self.done: dict[str, None] = {}
         self._begun = time.monotonic()
         self._width = 0
@@ -247,10 +262,12 @@ class Progress:
 
     def __call__(self, model: str, n_done: int, n_cases: int) -> None:
         """Take note of a case that is done."""
+        is_new, self._last = (model, n_done) != self._last, (model, n_done)
+        if is_new and model in self.done and not self.is_race:  # on the next dataset
+            self.done, self._begun, self._dataset = {}, time.monotonic(), self._dataset + 1
         before = len(self.done)
         if model in self.names and n_done == n_cases:
             self.done[model] = None
-        is_new, self._last = (model, n_done) != self._last, (model, n_done)
         if not (self.shown and is_new):
             return
         what = f"model {min(before + 1, len(self.names))} of {len(self.names)}"
@@ -260,6 +277,8 @@ class Progress:
             what, left = f"race over {n_cases} cases", 0.0
         if model not in self.names:
             what, left = "untrained reference", 0.0
+        if self.n_datasets > 1 and not self.is_race:
+            what = f"dataset {self._dataset} of {self.n_datasets}, {what}"
         self._write(f"{what}, {model}: case {n_done} of {n_cases}{_spoken(left)}")
 
     def close(self) -> None:
@@ -295,20 +314,27 @@ def _stdout_for_results() -> Iterator[None]:
         os.close(kept)
 
 
-def _estimators(text: str) -> list[tuple[str, TransferabilityEstimator]]:
-    """Make the estimators that names stand for, those of other packages included."""
+def _estimator_names() -> tuple[str, ...]:
+    """Return what ``--estimator`` accepts: every estimator by its name in lower case."""
+    return tuple(map(str.lower, with_plugins(ESTIMATORS, "skte.estimators")))
+
+
+def _estimators(text: str) -> list[tuple[str, TransferabilityEstimator | None]]:
+    """Read names of estimators; those that are classes are made at once, to see that they can."""
     return [_estimator(name) for name in text.split(",")]
 
 
-def _estimator(text: str) -> tuple[str, TransferabilityEstimator]:
-    if text in ESTIMATORS:
-        return text, ESTIMATORS[text]()
+def _estimator(text: str) -> tuple[str, TransferabilityEstimator | None]:
+    if text in (known := _estimator_names()):
+        return text, None
     module, colon, name = text.partition(":")
     if not colon:
         raise argparse.ArgumentTypeError(
             f"{text!r} is neither an estimator nor package.module:Class of one; "
-            f"{did_you_mean(text, ESTIMATORS)}"
+            f"{did_you_mean(text, known)}"
         )
+    from skte.estimators import TransferabilityEstimator
+
     # Named on the user's own command line, as python -m is; no file can name one.
     try:
         found = getattr(import_module(module), name)()
@@ -321,6 +347,23 @@ def _estimator(text: str) -> tuple[str, TransferabilityEstimator]:
     return name, found
 
 
+def _made(args: argparse.Namespace) -> dict[str, TransferabilityEstimator]:
+    """Return the estimators that the options name, or else those that are recommended."""
+    from skte.estimators import all_estimators, recommended_estimators
+
+    if not args.estimator:
+        return recommended_estimators()
+    known = all_estimators()
+    named = [pair for pairs in args.estimator for pair in pairs]
+    repeated = [name for name, n in Counter(name for name, _ in named).items() if n > 1]
+    if repeated:
+        raise SkteError(f"--estimator names {', '.join(repeated)} more than once: name it once.")
+    chosen = dict(named)
+    if broken := [name for name, made in chosen.items() if made is None and name not in known]:
+        raise SkteError(f"--estimator {broken[0]} cannot be used: see the warning.")
+    return {name: known[name]() if made is None else made for name, made in chosen.items()}
+
+
 def _layers(names: list[str] | None) -> dict[str, str | list[str]]:
     """Return the name of a set of stages as a string, names of modules as a list."""
     if not names:
@@ -331,14 +374,51 @@ def _layers(names: list[str] | None) -> dict[str, str | list[str]]:
 
 def _fit(
     args: argparse.Namespace,
-) -> tuple[ModelBankSelector | HalvingModelBankSelector, list[str]]:
-    """Return the fitted selector, and what of the bank was not understood."""
-    named = [pair for pairs in args.estimator or () for pair in pairs]
-    repeated = [name for name, n in Counter(name for name, _ in named).items() if n > 1]
-    if repeated:
-        raise SkteError(f"--estimator names {', '.join(repeated)} more than once: name it once.")
+) -> tuple[ModelBankSelector | HalvingModelBankSelector | DatasetRanks, list[str]]:
+    """Return what was found on one or several datasets, and what of the bank is not understood."""
+    from sklearn.exceptions import FitFailedWarning
+
+    from skte.extraction import watch_progress
+    from skte.selection import rank_datasets
+
     bank, problems = open_bank(args.bank, args)
-    estimators = dict(named) or recommended_estimators()
+    selector = _selector(args)
+    data = {name: load_data(path, args) for name, path in _named(args).items()}
+    shown = sys.stderr.isatty() and not (args.quiet or args.verbose)
+    progress = Progress(bank.names, shown=shown, is_race=args.race, n_datasets=len(data))
+    with warnings.catch_warnings(), watch_progress(progress):
+        # Failures are listed after the table.
+        warnings.simplefilter("ignore", FitFailedWarning)
+        try:
+            if len(data) > 1:
+                return rank_datasets(selector, bank, data), problems
+            return selector.fit(bank, *data.values()), problems
+        except KeyboardInterrupt as error:
+            raise KeyboardInterrupt(_kept(progress, args)) from error
+        finally:
+            progress.close()
+
+
+def _named(args: argparse.Namespace) -> dict[str, str]:
+    """Return the datasets by the names of their folders or files, or by path where these repeat."""
+    paths = args.data
+    if repeated := [path for path in paths if paths.count(path) > 1]:
+        raise SkteError(f"--data names {repeated[0]} more than once: name it once.")
+    for option in ("cases", "exclude", "splits"):
+        if len(paths) > 1 and getattr(args, option):
+            raise SkteError(
+                f"--{option} chooses cases of one dataset: rank the datasets one by one, or in "
+                "Python with skte.selection.rank_datasets."
+            )
+    names = [Path(path).resolve().name for path in paths]
+    return dict(zip(names if len(set(names)) == len(names) else paths, paths, strict=True))
+
+
+def _selector(args: argparse.Namespace) -> ModelBankSelector | HalvingModelBankSelector:
+    """Return the selector that the options describe, not fitted."""
+    from skte.selection import HalvingModelBankSelector, ModelBankSelector, extractor_for
+
+    estimators = _made(args)
     window = args.window[0] if args.window and len(args.window) == 1 else args.window
     settings: dict[str, Any] = {
         "extractor": extractor_for(
@@ -354,28 +434,13 @@ def _fit(
         "n_jobs": args.n_jobs,
         "device": args.device,
         "timeout": args.timeout,
-        "error_score": np.nan,
+        "error_score": math.nan,
         "reference": not args.no_reference,
         "random_state": args.seed,
     }
-    selector = (
-        HalvingModelBankSelector(estimators, **settings)
-        if args.race
-        else ModelBankSelector(estimators, confidence_level=args.confidence, **settings)
-    )
-    cases = load_data(args.data, args)
-    shown = sys.stderr.isatty() and not (args.quiet or args.verbose)
-    progress = Progress(bank.names, shown=shown, is_race=args.race)
-    with warnings.catch_warnings(), watch_progress(progress):
-        # Failures are listed after the table.
-        warnings.simplefilter("ignore", FitFailedWarning)
-        try:
-            selector.fit(bank, cases)
-        except KeyboardInterrupt as error:
-            raise KeyboardInterrupt(_kept(progress, args)) from error
-        finally:
-            progress.close()
-    return selector, problems
+    if args.race:
+        return HalvingModelBankSelector(estimators, **settings)
+    return ModelBankSelector(estimators, confidence_level=args.confidence, **settings)
 
 
 def _kept(progress: Progress, args: argparse.Namespace) -> str:

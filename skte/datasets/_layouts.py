@@ -6,7 +6,6 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,6 +14,7 @@ import torch
 import torchio as tio
 from numpy.typing import NDArray
 
+from skte import _names
 from skte._plugins import load_plugins
 from skte._text import did_you_mean
 from skte.datasets._bids import is_bids, load_bids
@@ -155,8 +155,7 @@ def layout_names() -> tuple[str, ...]:
     >>> layout_names()[:3]
     ('msd', 'nnunet', 'bids')
     """
-    names = [*(layout.name for layout in LAYOUTS), *(e.name for e in entry_points(group=_GROUP))]
-    return tuple(dict.fromkeys(names))
+    return _names.with_plugins(_names.LAYOUTS, _GROUP)
 
 
 def _all_layouts() -> dict[str, Layout]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from skte._names import RECOMMENDED
 from skte._plugins import load_plugins
 from skte.estimators._base import Diagnosis as Diagnosis
 from skte.estimators._base import EstimatorTags as EstimatorTags
@@ -85,8 +86,7 @@ def all_estimators() -> dict[str, type[TransferabilityEstimator]]:
         [project.entry-points."skte.estimators"]
         meangap = "my_package:MeanGap"
     """
-    own = {name.lower(): globals()[name] for name in __all__ if name != "TransferabilityEstimator"}
-    return load_plugins("skte.estimators", own, _name_of)
+    return load_plugins("skte.estimators", _own(), _name_of)
 
 
 def recommended_estimators() -> dict[str, TransferabilityEstimator]:
@@ -106,7 +106,13 @@ def recommended_estimators() -> dict[str, TransferabilityEstimator]:
     >>> list(recommended_estimators())
     ['crosscaseprobe', 'logme', 'hscore', 'knn']
     """
-    return {type(one).__name__.lower(): one for one in (CrossCaseProbe(), LogME(), HScore(), KNN())}
+    own = _own()
+    return {name: own[name]() for name in RECOMMENDED}
+
+
+def _own() -> dict[str, type[TransferabilityEstimator]]:
+    """Return the estimators of skte itself."""
+    return {name.lower(): globals()[name] for name in __all__ if name != "TransferabilityEstimator"}
 
 
 def _name_of(point: str, estimator: Any) -> str:

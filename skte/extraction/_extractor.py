@@ -19,8 +19,9 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from skte._isolation import isolated
+from skte._names import LAYER_SETS
 from skte._sklearn import DocLinkMixin, Interval, StrOptions, fit_context
-from skte.bank import LAYER_SETS, BankEntry, LayerInfo
+from skte.bank import BankEntry, LayerInfo
 from skte.datasets import Case, DatasetLike, load_dataset
 from skte.exceptions import GuessedLayersWarning, SkteWarning
 from skte.extraction._cache import CaseCache, FeatureCache

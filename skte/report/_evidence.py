@@ -202,7 +202,12 @@ def seen_section(selector: FittedSelector) -> Html:
     )
 
 
-def provenance_section(selector: FittedSelector, command: str | None) -> Html:
+def provenance_section(
+    selector: FittedSelector,
+    command: str | None,
+    key: str = "provenance",
+    title: str = "Provenance",
+) -> Html:
     """Return versions, settings, seeds and digests: what reproducing the ranking needs."""
     facts = dict(SeenTable.from_selector(selector).facts)
     if command:
@@ -215,8 +220,8 @@ def provenance_section(selector: FittedSelector, command: str | None) -> Html:
     ]
     listed = [[element("dt", key), element("dd", value)] for key, value in facts.items()]
     return section(
-        "provenance",
-        "Provenance",
+        key,
+        title,
         element("dl", listed, class_="facts"),
         element(
             "details",

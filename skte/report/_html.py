@@ -13,6 +13,7 @@ from skte._table import Html, element, html_table
 
 __all__ = ["Cell", "number", "picture", "section", "table"]
 
+_LONG = 8  # letters of text that, on narrow screens, is not broken after every few
 _NAME_WIDTH = 30  # digits that fit beside each other in the first column, on wide screens
 
 
@@ -52,7 +53,8 @@ def table(
                 tint = f"--tint-share:{30 * value.weight:.0f}%" if value.weight else None
                 cells.append(element("td", value.text, class_="n", data_sort=order, style=tint))
             elif named or isinstance(value, Html):
-                cells.append(element("td", value))
+                is_long = not isinstance(value, Html) and len(str(value)) > _LONG
+                cells.append(element("td", value, class_="text" if is_long else None))
             else:
                 cells.append(element("th", value, scope="row"))
                 named, longest = True, max(longest, len(str(value)))

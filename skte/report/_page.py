@@ -28,13 +28,13 @@ from skte.report._evidence import (
 from skte.report._html import Cell, number, picture, section, table
 from skte.report._ranking_displays import LayerScoreDisplay, RankingDisplay
 from skte.report._results import FittedSelector, check_columns, results_of, results_rows
-from skte.selection import Ranking
+from skte.selection import DatasetRanks, Ranking
 
 __all__ = ["write_report"]
 
 
 def write_report(
-    ranked: FittedSelector | Mapping[str, Any],
+    ranked: FittedSelector | DatasetRanks | Mapping[str, Any],
     path: str | os.PathLike[str],
     *,
     title: str = "Ranking of pre-trained models",
@@ -49,15 +49,17 @@ def write_report(
 
     Parameters
     ----------
-    ranked : ModelBankSelector, HalvingModelBankSelector or mapping of str to sequence
+    ranked : ModelBankSelector, HalvingModelBankSelector, DatasetRanks or mapping
         A fitted selector, or its ``results_`` alone: the page then has the ranking, layers,
-        warnings and cost, but neither dataset nor bank.
+        warnings and cost, but neither dataset nor bank. Of several datasets, the page has the
+        ranks side by side, and answer, scores, warnings and provenance of each dataset; for all
+        else, write a page of one of its ``selectors``.
     path : path-like
         Ends in ``.html``. An existing file is replaced in one step.
     title : str, default="Ranking of pre-trained models"
         Title of the page.
     n_cases : int, default=3
-        Cases whose slices are shown, evenly spaced in the dataset.
+        Cases of a single dataset whose slices are shown, evenly spaced.
     explain : bool, default=True
         Whether to run the best model once more (or take its features from the cache) to
         show which classes and cases are inconsistent.
@@ -92,6 +94,9 @@ def write_report(
         raise ValueError(f"{path}: a report is an .html file, not {Path(path).suffix!r}.")
     if find_spec("matplotlib") is None:
         raise ImportError("A report needs matplotlib: pip install 'skte[plot]'.")
+    if isinstance(ranked, DatasetRanks):
+        check_writable(path)
+        return write_text_atomically(path, _datasets_page(title, ranked, command))
     selector = None if isinstance(ranked, Mapping) else ranked
     results = ranked if isinstance(ranked, Mapping) else results_of(ranked)
     check_columns(results, ["name", "score", "rank"])
@@ -117,8 +122,9 @@ def write_report(
     sections.append(_cost_section(results) or Html(""))
     if selector is not None:
         sections.append(provenance_section(selector, command))
-    n_cases_used = None if selector is None else len(selector.dataset_)
-    return write_text_atomically(path, _page(title, spoken, results, n_cases_used, sections))
+    looked = f"{len(results['name'])} models"
+    looked += "" if selector is None else f", {len(selector.dataset_)} labelled cases"
+    return write_text_atomically(path, _page(title, spoken, looked, _LINKS, sections))
 
 
 def _guarded(key: str, make: Callable[[], Html]) -> Html:
@@ -136,12 +142,71 @@ def _guarded(key: str, make: Callable[[], Html]) -> Html:
         return section(key, titles[key], element("p", f"Cannot be shown: {error}", class_="warn"))
 
 
+def _datasets_page(title: str, found: DatasetRanks, command: str | None) -> str:
+    """Lay out the ranks on several datasets, and each dataset below them."""
+    links = {"ranking": "Ranking", "reading": "How to read this"}
+    rows = [
+        [
+            mean if isinstance(mean, float) else Cell("-", np.inf),
+            name,
+            *(_tinted(rank, len(found.names)) for rank in ranks),
+        ]
+        for mean, name, *ranks in found.rows()
+    ]
+    who = next(iter(next(iter(found.selectors.values())).estimators_)) or "score"
+    caption = f"Ranks by {who}, best on average first"
+    about = (
+        "The stronger the colour, the better the rank. A model that failed on a dataset has no "
+        "mean rank. Scores of different datasets cannot be compared; ranks can."
+    )
+    sure = any("interval_low" in one.results_ for one in found.selectors.values())
+    sections = [
+        section(
+            "ranking",
+            "Ranking",
+            table(found.header, rows, caption=caption, sortable=True),
+            element("p", about, class_="soft"),
+        ),
+        _how_to_read(sure),
+    ]
+    for i, (name, selector) in enumerate(found.selectors.items()):
+        links[f"dataset-{i}"] = name
+        sections += [
+            _ranking_section(
+                selector.results_, selector.ranking_, f"dataset-{i}", name, selector.answer_.above
+            ),
+            _warning_section(selector.results_, f"warnings-{i}", f"{name}: warnings"),
+            provenance_section(selector, command, f"provenance-{i}", f"{name}: provenance"),
+        ]
+    looked = f"{len(found.names)} models, {len(found.datasets)} datasets"
+    return _page(title, list(found.answer.choice), looked, links, sections)
+
+
+def _tinted(rank: Any, n_models: int) -> Cell:
+    """Return a rank, or a dash, with a tint that is stronger the better it is."""
+    if not isinstance(rank, int):
+        return Cell("-", np.inf)
+    last = max(2, n_models)
+    return Cell(str(rank), rank, (last - rank) / (last - 1))
+
+
+_LINKS = {
+    "ranking": "Ranking",
+    "reading": "How to read this",
+    "voxels": "What was compared",
+    "probe": "What the features know",
+    "layers": "Layers",
+    "cases": "Classes and cases",
+    "warnings": "Warnings",
+    "seen": "What each model saw",
+    "dataset": "Dataset",
+    "cost": "Cost",
+    "provenance": "Provenance",
+}
+
+
 def _page(
-    title: str,
-    spoken: list[str],
-    results: Mapping[str, Any],
-    n_cases: int | None,
-    sections: list[Html],
+    title: str, spoken: list[str], looked: str, links: Mapping[str, str], sections: list[Html]
 ) -> str:
     assets = files("skte.report").joinpath("_assets")
     style = assets.joinpath("report.css").read_text(encoding="utf-8")
@@ -161,17 +226,11 @@ def _page(
         element("style", Html(style)),
     )
     kept = [s for s in sections if s]
-    links = {"ranking": "Ranking", "reading": "How to read this", "voxels": "What was compared",
-             "layers": "Layers", "cases": "Classes and cases", "warnings": "Warnings",
-             "seen": "What each model saw", "dataset": "Dataset", "cost": "Cost",
-             "provenance": "Provenance"}  # fmt: skip
     items = [
         element("li", element("a", text, href=f"#{key}"))
         for key, text in links.items()
         if any(f'<section id="{key}"' in s for s in kept)
     ]
-    looked = f"{len(results['name'])} models"
-    looked += "" if n_cases is None else f", {n_cases} labelled cases"
     body = element(
         "body",
         element("a", "Skip to the ranking", href="#ranking", class_="skip"),
@@ -201,7 +260,13 @@ def _spoken(results: Mapping[str, Any], ranking: Ranking | None) -> list[str]:
     ]
 
 
-def _ranking_section(results: Mapping[str, Any], ranking: Ranking | None) -> Html:
+def _ranking_section(
+    results: Mapping[str, Any],
+    ranking: Ranking | None,
+    key: str = "ranking",
+    title: str = "Ranking",
+    spoken: Sequence[str] = (),
+) -> Html:
     """Return the table of all models, what it rests on, and its picture."""
     rows = results_rows(results)
     keys = [k.removeprefix("score_") for k in results if k.startswith("score_")] or [""]
@@ -232,8 +297,9 @@ def _ranking_section(results: Mapping[str, Any], ranking: Ranking | None) -> Htm
     alt = f"Scores of the models, best on top. The first is {rows[0]['name']}."
     below = () if ranking is None else ranking.answer.below
     return section(
-        "ranking",
-        "Ranking",
+        key,
+        title,
+        [element("p", sentence, class_="verdict") for sentence in spoken],
         table(
             header, body, caption=f"Models, best first{who and f', ordered{who}'}", sortable=True
         ),
@@ -283,7 +349,7 @@ def _confidence_cells(row: Mapping[str, Any], is_behind: bool) -> list[Any]:
     span = "" if np.isnan(low) else f"{low:.4g} to {high:.4g}"
     return [
         element("span", span, class_="one"),
-        Html(f"{int(row['rank_low'])}-{int(row['rank_high'])}"),
+        element("span", f"{int(row['rank_low'])}-{int(row['rank_high'])}", class_="one"),
         element("span", "" if np.isnan(share) else f"{100 * share:.0f} %", class_="one"),
         Html("clearly" if is_behind else ""),
     ]
@@ -336,7 +402,9 @@ def _layer_list(layers: Sequence[str], scores: Sequence[float], *, joined: bool)
     return Html("<br>".join(element("code", text) for text in shown))
 
 
-def _warning_section(results: Mapping[str, Any]) -> Html:
+def _warning_section(
+    results: Mapping[str, Any], key: str = "warnings", title: str = "Warnings"
+) -> Html:
     """Return failures and warnings by model."""
     found = []
     for row in results_rows(results):
@@ -346,7 +414,7 @@ def _warning_section(results: Mapping[str, Any]) -> Html:
         for text in row.get("warnings") or ():
             found.append(element("p", element("strong", f"{row['name']}: "), text, class_="warn"))
     nothing = element("p", "No model failed, and none gave a warning.")
-    return section("warnings", "Warnings", found or nothing)
+    return section(key, title, found or nothing)
 
 
 def _cost_section(results: Mapping[str, Any]) -> Html | None:

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skte._files import write_text_atomically
 from skte._text import clean_cell
-from skte.selection import HalvingModelBankSelector, ModelBankSelector, Reference
+from skte.selection import DatasetRanks, HalvingModelBankSelector, ModelBankSelector, Reference
 
 __all__ = ["FittedSelector", "check_columns", "results_of", "results_rows", "write_results"]
 
@@ -24,24 +24,28 @@ FittedSelector = ModelBankSelector | HalvingModelBankSelector
 
 
 def results_rows(
-    results: Mapping[str, Any], references: Sequence[Reference] = ()
+    results: Mapping[str, Any] | DatasetRanks, references: Sequence[Reference] = ()
 ) -> list[dict[str, Any]]:
     """Turn a table of equal-length columns into plain rows, best first.
 
     Parameters
     ----------
-    results : mapping of str to sequence
-        ``selector.results_``.
+    results : mapping of str to sequence, or DatasetRanks
+        ``selector.results_``, or what `rank_datasets` returned.
     references : sequence of Reference, default=()
         ``selector.reference_``: untrained networks get rows below those of the models, without
-        a rank, and every row says whether it is a ``reference``.
+        a rank, and every row says whether it is a ``reference``. Of several datasets they are
+        known.
 
     Returns
     -------
     list of dict
         One per model, sorted by ``rank``, which is None for models that failed; other values are
-        str, int, float or list.
+        str, int, float or list. Of several datasets, one per dataset and model, with ``dataset``
+        and ``mean_rank``.
     """
+    if isinstance(results, DatasetRanks):
+        return _rows_by_dataset(results)
     rows = [
         {
             key: _place(column[i]) if key.startswith(("rank", "choice")) else _plain(column[i])
@@ -53,6 +57,23 @@ def results_rows(
     if not references:
         return rows
     return [{**row, "reference": False} for row in rows] + _reference_rows(rows[0], references)
+
+
+def _rows_by_dataset(found: DatasetRanks) -> list[dict[str, Any]]:
+    """Rows of all datasets, with the same columns, also where no model has a rank."""
+    means = dict(zip(found.names, found.mean_ranks.tolist(), strict=True))
+    rows: list[dict[str, Any]] = []
+    for dataset, one in found.selectors.items():
+        own = results_rows(one.results_, one.reference_)
+        rows += [
+            {"dataset": dataset, "name": r["name"], "mean_rank": means.get(r["name"]), **r}
+            for r in own
+        ]
+    for dataset, reason in found.failed.items():
+        nothing = {"dataset": dataset, "score": math.nan, "error": reason}
+        rows += [{**nothing, "name": name, "mean_rank": mean} for name, mean in means.items()]
+    columns = dict.fromkeys(key for row in rows for key in row)
+    return [{key: row.get(key) for key in columns} for row in rows]
 
 
 def _reference_rows(
@@ -73,7 +94,7 @@ def _reference_rows(
 
 
 def write_results(
-    results: Mapping[str, Any],
+    results: Mapping[str, Any] | DatasetRanks,
     path: str | os.PathLike[str],
     references: Sequence[Reference] = (),
 ) -> None:
@@ -81,8 +102,8 @@ def write_results(
 
     Parameters
     ----------
-    results : mapping of str to sequence
-        ``selector.results_``.
+    results : mapping of str to sequence, or DatasetRanks
+        ``selector.results_``, or what `rank_datasets` returned: the rows of `results_rows`.
     path : path-like
         Ends in ``.csv`` or ``.json``. An existing file is replaced in one step.
     references : sequence of Reference, default=()
@@ -112,7 +133,10 @@ def write_results(
     a,1,-2.5
     <BLANKLINE>
     """
-    check_columns(results, ["name", "rank"])
+    columns: Sequence[str] = ()
+    if not isinstance(results, DatasetRanks):
+        check_columns(results, ["name", "rank"])
+        columns = list(results)
     suffix = Path(path).suffix.lower()
     rows = results_rows(results, references)
     if suffix == ".json":
@@ -120,7 +144,7 @@ def write_results(
     elif suffix == ".csv":
         buffer = io.StringIO(newline="")
         writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow([clean_cell(name) for name in (rows[0] if rows else results)])
+        writer.writerow([clean_cell(name) for name in (rows[0] if rows else columns)])
         writer.writerows([_cell(value) for value in row.values()] for row in rows)
         text = buffer.getvalue()
     else:

@@ -2,6 +2,7 @@
 
 from skte.selection._answer import Answer
 from skte.selection._confidence import BankConfidence
+from skte.selection._datasets import DatasetRanks, rank_datasets
 from skte.selection._engine import Engine, extractor_for
 from skte.selection._halving import HalvingModelBankSelector
 from skte.selection._ranking import Ranking
@@ -13,6 +14,7 @@ from skte.selection._workers import ModelRecord
 __all__ = [
     "Answer",
     "BankConfidence",
+    "DatasetRanks",
     "Engine",
     "HalvingModelBankSelector",
     "ModelBankSelector",
@@ -21,4 +23,5 @@ __all__ = [
     "Reference",
     "Results",
     "extractor_for",
+    "rank_datasets",
 ]

@@ -69,6 +69,7 @@ def test_models_without_performance_are_named(files, tmp_path, capsys):
         ("name,score\na,1\nb,x\nc,3\n", "b: 'x'"),
         ("name,score\na,1\nb,2\n", "at least 3"),
         ("name,score\nx,1\ny,2\n", "names none of the models"),
+        ("dataset,name,score\nCT,a,1\nMR,a,2\n", "several datasets (CT, MR)"),
         ("name,score,n_cases\na,1,8\nb,2,8\nc,3,4\n", "holds the scores of a race"),
     ],
 )

@@ -193,7 +193,7 @@ def test_no_usable_case(broken_data, capsys):
 
 
 def test_channels_that_cannot_be_told(write_bank, capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr("skte.cli._inspect.model_in_channels", lambda network: None)
+    monkeypatch.setattr("skte.bank.model_in_channels", lambda network: None)
     assert main(["inspect", "--bank", str(write_bank("a"))]) == 1
     assert "in_channels" in capsys.readouterr().err
 

@@ -1,4 +1,7 @@
+import os
 import shlex
+import subprocess
+import sys
 
 import pytest
 
@@ -104,3 +107,17 @@ def test_interrupted(monkeypatch, capsys, data):
     monkeypatch.setattr(FIT, interrupted)
     assert main(["rank", "--bank", "b.json", "--data", str(data)]) == 130
     assert "interrupted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [["--help"], ["completion", "bash"]], ids=" ".join)
+def test_a_reader_that_stops_ends_it_quietly(words, unbuffered):
+    with subprocess.Popen(
+        [sys.executable, "-m", "skte", *words],
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        process.stdout.close()  # as head does, once it has its lines
+        assert process.stderr.read() == b""
+    assert process.returncode in (0, 141)

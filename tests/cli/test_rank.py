@@ -224,7 +224,7 @@ def test_the_table_is_printed_though_the_file_cannot_be_written(
     def full(*args):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("skte.cli._rank.write_results", full)
+    monkeypatch.setattr("skte.report.write_results", full)
     assert run(write_bank("a"), data, "--out", tmp_path / "ranking.csv") == 2
     shown = capsys.readouterr()
     assert table_of(shown.out)
@@ -491,6 +491,17 @@ def test_the_progress_of_a_race_is_by_rung(capsys):
     ]
 
 
+def test_the_progress_of_several_datasets_starts_again(capsys):
+    progress = Progress(["a", "b"], shown=True, n_datasets=2)
+    for told in (("a", 2, 2), ("b", 2, 2), ("b", 2, 2), ("a", 1, 3)):
+        progress(*told)
+    assert [line.rstrip() for line in capsys.readouterr().err.split("\r")[1:]] == [
+        "dataset 1 of 2, model 1 of 2, a: case 2 of 2",
+        "dataset 1 of 2, model 2 of 2, b: case 2 of 2",
+        "dataset 2 of 2, model 1 of 2, a: case 1 of 3",
+    ]
+
+
 def test_what_a_race_cannot_do_is_refused(write_bank, data, monkeypatch, capsys):
     bank = write_bank("a", "b")
     assert run(bank, data, "--race") == 2
@@ -498,6 +509,38 @@ def test_what_a_race_cannot_do_is_refused(write_bank, data, monkeypatch, capsys)
     monkeypatch.setattr(FIT, lambda args: pytest.fail("work was done"))
     assert run(bank, data, "--race", "--confidence", "0.9") == 2
     assert "--race drops models" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_several_datasets_share_one_table(write_bank, data, tmp_path, capsys):
+    bank, out = write_bank("a", "b", broken=["b"]), tmp_path / "ranks.csv"
+    other = write_msd(tmp_path / "other", make_phantoms(2, size=(12, 12, 12)), "small")
+    cache = ["--cache", tmp_path / "cache"]
+    assert run(bank, data, "--data", other, "--out", out, "--verbose", *cache) == 1
+    shown = capsys.readouterr()
+    names = [data.name, other.name]
+    answers, table = shown.out.split("\n\n")[:2]
+    assert [line.split(": ")[0] for line in answers.splitlines()[:2]] == names
+    assert " ".join(table.split()) == f"mean rank model {' '.join(names)} 1 a 1 1 - b - -"
+    assert shown.out.count("versions: ") == 2  # what each model saw, of each dataset
+    assert f"skte: failed: {names[0]}: b, {names[1]}: b: " in shown.err
+    rows = read_csv(out)
+    assert [(row["dataset"], row["name"]) for row in rows] == [(d, n) for d in names for n in "ab"]
+    run(bank, data, "--data", other, "--out", out, *cache)
+    assert [row["n_cached"] for row in read_csv(out) if row["name"] == "a"] == ["3", "2"]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--data", "DATA"], "more than once"),
+        (["--data", "other", "--exclude", "a"], "--exclude chooses cases of one dataset"),
+    ],
+)
+def test_several_datasets_that_cannot_be_ranked_at_once(more, message, write_bank, data, capsys):
+    more = [str(data) if word == "DATA" else word for word in more]
+    assert run(write_bank("a"), data, *more) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_an_estimator_is_named_once(capsys):

@@ -34,7 +34,7 @@ def run(folder):
         returned.append(run_demo(*args, **kwargs))
 
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(shown):
-        patch.setattr("skte.cli._main.run_demo", keep)
+        patch.setattr("skte.demo.run_demo", keep)
         assert main(["demo", "--quick", "--out", str(folder)]) == 0
     (result,) = returned
     return result, shown.getvalue()

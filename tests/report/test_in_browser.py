@@ -54,7 +54,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     for key in ("crosscaseprobe", "logme", "hscore", "knn", "ccfv"):
         results |= {f"score_{key}": scores, f"rank_{key}": results["rank"]}
-    return write_report(results, tmp_path_factory.mktemp("page") / "report.html")
+    title = f"Ranking for {NAMES[0]}_and_more"
+    return write_report(results, tmp_path_factory.mktemp("page") / "report.html", title=title)
 
 
 @pytest.fixture(scope="module")
@@ -160,3 +161,15 @@ def test_text_has_contrast(page: Path, browser: Browser, scheme: str) -> None:
     browser.open(page)
     ratio, where = browser.run(CONTRAST)
     assert ratio >= 4.5, where
+
+
+def test_on_paper_the_table_is_whole(page: Path, browser: Browser) -> None:
+    browser.open(page, width=717)  # of A4 without Chromium's margins
+    browser.send("Emulation.setEmulatedMedia", media="print")
+    right, inside = browser.run(
+        "(() => { const t = document.querySelector('table.sortable');"
+        "return [t.getBoundingClientRect().right, getComputedStyle(t.tHead).breakInside]; })()"
+    )
+    browser.send("Emulation.setEmulatedMedia", media="")
+    assert right <= 717
+    assert inside == "avoid"  # else no page but the first has the header
