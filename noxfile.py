@@ -5,22 +5,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-
 import nox
 
 nox.options.sessions = ["lint", "tests"]
 nox.options.reuse_existing_virtualenvs = True
-
-# The slowest first: two run at a time.
-STUDIES = (
-    "extraction", "compatibility", "scale", "reliability", "evidence", "mixed_bank",
-    "plans",
-    "real_bank", "deepbet", "confidence", "golden", "report", "speed", "adapters", "networks",
-)  # fmt: skip
 
 
 def install(session: nox.Session, extras: str) -> None:
@@ -57,19 +45,4 @@ def docs(session: nox.Session) -> None:
 def smoke(session: nox.Session) -> None:
     """Run every study with small inputs, to see that it works."""
     install(session, "dev")
-    python = "python" if session.bin_paths is None else str(Path(session.bin) / "python")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-    def run(study: str) -> bool:
-        command = [python, "-m", f"benchmarks.{study}", "--smoke"]
-        done = subprocess.run(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        session.log(" ".join(command[1:]) if done.returncode == 0 else done.stdout)
-        return done.returncode == 0
-
-    studies = session.posargs or STUDIES
-    with ThreadPoolExecutor(2) as pool:
-        failed = [s for s, good in zip(studies, pool.map(run, studies), strict=True) if not good]
-    if failed:
-        session.error(f"benchmarks --smoke failed: {', '.join(failed)}")
+    session.run("python", "-m", "benchmarks", *session.posargs)

@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 import tomllib
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -40,6 +41,7 @@ def imports(nodes):
             yield (node.module or "").partition(".")[0]
 
 
+@cache
 def packages(at_import):
     found = {}
     for file in Path(skte.__file__).parent.rglob("*.py"):

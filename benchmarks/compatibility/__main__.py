@@ -30,7 +30,7 @@ from benchmarks.compatibility._environments import (
 from benchmarks.compatibility._page import write_page
 
 RESULT = Path(__file__).parent / "results" / "compatibility.json"
-_FEW_TESTS = ("tests/test_public_api.py", "tests/test_architecture.py", "tests/features")
+_FEW_TESTS = ("tests/test_public_api.py", "tests/features")
 
 
 def check(

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Distributions", "build", "run"]
+__all__ = ["Distributions", "build", "pip_of", "run"]
 
 ROOT = Path(__file__).resolve().parents[2]
 # What building adds to the files of the project.
@@ -50,13 +50,18 @@ def run(command: Sequence[str | Path], cwd: Path | None = None) -> str:
     return done.stdout
 
 
+def pip_of(python: Path) -> list[str | Path]:
+    """Installs into another environment, which takes none of its own."""
+    return [sys.executable, "-m", "pip", "--python", python]
+
+
 def build(place: Path) -> Distributions:
     """Build both (the wheel from the sdist), and check their files."""
-    run([sys.executable, "-m", "venv", place / "builder"])
+    run([sys.executable, "-m", "venv", "--without-pip", place / "builder"])
     python = place / "builder" / "bin" / "python"
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     tools = project["build-system"]["requires"]
-    run([python, "-m", "pip", "install", "--quiet", "build", *tools])
+    run([*pip_of(python), "install", "--quiet", "build", *tools])
     # This environment is an isolated one: no need for one more for each of the two.
     run([python, "-m", "build", "--no-isolation", "--outdir", place, ROOT])
     built = Distributions(next(place.glob("*.whl")), next(place.glob("*.tar.gz")))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.compatibility._distributions import ROOT, run
+from benchmarks.compatibility._distributions import ROOT, pip_of, run
 
 __all__ = ["Environment", "lowest_versions", "make_environment", "run_tests", "see_running_one"]
 
@@ -104,12 +104,12 @@ def make_environment(folder: Path, python: str, distribution: Path, *, lowest: b
 
 def see_running_one(folder: Path, distribution: Path) -> Environment:
     """Install a distribution alone; what it needs is looked up in the running environment."""
-    run([sys.executable, "-m", "venv", folder])
+    run([sys.executable, "-m", "venv", "--without-pip", folder])
     own = next(folder.glob("lib/python*/site-packages"))
     # Paths that a .pth names are searched, their own .pth files are not: an editable
     # install of the checkout stays out.
     (own / "running.pth").write_text("\n".join(site.getsitepackages()) + "\n")
-    run([folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-deps", distribution])
+    run([*pip_of(folder / "bin" / "python"), "install", "--quiet", "--no-deps", distribution])
     return Environment(folder)
 
 

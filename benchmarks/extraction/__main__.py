@@ -178,7 +178,9 @@ def main() -> None:
         "networks": lambda: {n: compare(Subject(setting, n)) for n in setting.networks},
         "volume": lambda: _costs.growth(name, small, half, setting.rounds),
         "memory": lambda: _costs.peak_memory(name, window, shape, more),
-        "second estimator": lambda: _costs.second_estimator(name, window, half, 6),
+        "second estimator": lambda: _costs.second_estimator(
+            name, window, half, 2 if args.smoke else 6
+        ),
         "few windows": lambda: _few.few_windows(name, window, shape, setting.rounds),
         # The same windows of half the edges: more rounds in the same time.
         "few windows, half size": lambda: _few.few_windows(name, small, half, more),

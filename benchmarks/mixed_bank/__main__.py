@@ -25,6 +25,7 @@ from benchmarks._provenance import data_folder, provenance, write_json
 from benchmarks.mixed_bank._models import MODELS, Model
 from benchmarks.real_bank.__main__ import ESTIMATORS, first_cases, rank
 from skte import BankEntry, ModelBank
+from skte.cli import main as main_of_skte
 from skte.datasets import load_msd, make_phantoms
 from skte.demo import TrainingCase, train_network, write_msd
 
@@ -140,7 +141,7 @@ def smoke() -> None:
         for name in sorted({TARGET, *(model.task for model in MODELS)}):
             write_msd(out / "data" / name, make_phantoms(2, size=(24, 24, 24)), name)
         training = make_bank(out / "data", out / "bank", n_steps=2, n_cases=2)
-        result = rank(out / "bank", out / "data" / TARGET, out / "ranking.json")
+        result = rank(out / "bank", out / "data" / TARGET, out / "ranking.json", main_of_skte)
         result["bank"] = entry_rows(out / "bank")
         print(table(result))
         if sum(not row.get("reference") for row in result["models"]) != len(training):

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from typing import Any
 import torch
 
 from benchmarks._provenance import data_folder, provenance, write_json
+from skte.cli import main as main_of_skte
 from skte.datasets import load_msd, make_phantoms
 from skte.demo import prepare_cases, small_unet, train_network
 from skte.estimators import recommended_estimators
@@ -113,13 +114,21 @@ def first_cases(data: Path, n: int, out: Path) -> Path:
     return out
 
 
-def rank(manifest: Path, data: Path, out: Path) -> dict[str, Any]:
-    """Run ``skte rank`` twice in processes of their own, and note time and memory."""
+def in_process(arguments: Sequence[str]) -> None:
+    """Run ``skte`` in a process of its own, whose memory is its own."""
+    command = [sys.executable, "-m", "skte", *arguments]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def rank(
+    manifest: Path, data: Path, out: Path, run: Callable[[list[str]], Any] = in_process
+) -> dict[str, Any]:
+    """Run ``skte rank`` twice, and note time and memory."""
     begun = time.perf_counter()
-    models = _rank(manifest, data, out, ESTIMATORS)
+    models = _rank(manifest, data, out, ESTIMATORS, run)
     seconds = time.perf_counter() - begun
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    recommended = _rank(manifest, data, out.with_name(f"recommended_{out.name}"), RECOMMENDED)
+    recommended = _rank(manifest, data, out.with_name(f"recommended_{out.name}"), RECOMMENDED, run)
     return {
         "seconds": round(seconds, 1),
         "peak_memory_mib": round(peak),
@@ -128,10 +137,16 @@ def rank(manifest: Path, data: Path, out: Path) -> dict[str, Any]:
     }
 
 
-def _rank(manifest: Path, data: Path, out: Path, estimators: Sequence[str]) -> Any:
-    command = [sys.executable, "-m", "skte", "rank", "--bank", str(manifest), "--data", str(data)]
-    command += [part for name in estimators for part in ("--estimator", name)]
-    subprocess.run([*command, "--out", str(out)], check=True, stdout=subprocess.DEVNULL)
+def _rank(
+    manifest: Path,
+    data: Path,
+    out: Path,
+    estimators: Sequence[str],
+    run: Callable[[list[str]], Any],
+) -> Any:
+    arguments = ["rank", "--bank", str(manifest), "--data", str(data)]
+    arguments += [part for name in estimators for part in ("--estimator", name)]
+    run([*arguments, "--out", str(out)])
     return json.loads(out.read_text())
 
 
@@ -188,7 +203,7 @@ def smoke() -> None:
         for source in sources:
             pretrain(source, cases, out, (16, 16, 16))
         write_manifest(sources, out / "bank.json")
-        result = rank(out / "bank.json", out, out / "ranking.json")
+        result = rank(out / "bank.json", out, out / "ranking.json", main_of_skte)
         print(_table(result))
         assert sum(not row.get("reference") for row in result["models"]) == len(sources)
 

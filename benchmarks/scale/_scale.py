@@ -165,8 +165,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--smoke", action="store_true", help="small sizes, no result file")
     args = parser.parse_args()
-    n_models = (5, 10) if args.smoke else (100, 1000)
-    n_cases = (3, 6) if args.smoke else (25, 100)
+    n_models = (2, 4) if args.smoke else (100, 1000)
+    n_cases = (2, 4) if args.smoke else (25, 100)
     with TemporaryDirectory(prefix="skte-scale-") as name:
         folder = Path(name)
         by_models = [_tell(measure(folder, n, n_cases[-1], args.smoke)) for n in n_models]

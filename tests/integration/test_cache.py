@@ -126,19 +126,6 @@ def test_an_unusable_head_is_remembered(data, tmp_path):
         assert selector.results_["n_cached"].tolist() == [n_cached]
 
 
-@pytest.mark.slow
-def test_workers_share_a_cache(data, tmp_path):
-    extractor = SegmentationFeatureExtractor(n_class_samples=60, n_case_samples=60)
-    settings = {"extractor": extractor, "cache": tmp_path / "cache", "n_jobs": 2}
-    bank = [
-        BankEntry(f"net{i}", "skte.demo:small_unet", arguments={"widths": (4, 8)}) for i in range(3)
-    ]
-    first = ModelBankSelector(CCFV(), **settings).fit(bank, data)
-    again = ModelBankSelector(CCFV(), **settings).fit(bank, data)
-    assert again.results_["n_cached"].tolist() == [4, 4, 4]
-    np.testing.assert_array_equal(again.scores_, first.scores_)
-
-
 def test_shell(data, tmp_path, capsys):
     torch.save(build_unet().state_dict(), tmp_path / "w.pt")
     (tmp_path / "bank.json").write_text(

@@ -115,7 +115,7 @@ def test_manifest_from_file_to_ranking(cases, tmp_path):
     selector = ModelBankSelector(CCFV(), reference=False).fit(tmp_path / "bank.json", cases)
     assert sorted(selector.ranking_) == ["net0", "net1", "net2"]
     assert len(set(selector.scores_)) == 3
-    again = ModelBankSelector(CCFV(), reference=False, n_jobs=2).fit(
+    again = ModelBankSelector(CCFV(), reference=False).fit(
         ModelBank.from_manifest(tmp_path / "bank.json"), cases
     )
     np.testing.assert_allclose(again.scores_, selector.scores_, rtol=1e-6)

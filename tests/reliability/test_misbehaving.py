@@ -67,7 +67,10 @@ def cases():
     return make_phantoms(2, size=(16, 16, 16))
 
 
-@pytest.mark.parametrize("kind", ["KeyboardInterrupt", "SystemExit", "GeneratorExit"])
+ENDS = ["KeyboardInterrupt", "SystemExit", "GeneratorExit"]
+
+
+@pytest.mark.parametrize("kind", ENDS)
 @pytest.mark.parametrize("when", ["forward", "init"])
 class TestWhatWouldEndTheRun:
     def test_is_named_by_the_selector(self, cases, kind, when):
@@ -80,22 +83,26 @@ class TestWhatWouldEndTheRun:
         with pytest.raises(SkteError, match=f"'bad'.*{kind}"):
             SegmentationFeatureExtractor(bad, window_size=8).fit_transform(cases)
 
-    @pytest.mark.slow
-    def test_is_listed_by_the_commands(self, kind, when, tmp_path, capsys):
-        factory = "tests.reliability.misbehaving:Misbehaving"
-        models = [
-            {"name": "bad", "factory": factory, "arguments": {"attack": kind, "when": when}},
-            {"name": "sound", "factory": "skte.demo:small_unet"},
-        ]
-        (tmp_path / "bank.json").write_text(
-            json.dumps({"defaults": {"weights": "none", "window_size": 16}, "models": models})
-        )
-        trust = ["--trust-package", "tests"]
-        assert main(["bank", "check", str(tmp_path / "bank.json"), "--json", *trust]) == 1
-        bad, sound = json.loads(capsys.readouterr().out)["models"]
-        assert "'bad'" in bad["error"]
-        assert kind in bad["error"]
-        assert sound["layers"]
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["forward", "init"])
+def test_what_would_end_the_run_is_listed_by_the_commands(when, tmp_path, capsys):
+    factory = "tests.reliability.misbehaving:Misbehaving"
+    models = [
+        *({"name": f"bad {kind}", "factory": factory, "arguments": {"attack": kind, "when": when}}
+          for kind in ENDS),
+        {"name": "sound", "factory": "skte.demo:small_unet", "arguments": {"widths": [2, 4]}},
+    ]  # fmt: skip
+    (tmp_path / "bank.json").write_text(
+        json.dumps({"defaults": {"weights": "none", "window_size": 16}, "models": models})
+    )
+    trust = ["--trust-package", "tests"]
+    assert main(["bank", "check", str(tmp_path / "bank.json"), "--json", *trust]) == 1
+    *bad, sound = json.loads(capsys.readouterr().out)["models"]
+    for kind, row in zip(ENDS, bad, strict=True):
+        assert f"'bad {kind}'" in row["error"]
+        assert row["error"].count(kind) > 1
+    assert sound["layers"]
 
 
 def test_layers_are_found_in_isolation():

@@ -72,21 +72,14 @@ def test_a_timeout_ends_what_hangs_and_what_dies_is_named(cases, expected, tmp_p
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.FitFailedWarning")
-def test_a_timeout_by_the_clock(cases):
-    bank = [BankEntry(name, Hanging) for name in "ab"]
-    with pytest.raises(SkteError, match=r"longer than timeout=0\.5 seconds"):
-        select(error_score=np.nan, timeout=0.5, n_jobs=2).fit(bank, cases)
-
-
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.FitFailedWarning")
 def test_workers_that_die_cost_their_model_alone(cases, expected):
     bank = [GOOD[0], BankEntry("killed", Killed), BankEntry("dies", Dying), GOOD[1]]
     selector = select(error_score=np.nan, n_jobs=2, reference=True).fit(bank, cases)
     check(selector, expected, {"killed": "SIGKILL", "dies": "EXIT(7)"})
 
 
-def test_raise_names_the_model(cases):
-    with pytest.raises(SkteError, match=r"Model 'bad': .*timeout=0\.5"):
+def test_a_timeout_by_the_clock_names_the_model(cases):
+    with pytest.raises(SkteError, match=r"Model 'bad': .*longer than timeout=0\.5 seconds"):
         select(timeout=0.5).fit([BankEntry("bad", Hanging), *GOOD], cases)
 
 

@@ -91,6 +91,13 @@ def test_loky_gives_the_same_ranking(cases, expected):
         same(select().fit(BANK, cases), expected)
 
 
+def test_workers_share_a_cache(cases, tmp_path):
+    with joblib.parallel_config("loky", n_jobs=2):
+        first, again = (select(cache=tmp_path / "cache").fit(BANK[:3], cases) for _ in range(2))
+    assert again.results_["n_cached"].tolist() == [4, 4, 4]
+    same(again, first)
+
+
 def test_dask_gives_the_same_ranking(cases, expected, cluster):
     with joblib.parallel_config("dask"):
         same(select().fit(BANK, cases), expected)

@@ -122,7 +122,7 @@ def test_one_twin_per_architecture_the_same_in_every_bank(networks, cases, fitte
     other = small_unet(widths=(4, 8), spatial_dims=2)
     bank = entries({"other": other, **dict(reversed(networks.items()))})
     extractor = SegmentationFeatureExtractor(layers="all", taper=False)  # as for the probe
-    selector = ModelBankSelector(LogME(), extractor=extractor, n_jobs=2).fit(bank, cases)
+    selector = ModelBankSelector(LogME(), extractor=extractor).fit(bank, cases)
     found = {one.models: one for one in selector.reference_}
     assert set(found) == {("other",), ("fresh", "short", "long")}
     alone = next(one for one in fitted.reference_ if one.estimator == "logme")
