@@ -14,6 +14,7 @@ from skte.bank._layers import (
     model_in_channels,
     model_spatial_dims,
 )
+from skte.bank._layers import examine_layers as examine_layers
 from skte.bank._manifest import manifest_schema
 from skte.bank._probe import LayerInfo, as_map
 from skte.bank._readers import READERS as READERS
