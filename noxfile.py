@@ -20,6 +20,7 @@ STUDIES = (
     "extraction", "compatibility", "scale", "reliability", "evidence", "mixed_bank",
     "plans",
     "real_bank", "deepbet", "confidence", "golden", "report", "speed", "adapters", "networks",
+    "bundles",
 )  # fmt: skip
 
 

@@ -192,17 +192,18 @@ def write_page(result: dict[str, Any]) -> None:
     done = [row for row in rows if "refused" not in row]
     same = [row for row in done if row["same_steps"] and row["largest_difference"] == 0]
     trusted = [row for row in rows if row.get("trusted", "").startswith("read")]
+    n_whole = sum(not row["left_out"] for row in done)
     text = (
         f"Of the {len(rows)} segmentation bundles in MONAI's model zoo (commit "
         f"{result['zoo']['commit'][:7]}, configurations as published, random weights), {len(done)} "
-        f"are read with every step. For {len(same)} of them the steps are those that MONAI's own "
-        f"parser yields, with equal results on one image; {len(trusted)} more are read with "
-        "`trusted=True`."
+        f"are read, {n_whole} with every step. For {len(same)} of them the steps are those that "
+        "MONAI's own parser yields, with equal results on one image (without what is left out); "
+        f"{len(trusted)} more are read with `trusted=True`."
     )
     table = ["| bundle | result |", "|---|---|"]
     for row in rows:
         if "refused" in row:
-            result_text = f"refused: {row['refused'].partition(' (it needs')[0]}"
+            result_text = f"refused: {row['refused']}"
             result_text += "; read with `trusted=True`" if row in trusted else ""
         else:
             result_text = f"read: {row['network']}; {', '.join(row['steps'])}"
