@@ -1,10 +1,9 @@
 """Which models exist, how each is built, and where its features are read."""
 
 from skte.bank._bank import BankLike, ModelBank, load_bank
-from skte.bank._catalogue import Collection, catalogue
 from skte.bank._digest import digest_problem, entry_digest
 from skte.bank._entry import BankEntry
-from skte.bank._hub import download_snapshot
+from skte.bank._hub import Collection, catalogue, download_snapshot
 from skte.bank._layers import LAYER_SETS as LAYER_SETS
 from skte.bank._layers import (
     describe_layers,
