@@ -96,7 +96,7 @@ def _monai() -> dict[str, Spec]:
         "MONAI SwinUNETR (v2)": net(64, 3, "SwinUNETR", 1, 2, spatial_dims=3, use_v2=True, **swin),
         "MONAI UNet 2-D": net(64, 2, "UNet", 2, 1, 2, (4, 8, 16, 32), (2, 2, 2)),
         "MONAI UNet 3-D": net(64, 3, "UNet", 3, 1, 2, (4, 8, 16, 32), (2, 2, 2), num_res_units=2),
-        "MONAI UNETR": net(32, 3, "UNETR", 1, 2, (32,) * 3, 4, spatial_dims=3, **hidden),
+        "MONAI UNETR": net(96, 3, "UNETR", 1, 2, (96,) * 3, 4, spatial_dims=3, **hidden),
         "MONAI ViT (encoder alone)": net(
             64, 3, "ViT", 1, (64,) * 3, (8,) * 3, num_layers=2, hidden_size=48, mlp_dim=48,
             num_heads=2,
@@ -194,12 +194,12 @@ def _nnunet() -> dict[str, Spec]:
         )  # fmt: skip
         return Spec("dynamic_network_architectures", build, 32, 3)
 
-    def primus(name: str, **kwargs: Any) -> Spec:
+    def primus(name: str, edge: int = 32, **kwargs: Any) -> Spec:
         build = _from(
             _PRIMUS, name, input_channels=1, output_channels=2, patch_embed_size=(8, 8, 8),
-            input_shape=(32, 32, 32), **kwargs,
+            input_shape=(edge,) * 3, **kwargs,
         )  # fmt: skip
-        return Spec("dynamic_network_architectures", build, 32, 3)
+        return Spec("dynamic_network_architectures", build, edge, 3)
 
     return {
         "nnU-Net PlainConvUNet": net("PlainConvUNet", "n_conv_per_stage"),
@@ -211,7 +211,7 @@ def _nnunet() -> dict[str, Spec]:
                 [1] * 4, 2, [1] * 3, norm_op=nn.InstanceNorm3d, nonlin=nn.LeakyReLU,
             ), 32, 3,
         ),
-        "nnU-Net Primus-S": primus("PrimusS"),
+        "nnU-Net Primus-S": primus("PrimusS", 64),
         "nnU-Net PrimusV2-S": primus("PrimusV2S"),
         "nnU-Net PrimusV3-S": primus("PrimusV3S"),
     }  # fmt: skip
