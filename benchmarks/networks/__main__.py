@@ -34,6 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.networks", description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="two networks, no file")
     parser.add_argument("--again", action="store_true", help="also those already in the file")
+    parser.add_argument("--only", default="", help="networks with this in their names, again")
     parser.add_argument("--page", action="store_true", help="only write the table of the docs")
     args = parser.parse_args()
     if args.page:
@@ -46,7 +47,8 @@ def main() -> None:
         {row["network"]: row for row in json.loads(_RESULT.read_text())["networks"]} if keep else {}
     )
     for name, spec in specs().items():
-        if name in rows or (args.smoke and name not in _SMOKE):
+        wanted = args.only.lower() in name.lower() if args.only else name not in rows
+        if not wanted or (args.smoke and name not in _SMOKE):
             continue
         rows[name] = {"network": name, **examine(spec)}
         print(line(rows[name]), flush=True)

@@ -22,7 +22,11 @@ class Spec(NamedTuple):
 
 def specs() -> dict[str, Spec]:
     """Every network of the table."""
-    found = {**_monai(), **_nnunet(), **_smp(), **_transformers(), **_torchvision(), **_timm()}
+    found = {
+        **_monai(), **_nnunet(), **_smp(), **_transformers(), **_torchvision(), **_timm(),
+        "like STU-Net": Spec("torch", _Residual, 32, 3),
+        "like U-Mamba": Spec("transformers", lambda: _Residual(_Mamba(16)), 32, 3),
+    }  # fmt: skip
     return {**{k: v for k, v in found.items() if k not in _SLOW}, **{k: found[k] for k in _SLOW}}
 
 
@@ -72,8 +76,8 @@ def _monai() -> dict[str, Spec]:
             64, 3, "FlexibleUNet", 1, 2, "resnet10", spatial_dims=3
         ),
         "MONAI HighResNet": net(24, 3, "HighResNet", 3),
-        "MONAI HoVerNet": net(256, 2, "HoVerNet", channels=3),
-        "MONAI MedNeXt": net(32, 3, "MedNeXt", spatial_dims=3, init_filters=8),
+        "MONAI HoVerNet": net(256, 2, "HoVerNet", "fast", channels=3),
+        "MONAI MedNeXt": net(64, 3, "MedNeXt", spatial_dims=3, init_filters=8),
         "MONAI QuickNAT": net(128, 2, "Quicknat", num_classes=2, num_channels=1, num_filters=8),
         "MONAI ResNet-18 (encoder alone)": net(
             64, 3, "resnet18", spatial_dims=3, n_input_channels=1
@@ -92,9 +96,9 @@ def _monai() -> dict[str, Spec]:
         "MONAI SwinUNETR (v2)": net(64, 3, "SwinUNETR", 1, 2, spatial_dims=3, use_v2=True, **swin),
         "MONAI UNet 2-D": net(64, 2, "UNet", 2, 1, 2, (4, 8, 16, 32), (2, 2, 2)),
         "MONAI UNet 3-D": net(64, 3, "UNet", 3, 1, 2, (4, 8, 16, 32), (2, 2, 2), num_res_units=2),
-        "MONAI UNETR": net(32, 3, "UNETR", 1, 2, (32,) * 3, 4, spatial_dims=3, **hidden),
+        "MONAI UNETR": net(96, 3, "UNETR", 1, 2, (96,) * 3, 4, spatial_dims=3, **hidden),
         "MONAI ViT (encoder alone)": net(
-            32, 3, "ViT", 1, (32,) * 3, (8,) * 3, num_layers=2, hidden_size=48, mlp_dim=48,
+            64, 3, "ViT", 1, (64,) * 3, (8,) * 3, num_layers=2, hidden_size=48, mlp_dim=48,
             num_heads=2,
         ),
         "MONAI VISTA3D": net(32, 3, "vista3d132", 8, 1),
@@ -118,6 +122,63 @@ def _vista_wrapped() -> nn.Module:
     return _WithPrompt(_from(_NETS, "vista3d132", 8, 1)())
 
 
+class _Residual(nn.Module):
+    """A residual U-Net after the description of STU-Net, every one of its outputs returned.
+
+    With a mixer of tokens at its bottleneck it is like U-Mamba.
+    """
+
+    def __init__(self, mixer: nn.Module | None = None) -> None:
+        super().__init__()
+        widths = (4, 8, 16)
+        self.context = nn.ModuleList(
+            _Block(a, b, stride) for a, b, stride in ((1, 4, 1), (4, 8, 2), (8, 16, 2))
+        )
+        self.mixer = nn.Identity() if mixer is None else mixer
+        self.upsample = nn.ModuleList(nn.Conv3d(b, a, 1) for a, b in ((8, 16), (4, 8)))
+        self.localization = nn.ModuleList(_Block(2 * n, n, 1) for n in (8, 4))
+        self.heads = nn.ModuleList(nn.Conv3d(n, 2, 1) for n in widths[1::-1])
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        skips = []
+        for block in self.context:
+            x = block(x)
+            skips.append(x)
+        x, found = self.mixer(skips.pop()), []
+        for up, block, head in zip(self.upsample, self.localization, self.heads, strict=True):
+            raised = up(nn.functional.interpolate(x, scale_factor=2.0))
+            x = block(torch.cat([raised, skips.pop()], 1))
+            found.append(head(x))
+        return found[::-1]
+
+
+class _Block(nn.Module):
+    def __init__(self, before: int, after: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv3d(before, after, 3, stride, 1)
+        self.conv2 = nn.Conv3d(after, after, 3, 1, 1)
+        self.conv3 = nn.Conv3d(before, after, 1, stride)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv2(nn.functional.leaky_relu(self.conv1(x)))
+        return nn.functional.leaky_relu(y + self.conv3(x))
+
+
+class _Mamba(nn.Module):
+    """The places of a map as a sequence, for the Mamba of transformers."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        library = importlib.import_module("transformers")
+        config = library.MambaConfig(hidden_size=width, num_hidden_layers=1, vocab_size=2)
+        self.mamba = library.MambaModel(config)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = x.flatten(2).transpose(1, 2)
+        mixed: torch.Tensor = self.mamba(inputs_embeds=tokens).last_hidden_state
+        return mixed.transpose(1, 2).unflatten(2, x.shape[2:])
+
+
 _UNETS = "dynamic_network_architectures.architectures.unet"
 _PRIMUS = "dynamic_network_architectures.architectures.primus"
 
@@ -133,12 +194,12 @@ def _nnunet() -> dict[str, Spec]:
         )  # fmt: skip
         return Spec("dynamic_network_architectures", build, 32, 3)
 
-    def primus(name: str, **kwargs: Any) -> Spec:
+    def primus(name: str, edge: int = 32, **kwargs: Any) -> Spec:
         build = _from(
             _PRIMUS, name, input_channels=1, output_channels=2, patch_embed_size=(8, 8, 8),
-            input_shape=(32, 32, 32), **kwargs,
+            input_shape=(edge,) * 3, **kwargs,
         )  # fmt: skip
-        return Spec("dynamic_network_architectures", build, 32, 3)
+        return Spec("dynamic_network_architectures", build, edge, 3)
 
     return {
         "nnU-Net PlainConvUNet": net("PlainConvUNet", "n_conv_per_stage"),
@@ -150,7 +211,7 @@ def _nnunet() -> dict[str, Spec]:
                 [1] * 4, 2, [1] * 3, norm_op=nn.InstanceNorm3d, nonlin=nn.LeakyReLU,
             ), 32, 3,
         ),
-        "nnU-Net Primus-S": primus("PrimusS"),
+        "nnU-Net Primus-S": primus("PrimusS", 64),
         "nnU-Net PrimusV2-S": primus("PrimusV2S"),
         "nnU-Net PrimusV3-S": primus("PrimusV3S"),
     }  # fmt: skip
@@ -248,7 +309,7 @@ def _transformers() -> dict[str, Spec]:
             backbone_out_indices=[0, 1, 2, 3], neck_hidden_sizes=[8, 16, 24, 32],
             fusion_hidden_size=16,
         ),
-        "HF MobileViT": _hf("MobileViTForSemanticSegmentation", "MobileViTConfig", 128),
+        "HF MobileViT": _hf("MobileViTForSemanticSegmentation", "MobileViTConfig", 256),
         "HF Mask2Former (Swin)": _hf(
             "Mask2FormerForUniversalSegmentation", "Mask2FormerConfig", 224,
             backbone_config=_config("SwinConfig", **swin), **mask,
@@ -263,6 +324,15 @@ def _transformers() -> dict[str, Spec]:
             ),
         ),
         "HF SAM image encoder": _hf("SamVisionModel", "SamVisionConfig", 256, **vision),
+        "HF SAM2 image encoder": _hf(
+            "Sam2VisionModel", "Sam2VisionConfig", 256, fpn_hidden_size=16,
+            backbone_channel_list=[64, 32, 16, 8],
+            backbone_config=_config(
+                "Sam2HieraDetConfig", hidden_size=8, blocks_per_stage=[1, 2, 3, 2],
+                embed_dim_per_stage=[8, 16, 32, 64], num_attention_heads_per_stage=[1, 1, 2, 2],
+                global_attention_blocks=[5], image_size=[256, 256],
+            ),
+        ),
         "HF Swin backbone": _hf("SwinBackbone", "SwinConfig", 224, **swin),
         "HF ConvNeXt backbone": _hf("ConvNextBackbone", "ConvNextConfig", 128, **convnext),
         "HF DINOv2 backbone": _hf(
@@ -287,7 +357,7 @@ def _torchvision() -> dict[str, Spec]:
             "lraspp_mobilenet_v3_large", weights_backbone=None, num_classes=3
         ),
         "torchvision Swin-T": net("swin_t", 224, ""),
-        "torchvision ConvNeXt-T": net("convnext_tiny", 128, ""),
+        "torchvision ConvNeXt-T": net("convnext_tiny", 256, ""),
     }
 
 

@@ -1,10 +1,9 @@
 """Which models exist, how each is built, and where its features are read."""
 
 from skte.bank._bank import BankLike, ModelBank, load_bank
-from skte.bank._catalogue import Collection, catalogue
 from skte.bank._digest import digest_problem, entry_digest
 from skte.bank._entry import BankEntry
-from skte.bank._hub import download_snapshot
+from skte.bank._hub import Collection, catalogue, download_snapshot
 from skte.bank._layers import (
     describe_layers,
     find_decoder_layers,
@@ -13,6 +12,7 @@ from skte.bank._layers import (
     model_in_channels,
     model_spatial_dims,
 )
+from skte.bank._layers import examine_layers as examine_layers
 from skte.bank._manifest import manifest_schema
 from skte.bank._probe import LayerInfo, as_map
 from skte.bank._readers import Reader, all_readers

@@ -123,16 +123,8 @@ class FolderReaders:
         ----------
         folder : path-like
             With ``adaptation_plan.json`` and a checkpoint, there or in a fold.
-        name : str, optional
-            Default: the folder's name.
-        checkpoint : str, optional
-            Default: ``checkpoint_final.pth``, or else ``checkpoint_best.pth``.
-        trusted : bool, default=False
-            Whether reading may run code: any class that the plan names, any pickle.
-        extra_roots : sequence of path-like
-            Folders beside this one that its links may lead to.
-        **fields
-            Other fields, such as ``window_size``, in place of those read.
+        name, checkpoint, trusted, extra_roots, **fields
+            As for `from_nnunet`; the default name is that of the folder.
 
         Returns
         -------
@@ -142,8 +134,7 @@ class FolderReaders:
         Raises
         ------
         BankError
-            If a file is missing, or the plan is of a kind that is not known; the message says
-            what and how to go on.
+            If a file is missing, or the plan is of a kind that is not known.
         """
         read = nnssl_fields(
             folder, name=name, checkpoint=checkpoint, trusted=trusted, extra_roots=extra_roots
@@ -172,16 +163,11 @@ class FolderReaders:
         ----------
         folder : path-like
             With ``configs/inference.json`` (or ``.yaml``) and ``models/model.pt``.
-        name : str, optional
-            Default: the folder's name.
         weights : path-like, optional
             Default: ``models/model.pt``, or the one file of weights beside it.
-        trusted : bool, default=False
-            Whether reading may run code: expressions (``$...``), any class, any pickle.
-        extra_roots : sequence of path-like
-            Folders beside this one that its links may lead to.
-        **fields
-            Other fields, such as ``layers``, in place of those read.
+        name, trusted, extra_roots, **fields
+            As for `from_nnunet`; the default name is that of the folder. With trust any
+            expression is run, and the bundle's own scripts are found.
 
         Returns
         -------
@@ -192,7 +178,7 @@ class FolderReaders:
         ------
         BankError
             If a file is missing, what it says would run code, or a step of preprocessing has no
-            counterpart and none are given; the message says what and how to go on.
+            counterpart and none are given.
         """
         read = bundle_fields(
             folder,
@@ -222,13 +208,11 @@ class FolderReaders:
         ----------
         path : path-like
             A ``.pt2`` file.
-        name : str, optional
-            Default: the file's name.
         trusted : bool, default=False
             Must be True: torch evaluates text of such a file and unpickles parts of it, which
             can run code.
-        **fields
-            Other fields, such as ``preprocessing``.
+        name, **fields
+            As for `from_nnunet`; the default name is that of the file.
 
         Returns
         -------

@@ -203,7 +203,16 @@ class FeatureFlow:
                 heads.append(number)
             else:
                 waiting.extend(self.trace.nodes[number].parents)
-        return max(heads, key=lambda n: (self.size.get(n, 0), n), default=None)
+        head = max(heads, key=lambda n: (self.size.get(n, 0), n), default=None)
+        return head if head is None else self._first_logits(head)
+
+    def _first_logits(self, head: int) -> int:
+        """Step back from a convolution that does nothing but raise logits."""
+        for s in self.sources[head]:
+            alike = s > 0 and self.is_convolution(s) and self.channels(s) == self.channels(head)
+            if alike and head in self.size and self.raises(s, head):
+                return s
+        return head
 
     def calls(self) -> list[Call]:
         """List the calls whose output a hook sees last, outermost first."""

@@ -23,7 +23,7 @@ from skte.bank._stages import (
     traced_decoder_stages,
     traced_encoder_stages,
 )
-from skte.bank._trace import trace_forward
+from skte.bank._trace import prompt_hint, trace_forward
 from skte.exceptions import BankError
 
 __all__ = [
@@ -77,7 +77,21 @@ def find_layers(
     >>> find_layers(nn.Sequential(nn.Conv2d(1, 4, 1)), ["0"], torch.zeros(1, 1, 8, 8))
     [LayerInfo(name='0', stride=(1.0, 1.0), channels=4)]
     """
+    return examine_layers(module, layers, example, output)[0]
+
+
+def examine_layers(
+    module: nn.Module,
+    layers: str | Sequence[str],
+    example: torch.Tensor,
+    output: str | int | None = None,
+) -> tuple[list[LayerInfo], str | int | None]:
+    """Find layers, and say which of several outputs is the main one."""
     network = _Network(module, example, output)
+    return _found(network, layers), network.flow.trace.place
+
+
+def _found(network: _Network, layers: str | Sequence[str]) -> list[LayerInfo]:
     if not isinstance(layers, str):
         return network.checked([(name, False) for name in layers])
     if layers == "encoder":
@@ -99,9 +113,9 @@ def find_decoder_layers(module: nn.Module, example: torch.Tensor) -> list[LayerI
 
     Well-known classes (and their subclasses) are looked up: ``PlainConvUNet``,
     ``ResidualEncoderUNet``, ``ResidualUNet``, MONAI's ``AttentionUnet``, ``BasicUNet``,
-    ``DynUNet``, ``FlexibleUNet``, ``SegResNet``, ``SwinUNETR``, ``UNet``, ``UNETR`` and
-    ``VNet``. Any other network is run once: a stage ends where its map is about to be raised
-    to a higher resolution, the last one before the final convolution.
+    ``DynUNet``, ``FlexibleUNet``, ``MedNeXt``, ``SegResNet``, ``SegResNetDS``, ``SwinUNETR``,
+    ``UNet``, ``UNETR`` and ``VNet``. Any other network is run once: a stage ends where its map is
+    about to be raised to a higher resolution, the last one before the final convolution.
 
     Parameters
     ----------
@@ -244,31 +258,39 @@ class _Network:
         names = traced_decoder_stages(self.flow)
         if names:
             return [(name, False) for name in names]
-        raise BankError(
-            f"No decoder layer found in {type(self.module).__name__}: nothing but a head, or no "
-            f"convolution leads to its output. {_remedy(self.module)}"
+        raise self._nothing(
+            "decoder layer", "nothing but a head, or no convolution leads to its output"
         )
 
     def encoder(self) -> list[_Named]:
         """Name the encoder's stages."""
         prefix, part, known = known_part(self.module)
         registered = [f"{prefix}{name}" for name in known.encoder_stages(part)]
-        if registered:
+        if registered and not self.problems(registered):
             return [(name, True) for name in registered]
         asked = asked_encoder(self.module)
         if asked and not self.problems(asked):
             return [(name, True) for name in asked]
         names = traced_encoder_stages(self.flow)
         if not names:
-            raise BankError(
-                f"No encoder stage found in {type(self.module).__name__}: no module returns a "
-                f"feature map on the way to its lowest resolution. {_remedy(self.module)}"
+            raise self._nothing(
+                "encoder stage",
+                "no module returns a feature map on the way to its lowest resolution",
             )
         # Most libraries say how many channels each stage has: the finder must agree.
         found = [layer.channels for layer in self.describe(names)]
         agrees = any(_is_part(found, said[::-1]) for said in declared_channels(self.module))
         agrees = agrees and len(returned_together(self.flow)) > 1
         return [(name, agrees) for name in names]
+
+    def _nothing(self, what: str, why: str) -> BankError:
+        """Say why a network has no stages; that it wants a prompt, where it ignores the image."""
+        hint = prompt_hint(self.module) if self.flow.trace.output is None else ""
+        if hint:
+            why, remedy = "what it returns does not depend on the image", f"It {hint}"
+        else:
+            remedy = _remedy(self.module)
+        return BankError(f"No {what} found in {type(self.module).__name__}: {why}. {remedy}")
 
     def checked(self, named: Sequence[_Named]) -> list[LayerInfo]:
         """Describe layers, and check those that the network does not vouch for."""

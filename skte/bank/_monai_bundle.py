@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import os
+import re
+import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
@@ -25,7 +28,12 @@ __all__ = ["bundle_fields", "is_bundle", "parsed_network"]
 _NETS = "monai.networks.nets"
 _METADATA = "configs/metadata.json"
 # Arguments that let a network fetch weights, from where the file says or by default.
-_DOWNLOADS = {"pretrained": False, "use_pretrained": False, "pretrained_url": None}
+_DOWNLOADS = {
+    "pretrained": False,
+    "use_pretrained": False,
+    "pretrained_url": None,
+    "checkpoint": None,
+}
 # Arguments that MONAI no longer has: what they are called now, and those that change no result.
 _RENAMED = {"dimensions": "spatial_dims", "n_classes": "num_classes", "pos_embed": "proj_type"}
 _REMOVED = {"SwinUNETR": ("img_size",), "VNet": ("dropout_prob",)}
@@ -136,9 +144,7 @@ def _refusal(config: Configuration) -> str | None:
         return f"{key}: {refused}. {remedy}"
     if described is None:
         return f"{key} is disabled. {remedy}"
-    kind = class_name(described[TARGET], _NETS)
-    found = getattr(_import_nets(), kind, None) if kind else None
-    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+    if _network_class(described[TARGET]) is None:
         return (
             f"{key} names {described[TARGET]!r}, which was refused: importing what a file names "
             f"runs code. Allowed are the classes of {_NETS}. {remedy}"
@@ -150,6 +156,19 @@ def _refusal(config: Configuration) -> str | None:
             f"file names runs code. {remedy}"
         )
     return None
+
+
+def _network_class(target: Any) -> type[nn.Module] | None:
+    """Return a class of MONAI's networks, exported or of one module among them."""
+    kind = class_name(target, _NETS)
+    if kind is None:
+        return None
+    found = getattr(_import_nets(), kind, None)
+    module = str(target).rpartition(".")[0]
+    if found is None and re.fullmatch(rf"{re.escape(_NETS)}\.\w+", module):
+        with contextlib.suppress(ImportError):
+            found = getattr(importlib.import_module(module), kind, None)
+    return found if isinstance(found, type) and issubclass(found, nn.Module) else None
 
 
 def _nested_target(value: Any) -> Any:
@@ -167,10 +186,12 @@ def _network(config: Configuration) -> tuple[str, dict[str, Any]]:
     if refusal:
         raise BankError(refusal)
     described = config.get(config.network_key)
-    kind = class_name(described[TARGET], _NETS)
+    network = _network_class(described[TARGET])
+    assert network is not None  # else it was refused
+    kind = network.__name__
     arguments = {k: v for k, v in described.items() if k != TARGET}
-    known = inspect.signature(getattr(_import_nets(), str(kind))).parameters
-    for name in set(_REMOVED.get(str(kind), ())) - known.keys():
+    known = inspect.signature(network).parameters
+    for name in set(_REMOVED.get(kind, ())) - known.keys():
         arguments.pop(name, None)
     for old, new in _RENAMED.items():
         if old in arguments.keys() - known.keys() and new in known.keys() - arguments.keys():
@@ -186,17 +207,27 @@ def _network(config: Configuration) -> tuple[str, dict[str, Any]]:
     for name, off in _DOWNLOADS.items():  # would be downloaded, and then overwritten
         if name in known and arguments.get(name, known[name].default):
             arguments[name] = off
-    return f"{_NETS}:{kind}", arguments
+    module = _NETS if hasattr(_import_nets(), kind) else network.__module__
+    return f"{module}:{kind}", arguments
 
 
 def parsed_network(files: Sequence[str], key: str) -> nn.Module:
     """Build a network by MONAI's own parser, which runs what the files say."""
     from monai.bundle import ConfigParser
 
+    root = str(Path(files[0]).parents[1])
     parser = ConfigParser()
     parser.read_config(list(files))
-    parser["bundle_root"] = str(Path(files[0]).parents[1])
-    network: nn.Module = parser.get_parsed_content(key)
+    parser["bundle_root"] = root
+    sys.path.insert(0, root)  # for the bundle's own scripts
+    before = set(sys.modules)
+    try:
+        network: nn.Module = parser.get_parsed_content(key)
+    finally:
+        sys.path.remove(root)
+        for name in sys.modules.keys() - before:  # those of the next bundle have the same names
+            if Path(getattr(sys.modules[name], "__file__", None) or "/").is_relative_to(root):
+                del sys.modules[name]
     return network
 
 

@@ -84,10 +84,18 @@ class MonaiTransform(tio.SpatialTransform):
                     data[channel : channel + 1] = transform(alone).as_tensor()
                 image.set_data(data)
                 continue
-            result = transform(MetaTensor(image.data.float(), affine=affine))
-            image.set_data(result.as_tensor().clone())
-            image.affine = np.asarray(result.affine, dtype=np.float64)
+            data = image.data.float()
+            parts = data.unbind(-1) if self._is_of_slices() else [data]
+            results = [transform(MetaTensor(part, affine=affine)) for part in parts]
+            whole = [result.as_tensor().clone() for result in results]
+            image.set_data(torch.stack(whole, -1) if self._is_of_slices() else whole[0])
+            image.affine = np.asarray(results[0].affine, dtype=np.float64)
         return subject
+
+    def _is_of_slices(self) -> bool:
+        """Whether it says how large slices are to be, as in bundles of 2-D networks."""
+        sizes = (self.options.get(name) for name in ("spatial_size", "pixdim"))
+        return any(isinstance(size, (list, tuple)) and len(size) == 2 for size in sizes)
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):

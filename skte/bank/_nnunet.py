@@ -36,7 +36,8 @@ _FOLD = re.compile(r"fold_(\d+|all)")
 _CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
 _KEY = "network_weights"
 _DESCRIPTIONS = ("plans.json", "dataset.json")
-_ZIPPED = re.compile(r"fold_(\d+|all)/\w[\w.-]*\.pth")
+_ZIPPED = re.compile(r"fold_(\d{1,4}|all)/\w[\w.-]{0,100}\.pth", re.ASCII)
+_MOST_ZIPPED = 1000  # checkpoints of one model
 
 
 def is_nnunet_folder(folder: Path) -> bool:
@@ -92,6 +93,7 @@ def nnunet_models(path: Path) -> list[Path]:
     within = inner.removesuffix(_DESCRIPTIONS[0])
     described = {n.rpartition("/")[0] for n in names if n.endswith(f"/{_DESCRIPTIONS[0]}")}
     described = {folder for folder in described if f"{folder}/".startswith(within)}
+    described = {one for one in described if one[:1] != "/" and ".." not in one.split("/")}
     # Results of cross-validation are described as well.
     trained = {n.rpartition("/fold_")[0] for n in names if _ZIPPED.search(n)} & described
     return sorted(archive / folder for folder in trained or described)
@@ -115,7 +117,10 @@ def _zipped_fields(
             names = [n.removeprefix(f"{inner}/") for n in file.namelist() if n.startswith(inner)]
         for name in set(names) & {*_DESCRIPTIONS}:
             unpack(archive, f"{inner}/{name}", folder)
-        for name in filter(_ZIPPED.fullmatch, names):  # to choose from; filled when chosen
+        checkpoints = [*filter(_ZIPPED.fullmatch, names)]
+        if len(checkpoints) > _MOST_ZIPPED:
+            raise BankError(f"nnU-Net archive {path}: it holds {len(checkpoints)} checkpoints")
+        for name in checkpoints:  # to choose from; filled when chosen
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).touch()
         try:

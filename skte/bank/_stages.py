@@ -44,7 +44,7 @@ class _Decoder:
         self.flow, self.feature, self.head = flow, feature, head
         self.calls = flow.calls()
         self.named = {call.output for call in self.calls}
-        maps = sorted(flow.ancestors(feature) | {feature})
+        maps = sorted((flow.ancestors(feature) | {feature}) - _side_branches(flow))
         # What is smaller than all that the encoder returns is a side branch, such as pooling.
         sizes = {flow.size[n] for n in returned_together(flow)}
         self.lowest = min(flow.size[n] for n in maps) if len(sizes) < 2 else min(sizes)
@@ -186,6 +186,21 @@ def _raised(flow: FeatureFlow) -> set[int]:
     return raised
 
 
+def _side_branches(flow: FeatureFlow) -> set[int]:
+    """Collect what comes only from raised maps that were lowered once more, as in a pyramid.
+
+    Lowered twice they are the way down of a second U-Net.
+    """
+    raised, side = _raised(flow), set[int]()
+    for n in sorted(flow.size):
+        lowered = {s for s in flow.sources[n] if flow.size[s] >= 1.5 * flow.size[n]}
+        if lowered & side:
+            return set()
+        if flow.sources[n] and flow.sources[n] <= side | (lowered & raised):
+            side.add(n)
+    return side
+
+
 def returned_together(flow: FeatureFlow) -> list[int]:
     """Return the maps of the most resolutions that one module on the way down returned.
 
@@ -306,19 +321,27 @@ def known_part(module: nn.Module) -> tuple[str, nn.Module, Architecture]:
     return outer[0] if len(outer) == 1 else ("", module, found)
 
 
-def _children(path: str, first: Sequence[str] = (), last: Sequence[str] = ()) -> Finder:
+def _children(
+    path: str, first: Sequence[str] = (), last: Sequence[str] = (), inside: str = ""
+) -> Finder:
     def find(module: nn.Module) -> list[str]:
         try:
             parts = module.get_submodule(path)
         except AttributeError:  # a subclass that renamed it
             return []
-        return [*first, *(f"{path}.{name}" for name, _ in parts.named_children()), *last]
+        return [*first, *(f"{path}.{name}{inside}" for name, _ in parts.named_children()), *last]
 
     return find
 
 
 def _named(template: str, values: Sequence[int], first: Sequence[str] = ()) -> Finder:
     return lambda module: [*first, *(template.format(value) for value in values)]
+
+
+def _segresnet_ds_decoder(module: nn.Module) -> list[str]:
+    # VISTA3D's image encoder has a second way up, for prompts that name a class.
+    path = "up_layers_auto" if hasattr(module, "up_layers_auto") else "up_layers"
+    return _children(path, inside=".blocks")(module)
 
 
 def _unet_encoder(module: nn.Module) -> list[str]:
@@ -373,9 +396,17 @@ ARCHITECTURES = {
         _children("upsamples"), _children("downsamples", ["input_block"], ["bottleneck"])
     ),
     f"{_MONAI}.flexible_unet.FlexibleUNet": Architecture(_children("decoder.blocks")),
+    f"{_MONAI}.mednext.MedNeXt": Architecture(
+        _children("dec_stages"),
+        _children("enc_stages", last=["bottleneck"]),
+        ("stem", "down_blocks"),
+    ),
     f"{_MONAI}.resnet.ResNet": Architecture(encoder=_named("layer{}", (1, 2, 3, 4))),
     f"{_MONAI}.segresnet.SegResNet": Architecture(
         _children("up_layers"), _children("down_layers"), ("convInit",)
+    ),
+    f"{_MONAI}.segresnet_ds.SegResNetDS": Architecture(
+        _segresnet_ds_decoder, _children("encoder.layers", inside=".blocks"), ("encoder",)
     ),
     f"{_MONAI}.swin_unetr.SwinTransformer": Architecture(
         encoder=_named("layers{}.0", (1, 2, 3, 4), ["patch_embed"])

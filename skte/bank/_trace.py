@@ -19,7 +19,7 @@ from skte._memory import allowed_memory, format_bytes
 from skte.bank._factory import DispatchMode, MemoryLimit, OverLimitError
 from skte.exceptions import BankError
 
-__all__ = ["Call", "Node", "Trace", "main_output", "run_quietly", "trace_forward"]
+__all__ = ["Call", "Node", "Trace", "main_output", "prompt_hint", "run_quietly", "trace_forward"]
 
 
 _SHARE_OF_A_PASS = 0.5  # of the free memory
@@ -64,6 +64,7 @@ class Trace:
     calls: list[Call]
     output: int | None
     returned: dict[str, tuple[int, ...] | str]  # of every module that ran: shape, or type
+    place: str | int | None = None  # of the main output among all, as `main_output` takes it
 
 
 @dataclass
@@ -156,12 +157,27 @@ def trace_forward(
         for name, part in module.named_modules():
             handles.append(part.register_forward_pre_hook(enter(name), with_kwargs=True))
             handles.append(part.register_forward_hook(leave(name)))
-        found = main_output(run_quietly(module, example, ledger), output)
+        found = _finest(run_quietly(module, example, ledger), output)
     finally:
         for handle in handles:
             handle.remove()
-    number = None if found is None else ledger.number(found)
-    return Trace(ledger.nodes, calls, number, returned)
+    # With deep supervision the head that most was computed for; the others are its aids.
+    numbers = {place: ledger.number(tensor) for place, tensor in found.items()}
+    sizes = {place: _n_ancestors(ledger.nodes, number) for place, number in numbers.items()}
+    place = max(sizes, key=sizes.__getitem__, default=None)
+    number = None if place is None else numbers[place]
+    return Trace(ledger.nodes, calls, number, returned, place or output)
+
+
+def _n_ancestors(nodes: Sequence[Node], number: int | None) -> int:
+    """Count the tensors that one was computed from, over any number of steps."""
+    found: set[int] = set()
+    waiting = [] if number is None else [number]
+    while waiting:
+        new = set(nodes[waiting.pop()].parents) - found
+        found |= new
+        waiting.extend(new)
+    return len(found)
 
 
 def run_quietly(module: nn.Module, example: torch.Tensor, ledger: _Ledger | None = None) -> Any:
@@ -205,7 +221,7 @@ def _remedy(module: nn.Module) -> str:
     if kinds:
         found = ", ".join(sorted(str(kind) for kind in kinds))
         return f"Its parameters are {found}, but images are torch.float32: give network.float()."
-    required, optional = _further_inputs(module)
+    required = _further_inputs(module)[0]
     if required:
         return (
             f"It wants more inputs than the image ({', '.join(required)}): wrap it in a module "
@@ -215,12 +231,18 @@ def _remedy(module: nn.Module) -> str:
         "Check the number of channels, the window size (window_size=...) and spatial_dims=... "
         "of its entry."
     )
-    if optional:
-        hint += (
-            f" It also takes {_few(optional)}: if it needs one of them, wrap it in a module whose "
-            "forward takes the image alone and gives the rest."
-        )
-    return hint
+    return " ".join([hint, *([f"It {also}"] if (also := prompt_hint(module)) else [])])
+
+
+def prompt_hint(module: nn.Module) -> str:
+    """Say what a network may want beside the image, and what to do; nothing where there is none."""
+    optional = _further_inputs(module)[1]
+    if not optional:
+        return ""
+    return (
+        f"also takes {_few(optional)}: if it needs one of them, wrap it in a module whose "
+        "forward takes the image alone and gives the rest."
+    )
 
 
 def _further_inputs(module: nn.Module) -> tuple[list[str], list[str]]:
@@ -266,23 +288,22 @@ def main_output(output: Any, key: str | int | None = None) -> torch.Tensor | Non
     >>> main_output({"out": [coarse, fine]}, "out.0").shape
     torch.Size([1, 2, 4, 4])
     """
-    if key is not None:
-        for part in str(key).split("."):
-            output = _item(output, part)
-        return main_output(output)
-    if isinstance(output, torch.Tensor):
-        return output
-    named = fields_of(output)
-    if named is not None:
-        chosen = next((named[name] for name in ("out", "logits") if _is_held(named, name)), None)
-        output = list(named.values()) if chosen is None else chosen
-    found = list(tensors_of(output))
-    maps = [tensor for tensor in found if tensor.ndim > 3] or found
-    return max(maps, key=lambda tensor: math.prod(tensor.shape[2:]), default=None)
+    return next(iter(_finest(output, key).values()), None)
 
 
-def _is_held(named: Mapping[Any, Any], name: str) -> bool:
-    return named.get(name) is not None
+def _finest(output: Any, key: str | int | None) -> dict[str, torch.Tensor]:
+    """Collect the finest maps of what a network returned, by their places; all of one shape."""
+    place = "" if key is None else str(key)
+    for part in place.split(".") if place else ():
+        output = _item(output, part)
+    named = fields_of(output) or {}
+    chosen = next((name for name in ("out", "logits") if named.get(name) is not None), None)
+    if chosen:
+        output, place = named[chosen], f"{place}.{chosen}"
+    found = dict(_placed(output, place))
+    maps = {where: tensor for where, tensor in found.items() if tensor.ndim > 3} or found
+    first = max(maps.values(), key=lambda tensor: math.prod(tensor.shape[2:]), default=None)
+    return {p: t for p, t in maps.items() if first is not None and t.shape == first.shape}
 
 
 def _item(output: Any, key: str) -> Any:
@@ -319,11 +340,17 @@ def _eval_mode(module: nn.Module) -> Iterator[None]:
 _DEEPEST = 20  # a list may hold itself
 
 
-def tensors_of(value: Any, depth: int = 0) -> Iterator[torch.Tensor]:
+def tensors_of(value: Any) -> Iterator[torch.Tensor]:
     """Yield all tensors in nested lists, tuples, mappings and dataclasses, in order."""
+    return (tensor for _, tensor in _placed(value))
+
+
+def _placed(value: Any, place: str = "", depth: int = 0) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield all tensors with their places, as `main_output` takes them."""
     named = fields_of(value)
     if isinstance(value, torch.Tensor):
-        yield value
-    elif depth < _DEEPEST and (named is not None or isinstance(value, (list, tuple))):
-        for item in value if named is None else named.values():
-            yield from tensors_of(item, depth + 1)
+        yield place.removeprefix("."), value
+    elif named is not None or isinstance(value, (list, tuple)):
+        items = enumerate(value) if named is None else named.items()
+        for name, item in items if depth < _DEEPEST else ():
+            yield from _placed(item, f"{place}.{getattr(name, 'value', name)}", depth + 1)

@@ -300,6 +300,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         self.layers_: list[LayerInfo] = facts.layers
         self.n_axes_: int = facts.n_axes
         self.n_parameters_: int = facts.n_parameters
+        self._output = facts.output
         if facts.on_slice:
             warnings.warn(
                 f"Entry {self._recipe.name!r}: a 3-D network runs on 2-D images of one slice, "
@@ -352,6 +353,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
             window_size=self.window_size_,
             overlap=self.overlap,
             windows=self._window_rule(),
+            output=self._output,
             source_head=self.source_head and self._recipe.source_head,
             taper=self.taper,
         )

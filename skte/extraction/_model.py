@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from skte.bank import BankEntry, LayerInfo, find_layers, model_spatial_dims
+from skte.bank import BankEntry, LayerInfo, examine_layers, model_spatial_dims
 from skte.datasets import read_case
 from skte.exceptions import BankError, ExtractionError
 from skte.extraction._prepare import preprocess_case
@@ -35,6 +35,7 @@ class ModelFacts(NamedTuple):
     n_axes: int  # spatial axes of the network
     n_parameters: int
     on_slice: bool  # whether a 3-D network saw a single slice
+    output: str | int | None  # which of several outputs is read, as for `main_output`
 
 
 def examine_model(
@@ -59,11 +60,12 @@ def examine_model(
     with inference_ready(network, device):
         example = torch.zeros(1, image.shape[0], *window, device=device)
         try:
-            found = find_layers(network, names, example, output=entry.output)
+            found, output = examine_layers(network, names, example, entry.output)
         except BankError as error:
             problem = "a 3-D network cannot run on 2-D images of one slice" if on_slice else error
             raise BankError(f"Entry {entry.name!r}: {problem}") from error
-    return ModelFacts(found, n_axes, sum(p.numel() for p in network.parameters()), on_slice)
+    n_parameters = sum(p.numel() for p in network.parameters())
+    return ModelFacts(found, n_axes, n_parameters, on_slice, output)
 
 
 def entry_window(entry: BankEntry, window_size: Any, n_axes: int) -> tuple[int, ...] | None:

@@ -49,6 +49,7 @@ class CaseRunner:
     window_size: tuple[int, ...] | None  # three edges; None: fitted to each volume
     overlap: float
     windows: str
+    output: str | int | None  # which of several outputs is the main one
     source_head: bool  # whether the head's probabilities are read
     taper: bool  # whether layers near the bottleneck keep fewer voxels
 
@@ -108,9 +109,8 @@ class CaseRunner:
             self._halve_batch(f"{where}: memory ran out on windows of {plan.window_size}", problem)
 
     def _reader(self) -> WindowReader:
-        output = self.entry.output
         return WindowReader(
-            self.network, self.layers, self.n_axes, self.device, self.batch_size, output
+            self.network, self.layers, self.n_axes, self.device, self.batch_size, self.output
         )
 
     def _halve_batch(self, what: str, problem: str) -> None:

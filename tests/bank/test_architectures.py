@@ -64,6 +64,10 @@ FACTORIES = {
         ),
         16,
     ),
+    "MedNeXt": (
+        lambda n: n.MedNeXt(2, 4, 1, blocks_down=(1, 1), blocks_bottleneck=1, blocks_up=(1, 1)),
+        16,
+    ),
     "SegResNet": (lambda n: n.SegResNet(2, 8, blocks_down=(1, 2, 2), blocks_up=(1, 1)), 16),
     "SegResNetDS": (lambda n: n.SegResNetDS(2, 8, blocks_down=(1, 2, 2)), 16),
     "SwinUNETR": (
@@ -113,6 +117,7 @@ TRUTH = {
         ("decoder.blocks.4", 1, 4),
     ],
     "HighResNet": [("blocks.2", 1, 8)],
+    "MedNeXt": [("dec_stages.0", 2, 8), ("dec_stages.1", 1, 4)],
     "SegResNet": [("up_layers.0", 2, 16), ("up_layers.1", 1, 8)],
     "SegResNetDS": [("up_layers.0.blocks", 2, 16), ("up_layers.1.blocks", 1, 8)],
     "SwinUNETR": [

@@ -35,6 +35,10 @@ FACTORIES = {
         64,
     ),
     "ResNet": (lambda n: n.resnet10(spatial_dims=2, n_input_channels=1, num_classes=2), 64),
+    "MedNeXt": (
+        lambda n: n.MedNeXt(2, 4, 1, blocks_down=(1, 1), blocks_bottleneck=1, blocks_up=(1, 1)),
+        16,
+    ),
     "SegResNet": (lambda n: n.SegResNet(2, 8, blocks_down=(1, 2, 2), blocks_up=(1, 1)), 16),
     "SegResNetDS": (lambda n: n.SegResNetDS(2, 8, blocks_down=(1, 2, 2)), 16),
     "SwinUNETR": (
@@ -75,6 +79,7 @@ TRUTH = {
         ("encoder.act", 2, 64),
     ],
     "ResNet": [("layer4", 16, 512), ("layer3", 8, 256), ("layer2", 4, 128), ("layer1", 2, 64)],
+    "MedNeXt": [("bottleneck", 4, 16), ("enc_stages.1", 2, 8), ("enc_stages.0", 1, 4)],
     "SegResNet": [("down_layers.2", 4, 32), ("down_layers.1", 2, 16), ("down_layers.0", 1, 8)],
     "SegResNetDS": [
         ("encoder.layers.2.blocks", 4, 32),

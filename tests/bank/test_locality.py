@@ -114,6 +114,25 @@ def test_a_network_without_padding_is_read_in_the_right_places(make_cases, windo
     assert case.posterior is not None  # the output lies as the layer of its size does
 
 
+def test_of_equally_fine_outputs_the_one_with_most_before_it_is_read(make_cases):
+    class TwoHeads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head = nn.Conv3d(1, 4, 3, padding=1), nn.Conv3d(4, 2, 1)
+            self.aid = nn.Conv3d(1, 2, 1)
+
+        def forward(self, x):
+            return {"out": [self.aid(x), self.head(self.body(x))]}
+
+    network, cases, read = TwoHeads(), make_cases(), []
+    for output in (None, "out.0", "out.1"):
+        entry = BankEntry.from_module("two", network, layers=["body"], output=output)
+        (case,) = SegmentationFeatureExtractor(entry).fit_transform(cases)
+        read.append(case.posterior.X)
+    aid, whole = (np.abs(read[0] - one).max() for one in read[1:])
+    assert whole == 0 < aid
+
+
 def test_windows_smaller_than_what_is_lost_are_refused(make_cases):
     entry = BankEntry.from_module("valid", unpadded(3), layers=["0"], window_size=5)
     with pytest.raises(BankError, match="failed on an example"):
@@ -139,6 +158,18 @@ class Prompted(nn.Module):
 def test_a_network_that_wants_a_prompt_is_told_by_its_name(needs, match):
     with pytest.raises(BankError, match=match):
         find_layers(Prompted(needs=needs), ["conv"], torch.zeros(1, 1, 8, 8))
+
+
+def test_a_network_that_ignores_the_image_without_its_prompt_is_told():
+    class Silent(Prompted):
+        def forward(self, image, box=None):
+            return torch.zeros(1, 2, 8, 8) if box is None else self.conv(image) + box.sum()
+
+    for layers in ("auto", "encoder"):
+        with pytest.raises(
+            BankError, match=r"does not depend on the image\. It also takes box: if"
+        ):
+            find_layers(Silent(needs=False), layers, torch.zeros(1, 1, 8, 8))
 
 
 @dataclasses.dataclass

@@ -115,6 +115,21 @@ def test_each_step_does_what_it_does_there(tmp_path, described):
     np.testing.assert_allclose(found.affine, expected.affine.numpy(), atol=1e-6)
 
 
+def test_sizes_of_slices_are_those_of_every_slice(tmp_path):
+    from monai.data import MetaTensor
+    from monai.transforms import Resize
+
+    step = {"_target_": "Resized", "keys": "image", "spatial_size": [10, 12], "mode": "bilinear"}
+    folder, _ = write_bundle(tmp_path, transforms(step))
+    image = case((20, 24, 3))
+    found = BankEntry.from_monai_bundle(folder).transform()(image)
+    affine = torch.tensor(image.affine)
+    slices = [Resize([10, 12], mode="bilinear")(MetaTensor(one, affine=affine))
+              for one in image.data.unbind(-1)]  # fmt: skip
+    np.testing.assert_allclose(found.data.numpy(), np.stack(slices, -1), atol=1e-5)
+    np.testing.assert_allclose(found.affine, slices[0].affine.numpy(), atol=1e-6)
+
+
 def test_steps_of_intensities_may_be_left_out_with_a_warning(tmp_path):
     config = transforms(
         {"_target_": "LoadImaged", "keys": ["image", "label"]},
@@ -334,6 +349,27 @@ def test_trust_runs_what_the_file_says(tmp_path, monkeypatch):
     with torch.inference_mode():
         assert torch.equal(entry.load()(example), trained.eval()(example))
     assert (tmp_path / "was_run").exists()
+
+
+def test_trusted_bundles_find_their_own_scripts(tmp_path):
+    for channels in (3, 4):  # two bundles whose modules have the same names
+        config = bundle_config(network_def={"_target_": "scripts.nets.Net"})
+        network = nn.Conv3d(1, channels, 1)
+        folder, _ = write_bundle(tmp_path, config, name=f"own{channels}", network=network)
+        assert "'scripts.nets.Net', which was refused" in refused(folder)
+        (folder / "scripts").mkdir()
+        (folder / "scripts" / "nets.py").write_text(
+            "from torch import nn\n\nclass Net(nn.Conv3d):\n"
+            f"    def __init__(self):\n        super().__init__(1, {channels}, 1)\n"
+        )
+        assert BankEntry.from_monai_bundle(folder, trusted=True).load().out_channels == channels
+
+
+def test_a_network_may_be_in_a_module_of_monai_s(tmp_path):
+    config = bundle_config()
+    config["network_def"]["_target_"] = "monai.networks.nets.segresnet_ds.SegResNetDS2"
+    folder, _ = write_bundle(tmp_path, config, network=nn.Conv3d(1, 1, 1))
+    assert "SegResNetDS2 the arguments" in refused(folder)  # of another network
 
 
 def test_a_crafted_checkpoint_is_refused(tmp_path):

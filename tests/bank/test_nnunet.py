@@ -517,3 +517,27 @@ def test_parts_of_a_zip_stay_in_the_scratch_folder(tmp_path, name):
     entry = BankEntry.from_nnunet(path)
     assert entry.load()
     assert not list(tmp_path.rglob("x.pth"))
+
+
+def test_a_zip_cannot_lead_to_files_beside_it(tmp_path):
+    folder, _ = write_nnunet(tmp_path / "results")
+    path = tmp_path / "model.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in (f for f in folder.rglob("*") if f.is_file()):
+            for start in ("", folder.as_posix()):
+                name = f"{start}/{file.relative_to(folder).as_posix()}"
+                archive.writestr(name, file.read_bytes())
+    assert BankEntry.from_nnunet(path).weights.is_relative_to(path)
+
+
+def test_checkpoints_in_a_zip_are_bounded(tmp_path):
+    folder, _ = write_nnunet(tmp_path / "results")
+    path = export(folder, tmp_path / "model.zip")
+    inner = folder.relative_to(tmp_path / "results").as_posix()
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(f"{inner}/fold_{'9' * 5000}/checkpoint_final.pth", "")
+    assert BankEntry.from_nnunet(path)
+    with zipfile.ZipFile(path, "a") as archive:
+        for i in range(1000):
+            archive.writestr(f"{inner}/fold_1/{i}.pth", "")
+    assert "it holds 1001 checkpoints" in refused_zip(path)

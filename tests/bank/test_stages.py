@@ -153,6 +153,17 @@ class SupervisedUNet(PlainUNet):
         return [self.out(self.dec1(torch.cat([self.up1(d2), e1], 1))), self.side(d2)]
 
 
+class EquallyFineUNet(PlainUNet):
+    """Deep supervision at full resolution: the last head has the whole decoder before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.side = nn.Conv2d(4, 3, 1)
+
+    def forward(self, x):
+        return [self.side(self.enc1(x)), super().forward(x)]
+
+
 class FusedUNet(SupervisedUNet):
     """The side output is added to the main one."""
 
@@ -188,7 +199,42 @@ class SharedUNet(PlainUNet):
         return self.out(self.act(self.dec1(torch.cat([self.up1(d2), e1], 1))))
 
 
-#: Factory, shape of an example, and (name, stride, channels) of each stage.
+class PooledUNet(PlainUNet):
+    """Its last map is pooled, and raised again beside itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.project = nn.ModuleList([nn.Conv2d(4, 1, 1) for _ in range(2)])
+        self.last = nn.Conv2d(6, 3, 1)
+
+    def forward(self, x):
+        x = self.decode(x)
+        pooled = [p(functional.avg_pool2d(x, 4 * i)) for i, p in enumerate(self.project, 1)]
+        raised = [functional.interpolate(p, size=x.shape[2:]) for p in pooled]
+        return self.last(torch.cat([x, *raised], 1))
+
+
+class RaisedLogits(nn.Module):
+    """Logits at stride 2, raised by a transposed convolution of as many channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.unet = nn.Conv2d(1, 4, 2, stride=2), PlainUNet(4)
+        self.raise_ = nn.ConvTranspose2d(3, 3, 2, stride=2)
+
+    def forward(self, x):
+        return self.raise_(self.unet(self.down(x)))
+
+
+class TwoUNets(nn.Module):
+    """The second U-Net goes on with the last map of the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = PlainUNet(), PlainUNet(4)
+
+    def forward(self, x):
+        return self.two(self.one.decode(x))
 
 
 class FunctionalUNet(nn.Module):
@@ -360,8 +406,12 @@ TRUTH = [
     (SqueezeUNet, (1, 16, 16), [("dec2", 2, 8), ("dec1", 1, 4)]),
     (GatedUNet, (1, 16, 16), [("dec2", 2, 8), ("dec1", 1, 4)]),
     (SupervisedUNet, (1, 16, 16), [("dec2", 2, 8), ("dec1", 1, 4)]),
+    (EquallyFineUNet, (1, 16, 16), [("dec2", 2, 8), ("dec1", 1, 4)]),
     (FusedUNet, (1, 16, 16), [("dec2", 2, 8), ("dec1", 1, 4)]),
     (SharedUNet, (1, 16, 16), [("dec2", 2, 8), ("act", 1, 4)]),
+    (PooledUNet, (1, 16, 16), [("dec2", 2, 8), ("dec1", 1, 4)]),
+    (RaisedLogits, (1, 32, 32), [("unet.dec2", 4, 8), ("unet.dec1", 2, 4)]),
+    (TwoUNets, (1, 16, 16), [("two.dec2", 2, 8), ("two.dec1", 1, 4)]),
     (Wrapped, (1, 16, 16), [("net.dec2", 2, 8), ("net.dec1", 1, 4)]),
     (PaddedUNet, (1, 16, 16), [("up1", 2, 4), ("up2", 1, 4)]),
     (PaddedUNet, (1, 23, 21), [("up1", 23 / 11, 4), ("up2", 1, 4)]),
