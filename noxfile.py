@@ -17,7 +17,7 @@ nox.options.reuse_existing_virtualenvs = True
 
 # The slowest first: two run at a time.
 STUDIES = (
-    "extraction", "compatibility", "scale", "reliability", "evidence", "mixed_bank",
+    "cost", "compatibility", "scale", "reliability", "evidence", "mixed_bank",
     "plans",
     "real_bank", "deepbet", "confidence", "golden", "report", "speed", "adapters", "networks",
 )  # fmt: skip
