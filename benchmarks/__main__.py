@@ -21,7 +21,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 # The slowest first: two run at a time.
 STUDIES = (
-    "compatibility", "reliability", "extraction", "evidence", "scale", "mixed_bank", "plans",
+    "compatibility", "reliability", "cost", "evidence", "scale", "mixed_bank", "plans",
     "real_bank", "deepbet", "confidence", "golden", "report", "speed", "adapters", "networks",
     "bundles",
 )  # fmt: skip

@@ -1,8 +1,7 @@
-"""Coverage of intervals, cost of resampling, and what races save and lose.
+"""Coverage of intervals, and what races save and lose.
 
     python -m benchmarks.confidence coverage --cases 10 20 --runs 200 --work DIR
     python -m benchmarks.confidence races
-    python -m benchmarks.confidence cost --data DIR
 
 Runs of the first are kept in DIR, and a call that is cut short goes on there. Each part
 writes a file of its own into ``results``. ``--smoke`` does a little of everything.
@@ -19,8 +18,7 @@ from typing import Any
 
 from joblib import Parallel, delayed
 
-from benchmarks._provenance import data_folder, provenance, write_json
-from benchmarks.confidence._cost import measure_cost
+from benchmarks._provenance import provenance, write_json
 from benchmarks.confidence._coverage import (
     ESTIMATORS,
     LEVEL,
@@ -31,7 +29,6 @@ from benchmarks.confidence._coverage import (
     simulate,
 )
 from benchmarks.confidence._races import RACING, SETTINGS, race_bank, races, trade_off
-from skte.datasets import load_msd, make_phantoms
 
 RESULTS = Path(__file__).parent / "results"
 _VOXELS_EVERY = 4  # slower than the rest
@@ -96,7 +93,7 @@ def _race_bank(
 def main() -> None:
     """Run one part, or a little of all."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("part", nargs="?", choices=["coverage", "races", "cost"])
+    parser.add_argument("part", nargs="?", choices=["coverage", "races"])
     parser.add_argument("--cases", type=int, nargs="+", default=[10, 20])
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--only", nargs="+", choices=ESTIMATORS, help="add these to the file")
@@ -105,7 +102,6 @@ def main() -> None:
     parser.add_argument("--banks", type=int, default=10)
     parser.add_argument("--orders", type=int, default=10)
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--data", help="folder of datasets (default: SKTE_DATA)")
     parser.add_argument("--smoke", action="store_true")
     args = parser.parse_args()
     if args.smoke:
@@ -124,10 +120,6 @@ def main() -> None:
         settings = {"n_banks": args.banks, "n_orders": args.orders, "n_cases": 32, "n_models": 20}
         found = run_races(**settings, n_jobs=args.jobs)
         write_json(RESULTS / "races.json", {**provenance(seed=0, **settings), **found})
-    elif args.part == "cost":
-        cases = load_msd(data_folder(args.data) / "Task04_Hippocampus")[:16]
-        found = measure_cost(cases, widths=(16, 32, 64), rows=6)
-        write_json(RESULTS / "cost.json", {**provenance(seed=0), **found})
     else:
         parser.error("name a part, or --smoke")
 
@@ -151,9 +143,7 @@ def smoke() -> None:
     table = run_races(1, 2, 12, 4)
     rows = [row for own in table.values() for row in own]
     assert all(0 < row["share_of_forward_passes"] <= 1 for row in rows)
-    found = measure_cost(make_phantoms(3, size=(12, 12, 12)), widths=(4, 8), rows=1)
-    assert found["extraction"] > 0
-    print("coverage, races and cost: fine")
+    print("coverage and races: fine")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._provenance import provenance, write_json
-from benchmarks.speed import _bank, _growth, _labelled, _pairs
+from benchmarks.speed import _labelled, _pairs
 from benchmarks.speed._timing import Ratio
 
 RESULTS = Path(__file__).parent / "results"
@@ -54,15 +54,10 @@ def main() -> None:
             name = f"pairs_scipy-{version('scipy')}.json"
             write_json(RESULTS / name, {**provenance(seed=0, threads=1), **content})
         return
-    for name, measure in {
-        "memory": _labelled.memory,
-        "growth": _growth.exponents,
-        "bank": _bank.shares,
-    }.items():
-        content[name] = measure(args.smoke)
-        print(f"\n{name}")
-        for row in content[name]:
-            print("  " + "  ".join(f"{k}: {v}" for k, v in row.items()), flush=True)
+    content["memory"] = _labelled.memory(args.smoke)
+    print("\nmemory")
+    for row in content["memory"]:
+        print("  " + "  ".join(f"{k}: {v}" for k, v in row.items()), flush=True)
     if not args.smoke:
         write_json(RESULTS / "estimators.json", {**provenance(seed=0, threads=1), **content})
 

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics.pairwise import euclidean_distances
 
 from skte._sklearn import Interval, StrOptions
 from skte.estimators._base import Details, EstimatorTags, TransferabilityEstimator
@@ -147,10 +146,16 @@ class KNN(TransferabilityEstimator):
         self.max_samples = max_samples
         self.random_state = random_state
 
-    def _score_block(self, block: FeatureBlock) -> float:
+    def _score_block(self, block: FeatureBlock) -> tuple[float, Details]:
         classes, codes = encode_labels(block.y)
         cases = _case_codes(block)
-        rows = self._chosen_rows(block, codes, cases)
+        rows = canonical_subsample(
+            block.X,
+            # Without groups a case is a row, and strata of one row would all be kept.
+            codes if block.groups is None else cases * (codes.max() + 1) + codes,
+            max_samples=self.max_samples,
+            random_state=self.random_state,
+        )
         X, codes, cases = block.X[rows], codes[rows], cases[rows]
         _check_classes(classes, codes, cases, block.label)
         if not (X.min(axis=0) < X.max(axis=0)).any():
@@ -168,27 +173,17 @@ class KNN(TransferabilityEstimator):
                 SkteWarning,
                 stacklevel=2,
             )
+        neighbors = _Neighbors(X, codes, cases, metric=self.metric, n_neighbors=self.n_neighbors)
         once = np.ones((1, int(cases.max()) + 1), dtype=np.intp)
-        return float(self._weighted(X, codes, cases, once)[0])
+        return float(self._weighted(neighbors, once)[0]), {"neighbors": neighbors}
 
     def _resample_block(self, block: FeatureBlock, details: Details, weights: Ints) -> Array:
         """From the nearest rows of each row, searched once among those chosen of all cases."""
-        _, codes = encode_labels(block.y)
-        rows = self._chosen_rows(block, codes, _case_codes(block))
-        return self._weighted(block.X[rows], codes[rows], held_groups(block)[rows], weights)
+        return self._weighted(details["neighbors"], weights[:, np.unique(held_groups(block))])
 
-    def _chosen_rows(self, block: FeatureBlock, codes: Ints, cases: Ints) -> Ints:
-        return canonical_subsample(
-            block.X,
-            # Without groups a case is a row, and strata of one row would all be kept.
-            codes if block.groups is None else cases * (codes.max() + 1) + codes,
-            max_samples=self.max_samples,
-            random_state=self.random_state,
-        )
-
-    def _weighted(self, X: Array, codes: Ints, cases: Ints, weights: Ints) -> Array:
+    def _weighted(self, neighbors: _Neighbors, weights: Ints) -> Array:
         """Score where case i is drawn ``weights[b, i]`` times, for each b; NaN if undefined."""
-        neighbors = _Neighbors(X, codes, cases, metric=self.metric, n_neighbors=self.n_neighbors)
+        codes, cases = neighbors.codes, neighbors.cases
         counts = np.zeros((weights.shape[1], codes.max() + 1))
         np.add.at(counts, (cases, codes), 1.0)
         scores = np.full(len(weights), np.nan)
@@ -242,11 +237,16 @@ class _Neighbors:
     def __init__(
         self, X: Array, codes: Ints, cases: Ints, *, metric: str, n_neighbors: int
     ) -> None:
-        self.codes, self.cases, self.metric = codes, cases, metric
+        self.codes, self.cases = codes, cases
         # Distances lose digits far from the origin; the median stays where most rows are.
         cosine = metric == "cosine"
-        self.Z = unit_length(X) if cosine else unit_range(X - np.median(X, axis=0))[0]
-        self.squares = np.einsum("ij,ij->i", self.Z, self.Z)
+        Z = unit_length(X) if cosine else unit_range(X - np.median(X, axis=0))[0]
+        self.squares = np.einsum("ij,ij->i", Z, Z)
+        # A product of these is |a|^2 - 2 ab + |b|^2, or 1 - ab: a zero row is then as far from
+        # all as a row at a right angle.
+        one, squares = np.ones((len(Z), 1)), self.squares[:, None]
+        self.left = np.hstack([-Z, one] if cosine else [-2 * Z, squares, one])
+        self.right = np.hstack([Z, one] if cosine else [Z, one, squares])
         # More than a score looks at, since cases may be left out.
         kept = min(len(cases), max(_KEPT, 8 * n_neighbors))
         parts = [self._search(rows, kept) for rows in self._chunks(np.arange(len(cases)))]
@@ -255,9 +255,13 @@ class _Neighbors:
 
     def hits(self, row_weights: Array, k: int) -> Array:
         """Share of each row's k nearest that have its label, rows counted with weights."""
-        everything = np.arange(len(self.cases))
-        hits, complete = self._hits(everything, self.distances, self.indices, row_weights, k)
-        for rows in self._chunks(np.flatnonzero(~complete & (row_weights > 0))):
+        hits = np.zeros(len(self.cases))
+        open_rows = np.flatnonzero(row_weights > 0)
+        for width in (4 * k, self.distances.shape[1]):  # the first nearly always tell
+            D, indices = self.distances[open_rows, :width], self.indices[open_rows, :width]
+            hits[open_rows], complete = self._hits(open_rows, D, indices, row_weights, k)
+            open_rows = open_rows[~complete]
+        for rows in self._chunks(open_rows):
             hits[rows], _ = self._hits(rows, *self._search(rows, len(self.cases)), row_weights, k)
         return hits
 
@@ -267,19 +271,15 @@ class _Neighbors:
 
     def _search(self, rows: Ints, kept: int) -> tuple[Array, Ints]:
         """Distances (inf within the case) and indices of the nearest, (n_rows, n_kept) each."""
-        D = self._distances(rows)
-        D[self.cases[rows, None] == self.cases] = np.inf
+        D = self.left[rows] @ self.right.T
+        for case in np.unique(self.cases[rows]):
+            D[np.ix_(self.cases[rows] == case, self.cases == case)] = np.inf
         nearest = np.broadcast_to(np.arange(len(self.cases)), D.shape)
         if kept < len(self.cases):
             nearest = np.argpartition(D, kept - 1, axis=1)[:, :kept]
         found = np.take_along_axis(D, nearest, axis=1)
         order = np.argsort(found, axis=1, kind="stable")
         return np.take_along_axis(found, order, axis=1), np.take_along_axis(nearest, order, axis=1)
-
-    def _distances(self, rows: Ints) -> Array:
-        if self.metric == "cosine":  # a zero row is as far from all as a row at a right angle
-            return np.asarray(1.0 - self.Z[rows] @ self.Z.T)
-        return np.asarray(euclidean_distances(self.Z[rows], self.Z, squared=True))
 
     def _hits(
         self, rows: Ints, D: Array, indices: Ints, row_weights: Array, k: int

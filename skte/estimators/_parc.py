@@ -109,16 +109,19 @@ class PARC(TransferabilityEstimator):
         self.max_samples = max_samples
         self.random_state = random_state
 
-    def _score_block(self, block: FeatureBlock) -> float:
-        pairs = self._pairs(block)
-        if len(pairs.starts) == 1:
+    def _score_block(self, block: FeatureBlock) -> tuple[float, Details]:
+        rows = canonical_subsample(
+            block.X, block.y, max_samples=self.max_samples, random_state=self.random_state
+        )
+        pairs = _Pairs(block.X, block.y, rows)
+        if len(pairs.bounds) == 2:
             warnings.warn(
                 f"{block.label}: all pairs of voxels are equally far apart, so PARC has nothing "
                 "to correlate with the labels; its score is 0.",
                 CollapsedFeaturesWarning,
                 stacklevel=2,
             )
-        return pairs.spearman()
+        return pairs.spearman(), {"pairs": pairs}
 
     def _resample_block(self, block: FeatureBlock, details: Details, weights: Ints) -> Array:
         """From the pairs of the rows chosen of all cases, ordered by distance once.
@@ -126,20 +129,17 @@ class PARC(TransferabilityEstimator):
         Two rows of one case make a pair for each time that the case is drawn, and two
         rows of different cases one for each two times.
         """
-        pairs = self._pairs(block)
+        pairs = details["pairs"]
         cases, y = held_groups(block)[pairs.rows], block.y[pairs.rows]
-        i, j = cases[pairs.first], cases[pairs.second]
+        n_cases = weights.shape[1]
+        both = cases[pairs.first] * n_cases + cases[pairs.second]
         scores = np.full(len(weights), np.nan)
-        for b, w in enumerate(weights):
+        for b, w in enumerate(weights.astype(np.float64)):
             if len(np.unique(y[w[cases] > 0])) > 1:
-                scores[b] = pairs.spearman(np.where(i == j, w[i], w[i] * w[j]).astype(np.float64))
+                often = np.outer(w, w)
+                np.fill_diagonal(often, w)
+                scores[b] = pairs.spearman(often.ravel()[both])
         return scores
-
-    def _pairs(self, block: FeatureBlock) -> _Pairs:
-        rows = canonical_subsample(
-            block.X, block.y, max_samples=self.max_samples, random_state=self.random_state
-        )
-        return _Pairs(block.X, block.y, rows)
 
 
 def parc_score(X: NDArray[np.floating], y: NDArray[np.generic]) -> float:
@@ -178,23 +178,25 @@ class _Pairs:
         first, second = np.triu_indices(len(rows), 1)
         self.rows, self.first, self.second = rows, first[order], second[order]
         self.alike = codes[self.first] == codes[self.second]
-        #: Where a distance begins that the pair before does not have.
-        self.starts = np.flatnonzero(np.diff(distances[order], prepend=-np.inf) != 0)
+        #: Where a distance begins that the pair before does not have, and the end.
+        self.bounds = np.append(
+            np.flatnonzero(np.diff(distances[order], prepend=-np.inf) != 0), len(order)
+        )
 
     def spearman(self, weights: Array | None = None) -> float:
         """Rank correlation with the label distances, which take two values (or one)."""
         w = np.ones(len(self.alike)) if weights is None else weights
-        total = float(w.sum())
-        share = float(w[self.alike].sum()) / max(total, 1.0)
-        sizes = np.add.reduceat(w, self.starts)
+        reached = np.append(0.0, np.cumsum(w))[self.bounds]
+        alike = np.append(0.0, np.cumsum(w * self.alike))[self.bounds]
+        total, share = reached[-1], alike[-1] / max(reached[-1], 1.0)
+        sizes = np.diff(reached)
         if share in (0.0, 1.0) or np.count_nonzero(sizes) < 2:
             return 0.0
-        ranks = np.cumsum(sizes) - sizes / 2
-        within = np.add.reduceat(w * self.alike, self.starts)
-        mean = float(sizes @ ranks) / total
-        spread = np.sqrt(float(sizes @ (ranks - mean) ** 2) / total)
+        # Ranks have the mean total / 2, and without ties the variance total**2 / 12.
+        ranks = (reached[1:] + reached[:-1] - total) / 2
+        spread = np.sqrt((total**2 - float(sizes**2 @ sizes) / total) / 12)
         # Correlation with a two-valued variable: the gap of means over the spread.
-        gap = float((sizes - within) @ ranks / (1 - share) - within @ ranks / share) / total
+        gap = -float(np.diff(alike) @ ranks) / (total * share * (1 - share))
         return float(np.clip(gap * np.sqrt(share * (1.0 - share)) / spread, -1.0, 1.0))
 
 

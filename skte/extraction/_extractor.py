@@ -31,7 +31,7 @@ from skte.extraction._model import (
     examine_model,
     resolve_device,
 )
-from skte.extraction._prepare import CaseStore, ahead, prepare_case
+from skte.extraction._prepare import CaseStore, PreparedCase, ahead, prepare_case
 from skte.extraction._progress import tell_progress
 from skte.extraction._reader import inference_ready
 from skte.extraction._runner import CaseRunner, memory_kept, whole_float32
@@ -221,7 +221,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         """
         subjects = self._prepare_fit(X)
         with isolated(self._recipe.name):
-            self._fit(subjects, self._recipe.load)
+            self._fit(subjects, self._recipe.load, CaseStore(0))
         return self
 
     def transform(self, X: DatasetLike) -> FeatureSet:
@@ -265,7 +265,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         self._validate_params()
         subjects, load = self._prepare_fit(X), functools.cache(self._recipe.load)
         with isolated(self._recipe.name):
-            self._fit(subjects, load)
+            self._fit(subjects, load, store)
             return self._transform(subjects, load, store)
 
     def _validate_params(self) -> None:
@@ -288,13 +288,16 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         self.random_state_: int = _seed(self.random_state)
         return subjects
 
-    def _fit(self, subjects: Sequence[Any], load: Callable[[], nn.Module]) -> None:
+    def _fit(
+        self, subjects: Sequence[Any], load: Callable[[], nn.Module], store: CaseStore
+    ) -> None:
         cache = self._case_cache()
         facts = cache.load_facts(subjects[0])
         if facts is None:
-            device = resolve_device(self.device)
+            network, device = load(), resolve_device(self.device)
+            case = self._prepare(store)(0, subjects[0])
             facts = examine_model(
-                self._recipe, load(), subjects[0], self.layers, self.window_size, device
+                self._recipe, network, case, self.layers, self.window_size, device
             )
             cache.store_facts(subjects[0], facts)
         self.layers_: list[LayerInfo] = facts.layers
@@ -322,9 +325,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         if missing:
             network, device = load(), resolve_device(self.device)
             runner = self._runner(network, device)
-            prepare = functools.partial(
-                prepare_case, entry=self._recipe, plan=self._sample_plan(), store=store
-            )
+            prepare = self._prepare(store)
             with (
                 memory_kept(device),
                 whole_float32(device),
@@ -341,6 +342,11 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         whole = [case for case in cases if case is not None]
         self._warn_of_no_posterior(whole)
         return FeatureSet(whole, name=self._recipe.name)
+
+    def _prepare(self, store: CaseStore) -> Callable[[int, Any], PreparedCase]:
+        return functools.partial(
+            prepare_case, entry=self._recipe, plan=self._sample_plan(), store=store
+        )
 
     def _runner(self, network: nn.Module, device: torch.device) -> CaseRunner:
         return CaseRunner(

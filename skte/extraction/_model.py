@@ -11,9 +11,8 @@ import torch
 from torch import nn
 
 from skte.bank import BankEntry, LayerInfo, examine_layers, model_spatial_dims
-from skte.datasets import read_case
 from skte.exceptions import BankError, ExtractionError
-from skte.extraction._prepare import preprocess_case
+from skte.extraction._prepare import PreparedCase
 from skte.extraction._reader import inference_ready
 from skte.extraction._runner import check_channels
 from skte.extraction._windows import default_window_size
@@ -41,16 +40,15 @@ class ModelFacts(NamedTuple):
 def examine_model(
     entry: BankEntry,
     network: nn.Module,
-    subject: Any,
+    case: PreparedCase,
     layers: str | Sequence[str],
     window_size: Any,
     device: torch.device,
 ) -> ModelFacts:
     """Run a model once, on an example of the size of its windows."""
-    case = read_case(subject)
     n_axes = entry.spatial_dims or model_spatial_dims(network) or 3
     size = entry_window(entry, window_size, n_axes)
-    image, _ = preprocess_case(case, entry)
+    image = case.image
     check_channels(entry, network, image, case.case_id)
     window = (size or default_window_size(tuple(image.shape[1:])))[:n_axes]
     on_slice = n_axes == 3 and image.shape[-1] == 1

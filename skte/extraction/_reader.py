@@ -268,17 +268,18 @@ def gather_points(
     low = np.floor(at).astype(np.int64)
     high = np.minimum(low + 1, sizes - 1)
     upper = at - low
-    flat = feature.reshape(feature.shape[0], -1)
+    corners = np.array(list(itertools.product((False, True), repeat=len(sizes))))[:, None]
+    weights = np.where(corners, upper, 1.0 - upper).prod(axis=2)  # (n_corners, n_points)
+    used = weights.any(axis=1)  # whole positions touch a single voxel
+    used[0] = True  # also where a window owns no points
+    weights = weights[used]
+    # A corner without weight is not read: it may hold Inf.
+    places = np.where(corners[used] & (weights > 0)[:, :, None], high, low)
+    index = torch.from_numpy(np.ravel_multi_index(tuple(np.moveaxis(places, 2, 0)), tuple(sizes)))
     dtype = torch.promote_types(feature.dtype, torch.float32)
+    flat, index = feature.reshape(feature.shape[0], -1), index.to(feature.device)
+    values = flat.index_select(1, index.reshape(-1)).reshape(len(flat), *index.shape).to(dtype)
     result = torch.zeros(feature.shape[0], len(points), dtype=dtype, device=feature.device)
-    for corner in itertools.product((False, True), repeat=len(sizes)):
-        weight = np.where(corner, upper, 1.0 - upper).prod(axis=1)
-        used = np.flatnonzero(weight)  # whole positions touch a single voxel
-        if len(used) == 0:
-            continue
-        index = np.ravel_multi_index(np.where(corner, high, low)[used].T, tuple(sizes))
-        values = flat[:, torch.from_numpy(index).to(flat.device)].to(dtype)
-        share = torch.from_numpy(weight[used]).to(flat.device, dtype)
-        columns = torch.from_numpy(used).to(flat.device)
-        result.index_add_(1, columns, values * share)
+    for part in (values * torch.from_numpy(weights).to(feature.device, dtype)).unbind(1):
+        result += part
     return result.T

@@ -180,8 +180,8 @@ def _prefix(n: int, share: float) -> int:
 #: Part of a volume, by the first and last voxel along each axis.
 Region = tuple[slice, slice, slice]
 
-# Voxels looked at together when the n-th voxel of a mask is searched.
-_SLAB = 4_000_000
+# Voxels looked at together: for air, and when the n-th voxel of a mask is searched.
+_SLAB, _BLOCK = 4_000_000, 4096
 # Regions up to this size are looked at whole; in larger ones this many rounds of drawing
 # must find enough voxels that are not air.
 _FEW, _ROUNDS = 100_000, 50
@@ -272,17 +272,15 @@ def draw(
 ) -> NDArray[np.intp]:
     """Positions of `wanted` of the `count` true entries, in random order."""
     ranks = rng.choice(count, size=min(count, wanted), replace=False)
-    order = np.argsort(ranks)
+    starts = np.arange(0, len(mask), _BLOCK)
+    counts = np.add.reduceat(mask, starts, dtype=np.intp) if len(mask) else starts
+    ends = np.cumsum(counts)
+    block = np.searchsorted(ends, ranks, side="right")
+    inside = ranks - (ends - counts)[block]
     found = np.empty(len(ranks), dtype=np.intp)
-    seen = placed = 0
-    for start in range(0, len(mask), _SLAB):
-        slab = mask[start : start + _SLAB]
-        n_here = int(np.count_nonzero(slab))
-        end = int(np.searchsorted(ranks[order], seen + n_here))
-        if end > placed:
-            chosen = order[placed:end]
-            found[chosen] = start + np.flatnonzero(slab)[ranks[chosen] - seen]
-        placed, seen = end, seen + n_here
+    for b in np.unique(block):  # all true entries of a large volume are never listed
+        chosen, start = block == b, starts[b]
+        found[chosen] = start + np.flatnonzero(mask[start : start + _BLOCK])[inside[chosen]]
     return found
 
 

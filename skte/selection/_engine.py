@@ -7,7 +7,7 @@ import os
 import shlex
 import warnings
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any, Self
@@ -22,7 +22,7 @@ from sklearn.utils import check_random_state
 
 from skte._process import safe_starts
 from skte._text import clean_text, say
-from skte.bank import BankEntry
+from skte.bank import BankEntry, entry_digest
 from skte.datasets import (
     CaseList,
     DatasetLike,
@@ -223,20 +223,25 @@ class Engine:
         # Which devices a cluster's workers have is not known here.
         n_local = self.n_jobs if client is None else None
         engine = replace(self, error_score=np.nan) if is_reference else self
-        jobs = engine._jobs(entries, cases, n_local, weights, known)
+        same = _same_networks(entries)
+        distinct = [entry for i, entry in enumerate(entries) if same[i] == i]
+        jobs = engine._jobs(distinct, cases, n_local, weights, known)
         # joblib and dask start processes at any time, also to replace those that died.
         with safe_starts.held(), _started(jobs, client, self.n_jobs, self.timeout) as records:
-            for position, record in enumerate(records, start=1):
-                _raise_fault_of_cases(record, cases)
-                for case, stamp in zip(cases, stamps, strict=True):
-                    check_unchanged(case, stamp)
-                if not is_reference:
-                    self._warn(record)
-                tell_progress(record.name, len(cases), len(cases))  # it may have run elsewhere
-                self._announce(
-                    record, "reference" if is_reference else f"{position}/{len(entries)}"
-                )
-                yield record
+            done: list[ModelRecord] = []
+            for first in records:
+                n_done = len(done)
+                _add_with_copies(first, done, entries, same, len(cases))
+                for position, record in enumerate(done[n_done:], start=n_done + 1):
+                    _raise_fault_of_cases(record, cases)
+                    for case, stamp in zip(cases, stamps, strict=True):
+                        check_unchanged(case, stamp)
+                    if not is_reference:
+                        self._warn(record)
+                    tell_progress(record.name, len(cases), len(cases))  # it may have run elsewhere
+                    place = "reference" if is_reference else f"{position}/{len(entries)}"
+                    self._announce(record, place)
+                    yield record
 
     def resampled_scores(self, records: Sequence[ModelRecord]) -> NDArray[np.float64]:
         """Scores of the (first) estimator for each resample: (n_models, n_resamples)."""
@@ -423,6 +428,33 @@ def _shared_devices(
     if device is not None or n_gpus < 2 or n_jobs in (None, 1):
         return [device] * n_entries
     return [f"cuda:{i % n_gpus}" for i in range(n_entries)]
+
+
+def _same_networks(entries: Sequence[BankEntry]) -> list[int]:
+    """For each entry, the position of the first that has the same features, often its own."""
+    first: dict[str, int] = {}
+    found = []
+    for i, entry in enumerate(entries):
+        digest = None
+        # Without weights, the name decides these. Where there is no digest, loading says why.
+        if entry.weights is not None:
+            with suppress(Exception):
+                digest = entry_digest(entry)
+        found.append(i if digest is None else first.setdefault(digest, i))
+    return found
+
+
+def _add_with_copies(
+    record: ModelRecord,
+    done: list[ModelRecord],
+    entries: Sequence[BankEntry],
+    same: Sequence[int],
+    n_cases: int,
+) -> None:
+    """Add a record, then those of the entries after it that are networks known by now."""
+    done.append(record)
+    while len(done) < len(same) and same[len(done)] < len(done):
+        done.append(done[same[len(done)]].under(entries[len(done)].name, n_cases))
 
 
 def _raise_fault_of_cases(record: ModelRecord, cases: Sequence[Any]) -> None:

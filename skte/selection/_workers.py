@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 from typing import Any
 
@@ -24,7 +24,7 @@ from sklearn.base import clone
 from skte._isolation import isolated
 from skte.bank import BankEntry
 from skte.estimators import TransferabilityEstimator
-from skte.exceptions import CollapsedFeaturesWarning, SaturatedScoreWarning, SkteError
+from skte.exceptions import CollapsedFeaturesWarning, SaturatedScoreWarning, SkteError, SkteWarning
 from skte.extraction import CaseStore, SegmentationFeatureExtractor, resolve_device
 from skte.features import FeatureSet
 
@@ -254,7 +254,8 @@ class ModelRecord:
     features : FeatureSet or None
         Of all cases, where they are to be kept.
     n_windows, n_cached : int
-        Forward windows run, and cases whose features came from the cache.
+        Forward windows run, and cases whose features came from the cache or from the same network
+        under another name.
     seconds_load, seconds_forward, seconds_tap, seconds_score : float
         Wall time for waiting for cases, forward passes, reading layers within them, and
         all estimators.
@@ -290,6 +291,16 @@ class ModelRecord:
     def seconds(self) -> float:
         """Wall time in total."""
         return self.seconds_load + self.seconds_forward + self.seconds_score
+
+    def under(self, name: str, n_cases: int) -> ModelRecord:
+        """Return the record of the same network under another name, which cost nothing."""
+        features = self.features and FeatureSet(self.features, name=name)
+        told = f"this is the same network as {self.name!r}, with the same weights: it was run once"
+        return replace(
+            self, name=name, features=features, warned=[*self.warned, (SkteWarning, told)],
+            n_windows=0, n_cached=n_cases, seconds_load=0.0, seconds_forward=0.0,
+            seconds_tap=0.0, seconds_score=0.0,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,13 @@ def test_fractional_points_are_linear_between_voxels():
     torch.testing.assert_close(result[:, 0], torch.tensor([2.25, 8.5, 0.0]))
 
 
+def test_features_stay_on_their_device_until_they_are_gathered():
+    there = torch.empty(4, 6, 5, 4, device="meta")  # holds no values: reading one would fail
+    points = np.array([[2.25, 1.0, 1.0], [8.5, 0.3, 2.0]])
+    gathered = gather_points(there, points, (12, 10, 8))
+    assert (gathered.device.type, gathered.shape) == ("meta", (2, 4))
+
+
 def test_a_feature_of_the_wrong_dimension_is_an_error():
     with pytest.raises(ExtractionError, match="3 spatial axes"):
         gather_points(torch.zeros(4, 5, 5), np.zeros((1, 3)), (5, 5, 5))

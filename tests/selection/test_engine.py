@@ -1,17 +1,20 @@
 """The engine: what selectors, races and learning curves have in common."""
 
+import shutil
 import sys
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import torchio as tio
 from torch import nn
 
 import skte
 from skte import BankEntry, Ensemble, LogME, ModelBankSelector, SegmentationFeatureExtractor
 from skte.datasets import make_phantoms
-from skte.exceptions import SkteError
+from skte.exceptions import SkteError, SkteWarning
 from skte.selection import Engine, ModelRecord
 
 ROOT = str(Path(skte.__file__).parent)
@@ -79,6 +82,34 @@ def test_known_features_are_put_before_those_of_new_cases(cases, extractor):
     assert len(second.features) == 3
     assert whole.features is None
     assert second.parts == whole.parts
+
+
+def test_identical_networks_run_once_whatever_their_names(cases, extractor, tmp_path):
+    weights = [tmp_path / f"{name}.pt" for name in ("a", "copy", "other")]
+    torch.save(Net().state_dict(), weights[0])
+    shutil.copy(weights[0], weights[1])
+    torch.save(Net().state_dict(), weights[2])
+    bank = [BankEntry(path.stem, Net, weights=path) for path in weights]
+    engine = Engine.from_settings(LogME(), bank, extractor=extractor, error_score=np.nan)
+    SEEN.clear()
+    list(engine.run([bank[0], bank[2]], cases, known={}))
+    n_passes = len(SEEN)
+    with pytest.warns(SkteWarning, match=r"'copy'.*same network as 'a'"):
+        first, copy, other = engine.run(bank, cases, known={})
+    assert len(SEEN) == 2 * n_passes
+    assert (copy.name, copy.parts, copy.layers) == ("copy", first.parts, first.layers)
+    assert copy.features.name == "copy"
+    assert (copy.n_windows, copy.n_cached, copy.seconds) == (0, 3, 0.0)
+    assert other.n_windows > 0
+
+
+def test_models_of_one_preprocessing_prepare_each_case_once(cases, extractor):
+    prepared = []
+    step = tio.Lambda(lambda data: prepared.append(1) or data)
+    bank = [BankEntry(name, Net, preprocessing=[step]) for name in "ab"]
+    engine = Engine.from_settings(LogME(), bank, extractor=extractor)
+    list(engine.run(bank, cases))
+    assert len(prepared) == len(cases)
 
 
 def test_settings_are_checked_before_any_model_runs(extractor):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
@@ -11,9 +12,10 @@ import numpy as np
 import torch
 from monai.inferers import sliding_window_inference
 
-from benchmarks.extraction import _published
-from benchmarks.extraction._networks import NETWORKS
-from benchmarks.extraction._timing import in_turn, ratio, rounded
+from benchmarks.cost import _published
+from benchmarks.cost._networks import NETWORKS
+from benchmarks.cost._switches import outputs
+from benchmarks.cost._timing import in_turn, ratio, rounded
 from skte import BankEntry, SegmentationFeatureExtractor
 from skte.bank import find_layers
 from skte.datasets import make_phantoms
@@ -72,9 +74,9 @@ def _compare(name: str, window: Shape, shape: Shape, rounds: int) -> dict[str, A
         "skte, overlap 0": skte(overlap=0.0),
         "skte, max_windows=4": skte(max_windows=4),
     }
-    in_turn(sides, 1)  # kernels are chosen and loaded in the first pass
+    in_turn(sides, 1, time.perf_counter)  # kernels are chosen and loaded in the first pass
     torch.cuda.reset_peak_memory_stats()
-    seconds = in_turn(sides, rounds)
+    seconds = in_turn(sides, rounds, time.perf_counter)
     return {
         "seconds": rounded(seconds),
         "over bare": {k: ratio(seconds, k, "bare grid, no overlap") for k in sides},
@@ -105,7 +107,7 @@ def _switches(name: str, window: Shape, rounds: int) -> dict[str, Any]:
         with ExitStack() as stack:
             for manager in (torch.inference_mode, *managers):
                 stack.enter_context(manager())
-            found[title] = _outputs(network, layers, batch[:n])
+            found[title] = outputs(network, layers, batch[:n])
             times = [_milliseconds(network, batch[:n]) / n for _ in range(max(5, rounds))]
             milliseconds[title] = round(statistics.median(times), 3)
     return {
@@ -120,21 +122,6 @@ def _switches(name: str, window: Shape, rounds: int) -> dict[str, Any]:
             if title != _BASE
         },
     }
-
-
-def _outputs(
-    network: torch.nn.Module, layers: Sequence[str], batch: torch.Tensor
-) -> list[torch.Tensor]:
-    taken: dict[str, torch.Tensor] = {}
-    modules = dict(network.named_modules())
-    handles = [
-        modules[n].register_forward_hook(lambda m, a, out, n=n: taken.__setitem__(n, out))
-        for n in layers
-    ]
-    network(batch)
-    for handle in handles:
-        handle.remove()
-    return [taken[n] for n in layers]
 
 
 def _milliseconds(network: torch.nn.Module, batch: torch.Tensor) -> float:

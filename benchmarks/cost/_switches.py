@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.extraction._networks import NETWORKS
-from benchmarks.extraction._timing import in_turn, ratio, rounded
+from benchmarks.cost._networks import NETWORKS
+from benchmarks.cost._timing import in_turn, ratio, rounded
 from skte.bank import find_layers
 
 Shape = tuple[int, int, int]
@@ -27,7 +27,7 @@ def switches(name: str, window: Shape, rounds: int) -> dict[str, Any]:
     batch = torch.randn(4, 1, *window)
     layers = [layer.name for layer in find_layers(network, "auto", batch[:1])]
     first = batch[:1]
-    expected = _outputs(network, layers, first)
+    expected = outputs(network, layers, first)
     last = copy.deepcopy(network)
     last.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     turned = batch.to(memory_format=torch.channels_last_3d)
@@ -40,7 +40,7 @@ def switches(name: str, window: Shape, rounds: int) -> dict[str, Any]:
         "4 windows a pass": _side(network, batch),
     }
     n_windows = {"2 windows a pass": 2, "4 windows a pass": 4}
-    apart = {"channels_last_3d": _apart(_outputs(last, layers, turned[:1]), expected)}
+    apart = {"channels_last_3d": _apart(outputs(last, layers, turned[:1]), expected)}
     passes = in_turn(sides, rounds)
     seconds = {k: [s / n_windows.get(k, 1) for s in v] for k, v in passes.items()}
     per_window = {k: ratio(seconds, k, _BASE) for k in seconds}
@@ -58,7 +58,7 @@ def switches(name: str, window: Shape, rounds: int) -> dict[str, Any]:
     }
 
 
-def _outputs(network: nn.Module, layers: Sequence[str], batch: torch.Tensor) -> list[torch.Tensor]:
+def outputs(network: nn.Module, layers: Sequence[str], batch: torch.Tensor) -> list[torch.Tensor]:
     """Outputs of layers, read with hooks."""
     found: dict[str, torch.Tensor] = {}
     modules = dict(network.named_modules())

@@ -1,0 +1,147 @@
+"""The tables of the documentation, from the result file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["TABLES", "write"]
+
+_ROOT = Path(__file__).parents[2]
+_HOW_TO = _ROOT / "docs" / "how-to"
+_PLANS = _ROOT / "benchmarks" / "plans" / "results"
+# What the study of plans calls the sides that it knows.
+_AS_PLANS = {"skte, default": "another draw of voxels", "skte, overlap 0": "overlap 0",
+             "skte, max_windows=4": "max_windows=4"}  # fmt: skip
+
+Part = Mapping[str, Any]
+
+
+def agreement(plan: str) -> float:
+    """Kendall's tau of the probe's order with the default's, over that of another draw."""
+    taus = dict.fromkeys((plan, "another draw of voxels"), 0.0)
+    for target in ("Heart_ACDC", "Task04_Hippocampus"):
+        plans = json.loads((_PLANS / f"{target}.json").read_text())["plans"]
+        for name in taus:
+            taus[name] += plans[name]["tau"]["crosscaseprobe"]
+    return taus[plan] / taus["another draw of voxels"]
+
+
+def passes(part: Part) -> str:
+    """One row per side, then the aims."""
+    rows = [
+        (
+            name,
+            f"{row['over bare']:.2f}",
+            f"{row['forward passes']:.0f}",
+            f"{row['peak MiB']:.0f}",
+            f"{agreement(_AS_PLANS[name]):.2f}" if name in _AS_PLANS else "",
+        )
+        for name, row in part["rows"].items()
+    ]
+    default, monai, published = (
+        part["rows"]["skte, default"]["over bare"],
+        part["MONAI at equal overlap"],
+        part["published over default"],
+    )
+    aims = [
+        ("default over bare passes", "at most 0.40", f"{default:.2f}", _met(default <= 0.40)),
+        ("published over default", "at least 8", f"{published:.1f}", _met(published >= 8)),
+        ("default over MONAI, overlap 0.5", "at most 0.50", f"{monai:.2f}", _met(monai <= 0.50)),
+    ]
+    head = ["", "time", "forward passes", "peak memory, MiB", "agreement"]
+    return f"{_table(head, rows)}\n\n{_table(['', 'aim', 'measured', ''], aims)}"
+
+
+def host(part: Part) -> str:
+    """Milliseconds, without and with a step of preprocessing."""
+    of = part["milliseconds"]
+    names = [name for name in of if not name.endswith("z-normalisation")]
+    rows = [
+        (name, f"{of[name]:.0f}", f"{of[f'{name}, with z-normalisation']:.0f}") for name in names
+    ]
+    rows.append(("after reading", f"{part['after loading']:.0f}", ""))
+    over = part["in all over reading and preprocessing"]
+    rows.append(("in all, over reading and preprocessing", "", f"{over:.2f} times"))
+    return _table(["", "milliseconds", "with z-normalisation"], rows)
+
+
+def growth(part: Part) -> str:
+    """One row per quantity."""
+    rows = [
+        (
+            name,
+            f"{row['times']:g}",
+            " to ".join(map(str, row["forward passes"])),
+            f"{row['exponent of time']:.2f}",
+            f"{row['exponent of memory']:.2f}",
+        )
+        for name, row in part["rows"].items()
+    ]
+    return _table(["", "times", "forward passes", "time, exponent", "memory, exponent"], rows)
+
+
+def scoring(part: Part) -> str:
+    """One row per estimator, those of the default first."""
+    extraction = part["extraction"]
+    ordered = sorted(part["estimators"].items(), key=lambda item: not item[1]["is_default"])
+    rows = [
+        (
+            f"**{name}**" if row["is_default"] else name,
+            f"{row['score'] / extraction:.1%}",
+            f"{row['jackknife'] / extraction:.1%}",
+            f"{row['bootstrap_1000'] / extraction:.0%}",
+        )
+        for name, row in ordered
+    ]
+    return _table(["", "the score", "jackknife", "1000 bootstrap resamples"], rows)
+
+
+def bank(part: Part) -> str:
+    """Rankings of the bank beside fine-tuning."""
+    rows = [
+        (name, f"{row['wall']:.0f}", f"{row['processor']:.0f}", row["forward passes"])
+        for name, row in part["rows"].items()
+    ]
+    tuning = part["fine-tuning"]
+    rows.append(
+        ("a step of fine-tuning one model", "", f"{tuning['seconds per step, processor']:.2f}", "")
+    )
+    steps = tuning["steps of nnU-Net's schedule"]
+    hours = tuning["hours of that, extrapolated"]
+    rows.append((f"{steps:,} steps, extrapolated", "", f"{3600 * hours:,.0f}", ""))
+    return _table(["", "seconds", "processor seconds", "forward passes"], rows)
+
+
+#: By the name of the part: page and table.
+TABLES: dict[str, tuple[str, Callable[[Part], str]]] = {
+    "passes": ("windows.md", passes),
+    "host": ("speed.md", host),
+    "growth": ("speed.md", growth),
+    "scoring": ("confidence.md", scoring),
+    "bank": ("speed.md", bank),
+}
+
+
+def write(content: Mapping[str, Part]) -> None:
+    """Replace the tables of the parts that were measured, between their marks."""
+    for name, (page, table) in TABLES.items():
+        if name not in content:
+            continue
+        path = _HOW_TO / page
+        begin, end = f"<!-- cost {name}: begin -->\n", f"<!-- cost {name}: end -->"
+        before, rest = path.read_text(encoding="utf-8").split(begin, 1)
+        after = rest.split(end, 1)[1]
+        text = f"{before}{begin}\n{table(content[name])}\n\n{end}{after}"
+        path.write_text(text, encoding="utf-8")
+
+
+def _met(is_met: bool) -> str:
+    return "met" if is_met else "**missed**"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    lines = [f"| {' | '.join(map(str, row))} |" for row in (head, ["---"] * len(head), *rows)]
+    return "\n".join(lines)

@@ -1,1 +1,0 @@
-"""Extraction beside the forward passes it is made of."""
