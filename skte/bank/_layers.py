@@ -88,24 +88,26 @@ def examine_layers(
 ) -> tuple[list[LayerInfo], str | int | None]:
     """Find layers, and say which of several outputs is the main one."""
     network = _Network(module, example, output)
-    return _found(network, layers), network.flow.trace.place
+    place = network.flow.trace.place
+    return network.checked(_chosen(network, layers)), place
 
 
-def _found(network: _Network, layers: str | Sequence[str]) -> list[LayerInfo]:
+def _chosen(network: _Network, layers: str | Sequence[str]) -> Sequence[_Named]:
+    """Layers to check, coarse to fine."""
     if not isinstance(layers, str):
-        return network.checked([(name, False) for name in layers])
+        return [(name, False) for name in layers]
     if layers == "encoder":
-        return network.checked(network.encoder())
+        return network.encoder()
     decoder = network.decoder()
     if layers in ("auto", "decoder"):
-        return network.checked(decoder)
+        return decoder
     encoder = network.encoder()
     strides = {name: network.describe([name])[0].stride for name, _ in (encoder[0], decoder[-1])}
     if len(set(strides.values())) == 1:  # one resolution: there is no way down
-        return network.checked(decoder)
+        return decoder
     before = encoder if layers == "all" else encoder[:1]
     known = {name for name, _ in decoder}  # an encoder alone has no decoder of its own
-    return network.checked([one for one in before if one[0] not in known] + decoder)
+    return [*(one for one in before if one[0] not in known), *decoder]
 
 
 def find_decoder_layers(module: nn.Module, example: torch.Tensor) -> list[LayerInfo]:

@@ -381,8 +381,8 @@ def _fit(
     from skte.extraction import watch_progress
     from skte.selection import rank_datasets
 
-    bank, problems = open_bank(args.bank, args)
     selector = _selector(args)
+    bank, problems = open_bank(args.bank, args)
     data = {name: load_data(path, args) for name, path in _named(args).items()}
     shown = sys.stderr.isatty() and not (args.quiet or args.verbose)
     progress = Progress(bank.names, shown=shown, is_race=args.race, n_datasets=len(data))
