@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from skte.bank import LayerInfo, find_decoder_layers, find_encoder_layers
+from skte.bank import LayerInfo, find_layers
 from skte.exceptions import BankError
 
 #: Factory, edge of the example, spatial axes. Widths are the classes' own where they have
@@ -79,10 +79,10 @@ def layer_rows(names: list[str] | None = None) -> list[dict[str, Any]]:
         torch.manual_seed(0)
         network, example = factory().eval(), torch.zeros(1, 1, *[edge] * n_axes)
         try:
-            encoder = _plain(find_encoder_layers(network, example))
+            encoder = _plain(find_layers(network, "encoder", example))
         except BankError:
             encoder = []
-        decoder = _plain(find_decoder_layers(network, example))
+        decoder = _plain(find_layers(network, "decoder", example))
         rows.append({"network": name, "decoder": decoder, "encoder": encoder})
         print(name, decoder, flush=True)
     return rows

@@ -4,20 +4,18 @@ from skte.bank._bank import BankLike, ModelBank, load_bank
 from skte.bank._digest import digest_problem, entry_digest
 from skte.bank._entry import BankEntry
 from skte.bank._hub import Collection, catalogue, download_snapshot
-from skte.bank._layers import (
-    describe_layers,
-    find_decoder_layers,
-    find_encoder_layers,
-    find_layers,
-    model_in_channels,
-    model_spatial_dims,
-)
+from skte.bank._layers import describe_layers as describe_layers
 from skte.bank._layers import examine_layers as examine_layers
+from skte.bank._layers import find_layers
+from skte.bank._layers import model_in_channels as model_in_channels
+from skte.bank._layers import model_spatial_dims as model_spatial_dims
 from skte.bank._manifest import manifest_schema
-from skte.bank._probe import LayerInfo, as_map
+from skte.bank._probe import LayerInfo
+from skte.bank._probe import as_map as as_map
 from skte.bank._readers import Reader, all_readers
-from skte.bank._trace import main_output
-from skte.bank._trust import ReadOptions, keep_trust
+from skte.bank._trace import main_output as main_output
+from skte.bank._trust import ReadOptions
+from skte.bank._trust import keep_trust as keep_trust
 from skte.bank._weights import weight_files as weight_files
 
 __all__ = [
@@ -29,19 +27,11 @@ __all__ = [
     "ReadOptions",
     "Reader",
     "all_readers",
-    "as_map",
     "catalogue",
-    "describe_layers",
     "digest_problem",
     "download_snapshot",
     "entry_digest",
-    "find_decoder_layers",
-    "find_encoder_layers",
     "find_layers",
-    "keep_trust",
     "load_bank",
-    "main_output",
     "manifest_schema",
-    "model_in_channels",
-    "model_spatial_dims",
 ]

@@ -27,10 +27,7 @@ from skte.bank._trace import prompt_hint, trace_forward
 from skte.exceptions import BankError
 
 __all__ = [
-    "LayerInfo",
     "describe_layers",
-    "find_decoder_layers",
-    "find_encoder_layers",
     "find_layers",
     "model_in_channels",
     "model_spatial_dims",
@@ -44,7 +41,16 @@ def find_layers(
     *,
     output: str | int | None = None,
 ) -> list[LayerInfo]:
-    """Find or describe the layers that an entry's ``layers`` stands for.
+    """Find the stages of a network, or describe layers by name.
+
+    Well-known classes (and their subclasses) are looked up: ``PlainConvUNet``,
+    ``ResidualEncoderUNet``, ``ResidualUNet``, MONAI's ``AttentionUnet``, ``BasicUNet``,
+    ``DynUNet``, ``FlexibleUNet``, ``MedNeXt``, ``SegResNet``, ``SegResNetDS``, ``SwinUNETR``,
+    ``UNet``, ``UNETR`` and ``VNet``; of encoders alone (``PlainConvEncoder``,
+    ``ResidualEncoder``, MONAI's ``ResNet`` and ``SwinTransformer``) always the encoder's stages.
+    Any other network is run once: a stage of the decoder ends where its map is about to be raised
+    to a higher resolution, the last one before the final convolution, and a stage of the encoder
+    with the last map of its resolution on the way down.
 
     Parameters
     ----------
@@ -56,7 +62,7 @@ def find_layers(
     example : Tensor of shape (1, n_channels, x, y[, z])
         An input it takes; the values do not matter.
     output : str or int, optional
-        Which of several outputs is the main one, as for `main_output`.
+        Which of several outputs is the main one, as for `BankEntry`.
 
     Returns
     -------
@@ -110,123 +116,10 @@ def _chosen(network: _Network, layers: str | Sequence[str]) -> Sequence[_Named]:
     return [*(one for one in before if one[0] not in known), *decoder]
 
 
-def find_decoder_layers(module: nn.Module, example: torch.Tensor) -> list[LayerInfo]:
-    """Find the decoder stages of a segmentation network.
-
-    Well-known classes (and their subclasses) are looked up: ``PlainConvUNet``,
-    ``ResidualEncoderUNet``, ``ResidualUNet``, MONAI's ``AttentionUnet``, ``BasicUNet``,
-    ``DynUNet``, ``FlexibleUNet``, ``MedNeXt``, ``SegResNet``, ``SegResNetDS``, ``SwinUNETR``,
-    ``UNet``, ``UNETR`` and ``VNet``. Any other network is run once: a stage ends where its map is
-    about to be raised to a higher resolution, the last one before the final convolution.
-
-    Parameters
-    ----------
-    module : nn.Module
-        The network, on the device of `example`. Its mode and parameters are untouched.
-    example : Tensor of shape (1, n_channels, x, y[, z])
-        An input it takes; the values do not matter.
-
-    Returns
-    -------
-    list of LayerInfo
-        Coarse to fine, without bottleneck and head. A single layer for a network that never
-        raises resolution. Of classes that are encoders and nothing else (``PlainConvEncoder``,
-        ``ResidualEncoder``, MONAI's ``ResNet`` and ``SwinTransformer``) the encoder's stages.
-
-    Raises
-    ------
-    BankError
-        If the network fails or nothing but a head is found.
-
-    See Also
-    --------
-    find_encoder_layers : The stages of the encoder.
-    describe_layers : The same for layers of your own choice.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from torch import nn
-    >>> from skte.bank import find_decoder_layers
-    >>> down, up = nn.Conv2d(1, 8, 2, stride=2), nn.ConvTranspose2d(8, 4, 2, stride=2)
-    >>> find_decoder_layers(nn.Sequential(down, up, nn.Conv2d(4, 2, 1)), torch.zeros(1, 1, 8, 8))
-    [LayerInfo(name='1', stride=(1.0, 1.0), channels=4)]
-    """
-    network = _Network(module, example)
-    return network.checked(network.decoder())
-
-
-def find_encoder_layers(module: nn.Module, example: torch.Tensor) -> list[LayerInfo]:
-    """Find the encoder stages of a network, for checkpoints that hold no decoder.
-
-    Well-known classes are looked up; of any other network one forward pass is traced, and
-    a stage ends with the last map of its resolution on the way down.
-
-    Parameters
-    ----------
-    module : nn.Module
-        The network, on the device of `example`. Its mode and parameters are untouched.
-    example : Tensor of shape (1, n_channels, x, y[, z])
-        An input it takes; the values do not matter.
-
-    Returns
-    -------
-    list of LayerInfo
-        Coarse to fine, the bottleneck first.
-
-    Raises
-    ------
-    BankError
-        If the network fails or its encoder gives no feature maps, as a plain vision
-        transformer does.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from torch import nn
-    >>> from skte.bank import find_encoder_layers
-    >>> down, up = nn.Conv2d(1, 8, 2, stride=2), nn.ConvTranspose2d(8, 4, 2, stride=2)
-    >>> find_encoder_layers(nn.Sequential(down, up, nn.Conv2d(4, 2, 1)), torch.zeros(1, 1, 8, 8))
-    [LayerInfo(name='0', stride=(2.0, 2.0), channels=8)]
-    """
-    network = _Network(module, example)
-    return network.checked(network.encoder())
-
-
 def describe_layers(
     module: nn.Module, names: Sequence[str], example: torch.Tensor
 ) -> list[LayerInfo]:
-    """Run a network once and report stride and channels of named layers.
-
-    Parameters
-    ----------
-    module : nn.Module
-        The network, on the device of `example`. Its mode and parameters are untouched.
-    names : sequence of str
-        Modules, as in ``module.named_modules()``.
-    example : Tensor of shape (n_images, n_channels, x, y[, z])
-        An input it takes; the values do not matter.
-
-    Returns
-    -------
-    list of LayerInfo
-        In the order of `names`.
-
-    Raises
-    ------
-    BankError
-        If the network fails, or for layers that do not exist, never run, or do not
-        return a feature map. All unusable layers are named at once.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from torch import nn
-    >>> from skte.bank import describe_layers
-    >>> network = nn.Sequential(nn.Conv2d(1, 4, 2, stride=2), nn.ReLU())
-    >>> describe_layers(network, ["1"], torch.zeros(1, 1, 8, 8))
-    [LayerInfo(name='1', stride=(2.0, 2.0), channels=4)]
-    """
+    """Run a network once and report stride and channels of named layers."""
     return _Network(module, example).describe(names)
 
 
@@ -416,25 +309,7 @@ _AXES: dict[type[nn.Module], int] = {
 
 
 def model_spatial_dims(module: nn.Module) -> int | None:
-    """Return whether a network takes 2-D or 3-D images, as its convolutions say.
-
-    Parameters
-    ----------
-    module : nn.Module
-        The network; it is not run.
-
-    Returns
-    -------
-    {2, 3} or None
-        3 where any convolution is 3-D; None where there are no convolutions.
-
-    Examples
-    --------
-    >>> from torch import nn
-    >>> from skte.bank import model_spatial_dims
-    >>> model_spatial_dims(nn.Conv2d(1, 4, 3))
-    2
-    """
+    """Return whether a network takes 2-D or 3-D images, as its convolutions say."""
     found = {
         axes for part in module.modules() for kind, axes in _AXES.items() if isinstance(part, kind)
     }
@@ -442,26 +317,7 @@ def model_spatial_dims(module: nn.Module) -> int | None:
 
 
 def model_in_channels(module: nn.Module) -> int | None:
-    """Return how many channels a network takes, as its first convolution says.
-
-    Parameters
-    ----------
-    module : nn.Module
-        The network; it is not run.
-
-    Returns
-    -------
-    int or None
-        None where there is no convolution or the first one registered need not be the first
-        one run (another takes fewer channels). ``BankEntry.in_channels`` settles it then.
-
-    Examples
-    --------
-    >>> from torch import nn
-    >>> from skte.bank import model_in_channels
-    >>> model_in_channels(nn.Sequential(nn.Conv3d(2, 4, 3), nn.Conv3d(4, 3, 1)))
-    2
-    """
+    """Return how many channels a network takes, as its first convolution says."""
     convolutions = [part for part in module.modules() if isinstance(part, _ConvNd)]
     if not convolutions:
         return None

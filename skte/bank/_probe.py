@@ -97,30 +97,7 @@ class LayerInfo:
 
 
 def as_map(output: torch.Tensor, layer: LayerInfo, window_size: Sequence[int]) -> torch.Tensor:
-    """Bring a layer's output to the order of axes that maps have.
-
-    Parameters
-    ----------
-    output : Tensor
-        What the layer returned.
-    layer : LayerInfo
-        Its description.
-    window_size : sequence of int
-        Edges of the window that the network got.
-
-    Returns
-    -------
-    Tensor of shape (n_images, n_channels, x, y[, z])
-        A view of it.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from skte.bank import LayerInfo, as_map
-    >>> tokens = LayerInfo("blocks.3", (16.0, 16.0), 8, form="tokens", n_extra=1)
-    >>> as_map(torch.zeros(1, 1 + 4 * 2, 8), tokens, (64, 32)).shape
-    torch.Size([1, 8, 4, 2])
-    """
+    """Bring a layer's output to the order of axes that maps have."""
     if layer.form == FIRST:
         return output
     if layer.form == LAST:

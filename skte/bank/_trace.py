@@ -261,33 +261,7 @@ def _few(names: Sequence[str], most: int = 6) -> str:
 
 
 def main_output(output: Any, key: str | int | None = None) -> torch.Tensor | None:
-    """Return the main tensor of what a network returns.
-
-    Parameters
-    ----------
-    output : object
-        A tensor, or a list, tuple, mapping or dataclass of tensors, which may be nested. Of a
-        mapping or dataclass ``"out"`` or ``"logits"`` counts where there is one. Of several
-        tensors the finest map counts, the first of equally fine ones.
-    key : str or int, optional
-        Names another: a key, an attribute or a position, or several of these joined by dots
-        (``"aux.0"``).
-
-    Returns
-    -------
-    Tensor or None
-        None where there is no tensor in that place.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from skte.bank import main_output
-    >>> coarse, fine = torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 8, 8)
-    >>> main_output({"out": [coarse, fine]}).shape
-    torch.Size([1, 2, 8, 8])
-    >>> main_output({"out": [coarse, fine]}, "out.0").shape
-    torch.Size([1, 2, 4, 4])
-    """
+    """Return the main tensor of what a network returns."""
     return next(iter(_finest(output, key).values()), None)
 
 

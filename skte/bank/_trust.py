@@ -48,31 +48,7 @@ def check_packages(packages: Collection[str]) -> tuple[str, ...]:
 
 
 def keep_trust(bank: str | os.PathLike[str], packages: Iterable[str]) -> Path:
-    """Note for this user and machine that a bank's factories may come from packages.
-
-    Parameters
-    ----------
-    bank : path-like
-        A manifest, or a folder: then its own ``bank.yaml`` (``.yml``, ``.json``) is meant,
-        not those in folders below, which come with models that are added.
-    packages : iterable of str
-        Added to those that are noted already.
-
-    Returns
-    -------
-    Path
-        The file that holds the note.
-
-    Raises
-    ------
-    BankError
-        If a package cannot be trusted for factories, or the note cannot be written.
-
-    Examples
-    --------
-    >>> from skte.bank import keep_trust
-    >>> keep_trust("bank", ["my_package"])  # doctest: +SKIP
-    """
+    """Note for this user and machine that a bank's factories may come from packages."""
     path = _path()
     notes = _read(path)
     key = os.path.realpath(bank)

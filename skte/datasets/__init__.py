@@ -4,8 +4,11 @@ from skte.datasets._bids import load_bids
 from skte.datasets._case import Case, CaseList, read_case
 from skte.datasets._csv import load_csv
 from skte.datasets._dicom import load_dicom
-from skte.datasets._download import MSD_TASKS, cache_home, fetch_msd
-from skte.datasets._fingerprint import case_fingerprint, case_stamp, check_unchanged
+from skte.datasets._download import MSD_TASKS, fetch_msd
+from skte.datasets._download import cache_home as cache_home
+from skte.datasets._fingerprint import case_fingerprint
+from skte.datasets._fingerprint import case_stamp as case_stamp
+from skte.datasets._fingerprint import check_unchanged as check_unchanged
 from skte.datasets._folder import load_folder
 from skte.datasets._inspect import CaseSummary, DatasetReport, check_dataset, inspect_dataset
 from skte.datasets._layouts import DatasetLike, Layout, layout_names, load_dataset
@@ -25,11 +28,8 @@ __all__ = [
     "PHANTOM_TASKS",
     "Problem",
     "Skipped",
-    "cache_home",
     "case_fingerprint",
-    "case_stamp",
     "check_dataset",
-    "check_unchanged",
     "fetch_msd",
     "inspect_dataset",
     "layout_names",

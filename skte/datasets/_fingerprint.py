@@ -172,27 +172,7 @@ def _of_values(image: Any) -> list[Any]:
 
 
 def case_stamp(subject: Any) -> dict[str, tuple[int, int]]:
-    """Size and time of the last change of every file of a case.
-
-    It costs no reading. Where it differs from an earlier one, the case may have changed:
-    `case_fingerprint` decides.
-
-    Parameters
-    ----------
-    subject : Subject
-        A torchio subject with one label map and one or more images.
-
-    Returns
-    -------
-    dict of str to tuple of int
-        By file; none for images in memory. A file that is missing is left out.
-
-    Examples
-    --------
-    >>> from skte.datasets import case_stamp, make_phantoms
-    >>> case_stamp(make_phantoms(1, size=(8, 8, 8))[0])
-    {}
-    """
+    """Size and time of the last change of every file of a case."""
     images, labels = split_images(subject)
     stamps: dict[str, tuple[int, int]] = {}
     for image in (*images.values(), *labels.values()):
@@ -203,20 +183,7 @@ def case_stamp(subject: Any) -> dict[str, tuple[int, int]]:
 
 
 def check_unchanged(subject: Any, stamp: Mapping[str, tuple[int, int]]) -> None:
-    """Refuse to go on with a case whose files were written to.
-
-    Parameters
-    ----------
-    subject : Subject
-        The case.
-    stamp : mapping of str to tuple of int
-        What `case_stamp` gave before.
-
-    Raises
-    ------
-    DatasetError
-        It names the case and the files.
-    """
+    """Refuse to go on with a case whose files were written to."""
     now = case_stamp(subject)
     changed = sorted(file for file in {*now, *stamp} if now.get(file) != stamp.get(file))
     if changed:

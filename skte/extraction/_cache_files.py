@@ -260,31 +260,7 @@ MOST_RECORD = 2**20
 
 
 def make_key(**parts: Any) -> str:
-    """Make the key of what a set of parts determines.
-
-    Parameters
-    ----------
-    **parts
-        Numbers, text, None, and lists, tuples and text-keyed dicts of them. Lists and
-        tuples are alike, 1 and 1.0 are not.
-
-    Returns
-    -------
-    str
-        64 hexadecimal digits: SHA-256 of the parts and of the cache's format, the same
-        in every process and on every machine.
-
-    Raises
-    ------
-    TypeError
-        If a part has no stable form; the message names it.
-
-    Examples
-    --------
-    >>> from skte.extraction import make_key
-    >>> make_key(entry="ab12", window=(64, 64)) == make_key(window=[64, 64], entry="ab12")
-    True
-    """
+    """Make the key of what a set of parts determines."""
     plain = {name: _plain(value, name) for name, value in parts.items()}
     return _digest({"format": FORMAT_VERSION, "parts": plain})
 

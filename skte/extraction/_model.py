@@ -78,29 +78,7 @@ _MOST_VOXELS = 2**31
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:
-    """Return the device to run on, having tried that it can be used.
-
-    Parameters
-    ----------
-    device : str, torch.device or None
-        None: CUDA where there is one, else the CPU.
-
-    Returns
-    -------
-    torch.device
-        A device that holds tensors.
-
-    Raises
-    ------
-    ExtractionError
-        If torch knows no such device, or cannot use it here.
-
-    Examples
-    --------
-    >>> from skte.extraction import resolve_device
-    >>> resolve_device("cpu")
-    device(type='cpu')
-    """
+    """Return the device to run on, having tried that it can be used."""
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

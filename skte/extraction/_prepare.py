@@ -53,20 +53,7 @@ class PreparedCase:
 
 
 class CaseStore:
-    """Prepared cases that are kept for the next model, as many as fit.
-
-    Models with the same preprocessing see the same images, and all models the same
-    voxels. Cases come in the same order for every model, so those that came first are
-    kept: throwing out the oldest would throw out each one just before it is needed.
-
-    A copy that went to another process shares nothing with this one, but all copies
-    in that process are one.
-
-    Parameters
-    ----------
-    max_bytes : int
-        Memory of all images that are kept.
-    """
+    """Prepared cases that are kept for the next model, as many as fit."""
 
     _here: ClassVar[dict[str, CaseStore]] = {}
 

@@ -2,7 +2,8 @@
 
 from skte.features._moments import ClassMoments
 from skte.features._set import CaseFeatures, FeatureBlock, FeatureSet, LayerSample
-from skte.features._storage import pack_case, unpack_case
+from skte.features._storage import pack_case as pack_case
+from skte.features._storage import unpack_case as unpack_case
 
 __all__ = [
     "CaseFeatures",
@@ -10,6 +11,4 @@ __all__ = [
     "FeatureBlock",
     "FeatureSet",
     "LayerSample",
-    "pack_case",
-    "unpack_case",
 ]

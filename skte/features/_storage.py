@@ -40,38 +40,7 @@ _SAMPLE = {"X": 2, "y": 1, "X_case": 2}  # axes of each array, in the order of t
 
 
 def pack_case(case: CaseFeatures) -> bytes:
-    """Turn the features of a case into bytes.
-
-    Parameters
-    ----------
-    case : CaseFeatures
-        With arrays of booleans, integers or floats. ``info`` may hold numbers, text, None, and
-        lists, tuples and text-keyed dicts of them; numpy's numbers come back as Python's.
-
-    Returns
-    -------
-    bytes
-        The same for equal features, on every machine.
-
-    Raises
-    ------
-    ValueError
-        If an array or a value of ``info`` is of another kind; the message names it.
-
-    See Also
-    --------
-    unpack_case : The way back.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from skte.features import CaseFeatures, LayerSample, pack_case, unpack_case
-    >>> sample = LayerSample(np.eye(3), np.array([0, 1, 1]), np.ones((2, 3)))
-    >>> case = CaseFeatures("a", {"up1": sample}, info={"n_windows": 4})
-    >>> again = unpack_case(pack_case(case))
-    >>> again.case_id, dict(again.info), again.layers["up1"].y
-    ('a', {'n_windows': 4}, array([0, 1, 1]))
-    """
+    """Turn the features of a case into bytes."""
     where = f"case {case.case_id!r}"
     samples = dict(case.layers)
     if case.posterior is not None:
@@ -101,32 +70,7 @@ def pack_case(case: CaseFeatures) -> bytes:
 
 
 def unpack_case(data: bytes | memoryview) -> CaseFeatures:
-    """Turn bytes of `pack_case` back into the features of a case.
-
-    Parameters
-    ----------
-    data : bytes or memoryview of bytes
-        May come from anywhere: nothing in it runs, and no more memory is taken than it
-        has bytes, plus some 50 MB at most for a hostile header.
-
-    Returns
-    -------
-    CaseFeatures
-        With arrays of its own, of the types that were packed.
-
-    Raises
-    ------
-    ValueError
-        If the bytes are truncated, changed, of another version or no features at all.
-
-    Examples
-    --------
-    >>> from skte.features import unpack_case
-    >>> unpack_case(b"something else entirely")
-    Traceback (most recent call last):
-        ...
-    ValueError: Stored features cannot be read: they are truncated. Extract them again.
-    """
+    """Turn bytes of `pack_case` back into the features of a case."""
     try:
         return _unpack(memoryview(data))
     except (ValueError, RecursionError, OverflowError) as error:

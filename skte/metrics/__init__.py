@@ -2,28 +2,25 @@
 
 from skte.metrics._agreement import (
     WeightedKendallResult,
-    align_performance,
-    best_first,
     pearson_score,
     rank_scores,
     regret_at_k,
     relative_top1,
     spearman_score,
-    weighted_kendall_rows,
     weighted_kendall_score,
     weighted_kendall_test,
 )
+from skte.metrics._agreement import align_performance as align_performance
+from skte.metrics._agreement import best_first as best_first
+from skte.metrics._agreement import weighted_kendall_rows as weighted_kendall_rows
 
 __all__ = [
     "WeightedKendallResult",
-    "align_performance",
-    "best_first",
     "pearson_score",
     "rank_scores",
     "regret_at_k",
     "relative_top1",
     "spearman_score",
-    "weighted_kendall_rows",
     "weighted_kendall_score",
     "weighted_kendall_test",
 ]

@@ -102,24 +102,7 @@ def rank_scores(scores: ArrayLike) -> NDArray[np.float64]:
 
 
 def best_first(scores: ArrayLike) -> NDArray[np.intp]:
-    """Order scores: positions of the models, best first.
-
-    Parameters
-    ----------
-    scores : array-like of shape (n_models,)
-        As for `rank_scores`; equal scores keep the order of the list, NaN comes last.
-
-    Returns
-    -------
-    ndarray of shape (n_models,)
-        Positions in `scores`.
-
-    Examples
-    --------
-    >>> from skte.metrics import best_first
-    >>> best_first([0.5, float("nan"), 2.0, float("-inf"), 0.5])
-    array([2, 0, 4, 3, 1])
-    """
+    """Order scores: positions of the models, best first."""
     return np.argsort(-np.asarray(scores, dtype=np.float64), kind="stable")
 
 
@@ -187,25 +170,7 @@ def _top(scores: NDArray[np.float64], k: int) -> NDArray[np.intp]:
 def align_performance(
     performance: ArrayLike | Mapping[str, float], names: Sequence[str]
 ) -> NDArray[np.float64]:
-    """Bring performances given by name or in bank order into bank order.
-
-    Parameters
-    ----------
-    performance : array-like of shape (n_models,) or mapping of str to float
-        What each model reached; a mapping may hold more models than asked for.
-    names : sequence of str
-        Models in bank order.
-
-    Returns
-    -------
-    ndarray of shape (n_models,)
-        In the order of `names`.
-
-    Raises
-    ------
-    ValueError
-        If models are missing, or the length differs.
-    """
+    """Bring performances given by name or in bank order into bank order."""
     if isinstance(performance, Mapping):
         missing = [name for name in names if name not in performance]
         if missing:
@@ -382,23 +347,7 @@ def weighted_kendall_test(
 def weighted_kendall_rows(
     performance: NDArray[np.float64], scores: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Weighted Kendall of many pairs of lists at once.
-
-    For lists x and y of distinct or tied values, with an order of the elements that
-    gives each a weight 1 / (rank + 1), the index is the weighted sum over pairs of
-    sign(x_i - x_j) sign(y_i - y_j) over the norms of both; scipy averages the indices
-    for the weights from (x, y) and from (y, x), each lexicographically decreasing.
-
-    Parameters
-    ----------
-    performance, scores : ndarray of shape (n_lists, n_models) or (n_models,)
-        Ranks or halves of ranks, at most the number of models; one list is for all.
-
-    Returns
-    -------
-    ndarray of shape (n_lists,)
-        NaN where a list is constant.
-    """
+    """Weighted Kendall of many pairs of lists at once."""
     x, y = np.broadcast_arrays(np.atleast_2d(performance), np.atleast_2d(scores))
     step = max(1, _SIGNS // x.shape[1] ** 2)
     parts = [_rows(x[i : i + step], y[i : i + step]) for i in range(0, len(x), step)]

@@ -6,7 +6,8 @@ from skte.report._agreement_displays import (
     LearningCurveDisplay,
 )
 from skte.report._feature_displays import CaseDistanceDisplay, FeatureEmbeddingDisplay
-from skte.report._next_step import fine_tuning, next_step
+from skte.report._next_step import fine_tuning as fine_tuning
+from skte.report._next_step import next_step
 from skte.report._page import write_report
 from skte.report._ranking_displays import LayerScoreDisplay, RankingDisplay, StabilityDisplay
 from skte.report._results import results_rows, write_results
@@ -25,7 +26,6 @@ __all__ = [
     "SampledVoxelsDisplay",
     "SeenTable",
     "StabilityDisplay",
-    "fine_tuning",
     "next_step",
     "results_rows",
     "write_report",

@@ -70,31 +70,7 @@ def next_step(
 
 
 def fine_tuning(entry: BankEntry, source: str, n_classes: int | None) -> str:
-    """Write out how to start fine-tuning from an entry of a bank.
-
-    Parameters
-    ----------
-    entry : BankEntry
-        The model.
-    source : str
-        Lines of Python, of which the last one is an expression for this entry.
-    n_classes : int or None
-        Classes of the target, background included; None: a placeholder.
-
-    Returns
-    -------
-    str
-        As of `next_step`.
-
-    Examples
-    --------
-    >>> from torch import nn
-    >>> from skte import BankEntry
-    >>> from skte.report import fine_tuning
-    >>> entry = BankEntry.from_module("tiny", nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 2, 1)))
-    >>> print(fine_tuning(entry, "bank['tiny']", 5).splitlines()[5])
-    network.set_submodule("1", torch.nn.Conv2d(4, 5, kernel_size=(1, 1)))
-    """
+    """Write out how to start fine-tuning from an entry of a bank."""
     kind = str(entry.provenance.get("format", ""))
     if kind == "nnU-Net v2" and entry.weights is not None:
         return _nnunet(entry, Path(entry.weights))

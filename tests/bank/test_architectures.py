@@ -7,8 +7,7 @@ import torch
 from torch import nn
 
 from skte.bank import (
-    find_decoder_layers,
-    find_encoder_layers,
+    find_layers,
     model_in_channels,
     model_spatial_dims,
 )
@@ -148,7 +147,7 @@ class Wrapper(nn.Module):
 def traced(network, example):
     """Names of the decoder stages that are found without knowing the class."""
     with patch.dict(ARCHITECTURES, clear=True):
-        layers = find_decoder_layers(Wrapper(network), example)
+        layers = find_layers(Wrapper(network), "decoder", example)
     return [layer.name.removeprefix("net.") for layer in layers]
 
 
@@ -161,7 +160,7 @@ def test_stages_of_monai_networks(nets, key):
     assert model_spatial_dims(network) == n_axes
     assert model_in_channels(network) == 1
     example = torch.zeros(1, 1, *[edge] * n_axes)
-    found = find_decoder_layers(network, example)
+    found = find_layers(network, "decoder", example)
     assert [(layer.name, layer.stride[0], layer.channels) for layer in found] == TRUTH[key]
     names = traced(network, example)
     if key == "UNet (residual)":  # the head's first convolution returns classes already
@@ -171,10 +170,10 @@ def test_stages_of_monai_networks(nets, key):
 
 def test_anisotropic_strides_are_told_by_axis(nets):
     network = FACTORIES["DynUNet"][0](nets)
-    found = find_decoder_layers(network, torch.zeros(1, 1, 16, 16, 8))
+    found = find_layers(network, "decoder", torch.zeros(1, 1, 16, 16, 8))
     assert found[0].stride == (4, 4, 4)
     network = nets.DynUNet(3, 1, 2, [3] * 3, [1, (2, 2, 1), 2], [(2, 2, 1), 2], filters=[4, 8, 16])
-    found = find_decoder_layers(network, torch.zeros(1, 1, 16, 16, 8))
+    found = find_layers(network, "decoder", torch.zeros(1, 1, 16, 16, 8))
     assert [layer.stride for layer in found] == [(2, 2, 1), (1, 1, 1)]
 
 
@@ -231,7 +230,7 @@ class Bypassed(Rebuilt):
 
 def test_a_known_network_that_fails_is_reported():
     with pytest.raises(BankError, match="number of channels"):
-        find_decoder_layers(PlainConvUNet(), torch.zeros(1, 2, 16, 16))
+        find_layers(PlainConvUNet(), "decoder", torch.zeros(1, 2, 16, 16))
 
 
 @pytest.mark.slow
@@ -245,7 +244,7 @@ def test_a_known_network_that_fails_is_reported():
     ],
 )
 def test_classes_are_known_by_name_and_by_their_bases(cls, names):
-    found = find_decoder_layers(cls(), torch.zeros(1, 1, 16, 16))
+    found = find_layers(cls(), "decoder", torch.zeros(1, 1, 16, 16))
     assert [layer.name for layer in found] == names
 
 
@@ -285,7 +284,7 @@ def test_every_known_architecture_has_an_example_and_is_documented(name):
     examples = {key.partition(" ")[0] for key in FACTORIES} | NNUNET.keys() | ENCODERS
     if known.decoder or known.encoder:
         assert kind in examples
-        assert f"``{kind}``" in find_decoder_layers.__doc__
+        assert f"``{kind}``" in find_layers.__doc__
     else:  # not even an encoder can be read
         assert known.gives_tokens
 
@@ -302,18 +301,20 @@ def test_stages_of_nnunet_s_networks(dna, name, n_per_stage, n_axes, deep_superv
     network = getattr(dna, name)(**arguments, deep_supervision=deep_supervision)
     example = torch.zeros(1, 2, *[16] * n_axes)
     rest = [1] * (n_axes - 1)
-    found = [(a.name, list(a.stride), a.channels) for a in find_decoder_layers(network, example)]
+    found = [(a.name, list(a.stride), a.channels) for a in find_layers(network, "decoder", example)]
     assert found == [
         ("decoder.stages.0", [1, *(2 * r for r in rest)], 8),
         ("decoder.stages.1", [1, *rest], 4),
     ]
     assert traced(network, example) == [layer for layer, _, _ in found]
-    encoder = [(a.name, list(a.stride), a.channels) for a in find_encoder_layers(network, example)]
+    encoder = [
+        (a.name, list(a.stride), a.channels) for a in find_layers(network, "encoder", example)
+    ]
     assert encoder == [
         ("encoder.stages.2", [2, *(4 * r for r in rest)], 12),
         ("encoder.stages.1", [1, *(2 * r for r in rest)], 8),
         ("encoder.stages.0", [1, *rest], 4),
     ]
     # The encoder alone gives a list of maps, finest first, and no classes.
-    alone = find_decoder_layers(network.encoder, example)
+    alone = find_layers(network.encoder, "decoder", example)
     assert [a.name for a in alone] == ["stages.2", "stages.1", "stages.0"]

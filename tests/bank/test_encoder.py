@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from skte import BankEntry
-from skte.bank import find_decoder_layers, find_encoder_layers
+from skte.bank import find_layers
 from skte.exceptions import BankError
 
 
@@ -128,31 +128,31 @@ def rows(layers):
 def test_encoder_stages_of_monai_networks(nets, key):
     factory, edge = FACTORIES[key]
     network, example = factory(nets), torch.zeros(1, 1, edge, edge)
-    assert rows(find_encoder_layers(network, example)) == TRUTH[key]
+    assert rows(find_layers(network, "encoder", example)) == TRUTH[key]
 
 
 @pytest.mark.parametrize("key", ["BasicUNet", "DynUNet", "SegResNet", "VNet"])
 def test_the_trace_finds_what_is_registered(nets, key):
     factory, edge = FACTORIES[key]
     network = factory(nets)
-    found = find_encoder_layers(Wrapper(network), torch.zeros(1, 1, edge, edge))
+    found = find_layers(Wrapper(network), "encoder", torch.zeros(1, 1, edge, edge))
     assert rows(found) == [(f"net.{name}", *rest) for name, *rest in TRUTH[key]]
 
 
 def test_a_pure_encoder_s_stages_are_its_layers(nets):
     network = FACTORIES["ResNet"][0](nets)
-    assert rows(find_decoder_layers(network, torch.zeros(1, 1, 64, 64))) == TRUTH["ResNet"]
+    assert rows(find_layers(network, "decoder", torch.zeros(1, 1, 64, 64))) == TRUTH["ResNet"]
     swin = nets.swin_unetr.SwinTransformer(
         1, 12, (7, 7), (2, 2), (1,) * 4, (1, 1, 2, 2), spatial_dims=2
     )
-    found = rows(find_decoder_layers(swin, torch.zeros(1, 1, 64, 64)))
+    found = rows(find_layers(swin, "decoder", torch.zeros(1, 1, 64, 64)))
     assert found == [(name.removeprefix("swinViT."), *rest) for name, *rest in TRUTH["SwinUNETR"]]
 
 
 @pytest.mark.slow
 def test_tokens_are_read_as_maps(nets):
     network = nets.UNETR(1, 2, (32, 32), 4, hidden_size=24, mlp_dim=24, num_heads=2, spatial_dims=2)
-    (layer,) = find_encoder_layers(network, torch.zeros(1, 1, 32, 32))
+    (layer,) = find_layers(network, "encoder", torch.zeros(1, 1, 32, 32))
     assert (layer.name, layer.stride, layer.channels) == ("vit.norm", (16, 16), 24)
     assert layer.form == "tokens"
 
@@ -163,7 +163,7 @@ def test_a_network_without_modules_that_return_maps_is_told():
             return x.mean()
 
     with pytest.raises(BankError, match="No encoder stage found in Bare"):
-        find_encoder_layers(Bare(), torch.zeros(1, 1, 8, 8))
+        find_layers(Bare(), "encoder", torch.zeros(1, 1, 8, 8))
 
 
 def entry(path, **fields):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from skte import BankEntry, SegmentationFeatureExtractor
-from skte.bank import entry_digest, find_decoder_layers
+from skte.bank import entry_digest, find_layers
 from skte.datasets import make_phantoms
 from skte.demo import small_unet
 from skte.exceptions import BankError
@@ -33,7 +33,7 @@ def test_a_program_becomes_an_entry(program):
     loaded = entry.load()
     with torch.inference_mode():
         assert torch.allclose(loaded(example), network(example), atol=1e-6)
-    names = [layer.name for layer in find_decoder_layers(network, example)]
+    names = [layer.name for layer in find_layers(network, "decoder", example)]
     cases = make_phantoms(2, size=(16, 16, 16))
     options = {"layers": names, "n_class_samples": 20, "n_case_samples": 20, "window_size": 16}
     found = SegmentationFeatureExtractor(entry, **options).fit_transform(cases)

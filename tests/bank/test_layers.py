@@ -10,7 +10,6 @@ from skte import memory_limit
 from skte.bank import (
     LayerInfo,
     describe_layers,
-    find_decoder_layers,
     find_layers,
     model_in_channels,
     model_spatial_dims,
@@ -83,7 +82,9 @@ def test_names_must_be_some_and_distinct(names, match):
         describe_layers(Net(), names, EXAMPLE)
 
 
-@pytest.mark.parametrize("find", [find_decoder_layers, lambda n, x: describe_layers(n, ["0"], x)])
+@pytest.mark.parametrize(
+    "find", [lambda n, x: find_layers(n, "auto", x), lambda n, x: describe_layers(n, ["0"], x)]
+)
 def test_a_failing_model_is_reported_with_its_own_error_and_no_hooks_left(find):
     network = Fails(nn.Conv2d(1, 2, 1)).train()
     with pytest.raises(BankError, match=r"\(1, 1, 8, 12\): RuntimeError: no such luck") as caught:
@@ -95,7 +96,7 @@ def test_a_failing_model_is_reported_with_its_own_error_and_no_hooks_left(find):
 
 def test_wrong_channels_name_the_model_s_error():
     with pytest.raises(BankError, match="number of channels"):
-        find_decoder_layers(Net(), torch.zeros(1, 3, 8, 8))
+        find_layers(Net(), "decoder", torch.zeros(1, 3, 8, 8))
 
 
 class FarApart(nn.Module):
@@ -128,7 +129,7 @@ def test_network_and_example_are_left_as_they_were():
     network[1].norm.eval()
     before = copy.deepcopy(network.state_dict())
     example = -torch.ones(1, 1, 8, 8)
-    layers = find_decoder_layers(network, example)
+    layers = find_layers(network, "decoder", example)
     describe_layers(network, [layer.name for layer in layers], example)
     assert not hooks(network)
     assert network.training
@@ -142,21 +143,21 @@ def test_network_and_example_are_left_as_they_were():
 def test_foreign_hooks_stay():
     network = Net()
     handle = network.up.register_forward_hook(lambda *_: None)
-    find_decoder_layers(network, EXAMPLE)
+    find_layers(network, "decoder", EXAMPLE)
     assert list(network.up._forward_hooks) == [handle.id]
 
 
 def test_a_network_that_is_a_head_only_asks_for_layers():
     with pytest.raises(BankError, match=r"layers=\(\.\.\.\), from '0', '1'\."):
-        find_decoder_layers(nn.Sequential(nn.Conv2d(1, 2, 1), nn.Softmax(1)), EXAMPLE)
+        find_layers(nn.Sequential(nn.Conv2d(1, 2, 1), nn.Softmax(1)), "decoder", EXAMPLE)
     for network in (nn.Conv2d(1, 2, 1), nn.ReLU()):
         with pytest.raises(BankError, match="It has no modules inside"):
-            find_decoder_layers(network, EXAMPLE)
+            find_layers(network, "decoder", EXAMPLE)
 
 
 def test_output_that_is_no_tensor_asks_for_layers():
     with pytest.raises(BankError, match=r"layers=\(\.\.\.\)"):
-        find_decoder_layers(nn.Sequential(Net(), Describe()), EXAMPLE)
+        find_layers(nn.Sequential(Net(), Describe()), "decoder", EXAMPLE)
 
 
 class Describe(nn.Module):
@@ -180,7 +181,7 @@ class Catches(nn.Module):
 
 def test_an_exception_caught_inside_the_network_does_no_harm():
     network = nn.Sequential(nn.Conv2d(1, 4, 1), Catches(), nn.Conv2d(4, 2, 1))
-    assert [layer.name for layer in find_decoder_layers(network, EXAMPLE)] == ["0"]
+    assert [layer.name for layer in find_layers(network, "decoder", EXAMPLE)] == ["0"]
     assert not hooks(network)
 
 
@@ -193,7 +194,7 @@ def test_trace_holds_no_tensor_alive():
             return y + 0
 
     network = nn.Sequential(nn.Conv2d(1, 2, 3), Keep(), nn.Conv2d(2, 2, 3))
-    find_decoder_layers(network, EXAMPLE)
+    find_layers(network, "decoder", EXAMPLE)
     assert kept
     assert all(reference() is None for reference in kept)
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from skte.bank import find_decoder_layers
+from skte.bank import find_layers
 
 
 def double(a: int, b: int) -> nn.Sequential:
@@ -430,6 +430,6 @@ TRUTH = [
 @pytest.mark.parametrize(("factory", "shape", "truth"), TRUTH)
 def test_stages_are_those_a_person_would_name(factory, shape, truth):
     network = factory()
-    found = find_decoder_layers(network, torch.zeros(1, *shape))
+    found = find_layers(network, "decoder", torch.zeros(1, *shape))
     assert [(layer.name, layer.stride[0], layer.channels) for layer in found] == truth
     assert len({layer.stride for layer in found}) == len(found)
