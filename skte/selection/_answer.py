@@ -82,6 +82,8 @@ class Findings:
         As of `ModelBankSelector`.
     ranks : ndarray of shape (n_models,), optional
         By the first estimator, where its scores alone do not decide: in a race.
+    copies : sequence of str
+        Models that are the same network as one before them.
     void : mapping of str to sequence of str
         By estimator: models whose features collapsed, or whose score is at the end of its range.
     seen : sequence of int
@@ -100,6 +102,7 @@ class Findings:
     confidence: BankConfidence | None = None
     agreement: float = np.nan
     ranks: NDArray[np.float64] | None = None
+    copies: Sequence[str] = ()
     void: Mapping[str, Sequence[str]] = field(default_factory=dict)
     seen: Sequence[int] = ()
 
@@ -117,7 +120,7 @@ class Findings:
 
     def candidates(self, key: str) -> list[str]:
         """Models that an estimator can recommend, best first."""
-        left_out = {*self.untrained, *self.void.get(key, ())}
+        left_out = {*self.untrained, *self.copies, *self.void.get(key, ())}
         return [name for name in self.places(key) if name not in left_out]
 
     def doubt(self, key: str) -> str:
@@ -139,8 +142,8 @@ class Findings:
         return chance_verdict(self.references, who)
 
     def ties(self, key: str) -> list[list[str]]:
-        """Models that share a place, best first."""
-        places = self.places(key)
+        """Different models that share a place, best first."""
+        places = {n: place for n, place in self.places(key).items() if n not in self.copies}
         shared = ([n for n in places if places[n] == p] for p in dict.fromkeys(places.values()))
         return [names for names in shared if len(names) > 1]
 

@@ -113,6 +113,13 @@ def test_estimators_that_cannot_tell_are_named_once():
     assert "logme" not in answer.choice[0]
 
 
+def test_a_network_is_on_the_short_list_once():
+    answer = answer_of(findings({"ccfv": [4, 4, 2, 1]}, copies=["b"]))
+    assert answer.choice[0].startswith("Fine-tune a first. ")
+    assert answer.short_list == ("a", "c", "d")
+    assert answer.doubts == ()
+
+
 def test_estimators_that_say_nothing_for_other_reasons_are_not_said_to_be_fooled():
     rows = {"ccfv": [1, 1, 1, 1], "logme": [2, 2, 2, 2], "probe": [3, 3, 3, 3]}
     answer = answer_of(findings(rows))
