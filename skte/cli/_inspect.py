@@ -188,7 +188,7 @@ def show_entry(found: dict[str, Any]) -> None:
     }.get(found["layers_read"], "named by the entry")
     say(
         f"{found['name']}: {'untrained, ' if found['untrained'] else ''}"
-        f"{found['spatial_dims']}-D, {found['in_channels']} channels in, "
+        f"{found['spatial_dims']}-D, input channels: {found['in_channels']}, "
         f"{found['n_parameters']} parameters; layers marked * are {how}"
     )
     if any(a.get("certainty") == "guess" for a in found["layers"]):

@@ -14,6 +14,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -188,10 +189,14 @@ def _run(args: argparse.Namespace) -> int:
     results: Any = found
     references: list[Any] = []
     selectors: dict[str, Any] = {"": found}
+    lost: dict[str, str] = {}  # datasets as a whole, and why
     if isinstance(found, DatasetRanks):
-        selectors = found.selectors
+        selectors, lost = found.selectors, found.failed
     else:
         ranking, results, references = found.ranking_, found.results_, found.reference_
+    for one in selectors.values():  # terminal and report name this bank
+        step = one.answer_.next_step.replace("--bank BANK", bank_options(args))
+        one.ranking_.answer = one.answer_ = replace(one.answer_, next_step=step)
     rows = results_rows(results, references)
     try:
         if args.json:
@@ -199,7 +204,7 @@ def _run(args: argparse.Namespace) -> int:
             for sentence in () if args.quiet else ranking.answer.above:
                 complain("answer", sentence)
         else:
-            say(repr(ranking).replace("--bank BANK", bank_options(args)))
+            say(repr(ranking))
             for name, selector in selectors.items() if args.verbose else ():
                 say(f"\n{name}\n{selector.ranking_!r}" if name else "")
                 say(SeenTable.from_selector(selector))
@@ -209,7 +214,9 @@ def _run(args: argparse.Namespace) -> int:
         if args.report:
             write_report(found, args.report, command=shlex.join(["skte", *args.argv]))
     failed = [row for row in rows if row["error"] and not row.get("reference")]
-    for reason, names in _by_reason(failed).items():
+    own = [row for row in failed if row.get("dataset") not in lost]
+    reasons = [*_by_reason(own).items(), *((reason, [name]) for name, reason in lost.items())]
+    for reason, names in reasons:
         complain("failed", f"{', '.join(names)}: {for_shell(reason)}")
     # Reported in spite of --quiet, because the table looks complete.
     return max(tell_problems(problems), 1 if failed else 0)

@@ -147,7 +147,7 @@ def _datasets_page(title: str, found: DatasetRanks, command: str | None) -> str:
     links = {"ranking": "Ranking", "reading": "How to read this"}
     rows = [
         [
-            mean if isinstance(mean, float) else Cell("-", np.inf),
+            mean if isinstance(mean, float) else Cell(NONE, np.inf),
             name,
             *(_tinted(rank, len(found.names)) for rank in ranks),
         ]
@@ -185,7 +185,7 @@ def _datasets_page(title: str, found: DatasetRanks, command: str | None) -> str:
 def _tinted(rank: Any, n_models: int) -> Cell:
     """Return a rank, or a dash, with a tint that is stronger the better it is."""
     if not isinstance(rank, int):
-        return Cell("-", np.inf)
+        return Cell(NONE, np.inf)
     last = max(2, n_models)
     return Cell(str(rank), rank, (last - rank) / (last - 1))
 

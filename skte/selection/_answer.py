@@ -5,11 +5,13 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from skte._text import clean_lines
 from skte.estimators import TransferabilityEstimator, recommended_estimators
 from skte.metrics import rank_scores
 from skte.selection._confidence import BankConfidence
@@ -80,6 +82,8 @@ class Findings:
         As of `ModelBankSelector`.
     ranks : ndarray of shape (n_models,), optional
         By the first estimator, where its scores alone do not decide: in a race.
+    copies : sequence of str
+        Models that are the same network as one before them.
     void : mapping of str to sequence of str
         By estimator: models whose features collapsed, or whose score is at the end of its range.
     seen : sequence of int
@@ -98,6 +102,7 @@ class Findings:
     confidence: BankConfidence | None = None
     agreement: float = np.nan
     ranks: NDArray[np.float64] | None = None
+    copies: Sequence[str] = ()
     void: Mapping[str, Sequence[str]] = field(default_factory=dict)
     seen: Sequence[int] = ()
 
@@ -115,7 +120,7 @@ class Findings:
 
     def candidates(self, key: str) -> list[str]:
         """Models that an estimator can recommend, best first."""
-        left_out = {*self.untrained, *self.void.get(key, ())}
+        left_out = {*self.untrained, *self.copies, *self.void.get(key, ())}
         return [name for name in self.places(key) if name not in left_out]
 
     def doubt(self, key: str) -> str:
@@ -137,8 +142,8 @@ class Findings:
         return chance_verdict(self.references, who)
 
     def ties(self, key: str) -> list[list[str]]:
-        """Models that share a place, best first."""
-        places = self.places(key)
+        """Different models that share a place, best first."""
+        places = {n: place for n, place in self.places(key).items() if n not in self.copies}
         shared = ([n for n in places if places[n] == p] for p in dict.fromkeys(places.values()))
         return [names for names in shared if len(names) > 1]
 
@@ -160,7 +165,7 @@ class Answer:
     notes : tuple of str
         What untrained networks score.
     next_step : str
-        What to do next; empty where there is no answer.
+        What to do next; empty where there is no model to choose.
     short_list : tuple of str
         Up to three models to fine-tune, the first one first.
     """
@@ -182,6 +187,19 @@ class Answer:
     def below(self) -> tuple[str, ...]:
         """Sentences that belong after it."""
         return (*self.certainty, *self.notes, *([self.next_step] if self.next_step else []))
+
+    def around(self, *tables: str) -> str:
+        """Return the sentences with tables in between, as text."""
+        parts = ["\n".join(self.above), *tables, "\n".join(self.below)]
+        return clean_lines("\n\n".join(part for part in parts if part))
+
+    def around_html(self, *tables: str) -> str:
+        """Return the sentences with tables in between, as HTML."""
+        above, below = (
+            "".join(f"<p>{escape(clean_lines(line))}</p>" for line in lines)
+            for lines in (self.above, self.below)
+        )
+        return f"{above}{''.join(tables)}{below}"
 
 
 def answer_of(found: Findings) -> Answer:
@@ -240,7 +258,7 @@ def _no_answer(
     verb = "does" if len(trusted) == 1 else "do"
     return (
         f"No answer: {doubt}",
-        f"{who} {verb} place an untrained network lower. If you must choose, try "
+        f"{who} {verb} not have this problem. If you must choose, try "
         f"{_with_reasons(found, listed, trusted)}.",
     )
 
@@ -270,18 +288,18 @@ def _ties(found: Findings, trusted: Sequence[str], listed: Sequence[str]) -> lis
 
 
 def _others(found: Findings, doubts: Mapping[str, str]) -> list[str]:
-    """Say in one sentence which of the other estimators cannot tell training from chance."""
+    """Doubts of the other estimators; those that cannot tell training from chance share one."""
     first, *others = doubts
-    flagged = [key for key in others if doubts[key]]
-    if not flagged:
-        return []
-    if len(flagged) == 1:
-        return [doubts[flagged[0]]]
-    who = _joined([found.label(key) for key in flagged])
-    either = " either" if doubts[first] else ""
+    chance = {key: chance_verdict(found.references, found.label(key)) for key in doubts}
+    fooled = [key for key in others if doubts[key] and doubts[key] == chance[key]]
+    if len(fooled) < 2:
+        return [doubts[key] for key in others if doubts[key]]
+    who = _joined([found.label(key) for key in fooled])
+    either = " either" if doubts[first] and doubts[first] == chance[first] else ""
     return [
+        *(doubts[key] for key in others if doubts[key] and key not in fooled),
         f"{who} cannot tell training from chance here{either}: untrained networks do not score "
-        "clearly below the models that they rank first."
+        "clearly below the models that they rank first.",
     ]
 
 
@@ -359,7 +377,7 @@ def _about_cases(found: Findings) -> list[str]:
     who = found.label(next(iter(found.scores)))
     behind = found.confidence.behind()
     lines = [f"By {who}, {found.confidence.verdict()}"]
-    if behind and len(behind) < len(found.confidence.names) - 1:
+    if behind and len(behind) < np.count_nonzero(found.confidence.groups) - 1:
         lines.append(f"Clearly behind {found.order[0]}: {', '.join(behind)}.")
     return lines
 

@@ -140,6 +140,7 @@ class BankSelector(DocLinkMixin, BaseEstimator):
                 confidence=confidences.get(first),
                 agreement=agreement,
                 ranks=ranks[by_rank],
+                copies=[r.name for r in records if r.is_copy],
                 void={key: [r.name for r in records if key in r.void] for key in scores},
                 seen=seen,
             )

@@ -163,13 +163,14 @@ class BankConfidence:
         sure = f"at {100 * self.confidence_level:g} % confidence, {self.n_cases} cases"
         if not others:
             return f"{best} is ahead of all others ({sure})."
-        if len(others) == len(self.names) - 1 > _NAMED:
+        n_others = np.count_nonzero(self.groups) - 1  # failed models have no group
+        if len(others) == n_others > _NAMED:
             return f"None of the {len(others)} others can be distinguished from {best} ({sure})."
         if len(others) <= _NAMED:
             *first, last = others
             who = f"{', '.join(first)} and {last}" if first else last
         else:
-            who = f"{len(others)} of the {len(self.names) - 1} other models"
+            who = f"{len(others)} of the {n_others} other models"
         return f"{who} cannot be distinguished from {best} ({sure})."
 
 

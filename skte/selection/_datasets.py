@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from html import escape
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
 
-from skte._table import format_html_table, format_table
-from skte._text import clean_lines
+from skte._table import NONE, format_html_table, format_table, rank_cell
 from skte.bank import BankLike, load_bank
 from skte.datasets import DatasetLike
 from skte.exceptions import SkteError
@@ -22,7 +20,6 @@ from skte.selection._selector import ModelBankSelector
 __all__ = ["DatasetRanks", "rank_datasets"]
 
 Selector = ModelBankSelector | HalvingModelBankSelector
-_NONE = "-"  # rank of a model that failed
 
 
 class DatasetRanks:
@@ -47,8 +44,6 @@ class DatasetRanks:
         By the first estimator, 1 for the best; NaN where a model failed.
     mean_ranks : ndarray of shape (n_models,)
         Over the datasets that are not `failed`; NaN where the model failed on one of them.
-    answer : Answer
-        What to fine-tune for each dataset; sentences that do not name one hold for all.
 
     See Also
     --------
@@ -70,11 +65,15 @@ class DatasetRanks:
         self.ranks: NDArray[np.float64] = np.full((len(order), len(self.datasets)), np.nan)
         self.ranks[:, : len(fitted)] = ranked[order]
         self.mean_ranks: NDArray[np.float64] = means[order]
+
+    @property
+    def answer(self) -> Answer:
+        """What to fine-tune for each dataset; sentences that do not name one hold for all."""
         choices = {name: selector.answer_.choice for name, selector in self.selectors.items()}
         for name, reason in self.failed.items():
-            first = reason.partition("\n")[0].rstrip(":.")
-            choices[name] = (f"No answer: {first[:1].lower()}{first[1:]}.",)
-        self.answer = Answer(
+            first = reason.replace("\n- ", " ", 1).partition("\n")[0]
+            choices[name] = (f"No answer: {first[:1].lower()}{first[1:]}",)
+        return Answer(
             choice=tuple(f"{name}: {line}" for name, lines in choices.items() for line in lines),
             doubts=self._said(lambda answer: answer.doubts),
             certainty=self._said(lambda answer: answer.below),
@@ -97,9 +96,9 @@ class DatasetRanks:
         ranking = next(iter(self.selectors.values())).ranking_
         return [
             (
-                _NONE if np.isnan(mean) else float(mean),
+                NONE if np.isnan(mean) else float(mean),
                 ranking.marked(name),
-                *(_NONE if np.isnan(rank) else int(rank) for rank in ranks),
+                *map(rank_cell, ranks),
             )
             for name, mean, ranks in zip(self.names, self.mean_ranks, self.ranks, strict=True)
         ]
@@ -119,16 +118,10 @@ class DatasetRanks:
         return frame.assign(**{"mean rank": self.mean_ranks})
 
     def __repr__(self) -> str:
-        table = format_table(self.header, self.rows())
-        parts = ["\n".join(self.answer.above), table, "\n".join(self.answer.below)]
-        return clean_lines("\n\n".join(part for part in parts if part))
+        return self.answer.around(format_table(self.header, self.rows()))
 
     def _repr_html_(self) -> str:
-        above, below = (
-            "".join(f"<p>{escape(clean_lines(line))}</p>" for line in lines)
-            for lines in (self.answer.above, self.answer.below)
-        )
-        return f"{above}{format_html_table(self.header, self.rows())}{below}"
+        return self.answer.around_html(format_html_table(self.header, self.rows()))
 
 
 def rank_datasets(

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from skte._table import NONE, format_html_table, format_table, rank_cell
-from skte._text import clean_lines
 from skte.metrics import best_first, rank_scores
 from skte.selection._answer import Answer
 from skte.selection._confidence import BankConfidence
@@ -147,17 +145,10 @@ class Ranking(Sequence[str]):
         return hash(self.names)
 
     def __repr__(self) -> str:
-        parts = ["\n".join(self.answer.above), *(format_table(*t[1:]) for t in self._titled())]
-        parts.append("\n".join(self.answer.below))
-        return clean_lines("\n\n".join(part for part in parts if part))
+        return self.answer.around(*(format_table(*t[1:]) for t in self._titled()))
 
     def _repr_html_(self) -> str:
-        above, below = (
-            "".join(f"<p>{escape(clean_lines(line))}</p>" for line in lines)
-            for lines in (self.answer.above, self.answer.below)
-        )
-        tables = (format_html_table(header, rows) for _, header, rows in self._titled())
-        return f"{above}{''.join(tables)}{below}"
+        return self.answer.around_html(*(format_html_table(*t[1:]) for t in self._titled()))
 
     @property
     def header(self) -> list[str]:

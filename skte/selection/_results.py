@@ -63,7 +63,8 @@ class Results(dict[str, "NDArray[Any]"]):
         return f"{format_html_table(self._shown(), self._rows())}{rest}"
 
     def _shown(self) -> list[str]:
-        own = [name for name in self if name.startswith(("score_", "rank_"))]
+        keys = [name.removeprefix("score") for name in self if name.startswith("score_")]
+        own = [f"{what}{key}" for key in keys for what in ("score", "rank")]
         return [name for name in (*_SHOWN, *own, "error") if name in self]
 
     def _rows(self) -> list[list[Any]]:

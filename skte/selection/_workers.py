@@ -251,6 +251,8 @@ class ModelRecord:
     void : list of str
         Estimators that warned of every layer that it collapsed, or that its score is at the end
         of its range.
+    is_copy : bool
+        Whether it is the record of the same network under another name.
     features : FeatureSet or None
         Of all cases, where they are to be kept.
     n_windows, n_cached : int
@@ -286,6 +288,7 @@ class ModelRecord:
     seconds_tap: float = 0.0
     seconds_score: float = 0.0
     left_threads: bool = False
+    is_copy: bool = False
 
     @property
     def seconds(self) -> float:
@@ -296,8 +299,11 @@ class ModelRecord:
         """Return the record of the same network under another name, which cost nothing."""
         features = self.features and FeatureSet(self.features, name=name)
         told = f"this is the same network as {self.name!r}, with the same weights: it was run once"
+        old, new = (f"Entry {one!r}: " for one in (self.name, name))
+        warned = [(kind, text.replace(old, new)) for kind, text in self.warned]
         return replace(
-            self, name=name, features=features, warned=[*self.warned, (SkteWarning, told)],
+            self, name=name, features=features, warned=[*warned, (SkteWarning, told)],
+            errors={key: text.replace(old, new) for key, text in self.errors.items()}, is_copy=True,
             n_windows=0, n_cached=n_cases, seconds_load=0.0, seconds_forward=0.0,
             seconds_tap=0.0, seconds_score=0.0,
         )  # fmt: skip

@@ -69,7 +69,7 @@ def test_models_are_added_listed_and_checked(dna, bank, tmp_path, capsys):
     assert [model["name"] for model in json.loads(out)["models"]] == ["spleen"]
     code, out, _ = run(capsys, "inspect", "--bank", bank)
     assert code == 0
-    assert "spleen: 3-D, 1 channels in" in out
+    assert "spleen: 3-D, input channels: 1," in out
 
 
 def test_what_was_not_understood_is_a_problem(bank, tmp_path, capsys):

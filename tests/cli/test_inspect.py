@@ -24,7 +24,7 @@ def test_layers_of_a_bank_mark_those_that_are_read(write_bank, data, capsys):
     bank = write_bank("a", "b", window_size=16)
     assert main(["inspect", "--bank", str(bank), "--entry", "b"]) == 0
     shown = capsys.readouterr().out
-    assert "b: 3-D, 1 channels in" in shown
+    assert "b: 3-D, input channels: 1," in shown
     assert "\na: " not in shown
     marked = [row[1:] for row in rows_of(shown) if row and row[0] == "*"]
     entry = load_bank(bank)["b"]

@@ -1,4 +1,5 @@
 import csv
+import html
 import json
 import os
 import re
@@ -426,6 +427,9 @@ def test_a_report_is_written_beside_the_table(write_bank, data, tmp_path, capsys
         assert f'<td class="n" data-sort="{float(row["score"])!r}"' in page
     assert "bad failed: " in page
     assert f"--report {report}" in page  # the command
+    step = capsys.readouterr().out.splitlines()[-1]
+    assert step.startswith(f"Next: skte next --bank {bank} --model ")
+    assert html.escape(step, quote=False) in page
 
 
 def test_an_unwritable_report_is_refused_before_the_work(data, tmp_path, monkeypatch, capsys):
@@ -531,6 +535,14 @@ def test_several_datasets_share_one_table(write_bank, data, tmp_path, capsys):
     assert [(row["dataset"], row["name"]) for row in rows] == [(d, n) for d in names for n in "ab"]
     run(bank, data, "--data", other, "--out", out, *cache)
     assert [row["n_cached"] for row in read_csv(out) if row["name"] == "a"] == ["3", "2"]
+
+
+def test_a_dataset_that_cannot_be_ranked_is_named_once(write_bank, data, tmp_path, capsys):
+    other = write_msd(tmp_path / "other", make_phantoms(1, size=(12, 12, 12)), "one")
+    assert run(write_bank("a", "b"), data, "--data", other) == 1
+    shown = capsys.readouterr()
+    assert f"{other.name}: No answer: the dataset cannot be used: There is 1 case: " in shown.out
+    assert shown.err.count(f"skte: failed: {other.name}: The dataset cannot be used:") == 1
 
 
 @pytest.mark.parametrize(

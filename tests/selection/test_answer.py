@@ -57,6 +57,14 @@ def test_what_is_clearly_behind_is_said_in_the_order_of_ranks():
     assert answer.certainty[0] == f"By ccfv, {known.verdict()}"
 
 
+def test_a_model_that_failed_is_not_one_of_the_others():
+    values = np.array([4, 1, 0])[:, None] + 0.1 * np.random.default_rng(0).normal(size=(3, 10))
+    scores, without = means_without(np.vstack([values, np.full((1, 10), np.nan)]))
+    known = dataclasses.replace(confidence(scores, without), names=NAMES)
+    (line, _) = answer_of(findings({"ccfv": scores}, confidence=known)).certainty
+    assert line == "By ccfv, a is ahead of all others (at 90 % confidence, 10 cases)."
+
+
 def test_two_models_are_no_three():
     found = dataclasses.replace(findings(), order=("a", "b"), scores={"ccfv": np.array([2.0, 1])})
     assert (
@@ -89,7 +97,7 @@ def test_that_there_is_no_answer_is_said_first(more, why):
 def test_what_other_estimators_say_is_left_where_the_first_has_no_answer():
     answer = answer_of(findings(TWO, references=[twin("ccfv")]))
     assert answer.choice[1] == (
-        "logme does place an untrained network lower. If you must choose, try b (1st of logme)."
+        "logme does not have this problem. If you must choose, try b (1st of logme)."
     )
     assert answer.short_list == ("b",)
 
@@ -103,6 +111,23 @@ def test_estimators_that_cannot_tell_are_named_once():
     )
     assert "1st of ccfv)" in answer.choice[0]
     assert "logme" not in answer.choice[0]
+
+
+def test_a_network_is_on_the_short_list_once():
+    answer = answer_of(findings({"ccfv": [4, 4, 2, 1]}, copies=["b"]))
+    assert answer.choice[0].startswith("Fine-tune a first. ")
+    assert answer.short_list == ("a", "c", "d")
+    assert answer.doubts == ()
+
+
+def test_estimators_that_say_nothing_for_other_reasons_are_not_said_to_be_fooled():
+    rows = {"ccfv": [1, 1, 1, 1], "logme": [2, 2, 2, 2], "probe": [3, 3, 3, 3]}
+    answer = answer_of(findings(rows))
+    assert answer.doubts == tuple(
+        f"{k} gives all models the same score." for k in ("logme", "probe")
+    )
+    fooled = answer_of(findings(rows, references=[twin("logme"), twin("probe")]))
+    assert fooled.doubts == answer.doubts
 
 
 def test_untrained_networks_are_on_no_short_list():

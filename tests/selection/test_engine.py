@@ -1,5 +1,6 @@
 """The engine: what selectors, races and learning curves have in common."""
 
+import dataclasses
 import shutil
 import sys
 from contextlib import closing
@@ -101,6 +102,9 @@ def test_identical_networks_run_once_whatever_their_names(cases, extractor, tmp_
     assert copy.features.name == "copy"
     assert (copy.n_windows, copy.n_cached, copy.seconds) == (0, 3, 0.0)
     assert other.n_windows > 0
+    assert [record.is_copy for record in (first, copy, other)] == [False, True, False]
+    failed = dataclasses.replace(first, errors={"": "Entry 'a': Broken."})
+    assert failed.under("copy", 3).errors == {"": "Entry 'copy': Broken."}
 
 
 def test_models_of_one_preprocessing_prepare_each_case_once(cases, extractor):

@@ -537,6 +537,12 @@ def test_results_print_as_a_table_and_convert(bank, cases, extractor):
     ]  # fmt: skip
     assert [row.split()[0] for row in rows] == list(bank)
     assert "seconds_forward" in rest
+    assert (
+        "rank_low"
+        not in repr(select(extractor, confidence_level=0.9).fit(bank, cases).results_).splitlines()[
+            0
+        ]
+    )
     frame = results.to_frame()
     assert list(frame) == list(results)
     np.testing.assert_array_equal(frame["score_logme"], results["score_logme"])
