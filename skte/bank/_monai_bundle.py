@@ -80,7 +80,7 @@ def _fields(
     arguments: dict[str, Any]
     factory: str | Callable[..., nn.Module]
     if trusted and _refusal(config):
-        files = [str(file) for file in config.files]
+        files = [str(file.absolute()) for file in config.files]
         factory, arguments = parsed_network, {"files": files, "key": config.network_key}
         n_channels = n_axes = None
     else:
