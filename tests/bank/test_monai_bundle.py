@@ -366,6 +366,9 @@ def test_trusted_bundles_find_their_own_scripts(tmp_path, monkeypatch):
         )
         entry = BankEntry.from_monai_bundle(folder.name, trusted=True)
         assert entry.load().out_channels == channels
+        digest = entry_digest(entry)
+        (folder / "scripts" / "nets.py").write_text("# changed\n")
+        assert entry_digest(BankEntry.from_monai_bundle(folder, trusted=True)) != digest
 
 
 def test_a_network_may_be_in_a_module_of_monai_s(tmp_path):
