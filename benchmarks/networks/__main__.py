@@ -43,9 +43,9 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     keep = _RESULT.exists() and not (args.again or args.smoke)
-    rows = (
-        {row["network"]: row for row in json.loads(_RESULT.read_text())["networks"]} if keep else {}
-    )
+    known = json.loads(_RESULT.read_text()) if keep else {"networks": [], "libraries": {}}
+    rows = {row["network"]: row for row in known["networks"]}
+    libraries = known["libraries"] | _versions()  # rows of those that are not here are kept, too
     for name, spec in specs().items():
         wanted = args.only.lower() in name.lower() if args.only else name not in rows
         if not wanted or (args.smoke and name not in _SMOKE):
@@ -55,7 +55,7 @@ def main() -> None:
         if not args.smoke:
             _RESULT.parent.mkdir(exist_ok=True)
             listed = [rows[key] for key in specs() if key in rows]
-            write_json(_RESULT, {**provenance(libraries=_versions()), "networks": listed})
+            write_json(_RESULT, {**provenance(libraries=libraries), "networks": listed})
 
 
 def _versions() -> dict[str, str]:

@@ -80,8 +80,11 @@ def _fields(
     arguments: dict[str, Any]
     factory: str | Callable[..., nn.Module]
     if trusted and _refusal(config):
-        files = [str(file) for file in config.files]
-        factory, arguments = parsed_network, {"files": files, "key": config.network_key}
+        # Paths, not text: in digests the content of files counts.
+        files = [file.absolute() for file in config.files]
+        scripts = sorted(config.folder.absolute().rglob("*.py"))
+        factory = parsed_network
+        arguments = {"files": files, "key": config.network_key, "scripts": scripts}
         n_channels = n_axes = None
     else:
         factory, arguments = _network(config)
@@ -211,13 +214,13 @@ def _network(config: Configuration) -> tuple[str, dict[str, Any]]:
     return f"{module}:{kind}", arguments
 
 
-def parsed_network(files: Sequence[str], key: str) -> nn.Module:
-    """Build a network by MONAI's own parser, which runs what the files say."""
+def parsed_network(files: Sequence[Path], key: str, scripts: Sequence[Path]) -> nn.Module:
+    """Build a network by MONAI's own parser, which runs what the files (and `scripts`) say."""
     from monai.bundle import ConfigParser
 
-    root = str(Path(files[0]).parents[1])
+    root = str(files[0].parents[1])
     parser = ConfigParser()
-    parser.read_config(list(files))
+    parser.read_config([str(file) for file in files])
     parser["bundle_root"] = root
     sys.path.insert(0, root)  # for the bundle's own scripts
     before = set(sys.modules)

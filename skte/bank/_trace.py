@@ -268,8 +268,7 @@ def main_output(output: Any, key: str | int | None = None) -> torch.Tensor | Non
 def _finest(output: Any, key: str | int | None) -> dict[str, torch.Tensor]:
     """Collect the finest maps of what a network returned, by their places; all of one shape."""
     place = "" if key is None else str(key)
-    for part in place.split(".") if place else ():
-        output = _item(output, part)
+    output = _at(output, place)
     named = fields_of(output) or {}
     chosen = next((name for name in ("out", "logits") if named.get(name) is not None), None)
     if chosen:
@@ -278,6 +277,15 @@ def _finest(output: Any, key: str | int | None) -> dict[str, torch.Tensor]:
     maps = {where: tensor for where, tensor in found.items() if tensor.ndim > 3} or found
     first = max(maps.values(), key=lambda tensor: math.prod(tensor.shape[2:]), default=None)
     return {p: t for p, t in maps.items() if first is not None and t.shape == first.shape}
+
+
+def _at(output: Any, place: str) -> Any:
+    """Look up a part by its place; the longest keys come first, as they may hold dots."""
+    parts = place.split(".") if place else []
+    for n in range(len(parts), 0, -1):
+        if (found := _item(output, ".".join(parts[:n]))) is not None:
+            return _at(found, ".".join(parts[n:]))
+    return None if parts else output
 
 
 def _item(output: Any, key: str) -> Any:

@@ -346,25 +346,26 @@ def _meta(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
     if not re.fullmatch("[1-4]", fields.get("ndims", "")):
         raise ImageFileError(f"has {fields.get('ndims', 'no')!r:.50} as NDims, not 2 to 4")
     compressed = fields.get("compresseddata", "").lower() not in ("", "false", "0")
-    begin = file.tell()
+    head = file.tell()
     named = _named(path, fields["elementdatafile"], _rest(file, lines))
     stated = fields.get("compresseddatasize", "0")
     if not re.fullmatch(r"\d{1,18}", stated) or int(stated) > _size(named):
         raise ImageFileError(
             f"states {stated!r:.50} as CompressedDataSize, which does not match its data"
         )
-    if compressed and named == (path,) and stated == "0":  # ITK would take the header for data
+    skipped = re.fullmatch(r"\d{1,18}", fields.get("headersize", ""))
+    begin = int(skipped[0]) if skipped else head if named == (path,) else 0
+    if compressed and begin and stated == "0":  # ITK would take the header for data
         raise ImageFileError(
             "states no CompressedDataSize", "write it again with SimpleITK, for instance"
         )
     unit = _unit([fields.get("distanceunits", "")])
-    packed = (named[-1], begin if named == (path,) else 0)
     return ImageFile(
         "MetaImageIO",
         named,
         plain=not compressed,
-        head=begin if named == (path,) else path.stat().st_size,
-        packed=packed if compressed and len(named) < 3 else None,
+        head=head if named == (path,) else path.stat().st_size,
+        packed=(named[-1], begin) if compressed and len(named) < 3 else None,
         unit=unit,
     )
 
@@ -477,24 +478,25 @@ def check_packed(image: ImageFile, n_bytes: int) -> None:
                 found += len(part)
                 if found > n_bytes:
                     break
-    except (zlib.error, EOFError, gzip.BadGzipFile) as error:
+    except (zlib.error, EOFError) as error:
         raise ImageFileError(f"is damaged ({error})") from error
     if found < n_bytes:
         raise ImageFileError(f"is cut short: it holds {found} bytes of {n_bytes}")
 
 
 def _unpacked(file: BinaryIO) -> Iterator[bytes]:
-    """Parts of what a stream of gzip or zlib holds."""
-    magic = file.read(2)
-    file.seek(-len(magic), os.SEEK_CUR)
-    if magic == b"\x1f\x8b":
-        packed = gzip.GzipFile(fileobj=file)
-        while part := packed.read(2**20):
-            yield part
-        return
-    stream = zlib.decompressobj()
-    while not stream.eof and (part := stream.unconsumed_tail or file.read(2**16)):
+    """Parts of what streams of gzip or zlib hold; what follows and is none is ignored."""
+    stream, part = zlib.decompressobj(47), file.read(2**16)  # 47: of either kind
+    while part:
         yield stream.decompress(part, 2**20)
+        part = stream.unconsumed_tail or stream.unused_data or file.read(2**16)
+        if stream.eof:
+            if len(part) < 2:
+                part += file.read(2**16)
+            if not part.startswith(b"\x1f\x8b"):
+                return
+            stream = zlib.decompressobj(47)
+    raise EOFError("the end of its data is missing")
 
 
 def _size(files: Iterable[Path]) -> int:

@@ -491,7 +491,11 @@ def _nibabel_values(path: Path) -> NDArray[Any]:
     with gzip.open(path) if packed else path.open("rb") as stream:
         file = kind.from_file_map({"image": nib.FileHolder(fileobj=stream)}, mmap=False)
         data = np.asarray(file.dataobj)
-        stream.read(2**16)  # the end, where a sum of all bytes shows damage
+        try:
+            stream.read(2**16)  # the end, where a sum of all bytes shows damage
+        except gzip.BadGzipFile as error:
+            if "Not a gzipped file" not in str(error):  # behind the end, as gzip ignores it
+                raise
     shape = _channels_first_shape(file.shape)
     if data.ndim >= 4:
         data = np.moveaxis(data.reshape(*data.shape[:3], -1), -1, 0)

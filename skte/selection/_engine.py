@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from numbers import Integral
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -432,7 +433,7 @@ def _shared_devices(
 
 def _same_networks(entries: Sequence[BankEntry]) -> list[int]:
     """For each entry, the position of the first that has the same features, often its own."""
-    first: dict[str, int] = {}
+    first: dict[Any, int] = {}
     found = []
     for i, entry in enumerate(entries):
         digest = None
@@ -440,7 +441,9 @@ def _same_networks(entries: Sequence[BankEntry]) -> list[int]:
         if entry.weights is not None:
             with suppress(Exception):
                 digest = entry_digest(entry)
-        found.append(i if digest is None else first.setdefault(digest, i))
+        # Trust and the ending of a file decide whether it is loaded at all.
+        loaded = digest, entry.trusted_packages, Path(entry.weights or "").suffix
+        found.append(i if digest is None else first.setdefault(loaded, i))
     return found
 
 

@@ -280,13 +280,9 @@ ENCODERS = {"PlainConvEncoder", "ResidualEncoder", "ResNet", "SwinTransformer"} 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_every_known_architecture_has_an_example_and_is_documented(name):
-    known, kind = ARCHITECTURES[name], name.rpartition(".")[2]
-    examples = {key.partition(" ")[0] for key in FACTORIES} | NNUNET.keys() | ENCODERS
-    if known.decoder or known.encoder:
-        assert kind in examples
-        assert f"``{kind}``" in find_layers.__doc__
-    else:  # not even an encoder can be read
-        assert known.gives_tokens
+    kind = name.rpartition(".")[2]
+    assert kind in {key.partition(" ")[0] for key in FACTORIES} | NNUNET.keys() | ENCODERS
+    assert f"``{kind}``" in find_layers.__doc__
 
 
 @pytest.mark.slow

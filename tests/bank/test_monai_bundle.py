@@ -351,18 +351,24 @@ def test_trust_runs_what_the_file_says(tmp_path, monkeypatch):
     assert (tmp_path / "was_run").exists()
 
 
-def test_trusted_bundles_find_their_own_scripts(tmp_path):
+def test_trusted_bundles_find_their_own_scripts(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     for channels in (3, 4):  # two bundles whose modules have the same names
         config = bundle_config(network_def={"_target_": "scripts.nets.Net"})
         network = nn.Conv3d(1, channels, 1)
         folder, _ = write_bundle(tmp_path, config, name=f"own{channels}", network=network)
         assert "'scripts.nets.Net', which was refused" in refused(folder)
         (folder / "scripts").mkdir()
+        (folder / "scripts" / "__init__.py").touch()
         (folder / "scripts" / "nets.py").write_text(
             "from torch import nn\n\nclass Net(nn.Conv3d):\n"
             f"    def __init__(self):\n        super().__init__(1, {channels}, 1)\n"
         )
-        assert BankEntry.from_monai_bundle(folder, trusted=True).load().out_channels == channels
+        entry = BankEntry.from_monai_bundle(folder.name, trusted=True)
+        assert entry.load().out_channels == channels
+        digest = entry_digest(entry)
+        (folder / "scripts" / "nets.py").write_text("# changed\n")
+        assert entry_digest(BankEntry.from_monai_bundle(folder, trusted=True)) != digest
 
 
 def test_a_network_may_be_in_a_module_of_monai_s(tmp_path):

@@ -183,6 +183,8 @@ def test_damage_to_compressed_values_is_found(tmp_path, image, label, ending):
     np.testing.assert_allclose(read_case(case).image[0], image)
     data = path.with_suffix(".zraw") if ending == ".mhd" else path
     whole = data.read_bytes()
+    data.write_bytes(whole + b"behind it")  # which gzip ignores
+    np.testing.assert_allclose(read_case(case).image[0], image)
     for at in (len(whole) // 2, -5 if ending.endswith(("z", "nrrd")) else -1):
         data.write_bytes(whole[:at] + bytes([whole[at] ^ 90]) + whole[at:][1:])
         with pytest.raises(DatasetError, match=r"(?s)/a\..* cannot be read"):
@@ -193,13 +195,18 @@ def test_meta_image_without_the_size_of_its_stream(tmp_path, image, label):
     for ending in (".mha", ".mhd"):
         sitk.WriteImage(sitk.GetImageFromArray(image.T), str(tmp_path / f"a{ending}"), True)
     sitk.WriteImage(sitk.GetImageFromArray(label.T), str(tmp_path / "l.mha"))
-    for path in tmp_path.glob("a.mh*"):
+    (tmp_path / "b.zraw").write_bytes(bytes(9) + (tmp_path / "a.zraw").read_bytes())
+    header = "HeaderSize = 9\n" + (tmp_path / "a.mhd").read_text().replace("a.zraw", "b.zraw")
+    (tmp_path / "b.mhd").write_text(header)
+    found = [read_case(case_of(tmp_path / "b.mhd", tmp_path / "l.mha")).image[0]]
+    for path in [*tmp_path.glob("a.mh*"), tmp_path / "b.mhd"]:
         lines = path.read_bytes().split(b"\n", 20)
         path.write_bytes(b"\n".join(one for one in lines if b"CompressedDataSize" not in one))
-    found = read_case(case_of(tmp_path / "a.mhd", tmp_path / "l.mha")).image[0]
-    np.testing.assert_array_equal(found, image)
-    with pytest.raises(DatasetError, match=r"a\.mha.*states no CompressedDataSize"):
-        read_case(case_of(tmp_path / "a.mha", tmp_path / "l.mha"))
+    found.append(read_case(case_of(tmp_path / "a.mhd", tmp_path / "l.mha")).image[0])
+    np.testing.assert_array_equal(found, [image, image])
+    for bad in ("a.mha", "b.mhd"):
+        with pytest.raises(DatasetError, match=rf"{bad}.*states no CompressedDataSize"):
+            read_case(case_of(tmp_path / bad, tmp_path / "l.mha"))
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,7 @@ def test_main_output_of_what_networks_return():
     assert main_output({"logits": x}) is x
     assert main_output({"other": x}) is x
     assert main_output([]) is None
+    assert main_output({"seg.main": {"a.b": x}, "seg": [x + 1]}, "seg.main.a.b") is x
 
 
 class TestPosterior:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torchio as tio
+from sklearn.exceptions import FitFailedWarning
 from torch import nn
 
 import skte
@@ -105,6 +106,18 @@ def test_identical_networks_run_once_whatever_their_names(cases, extractor, tmp_
     assert [record.is_copy for record in (first, copy, other)] == [False, True, False]
     failed = dataclasses.replace(first, errors={"": "Entry 'a': Broken."})
     assert failed.under("copy", 3).errors == {"": "Entry 'copy': Broken."}
+
+
+def test_a_file_whose_ending_is_wrong_takes_no_copy_with_it(cases, extractor, tmp_path):
+    weights = [tmp_path / "a.safetensors", tmp_path / "b.pt"]
+    torch.save(Net().state_dict(), weights[0])
+    shutil.copy(weights[0], weights[1])
+    bank = [BankEntry(path.stem, Net, weights=path) for path in weights]
+    engine = Engine.from_settings(LogME(), bank, extractor=extractor, error_score=np.nan)
+    with pytest.warns(FitFailedWarning, match="'a' failed"):
+        refused, copy = engine.run(bank, cases)
+    assert refused.errors
+    assert copy.parts
 
 
 def test_models_of_one_preprocessing_prepare_each_case_once(cases, extractor):
