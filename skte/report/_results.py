@@ -23,6 +23,9 @@ __all__ = ["FittedSelector", "check_columns", "results_of", "results_rows", "wri
 FittedSelector = ModelBankSelector | HalvingModelBankSelector
 
 
+_SIZES = ("n_parameters", "width", "n_axes")  # 0 where a model failed before they were known
+
+
 def results_rows(
     results: Mapping[str, Any] | DatasetRanks, references: Sequence[Reference] = ()
 ) -> list[dict[str, Any]]:
@@ -40,9 +43,9 @@ def results_rows(
     Returns
     -------
     list of dict
-        One per model, sorted by ``rank``, which is None for models that failed; other values are
-        str, int, float or list. Of several datasets, one per dataset and model, with ``dataset``
-        and ``mean_rank``.
+        One per model, sorted by ``rank``, which is None for models that failed, as are sizes that
+        are not known; other values are str, int, float or list. Of several datasets, one per
+        dataset and model, with ``dataset`` and ``mean_rank``.
     """
     if isinstance(results, DatasetRanks):
         return _rows_by_dataset(results)
@@ -51,6 +54,7 @@ def results_rows(
             key: _place(column[i]) if key.startswith(("rank", "choice")) else _plain(column[i])
             for key, column in results.items()
         }
+        | {key: None for key in _SIZES if key in results and not results[key][i]}
         for i in range(len(results["name"]))
     ]
     rows = sorted(rows, key=lambda row: math.inf if row["rank"] is None else row["rank"])

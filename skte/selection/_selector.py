@@ -41,8 +41,8 @@ _NEEDED = (
     (2, "a ranking needs at least two labelled cases, or it is about that case alone."),
     (
         3,
-        "confidence_level resamples cases and needs at least three. Label more, or set "
-        "confidence_level=None.",
+        "confidence_level resamples cases and needs at least three. Label more, or leave it "
+        "(--confidence) out.",
     ),
 )
 _LEAST_TO_AGREE = 4  # models; of fewer, an agreement is chance

@@ -20,6 +20,7 @@ def results():
         "name": np.array(["b,ad", "a"], dtype=object),
         "score": np.array([np.nan, -1.5]),
         "rank": np.array([np.nan, 1.0]),
+        "n_parameters": np.array([0, 50]),
         "layers": layers,
         "layer_scores": layer_scores,
         "error": np.array(['it "broke"\nbadly', ""], dtype=object),
@@ -32,6 +33,7 @@ def test_rows_are_plain_and_sorted(results):
     assert rows[1]["layers"] == ["up1", "up2"]
     assert type(rows[0]["rank"]) is int
     assert rows[1]["rank"] is None
+    assert [row["n_parameters"] for row in rows] == [50, None]
 
 
 def test_csv_reads_back(results, tmp_path):
