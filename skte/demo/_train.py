@@ -88,7 +88,6 @@ def train_network(
     patch_size: int | Sequence[int] = 16,
     batch_size: int = 2,
     learning_rate: float = 3e-3,
-    head_learning_rate: float | None = None,
     random_state: int = 0,
 ) -> list[float]:
     """Train a network on random patches with Dice and cross-entropy, in place.
@@ -109,9 +108,6 @@ def train_network(
         are padded.
     learning_rate : float, default=3e-3
         At the beginning.
-    head_learning_rate : float, optional
-        That of the module named ``head``, where it differs: a new head learns faster than a
-        body that is fine-tuned.
     random_state : int, default=0
         Seed of the patches.
 
@@ -123,13 +119,7 @@ def train_network(
     edges = (patch_size,) * 3 if isinstance(patch_size, int) else tuple(patch_size)
     rng = np.random.default_rng(random_state)
     device = next(network.parameters()).device
-    head_rate = learning_rate if head_learning_rate is None else head_learning_rate
-    named = list(network.named_parameters())
-    groups = [
-        {"params": [p for name, p in named if name.startswith("head.") == is_head], "lr": rate}
-        for is_head, rate in ((False, learning_rate), (True, head_rate))
-    ]
-    optimizer = torch.optim.AdamW(groups, weight_decay=1e-4)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=n_steps)
     network.train()
     losses = []
