@@ -203,7 +203,7 @@ def write_page(result: dict[str, Any]) -> None:
     table = ["| bundle | result |", "|---|---|"]
     for row in rows:
         if "refused" in row:
-            result_text = f"refused: {row['refused']}"
+            result_text = f"refused: {row['refused']}".replace("$", r"\$")  # no mathematics
             result_text += "; read with `trusted=True`" if row in trusted else ""
         else:
             result_text = f"read: {row['network']}; {', '.join(row['steps'])}"
