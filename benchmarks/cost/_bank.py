@@ -29,7 +29,7 @@ _WHOLE = 250_000  # steps of nnU-Net's default schedule
 def bank(
     data: Path | None, n_models: int, n_cases: int, n_jobs: int, widths: tuple[int, ...]
 ) -> dict[str, Any]:
-    """Wall and processor time of the default, of a race and of a second estimator.
+    """Wall and processor time of the default and of a race.
 
     The models are one network, pre-trained on other cases, and copies of it whose weights
     carry more and more noise, so that there is a best one to find.
@@ -47,11 +47,8 @@ def bank(
         common = ["--bank", str(folder / "bank.json"), "--data", str(data), "--cases", *ids]
         common += ["--n-jobs", str(n_jobs), "--quiet", "--window", *map(str, _WINDOW)]
         rows = {
-            "default": _command(folder, [*common, "--cache", str(folder / "cache")]),
+            "default": _command(folder, common),
             "race": _command(folder, [*common, "--race"]),
-            "second estimator from the cache": _command(
-                folder, [*common, "--cache", str(folder / "cache"), "--estimator", "hscore"]
-            ),
         }
         step = _step(network, cases[:n_cases], n_classes)
     default, race = rows["default"], rows["race"]
