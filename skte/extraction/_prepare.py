@@ -55,6 +55,9 @@ class PreparedCase:
 class CaseStore:
     """Prepared cases that are kept for the next model, as many as fit."""
 
+    # Cases come in the same order for every model, so those that came first are kept: throwing
+    # out the oldest would throw out each one just before it is needed. Copies that went to
+    # another process share nothing with this one, but in that process all are one.
     _here: ClassVar[dict[str, CaseStore]] = {}
 
     def __init__(self, max_bytes: int, token: str | None = None) -> None:

@@ -145,11 +145,15 @@ def _guarded(key: str, make: Callable[[], Html]) -> Html:
 def _datasets_page(title: str, found: DatasetRanks, command: str | None) -> str:
     """Lay out the ranks on several datasets, and each dataset below them."""
     links = {"ranking": "Ranking", "reading": "How to read this"}
+    n_models = len(found.names)
     rows = [
         [
             mean if isinstance(mean, float) else Cell(NONE, np.inf),
             name,
-            *(_tinted(rank, len(found.names)) for rank in ranks),
+            *(
+                Cell(NONE, np.inf) if rank == NONE else Cell(str(rank), rank, _tint(rank, n_models))
+                for rank in ranks
+            ),
         ]
         for mean, name, *ranks in found.rows()
     ]
@@ -178,16 +182,14 @@ def _datasets_page(title: str, found: DatasetRanks, command: str | None) -> str:
             _warning_section(selector.results_, f"warnings-{i}", f"{name}: warnings"),
             provenance_section(selector, command, f"provenance-{i}", f"{name}: provenance"),
         ]
-    looked = f"{len(found.names)} models, {len(found.datasets)} datasets"
+    looked = f"{n_models} models, {len(found.datasets)} datasets"
     return _page(title, list(found.answer.choice), looked, links, sections)
 
 
-def _tinted(rank: Any, n_models: int) -> Cell:
-    """Return a rank, or a dash, with a tint that is stronger the better it is."""
-    if not isinstance(rank, int):
-        return Cell(NONE, np.inf)
+def _tint(rank: int, n_models: int) -> float:
+    """Return how strong a tint is: the better the rank, the stronger."""
     last = max(2, n_models)
-    return Cell(str(rank), rank, (last - rank) / (last - 1))
+    return (last - rank) / (last - 1)
 
 
 _LINKS = {
@@ -316,8 +318,7 @@ def _score_cell(row: Mapping[str, Any], key: str, keys: Sequence[str], n_models:
         return Cell(NONE, -np.inf)
     if len(keys) == 1:
         return score
-    last = max(2, n_models)
-    return Cell(f"{number(score)} ({rank})", score, (last - rank) / (last - 1))
+    return Cell(f"{number(score)} ({rank})", score, _tint(rank, n_models))
 
 
 def _rank_of(row: Mapping[str, Any]) -> Any:
