@@ -124,7 +124,7 @@ def run_demo(
         ).fit(bank, data)
     cases = prepare_cases(phantoms, CLASS_IDS)
     with log.timed("Fine-tuning every one of them with several seeds"):
-        outcome = fine_tune_bank(
+        dice = fine_tune_bank(
             folder / "bank",
             cases[:n_train],
             cases[n_train:],
@@ -133,16 +133,15 @@ def run_demo(
             n_jobs=n_jobs,
         )
     scores = {name: selector.results_[f"score_{name}"] for name in _ESTIMATORS}
-    baselines = {"size": outcome.size, "zero-shot": outcome.zero_shot}
-    mean_dice = outcome.dice.mean(axis=1)
-    card = evaluate_ranking(
-        selector, mean_dice, size=outcome.size, zero_shot=outcome.zero_shot, ks=(1,)
-    )
+    size, zero_shot = selector.results_["n_parameters"], selector.results_["zero_shot"]
+    baselines = {"size": size, "zero-shot": zero_shot}
+    mean_dice = dice.mean(axis=1)
+    card = evaluate_ranking(selector, mean_dice, size=size, zero_shot=zero_shot, ks=(1,))
     log.say("\nRanks by score, beside the Dice after fine-tuning (zero-shot: the source head's)\n")
     log.say(_model_table(selector.names_, mean_dice, {**scores, **baselines}))
     log.say(f"\nAgreement with the order of the Dice\n\n{card}\n")
-    log.say("\n".join(_verdict(selector.ranking_, list(selector.names_), outcome.dice)))
-    result = DemoResult(selector, outcome.dice, card)
+    log.say("\n".join(_verdict(selector.ranking_, list(selector.names_), dice)))
+    result = DemoResult(selector, dice, card)
     _write_files(folder, result, mean_dice, log)
     return result
 
@@ -290,15 +289,6 @@ SOURCES: Mapping[str, Source] = {
 }
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What the models of the bank reached on the target task, in the order of `SOURCES`."""
-
-    dice: NDArray[np.float64]  # (n_models, n_seeds), mean foreground, after fine-tuning
-    zero_shot: NDArray[np.float64]  # (n_models,), of the source head on the training cases
-    size: NDArray[np.float64]  # (n_models,), number of parameters
-
-
 def write_bank(folder: Path, *, random_state: int, quick: bool, n_jobs: int) -> Path:
     """Pre-train the networks of `SOURCES`, write weights and manifest, return the manifest."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -331,8 +321,8 @@ def fine_tune_bank(
     seeds: Sequence[int],
     quick: bool,
     n_jobs: int,
-) -> Outcome:
-    """Fine-tune every network of the bank on the target task, once per seed."""
+) -> NDArray[np.float64]:
+    """Mean foreground Dice of every network after fine-tuning, of shape (n_models, n_seeds)."""
     # All weights but those of the head are loaded and all are trained, as in the paper of
     # CC-FV. A seed gives every network the same patches.
     n_steps = _N_TUNING_STEPS // 20 if quick else _N_TUNING_STEPS
@@ -341,12 +331,7 @@ def fine_tune_bank(
         for name, source in SOURCES.items()
         for seed in seeds
     )
-    networks = [_load(source, folder / f"{name}.pt") for name, source in SOURCES.items()]
-    return Outcome(
-        dice=np.reshape(dice, (len(SOURCES), len(seeds))),
-        zero_shot=np.array([mean_foreground_dice(network, train) for network in networks]),
-        size=np.array([sum(p.numel() for p in n.parameters()) for n in networks], dtype=float),
-    )
+    return np.reshape(dice, (len(SOURCES), len(seeds)))
 
 
 def _pretrain(source: Source, n_steps: int, seed: int, weights: Path) -> None:
@@ -388,12 +373,6 @@ def _fine_tune(
             batch_size=_BATCH_SIZE,
         )
         return mean_foreground_dice(network, test)
-
-
-def _load(source: Source, weights: Path) -> SmallUNet:
-    network = _fresh(source, seed=0)
-    network.load_state_dict(torch.load(weights, weights_only=True))
-    return network
 
 
 def _fresh(source: Source, seed: int) -> SmallUNet:

@@ -36,7 +36,7 @@ from skte.extraction._progress import tell_progress
 from skte.extraction._reader import inference_ready
 from skte.extraction._runner import CaseRunner, memory_kept, whole_float32
 from skte.extraction._sampler import SamplePlan, VoxelSample
-from skte.features import CaseFeatures, FeatureSet
+from skte.features import FeatureSet
 
 __all__ = ["SegmentationFeatureExtractor", "sampled_voxels"]
 
@@ -339,9 +339,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
                     cases[i] = features
                     n_done = sum(case is not None for case in cases)
                     tell_progress(self._recipe.name, n_done, len(cases))
-        whole = [case for case in cases if case is not None]
-        self._warn_of_no_posterior(whole)
-        return FeatureSet(whole, name=self._recipe.name)
+        return FeatureSet([c for c in cases if c is not None], name=self._recipe.name)
 
     def _prepare(self, store: CaseStore) -> Callable[[int, Any], PreparedCase]:
         return functools.partial(
@@ -413,17 +411,6 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
                 "where the image changes, they do not. Look at them with skte inspect, and name "
                 "others with layers=[...] in the entry.",
                 GuessedLayersWarning,
-                stacklevel=3,
-            )
-
-    def _warn_of_no_posterior(self, cases: Sequence[CaseFeatures]) -> None:
-        without = [case for case in cases if case.no_posterior]
-        if without:
-            warnings.warn(
-                f"Entry {self._recipe.name!r}: the source head gives no probabilities in "
-                f"{len(without)} of {len(cases)} cases, so scores of it (LEEP, NCE) fail. In case "
-                f"{without[0].case_id!r}, {without[0].no_posterior}.",
-                SkteWarning,
                 stacklevel=3,
             )
 

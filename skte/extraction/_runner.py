@@ -63,6 +63,7 @@ class CaseRunner:
         info = {
             "n_windows": len(plan.starts),
             "n_windows_planned": plan.n_planned,
+            "class_voxels": {str(k): n for k, n in case.sample.class_voxels.items()},
             "seconds_load": waited,
             "seconds_forward": time.perf_counter() - begun,
             "seconds_tap": read.seconds,

@@ -49,10 +49,13 @@ class VoxelSample:
         Indices into the label map: the class sample, then the whole-case sample.
     labels : ndarray of shape (n_class_voxels,)
         Label of each voxel of the class sample; equal labels are adjacent.
+    class_voxels : dict of int to int
+        By label, how many voxels its sample was drawn from.
     """
 
     voxels: NDArray[np.intp]
     labels: NDArray[np.int64]
+    class_voxels: dict[int, int]
 
     def rows(self, share: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Rows of a prefix of the sample: what layers near the bottleneck use.
@@ -118,7 +121,7 @@ class SamplePlan:
             labels.append(np.full(len(voxels[-1]), value, dtype=np.int64))
         if self.samples == "all":
             voxels.append(_draw_whole_case(case, random, self.n_case_samples, self.random_state))
-        return VoxelSample(np.concatenate(voxels), np.concatenate(labels))
+        return VoxelSample(np.concatenate(voxels), np.concatenate(labels), counts)
 
 
 def _count_in(

@@ -272,14 +272,19 @@ def _ranking_section(
     """Return the table of all models, what it rests on, and its picture."""
     rows = results_rows(results)
     keys = [k.removeprefix("score_") for k in results if k.startswith("score_")] or [""]
-    facts = {"n_cases": "cases", "n_parameters": "parameters", "width": "finest width"}
-    known = [key for key in facts if key in results]
+    facts = {
+        "n_cases": "cases",
+        "n_parameters": "parameters",
+        "width": "finest width",
+        "zero_shot": "zero-shot Dice",
+    }
+    known = [key for key in facts if any(row.get(key) is not None for row in rows)]
     status = ["failed" if r.get("error") else "warned" if r.get("warnings") else "" for r in rows]
     body = []
     for row, state in zip(rows, status, strict=True):
         cells: list[Any] = [_rank_of(row), _marked(row)]
         cells += [_score_cell(row, key, keys, len(rows)) for key in keys]
-        cells += [row[key] or Cell(NONE, -1) for key in known]
+        cells += [Cell(NONE, -1) if row[key] is None else row[key] for key in known]
         body.append([*cells, state] if any(status) else cells)
     header = ["rank", "model", *(key or "score" for key in keys), *(f"({facts[k]})" for k in known)]
     header += ["status"] if any(status) else []

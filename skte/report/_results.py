@@ -23,7 +23,8 @@ __all__ = ["FittedSelector", "check_columns", "results_of", "results_rows", "wri
 FittedSelector = ModelBankSelector | HalvingModelBankSelector
 
 
-_SIZES = ("n_parameters", "width", "n_axes")  # 0 where a model failed before they were known
+# Unknown where a model failed before, or its head has other classes.
+_FACTS = ("n_parameters", "width", "n_axes", "zero_shot")
 
 
 def results_rows(
@@ -43,7 +44,7 @@ def results_rows(
     Returns
     -------
     list of dict
-        One per model, sorted by ``rank``, which is None for models that failed, as are sizes that
+        One per model, sorted by ``rank``, which is None for models that failed, as are facts that
         are not known; other values are str, int, float or list. Of several datasets, one per
         dataset and model, with ``dataset`` and ``mean_rank``.
     """
@@ -54,7 +55,7 @@ def results_rows(
             key: _place(column[i]) if key.startswith(("rank", "choice")) else _plain(column[i])
             for key, column in results.items()
         }
-        | {key: None for key in _SIZES if key in results and not results[key][i]}
+        | {key: None for key in _FACTS if key in results and not _is_known(key, results[key][i])}
         for i in range(len(results["name"]))
     ]
     rows = sorted(rows, key=lambda row: math.inf if row["rank"] is None else row["rank"])
@@ -154,6 +155,10 @@ def write_results(
     else:
         raise ValueError(f"{path}: results are a .csv or .json file, not {suffix!r}.")
     write_text_atomically(path, text)
+
+
+def _is_known(key: str, value: float) -> bool:
+    return not math.isnan(value) if key == "zero_shot" else bool(value)
 
 
 def _place(value: Any) -> int | None:

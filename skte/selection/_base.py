@@ -167,11 +167,14 @@ class BankSelector(DocLinkMixin, BaseEstimator):
 
 def _facts(records: Sequence[ModelRecord]) -> dict[str, list[Any]]:
     """Columns beside the scores: what an estimator has to beat."""
-    columns = {"parameters": "n_parameters", "finest width": "width"}
-    return {
-        title: [getattr(record, name) or NONE for record in records]
-        for title, name in columns.items()
+    columns: dict[str, list[Any]] = {
+        "parameters": [record.n_parameters or NONE for record in records],
+        "finest width": [record.width or NONE for record in records],
     }
+    dice = [record.zero_shot for record in records]
+    if not np.isnan(dice).all():
+        columns["zero-shot Dice"] = [NONE if np.isnan(d) else round(d, 3) for d in dice]
+    return columns
 
 
 def _raw_images(entries: Sequence[BankEntry], cases: Sequence[Any]) -> str:

@@ -169,11 +169,6 @@ class Engine:
         cells = _common_cells(template, entries)
         if cells is not None:
             template.set_params(cell_size=cells)
-        # With a cache, a later run may need the source head.
-        if template.cache is None and not any(
-            estimator.tags.source_head for estimator in self.estimators.values()
-        ):
-            template.set_params(source_head=False)
         return replace(self, extractor=template)
 
     def run(

@@ -128,6 +128,7 @@ def results_table(
     for name in (
         "n_parameters",
         "width",
+        "zero_shot",
         "n_axes",
         "n_windows",
         "n_cached",

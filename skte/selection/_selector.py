@@ -133,9 +133,11 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
     results_ : Results
         Dict of equal-length columns, one entry per model; ``to_frame()`` makes a DataFrame:
         ``name``, ``score``, ``rank``, ``layers``, ``layers_certainty`` (see `skte.bank.LayerInfo`),
-        ``layer_scores``, ``n_parameters``, ``width`` (of the finest layer), ``n_axes``,
-        ``n_windows``, ``n_cached``, ``seconds_load``, ``seconds_forward``, ``seconds_tap``,
-        ``seconds_score``, ``window``, ``device``, ``untrained``, ``warnings``,
+        ``layer_scores``, ``n_parameters``, ``width`` (of the finest layer),
+        ``zero_shot`` (Dice of the source head over all cases, estimated from the class samples;
+        NaN where its classes are not 0, 1, ... of the dataset), ``n_axes``, ``n_windows``,
+        ``n_cached``, ``seconds_load``, ``seconds_forward``, ``seconds_tap``, ``seconds_score``,
+        ``window``, ``device``, ``untrained``, ``warnings``,
         ``error``, ``choice`` (place on the short list of ``answer_``), ``no_answer`` (why there
         is none; empty otherwise); with a mapping of estimators also
         ``score_<key>`` and ``rank_<key>``; with ``confidence_level`` also

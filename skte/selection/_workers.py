@@ -244,6 +244,9 @@ class ModelRecord:
     n_parameters, width, n_axes : int
         Parameters of the network, channels of its finest layer that is read, and spatial axes;
         0 where it failed before that was known.
+    zero_shot : float
+        Mean Dice of the source head on the foreground classes, before any training on them; NaN
+        where the head has other classes.
     window : tuple of int or None
         Edges of the window; None where it is fitted to each volume.
     device : str
@@ -277,6 +280,7 @@ class ModelRecord:
     void: list[str] = field(default_factory=list)
     n_parameters: int = 0
     width: int = 0
+    zero_shot: float = np.nan
     n_axes: int = 0
     window: tuple[int, ...] | None = None
     device: str = ""
@@ -379,6 +383,7 @@ def _score(
         features = FeatureSet([*job.known, *features], name=features.name)
     if job.keep:
         record.features = features
+    record.zero_shot = _zero_shot_dice(features)
     begun = time.perf_counter()
     for key, estimator in job.estimators.items():
         n_before = len(caught)
@@ -423,6 +428,27 @@ def _note_cost(record: ModelRecord, features: FeatureSet) -> None:
     record.seconds_load = sum(info["seconds_load"] for info in run)
     record.seconds_forward = sum(info["seconds_forward"] for info in run)
     record.seconds_tap = sum(info["seconds_tap"] for info in run)
+
+
+def _zero_shot_dice(features: FeatureSet) -> float:
+    """Estimate the source head's Dice over all cases; a sampled voxel stands for many."""
+    heads = [case.posterior.X for case in features if case.posterior is not None]
+    widths = {head.shape[1] for head in heads}
+    if len(heads) < len(features) or len(widths) != 1:
+        return np.nan
+    n_classes = widths.pop()
+    table = np.zeros((n_classes, n_classes))  # voxels by label and prediction
+    for case, head in zip(features, heads, strict=True):
+        for label, size in case.info.get("class_voxels", {}).items():
+            if int(label) >= n_classes:
+                return np.nan
+            rows = case.posterior.y == int(label)  # type: ignore[union-attr]
+            predicted = np.bincount(head[rows].argmax(axis=1), minlength=n_classes)
+            table[int(label)] += size * predicted / max(1, rows.sum())
+    actual, found = table.sum(axis=1), table.sum(axis=0)
+    if n_classes < 2 or not actual.all():
+        return np.nan
+    return float((2 * table.diagonal() / (actual + found))[1:].mean())
 
 
 def _reason(error: Exception) -> str:

@@ -60,7 +60,7 @@ def test_table_and_csv_agree_with_the_selector(write_bank, data, tmp_path, capsy
     out = capsys.readouterr().out
     lines = table_of(out)
     columns = ["rank", "model", *estimators.recommended_estimators(), "(parameters)"]
-    assert re.split(r"\s{2,}", lines[0]) == [*columns, "(finest width)"]
+    assert re.split(r"\s{2,}", lines[0]) == [*columns, "(finest width)", "(zero-shot Dice)"]
     assert out.startswith(f"Fine-tune {expected.best_name_} first. If you can afford three: ")
     assert f"skte next --bank {bank} --model {expected.best_name_} " in out
     assert [line.split()[1] for line in lines[1:]] == list(expected.ranking_)
@@ -477,6 +477,7 @@ def test_a_race_is_an_option(write_bank, tmp_path, capsys):
     assert "logme decided the race" in shown
     lines = table_of(shown)
     header = ["rank", "model", "logme", "gbc", "(cases)", "(parameters)", "(finest width)"]
+    header.append("(zero-shot Dice)")
     assert re.split(r"\s{2,}", lines[0]) == header
     assert [line.split()[1] for line in lines[1:]] == list(race.ranking_)
     rows = read_csv(out)
