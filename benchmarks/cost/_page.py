@@ -13,14 +13,14 @@ _ROOT = Path(__file__).parents[2]
 _HOW_TO = _ROOT / "docs" / "how-to"
 _PLANS = _ROOT / "benchmarks" / "plans" / "results"
 # What the study of plans calls the sides that it knows.
-_AS_PLANS = {"skte, default": "another draw of voxels", "skte, overlap 0": "overlap 0",
-             "skte, max_windows=4": "max_windows=4"}  # fmt: skip
+_AS_PLANS = {"skte, default": "overlap 0.25", "skte, overlap 0.5": "another draw of voxels",
+             **{f"skte, {p}": p for p in ("overlap 0", "max_windows=4, overlap 0")}}  # fmt: skip
 
 Part = Mapping[str, Any]
 
 
 def agreement(plan: str) -> float:
-    """Kendall's tau of the probe's order with the default's, over that of another draw."""
+    """Kendall's tau of the probe's order with the finest plan's, over that of another draw."""
     taus = dict.fromkeys((plan, "another draw of voxels"), 0.0)
     for target in ("Heart_ACDC", "Task04_Hippocampus"):
         plans = json.loads((_PLANS / f"{target}.json").read_text())["plans"]
@@ -49,7 +49,7 @@ def passes(part: Part) -> str:
     aims = [
         ("default over bare passes", "at most 0.40", f"{default:.2f}", _met(default <= 0.40)),
         ("published over default", "at least 8", f"{published:.1f}", _met(published >= 8)),
-        ("default over MONAI, overlap 0.5", "at most 0.50", f"{monai:.2f}", _met(monai <= 0.50)),
+        ("default over MONAI, overlap 0.25", "at most 0.50", f"{monai:.2f}", _met(monai <= 0.50)),
     ]
     head = ["", "time", "forward passes", "peak memory, MiB", "agreement"]
     return f"{_table(head, rows)}\n\n{_table(['', 'aim', 'measured', ''], aims)}"

@@ -72,7 +72,7 @@ def passes(
         "shape": shape,
         "volumes": f"{n} {'phantoms' if data is None else 'hearts, resampled'}",
         "rows": rows,
-        "MONAI at equal overlap": _ratio(found[_DEFAULT], found["MONAI, overlap 0.5"]),
+        "MONAI at equal overlap": _ratio(found[_DEFAULT], found["MONAI, overlap 0.25"]),
         "published over default": _ratio(found["published"], found[_DEFAULT]),
     }
 
@@ -158,12 +158,14 @@ def _sides(network: Any, entry: BankEntry, window: Shape, folder: Path) -> dict[
     return {
         BARE: bare,
         "MONAI, overlap 0": sliding(0.0),
+        "MONAI, overlap 0.25": sliding(0.25),
         "MONAI, overlap 0.5": sliding(0.5),
         "published": published,
         "full features, scikit-learn": full,
         _DEFAULT: skte(cache=folder),
+        "skte, overlap 0.5": skte(overlap=0.5),
         "skte, overlap 0": skte(overlap=0.0),
-        "skte, max_windows=4": skte(max_windows=4),
+        "skte, max_windows=4, overlap 0": skte(max_windows=4, overlap=0.0),
         "skte, second estimator from the cache": cached,
     }
 

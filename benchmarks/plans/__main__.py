@@ -45,7 +45,7 @@ REFERENCE = "grid, overlap 0.5"
 
 def plans(window: Any) -> dict[str, dict[str, Any]]:
     """Settings of the extractor, the seed of the voxels, and the share of the cases."""
-    grid = {"window_size": window}
+    grid = {"window_size": window, "overlap": 0.5}
     return {
         REFERENCE: grid,
         "another draw of voxels": {**grid, "random_state": 1},

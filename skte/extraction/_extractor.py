@@ -63,7 +63,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
     window_size : int or tuple of int, optional
         Edges of the window in voxels (of the preprocessed image). Default: the
         entry's, or else one fitted to the volume, at most 96.
-    overlap : float, default=0.5
+    overlap : float, default=0.25
         Share of a window's edge that neighbours share, in [0, 1). Each voxel
         belongs to the window in which it lies deepest; windows that own no
         sampled voxel are not run.
@@ -167,7 +167,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         *,
         layers: str | Sequence[str] = "auto",
         window_size: int | Sequence[int] | None = None,
-        overlap: float = 0.5,
+        overlap: float = 0.25,
         windows: str = "grid",
         max_windows: int | None = None,
         cell_size: int | Sequence[int] | None = None,

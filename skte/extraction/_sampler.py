@@ -89,7 +89,7 @@ class SamplePlan:
     n_case_samples: int
     random_state: int
     samples: str = "all"
-    overlap: float = 0.5
+    overlap: float = 0.25
     max_windows: int | None = None
     cell_size: tuple[int, ...] | None = None
 

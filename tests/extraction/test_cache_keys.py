@@ -27,7 +27,7 @@ COUNTS = {
     "entry": ({}, None),  # each of its fields: tests/bank/test_digest.py
     "layers": ({}, ("0", "1")),
     "window_size": ({}, 6),
-    "overlap": ({}, 0.25),
+    "overlap": ({}, 0.5),
     "windows": ({}, "cover"),
     "max_windows": ({}, 2),
     "cell_size": ({"max_windows": 2}, 4),

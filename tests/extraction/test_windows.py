@@ -168,4 +168,4 @@ def test_whole_case_sample_leaves_air_out_and_mixes_cells():
     whole = sample.voxels[len(sample.labels) :]
     assert whole[:, 0].min() >= 29
     for voxels in (whole, whole[:10]):
-        assert len(plan_windows(voxels, (60, 48, 40), (16, 16, 16), 0.5).starts) == 2
+        assert len(plan_windows(voxels, (60, 48, 40), (16, 16, 16), 0.25).starts) == 2

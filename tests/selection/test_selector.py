@@ -446,9 +446,9 @@ def test_layers_that_an_entry_names_are_read_whatever_the_estimators(cases):
 
 def test_clone_params_and_pickle(cases, bank, extractor):
     selector = select(extractor, GBC(n_components=2))
-    again = clone(selector).set_params(estimator__n_components=3, extractor__overlap=0.25)
+    again = clone(selector).set_params(estimator__n_components=3, extractor__overlap=0.5)
     assert again.estimator.n_components == 3
-    assert again.get_params()["extractor__overlap"] == 0.25
+    assert again.get_params()["extractor__overlap"] == 0.5
     assert selector.estimator.n_components == 2
     fitted = selector.fit(bank, cases)
     loaded = pickle.loads(pickle.dumps(fitted))
