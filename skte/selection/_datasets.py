@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -168,11 +169,16 @@ def rank_datasets(
     fitted: dict[str, Selector] = {}
     failed: dict[str, str] = {}
     for name, dataset in datasets.items():
-        try:
-            fitted[name] = clone(selector).fit(models, dataset)
-        except SkteError as error:
-            error.add_note(f"This is of the dataset {name!r}.")
-            if selector.error_score == "raise" or len(failed) == len(datasets) - 1:
-                raise
-            failed[name] = str(error)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                fitted[name] = clone(selector).fit(models, dataset)
+            except SkteError as error:
+                error.add_note(f"This is of the dataset {name!r}.")
+                if selector.error_score == "raise" or len(failed) == len(datasets) - 1:
+                    raise
+                failed[name] = str(error)
+        for one in caught:
+            text = f"Dataset {name!r}: {one.message}"
+            warnings.warn_explicit(text, one.category, one.filename, one.lineno)
     return DatasetRanks(fitted, failed)

@@ -34,8 +34,10 @@ def bank():
 def found(bank):
     selector = ModelBankSelector(LogME(), reference=False, error_score=np.nan)
     datasets = {EVIL: cases(0), "five channels": cases(0, n_channels=5), "spleen": cases(3)}
-    with pytest.warns(FitFailedWarning):
-        return rank_datasets(selector, bank, datasets)
+    with pytest.warns(FitFailedWarning) as caught:
+        result = rank_datasets(selector, bank, datasets)
+    assert all(re.match("Dataset '.*': Model '", str(one.message)) for one in caught)
+    return result
 
 
 def test_ranks_are_those_of_each_dataset(found):
