@@ -126,6 +126,22 @@ def write_api(app: object) -> None:
             path.write_text(text, encoding="utf-8")
 
 
+def date_results(app: object, page: str, source: list[str]) -> None:
+    """Put dates and commits of the results behind the commands that made them."""
+    source[0] = re.sub(r"`python -m benchmarks\.(\w+)[^`\n]*`", _dated, source[0])
+
+
+def _dated(command: re.Match[str]) -> str:
+    runs: set[tuple[str, str]] = set()
+    for path in (Path(__file__).parents[1] / "benchmarks" / command[1]).rglob("*.json"):
+        runs |= set(re.findall(r'"date": "(.*?)",\s*"commit": "(.{7})', path.read_text("utf-8")))
+    if not runs:
+        return command[0]
+    dates, commits = (sorted(set(column)) for column in zip(*runs, strict=True))
+    when = " to ".join(dict.fromkeys((dates[0], dates[-1])))
+    return f"{command[0]} \\[{when}, commit {', '.join(commits)}\\]"
+
+
 def skip_foreign(
     app: object, what: str, name: str, obj: object, skip: bool, options: object
 ) -> bool:
@@ -149,4 +165,5 @@ def setup(app: Any) -> None:
     """Called by Sphinx."""
     app.add_html_math_renderer("mathml", (write_math, None), (write_math, None))
     app.connect("builder-inited", write_api)
+    app.connect("source-read", date_results)
     app.connect("autodoc-skip-member", skip_foreign)
