@@ -60,6 +60,9 @@ __all__ = ["Engine", "check_not_all_failed", "extractor_for"]
 _KEPT_BYTES = 2**30
 _log = logging.getLogger("skte")
 
+# Sets of layers that end at the head.
+_BEFORE_HEAD = ("auto", "all", "decoder", "bottleneck+decoder")
+
 
 @dataclass(frozen=True)
 class Engine:
@@ -169,6 +172,15 @@ class Engine:
         cells = _common_cells(template, entries)
         if cells is not None:
             template.set_params(cell_size=cells)
+        # Behind a decoder that is read, the head costs little; behind other layers, a pass that
+        # could end there. With a cache, a later run may need it.
+        needed = any(estimator.tags.source_head for estimator in self.estimators.values())
+        if (
+            not needed
+            and template.cache is None
+            and not (isinstance(template.layers, str) and template.layers in _BEFORE_HEAD)
+        ):
+            template.set_params(source_head=False)
         return replace(self, extractor=template)
 
     def run(
