@@ -276,6 +276,7 @@ def _ranking_section(
         "n_cases": "cases",
         "n_parameters": "parameters",
         "width": "finest width",
+        "untrained_twin": "untrained twin",
         "zero_shot": "zero-shot Dice",
     }
     known = [key for key in facts if any(row.get(key) is not None for row in rows)]
@@ -475,8 +476,8 @@ def _how_to_read(sure: bool) -> Html:
     lines += [
         "-∞ or “collapsed”: a layer gives the same features everywhere. “failed”: the model could "
         "not be run; see the warnings.",
-        "“reference”: what an estimator gives an untrained network of the same architecture. "
-        "Where that is not clearly below the leader, its order says nothing about training.",
+        "“untrained twin”: the score of an untrained network of the same architecture. Where "
+        "that is not clearly below the leader, the order says nothing about training.",
         "Models were compared at the same voxels. Look at the pictures: if labels lie beside the "
         "structures, no score means anything.",
     ]

@@ -24,7 +24,7 @@ FittedSelector = ModelBankSelector | HalvingModelBankSelector
 
 
 # Unknown where a model failed before, or its head has other classes.
-_FACTS = ("n_parameters", "width", "n_axes", "zero_shot")
+_FACTS = ("n_parameters", "width", "n_axes", "zero_shot", "untrained_twin")
 
 
 def results_rows(
@@ -158,7 +158,7 @@ def write_results(
 
 
 def _is_known(key: str, value: float) -> bool:
-    return not math.isnan(value) if key == "zero_shot" else bool(value)
+    return bool(value) if key in ("n_parameters", "width", "n_axes") else not math.isnan(value)
 
 
 def _place(value: Any) -> int | None:

@@ -88,6 +88,8 @@ class Findings:
         By estimator: models whose features collapsed, or whose score is at the end of its range.
     seen : sequence of int
         Of a race: cases that each model has seen; empty otherwise.
+    not_understood : sequence of str
+        Entries of the bank that could not be read.
     """
 
     order: Sequence[str]
@@ -105,6 +107,7 @@ class Findings:
     copies: Sequence[str] = ()
     void: Mapping[str, Sequence[str]] = field(default_factory=dict)
     seen: Sequence[int] = ()
+    not_understood: Sequence[str] = ()
 
     def label(self, key: str) -> str:
         """Name of an estimator in sentences."""
@@ -120,8 +123,18 @@ class Findings:
 
     def candidates(self, key: str) -> list[str]:
         """Models that an estimator can recommend, best first."""
-        left_out = {*self.untrained, *self.copies, *self.void.get(key, ())}
+        left_out = {*self.untrained, *self.copies, *self.void.get(key, ()), *self.by_chance(key)}
         return [name for name in self.places(key) if name not in left_out]
+
+    def by_chance(self, key: str) -> list[str]:
+        """Trained models that an estimator scores no higher than an untrained network."""
+        who = self.label(key)
+        twins = [one.score for one in self.references if one.estimator == who and not one.problem]
+        if not twins or self.estimators[key].tags.relative_to_bank:
+            return []
+        scores = dict(zip(self.order, self.scores[key].tolist(), strict=True))
+        trained = [name for name in self.places(key) if name not in self.untrained]
+        return [name for name in trained if scores[name] <= np.nanmax(twins)]
 
     def doubt(self, key: str) -> str:
         """Why the first choice of an estimator means nothing here; empty if it may."""
@@ -246,11 +259,12 @@ def _no_answer(
 ) -> tuple[str, ...]:
     """Say that there is no answer, and what is left to go by; nothing where there is one."""
     first = next(iter(found.scores))
-    if not doubt and len(found.places(first)) > 1:
-        return ()
+    places = found.places(first)
+    if len(places) == 1 and not set(places) & set(found.untrained):
+        only, who = next(iter(places)), found.label(first)
+        return (f"No answer: only {only} has a score by {who}: there is nothing to compare.",)
     if not doubt:
-        who = found.label(first)
-        return (f"No answer: only {listed[0]} has a score by {who}: there is nothing to compare.",)
+        return ()
     if not trusted:
         again = "rank without a race" if found.seen else "label more cases and rank again"
         return (f"No answer: {doubt}", f"Choose by size, licence or speed, or {again}.")
@@ -278,12 +292,10 @@ def _ties(found: Findings, trusted: Sequence[str], listed: Sequence[str]) -> lis
     """Say which models share a place on the short list, or with its last."""
     first = next(iter(found.scores))
     return [
-        f"{_joined(names[:_MOST_NAMED] + more)} tie by {found.label(key)}: choose between them by "
-        "size, licence or speed."
+        f"{_few(names)} tie by {found.label(key)}: choose between them by size, licence or speed."
         for key in ([first] if first in trusted else trusted)
         for names in found.ties(key)
         if set(names) & set(listed)
-        for more in [[f"{len(names) - _MOST_NAMED} more"] * (len(names) > _MOST_NAMED)]
     ]
 
 
@@ -332,8 +344,10 @@ def _disagreement(found: Findings) -> list[str]:
 
 
 def _input(found: Findings) -> list[str]:
-    """Warn of few cases, and of images as no network was trained on."""
+    """Warn of few cases, of models that were not read, and of images as none was trained on."""
     lines = []
+    if found.not_understood:
+        lines.append(f"Not ranked, because they could not be read: {_few(found.not_understood)}.")
     if 0 < found.n_cases < _FEW_CASES:
         lines.append(
             f"Only {found.n_cases} labelled cases: scores of features became better up to ten. "
@@ -369,14 +383,19 @@ def _about_cases(found: Findings) -> list[str]:
                 "score only the models of its last rung, and have no part in this answer."
             )
         return lines
+    who = found.label(next(iter(found.scores)))
+    chance = found.by_chance(next(iter(found.scores)))
+    lines = (
+        [f"Scored no higher than an untrained network by {who}: {_few(chance)}."] if chance else []
+    )
     if found.confidence is None:
         return [
+            *lines,
             "Which models these cases cannot tell apart was not computed: confidence_level=0.9 "
-            "(--confidence 0.9) does."
+            "(--confidence 0.9) does.",
         ]
-    who = found.label(next(iter(found.scores)))
     behind = found.confidence.behind()
-    lines = [f"By {who}, {found.confidence.verdict()}"]
+    lines.append(f"By {who}, {found.confidence.verdict()}")
     if behind and len(behind) < np.count_nonzero(found.confidence.groups) - 1:
         lines.append(f"Clearly behind {found.order[0]}: {', '.join(behind)}.")
     return lines
@@ -424,6 +443,12 @@ def _next_step(listed: Sequence[str]) -> str:
         f"Next: skte next --bank BANK --model {model} (in Python: "
         "print(skte.report.next_step(selector))) shows how to start fine-tuning."
     )
+
+
+def _few(names: Sequence[str]) -> str:
+    """Name the first of many."""
+    more = len(names) - _MOST_NAMED
+    return _joined([*names[:_MOST_NAMED], *([f"{more} more"] if more > 0 else [])])
 
 
 def _joined(names: Sequence[str]) -> str:

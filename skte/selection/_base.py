@@ -27,7 +27,7 @@ from skte.selection._answer import Answer, Findings, answer_of
 from skte.selection._confidence import BankConfidence
 from skte.selection._engine import Engine
 from skte.selection._ranking import Ranking
-from skte.selection._reference import Reference
+from skte.selection._reference import Reference, twin_scores
 from skte.selection._results import Results, known_scores, results_table
 from skte.selection._workers import ModelRecord
 
@@ -143,8 +143,10 @@ class BankSelector(DocLinkMixin, BaseEstimator):
                 copies=[r.name for r in records if r.is_copy],
                 void={key: [r.name for r in records if key in r.void] for key in scores},
                 seen=seen,
+                not_understood=list(models.not_understood),
             )
         )
+        twins = twin_scores(self.names_, references)
         facts = {"cases": [n_cases[i] for i in by_rank]} if n_cases is not None else {}
         self.ranking_: Ranking = Ranking(
             order,
@@ -152,12 +154,13 @@ class BankSelector(DocLinkMixin, BaseEstimator):
             confidences.get(first),
             ranks=ranks[by_rank],
             columns=columns if first else None,
-            facts=facts | _facts([records[i] for i in by_rank]),
+            facts=facts | _facts(records, twins, by_rank),
             untrained=marked,
             answer=self.answer_,
         )
         self.best_name_: str = order[0]
         self.results_: Results = results_table(records, scores, ranks, confidences, untrained)
+        self.results_["untrained_twin"] = twins
         places = {name: i for i, name in enumerate(self.answer_.short_list, start=1)}
         self.results_["choice"] = np.array([places.get(name, np.nan) for name in self.names_])
         self.results_["no_answer"] = np.full(len(records), " ".join(self.answer_.no_answer), object)
@@ -165,16 +168,21 @@ class BankSelector(DocLinkMixin, BaseEstimator):
             self.results_["n_cases"] = np.array(n_cases)
 
 
-def _facts(records: Sequence[ModelRecord]) -> dict[str, list[Any]]:
-    """Columns beside the scores: what an estimator has to beat."""
-    columns: dict[str, list[Any]] = {
-        "parameters": [record.n_parameters or NONE for record in records],
-        "finest width": [record.width or NONE for record in records],
+def _facts(
+    records: Sequence[ModelRecord], twins: NDArray[np.float64], order: NDArray[np.intp]
+) -> dict[str, list[Any]]:
+    """Columns beside the scores, best first: what an estimator has to beat."""
+    known = {
+        "parameters": [record.n_parameters or np.nan for record in records],
+        "finest width": [record.width or np.nan for record in records],
+        "untrained twin": [float(f"{score:.4g}") for score in twins],
+        "zero-shot Dice": [round(record.zero_shot, 3) for record in records],
     }
-    dice = [record.zero_shot for record in records]
-    if not np.isnan(dice).all():
-        columns["zero-shot Dice"] = [NONE if np.isnan(d) else round(d, 3) for d in dice]
-    return columns
+    return {
+        title: [NONE if np.isnan(column[i]) else column[i] for i in order]
+        for title, column in known.items()
+        if title in ("parameters", "finest width") or not np.isnan(column).all()
+    }
 
 
 def _raw_images(entries: Sequence[BankEntry], cases: Sequence[Any]) -> str:

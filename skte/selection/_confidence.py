@@ -157,21 +157,27 @@ class BankConfidence:
 
     def verdict(self) -> str:
         """Say in one line which models may be the best."""
-        order = best_first(self.scores)
-        best = self.names[order[0]]
-        others = [self.names[i] for i in order[1:] if self.groups[i] == 1]
+        best, *ranked = best_first(self.scores).tolist()
         sure = f"at {100 * self.confidence_level:g} % confidence, {self.n_cases} cases"
+        others = [i for i in ranked if self.groups[i] == 1]
         if not others:
-            return f"{best} is ahead of all others ({sure})."
+            return f"{self.names[best]} is ahead of all others ({sure})."
         n_others = np.count_nonzero(self.groups) - 1  # failed models have no group
         if len(others) == n_others > _NAMED:
-            return f"None of the {len(others)} others can be distinguished from {best} ({sure})."
+            return (
+                f"None of the {n_others} others can be distinguished from {self.names[best]} "
+                f"({sure})."
+            )
+        who = f"{len(others)} of the {n_others} other models"
         if len(others) <= _NAMED:
-            *first, last = others
+            *first, last = (self.names[i] for i in others)
             who = f"{', '.join(first)} and {last}" if first else last
-        else:
-            who = f"{len(others)} of the {n_others} other models"
-        return f"{who} cannot be distinguished from {best} ({sure})."
+        line = f"{who} cannot be distinguished from {self.names[best]} ({sure})."
+        # What is clearly behind has a score above theirs.
+        far = [self.names[i] for k, i in enumerate(others) if ranked[k] != i]
+        if 0 < len(far) <= _NAMED:
+            line += f" Of {' and '.join(far)}, that is because the scores of cases differ so much."
+        return line
 
 
 def tell_apart(

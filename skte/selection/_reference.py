@@ -25,6 +25,7 @@ __all__ = [
     "chance_verdict",
     "compare_with_twins",
     "reference_notes",
+    "twin_scores",
 ]
 
 REFERENCE_LEVEL = 0.9  # confidence of the comparison, where none is asked for
@@ -178,17 +179,32 @@ def chance_verdict(references: Sequence[Reference], estimator: str) -> str:
     )
 
 
+def twin_scores(names: Sequence[str], references: Sequence[Reference]) -> NDArray[np.float64]:
+    """Scores that the first estimator gives the models' untrained twins; NaN where unknown."""
+    own = [one for one in references if one.estimator == references[0].estimator]
+    scores = {model: one.score for one in own for model in one.models}
+    return np.array([scores.get(name, np.nan) for name in names])
+
+
+def _range(scores: Sequence[float]) -> str:
+    low, high = (f"{extreme:.4g}" for extreme in (min(scores), max(scores)))
+    return low if low == high else f"{low} to {high}"
+
+
 def reference_notes(references: Sequence[Reference]) -> list[str]:
-    """Say what each estimator gives untrained networks, in one line each, and what is missing."""
-    lines: dict[str, list[str]] = {}
+    """Say what each estimator gives untrained networks, and where there are none."""
+    known: dict[str, list[float]] = {}
     missing: dict[str, dict[str, None]] = {}
     for one in references:
         if one.problem:
             line = f"no untrained reference for {', '.join(one.models)}{{}}: {one.problem}"
             missing.setdefault(line, {})[one.estimator] = None
         else:
-            lines.setdefault(one.estimator, []).append(f"{one.name} {one.score:.4g}")
-    found = [f"reference, {key}: {', '.join(scores)}" for key, scores in lines.items()]
+            known.setdefault(one.estimator, []).append(one.score)
+    ranges = [f"{_range(scores)} by {key}" for key, scores in known.items()]
+    found = (
+        [f"Untrained networks of these architectures score {', '.join(ranges)}."] if ranges else []
+    )
     every = {one.estimator for one in references}
     # What no estimator has is said once.
     problems = [

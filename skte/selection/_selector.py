@@ -139,7 +139,8 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
         ``n_cached``, ``seconds_load``, ``seconds_forward``, ``seconds_tap``, ``seconds_score``,
         ``window``, ``device``, ``untrained``, ``warnings``,
         ``error``, ``choice`` (place on the short list of ``answer_``), ``no_answer`` (why there
-        is none; empty otherwise); with a mapping of estimators also
+        is none; empty otherwise), ``untrained_twin`` (what the first estimator gives an untrained
+        network of the same architecture); with a mapping of estimators also
         ``score_<key>`` and ``rank_<key>``; with ``confidence_level`` also
         ``standard_error``, ``interval_low``, ``interval_high``, ``rank_low``, ``rank_high``,
         ``first_share``, ``group`` (and each with ``_<key>``), as in `BankConfidence`.

@@ -130,6 +130,25 @@ def test_estimators_that_say_nothing_for_other_reasons_are_not_said_to_be_fooled
     assert fooled.doubts == answer.doubts
 
 
+def test_models_that_score_no_higher_than_an_untrained_network_are_on_no_short_list():
+    low, high = (
+        Reference("ccfv", f"untrained {n}", NAMES[:2], score=s) for n, s in (("x", 1.5), ("y", 2))
+    )
+    answer = answer_of(findings(references=[low, high]))  # ccfv gives 4, 3, 2, 1
+    assert answer.short_list == ("a", "b")
+    assert answer.certainty[0] == "Scored no higher than an untrained network by ccfv: c and d."
+    assert answer.notes == ("Untrained networks of these architectures score 1.5 to 2 by ccfv.",)
+    of_another = answer_of(findings(references=[dataclasses.replace(high, estimator="logme")]))
+    assert of_another.short_list == ("a", "b", "c")
+
+
+def test_models_that_could_not_be_read_are_named():
+    answer = answer_of(findings(not_understood=[f"m{i}" for i in range(7)]))
+    assert answer.doubts == (
+        "Not ranked, because they could not be read: m0, m1, m2, m3, m4 and 2 more.",
+    )
+
+
 def test_untrained_networks_are_on_no_short_list():
     answer = answer_of(findings(untrained=["b"]))
     assert answer.short_list == ("a", "c", "d")

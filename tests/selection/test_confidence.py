@@ -127,6 +127,17 @@ class TestOfMeans:
         assert found.groups[: n + 1].tolist() == [1] * (n + 1)
         assert found.verdict().startswith(f"{who} cannot be distinguished from best (at ")
 
+    def test_a_low_score_that_varies_is_not_said_to_be_near(self):
+        values = np.zeros((4, 8)) + np.array([[3.0], [1.0], [0.9], [0.0]])
+        values += 0.01 * np.random.default_rng(0).normal(size=values.shape)
+        values[3, 0] -= 40
+        found = confidence(*means_without(values))
+        assert found.groups.tolist()[:2] == [1, 2]
+        assert found.groups[3] == 1
+        assert found.verdict().endswith(
+            "Of m3, that is because the scores of cases differ so much."
+        )
+
     def test_equal_models_are_rarely_told_apart(self):
         """Familywise: in at most a tenth of the data sets is any of 15 pairs told apart."""
         rng = np.random.default_rng(0)

@@ -101,7 +101,8 @@ def test_the_answer_says_so_first(fitted):
     assert {text.startswith(first) for text in fitted.results_["no_answer"]} == {True}
     assert fitted.ranking_._repr_html_().startswith(f"<p>{first}</p>")
     one = next(one for one in fitted.reference_ if one.estimator == "leep")
-    assert f"reference, leep: {twin} {one.score:.4g}" in repr(fitted.ranking_).splitlines()
+    assert f" {one.score:.4g} by leep, " in fitted.answer_.notes[0]
+    assert set(fitted.results_["untrained_twin"]) == {fitted.reference_[0].score}
 
 
 def test_twins_are_no_candidates(fitted, networks, cases):
@@ -112,7 +113,7 @@ def test_twins_are_no_candidates(fitted, networks, cases):
     for name in ("ccfv", "leep", "ensemble"):
         column = f"score_{name}"
         np.testing.assert_array_equal(fitted.results_[column], without.results_[column])
-    assert "reference" not in repr(without.ranking_)
+    assert "ntrained" not in repr(without.ranking_)
     assert len(pd.DataFrame(fitted.reference_)) == len(fitted.estimator)
 
 
