@@ -102,7 +102,7 @@ def api_page(room: str) -> str:
 def comment(room: str, name: str) -> str:
     """Return what ``#:`` says of a constant where it is made, which autodoc does not follow."""
     for path, module in list(sys.modules.items()):
-        if path.startswith(f"skte.{room}._") and name in getattr(module, "__all__", ()):
+        if path.startswith(f"skte.{room}._") and hasattr(module, name):
             found = re.search(rf"((?:^#:.*\n)+){name}\b", inspect.getsource(module), re.MULTILINE)
             if found:
                 return " ".join(line.removeprefix("#:").strip() for line in found[1].splitlines())

@@ -535,14 +535,8 @@ def _honest() -> dict[str, Write]:
         "NRRD, detached": volume(
             ".nhdr", lambda v: nrrd(_SHAPE, more="data file: x.raw\n"), "x.raw"
         ),
-        "NRRD, list": volume(
-            ".nhdr", lambda v: nrrd(_SHAPE, more="data file: LIST 3\nx.raw\n")[:-1], "x.raw"
-        ),
         "MetaImage": volume(".mha", lambda v: meta(_SHAPE, v)),
         "MetaImage, detached": volume(".mhd", lambda v: meta(_SHAPE, data="x.raw"), "x.raw"),
-        "MetaImage, list": volume(
-            ".mhd", lambda v: meta(_SHAPE, b"x.raw\n", data="LIST 3D"), "x.raw"
-        ),
         "GIPL": volume(".gipl", lambda v: gipl(_SHAPE, v)),
         "VTK": volume(".vtk", lambda v: vtk(_SHAPE, v)),
     }

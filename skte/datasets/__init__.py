@@ -1,19 +1,16 @@
 """Datasets on disk or in memory as checked torchio subjects, and synthetic phantoms."""
 
 from skte.datasets._bids import load_bids
-from skte.datasets._case import Case, CaseList, read_case
+from skte.datasets._case import Case, CaseList, case_fingerprint, read_case
+from skte.datasets._case import case_stamp as case_stamp
+from skte.datasets._case import check_unchanged as check_unchanged
 from skte.datasets._csv import load_csv
-from skte.datasets._dicom import load_dicom
+from skte.datasets._dataset_json import load_msd, load_nnunet_raw
 from skte.datasets._download import MSD_TASKS, fetch_msd
 from skte.datasets._download import cache_home as cache_home
-from skte.datasets._fingerprint import case_fingerprint
-from skte.datasets._fingerprint import case_stamp as case_stamp
-from skte.datasets._fingerprint import check_unchanged as check_unchanged
-from skte.datasets._folder import load_folder
+from skte.datasets._folder import load_dicom, load_folder
 from skte.datasets._inspect import CaseSummary, DatasetReport, check_dataset, inspect_dataset
 from skte.datasets._layouts import DatasetLike, Layout, layout_names, load_dataset
-from skte.datasets._msd import load_msd
-from skte.datasets._nnunet import load_nnunet_raw
 from skte.datasets._phantoms import PHANTOM_TASKS, make_phantoms
 from skte.datasets._problem import Problem, Skipped
 

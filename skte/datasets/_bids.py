@@ -12,8 +12,6 @@ from skte.datasets._folder import ExtraRoots, check_folder, data_roots, finish
 from skte.datasets._image_file import file_flaw
 from skte.datasets._problem import Flaw, Problem, case_problems, raise_problems
 
-__all__ = ["is_bids", "load_bids"]
-
 _ENDINGS = (".nii.gz", ".nii")
 # Entities of the acquisition; others are of its processing.
 _ACQUISITION = ("sub", "ses", "task", "acq", "ce", "rec", "dir", "run", "echo", "part", "chunk")
@@ -136,15 +134,14 @@ def load_bids(
     Returns
     -------
     CaseList
-        Subjects, one per segmentation, sorted by name, lazy: no volume is read. Each has ``image``,
-        ``label``, ``case_id`` (``sub-01_ses-2``), ``ignore_label`` (None),
-        ``label_names`` and ``label_ids``.
+        Lazy subjects, as `load_dataset` returns them: one per segmentation, named by its
+        entities (``sub-01_ses-2``) and sorted.
 
     Raises
     ------
     DatasetError
         If there are no segmentations, several of a case, several folders of derivatives
-        with some, no image, or several to choose from; one message lists all problems.
+        with some, no image, or several to choose from; it lists all problems.
 
     Examples
     --------

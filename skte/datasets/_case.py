@@ -1,14 +1,16 @@
-"""Cases: subjects, the list of them, their checks, and one case in memory."""
+"""Cases: subjects, the list of them, one case in memory, and what it is as one digest."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
 import itertools
+import json
 import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, SupportsIndex, overload
@@ -17,18 +19,28 @@ import numpy as np
 import torch
 import torchio as tio
 from numpy.typing import NDArray
+from torchio.data.io import read_image
 
+from skte._digests import file_digest, file_stamp, tensor_digest
 from skte._table import format_html_table
 from skte._text import name_problem
 from skte.datasets._dicom_file import label_file
-from skte.datasets._image_file import image_paths, image_stem, named_roots, segment_names
+from skte.datasets._image_file import (
+    image_paths,
+    image_stem,
+    named_roots,
+    segment_names,
+    spacing_files,
+)
 from skte.datasets._labels import (
+    RelabelingReader,
     label_members,
     names_of,
     parse_label_names,
     split_images,
-    subject_members,
+    subject_of,
 )
+from skte.datasets._picture import PICTURE_ENDINGS
 from skte.datasets._problem import (
     Flaw,
     Problem,
@@ -40,8 +52,10 @@ from skte.datasets._problem import (
     raise_problems,
 )
 from skte.datasets._read import (
+    ChannelReader,
     ImageHeader,
     geometry_flaws,
+    image_options,
     memory_flaws,
     read_arrays,
     read_headers,
@@ -51,23 +65,14 @@ from skte.datasets._read import (
 )
 from skte.exceptions import DatasetError
 
-__all__ = [
-    "Case",
-    "CaseList",
-    "ID_KEYS",
-    "checked_case_id",
-    "copy_subject",
-    "find_problems",
-    "make_subject",
-    "read_case",
-    "repeated_ids",
-    "stem_case_id",
-    "structure_problems",
-    "subject_case_id",
-]
-
 ID_KEYS = ("case_id", "id", "name", "subject_id")
 _SHOWN_CASES = 20  # the header of each is read
+# Formats that hold all of an image in one file. Others have a second file beside the one
+# that is named, or are folders.
+_WHOLE_FILES = (
+    ".nii", ".nii.gz", ".mha", ".mgz", ".mgh", ".npy", ".png", ".jpg", ".jpeg", ".bmp", ".tif",
+    ".tiff", ".dcm", ".dicom",
+)  # fmt: skip
 
 
 def make_subject(
@@ -113,9 +118,7 @@ def copy_subject(
     members = label_members(names)[0] if isinstance(names, Mapping) else {}
     items.setdefault("label_ids", {name: tuple(ids) for name, ids in members.items()})
     items["label_names"], _ = parse_label_names(names)
-    result = tio.Subject(items)
-    result.applied_transforms = list(subject.applied_transforms)
-    return result
+    return subject_of(items, subject)
 
 
 def _copy_image(image: Any, extra_roots: Sequence[str | os.PathLike[str]]) -> Any:
@@ -166,41 +169,6 @@ def checked_case_id(subject: Any, door: str) -> str:
     return case_id
 
 
-def find_problems(subjects: Iterable[Any]) -> list[Problem]:
-    """Find the problems of all cases in file headers."""
-    subjects = list(subjects)
-    if not subjects:
-        return [Problem(None, "The dataset holds no case", "give at least two")]
-    ids = [subject_case_id(subject, i) for i, subject in enumerate(subjects)]
-    problems = repeated_ids(ids)
-    n_channels: dict[int, list[str]] = {}
-    for case_id, subject in zip(ids, subjects, strict=True):
-        found, channels = _case_header_problems(case_id, subject)
-        problems += found
-        if channels:
-            n_channels.setdefault(channels, []).append(case_id)
-    problems += _renumbered(ids, subjects)
-    if len(n_channels) > 1:
-        counts = "; ".join(f"{n} in {few(cases)}" for n, cases in sorted(n_channels.items()))
-        what = f"The cases differ in their number of channels ({counts})"
-        problems.append(Problem(None, what, "give every case the same channels"))
-    return problems
-
-
-def _renumbered(ids: Sequence[str], subjects: Sequence[Any]) -> list[Problem]:
-    """Problems of classes whose name stands for different ids in different cases."""
-    first: dict[str, tuple[str, list[int]]] = {}
-    found: dict[str, Problem] = {}
-    for case_id, subject in zip(ids, subjects, strict=True):
-        for name, own in subject_members(subject).items():
-            other, known = first.setdefault(name, (case_id, own))
-            if sorted(known) != sorted(own):
-                what = f"Class {name!r} is {few(known)} in {other}, and {few(own)} in {case_id}"
-                remedy = "choose classes by name, with labels={...} (--labels)"
-                found.setdefault(name, Problem(None, what, remedy))
-    return list(found.values())
-
-
 def repeated_ids(ids: Iterable[str]) -> list[Problem]:
     """Problems of case ids that occur more than once."""
     return [
@@ -235,19 +203,6 @@ def structure_problems(case_id: str, subject: Any) -> list[Problem]:
     return case_problems(case_id, flaws)
 
 
-def _case_header_problems(case_id: str, subject: Any) -> tuple[list[Problem], int]:
-    """Problems of one case, and its number of channels (0 where that cannot be told)."""
-    images, labels = split_images(subject)
-    headers, _, flaws = read_headers(images)
-    label_headers, _, unopened = read_headers(dict(list(labels.items())[:1]))
-    label = widen(label_headers[0], headers) if label_headers else None
-    flaws += unopened
-    channels = 0 if flaws else sum(h.shape[0] for h in headers)
-    flaws += geometry_flaws(headers, label) + memory_flaws(headers, label)
-    problems = structure_problems(case_id, subject) + case_problems(case_id, flaws)
-    return problems, channels
-
-
 @dataclass(frozen=True, eq=False)
 class Case:
     """Image and label of one case, loaded and checked.
@@ -269,8 +224,7 @@ class Case:
     label_names : mapping of int to str
         Names of the class ids, where known.
     notes : tuple of (str, str)
-        What was done in reading and may be unexpected, and what to do about it: ids rounded,
-        lengths converted, an alpha channel left out.
+        What was done in reading and may be unexpected, and what to do about it.
 
     Examples
     --------
@@ -290,13 +244,7 @@ class Case:
     notes: tuple[tuple[str, str], ...] = ()
 
     def to_image(self) -> Any:
-        """Return the image as a torchio image, for preprocessing.
-
-        Returns
-        -------
-        ScalarImage
-            It has a copy of the values, so that transforms leave the case as it is.
-        """
+        """Return the image as a torchio image with a copy of the values, for preprocessing."""
         # An affine holds the spacing to within rounding, which moves sizes at half a voxel.
         return tio.ScalarImage(
             tensor=self.image.clone(), affine=self.affine.copy(), stated_spacing=self.spacing
@@ -321,19 +269,13 @@ def read_case(subject: Any) -> Case:
     ------
     DatasetError
         If the case cannot be used. The message names the case and lists all its
-        problems with their remedies: files missing, truncated or corrupted; image and
-        label of different shape or affine; label missing, with channels, empty, with
-        one class only, float-valued or negative; NaN or Inf; a constant image. A case
-        that merely lacks some of the dataset's classes is fine.
+        problems with their remedies.
 
     Notes
     -----
-    NIfTI files are read with nibabel: ITK, which torchio uses, fills truncated files
-    with zeros and turns NaN into zero silently. Pictures are read as they are stored: in
-    a label the indices of a palette are the ids, the resolution for printing is no
-    spacing. A label or channel whose affine differs
-    from the image's by flips and swaps of axes alone holds the same voxels in another
-    order (a NIfTI label beside a DICOM series, for instance) and is put in order.
+    Values are those that files store, not as torchio reads them: in a label the indices of
+    a palette are the ids, and a resolution for printing is not a spacing. A label or channel
+    whose axes lie in another order than the image's is put in order.
 
     Examples
     --------
@@ -396,8 +338,7 @@ def _stack(arrays: Sequence[NDArray[Any]], headers: Sequence[ImageHeader]) -> ND
 class CaseList(list[Any]):
     """The cases of a dataset: a list of subjects that a notebook shows as a table.
 
-    It is a list in every other way. A slice is a list of cases too; adding, sorting and
-    the like are those of lists.
+    A slice is a list of cases too; adding, sorting and the like are those of lists.
 
     Parameters
     ----------
@@ -438,27 +379,19 @@ class CaseList(list[Any]):
         return self.like(found) if isinstance(index, slice) else found
 
     def like(self, subjects: Iterable[Any]) -> CaseList:
-        """Return a list of other subjects of the same dataset.
-
-        Parameters
-        ----------
-        subjects : iterable of Subject
-            The cases.
-
-        Returns
-        -------
-        CaseList
-            With the same files skipped, and the same notes.
-        """
+        """Return a list of other subjects of the same dataset, with its notes."""
         return CaseList(subjects, skipped=self.skipped, notes=self.notes)
 
     def __repr__(self) -> str:
         names = few(subject_case_id(subject, i) for i, subject in enumerate(self))
-        return f"{type(self).__name__}({_count(len(self))}{': ' if self else ''}{names})"
+        return f"{type(self).__name__}({self._count()}{': ' if self else ''}{names})"
+
+    def _count(self) -> str:
+        return f"{len(self)} case{'s' if len(self) != 1 else ''}"
 
     def _repr_html_(self) -> str:
         rows = [_row(subject_case_id(case, i), case) for i, case in enumerate(self[:_SHOWN_CASES])]
-        caption = _count(len(self))
+        caption = self._count()
         if classes := _classes(self):
             caption += f"; classes {classes}"
         if self.skipped:
@@ -469,25 +402,16 @@ class CaseList(list[Any]):
         return format_html_table(header, rows, caption=caption)
 
 
-def _count(n: int) -> str:
-    return f"{n} case" if n == 1 else f"{n} cases"
-
-
 def _row(case_id: str, subject: Any) -> list[object]:
     """Return what headers state; a file that cannot be read must not spoil the table."""
     images, labels = split_images(subject)
     headers, _, flaws = read_headers(images)
-    files = [_files(images), _files(labels)]
-    if flaws or not headers:
-        return [case_id, "", "cannot be read" if flaws else "", "", *files]
-    first = headers[0]
-    return [
-        case_id,
-        sum(header.shape[0] for header in headers),
-        " x ".join(map(str, first.shape[1:])),
-        " x ".join(f"{edge:.4g}" for edge in first.spacing),
-        *files,
-    ]
+    stated: list[object] = ["", "cannot be read" if flaws else "", ""]
+    if headers and not flaws:
+        size = " x ".join(map(str, headers[0].shape[1:]))
+        spacing = " x ".join(f"{edge:.4g}" for edge in headers[0].spacing)
+        stated = [sum(header.shape[0] for header in headers), size, spacing]
+    return [case_id, *stated, _files(images), _files(labels)]
 
 
 def _files(images: dict[str, Any]) -> str:
@@ -504,3 +428,152 @@ def _classes(subjects: Iterable[Any]) -> str:
             ignored[ignore] = None
     texts = [f"{k} {name}" for k, name in sorted(names.items()) if k not in ignored]
     return ", ".join([*texts, *(f"{k} (ignored)" for k in ignored)])
+
+
+def case_fingerprint(subject: Any) -> str:
+    """Digest the content of a case: image, label (as relabelled), case id and ignored label.
+
+    Files count by their bytes, images in memory by type, shape, values and affine. Where
+    files lie, when they were written and whether the subject is loaded does not count.
+
+    Parameters
+    ----------
+    subject : Subject
+        As for `read_case`.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+
+    Raises
+    ------
+    DatasetError
+        If it is no such subject, or a file cannot be read.
+
+    Examples
+    --------
+    >>> from skte.datasets import case_fingerprint, make_phantoms
+    >>> first, second = make_phantoms(2, size=(8, 8, 8))
+    >>> case_fingerprint(first) == case_fingerprint(make_phantoms(2, size=(8, 8, 8))[0])
+    True
+    >>> case_fingerprint(first) == case_fingerprint(second)
+    False
+    """
+    case_id = checked_case_id(subject, "case_fingerprint")
+    images, labels = split_images(subject)
+    ignore_label = subject.get("ignore_label")
+    try:
+        content = {
+            "case_id": case_id,
+            "ignore_label": None if ignore_label is None else int(ignore_label),
+            "images": [_fingerprint(image) for image in images.values()],
+            "label": _fingerprint(next(iter(labels.values()))),
+        }
+    except Exception as error:  # readers of images raise errors of any kind
+        raise DatasetError(
+            f"Case {case_id!r} cannot be read ({type(error).__name__}: {error}). A file may be "
+            "missing, truncated or corrupted: replace it or leave the case out."
+        ) from error
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _fingerprint(image: Any) -> list[Any]:
+    paths = image_paths(image)
+    if not paths:
+        return _of_values(image)
+    reader: Any = image.reader
+    how: list[Any] = []
+    if isinstance(reader, RelabelingReader):
+        how = ["relabeled", list(reader.relabeling.ids), reader.relabeling.rest]
+        reader = reader.reader
+    elif isinstance(reader, ChannelReader):
+        how = ["channels", list(reader.channels)]
+        reader = reader.reader
+    if image_stem(paths[0], PICTURE_ENDINGS):
+        how += ["picture", bool(image.get("alpha")), image.get("calibrated", True)]
+    fresh = type(image)(image.path, **image_options(image))
+    by_files = reader is read_image and all(map(_is_whole_file, paths))
+    if _is_loaded(image) and not (by_files and _are_alike(image, fresh)):
+        return _of_values(image)
+    if not by_files:
+        _readable_header(fresh)
+        return _of_values(fresh)
+    return [*how, "files", *map(file_digest, [p for path in paths for p in _with_spacing(path)])]
+
+
+def _with_spacing(path: Path) -> list[Path]:
+    """Return a file, and those beside it that may state its spacing."""
+    return [path, *(spacing_files(path) if image_stem(path, PICTURE_ENDINGS) else ())]
+
+
+def _readable_header(image: Any) -> ImageHeader:
+    """Refuse what must not be read, before it is."""
+    headers, _, flaws = read_headers({"image": image})
+    if flaws := flaws + memory_flaws(headers, None):
+        raise DatasetError("; ".join(f"{what}; {remedy}" for what, remedy in flaws))
+    return headers[0]
+
+
+def _is_loaded(image: Any) -> bool:
+    return isinstance(image.get(tio.DATA), torch.Tensor)
+
+
+def _is_whole_file(path: Path) -> bool:
+    """Whether a file holds all of an image, with nothing beside it."""
+    return path.is_file() and path.name.lower().endswith(_WHOLE_FILES)
+
+
+def _are_alike(image: Any, fresh: Any) -> bool:
+    """Whether a loaded image is still what its files hold."""
+    affine = _readable_header(fresh).affines[0]
+    arrays, wrong, _ = read_arrays({"image": fresh})
+    # What torchio reads may be other than what is read here: colours for a palette's indices.
+    if wrong or not np.allclose(affine, image.affine, rtol=1e-5, atol=1e-5):
+        return False
+    ours, theirs = np.concatenate(arrays), image.data.numpy()
+    if ours.shape != theirs.shape or not all(
+        np.allclose(a, b, rtol=1e-5, equal_nan=True) for a, b in zip(ours, theirs, strict=True)
+    ):
+        return False
+    # By digests, where NaN is like itself; they tell types and shapes apart as well.
+    alike = tensor_digest(image.data) == tensor_digest(fresh.data)
+    return alike and np.array_equal(image.affine, fresh.affine)
+
+
+def _of_values(image: Any) -> list[Any]:
+    affine = np.asarray(image.affine, dtype=np.float64)
+    return ["values", tensor_digest(image.data), affine.tobytes().hex()]
+
+
+def case_stamp(subject: Any) -> dict[str, tuple[int, int]]:
+    """Size and time of the last change of every file of a case."""
+    images, labels = split_images(subject)
+    stamps: dict[str, tuple[int, int]] = {}
+    for image in (*images.values(), *labels.values()):
+        for path in () if _is_loaded(image) else image_paths(image):
+            with suppress(OSError):
+                stamps |= {str(file): file_stamp(file) for file in _files_of(path)}
+    return stamps
+
+
+def check_unchanged(subject: Any, stamp: Mapping[str, tuple[int, int]]) -> None:
+    """Refuse to go on with a case whose files were written to."""
+    now = case_stamp(subject)
+    changed = sorted(file for file in {*now, *stamp} if now.get(file) != stamp.get(file))
+    if changed:
+        raise DatasetError(
+            f"Case {subject_case_id(subject)!r} changed while it was in use: "
+            f"{', '.join(changed)}. Models that were run before and after have seen different "
+            "cases. Run again when the files are complete."
+        )
+
+
+def _files_of(path: Path) -> list[Path]:
+    if _is_whole_file(path):
+        return _with_spacing(path)
+    if path.is_dir():
+        return sorted(path.iterdir())
+    # A header has its values in a second file beside it.
+    stem = path.name.split(".")[0]
+    return sorted(other for other in path.parent.iterdir() if other.name.split(".")[0] == stem)

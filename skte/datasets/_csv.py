@@ -14,10 +14,7 @@ from skte.datasets._image_file import file_flaw, find_file
 from skte.datasets._problem import Problem, case_problems, raise_problems
 from skte.exceptions import DatasetError
 
-__all__ = ["is_csv", "load_csv"]
-
 _ENDINGS = (".csv", ".tsv")
-
 _MOST_BYTES = 50_000_000  # of a table of paths; more is another file
 _MOST_CELLS = 1_000_000
 
@@ -54,14 +51,13 @@ def load_csv(
     Returns
     -------
     CaseList
-        Subjects in the order of the rows, lazy: no volume is read. Each has ``image``, ``label``,
-        ``case_id``, ``ignore_label`` (None), ``label_names`` and ``label_ids`` (empty).
+        Lazy subjects, as `load_dataset` returns them, in the order of the rows.
 
     Raises
     ------
     DatasetError
-        If the file, its columns or files it names are missing, or case ids repeat; one
-        message lists all problems.
+        If the file, its columns or files it names are missing, or case ids repeat; it lists
+        all problems.
 
     Examples
     --------
@@ -69,17 +65,13 @@ def load_csv(
     >>> from pathlib import Path
     >>> from skte.datasets import load_csv, make_phantoms
     >>> folder = Path(tempfile.mkdtemp())
-    >>> for subject in make_phantoms(2, size=(16, 16, 16)):
-    ...     for kind in ("image", "label"):
-    ...         subject[kind].save(folder / f"{subject['case_id']}_{kind}.nii.gz")
-    >>> table = "\n".join([
-    ...     "case_id,image,label",
-    ...     "a,ellipsoids_000_image.nii.gz,ellipsoids_000_label.nii.gz",
-    ...     "b,ellipsoids_001_image.nii.gz,ellipsoids_001_label.nii.gz",
-    ... ])
+    >>> (case,) = make_phantoms(1, size=(16, 16, 16))
+    >>> for kind in ("image", "label"):
+    ...     case[kind].save(folder / f"{kind}.nii.gz")
+    >>> table = "case_id,image,label\na,image.nii.gz,label.nii.gz"
     >>> _ = (folder / "cases.csv").write_text(table)
     >>> [subject["case_id"] for subject in load_csv(folder / "cases.csv")]
-    ['a', 'b']
+    ['a']
     >>> shutil.rmtree(folder)
     """
     file = Path(path).expanduser().absolute()

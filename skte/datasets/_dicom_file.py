@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813 (its own habit; torchio depends on it)
@@ -18,25 +18,6 @@ from numpy.typing import NDArray
 
 from skte._files import outside_problem
 from skte.datasets._problem import Flaw, ImageFileError
-
-__all__ = [
-    "SEGMENTATIONS",
-    "is_dicom",
-    "is_series",
-    "jpeg_frame",
-    "label_file",
-    "list_series",
-    "open_segments",
-    "read_dicom",
-    "read_segments",
-    "read_series",
-    "segmentation_flaw",
-    "segments_header",
-    "series_files",
-    "series_header",
-    "series_modality",
-    "turned_notes",
-]
 
 _DEEPEST = 16  # sequences within sequences: the reader calls itself for each
 _MOST_ELEMENTS = 1_000_000
@@ -76,11 +57,6 @@ class DicomFile:
     def text(self, tag: int) -> str:
         """Value of an element as text; empty where there is none."""
         return self.values.get(tag, b"").decode("latin-1").strip(" \0")
-
-    @property
-    def series(self) -> str:
-        """The series that the file is of."""
-        return self.text(_SERIES)
 
     @property
     def modality(self) -> str:
@@ -124,26 +100,25 @@ def is_dicom(path: Path) -> bool:
 def read_dicom(path: Path) -> DicomFile:
     """Walk through all elements of a file; raise ValueError where it must not be read."""
     found = DicomFile()
-    with path.open("rb") as file, _mapped(file) as content:
-        _read(_Walk(content, found), found)
+    with path.open("rb") as file:
+        if file.read(132)[128:] != b"DICM":
+            raise ValueError("is not a DICOM file")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            try:
+                _read(_Walk(content, found), found)
+            except struct.error as error:
+                raise ValueError("ends within an element") from error
     return found
 
 
-def _mapped(file: BinaryIO) -> mmap.mmap:
-    if file.read(132)[128:] != b"DICM":
-        raise ValueError("is not a DICOM file")
-    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-
-
 def _read(walk: _Walk, found: DicomFile) -> None:
-    content = walk.content
-    begin = walk.elements(132, len(content), group=2)
+    begin = walk.elements(132, len(walk.content), group=2)
     syntax = found.text(_SYNTAX)
     if syntax not in _PLAIN and (not syntax.startswith(_PACKED) or syntax in _FILMS):
         raise ValueError(f"has transfer syntax {syntax!r:.100}, which is not read")
     walk.implicit = syntax == _IMPLICIT
     found.endian = walk.endian = ">" if syntax == _BIG_ENDIAN else "<"
-    walk.elements(begin, len(content))
+    walk.elements(begin, len(walk.content))
     if _VALUE_TABLE in found.values:
         raise ValueError("states its values by a table (Modality LUT), which is not read")
     for part in walk.fragments[1:]:  # the first is a table of offsets
@@ -178,23 +153,18 @@ class _Walk:
         return end
 
     def _head(self, position: int) -> tuple[int, bytes, int, int]:
+        """Tag, type, length and begin of the value of an element."""
         self.left -= 1
         if self.left < 0:
             raise ValueError(f"has more than {_MOST_ELEMENTS} elements")
         first, second = struct.unpack_from(f"{self.endian}HH", self.content, position)
-        tag, kind = first << 16 | second, self.content[position + 4 : position + 6]
+        kind = self.content[position + 4 : position + 6]
         if first == 0xFFFE or self.implicit:
-            length = struct.unpack_from(f"{self.endian}I", self.content, position + 4)[0]
-            return tag, b"", length, position + 8
-        if kind not in _LONG:
-            return tag, kind, *self._number("H", position + 6)
-        return tag, kind, *self._number("I", position + 8)
-
-    def _number(self, form: str, position: int) -> tuple[int, int]:
-        after = position + struct.calcsize(form)
-        if after > len(self.content):
-            raise ValueError("ends within an element")
-        return struct.unpack_from(self.endian + form, self.content, position)[0], after
+            form, at, kind = "I", position + 4, b""
+        else:
+            form, at = ("I", position + 8) if kind in _LONG else ("H", position + 6)
+        length = struct.unpack_from(self.endian + form, self.content, at)[0]
+        return first << 16 | second, kind, length, at + struct.calcsize(form)
 
     def _within(self, begin: int, length: int, end: int) -> int:
         if length > end - begin:
@@ -210,25 +180,22 @@ class _Walk:
         if length != _UNDEFINED:
             end = self._within(position, length, end)
         before, self.implicit = self.implicit, self.implicit or unknown
-        position = self._each_item(position, end, depth, keep)
-        self.implicit = before
-        return position
-
-    def _each_item(self, position: int, end: int, depth: int, keep: bool) -> int:
         while position + 8 <= end:
             tag, _, length, begin = self._head(position)
-            if tag == _SEQUENCE_END:
-                return begin
-            if tag != _ITEM:
+            if tag not in (_ITEM, _SEQUENCE_END):
                 raise ValueError("has a sequence of what are not items")
+            if tag == _SEQUENCE_END:
+                position = begin
+                break
             if length == _UNDEFINED:
                 position = self.elements(begin, end, depth)
+                continue
+            position = self._within(begin, length, end)
+            if keep:
+                self.fragments.append(self.content[begin : min(position, begin + 65_536)])
             else:
-                position = self._within(begin, length, end)
-                if keep:
-                    self.fragments.append(self.content[begin : min(position, begin + 65_536)])
-                else:
-                    self.elements(begin, position, depth)
+                self.elements(begin, position, depth)
+        self.implicit = before
         return position
 
 
@@ -242,22 +209,13 @@ def _check_picture(part: bytes, found: DicomFile) -> None:
         size = y1 - y0, x1 - x0
         if min(tile_x, tile_y) < 1 or -(-x1 // tile_x) * -(-y1 // tile_y) > 10_000:
             raise ValueError("has a JPEG 2000 frame of too many tiles")
-        style = part.find(b"\xff\x52")
-        if (
-            style >= 0
-            and part[style + 4 : style + 5] >= b"\1"
-            and min(_precincts(part[style:])) < 4
-        ):
-            raise ValueError("has a JPEG 2000 frame of too many precincts")
+        style = part[part.find(b"\xff\x52") :]
+        if style.startswith(b"\xff\x52") and style[4:5] >= b"\1":  # it states precincts
+            sizes = style[15 : 15 + (style[9] if len(style) > 9 else 0)]
+            if any(min(byte & 15, byte >> 4) < 4 for byte in sizes):
+                raise ValueError("has a JPEG 2000 frame of too many precincts")
     if size is not None and size != found.size:
         raise ValueError(f"has a frame of size {size} where its header states {found.size}")
-
-
-def _precincts(style: bytes) -> list[int]:
-    """Exponents of the precinct sizes in a COD segment."""
-    levels = style[9] if len(style) > 9 else 0
-    sizes = style[14 : 14 + levels + 1]
-    return [n for byte in sizes[1:] for n in (byte & 15, byte >> 4)] or [15]
 
 
 def jpeg_frame(part: bytes | mmap.mmap) -> tuple[int, int, int]:
@@ -408,9 +366,8 @@ def series_files(folder: Path, roots: Sequence[Path] | None = None) -> list[Path
     if odd:
         names = ", ".join(odd[:5])
         raise ImageFileError(f"holds broken links, pipes or the like ({names})", "replace them")
-    files = [path for path in _files(folder) if is_dicom(path)]
     found: dict[Path, DicomFile] = {}
-    for path in files:
+    for path in filter(is_dicom, _files(folder)):
         if problem := outside_problem(path, roots or (folder,)):
             what = f"holds {path.name}, which {problem}"
             raise ImageFileError(what, "or put the file inside")
@@ -418,18 +375,17 @@ def series_files(folder: Path, roots: Sequence[Path] | None = None) -> list[Path
             found[path] = read_dicom(path)
         except ValueError as error:
             raise ImageFileError(f"holds {path.name}, which {error}", "replace it") from error
-    for path, one in found.items():
-        if one.modality in SEGMENTATIONS:
-            what = f"holds {path.name}, which is a segmentation ({one.modality}), not a slice"
+        if (kind := found[path].modality) in SEGMENTATIONS:
+            what = f"holds {path.name}, which is a segmentation ({kind}), not a slice"
             raise ImageFileError(what, "put it into a folder of its own")
-    series = Counter(one.series for one in found.values() if one.is_image)
+    series = Counter(one.text(_SERIES) for one in found.values() if one.is_image)
     if len(series) > 1:
         what = f"holds {len(series)} DICOM series, of which only one would be read"
         raise ImageFileError(what, "give each a folder of its own")
     if not series:
         raise ImageFileError("holds no DICOM image")
     if n_other := sum(not one.is_image for one in found.values()):
-        what = f"holds {n_other} of {len(files)} DICOM files that are not images of the series"
+        what = f"holds {n_other} of {len(found)} DICOM files that are not images of the series"
         raise ImageFileError(f"{what} (reports or damaged files)", "remove them")
     return sorted(found, key=lambda path: found[path].place)
 

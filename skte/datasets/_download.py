@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import http.client
-import json
 import os
 import re
 import shutil
@@ -17,17 +16,14 @@ import unicodedata
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from skte._files import lock
 from skte._text import clean_text
 from skte.exceptions import DatasetError
-
-__all__ = ["MSD_TASKS", "cache_home", "fetch_msd"]
 
 _MOST_FILES = 100_000
 _COMPONENT = 255  # bytes a name may have
@@ -77,15 +73,38 @@ def cache_home() -> Path:
 
 def extract_folder(archive: Path, name: str, target: Path) -> None:
     """Unpack the one folder of a tar archive, plain files and folders: all or nothing."""
+    room, free = archive.stat().st_size, shutil.disk_usage(archive.parent).free
+    if room > free:
+        raise DatasetError(f"{archive} needs {room} bytes to unpack, and {free} are left.")
     try:
-        with tarfile.open(archive, "r:") as tar:
-            members = list(_checked(tar, name, archive))
-            with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{name}-") as place:
-                for member, relative in members:
-                    _write(tar, member, Path(place, *relative.parts))
-                folder = Path(place, name)
-                folder.chmod(0o755)
-                folder.replace(target)
+        with (
+            tarfile.open(archive, "r:") as tar,
+            tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{name}-") as place,
+        ):
+            found: set[str] = set()  # as file systems keep names that ignore case or accents' forms
+            for count, member in enumerate(tar):
+                room -= member.size
+                key = unicodedata.normalize("NFC", member.name).casefold()
+                wrong = _flaw(member, name)
+                if room < 0:
+                    wrong = "it is larger than the archive"
+                elif count >= _MOST_FILES:
+                    wrong = f"it holds more than {_MOST_FILES} files"
+                elif member.isfile() and key in found:
+                    wrong = "its name occurs twice, be it in capitals"
+                elif not (wrong or _is_hidden(member)):
+                    found.add(key)
+                    wrong = _write(tar, member, Path(place, member.name))
+                if wrong:
+                    raise DatasetError(
+                        f"{archive} is not unpacked: {member.name!r:.200}: {wrong}. Nothing of it "
+                        "was kept; the archive is not what it should be."
+                    )
+            folder = Path(place, name)
+            if not folder.is_dir():
+                raise DatasetError(f"{archive} holds no folder {name!r}: it is another archive.")
+            folder.chmod(0o755)
+            folder.replace(target)
     except DatasetError:  # a ValueError too
         raise
     except _BROKEN as error:
@@ -95,87 +114,42 @@ def extract_folder(archive: Path, name: str, target: Path) -> None:
         ) from error
 
 
-def _checked(
-    tar: tarfile.TarFile, name: str, archive: Path
-) -> Iterator[tuple[tarfile.TarInfo, PurePosixPath]]:
-    room = archive.stat().st_size
-    free = shutil.disk_usage(archive.parent).free
-    if room > free:
-        raise DatasetError(f"{archive} needs {room} bytes to unpack, and {free} are left.")
-    found: dict[str, bool] = {}  # whether each name is that of a folder
-    for count, member in enumerate(tar):
-        relative = PurePosixPath(member.name)
-        wrong = _flaw(member, name) or _clash(relative, member.isdir(), found)
-        room -= member.size
-        if room < 0:
-            wrong = "it is larger than the archive"
-        elif count >= _MOST_FILES:
-            wrong = f"it holds more than {_MOST_FILES} files"
-        if wrong:
-            raise DatasetError(
-                f"{archive} is not unpacked: {member.name!r:.200}: {wrong}. Nothing was "
-                "written; the archive is not what it should be."
-            )
-        if any(part.startswith(".") for part in relative.parts) or not relative.parts:
-            continue
-        for folder in relative.parents:
-            found[_key(folder)] = True
-        found[_key(relative)] = member.isdir()
-        yield member, relative
-    if not found:
-        raise DatasetError(
-            f"{archive} holds no folder {name!r}: this is not the archive that was expected."
-        )
-
-
-def _key(path: PurePosixPath) -> str:
-    """Name under which file systems that ignore case or accents' forms keep a file."""
-    return unicodedata.normalize("NFC", str(path)).casefold()
-
-
-def _clash(path: PurePosixPath, is_folder: bool, found: Mapping[str, bool]) -> str | None:
-    """Return what forbids a name beside those before it."""
-    if any(not found.get(_key(folder), True) for folder in path.parents):
-        return "one of its parent folders is a file"
-    before = found.get(_key(path))
-    if before is None or (before and is_folder):
-        return None
-    return "its name occurs twice, as a file or in capitals"
-
-
-def _flaw(member: tarfile.TarInfo, name: str) -> str | None:
+def _flaw(member: tarfile.TarInfo, name: str) -> str:
     """Return what forbids unpacking a member."""
     # Both kinds of slashes: what is a name here may be a path elsewhere.
     parts = member.name.replace("\\", "/").split("/")
     if member.name.startswith("/") or ".." in parts or ":" in member.name or "\\" in member.name:
         return "its name leads out of the folder"
-    if any(not part.isprintable() or len(part.encode()) > _COMPONENT for part in parts):
+    if not member.name.isprintable() or max(len(part.encode()) for part in parts) > _COMPONENT:
         return "its name is not valid for a file"
     if len(member.name.encode()) > _LONGEST or len(parts) > _DEEPEST:
         return "its name is too long, or lies too deep"
-    if [part for part in parts if part not in ("", ".")][:1] not in ([name], []) and not any(
-        part.startswith("._") for part in parts
-    ):
+    if not _is_hidden(member) and PurePosixPath(member.name).parts[:1] not in ((name,), ()):
         return f"it lies beside the folder {name!r}"
-    if member.isfile() and PurePosixPath(member.name).parts == (name,):
-        return "it is a file where the folder should be"
     if not (member.isfile() or member.isdir()) or member.issparse() or member.size < 0:
         return "it is neither a plain file nor a folder"
-    return None
+    return ""
 
 
-def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
-    if member.isdir():
-        path.mkdir(parents=True, exist_ok=True)
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    source = tar.extractfile(member)
-    if source is None:
-        raise DatasetError(f"{member.name!r:.200} cannot be read from the archive.")
-    with source, path.open("xb") as file:
-        shutil.copyfileobj(source, file)
-    if path.stat().st_size != member.size:
-        raise DatasetError(f"{member.name!r:.200} is cut short in the archive: download it again.")
+def _is_hidden(member: tarfile.TarInfo) -> bool:
+    """Whether it is what macOS leaves in archives, or lies in a hidden folder."""
+    return any(part.startswith(".") for part in PurePosixPath(member.name).parts)
+
+
+def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> str:
+    """Write a member; return what forbids it."""
+    try:
+        if member.isdir():
+            path.mkdir(parents=True, exist_ok=True)
+            return ""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        source = tar.extractfile(member)
+        assert source is not None  # it is a file
+        with source, path.open("xb") as file:
+            shutil.copyfileobj(source, file)
+    except (FileExistsError, NotADirectoryError):
+        return "its name, or that of a parent folder, is that of a file"
+    return "" if path.stat().st_size == member.size else "it is cut short: download it again"
 
 
 def parse_checksum(text: str) -> tuple[str, str]:
@@ -196,25 +170,21 @@ def download(
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
         raise DatasetError(f"An address begins with http:// or https://, got {url!r}.")
     kind, digits = parse_checksum(checksum)
-    if target.is_file():  # of an earlier run that came no further
-        if _digest(target, kind) == digits:
-            return
-        target.unlink()
+    if target.is_file() and _digest(target, kind) == digits:  # of a run that came no further
+        return
     part = target.with_name(f"{target.name}.part")
-    # Damage in what an earlier run left, or on the way, is worth one more try from scratch.
-    for attempt in range(2):
+    # Damage on the way, or what an earlier run left of another version: once more from scratch.
+    for _ in range(2):
         _Transfer(url, part, max_bytes, progress).run()
         found = _digest(part, kind)
         if found == digits:
             part.replace(target)
-            _tag_file(part).unlink(missing_ok=True)
             return
-        _discard(part)
-        if attempt:
-            raise DatasetError(
-                f"{url} came with the wrong {kind} twice: {found} where {digits} is expected. "
-                "It is damaged, or not the file that was published: try later, or another base_url."
-            )
+        part.unlink()
+    raise DatasetError(
+        f"{url} came with the wrong {kind} twice: {found} where {digits} is expected. "
+        "It is damaged, or not the file that was published: try later, or another base_url."
+    )
 
 
 @dataclass(frozen=True)
@@ -243,7 +213,7 @@ class _Transfer:
                     if 400 <= error.code < 500 and error.code not in (408, 416, 425, 429):
                         raise DatasetError(f"{self.url} cannot be downloaded: {reason}.") from error
                     if error.code == 416:  # there is more in the part file than on the server
-                        _discard(self.part)
+                        self.part.unlink(missing_ok=True)
             except (OSError, http.client.HTTPException) as error:
                 if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
                     raise DatasetError(f"{self.part} cannot be written: {error}.") from error
@@ -260,64 +230,35 @@ class _Transfer:
 
     def _receive(self) -> bool:
         """Receive until the connection ends; whether the file is whole."""
-        start, tag = _size(self.part), _read_tag(self.part)
+        start = _size(self.part)
         headers = {"User-Agent": "skte", "Accept-Encoding": "identity"}
         if start:
             headers["Range"] = f"bytes={start}-"
-            if tag:  # of a file that has changed, the server sends all
-                headers["If-Range"] = tag
         request = urllib.request.Request(self.url, headers=headers)
         with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
-            start, total = _place(response, start)
-            self._check_room(start, total)
-            if not start:
-                _discard(self.part)
-                _write_tag(self.part, response)
-            return self._copy(response, start, total)
-
-    def _check_room(self, start: int, total: int | None) -> None:
-        if total is None:
-            return
-        if total > self.max_bytes:
-            raise DatasetError(
-                f"{self.url} has {total} bytes, more than the {self.max_bytes} allowed."
-            )
-        free = shutil.disk_usage(self.part.parent).free
-        if total - start > free:
-            raise DatasetError(
-                f"{self.url} needs {total - start} more bytes, and {self.part.parent} has {free} "
-                "left: make room, or name another folder."
-            )
-
-    def _copy(self, response: Any, start: int, total: int | None) -> bool:
-        done = start
-        with self.part.open("ab") as file:
-            while chunk := response.read(_CHUNK):
-                done += len(chunk)
-                if done > self.max_bytes:
-                    raise DatasetError(
-                        f"The server sends more than {self.max_bytes} bytes: the download was "
-                        "stopped."
-                    )
-                file.write(chunk)
-                if self.progress is not None:
-                    self.progress(done, total)
+            start = start if response.status == 206 else 0  # without ranges, all of it comes
+            length = response.headers.get("Content-Length", "")
+            total = start + int(length) if length.isdecimal() else None
+            free = shutil.disk_usage(self.part.parent).free
+            if total is not None and total - start > free:
+                raise DatasetError(
+                    f"{self.url} needs {total - start} more bytes, and {self.part.parent} has "
+                    f"{free} left: make room, or name another folder."
+                )
+            done = start
+            with self.part.open("ab" if start else "wb") as file:
+                while chunk := response.read(_CHUNK):
+                    done += len(chunk)
+                    if max(done, total or 0) > self.max_bytes:
+                        raise DatasetError(
+                            f"{self.url} has more than the {self.max_bytes} bytes allowed: the "
+                            "download was stopped."
+                        )
+                    file.write(chunk)
+                    if self.progress is not None:
+                        self.progress(done, total)
         # Without a stated size, the end of the connection is all there is to go by.
         return total is None or done >= total
-
-
-def _place(response: Any, start: int) -> tuple[int, int | None]:
-    """Where in the file the answer begins, and the size of the whole file."""
-    length = response.headers.get("Content-Length", "")
-    n_coming = int(length) if length.isdecimal() else None
-    if response.status != 206:  # a server that knows no ranges sends all of it
-        return 0, n_coming
-    match = re.fullmatch(
-        r"bytes (\d+)-(\d+)/(\d+|\*)", response.headers.get("Content-Range", "").strip()
-    )
-    if not match or int(match[1]) != start:
-        raise http.client.HTTPException("the server did not send the range that was requested")
-    return start, int(match[3]) if match[3] != "*" else None
 
 
 def _digest(path: Path, kind: str) -> str:
@@ -327,31 +268,6 @@ def _digest(path: Path, kind: str) -> str:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def _tag_file(part: Path) -> Path:
-    return part.with_name(f"{part.name}.json")
-
-
-def _read_tag(part: Path) -> str | None:
-    """Return the server's mark of the version that the part file is of."""
-    try:
-        tag = json.loads(_tag_file(part).read_text(encoding="utf-8")).get("etag")
-    except (OSError, ValueError, AttributeError):
-        return None
-    # Text from a file goes into a header: one line only.
-    return tag if isinstance(tag, str) and tag.isprintable() else None
-
-
-def _write_tag(part: Path, response: Any) -> None:
-    etag = response.headers.get("ETag")
-    if etag and not etag.startswith("W/"):  # a weak one vouches for no byte
-        _tag_file(part).write_text(json.dumps({"etag": etag}), encoding="utf-8")
-
-
-def _discard(part: Path) -> None:
-    for path in (part, _tag_file(part)):
-        path.unlink(missing_ok=True)
 
 
 def fetch_msd(
@@ -364,17 +280,15 @@ def fetch_msd(
 ) -> Path:
     """Download a task of the Medical Segmentation Decathlon, unless it is there.
 
-    The archive's checksum is checked, a dropped connection is taken up where it ended
-    (in this call and in later ones), and the folder appears when it is complete. Of
-    several processes one downloads and the others wait.
+    The archive's checksum is checked, a dropped connection is taken up where it ended (in
+    later calls too), and the folder appears when it is complete.
 
     Parameters
     ----------
     name : str
         The task, ``"Task04_Hippocampus"`` for instance.
     folder : path-like, optional
-        Where it goes; by default ``$SKTE_HOME/datasets``, or the same in the platform's
-        place for caches (``~/.cache/skte/datasets`` on Linux).
+        Where it goes; by default ``$SKTE_HOME/datasets``, or ``~/.cache/skte/datasets``.
     base_url : str, optional
         Address of a mirror, to which ``/<name>.tar`` is added.
     checksum : str, optional
@@ -391,7 +305,7 @@ def fetch_msd(
     ------
     DatasetError
         If there is no such task, it cannot be downloaded, its checksum is wrong, or its archive
-        holds what none should (paths that lead out, links, more than it may).
+        holds what none should.
 
     References
     ----------

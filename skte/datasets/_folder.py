@@ -1,4 +1,4 @@
-"""Two plain folders, and what all layouts of folders share."""
+"""Plain folders of images and labels or of DICOM cases, and what all layouts of folders share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from typing import Any, TypeAlias
 
 from skte._text import clean_text
 from skte.datasets._case import CaseList, make_subject
-from skte.datasets._dicom_file import is_series, list_series
+from skte.datasets._dicom_file import (
+    SEGMENTATIONS,
+    is_dicom,
+    is_series,
+    list_series,
+    segmentation_flaw,
+    series_modality,
+)
 from skte.datasets._image_file import (
     IMAGE_ENDINGS,
     file_flaw,
@@ -20,25 +27,16 @@ from skte.datasets._image_file import (
     list_images,
     spacing_files,
 )
-from skte.datasets._problem import Problem, Skipped, few, raise_problems
+from skte.datasets._problem import Flaw, Problem, Skipped, case_problems, few, raise_problems
 from skte.datasets._read import count_channels
 from skte.exceptions import DatasetError, SkteWarning
 
-__all__ = [
-    "ExtraRoots",
-    "case_file_problems",
-    "channel_problems",
-    "check_folder",
-    "data_roots",
-    "finish",
-    "is_folder",
-    "load_folder",
-    "match_files",
-]
-
 #: Folders beside the dataset's own that its files may lie in.
 ExtraRoots: TypeAlias = Sequence[str | os.PathLike[str]]
+#: Images and label of each case.
+CaseFiles: TypeAlias = dict[str, tuple[list[Path], Path]]
 
+_LABEL_WORDS = ("label", "seg", "mask")
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 
 
@@ -64,9 +62,8 @@ def data_roots(folder: Path, extra_roots: ExtraRoots) -> tuple[Path, ...]:
 
 
 def match_files(
-    images: Collection[tuple[str, Path]],
-    labels: Collection[tuple[str, Path]],
-) -> tuple[dict[str, tuple[list[Path], Path]], list[Problem]]:
+    images: Collection[tuple[str, Path]], labels: Collection[tuple[str, Path]]
+) -> tuple[CaseFiles, list[Problem]]:
     """Pair images and labels (stem, path): files and label of each case, and problems."""
     # 3D Slicer writes c.seg.nrrd beside the c.nrrd that it segments.
     images = [(s, path) for s, path in images if not is_segmentation(path)] or images
@@ -97,9 +94,7 @@ def match_files(
     return cases, problems
 
 
-def case_file_problems(
-    cases: Mapping[str, tuple[Sequence[Path], Path]], roots: Sequence[Path]
-) -> list[Problem]:
+def case_file_problems(cases: CaseFiles, roots: Sequence[Path]) -> list[Problem]:
     """Problems of files that lead out of the roots, or are no files: links to nothing, pipes."""
     return [
         Problem(case_id, *flaw)
@@ -123,24 +118,19 @@ def _clashes(files: Collection[tuple[str, Path]]) -> list[Problem]:
 
 def _gaps(
     channels: Mapping[str, Mapping[int, Path]], label_of: Mapping[str, Path]
-) -> list[Problem]:
-    problems = []
+) -> Iterator[Problem]:
     for case_id, files in channels.items():
         if not files:
             what = f"label {label_of[case_id].name} has no image"
-            problems.append(Problem(case_id, what, "add it, or remove the label"))
-            continue
+            yield Problem(case_id, what, "add it, or remove the label")
         # Names up to the first gap are enough: a channel 9999 is no reason to list all others.
-        if missing := sorted(set(range(max(files) + 1)) - set(files))[:5]:
+        elif missing := sorted(set(range(max(files) + 1)) - set(files))[:5]:
             gaps = ", ".join(f"_{i:04d}" for i in missing)
-            problems.append(Problem(case_id, f"it lacks channel {gaps}", "add the file"))
-    return problems
+            yield Problem(case_id, f"it lacks channel {gaps}", "add the file")
 
 
 def channel_problems(
-    cases: Mapping[str, tuple[Sequence[Path], Path]],
-    roots: Sequence[Path],
-    n_channels: int | None = None,
+    cases: CaseFiles, roots: Sequence[Path], n_channels: int | None = None
 ) -> tuple[list[Problem], dict[str, bool]]:
     """Problems of channels, of which a file may hold several; and by case whether alpha is one."""
     n_files = {len(images) for images, _ in cases.values()}
@@ -185,19 +175,15 @@ def finish(
 
     `read` are files that are used otherwise; `quiet` where most files are expected to be left.
     """
-    subjects, notes = list(subjects), list(notes)
-    used = {Path(os.path.normpath(path)) for path in read} | {
-        Path(os.path.normpath(path))
-        for subject in subjects
-        for image in subject.get_images(intensity_only=False)
-        for file in image_paths(image)
-        for path in (file, *spacing_files(file))
-    }
-    skipped = list(_skipped(folder, used))
+    subjects, notes, unexpected = list(subjects), list(notes), list(notes)
+    images = [i for subject in subjects for i in subject.get_images(intensity_only=False)]
+    used = {*read}
+    for file in (file for image in images for file in image_paths(image)):
+        used |= {file, *spacing_files(file)}
+    skipped = list(_skipped(folder, {Path(os.path.normpath(path)) for path in used}))
     by_reason: dict[str, list[Skipped]] = {}
     for one in skipped:
         by_reason.setdefault(one.reason, []).append(one)
-    unexpected = [*notes]
     for reason, group in by_reason.items():
         names = few(str(one.path.relative_to(folder)) for one in group)
         count = "1 file is" if len(group) == 1 else f"{len(group)} files are"
@@ -289,14 +275,12 @@ def load_folder(
     Returns
     -------
     CaseList
-        Subjects sorted by name, lazy: no volume is read. Each has ``image``, ``label``,
-        ``case_id``, ``ignore_label`` (None), ``label_names`` and ``label_ids`` (empty).
+        Lazy subjects, as `load_dataset` returns them, sorted by name.
 
     Raises
     ------
     DatasetError
-        If a folder is missing or empty, or files match nothing; one message lists all
-        problems.
+        If a folder is missing or empty, or files match nothing; it lists all problems.
 
     Examples
     --------
@@ -304,12 +288,12 @@ def load_folder(
     >>> from pathlib import Path
     >>> from skte.datasets import load_folder, make_phantoms
     >>> folder = Path(tempfile.mkdtemp())
-    >>> for subject in make_phantoms(2, size=(16, 16, 16)):
-    ...     for kind in ("image", "label"):
-    ...         (folder / f"{kind}s").mkdir(exist_ok=True)
-    ...         subject[kind].save(folder / f"{kind}s" / f"{subject['case_id']}.nii.gz")
+    >>> (case,) = make_phantoms(1, size=(16, 16, 16))
+    >>> for kind in ("image", "label"):
+    ...     (folder / f"{kind}s").mkdir()
+    ...     case[kind].save(folder / f"{kind}s" / "a.nii.gz")
     >>> [subject["case_id"] for subject in load_folder(folder)]
-    ['ellipsoids_000', 'ellipsoids_001']
+    ['a']
     >>> shutil.rmtree(folder)
     """
     folder = check_folder(path)
@@ -343,3 +327,120 @@ def load_folder(
 def is_folder(folder: Path, extra_roots: ExtraRoots = ()) -> bool:
     """Whether one of both folders is there; the loader reports which is missing."""
     return (folder / "images").is_dir() or (folder / "labels").is_dir()
+
+
+def load_dicom(
+    path: str | os.PathLike[str],
+    *,
+    channels: Sequence[str] | None = None,
+    extra_roots: ExtraRoots = (),
+) -> CaseList:
+    """Load a folder of cases, each a folder with DICOM series and a label map.
+
+    ``case1/CT/*.dcm`` and ``case1/label.nii.gz``. Every subfolder of a case that holds
+    DICOM files is a channel, in the order of names; or the files lie in the case's
+    folder itself. The label map is the one image file there (NIfTI, NRRD, MetaImage ...);
+    among several, the one whose name has "label", "seg" or "mask" in it; without any, the
+    one segmentation object (SEG) there or in a subfolder of its own.
+
+    Parameters
+    ----------
+    path : path-like
+        The folder of cases.
+    channels : sequence of str, optional
+        Names of the subfolders to read, in order; all by default.
+    extra_roots : sequence of path-like, default=()
+        Folders outside it that links and paths may lead to.
+
+    Returns
+    -------
+    CaseList
+        Lazy subjects, as `load_dataset` returns them, sorted by name. Values are rescaled as
+        their headers say (to Hounsfield units for CT). A SEG is read by highdicom
+        (``pip install 'skte[dicom]'``), contours (RTSTRUCT) are not read.
+
+    Raises
+    ------
+    DatasetError
+        If there are no cases, or a case lacks series or label; it lists all problems. That a
+        folder holds one whole series is found by `check_dataset` and `read_case`.
+
+    Examples
+    --------
+    >>> from skte.datasets import load_dicom
+    >>> cases = load_dicom("liver_ct")  # doctest: +SKIP
+    """
+    folder = check_folder(path)
+    roots = data_roots(folder, extra_roots)
+    subjects: list[Any] = []
+    problems: list[Problem] = []
+    for case in _case_folders(folder):
+        series, flaws = _series(case, channels)
+        label, no_label = _label(case)
+        flaws += no_label
+        files = [*series, *([label] if label else [])]
+        flaws += [flaw for one in files if (flaw := file_flaw(one, roots, folders=True))]
+        problems += case_problems(case.name, flaws)
+        if label and not flaws:
+            subjects.append(make_subject(case.name, series, label, roots=roots))
+    n_channels = {len(image_paths(subject["image"])) for subject in subjects}
+    if len(n_channels) > 1:
+        counts = " or ".join(map(str, sorted(n_channels)))
+        what = f"The cases have {counts} series"
+        problems.append(Problem(None, what, "name those to read with channels=[...]"))
+    if not (subjects or problems):
+        problems.append(Problem(None, "no subfolder holds a DICOM series", "add one for each case"))
+    raise_problems(f"The dataset {folder} cannot be loaded", problems)
+    return finish(folder, subjects, quiet=True)
+
+
+def is_dicom_dataset(folder: Path, extra_roots: ExtraRoots = ()) -> bool:
+    """Whether any subfolder is a case with DICOM files."""
+    if (folder / "images").is_dir() and (folder / "labels").is_dir():
+        return False  # those two of plain folders, which may hold DICOM series as cases do
+    return any(is_series(case) or list_series(case) for case in _case_folders(folder))
+
+
+def _case_folders(folder: Path) -> list[Path]:
+    return [p for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith(".")]
+
+
+def _series(case: Path, channels: Sequence[str] | None) -> tuple[list[Path], list[Flaw]]:
+    """Folders of the series of a case."""
+    found = {k: v for k, v in list_series(case) if series_modality(v) not in SEGMENTATIONS}
+    if is_series(case) and not (found and series_modality(case) in SEGMENTATIONS):
+        remedy = "put each series into a subfolder of its own"
+        if found:
+            return [], [("it has DICOM files beside its subfolders", remedy)]
+        if channels is not None:
+            return [], [("it has no series folders to choose from", remedy)]
+        return [case], []
+    if not found:
+        return [], [("it has no DICOM series", "add one in a subfolder, or remove the case")]
+    channels = list(found) if channels is None else channels
+    remedy = f"choose among {', '.join(found)}"
+    flaws = [(f"there is no series folder {c!r}", remedy) for c in channels if c not in found]
+    return [found[name] for name in channels if name in found], flaws
+
+
+def _label(case: Path) -> tuple[Path | None, list[Flaw]]:
+    """File of the label map of a case."""
+    regions = {
+        path: series_modality(path) for path in (case, *(path for _, path in list_series(case)))
+    }
+    files = [path for _, path in list_images(case) if not (path.is_file() and is_dicom(path))]
+    if not files:
+        found = [path for path, kind in regions.items() if kind == "SEG"]
+        files = [file for path in found for file in sorted(path.iterdir()) if is_dicom(file)]
+    if len(files) > 1:
+        named = [p for p in files if any(word in p.name.lower() for word in _LABEL_WORDS)]
+        files = named or files
+    if len(files) == 1:
+        return files[0], []
+    if files:
+        names = ", ".join(path.name for path in files)
+        return None, [(f"several files could be its label map: {names}", "keep one in its folder")]
+    if contours := [path.name for path, kind in regions.items() if kind == "RTSTRUCT"]:
+        what, remedy = segmentation_flaw("RTSTRUCT", contours[0])
+        return None, [(f"it has no label map, and {contours[0]} {what}", remedy)]
+    return None, [("it has no label map", "add label.nii.gz, a SEG, or the like")]

@@ -37,23 +37,6 @@ from skte.datasets._picture import PICTURE_ENDINGS, Picture, open_picture
 from skte.datasets._problem import Flaw, ImageFileError
 from skte.datasets._tiff import TIFF_MAGICS, open_tiff
 
-__all__ = [
-    "IMAGE_ENDINGS",
-    "ImageFile",
-    "check_packed",
-    "examine_image",
-    "file_flaw",
-    "find_file",
-    "image_paths",
-    "image_stem",
-    "list_images",
-    "merge_layers",
-    "named_roots",
-    "segment_names",
-    "spacing_files",
-    "unit_notes",
-]
-
 # Longer endings first. Of a header and its data, the header is the image.
 IMAGE_ENDINGS = (
     ".seg.nrrd", ".seg.nhdr", ".nii.gz", ".nii", ".mgz", ".mgh", ".hdr.gz", ".hdr", ".mha", ".mhd",
@@ -67,8 +50,17 @@ _UNITS = {
     "meter": 1e3, "meters": 1e3,
 }  # fmt: skip
 _MOST_HEADER = 2**20  # bytes of the text headers of MetaImage and NRRD
-_MOST_FILES = 10_000  # that one header may name
 _MOST_LINES = 2000  # of those headers
+# What lies under the name of an image: how it begins, what it is, and what to do.
+_NO_IMAGES = (
+    (b"version https://git-lfs.github.com/", "a pointer of Git LFS", "fetch it with git lfs pull"),
+    (
+        (b"/annex/objects/", b"../.git/annex/", b".git/annex/"),
+        "a pointer of git-annex",
+        "run git annex get",
+    ),
+    ((b"<!doctype html", b"<html"), "a web page", "download it again"),
+)
 # Raw bytes that a byte of a lossy file holds, beside one of a lossless file.
 _LOSSY = 4
 
@@ -134,15 +126,9 @@ class ImageFile:
     promised: int | None = None  # bytes of its values; None: as many as ITK's type has
     lossy: bool = False
     picture: Picture | None = None
-    n_values: int | None = None  # numbers in a text; None: not counted
     head: int = 0  # bytes before the values, as far as they are known
     unit: float = 1.0  # of its spacing, in mm
     segments: tuple[Segment, ...] = ()
-
-    @property
-    def notes(self) -> tuple[Flaw, ...]:
-        """What its header states that its user may not expect."""
-        return unit_notes(self.unit)
 
     @property
     def n_bytes(self) -> int:
@@ -248,12 +234,9 @@ def _check_content(start: bytes) -> None:
     """Name what lies under an image's name and is something else."""
     if not start:
         raise ImageFileError("is empty")
-    if start.startswith(b"version https://git-lfs.github.com/"):
-        raise ImageFileError("is a pointer of Git LFS, not the image", "fetch it with git lfs pull")
-    if start.startswith((b"/annex/objects/", b"../.git/annex/", b".git/annex/")):
-        raise ImageFileError("is a pointer of git-annex, not the image", "run git annex get")
-    if start.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
-        raise ImageFileError("is a web page, not an image", "download it again")
+    for beginnings, what, remedy in _NO_IMAGES:
+        if start.lstrip().lower().startswith(beginnings):
+            raise ImageFileError(f"is {what}, not the image", remedy)
 
 
 # Volumes.
@@ -263,15 +246,10 @@ def _nifti(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
     packed = path.name.lower().endswith(".gz")
     if start.startswith(b"\x1f\x8b") and not packed:
         what = "is compressed by gzip, though its name does not end in .gz"
-        raise ImageFileError(what, "give it the name that fits")
+        raise ImageFileError(what, "rename it")
     if packed and start[344:347] in (b"n+1", b"ni1"):
-        what = "is not compressed, though its name ends in .gz"
-        raise ImageFileError(what, "give it the name that fits")
+        raise ImageFileError("is not compressed, though its name ends in .gz", "rename it")
     return ImageFile("nibabel", (path,), plain=not packed)
-
-
-def _mgh(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
-    return ImageFile("nibabel", (path,), plain=path.name.lower().endswith(".mgh"))
 
 
 def _pair(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
@@ -346,61 +324,65 @@ def _meta(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
     if not re.fullmatch("[1-4]", fields.get("ndims", "")):
         raise ImageFileError(f"has {fields.get('ndims', 'no')!r:.50} as NDims, not 2 to 4")
     compressed = fields.get("compresseddata", "").lower() not in ("", "false", "0")
-    head = file.tell()
-    named = _named(path, fields["elementdatafile"], _rest(file, lines))
+    data = _data_file(path, fields["elementdatafile"])
+    head = file.tell() if data == path else path.stat().st_size
     stated = fields.get("compresseddatasize", "0")
-    if not re.fullmatch(r"\d{1,18}", stated) or int(stated) > _size(named):
-        raise ImageFileError(
-            f"states {stated!r:.50} as CompressedDataSize, which does not match its data"
-        )
+    if not re.fullmatch(r"\d{1,18}", stated) or int(stated) > _size([data]):
+        raise ImageFileError(f"states a CompressedDataSize that does not fit ({stated!r:.50})")
     skipped = re.fullmatch(r"\d{1,18}", fields.get("headersize", ""))
-    begin = int(skipped[0]) if skipped else head if named == (path,) else 0
+    begin = int(skipped[0]) if skipped else head if data == path else 0
     if compressed and begin and stated == "0":  # ITK would take the header for data
-        raise ImageFileError(
-            "states no CompressedDataSize", "write it again with SimpleITK, for instance"
-        )
-    unit = _unit([fields.get("distanceunits", "")])
+        raise ImageFileError("states no CompressedDataSize", "write it again with SimpleITK")
     return ImageFile(
         "MetaImageIO",
-        named,
+        tuple(dict.fromkeys((path, data))),
         plain=not compressed,
-        head=head if named == (path,) else path.stat().st_size,
-        packed=(named[-1], begin) if compressed and len(named) < 3 else None,
-        unit=unit,
+        head=head,
+        packed=(data, begin) if compressed else None,
+        unit=_unit([fields.get("distanceunits", "")]),
     )
 
 
 def _nrrd(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
     if not start.startswith(b"NRRD000"):
         raise ImageFileError("is not an NRRD file")
-    lines = _text_header(file, re.compile(rb"\n\r?\n|^\s*data *file *:\s*list[^\n]*", re.I | re.M))
+    lines = _text_header(file, re.compile(rb"\n\r?\n"))
     # "key:=value" is a remark of somebody's own.
     remarks = [line for line in lines[1:] if re.match(r"#|[^:]*:=", line)]
     fields = _fields((line for line in lines[1:] if line not in remarks), ":")
     if not re.fullmatch("[1-5]", fields.get("dimension", "")):
         raise ImageFileError(f"has {fields.get('dimension', 'no')!r:.50} dimensions, not 2 to 5")
-    begin, data = file.tell(), [value for key, value in fields.items() if "file" in key]
-    if len(data) > 1:
+    named = [value for key, value in fields.items() if "file" in key]
+    if len(named) > 1:
         raise ImageFileError("names its data twice in its header")
-    named = _named(path, data[0], _rest(file, lines)) if data else (path,)
-    size = _size(named)
-    for key in ("lineskip", "byteskip"):
-        text = fields.get(key, "0")
-        if not re.fullmatch(r"-1|\d{1,18}", text) or int(text) > size:
-            raise ImageFileError(f"states {text!r:.50} as {key}, more than its data has")
+    data = _data_file(path, named[0]) if named else path
+    head = path.stat().st_size if named else file.tell()
+    skips = [fields.get(key, "0") for key in ("lineskip", "byteskip")]
+    for text in skips:
+        if not re.fullmatch(r"-1|\d{1,18}", text) or int(text) > _size([data]):
+            raise ImageFileError(f"states to skip {text!r:.50}, more than its data has")
     encoding = fields.get("encoding", "").lower()
-    skips = any(fields.get(key, "0") != "0" for key in ("lineskip", "byteskip"))
-    unpacked = encoding not in ("gzip", "gz") or len(named) > 2 or skips
+    packed = encoding in ("gzip", "gz") and skips == ["0", "0"]
     units = re.findall(r'"([^"]*)"', fields.get("spaceunits", fields.get("units", "")))
     return ImageFile(
         "NrrdImageIO",
-        named,
+        tuple(dict.fromkeys((path, data))),
         plain=encoding == "raw",
-        head=path.stat().st_size if data else begin,
-        packed=None if unpacked else (named[-1], 0 if data else begin),
+        head=head,
+        packed=(data, 0 if named else head) if packed else None,
         unit=_unit(units),
         segments=_segments(remarks, layered=fields["dimension"] == "4"),
     )
+
+
+def _data_file(path: Path, value: str) -> Path:
+    """Return the one file that holds the values of a header, which may be its own."""
+    if value.upper() == "LOCAL":
+        return path
+    if not value or value.upper().startswith("LIST") or "%" in value:
+        what = f"has its values in several files ({value!r:.100})"
+        raise ImageFileError(what, "write it again as one file")
+    return path.parent / value
 
 
 def _unit(stated: Sequence[str]) -> float:
@@ -503,67 +485,17 @@ def _size(files: Iterable[Path]) -> int:
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def _rest(file: BinaryIO, lines: list[str]) -> str:
-    """Text that may list files, behind the lines of a header."""
-    file.seek(0)
-    text = file.read(_MOST_HEADER).decode("utf-8", "surrogateescape")
-    return "\n".join(text.splitlines()[len(lines) :])
-
-
-def _named(path: Path, value: str, rest: str) -> tuple[Path, ...]:
-    """Files that a detached header names: one, a list, or a pattern of numbers."""
-    if value.upper() == "LOCAL":
-        return (path,)
-    first, *numbers = value.split() if value else [""]
-    if first.upper() == "LIST":
-        names = [line.strip() for line in rest.splitlines() if line.strip()]
-    elif "%" in value:
-        names = list(_numbered(first, numbers))
-    else:
-        names = [value]
-    if not 1 <= len(names) <= _MOST_FILES or not all(names):
-        raise ImageFileError(f"names {len(names)} files in its header", "name 1 to 10000")
-    return (path, *(path.parent / name for name in names))
-
-
-def _numbered(pattern: str, numbers: Sequence[str]) -> Iterator[str]:
-    """Names such as ``slice%03d.raw 1 20 1``."""
-    limits = [int(n) for n in numbers if re.fullmatch(r"-?\d{1,6}", n)]
-    if not re.fullmatch(r"[^%]*%0?\d?d[^%]*", pattern) or len(limits) != len(numbers):
-        raise ImageFileError(f"names its data by a pattern that is not read: {pattern!r:.200}")
-    low, high, step = (*limits, 1)[:3] if len(limits) >= 2 else (1, 1, 0)
-    if not step or not 0 <= (high - low) // step < _MOST_FILES:
-        raise ImageFileError("names no files, or too many, by a pattern")
-    for number in range(low, high + (1 if step > 0 else -1), step):
-        yield pattern % number
-
-
-def _gipl(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
-    return ImageFile("GiplImageIO", (path,), plain=True, head=256)
-
-
 def _vtk(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
     if not start.startswith(b"# vtk DataFile"):
         raise ImageFileError("is not a VTK file")
+    if re.search(rb"^\s*ASCII\s*$", start, re.MULTILINE | re.IGNORECASE):
+        raise ImageFileError("holds its values as text (ASCII)", "write it again as BINARY")
     file.seek(0)
     begin = re.search(
         rb"\n\s*(?:SCALARS|VECTORS|TENSORS|COLOR_SCALARS)[^\n]*\n(?:\s*LOOKUP_TABLE[^\n]*\n)?",
         file.read(_MOST_HEADER),
     )
-    file.seek(begin.end() if begin else 0)
-    # ITK goes on where numbers end.
-    if re.search(rb"^\s*ASCII\s*$", start, re.MULTILINE | re.IGNORECASE):
-        return ImageFile("VTKImageIO", (path,), n_values=_count_words(file))
-    return ImageFile("VTKImageIO", (path,), plain=True, head=file.tell())
-
-
-def _count_words(file: BinaryIO) -> int:
-    """Words in the rest of a file."""
-    n_words, inside = 0, False
-    while piece := file.read(_MOST_HEADER):
-        n_words += len(piece.split()) - (inside and not piece[:1].isspace())
-        inside = not piece[-1:].isspace()
-    return n_words
+    return ImageFile("VTKImageIO", (path,), plain=True, head=begin.end() if begin else 0)
 
 
 def _dicom(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
@@ -590,21 +522,14 @@ def _picture(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
 
 #: How the files of each ending are read; longer endings first.
 _READERS: dict[str, Callable[[Path, BinaryIO, bytes], ImageFile]] = {
-    ".nii.gz": _nifti,
-    ".nii": _nifti,
-    ".mgz": _mgh,
-    ".mgh": _mgh,
-    ".hdr.gz": _pair,
-    ".img.gz": _pair,
-    ".hdr": _pair,
-    ".img": _pair,
-    ".mha": _meta,
-    ".mhd": _meta,
-    ".nrrd": _nrrd,
-    ".nhdr": _nrrd,
-    ".gipl": _gipl,
+    **dict.fromkeys((".nii.gz", ".nii"), _nifti),
+    ".mgz": lambda path, file, start: ImageFile("nibabel", (path,)),
+    ".mgh": lambda path, file, start: ImageFile("nibabel", (path,), plain=True),
+    **dict.fromkeys((".hdr.gz", ".img.gz", ".hdr", ".img"), _pair),
+    **dict.fromkeys((".mha", ".mhd"), _meta),
+    **dict.fromkeys((".nrrd", ".nhdr"), _nrrd),
+    ".gipl": lambda path, file, start: ImageFile("GiplImageIO", (path,), plain=True, head=256),
     ".vtk": _vtk,
-    ".dcm": _dicom,
-    ".dicom": _dicom,
+    **dict.fromkeys((".dcm", ".dicom"), _dicom),
     **dict.fromkeys(PICTURE_ENDINGS, _picture),
 }

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 
 from skte._table import format_html_table, format_table, format_wrapped_table
-from skte.datasets._case import Case, find_problems, read_case
+from skte.datasets._case import Case, read_case, repeated_ids, structure_problems, subject_case_id
+from skte.datasets._labels import split_images, subject_members
 from skte.datasets._layouts import DatasetLike, as_subjects
-from skte.datasets._problem import Problem, few
+from skte.datasets._problem import Problem, case_problems, few
+from skte.datasets._read import geometry_flaws, memory_flaws, read_headers, widen
 from skte.exceptions import DatasetError
 
-__all__ = ["CaseSummary", "DatasetReport", "check_dataset", "inspect_dataset"]
-
-
 _SHOWN_CASES = 20
+_Table = tuple[list[str], list[Any]]  # header and rows
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,8 @@ class DatasetReport:
         Those that can be used.
     label_names : dict of int to str
         Names of classes, where known.
-    problems : tuple of Problem
-        What makes the dataset, or cases, unusable.
-    notes : tuple of Problem
-        What is usable and may yet be a mistake.
+    problems, notes : tuple of Problem
+        What makes the dataset, or cases, unusable, and what may yet be a mistake.
     """
 
     n_cases: int
@@ -70,13 +68,7 @@ class DatasetReport:
     notes: tuple[Problem, ...]
 
     def n_voxels(self) -> dict[int, int]:
-        """Voxels of each class in all usable cases.
-
-        Returns
-        -------
-        dict of int to int
-            Sorted by class; classes that have a name but no voxel are in it.
-        """
+        """Voxels of each class in all usable cases, sorted; named classes without any too."""
         total = dict.fromkeys(self.label_names, 0)
         for case in self.cases:
             for k, n in case.n_voxels.items():
@@ -84,28 +76,11 @@ class DatasetReport:
         return dict(sorted(total.items()))
 
     def n_cases_with(self, label: int) -> int:
-        """Count the usable cases in which a class occurs.
-
-        Parameters
-        ----------
-        label : int
-            Id of the class.
-
-        Returns
-        -------
-        int
-            Their number.
-        """
+        """Count the usable cases in which a class, given by its id, occurs."""
         return sum(case.n_voxels.get(label, 0) > 0 for case in self.cases)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain lists and dicts, for JSON.
-
-        Returns
-        -------
-        dict
-            With keys ``n_cases``, ``labels``, ``cases``, ``problems`` and ``notes``.
-        """
+        """Return ``n_cases``, ``labels``, ``cases``, ``problems`` and ``notes``, for JSON."""
         return {
             "n_cases": self.n_cases,
             "labels": [
@@ -126,28 +101,14 @@ class DatasetReport:
         }
 
     def to_text(self, *, every: bool = False) -> str:
-        """Lay out everything as tables, as ``print(report)`` does.
-
-        Parameters
-        ----------
-        every : bool, default=False
-            Whether all cases are listed, not only the first 20.
-
-        Returns
-        -------
-        str
-            Lines without a final newline.
-        """
+        """Lay out everything as tables, as ``print(report)`` does; `every` lists all cases."""
         there = "1 case" if self.n_cases == 1 else f"{self.n_cases} cases"
         parts = [f"{there}, {len(self.cases)} of them usable"]
         if self.cases:
             parts[0] += "\n" + "\n".join(_summary_lines(self))
-            parts += [_classes(self), _cases(self, every)]
-        if self.problems:
-            parts.append(f"problems (these cannot be used):\n{_problem_table(self.problems)}")
-        if self.notes:
-            title = "notes (these can be used, and may be mistakes):"
-            parts.append(f"{title}\n{_problem_table(self.notes)}")
+            parts += [format_table(*_classes(self)), _cases(self, every)]
+        for title, table in _told(self).items():
+            parts.append(f"{title}:\n{format_wrapped_table(*table)}")
         return "\n\n".join(parts)
 
     def __str__(self) -> str:
@@ -155,18 +116,9 @@ class DatasetReport:
         return self.to_text()
 
     def _repr_html_(self) -> str:
-        classes = [
-            [k, self.label_names.get(k, ""), n, self.n_cases_with(k)]
-            for k, n in self.n_voxels().items()
-        ]
         caption = f"cases: {self.n_cases}, usable: {len(self.cases)}"
-        tables = [format_html_table(["class", "name", "voxels", "cases"], classes, caption=caption)]
-        for title, found in (("problems", self.problems), ("notes", self.notes)):
-            if found:
-                rows = [[p.case_id or "(all)", p.what, p.remedy] for p in found]
-                header = ["case", "what", "what to do"]
-                tables.append(format_html_table(header, rows, caption=title))
-        return "".join(tables)
+        tables = {caption: _classes(self)} | _told(self)
+        return "".join(format_html_table(*t, caption=caption) for caption, t in tables.items())
 
 
 def inspect_dataset(dataset: DatasetLike) -> DatasetReport:
@@ -182,9 +134,8 @@ def inspect_dataset(dataset: DatasetLike) -> DatasetReport:
     Returns
     -------
     DatasetReport
-        Sizes, spacings and voxel counts of the usable cases; problems with their
-        remedies; notes on labels without a name, named classes without a voxel, and
-        classes that occur in one case only. Prints as tables.
+        Sizes, spacings and voxel counts of the usable cases, problems and notes. Prints as
+        tables.
 
     Raises
     ------
@@ -203,7 +154,7 @@ def inspect_dataset(dataset: DatasetLike) -> DatasetReport:
     ((), [(16, 16, 16), (16, 16, 16)])
     """
     subjects = as_subjects(dataset)
-    problems = dict.fromkeys(find_problems(subjects))  # each once
+    problems = dict.fromkeys(_find_problems(subjects))  # each once
     cases: list[CaseSummary] = []
     names: dict[int, str] = {}
     told: dict[tuple[str, str], list[str]] = {}
@@ -261,11 +212,6 @@ def _notes(report: DatasetReport) -> list[Problem]:
     return notes
 
 
-def _problem_table(problems: Iterable[Problem]) -> str:
-    rows = [("(all)" if p.case_id is None else p.case_id, p.what, p.remedy) for p in problems]
-    return format_wrapped_table(["case", "problem", "what to do"], rows)
-
-
 def _summary_lines(report: DatasetReport) -> Iterator[str]:
     channels = sorted({case.n_channels for case in report.cases})
     yield f"channels  {', '.join(map(str, channels))}"
@@ -280,14 +226,28 @@ def _summary_lines(report: DatasetReport) -> Iterator[str]:
         yield f"{name:<9} {low}{unit}" + (f" to {high}{unit}" if low != high else "")
 
 
-def _classes(report: DatasetReport) -> str:
+def _told(report: DatasetReport) -> dict[str, _Table]:
+    """Tables of problems and notes by their titles, as far as there are any."""
+    found = {
+        "problems (these cannot be used)": report.problems,
+        "notes (these can be used, and may be mistakes)": report.notes,
+    }
+    header = ["case", "problem", "what to do"]
+    return {
+        title: (header, [(one.case_id or "(all)", one.what, one.remedy) for one in problems])
+        for title, problems in found.items()
+        if problems
+    }
+
+
+def _classes(report: DatasetReport) -> _Table:
     counts = report.n_voxels()
-    total = sum(counts.values())
+    total = max(sum(counts.values()), 1)
     rows = [
         [k, report.label_names.get(k, ""), report.n_cases_with(k), n, f"{n / total:.2%}"]
         for k, n in counts.items()
     ]
-    return format_table(["class", "name", "cases", "voxels", "share"], rows)
+    return ["class", "name", "cases", "voxels", "share"], rows
 
 
 def _cases(report: DatasetReport, every: bool) -> str:
@@ -317,15 +277,12 @@ def _by(values: Iterable[str]) -> str:
 def check_dataset(dataset: DatasetLike) -> list[str]:
     """Look for problems of all cases in file headers; no volume is loaded.
 
-    Finds repeated case ids, missing or several label maps, missing files, files that
-    cannot be opened, images and labels of different shape or affine, labels with
-    several channels, and cases that differ in their number of channels. What lies in
-    the values (NaN, empty labels, truncated files) is found by `read_case`.
+    What lies in the values (NaN, empty labels, truncated files) is found by `read_case`.
 
     Parameters
     ----------
-    dataset : list of Subject, SubjectsDataset, list of dict, or path
-        Subjects are taken as they are, all else as `load_dataset` takes it.
+    dataset
+        As for `inspect_dataset`.
 
     Returns
     -------
@@ -350,4 +307,51 @@ def check_dataset(dataset: DatasetLike) -> list[str]:
     >>> check_dataset([*cases, cases[0]])
     ["Case id 'ellipsoids_000' is used by 2 cases: give every case one of its own."]
     """
-    return [str(problem) for problem in find_problems(as_subjects(dataset))]
+    return [str(problem) for problem in _find_problems(as_subjects(dataset))]
+
+
+def _find_problems(subjects: Iterable[Any]) -> list[Problem]:
+    """Find the problems of all cases in file headers."""
+    subjects = list(subjects)
+    if not subjects:
+        return [Problem(None, "The dataset holds no case", "give at least two")]
+    ids = [subject_case_id(subject, i) for i, subject in enumerate(subjects)]
+    problems = repeated_ids(ids)
+    n_channels: dict[int, list[str]] = {}
+    for case_id, subject in zip(ids, subjects, strict=True):
+        found, channels = _header_problems(case_id, subject)
+        problems += found
+        if channels:
+            n_channels.setdefault(channels, []).append(case_id)
+    problems += _renumbered(ids, subjects)
+    if len(n_channels) > 1:
+        counts = "; ".join(f"{n} in {few(cases)}" for n, cases in sorted(n_channels.items()))
+        what = f"The cases differ in their number of channels ({counts})"
+        problems.append(Problem(None, what, "give every case the same channels"))
+    return problems
+
+
+def _renumbered(ids: Sequence[str], subjects: Sequence[Any]) -> list[Problem]:
+    """Problems of classes whose name stands for different ids in different cases."""
+    first: dict[str, tuple[str, list[int]]] = {}
+    found: dict[str, Problem] = {}
+    for case_id, subject in zip(ids, subjects, strict=True):
+        for name, own in subject_members(subject).items():
+            other, known = first.setdefault(name, (case_id, own))
+            if sorted(known) != sorted(own):
+                what = f"Class {name!r} is {few(known)} in {other}, and {few(own)} in {case_id}"
+                remedy = "choose classes by name, with labels={...} (--labels)"
+                found.setdefault(name, Problem(None, what, remedy))
+    return list(found.values())
+
+
+def _header_problems(case_id: str, subject: Any) -> tuple[list[Problem], int]:
+    """Problems of one case, and its number of channels (0 where that cannot be told)."""
+    images, labels = split_images(subject)
+    headers, _, flaws = read_headers(images)
+    label_headers, _, unopened = read_headers(dict(list(labels.items())[:1]))
+    label = widen(label_headers[0], headers) if label_headers else None
+    flaws += unopened
+    channels = 0 if flaws else sum(h.shape[0] for h in headers)
+    flaws += geometry_flaws(headers, label) + memory_flaws(headers, label)
+    return structure_problems(case_id, subject) + case_problems(case_id, flaws), channels

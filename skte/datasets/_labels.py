@@ -20,21 +20,6 @@ from torchio.data.io import read_image
 
 from skte.datasets._problem import Flaw, Problem, raise_problems
 
-__all__ = [
-    "Labels",
-    "RelabelingReader",
-    "label_id",
-    "label_members",
-    "merge_regions",
-    "names_of",
-    "parse_label_names",
-    "parse_labels",
-    "relabel_subject",
-    "relabel_subjects",
-    "split_images",
-    "subject_members",
-]
-
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
 _LARGEST = 2**63 - 1
 _TABLE_SIZE = 65_536  # ids further apart than this are looked up by sorting
@@ -137,9 +122,8 @@ class Relabeling:
 
     def apply(self, label: NDArray[Any]) -> NDArray[Any]:
         """Return an int64 map of new ids; what holds no integers is returned as it is."""
-        if label.dtype.kind not in "iufb" or not label.size:
-            return label
-        if label.dtype.kind == "f" and not _is_integral(label):
+        kind = label.dtype.kind
+        if kind not in "iufb" or not label.size or (kind == "f" and not _is_integral(label)):
             return label
         lowest, highest = int(label.min()), int(label.max())
         if not -(2**63) <= lowest <= highest < 2**63:
@@ -170,8 +154,11 @@ class RelabelingReader:
     def __call__(self, path: str | Path) -> tuple[torch.Tensor, Any]:
         """Read and relabel."""
         tensor, affine = self.reader(path)
-        array = np.asarray(tensor)
-        return torch.from_numpy(np.ascontiguousarray(self.relabeling.apply(array))), affine
+        return torch.from_numpy(np.ascontiguousarray(self.apply(np.asarray(tensor)))), affine
+
+    def apply(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Relabel an array."""
+        return self.relabeling.apply(array)
 
 
 def _is_integral(label: NDArray[Any]) -> bool:
@@ -220,8 +207,13 @@ def relabel_subject(subject: Any, plan: _Plan) -> Any:
     items["ignore_label"] = plan.ignore_label
     items["label_ids"] = {name: tuple(ids) for name, ids in plan.members.items()}
     items["label_names"] = names_of(plan.members)
+    return subject_of(items, subject)
+
+
+def subject_of(items: Mapping[str, Any], before: Any) -> Any:
+    """Return a subject of other items that keeps the transforms of the one before."""
     result = tio.Subject(items)
-    result.applied_transforms = list(subject.applied_transforms)
+    result.applied_transforms = list(before.applied_transforms)
     return result
 
 

@@ -27,15 +27,24 @@ from skte.datasets._case import (
     subject_case_id,
 )
 from skte.datasets._csv import is_csv, load_csv
-from skte.datasets._dicom import is_dicom_dataset, load_dicom
-from skte.datasets._folder import ExtraRoots, check_folder, is_folder, load_folder
+from skte.datasets._dataset_json import (
+    has_description,
+    is_msd,
+    is_nnunet,
+    load_msd,
+    load_nnunet_raw,
+)
+from skte.datasets._folder import (
+    ExtraRoots,
+    check_folder,
+    is_dicom_dataset,
+    is_folder,
+    load_dicom,
+    load_folder,
+)
 from skte.datasets._labels import Labels, relabel_subjects
-from skte.datasets._msd import has_description, is_msd, load_msd
-from skte.datasets._nnunet import is_nnunet, load_nnunet_raw
 from skte.datasets._problem import Problem, few, raise_problems
 from skte.exceptions import DatasetError, SkteWarning
-
-__all__ = ["DatasetLike", "Layout", "as_subjects", "layout_names", "load_dataset"]
 
 _GROUP = "skte.layouts"
 
@@ -73,15 +82,10 @@ class Layout:
 
     Examples
     --------
+    >>> from functools import partial
     >>> from skte.datasets import Layout, load_folder
-    >>> scans = Layout(
-    ...     "scans",
-    ...     "scans/ with masks/",
-    ...     matches=lambda path, extra_roots: (path / "scans").is_dir(),
-    ...     load=lambda path, extra_roots: load_folder(
-    ...         path, images="scans", labels="masks", extra_roots=extra_roots
-    ...     ),
-    ... )
+    >>> load = partial(load_folder, images="scans", labels="masks")
+    >>> scans = Layout("scans", "scans/ with masks/", lambda p, _: (p / "scans").is_dir(), load)
     """
 
     name: str
@@ -142,12 +146,12 @@ LAYOUTS = (
 
 
 def layout_names() -> tuple[str, ...]:
-    """Return the names of all layouts, those of other packages included.
+    """Return the names of all layouts, those of other packages (not imported) included.
 
     Returns
     -------
     tuple of str
-        For ``load_dataset(layout=...)``. No other package is imported.
+        For ``load_dataset(layout=...)``.
 
     Examples
     --------
@@ -160,13 +164,13 @@ def layout_names() -> tuple[str, ...]:
 
 def _all_layouts() -> dict[str, Layout]:
     """Layouts by name, those of other packages imported."""
-    return load_plugins(_GROUP, {layout.name: layout for layout in LAYOUTS}, _name_of)
 
+    def checked_name(point: str, layout: Any) -> str:
+        if not isinstance(layout, Layout) or layout.name != point:
+            raise TypeError("it is not a Layout of this name")
+        return point
 
-def _name_of(point: str, layout: Any) -> str:
-    if not isinstance(layout, Layout) or layout.name != point:
-        raise TypeError("it is not a Layout of this name")
-    return point
+    return load_plugins(_GROUP, {layout.name: layout for layout in LAYOUTS}, checked_name)
 
 
 def _matches(layout: Layout, path: Path, extra_roots: ExtraRoots) -> bool:
@@ -187,12 +191,10 @@ def _matches(layout: Layout, path: Path, extra_roots: ExtraRoots) -> bool:
 def _layout_named(name: str) -> Layout:
     if name not in (names := layout_names()):
         raise DatasetError(f"layout must be one of {', '.join(names)}, got {name!r}.")
-    known = {layout.name: layout for layout in LAYOUTS}
-    if name not in known:
-        known = _all_layouts()
-    if name not in known:
-        raise DatasetError(f"The layout {name!r} cannot be used: see the warning.")
-    return known[name]
+    own = {layout.name: layout for layout in LAYOUTS}
+    if found := own.get(name) or _all_layouts().get(name):
+        return found
+    raise DatasetError(f"The layout {name!r} cannot be used: see the warning.")
 
 
 def _find_layout(path: Path, extra_roots: ExtraRoots) -> Layout:
@@ -236,8 +238,7 @@ def _load_path(
         options["channels"] = channels
     elif channels is not None:
         raise DatasetError(
-            f"Channels have no names in the layout {chosen.name!r}: leave channels out, or list "
-            "the files in a CSV."
+            f"Channels have no names in the layout {chosen.name!r}: list the files in a CSV."
         )
     if chosen.merges_regions:
         options["merge_regions"] = merge_regions
@@ -261,44 +262,36 @@ def load_dataset(
     Parameters
     ----------
     dataset : path, SubjectsDataset, sequence of Subject, or sequence of dict
-        A path is that of a folder in one of the layouts below, or of a CSV file. A dict
-        is as in MONAI's data lists: ``image`` (a path, a list of paths, an array or
-        tensor) and ``label``; optionally ``case_id`` (or ``id``, ``name``,
+        A path is that of a folder or a CSV file. A dict is as in MONAI's data lists: ``image``
+        (paths, an array or tensor) and ``label``; optionally ``case_id`` (or ``id``, ``name``,
         ``subject_id``), ``ignore_label``, ``label_names`` and ``affine``. Arrays are
         ``(x, y, z)``, ``(channels, x, y, z)``, ``(x, y)``, or ``(channels, x, y)``
         beside a label ``(x, y)``.
     labels : mapping, optional
         The classes to rank for, made of the dataset's labels by name or id:
-        ``{"heart": ["LV", "RV", "MYO"]}``. They are numbered from 1 in the order given;
-        everything else becomes background. Where classes overlap, the later one wins,
-        as in nnU-Net's ``regions_class_order``. The name ``background`` adds to the
-        background, the name ``ignore`` to what is left out of every score; what the
-        dataset itself ignores stays ignored. None: the dataset's own classes.
+        ``{"heart": ["LV", "RV", "MYO"]}``. They are numbered from 1 in the order given, later
+        ones over earlier ones; everything else becomes background. The name ``ignore`` adds
+        to what is left out of every score. None: the dataset's own classes.
     channels : sequence of str, optional
         Channels to read, in order: names in nnU-Net's ``channel_names``, suffixes of
-        BIDS (``["T1w", "FLAIR"]``), columns of a CSV, or series folders of DICOM. Other
-        forms have no names. None: all of them.
+        BIDS (``["T1w", "FLAIR"]``), columns of a CSV, or series folders of DICOM.
     layout : str, optional
-        How a path is read, one of `layout_names`; None: detected, an error where it
-        could be several.
+        How a path is read, one of `layout_names`; by default detected.
     cases : sequence of str, optional
         Ids of the cases to keep, in the order of the dataset; None: all of them.
     exclude : sequence of str, default=()
         Ids of cases to leave out, of which nothing is read.
     extra_roots : sequence of path-like, default=()
-        Folders that links and paths may lead to. By default all files lie in the folder that
-        is given, or that of the CSV file. Paths in a list of subjects or dicts may lead
-        anywhere; what a detached header (``.mhd``, ``.nhdr``) names lies beside it, or in
-        these folders.
+        Folders that links, paths and detached headers (``.mhd``, ``.nhdr``) may lead to. By
+        default all files lie in the folder that is given, or that of the CSV file; paths in
+        a list of subjects or dicts may lead anywhere.
 
     Returns
     -------
     CaseList
-        New subjects; those given are never changed. Lazy: no volume is read, unless a
-        `SubjectsDataset` has a transform, which must be applied. Each has ``case_id``,
-        ``ignore_label``, ``label_names`` (by id) and ``label_ids`` (by name, regions
-        included). A case without an id is named by its image's file name, or else by
-        its position.
+        New subjects, lazy (no volume is read) unless a `SubjectsDataset` has a transform. Each
+        has ``image``, ``label``, ``case_id`` (by default its image's file name),
+        ``ignore_label``, ``label_names`` (by id) and ``label_ids`` (by name, regions included).
 
     Raises
     ------
@@ -315,13 +308,10 @@ def load_dataset(
     --------
     >>> import numpy as np
     >>> from skte.datasets import load_dataset, read_case
-    >>> image = np.random.default_rng(0).normal(size=(8, 8, 8))
     >>> label = np.arange(512).reshape(8, 8, 8) % 4
     >>> names = {0: "background", 1: "LV", 2: "RV", 3: "MYO"}
-    >>> item = {"id": "a", "image": image, "label": label, "label_names": names}
+    >>> item = {"id": "a", "image": np.sqrt(label), "label": label, "label_names": names}
     >>> cases = load_dataset([item], labels={"ventricle": ["LV", "RV"], "wall": "MYO"})
-    >>> cases[0]["case_id"], cases[0]["label_names"]
-    ('a', {0: 'background', 1: 'ventricle', 2: 'wall'})
     >>> read_case(cases[0]).label[0, 0].tolist()
     [0, 1, 1, 2, 0, 1, 1, 2]
     """
@@ -334,13 +324,8 @@ def load_dataset(
     if channels is not None or layout is not None:
         raise DatasetError("channels and layout say how files are read: give a path with them.")
     if isinstance(dataset, (tio.Subject, Mapping)):
-        raise DatasetError(
-            f"A dataset is a list of cases, got a single {type(dataset).__name__}: "
-            "put it in a list."
-        )
+        raise DatasetError(f"A {type(dataset).__name__} is a single case: put it in a list.")
     items = _items(dataset)
-    if not items:
-        raise DatasetError("The dataset holds no case: give at least two.")
     known = dataset if isinstance(dataset, CaseList) else CaseList()
     subjects = relabel_subjects(_subjects(items, extra_roots), labels)
     return known.like(_chosen(subjects, cases, exclude))
@@ -392,24 +377,26 @@ def _subjects(items: Sequence[Any], extra_roots: ExtraRoots) -> list[Any]:
 
 
 def _items(dataset: Any) -> list[Any]:
-    if isinstance(dataset, tio.SubjectsDataset):
-        transform = getattr(dataset, "_transform", None)
-        if transform is None:
-            return list(dataset.dry_iter())
-        if random := _random_transforms(transform):
-            raise DatasetError(
-                f"The SubjectsDataset applies random transforms ({', '.join(random)}), so that "
-                "no two looks at a case agree: give a dataset without augmentation."
-            )
-        return [dataset[i] for i in range(len(dataset))]
-    if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
-        return [dataset[i] for i in range(len(dataset))]
-    if isinstance(dataset, Iterable):
-        return list(dataset)
-    raise DatasetError(
-        "A dataset is a path, a SubjectsDataset, or a list of torchio Subjects or dicts with "
-        f"'image' and 'label', got {type(dataset).__name__}."
-    )
+    transform = getattr(dataset, "_transform", None)
+    if isinstance(dataset, tio.SubjectsDataset) and transform is None:
+        items = list(dataset.dry_iter())
+    elif random := _random_transforms(transform):
+        raise DatasetError(
+            f"The SubjectsDataset applies random transforms ({', '.join(random)}), so that "
+            "no two looks at a case agree: give a dataset without augmentation."
+        )
+    elif hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
+        items = [dataset[i] for i in range(len(dataset))]
+    elif isinstance(dataset, Iterable):
+        items = list(dataset)
+    else:
+        raise DatasetError(
+            "A dataset is a path, a SubjectsDataset, or a list of torchio Subjects or dicts with "
+            f"'image' and 'label', got {type(dataset).__name__}."
+        )
+    if not items:
+        raise DatasetError("The dataset holds no case: give at least two.")
+    return items
 
 
 def _random_transforms(transform: Any) -> list[str]:
@@ -429,10 +416,7 @@ def _name(item: Any, index: int) -> str:
 def _subject_from_dict(item: Any) -> Any:
     """Return the subject of an entry of a MONAI data list."""
     if not isinstance(item, Mapping):
-        raise DatasetError(
-            "a case is a torchio Subject or a dict with 'image' and 'label', got "
-            f"{type(item).__name__}"
-        )
+        raise DatasetError(f"a case is a torchio Subject or a dict, got {type(item).__name__}")
     if odd := [key for key in item if not isinstance(key, str)]:
         raise DatasetError(f"keys of a case must be text, got {', '.join(map(repr, odd))}")
     missing = [key for key in ("image", "label") if item.get(key) is None]
@@ -477,13 +461,9 @@ def _four_axes(array: NDArray[Any], channels_first_2d: bool) -> NDArray[Any]:
 
 def _torch_type(array: NDArray[Any]) -> np.dtype[Any]:
     """Return the nearest type that torch has: native byte order, at most 64 bits a number."""
-    kind, size = array.dtype.kind, array.dtype.itemsize
-    if kind == "u":
+    if array.dtype.kind == "u":
         # Beyond int64 as floats, so that they stay large instead of turning negative.
-        beyond = size == 8 and array.size and int(array.max()) >= 2**63
-        return np.dtype(np.float64 if beyond else np.int64)
-    if kind == "f" and size > 8:
-        return np.dtype(np.float64)
-    if kind == "c" and size > 16:
-        return np.dtype(np.complex128)
+        return np.dtype(np.float64 if array.max(initial=0) >= 2**63 else np.int64)
+    if array.dtype.itemsize > 8 and array.dtype.kind in "fc":
+        return np.dtype(np.float64 if array.dtype.kind == "f" else np.complex128)
     return array.dtype.newbyteorder("=")

@@ -20,19 +20,11 @@ from numpy.typing import NDArray
 from skte.datasets._case import CaseList
 from skte.exceptions import DatasetError
 
-__all__ = ["PHANTOM_TASKS", "make_phantoms"]
-
 Grid = NDArray[np.float64]
 Level = NDArray[np.float64]
 # Redraws until every class is there, and the share of a case that a class must fill.
 _ATTEMPTS, _SHARE = 50, 0.004
 _N_DISTRACTORS = 4
-
-
-def make_grid(size: tuple[int, int, int]) -> Grid:
-    """Coordinates of the voxels: shape (3, x, y, z)."""
-    axes = [np.linspace(-1, 1, n) if n > 1 else np.zeros(1) for n in size]
-    return np.stack(np.meshgrid(*axes, indexing="ij"))
 
 
 def ellipsoid(rng: np.random.Generator, grid: Grid, radius: float, reach: float = 0.5) -> Level:
@@ -163,14 +155,6 @@ def _ellipsoids(rng: np.random.Generator, grid: Grid, n: int) -> list[Level]:
     ]
 
 
-def _pebbles(rng: np.random.Generator, grid: Grid, n: int) -> list[Level]:
-    return [ellipsoid(rng, grid, 0.15, reach=0.8) for _ in range(2 * n)]
-
-
-def _solids(rng: np.random.Generator, grid: Grid, n: int) -> list[Level]:
-    return [ellipsoid(rng, grid, 0.22, reach=0.8) for _ in range(n)]
-
-
 def _lobes(rng: np.random.Generator, grid: Grid, n: int) -> list[Level]:
     if n == 1:  # two pairs, small enough to fit a training patch
         return [np.max([lobes(rng, grid, 2, 0.28, reach=0.6) for _ in range(2)], axis=(0, 1))]
@@ -182,21 +166,19 @@ def _tubes(rng: np.random.Generator, grid: Grid, n: int) -> list[Level]:
     return [tube(rng, grid, radius) for radius in radii]
 
 
-def _threads(rng: np.random.Generator, grid: Grid, n: int) -> list[Level]:
-    return [tube(rng, grid, 0.09) for _ in range(n)]
+def _each(draw: Callable[..., Level], size: float, times: int = 1, **options: float) -> Shape:
+    """Return a shape that draws a structure once or more often for each class."""
+    return lambda rng, grid, n: [draw(rng, grid, size, **options) for _ in range(times * n)]
 
 
-def _sheets(rng: np.random.Generator, grid: Grid, n: int) -> list[Level]:
-    return [sheet(rng, grid, 0.26) for _ in range(n)]
-
-
+_PEBBLES = _each(ellipsoid, 0.15, times=2, reach=0.8)
 TISSUES = {
-    "ellipsoids": Tissue(_ellipsoids, _threads, contrast=1.0),
-    "lobes": Tissue(_lobes, _pebbles, contrast=1.1),
-    "sheets": Tissue(_sheets, _pebbles, contrast=-0.9),
-    "shells": Tissue(shells, _solids, contrast=-1.0),
-    "texture": Tissue(_ellipsoids, _pebbles, contrast=0.0, texture=0.9),
-    "tubes": Tissue(_tubes, _pebbles, contrast=1.2),
+    "ellipsoids": Tissue(_ellipsoids, _each(tube, 0.09), contrast=1.0),
+    "lobes": Tissue(_lobes, _PEBBLES, contrast=1.1),
+    "sheets": Tissue(_each(sheet, 0.26), _PEBBLES, contrast=-0.9),
+    "shells": Tissue(shells, _each(ellipsoid, 0.22, reach=0.8), contrast=-1.0),
+    "texture": Tissue(_ellipsoids, _PEBBLES, contrast=0.0, texture=0.9),
+    "tubes": Tissue(_tubes, _PEBBLES, contrast=1.2),
 }
 
 
@@ -218,30 +200,25 @@ def make_phantoms(
 ) -> CaseList:
     """Draw synthetic cases of one tissue task.
 
-    Every image has a varying background, a smooth bias field, noise, a scale and offset
-    of its own, and distractors: structures as bright as the classes but of another
-    geometry. So shape and surroundings must be learnt; a threshold does not do.
+    Every image has a varying background, a bias field, noise, a scale and offset of its own,
+    and distractors: structures as bright as the classes but of another geometry.
 
     Parameters
     ----------
     n_cases : int, default=8
         Number of cases.
     task : str, default="ellipsoids"
-        One of `PHANTOM_TASKS`: "ellipsoids" (bright, among thin threads), "lobes" (bright
-        blobs that touch, among pebbles), "sheets" (dark and waving), "shells" (dark rings, one
-        in another where there are several classes, beside solid bodies), "texture" (as
-        bright as their surroundings, told by a finer pattern) and "tubes" (bright curved
-        vessels).
+        One of `PHANTOM_TASKS`: "ellipsoids", "lobes" (blobs that touch), "sheets" (waving),
+        "shells" (rings, one in another), "texture" (told by a finer pattern alone) and
+        "tubes" (curved vessels).
     size : sequence of int, default=(48, 48, 48)
         Voxels along x, y and z, at least 8 each; z = 1 gives 2-D images.
     n_classes : int, default=2
         Number of classes, background included.
     labels : sequence of int, optional
-        Ids of the classes, background first, ``(0, 2, 7)`` for instance. Default 0, 1,
-        ...; sets `n_classes`.
+        Ids of the classes, background first; sets `n_classes`. Default 0, 1, ...
     n_channels : int, default=1
-        Channels of the image. All show the same anatomy, each with contrasts and noise
-        of its own.
+        Channels of the image, each with contrasts and noise of its own.
     spacing : sequence of float, default=(1.0, 1.0, 1.0)
         Size of a voxel in mm.
     noise : float, default=0.15
@@ -270,10 +247,11 @@ def make_phantoms(
     ('tubes_000', (1, 32, 32, 32))
     """
     _check_parameters(n_cases, task, n_classes, labels, n_channels, noise, random_state)
-    x, y, z = _check_size(size)
-    affine = np.diag([*_check_spacing(spacing), 1.0])
+    _check_grid(size, spacing)
+    affine = np.diag([*spacing, 1.0])
     ids = np.array(range(n_classes) if labels is None else labels, dtype=np.int64)
-    grid = make_grid((x, y, z))
+    axes = [np.linspace(-1, 1, n) if n > 1 else np.zeros(1) for n in size]
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"))  # (3, x, y, z)
     subjects = []
     for index in range(n_cases):
         rng = np.random.default_rng([random_state, zlib.crc32(task.encode()), index])
@@ -348,10 +326,7 @@ def _render(
         values += mask * (rng.choice(contrasts) if tissue.contrast else 1.0)
     bias = np.exp(0.15 * smooth_field(rng, grid, 0.5, 1.5, n_waves=3))
     noisy = bias * values + noise * rng.normal(size=values.shape)
-    image: NDArray[np.float32] = (rng.uniform(50, 200) * noisy + rng.uniform(-50, 50)).astype(
-        np.float32
-    )
-    return image
+    return np.asarray(rng.uniform(50, 200) * noisy + rng.uniform(-50, 50), dtype=np.float32)
 
 
 def _modality(channel: int, n: int) -> NDArray[np.float64]:
@@ -411,20 +386,13 @@ def _check_parameters(
         raise DatasetError("make_phantoms: " + "; ".join(problems) + ".")
 
 
-def _check_size(size: Sequence[int]) -> tuple[int, int, int]:
-    edges = [int(n) for n in size]
-    if len(edges) != 3 or min(edges[:2]) < 8 or (edges[2] < 8 and edges[2] != 1):
+def _check_grid(size: Sequence[int], spacing: Sequence[float]) -> None:
+    if len(size) != 3 or min(size[:2]) < 8 or (size[2] < 8 and size[2] != 1):
         raise DatasetError(
             f"make_phantoms: size={tuple(size)} must be three edges of at least 8 voxels; "
             "the last may be 1 for 2-D images."
         )
-    return edges[0], edges[1], edges[2]
-
-
-def _check_spacing(spacing: Sequence[float]) -> list[float]:
-    edges = [float(mm) for mm in spacing]
-    if len(edges) != 3 or not all(0 < mm < np.inf for mm in edges):
+    if len(spacing) != 3 or not all(0 < mm < np.inf for mm in spacing):
         raise DatasetError(
             f"make_phantoms: spacing={tuple(spacing)} must be three positive sizes in mm."
         )
-    return edges

@@ -25,23 +25,10 @@ from numpy.typing import NDArray
 from skte.datasets._dicom_file import jpeg_frame
 from skte.datasets._problem import Flaw, ImageFileError
 
-__all__ = [
-    "CUT_SHORT",
-    "MOST_TEXT",
-    "PICTURE_ENDINGS",
-    "Picture",
-    "open_picture",
-    "read_by_itk",
-    "read_header",
-    "turning_notes",
-    "unpack_bits",
-    "unread",
-    "without_colour",
-]
-
 PICTURE_ENDINGS = (".png", ".jpeg", ".jpg", ".bmp", ".tiff", ".tif")
 MOST_TEXT = 2**26  # bytes of the compressed texts of a PNG, unpacked
 _MOST_CHUNKS = 1_000_000  # of a PNG
+_BMP_MASKS = (0xFF0000, 0xFF00, 0xFF)
 _MOST_SCANS = 100  # of a progressive JPEG: encoders write about ten
 _CONVERT = "convert it to PNG or plain TIFF (`magick {} {}`)"
 CUT_SHORT = "is cut short: its header promises more pixels than the file holds"
@@ -275,69 +262,47 @@ def turning_notes(path: Path, exif: bytes, stated: int = 0) -> list[Flaw]:
 
 
 def _bmp(path: Path, content: mmap.mmap) -> Picture:
-    offset, size = struct.unpack_from("<I", content, 10)[0], content[14] | content[15] << 8
-    short = size == 12  # of OS/2
-    form, at = ("<HHHH", 18) if short else ("<iiHHI", 18)
-    width, height, _, bits, *rest = struct.unpack_from(form, content, at)
-    packing = rest[0] if rest else 0
-    if packing not in (0, 3, 6):
-        raise unread(path, f"is a BMP picture of compression {packing}, which is not read")
-    row = (abs(width) * bits + 31) // 32 * 4
-    if bits not in (1, 4, 8, 16, 24, 32) or width < 1 or not height:
-        raise ImageFileError(f"is a BMP picture of {width} x {height} pixels of {bits} bits")
+    offset, size = (
+        struct.unpack_from("<I", content, 10)[0],
+        struct.unpack_from("<I", content, 14)[0],
+    )
+    width, height, _, bits, packing = struct.unpack_from("<iiHHI", content, 18)
+    masks = struct.unpack_from("<III", content, 54) if packing in (3, 6) else _BMP_MASKS
+    if size < 40 or packing not in (0, 3, 6) or masks != _BMP_MASKS or (packing and bits != 32):
+        what = f"is a BMP picture of compression {packing} and {bits} bits, which is not read"
+        raise unread(path, what)
+    if bits not in (1, 4, 8, 24, 32) or width < 1 or not height:
+        raise unread(path, f"is a BMP picture of {width} x {height} pixels of {bits} bits")
+    row = (width * bits + 31) // 32 * 4
     if offset + row * abs(height) > len(content):
         raise ImageFileError(CUT_SHORT)
     palette: NDArray[np.uint8] | None = None
-    masks: tuple[int, ...] | None = None
+    dark = 0  # the bit that is black
     if bits <= 8:
-        entry = 3 if short else 4
-        stated = 0 if short else struct.unpack_from("<I", content, 46)[0]
-        n_colours = min(stated or 2**bits, 2**bits)
-        colours = np.frombuffer(content[14 + size : 14 + size + entry * n_colours], np.uint8)
-        palette = without_colour(
-            colours[: len(colours) // entry * entry].reshape(-1, entry)[:, 2::-1]
-        )
+        n_colours = min(struct.unpack_from("<I", content, 46)[0] or 2**bits, 2**bits)
+        colours = np.frombuffer(content[14 + size : 14 + size + 4 * n_colours], np.uint8)
+        palette = without_colour(colours[: len(colours) // 4 * 4].reshape(-1, 4)[:, 2::-1])
         if bits == 1 and palette.tolist() in ([[0], [255]], [[255], [0]]):
-            masks, palette = (int(palette[0, 0] == 255),), None  # which bit is dark
-    elif packing or bits == 16:
-        stated_masks = (0x7C00, 0x3E0, 0x1F)
-        if packing:
-            stated_masks = struct.unpack_from("<IIII" if size > 52 else "<III", content, 54)
-        masks = tuple(mask for mask in stated_masks if mask)
-    samples = 1 if bits <= 8 else len(masks) if masks else bits // 8
+            dark, palette = int(palette[0, 0] == 255), None
     return Picture(
         (width, abs(height), 1),
-        samples,
+        max(bits // 8, 1),
         np.dtype(np.uint8),
-        partial(_read_bmp, path, offset, (height, width, bits, row), masks),
-        alpha=samples == 4,
+        partial(_read_bmp, path, offset, (height, width, bits, row), dark),
+        alpha=bits == 32,
         palette=palette,
         scratch=8,
     )
 
 
-def _read_bmp(
-    path: Path,
-    offset: int,
-    shape: tuple[int, int, int, int],
-    masks: tuple[int, ...] | None,
-) -> NDArray[Any]:
+def _read_bmp(path: Path, offset: int, shape: tuple[int, int, int, int], dark: int) -> NDArray[Any]:
     height, width, bits, row = shape
     stored = np.fromfile(path, np.uint8, row * abs(height), offset=offset)
     rows = stored.reshape(abs(height), row)[:: -1 if height > 0 else 1]
     if bits <= 8:
-        pixels = unpack_bits(rows, width, bits)[..., None]
-        return (pixels ^ masks[0] if masks else pixels)[None]
+        return (unpack_bits(rows, width, bits)[..., None] ^ np.uint8(dark))[None]
     pixels = rows[:, : width * bits // 8].reshape(abs(height), width, bits // 8)
-    if masks is None:  # blue, green, red, alpha
-        return pixels[None, ..., [2, 1, 0, 3][: bits // 8]]
-    whole = np.ascontiguousarray(pixels).view(f"<u{bits // 8}")[..., 0]
-    colours = []
-    for mask in masks:
-        lowest = (mask & -mask).bit_length() - 1
-        colours.append((whole & mask).astype(np.uint64) >> lowest)
-        colours[-1] = colours[-1] * 255 // (mask >> lowest)
-    return np.stack(colours, axis=-1).astype(np.uint8)[None]
+    return pixels[None, ..., [2, 1, 0, 3][: bits // 8]]  # they are blue, green, red, alpha
 
 
 def unpack_bits(rows: NDArray[np.uint8], n: int, bits: int) -> NDArray[Any]:

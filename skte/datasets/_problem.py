@@ -11,18 +11,6 @@ from numpy.typing import NDArray
 
 from skte.exceptions import DatasetError
 
-__all__ = [
-    "Flaw",
-    "ImageFileError",
-    "Problem",
-    "Skipped",
-    "case_problems",
-    "few",
-    "image_flaws",
-    "label_flaws",
-    "raise_problems",
-]
-
 #: What is wrong, and what to do.
 Flaw = tuple[str, str]
 _LARGEST = np.finfo(np.float32).max
@@ -76,13 +64,6 @@ class Skipped(NamedTuple):
         Why.
     expected : bool
         Whether nobody would expect it to be used: hidden files, tables, the test set.
-
-    Examples
-    --------
-    >>> from pathlib import Path
-    >>> from skte.datasets import Skipped
-    >>> Skipped(Path("imagesTr/.DS_Store"), "is hidden", True).reason
-    'is hidden'
     """
 
     path: Path

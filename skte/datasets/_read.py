@@ -51,20 +51,6 @@ from skte.datasets._labels import RelabelingReader
 from skte.datasets._picture import Picture
 from skte.datasets._problem import Flaw, ImageFileError
 
-__all__ = [
-    "ChannelReader",
-    "ImageHeader",
-    "count_channels",
-    "geometry_flaws",
-    "image_options",
-    "memory_flaws",
-    "read_arrays",
-    "read_headers",
-    "reorient",
-    "turn_between",
-    "widen",
-]
-
 # Bytes before the values of a NIfTI file, which its extensions take.
 _MOST_EXTENSIONS = 2**22
 # What becomes of a value: a float32 image beside what was read, or an int64 label and a copy.
@@ -138,7 +124,7 @@ class ChannelReader:
         tensor, affine = self.reader(path)
         return tensor[list(self.channels)], affine
 
-    def pick(self, array: NDArray[Any]) -> NDArray[Any]:
+    def apply(self, array: NDArray[Any]) -> NDArray[Any]:
         """Pick channels of an array."""
         return array[list(self.channels)]
 
@@ -156,16 +142,12 @@ def count_channels(files: Sequence[Path], **options: Any) -> int | None:
     return None if flaws else sum(header.shape[0] for header in headers)
 
 
-def read_headers(
-    images: Mapping[str, Any],
-) -> tuple[list[ImageHeader], dict[str, Any], list[Flaw]]:
+def read_headers(images: Mapping[str, Any]) -> tuple[list[ImageHeader], dict[str, Any], list[Flaw]]:
     """Headers of the files of images, the images that have all of theirs, and flaws."""
     return _read_parts(images, _header)
 
 
-def read_arrays(
-    images: Mapping[str, Any],
-) -> tuple[list[NDArray[Any]], list[Flaw], list[Flaw]]:
+def read_arrays(images: Mapping[str, Any]) -> tuple[list[NDArray[Any]], list[Flaw], list[Flaw]]:
     """Values (channels, x, y, z) of the files of images as stored, flaws, and notes."""
     notes: list[Flaw] = []
     arrays, _, flaws = _read_parts(images, lambda part, source: _values(part, notes))
@@ -212,11 +194,11 @@ def _parts(image: Any) -> list[Any]:
 
 
 def _header(part: Any, source: str) -> ImageHeader:
-    if tio.DATA not in part and isinstance(part.reader, ChannelReader):
-        header = _header(_unwrapped(part), source)
-        return replace(header, shape=(len(part.reader.channels), *header.shape[1:]))
-    if tio.DATA not in part and isinstance(part.reader, RelabelingReader):
-        return replace(_header(_unwrapped(part), source), background=part.reader.relabeling(0))
+    if (inner := _inner(part)) is not None:
+        header = _header(inner, source)
+        if isinstance(part.reader, ChannelReader):
+            return replace(header, shape=(len(part.reader.channels), *header.shape[1:]))
+        return replace(header, background=part.reader.relabeling(0))
     label = isinstance(part, tio.LabelMap)
     if not _is_ours(part):
         header = ImageHeader(source, tuple(part.shape), (np.asarray(part.affine),))
@@ -298,22 +280,21 @@ def _stated_spacing(path: Path, roots: Sequence[Path]) -> tuple[float, float, fl
         try:
             content = json.loads(file.read_text(encoding="utf-8-sig"))
         except (OSError, ValueError, RecursionError) as error:
-            raise ImageFileError(
-                f"has {file.name} beside it, which is not valid JSON", "fix it"
-            ) from error
+            what = f"has {file.name} beside it, which is not valid JSON"
+            raise ImageFileError(what, "fix it") from error
         if not isinstance(content, dict) or "spacing" not in content:
             continue
         edges = content["spacing"]
-        if not isinstance(edges, list) or len(edges) not in (2, 3) or not all(map(_is_edge, edges)):
+        if (
+            not isinstance(edges, list)
+            or len(edges) not in (2, 3)
+            or not all(type(edge) in (int, float) and 0 < edge < 1e9 for edge in edges)
+        ):
             what = f"has {file.name} beside it, whose 'spacing' is {edges!r:.100}"
             raise ImageFileError(what, "write positive numbers in mm, [z, y, x]")
         x, y, z = (*map(float, edges[::-1]), 1.0)[:3]
         return x, y, z
     return None
-
-
-def _is_edge(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e9
 
 
 def _itk_header(file: ImageFile, source: str, label: bool) -> ImageHeader:
@@ -333,8 +314,6 @@ def _itk_header(file: ImageFile, source: str, label: bool) -> ImageHeader:
     if file.plain:
         size = sum(path.stat().st_size for path in file.files) - file.head
         _check_size(file.promised or math.prod(shape) * _itk_bytes(kind), size)
-    if file.n_values is not None:
-        _check_size(math.prod(shape), file.n_values, "numbers")
     if label and file.segments:
         shape = (1, *shape[1:])  # layers are merged
     affine = np.asarray(get_ras_affine_from_sitk(reader), dtype=np.float64)
@@ -348,7 +327,7 @@ def _itk_header(file: ImageFile, source: str, label: bool) -> ImageHeader:
         file.n_bytes,
         edges,
         stored,
-        notes=file.notes + turned_notes(reader),
+        notes=unit_notes(file.unit) + turned_notes(reader),
         beyond=((0, 0),) * 3 if label and file.segments else None,
     )
 
@@ -430,13 +409,12 @@ def _is_packed(path: Path) -> bool:
     return path.name.lower().endswith((".gz", ".mgz"))
 
 
-def _check_size(promised: int, size: int, what: str = "bytes") -> None:
+def _check_size(promised: int, size: int) -> None:
     if promised > size:
-        raise ImageFileError(
-            f"has {size} {what}, and its header promises {promised:.3g}: more than the file can "
-            "hold",
-            "it is cut short: replace it or leave the case out",
+        what = (
+            f"has {size} bytes, and its header promises {promised:.3g}: more than the file can hold"
         )
+        raise ImageFileError(what, "it is cut short: replace it or leave the case out")
 
 
 def _peak(shape: tuple[int, ...], kind: str, label: bool) -> int:
@@ -455,14 +433,8 @@ def _itk_bytes(kind: str) -> int:
 
 
 def _values(part: Any, notes: list[Flaw]) -> NDArray[Any]:
-    wrapper = part.reader
-    if isinstance(wrapper, (RelabelingReader, ChannelReader)) and tio.DATA not in part:
-        values = _values(_unwrapped(part), notes)
-        return (
-            wrapper.pick(values)
-            if isinstance(wrapper, ChannelReader)
-            else wrapper.relabeling.apply(values)
-        )
+    if (inner := _inner(part)) is not None:
+        return np.asarray(part.reader.apply(_values(inner, notes)))
     label = isinstance(part, tio.LabelMap)
     if not _is_ours(part):
         values = np.asarray(part.data.detach().cpu().resolve_conj())
@@ -515,10 +487,10 @@ def _rounded(label: NDArray[Any], notes: list[Flaw]) -> NDArray[Any]:
     return label
 
 
-def _unwrapped(part: Any) -> Any:
-    """Return the image as its file has it: what is picked or renumbered is so afterwards."""
+def _inner(part: Any) -> Any:
+    """Return the image as its file has it, where it is picked or renumbered afterwards."""
     if tio.DATA in part or not isinstance(part.reader, (RelabelingReader, ChannelReader)):
-        return part
+        return None
     return type(part)(part.path, **image_options(part) | {"reader": part.reader.reader})
 
 
@@ -550,16 +522,18 @@ def _unreadable(source: str, error: Exception) -> Flaw:
 def geometry_flaws(images: Sequence[ImageHeader], label: ImageHeader | None) -> list[Flaw]:
     """Find what is wrong with shapes and affines within one case."""
     everything = [*images, *([label] if label else [])]
-    singular = [h.source for h in everything if not _is_regular(h.affines[0])]
+    singular = [h for h in everything if not _is_regular(h.affines[0])]
     what = "has an affine that is singular or not finite"
-    flaws = [(f"{source} {what}", "fix its header") for source in singular]
+    flaws = [(f"{h.source} {what}", "fix its header") for h in singular]
     for h in everything:
-        if _is_regular(h.affines[0]) and (longest := _longest_edge(h)) > _LONGEST_EDGE:
+        spacing = np.linalg.norm(h.affines[0][:3, :3], axis=0)
+        longest = float((spacing * h.shape[1:]).max())  # in mm
+        if h not in singular and longest > _LONGEST_EDGE:
             what = f"{h.source} is {longest / 1000:.3g} m long by its affine"
             flaws.append((what, "fix its header: spacings are in mm"))
-    remedy = "replace it or leave the case out"
-    flat = [h for h in everything if 0 in h.shape]
-    flaws += [(f"{h.source} has no voxels (shape {h.shape})", remedy) for h in flat]
+        if 0 in h.shape:
+            what = f"{h.source} has no voxels (shape {h.shape})"
+            flaws.append((what, "replace it or leave the case out"))
     if label and label.shape[0] > 1:
         what = f"the label ({label.source}) is 4-D with {label.shape[0]} channels{_stored(label)}"
         flaws.append((what, "merge one-hot channels into one map of class ids"))
@@ -605,9 +579,12 @@ def turn_between(header: ImageHeader, reference: ImageHeader) -> NDArray[Any] | 
     if np.isnan(start).any() or np.isnan(end).any():
         return None
     turn = orientations.ornt_transform(start, end)
-    turned = _turned_header(header, turn)
-    if turned.shape[1:] != reference.shape[1:]:
+    back = orientations.inv_ornt_aff(turn, header.shape[1:])
+    sizes = np.empty(3, dtype=int)
+    sizes[turn[:, 0].astype(int)] = header.shape[1:]
+    if tuple(sizes) != reference.shape[1:]:
         return None
+    turned = replace(header, affines=tuple(affine @ back for affine in header.affines))
     return turn if _displacement(turned, reference) <= _AFFINE_TOLERANCE else None
 
 
@@ -643,29 +620,11 @@ def _stored(header: ImageHeader) -> str:
     return f" (stored as {header.stored}: channels must come last, not first)"
 
 
-def _turned_header(header: ImageHeader, turn: NDArray[Any]) -> ImageHeader:
-    shape = header.shape[1:]
-    back = orientations.inv_ornt_aff(turn, shape)
-    sizes = np.empty(3, dtype=int)
-    sizes[turn[:, 0].astype(int)] = shape
-    return replace(
-        header,
-        shape=(header.shape[0], *sizes.tolist()),
-        affines=tuple(affine @ back for affine in header.affines),
-    )
-
-
 def _is_regular(affine: NDArray[np.float64]) -> bool:
     if not np.isfinite(affine).all():
         return False
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     return bool((spacing > 0).all() and abs(np.linalg.det(affine[:3, :3] / spacing)) > 1e-6)
-
-
-def _longest_edge(header: ImageHeader) -> float:
-    """Length of the longest edge of the volume, in mm."""
-    spacing = np.linalg.norm(header.affines[0][:3, :3], axis=0)
-    return float((spacing * header.shape[1:]).max())
 
 
 def _displacement(a: ImageHeader, b: ImageHeader) -> float:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -36,18 +37,6 @@ from skte.evaluation import EvaluationCard, evaluate_ranking
 from skte.metrics import rank_scores
 from skte.report import CorrelationDisplay, write_report, write_results
 from skte.selection import ModelBankSelector
-
-__all__ = [
-    "CLASS_IDS",
-    "DemoResult",
-    "IMAGE_SIZE",
-    "SOURCES",
-    "Source",
-    "fine_tune_bank",
-    "run_demo",
-    "write_bank",
-    "write_msd",
-]
 
 _TARGET = "sheets"
 # The first ones are what `skte rank` takes by itself, so that the printed command agrees.
@@ -80,12 +69,7 @@ def run_demo(
     quick: bool = False,
     verbose: bool = True,
 ) -> DemoResult:
-    """Make phantoms, pre-train a small bank, rank it, and check the ranking.
-
-    Each network of the bank but one is pre-trained on one tissue task. The bank is ranked
-    for a new task by six estimators that share one extraction. Then every network is
-    fine-tuned on the same cases, and the order of the scores is compared with the order
-    of the Dice on test cases.
+    """Make phantoms, pre-train a small bank, rank it, and check the ranking by fine-tuning.
 
     Parameters
     ----------
@@ -117,10 +101,7 @@ def run_demo(
         bank = write_bank(folder / "bank", random_state=random_state, quick=quick, n_jobs=n_jobs)
     with log.timed("Ranking them with six estimators that share one extraction"):
         selector = ModelBankSelector(
-            _ESTIMATORS,
-            n_jobs=n_jobs,
-            confidence_level=0.9,
-            random_state=random_state,
+            _ESTIMATORS, n_jobs=n_jobs, confidence_level=0.9, random_state=random_state
         ).fit(bank, data)
     cases = prepare_cases(phantoms, CLASS_IDS)
     with log.timed("Fine-tuning every one of them with several seeds"):
@@ -134,11 +115,11 @@ def run_demo(
         )
     scores = {name: selector.results_[f"score_{name}"] for name in _ESTIMATORS}
     size, zero_shot = selector.results_["n_parameters"], selector.results_["zero_shot"]
-    baselines = {"size": size, "zero-shot": zero_shot}
+    scores |= {"size": size, "zero-shot": zero_shot}
     mean_dice = dice.mean(axis=1)
     card = evaluate_ranking(selector, mean_dice, size=size, zero_shot=zero_shot, ks=(1,))
     log.say("\nRanks by score, beside the Dice after fine-tuning (zero-shot: the source head's)\n")
-    log.say(_model_table(selector.names_, mean_dice, {**scores, **baselines}))
+    log.say(_model_table(selector.names_, mean_dice, scores))
     log.say(f"\nAgreement with the order of the Dice\n\n{card}\n")
     log.say("\n".join(_verdict(selector.ranking_, list(selector.names_), dice)))
     result = DemoResult(selector, dice, card)
@@ -170,11 +151,7 @@ def _write_files(
 ) -> None:
     selector = result.selector
     write_results(selector.results_, folder / "ranking.csv")
-    content = {
-        "models": selector.names_,
-        "dice": result.dice.tolist(),
-        **result.card.to_dict(),
-    }
+    content = {"models": selector.names_, "dice": result.dice.tolist(), **result.card.to_dict()}
     write_text_atomically(folder / "results.json", json.dumps(content, indent=1))
     where = str(folder)
     if find_spec("matplotlib") is not None:
@@ -194,21 +171,16 @@ def _write_files(
 
 
 def write_msd(folder: Path, subjects: Sequence[Any], name: str) -> Path:
-    """Write cases in the layout of the Medical Segmentation Decathlon.
+    """Write cases, as `make_phantoms` returns them, in the Decathlon's layout; return the folder.
 
     Parameters
     ----------
     folder : Path
         Where they go; created if missing.
     subjects : sequence of Subject
-        As `skte.datasets.make_phantoms` returns them.
+        The cases.
     name : str
         Name of the dataset.
-
-    Returns
-    -------
-    Path
-        `folder`.
     """
     training = []
     for part in ("imagesTr", "labelsTr"):
@@ -262,7 +234,7 @@ def _verdict(ranking: Sequence[str], names: Sequence[str], dice: NDArray[np.floa
 
 CLASS_IDS = (0, 1)
 IMAGE_SIZE = (64, 64, 1)
-_PATCH_SIZE, _BATCH_SIZE = (32, 32), 8
+_train = partial(train_network, patch_size=(32, 32), batch_size=8)
 _N_SOURCE_CASES = 24
 _N_TUNING_STEPS, _TUNING_RATE = 80, 1e-3
 
@@ -341,14 +313,7 @@ def _pretrain(source: Source, n_steps: int, seed: int, weights: Path) -> None:
             _N_SOURCE_CASES, task=source.task, size=IMAGE_SIZE, random_state=seed
         )
         with _one_thread():
-            train_network(
-                network,
-                prepare_cases(phantoms, CLASS_IDS),
-                n_steps=n_steps,
-                random_state=seed,
-                patch_size=_PATCH_SIZE,
-                batch_size=_BATCH_SIZE,
-            )
+            _train(network, prepare_cases(phantoms, CLASS_IDS), n_steps=n_steps, random_state=seed)
     write_atomically(weights, lambda path: torch.save(network.state_dict(), path))
 
 
@@ -363,15 +328,7 @@ def _fine_tune(
     network = _fresh(source, seed)
     load_body(network, torch.load(weights, weights_only=True))
     with _one_thread():
-        train_network(
-            network,
-            train,
-            n_steps=n_steps,
-            learning_rate=_TUNING_RATE,
-            random_state=seed,
-            patch_size=_PATCH_SIZE,
-            batch_size=_BATCH_SIZE,
-        )
+        _train(network, train, n_steps=n_steps, random_state=seed, learning_rate=_TUNING_RATE)
         return mean_foreground_dice(network, test)
 
 

@@ -16,16 +16,6 @@ from torch.nn import functional
 from skte._digests import versioned
 from skte.datasets import read_case
 
-__all__ = [
-    "SmallUNet",
-    "TrainingCase",
-    "load_body",
-    "mean_foreground_dice",
-    "prepare_cases",
-    "small_unet",
-    "train_network",
-]
-
 _IGNORED = -100  # torch's own mark for voxels without a class
 
 
@@ -59,14 +49,6 @@ def prepare_cases(subjects: Sequence[Any], class_ids: Sequence[int]) -> list[Tra
     -------
     list of TrainingCase
         In the order of `subjects`.
-
-    Examples
-    --------
-    >>> from skte.datasets import make_phantoms
-    >>> from skte.demo import prepare_cases
-    >>> case = prepare_cases(make_phantoms(1, size=(16, 16, 16)), class_ids=(0, 1))[0]
-    >>> case.image.shape
-    torch.Size([1, 16, 16, 16])
     """
     cases = []
     for subject in subjects:
@@ -100,12 +82,11 @@ def train_network(
     network : nn.Module
         Maps (n, channels, *patch_size) to logits (n, n_classes, *patch_size).
     cases : sequence of TrainingCase
-        The training cases.
+        The training cases; volumes smaller than a patch are padded.
     n_steps, batch_size : int
         Optimiser steps, and patches in each.
     patch_size : int or sequence of int, default=16
-        Edges of a patch in voxels; two edges for a 2-D network. Smaller volumes
-        are padded.
+        Edges of a patch in voxels; two edges for a 2-D network.
     learning_rate : float, default=3e-3
         At the beginning.
     random_state : int, default=0
@@ -152,15 +133,6 @@ def mean_foreground_dice(network: nn.Module, cases: Sequence[TrainingCase]) -> f
     -------
     float
         In [0, 1]; higher is better.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from skte.demo import TrainingCase, mean_foreground_dice
-    >>> target = torch.tensor([0, 1, 1, 0]).reshape(4, 1, 1)
-    >>> logits = torch.nn.functional.one_hot(target, 2).movedim(-1, 0).float()
-    >>> mean_foreground_dice(torch.nn.Identity(), [TrainingCase(logits, target)])
-    1.0
     """
     parameter = next(network.parameters(), torch.empty(0))
     network.eval()
@@ -173,17 +145,7 @@ def mean_foreground_dice(network: nn.Module, cases: Sequence[TrainingCase]) -> f
 
 
 def load_body(network: nn.Module, weights: Mapping[str, torch.Tensor], head: str = "head") -> None:
-    """Load all weights but those of the head, which stays as it is.
-
-    Parameters
-    ----------
-    network : nn.Module
-        The target network.
-    weights : mapping of str to Tensor
-        A source network's state dict; its head may have another number of classes.
-    head : str, default="head"
-        Name of the final convolution.
-    """
+    """Load a state dict into a network, but for the weights of the `head`, which stay."""
     own = {k: v for k, v in network.state_dict().items() if k.startswith(f"{head}.")}
     body = {k: v for k, v in weights.items() if not k.startswith(f"{head}.")}
     network.load_state_dict({**body, **own})
@@ -314,24 +276,7 @@ def small_unet(
     widths: Sequence[int] = (8, 16, 32),
     spatial_dims: int = 3,
 ) -> SmallUNet:
-    """Build a `SmallUNet`; the factory that manifests name ``skte.demo:small_unet``.
-
-    Parameters
-    ----------
-    in_channels, n_classes, widths, spatial_dims
-        As for `SmallUNet`.
-
-    Returns
-    -------
-    SmallUNet
-        With fresh random weights.
-
-    Examples
-    --------
-    >>> from skte.demo import small_unet
-    >>> [name for name, _ in small_unet().decoder.named_children()]
-    ['0', '1']
-    """
+    """Build a `SmallUNet`; the factory that manifests name ``skte.demo:small_unet``."""
     return SmallUNet(in_channels, n_classes, widths, spatial_dims)
 
 

@@ -1,6 +1,13 @@
 """Whether a ranking or an estimator is any good."""
 
-from skte.evaluation._card import Agreement, EvaluationCard, WithinArchitecture, evaluate_ranking
+from skte.evaluation._card import (
+    Agreement,
+    BankScorer,
+    EvaluationCard,
+    WithinArchitecture,
+    evaluate_ranking,
+    make_bank_scorer,
+)
 from skte.evaluation._comparison import (
     EstimatorComparison,
     EstimatorPair,
@@ -8,7 +15,6 @@ from skte.evaluation._comparison import (
     compare_scores,
 )
 from skte.evaluation._learning_curve import RankLearningCurve, rank_learning_curve
-from skte.evaluation._scorer import BankScorer, make_bank_scorer
 
 __all__ = [
     "Agreement",

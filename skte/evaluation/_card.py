@@ -1,10 +1,10 @@
-"""Compare rankings with true performances, and with what needs no features."""
+"""Compare rankings with true performances: an evaluation card, and a scorer for searches."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from numbers import Integral, Real
 from typing import Any
@@ -12,28 +12,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
 
 from skte._table import format_table
+from skte.bank import BankLike, ModelBank, load_bank
 from skte.metrics import (
+    align_performance,
     pearson_score,
     regret_at_k,
     spearman_score,
     weighted_kendall_rows,
+    weighted_kendall_score,
     weighted_kendall_test,
 )
 from skte.selection import ModelBankSelector, Ranking
-
-__all__ = [
-    "Agreement",
-    "EvaluationCard",
-    "WithinArchitecture",
-    "check_draws",
-    "check_level",
-    "evaluate_ranking",
-    "kendall_interval",
-]
 
 _FEWEST = 3
 _FEWEST_DRAWN = 6  # of fewer, draws with replacement give -1 to 1, or the same number twice
@@ -98,10 +91,6 @@ class EvaluationCard:
         Of the intervals.
     null_std : float
         Standard deviation of the weighted Kendall of random orders of as many models.
-
-    See Also
-    --------
-    evaluate_ranking : Makes one.
     """
 
     n_models: int
@@ -197,21 +186,17 @@ def evaluate_ranking(
     Parameters
     ----------
     scores : array-like of shape (n_models,), mapping, Ranking or ModelBankSelector
-        Transferability scores; a mapping of name to score, or of a method's name to
-        scores of any of these kinds, one row each. Of a fitted selector, every estimator's,
-        in bank order. ``-inf`` is a last place.
+        Transferability scores; a mapping of name to score, or of a method's name to scores
+        of any of these kinds; of a fitted selector, every estimator's. ``-inf`` is last.
     performance : array-like of shape (n_models,) or mapping of name to float
         What each model reached after fine-tuning, such as Dice.
     names : sequence of str, optional
         Names of the models, for lists in their order.
-    size : array-like or mapping, optional
-        Size of each model (parameters, say): the baseline that takes the largest.
-    zero_shot : array-like or mapping, optional
-        Performance of each model on the target as it is: the baseline that takes the best.
-        NaN where a head does not fit; such models are last.
+    size, zero_shot : array-like or mapping, optional
+        Of each model, for baselines: its size, and its performance on the target as it is
+        (NaN where a head does not fit, which is last).
     architecture : sequence of str or mapping, optional
-        Of each model: agreement is then given within each one as well, since knowing that
-        one architecture beats another says nothing about transfer.
+        Of each model: agreement is then given within each one as well.
     ks : sequence of int, default=(1, 3)
         For the regret; those above the number of models are left out.
     confidence_level : float, default=0.9
@@ -229,10 +214,7 @@ def evaluate_ranking(
     Raises
     ------
     ValueError
-        If fewer than three models have both, lists are of different length, names are
-        missing, or a selector is not fitted.
-    TypeError
-        If scores are of another type.
+        If fewer than three models have both, or lists or names do not fit.
 
     Examples
     --------
@@ -243,7 +225,8 @@ def evaluate_ranking(
     (1.0, 0.0)
     """
     check_draws(confidence_level, n_resamples)
-    _check_ks(ks)
+    if not len(ks) or not all(isinstance(k, Integral) and k >= 1 for k in ks):
+        raise ValueError(f"ks must hold positive integers, got {ks!r}.")
     methods = _methods(scores)
     models = _model_names(methods, performance, names)
     reached = _aligned("performance", performance, models)
@@ -256,18 +239,15 @@ def evaluate_ranking(
             columns[name] = np.where(np.isnan(found), -np.inf, found)
     kept = np.isfinite(reached) & ~np.isnan(np.stack(list(columns.values()))).any(axis=0)
     if kept.sum() < _FEWEST:
-        raise ValueError(
-            f"Models that have both a score and a performance: {kept.sum()}; a ranking needs at "
-            f"least {_FEWEST}."
-        )
+        raise ValueError(f"{kept.sum()} models have score and performance; at least 3 are needed.")
     kinds = _architectures(architecture, models)
     settings = (ks, confidence_level, n_resamples, random_state)
-    rows = [_agreement(m, reached[kept], values[kept], *settings) for m, values in columns.items()]
-    within = [
-        one
-        for method, values in columns.items()
-        for one in _within(method, reached[kept], values[kept], kinds, kept, random_state)
-    ]
+    rows, within = [], []
+    for method, values in columns.items():
+        rows.append(_agreement(method, reached[kept], values[kept], *settings))
+        if kinds is not None:
+            own = kinds[kept]
+            within += _within(method, reached[kept], values[kept], own, random_state)
     return EvaluationCard(
         n_models=int(kept.sum()),
         excluded=[str(models[i]) for i in np.flatnonzero(~kept)],
@@ -291,11 +271,6 @@ def check_draws(confidence_level: float, n_resamples: int) -> None:
         raise ValueError(f"n_resamples must be an integer of at least 100, got {n_resamples!r}.")
 
 
-def _check_ks(ks: Sequence[int]) -> None:
-    if not len(ks) or not all(isinstance(k, Integral) and k >= 1 for k in ks):
-        raise ValueError(f"ks must hold positive integers, got {ks!r}.")
-
-
 def _methods(scores: Any) -> dict[str, Any]:
     if isinstance(scores, ModelBankSelector):
         check_is_fitted(scores, "results_")
@@ -306,10 +281,8 @@ def _methods(scores: Any) -> dict[str, Any]:
         # In bank order, which is that of a list of performances.
         return {k: dict(zip(scores.names_, v.tolist(), strict=True)) for k, v in columns.items()}
     if isinstance(scores, BaseEstimator):
-        raise TypeError(
-            "scores are numbers, a mapping, a Ranking or a fitted ModelBankSelector, got "
-            f"{type(scores).__name__}."
-        )
+        wanted = "numbers, a mapping, a Ranking or a fitted ModelBankSelector"
+        raise TypeError(f"scores are {wanted}, got {type(scores).__name__}.")
     if isinstance(scores, Mapping) and not isinstance(scores, Ranking):
         if not scores:
             raise ValueError("scores are an empty mapping: give one score per model.")
@@ -338,18 +311,9 @@ def _aligned(what: str, given: Any, models: Sequence[str]) -> Values:
         given = dict(zip(given.names, given.scores.tolist(), strict=True))
     if isinstance(given, Mapping):
         if not any(name in given for name in models):
-            raise ValueError(
-                f"{what} names none of the models {list(models)[:5]}: names must be the same in "
-                "scores and performance."
-            )
-        return np.array([float(given.get(name, np.nan)) for name in models])
-    values = np.asarray(given, dtype=np.float64)
-    if values.shape != (len(models),):
-        raise ValueError(
-            f"{what} has shape {values.shape}, but there are {len(models)} models: give one "
-            "number per model, in the same order, or a mapping from names."
-        )
-    return values
+            raise ValueError(f"{what} names none of the models {list(models)[:5]}.")
+        given = [float(given.get(name, np.nan)) for name in models]
+    return align_performance(given, models, what)
 
 
 def _architectures(
@@ -376,71 +340,39 @@ def _agreement(
     n_resamples: int,
     random_state: int,
 ) -> Agreement:
+    tau, pvalue = _kendall(performance, scores, random_state)
+    pearson = spearman = low = high = float("nan")
+    if not np.isnan(tau):
+        spearman = spearman_score(performance, scores)
+        if np.isfinite(scores).all():
+            pearson = pearson_score(performance, scores)
+        if len(scores) >= _FEWEST_DRAWN:
+            rng = np.random.default_rng(random_state)
+            drawn = rng.integers(len(scores), size=(n_resamples, len(scores)))
+            taus = weighted_kendall_rows(rankdata(performance)[drawn], rankdata(scores)[drawn])
+            tail = (1 - confidence_level) / 2
+            low, high = np.nanquantile(taus, [tail, 1 - tail]).tolist()
     regret = {int(k): regret_at_k(performance, scores, int(k)) for k in ks if k <= len(performance)}
-    if (scores == scores[0]).all() or (performance == performance[0]).all():
-        nan = float("nan")
-        return Agreement(method, nan, nan, (nan, nan), nan, nan, regret)
+    return Agreement(method, tau, pvalue, (low, high), pearson, spearman, regret)
+
+
+def _kendall(performance: Values, scores: Values, random_state: int) -> tuple[float, float]:
+    """Weighted Kendall and its p-value; NaN where a list is constant."""
+    if (performance == performance[0]).all() or (scores == scores[0]).all():
+        return float("nan"), float("nan")
     test = weighted_kendall_test(performance, scores, random_state=random_state)
-    finite, interval = bool(np.isfinite(scores).all()), (float("nan"),) * 2
-    if len(scores) >= _FEWEST_DRAWN:
-        interval = kendall_interval(
-            performance,
-            scores,
-            confidence_level=confidence_level,
-            n_resamples=n_resamples,
-            random_state=random_state,
-        )
-    return Agreement(
-        method=method,
-        weighted_kendall=test.statistic,
-        pvalue=test.pvalue,
-        interval=interval,
-        pearson=pearson_score(performance, scores) if finite else float("nan"),
-        spearman=spearman_score(performance, scores),
-        regret=regret,
-    )
-
-
-def kendall_interval(
-    performance: Values,
-    scores: Values,
-    *,
-    confidence_level: float,
-    n_resamples: int,
-    random_state: int,
-) -> tuple[float, float]:
-    """Percentile interval of the weighted Kendall over draws of the models."""
-    rng = np.random.default_rng(random_state)
-    drawn = rng.integers(len(scores), size=(n_resamples, len(scores)))
-    taus = weighted_kendall_rows(rankdata(performance)[drawn], rankdata(scores)[drawn])
-    found = taus[~np.isnan(taus)]
-    tail = (1 - confidence_level) / 2
-    low, high = np.quantile(found, [tail, 1 - tail])
-    return float(low), float(high)
+    return test.statistic, test.pvalue
 
 
 def _within(
-    method: str,
-    performance: Values,
-    scores: Values,
-    kinds: NDArray[Any] | None,
-    kept: NDArray[np.bool_],
-    random_state: int,
+    method: str, performance: Values, scores: Values, kinds: NDArray[Any], random_state: int
 ) -> list[WithinArchitecture]:
-    if kinds is None:
-        return []
     found = []
-    for kind in np.unique(kinds[kept]):
-        of_kind = kinds[kept] == kind
-        a, b = performance[of_kind], scores[of_kind]
-        if len(a) < _FEWEST:
-            continue
-        if (a == a[0]).all() or (b == b[0]).all():
-            found.append(WithinArchitecture(method, str(kind), len(a), np.nan, np.nan))
-            continue
-        test = weighted_kendall_test(a, b, random_state=random_state)
-        one = WithinArchitecture(method, str(kind), len(a), test.statistic, test.pvalue)
-        found.append(one)
+    for kind in np.unique(kinds):
+        own = kinds == kind
+        if own.sum() >= _FEWEST:
+            test = _kendall(performance[own], scores[own], random_state)
+            found.append(WithinArchitecture(method, str(kind), int(own.sum()), *test))
     return found
 
 
@@ -452,3 +384,76 @@ def _null_std(performance: Values, random_state: int) -> float:
         performance, order, n_permutations=_FOR_NULL, random_state=random_state
     )
     return test.null_std
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class BankScorer:
+    """Scorer of a pipeline's parameters by how well it ranks a bank; see `make_bank_scorer`."""
+
+    bank: ModelBank
+    performance: ArrayLike
+    metric: Callable[[ArrayLike, ArrayLike], float]
+    entry_parameter: str
+
+    def __call__(self, estimator: Any, X: Any, y: Any = None) -> float:
+        """Score every model of the bank on the cases `X`, and the order that results."""
+        scores = []
+        for entry in self.bank:
+            pipeline = clone(estimator).set_params(**{self.entry_parameter: entry})
+            scores.append(pipeline.fit(X)[-1].score_)
+        return self.metric(self.performance, np.array(scores))
+
+    def __repr__(self) -> str:
+        return f"make_bank_scorer({len(self.bank)} models, {self.metric.__name__})"
+
+
+def make_bank_scorer(
+    bank: BankLike,
+    performance: ArrayLike | Mapping[str, float],
+    *,
+    metric: Callable[[ArrayLike, ArrayLike], float] = weighted_kendall_score,
+    entry_parameter: str = "extract__entry",
+) -> BankScorer:
+    """Make a scorer for searching the parameters of an extract-and-score pipeline.
+
+    It fits the pipeline for each model of the bank on the cases it is given, and returns how
+    well the scores order the models.
+
+    Parameters
+    ----------
+    bank : ModelBank, dict of str to nn.Module, list of BankEntry, or path
+        Models whose performance is known.
+    performance : array-like of shape (n_models,) or mapping of name to float
+        What each model reached after fine-tuning, in bank order or by name.
+    metric : callable, default=weighted_kendall_score
+        ``metric(performance, scores) -> float``, higher is better.
+    entry_parameter : str, default="extract__entry"
+        The pipeline's parameter that takes a bank entry.
+
+    Returns
+    -------
+    callable
+        ``scorer(pipeline, X, y=None) -> float``; can be pickled.
+
+    Examples
+    --------
+    >>> from sklearn.model_selection import GridSearchCV
+    >>> from sklearn.pipeline import Pipeline
+    >>> from torch import nn
+    >>> from skte import CCFV, SegmentationFeatureExtractor
+    >>> from skte.bank import load_bank
+    >>> from skte.datasets import make_phantoms
+    >>> from skte.evaluation import make_bank_scorer
+    >>> bank = load_bank({
+    ...     name: nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.Conv3d(4, 2, 1))
+    ...     for name in "abc"
+    ... })
+    >>> extract = SegmentationFeatureExtractor(bank["a"], n_class_samples=50)
+    >>> pipeline = Pipeline([("extract", extract), ("score", CCFV())])
+    >>> scorer = make_bank_scorer(bank, {"a": 0.6, "b": 0.7, "c": 0.8})
+    >>> search = GridSearchCV(pipeline, {"score__s": [0.5, 1.0]}, scoring=scorer, cv=2)
+    >>> sorted(search.fit(make_phantoms(4, size=(12, 12, 12))).best_params_)
+    ['score__s']
+    """
+    models = load_bank(bank)
+    return BankScorer(models, align_performance(performance, models.names), metric, entry_parameter)

@@ -22,8 +22,6 @@ from skte.extraction import FeatureCache, SegmentationFeatureExtractor
 from skte.metrics import align_performance, weighted_kendall_rows, weighted_kendall_score
 from skte.selection import ModelBankSelector
 
-__all__ = ["EstimatorComparison", "EstimatorPair", "compare_estimators", "compare_scores"]
-
 Values = NDArray[np.float64]
 
 
@@ -67,8 +65,7 @@ class EstimatorComparison:
     mean_ranks : ndarray of shape (n_estimators,)
         Mean over targets of the rank by agreement, 1 for the best.
     critical_difference : float
-        Of mean ranks, by Nemenyi [1]_; NaN with a single target. It needs many targets:
-        with five estimators and five targets it is 2.7 of the 4 ranks there are.
+        Of mean ranks, by Nemenyi [1]_; NaN with a single target.
     pairs : sequence of EstimatorPair
         Each estimator against each other.
     confidence_level : float
@@ -90,13 +87,7 @@ class EstimatorComparison:
     confidence_level: float
 
     def cliques(self) -> list[tuple[str, ...]]:
-        """Group estimators whose mean ranks differ by less than the critical difference.
-
-        Returns
-        -------
-        list of tuple of str
-            The bars of a critical-difference diagram, best first; empty with one target.
-        """
+        """Group estimators whose mean ranks are no different, best first; none with one target."""
         if np.isnan(self.critical_difference):
             return []
         order = np.argsort(self.mean_ranks, kind="stable")
@@ -163,8 +154,7 @@ def compare_estimators(
     estimators : mapping of str to TransferabilityEstimator
         Two or more.
     bank : ModelBank, dict of str to nn.Module, list of BankEntry, or path
-        The models. With several targets it may be a mapping of the targets' names to
-        banks: none of them should hold a model that was trained on its target.
+        The models; with several targets, also a mapping of their names to banks.
     dataset : list of Subject, SubjectsDataset, list of dict, path, or mapping of these
         The target; with several, a mapping of their names to datasets.
     performance : array-like, mapping of name to float, or mapping of these
@@ -183,21 +173,18 @@ def compare_estimators(
     ------
     SkteError
         As for `ModelBankSelector`; a model that fails for one estimator fails all.
-    ValueError
-        If a parameter is unusable.
     """
     if not isinstance(estimators, Mapping) or len(estimators) < 2:
         raise ValueError("estimators must map names to two estimators or more.")
-    several = isinstance(dataset, Mapping)
-    if several and not isinstance(performance, Mapping):
-        raise ValueError("With a mapping of datasets, performance must be one of the same keys.")
-    targets: dict[str, Any] = dict(dataset) if several else {"target": dataset}  # type: ignore[arg-type]
-    reached = dict(performance) if several else {"target": performance}
-    if set(targets) != set(reached):
-        raise ValueError(f"Targets {sorted(targets)} and performances {sorted(reached)} differ.")
-    banks: dict[str, Any] = dict.fromkeys(targets, bank)
-    if several and isinstance(bank, Mapping) and set(bank) == set(targets):
-        banks = dict(bank)
+    targets: Any = dataset
+    banks: Any = bank
+    reached = performance
+    if not isinstance(targets, Mapping):
+        targets, reached = {"target": targets}, {"target": reached}
+    if not isinstance(reached, Mapping) or set(targets) != set(reached):
+        raise ValueError("dataset and performance must be mappings that differ in no key.")
+    if not isinstance(banks, Mapping) or set(banks) != set(targets):
+        banks = dict.fromkeys(targets, bank)
     selector = ModelBankSelector(
         dict(estimators), extractor=extractor, n_jobs=n_jobs, device=device, cache=cache,
         random_state=random_state, reference=False,
@@ -246,16 +233,10 @@ def compare_scores(
     EstimatorComparison
         Prints as a table.
 
-    Raises
-    ------
-    ValueError
-        If targets or estimators differ, or lists cannot be compared.
-
     Notes
     -----
     The test of two estimators swaps the ranks that both gave a model, for every model by
-    chance: if neither were better, that would change nothing but the sign of the difference
-    of their weighted Kendalls, on average. The difference is the mean over targets.
+    chance. The difference is the mean over targets.
 
     Examples
     --------

@@ -23,8 +23,6 @@ from skte.extraction import FeatureCache, SegmentationFeatureExtractor
 from skte.metrics import best_first, weighted_kendall_rows
 from skte.selection import Engine
 
-__all__ = ["RankLearningCurve", "rank_learning_curve"]
-
 
 @dataclass(frozen=True, eq=False)
 class RankLearningCurve:
@@ -66,12 +64,9 @@ class RankLearningCurve:
 
     @property
     def suggested_n_cases(self) -> int | None:
-        """Cases from which on rankings of separate draws agree as well as `target`.
+        """Cases from which on rankings of separate draws agree as well as `target`; None: unknown.
 
-        Measured where two separate draws of that size exist. Above that, the Spearman-Brown
-        formula extrapolates from the reliability of the largest draws. None where no number
-        of cases is known to be enough: draws agree by chance alone, or in all but the first
-        places.
+        Above half of the cases, extrapolated by Spearman-Brown from the largest draws.
         """
         known = np.isfinite(self.kendall_apart)
         good = self.kendall_apart >= self.target
@@ -155,8 +150,6 @@ def rank_learning_curve(
     ------
     SkteError
         As for `ModelBankSelector`, and if there are fewer than four cases.
-    ValueError
-        If a parameter is unusable, or fewer than two models have a score.
 
     Examples
     --------
@@ -180,9 +173,7 @@ def rank_learning_curve(
         raise ValueError(f"n_draws must be an integer of at least 2, got {n_draws!r}.")
     models = list(load_bank(bank))
     cases = Engine.load_cases(
-        dataset,
-        4,
-        "a learning curve needs at least four, so that two separate draws of two exist.",
+        dataset, 4, "a learning curve needs at least four, so that two separate draws of two exist."
     )
     sizes = _sizes(n_cases, len(cases))
     weights, rows = _draws(len(cases), sizes, n_draws, random_state)
@@ -207,10 +198,8 @@ def _sizes(given: Sequence[int] | None, n_total: int) -> list[int]:
         return list(dict.fromkeys([*sizes, n_total // 2, n_total]))
     sizes = sorted({int(n) for n in given if isinstance(n, Integral)})
     if len(sizes) != len(given) or not sizes or sizes[0] < 2 or sizes[-1] > n_total:
-        raise ValueError(
-            f"n_cases={list(given)!r} must hold distinct whole numbers from 2 to {n_total}, the "
-            "number of cases."
-        )
+        what = f"distinct whole numbers from 2 to {n_total}, the number of cases"
+        raise ValueError(f"n_cases={list(given)!r} must hold {what}.")
     if 2 * sizes[0] > n_total:
         raise ValueError(
             f"n_cases={list(given)!r} has no size of at most half of the {n_total} cases: two "
@@ -221,22 +210,20 @@ def _sizes(given: Sequence[int] | None, n_total: int) -> list[int]:
 
 def _draws(
     n_total: int, sizes: Sequence[int], n_draws: int, seed: int
-) -> tuple[NDArray[np.intp], dict[int, list[tuple[int, int | None]]]]:
-    """Weights of all draws, the first of all cases, and the rows of each size in pairs."""
+) -> tuple[NDArray[np.intp], dict[int, list[tuple[int, ...]]]]:
+    """Weights of all draws, the first of all cases, and the rows of each size: separate ones."""
     rng = np.random.default_rng(seed)
     weights = [np.ones(n_total, dtype=np.intp)]
-    rows: dict[int, list[tuple[int, int | None]]] = {size: [] for size in sizes}
+    rows: dict[int, list[tuple[int, ...]]] = {size: [] for size in sizes}
     for size in sizes:
+        n_apart = 2 if 2 * size <= n_total else 1
         for _ in range(n_draws if size < n_total else 1):
             order = rng.permutation(n_total)
-            pair: list[int | None] = [None, None]
-            for which in range(2 if 2 * size <= n_total else 1):
-                pair[which] = len(weights)
+            rows[size].append(tuple(range(len(weights), len(weights) + n_apart)))
+            for which in range(n_apart):
                 chosen = np.zeros(n_total, dtype=np.intp)
                 chosen[order[which * size : (which + 1) * size]] = 1
                 weights.append(chosen)
-            assert pair[0] is not None
-            rows[size].append((pair[0], pair[1]))
     return np.stack(weights), rows
 
 
@@ -244,15 +231,15 @@ def _curve(
     names: Sequence[str],
     scores: NDArray[np.float64],
     sizes: Sequence[int],
-    rows: Mapping[int, list[tuple[int, int | None]]],
+    rows: Mapping[int, Sequence[tuple[int, ...]]],
     target: float,
 ) -> RankLearningCurve:
     table = np.full((4, len(sizes)), np.nan)
     mean, std = np.full((2, len(names), len(sizes)), np.nan)
     reliability = np.nan
     for k, size in enumerate(sizes):
-        own = [i for pair in rows[size] for i in pair if i is not None]
-        pairs = [(i, j) for i, j in rows[size] if j is not None]
+        own = [i for apart in rows[size] for i in apart]
+        pairs = [(apart[0], apart[1]) for apart in rows[size] if len(apart) == 2]
         finite = np.where(np.isfinite(scores[:, own]), scores[:, own], np.nan)
         known = np.isfinite(finite).any(axis=1)
         mean[known, k], std[known, k] = (

@@ -5,10 +5,4 @@ from skte.features._set import CaseFeatures, FeatureBlock, FeatureSet, LayerSamp
 from skte.features._storage import pack_case as pack_case
 from skte.features._storage import unpack_case as unpack_case
 
-__all__ = [
-    "CaseFeatures",
-    "ClassMoments",
-    "FeatureBlock",
-    "FeatureSet",
-    "LayerSample",
-]
+__all__ = ["CaseFeatures", "ClassMoments", "FeatureBlock", "FeatureSet", "LayerSample"]

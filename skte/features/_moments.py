@@ -8,8 +8,6 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["ClassMoments"]
-
 # Rows centred together: they stay in the cache while they are squared.
 _CHUNK = 4096
 
@@ -18,13 +16,9 @@ _CHUNK = 4096
 class ClassMoments:
     """Counts, means and scatter matrices of features, class by class.
 
-    All that LogME, GBC, TransRate and the H-score need to know of features, in
-    memory that does not grow with the number of voxels. Moments of parts of a sample
-    merge to those of the whole, so voxels may stream.
-
-    Values are kept relative to a `pivot` close to the data, and means are subtracted
-    before anything is squared: raw second moments lose every digit where features
-    are large beside their spread.
+    All that LogME, GBC, TransRate and the H-score need to know of features. Moments of parts
+    of a sample merge to those of the whole, so voxels may stream. Values are kept relative
+    to a `pivot` close to the data, which raw second moments would drown.
 
     Parameters
     ----------
@@ -37,22 +31,12 @@ class ClassMoments:
     offsets : ndarray of shape (n_classes, n_channels)
         Mean of each class, less the pivot.
     scatters : ndarray of shape (n_classes, n_channels, n_channels)
-        Sum over the voxels of a class of outer products of features less the class's
-        mean; divided by the count it is the covariance.
+        Covariance of each class, times its count.
     exponent : int, default=0
         Features are those described here times ``2.0**exponent``: not 0 only where
         squares would overflow or vanish.
     name : str, default=""
         Name of the layer, used in messages.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree.
-
-    See Also
-    --------
-    FeatureBlock.moments : Moments of a block's class sample.
 
     References
     ----------
@@ -103,16 +87,6 @@ class ClassMoments:
             Label of each row.
         name : str, default=""
             Name of the layer.
-
-        Returns
-        -------
-        ClassMoments
-            Of the classes in `y`.
-
-        Raises
-        ------
-        ValueError
-            If lengths disagree, or features are not finite.
         """
         X, y = np.asarray(X), np.asarray(y)
         if X.ndim != 2 or y.shape != X.shape[:1] or len(X) == 0:
@@ -209,27 +183,10 @@ class ClassMoments:
         return np.asarray(self.scatters.sum(axis=0) + self.between)
 
     def merge(self, other: ClassMoments) -> ClassMoments:
-        """Moments of two samples put together.
-
-        Parameters
-        ----------
-        other : ClassMoments
-            Of the same channels; its classes may differ.
-
-        Returns
-        -------
-        ClassMoments
-            With the name of this one.
-
-        Raises
-        ------
-        ValueError
-            If the numbers of channels differ.
-        """
+        """Moments of two samples of the same channels put together, whose classes may differ."""
         if self.n_channels != other.n_channels:
             raise ValueError(
-                f"Moments of {self.n_channels} and of {other.n_channels} channels cannot be "
-                "merged: they come from different layers or models."
+                f"Moments of {self.n_channels} and of {other.n_channels} channels cannot be merged."
             )
         exponent = max(self.exponent, other.exponent)
         a, b = self._scaled(exponent), other._scaled(exponent)

@@ -14,15 +14,10 @@ from numpy.typing import NDArray
 from skte._table import format_html_table
 from skte.features._moments import ClassMoments
 
-__all__ = ["CaseFeatures", "FeatureBlock", "FeatureSet", "LayerSample"]
-
 
 @dataclass(frozen=True, eq=False)
 class FeatureBlock:
     """Features of one layer: the problem ``(X, y, groups)`` an estimator scores.
-
-    A block is what a one-layer `FeatureSet` and the plain array call
-    ``fit(X, y, groups=groups)`` have in common.
 
     Parameters
     ----------
@@ -31,8 +26,7 @@ class FeatureBlock:
     y : array-like of shape (n_voxels,)
         Target label of each row of `X` (or a regression target, for estimators that take one).
     groups : array-like of shape (n_voxels,), optional
-        The case each row came from. Any values; rows with equal values belong
-        to one case. None: every row is a case of its own.
+        The case each row came from, as any values. None: every row is a case of its own.
     X_case : array-like of shape (n_case_voxels, n_channels), optional
         The whole-case sample: voxels drawn uniformly from each case, whatever their label. Without
         it, all rows of a case in `X` serve as its whole-case sample.
@@ -42,11 +36,6 @@ class FeatureBlock:
         Name of the layer, used in messages.
     case_names : sequence of str, optional
         Where groups are 0, 1, ...: what messages and diagnoses call them.
-
-    Raises
-    ------
-    ValueError
-        If lengths or widths disagree; the message names the array.
 
     Examples
     --------
@@ -126,11 +115,7 @@ class FeatureBlock:
 
     @property
     def case_sample(self) -> tuple[NDArray[Any], NDArray[Any]]:
-        """The whole-case sample and its groups.
-
-        Without one, all rows of a case serve as its sample; without groups, all
-        rows together are one sample.
-        """
+        """The whole-case sample and its groups; without groups, all rows are one sample."""
         if self.groups is None:
             return self.X, np.zeros(len(self.X), dtype=np.intp)
         if self.X_case is None or self.groups_case is None:
@@ -184,12 +169,6 @@ class CaseFeatures:
         What the extraction cost: windows run, seconds.
     no_posterior : str, default=""
         Why there is no posterior, where the model does have a source head.
-
-    Raises
-    ------
-    ValueError
-        If a layer has NaN or infinite features or disagreeing shapes; the
-        message names case and layer.
     """
 
     case_id: str
@@ -205,24 +184,19 @@ class CaseFeatures:
         if self.posterior is not None:
             samples["source posterior"] = self.posterior
         for name, sample in samples.items():
-            where = f"case {self.case_id!r}, layer {name!r}"
-            if sample.X.ndim != 2 or sample.X_case.ndim != 2:
-                raise ValueError(f"Features of {where} must be 2-D (voxels, channels).")
-            if len(sample.X) != len(sample.y):
-                raise ValueError(
-                    f"Features of {where}: {len(sample.X)} rows but {len(sample.y)} labels."
+            X, y, X_case = sample.X, sample.y, sample.X_case
+            where = f"Features of case {self.case_id!r}, layer {name!r}"
+            if X.ndim != 2 or X_case.ndim != 2:
+                raise ValueError(f"{where} must be 2-D (voxels, channels).")
+            if len(X) != len(y):
+                raise ValueError(f"{where}: {len(X)} rows but {len(y)} labels.")
+            if X.shape[1] != X_case.shape[1]:
+                widths = (
+                    f"class sample has {X.shape[1]} channels, whole-case sample {X_case.shape[1]}"
                 )
-            if sample.X.shape[1] != sample.X_case.shape[1]:
-                raise ValueError(
-                    f"Features of {where}: class sample has {sample.X.shape[1]} channels, "
-                    f"whole-case sample {sample.X_case.shape[1]}."
-                )
-            for X in (sample.X, sample.X_case):
-                if not np.isfinite(X).all():
-                    raise ValueError(
-                        f"Features of {where} contain NaN or Inf. Check the model's "
-                        "weights and the preprocessing of its input."
-                    )
+                raise ValueError(f"{where}: {widths}.")
+            if not (np.isfinite(X).all() and np.isfinite(X_case).all()):
+                raise ValueError(f"{where} contain NaN or Inf. Check weights and preprocessing.")
 
 
 class FeatureSet(Sequence[CaseFeatures]):
@@ -248,11 +222,6 @@ class FeatureSet(Sequence[CaseFeatures]):
     has_posterior : bool
         Whether every case carries the source head's probabilities (for LEEP).
 
-    Raises
-    ------
-    ValueError
-        If there are no cases, case ids repeat, or layers differ between cases.
-
     Examples
     --------
     >>> import numpy as np
@@ -273,28 +242,23 @@ class FeatureSet(Sequence[CaseFeatures]):
         self.name = name
         self._blocks: list[FeatureBlock] | None = None
         self._joined: FeatureBlock | None = None
-        self._check()
-        self.layer_names: tuple[str, ...] = tuple(self.cases[0].layers)
-        self.case_ids: tuple[str, ...] = tuple(case.case_id for case in self.cases)
-        self.has_posterior: bool = all(c.posterior is not None for c in self.cases)
-
-    def _check(self) -> None:
         if not self.cases:
             raise ValueError("A FeatureSet needs at least one case, got none.")
         for case in self.cases:
             if not isinstance(case, CaseFeatures):
                 raise TypeError(f"A FeatureSet holds CaseFeatures, got {type(case).__name__}.")
-        ids = [case.case_id for case in self.cases]
-        repeated = sorted(i for i, n in Counter(ids).items() if n > 1)
-        if repeated:
+        self.case_ids: tuple[str, ...] = tuple(case.case_id for case in self.cases)
+        if repeated := sorted(i for i, n in Counter(self.case_ids).items() if n > 1):
             raise ValueError(f"Case ids must be distinct; repeated: {repeated}.")
         first = _widths(self.cases[0])
         for case in self.cases[1:]:
             if list(_widths(case).items()) != list(first.items()):
                 raise ValueError(
                     f"Case {case.case_id!r} has layers {_widths(case)}, but case "
-                    f"{ids[0]!r} has {first}: all cases must share layers and widths."
+                    f"{self.case_ids[0]!r} has {first}: all cases must share layers and widths."
                 )
+        self.layer_names: tuple[str, ...] = tuple(first)
+        self.has_posterior: bool = all(c.posterior is not None for c in self.cases)
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -319,15 +283,12 @@ class FeatureSet(Sequence[CaseFeatures]):
         return f"FeatureSet({name}{len(self)} cases, layers {{{layers}}})"
 
     def _repr_html_(self) -> str:
-        rows = [
-            [
-                name,
-                width,
-                sum(len(case.layers[name].X) for case in self.cases),
-                sum(len(case.layers[name].X_case) for case in self.cases),
-            ]
-            for name, width in _widths(self.cases[0]).items()
-        ]
+        rows = []
+        for name, width in _widths(self.cases[0]).items():
+            samples = [case.layers[name] for case in self.cases]
+            rows.append(
+                [name, width, sum(len(s.X) for s in samples), sum(len(s.X_case) for s in samples)]
+            )
         head = "with" if self.has_posterior else "without"
         caption = f"{self.name or 'Features'}: {len(self)} cases, {head} source head"
         header = ["layer", "channels", "voxels of classes", "voxels of whole cases"]
@@ -335,9 +296,6 @@ class FeatureSet(Sequence[CaseFeatures]):
 
     def blocks(self) -> list[FeatureBlock]:
         """Return one `FeatureBlock` per layer, coarse to fine, cases concatenated.
-
-        The blocks are made once and kept, with what estimators compute of them, so
-        that a second estimator finds it done.
 
         Returns
         -------
@@ -354,19 +312,12 @@ class FeatureSet(Sequence[CaseFeatures]):
     def joined_block(self) -> FeatureBlock:
         """Return all layers side by side, at the voxels that every layer holds.
 
-        Layers near the bottleneck hold a prefix of each class's sample, so that is what is
-        taken of the other layers.
-
         Returns
         -------
         FeatureBlock
             Its name is that of the layer, or the names of all layers joined by " + ".
-
-        Raises
-        ------
-        ValueError
-            If the layers of a case hold the classes in different orders.
         """
+        # Layers near the bottleneck hold a prefix of each class's sample.
         if len(self.layer_names) == 1:
             return self.blocks()[0]
         if self._joined is None:
@@ -378,12 +329,7 @@ class FeatureSet(Sequence[CaseFeatures]):
         return {**self.__dict__, "_blocks": None, "_joined": None}  # they can be made again
 
     def posterior_block(self) -> FeatureBlock:
-        """Return the source head's class probabilities at the class sample.
-
-        Returns
-        -------
-        FeatureBlock
-            Rows of ``X`` are probabilities that sum to one.
+        """Return the source head's class probabilities, in ``X``, at the class sample.
 
         Raises
         ------
@@ -393,16 +339,14 @@ class FeatureSet(Sequence[CaseFeatures]):
         samples = [case.posterior for case in self.cases if case.posterior is not None]
         if len(samples) < len(self):
             of = f" of model {self.name!r}" if self.name else ""
+            why = "the model has no source head (its output is not a per-voxel class map)"
             for case in self.cases:
                 if case.no_posterior:
-                    raise ValueError(
-                        f"The features{of} carry no source-head probabilities: in case "
-                        f"{case.case_id!r}, {case.no_posterior}. NLEEP does without a head."
-                    )
+                    why = f"in case {case.case_id!r}, {case.no_posterior}"
+                    break
             raise ValueError(
-                f"The features{of} carry no source-head probabilities: the model has no "
-                "source head (its output is not a per-voxel class map). LEEP needs one; "
-                "NLEEP, which fits a Gaussian mixture to features, does without."
+                f"The features{of} carry no source-head probabilities: {why}. LEEP needs one; "
+                "NLEEP does without."
             )
         return _stack(samples, "source posterior", self.case_ids)
 
@@ -428,18 +372,14 @@ class FeatureSet(Sequence[CaseFeatures]):
         Returns
         -------
         FeatureSet
-            One case per distinct group, in sorted order.
+            One case per group, sorted.
         """
-        if not blocks:
-            raise ValueError("from_blocks needs at least one FeatureBlock.")
         given = [*blocks, posterior] if posterior is not None else blocks
-        for block in given:
-            if block.groups is None:
-                raise ValueError("from_blocks needs blocks with groups: they name the cases.")
+        if not blocks or any(block.groups is None for block in given):
+            raise ValueError("from_blocks needs blocks with groups (cases), at least one.")
         groups = np.unique(np.asarray(blocks[0].groups))
-        for block in given:
-            if not np.array_equal(np.unique(np.asarray(block.groups)), groups):
-                raise ValueError("All blocks must hold the same groups (cases).")
+        if not all(np.array_equal(np.unique(np.asarray(b.groups)), groups) for b in given):
+            raise ValueError("All blocks must hold the same groups (cases).")
         names = [b.name or f"layer_{i}" for i, b in enumerate(blocks)]
         cases = []
         for group in groups:
@@ -458,21 +398,16 @@ def _joined(case: CaseFeatures) -> LayerSample:
     samples = list(case.layers.values())
     counts = [Counter(sample.y.tolist()) for sample in samples]
     common = {label: min(count[label] for count in counts) for label in counts[0]}
-    rows = [_first_rows(sample.y, common) for sample in samples]
+    # Positions of the first rows of each class, in order.
+    firsts = [[np.flatnonzero(s.y == label)[:n] for label, n in common.items()] for s in samples]
+    rows = [np.sort(np.concatenate([np.zeros(0, dtype=np.intp), *parts])) for parts in firsts]
     labels = [sample.y[kept] for sample, kept in zip(samples, rows, strict=True)]
     if not all(np.array_equal(labels[0], other) for other in labels[1:]):
         raise ValueError(
-            f"Case {case.case_id!r}: its layers hold classes in different orders, so their rows "
-            "are not the same voxels and cannot be joined."
+            f"Case {case.case_id!r}: its layers hold classes in different orders: no joining them."
         )
     X = np.hstack([sample.X[kept] for sample, kept in zip(samples, rows, strict=True)])
     return LayerSample(X, labels[0], X[:0])
-
-
-def _first_rows(y: NDArray[Any], wanted: Mapping[Any, int]) -> NDArray[np.intp]:
-    """Positions of the first rows of each class, in order."""
-    parts = [np.flatnonzero(y == label)[:n] for label, n in wanted.items()]
-    return np.sort(np.concatenate([np.zeros(0, dtype=np.intp), *parts]))
 
 
 def _slice(block: FeatureBlock, group: object) -> LayerSample:

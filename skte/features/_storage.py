@@ -1,9 +1,7 @@
 """Features of one case as bytes, for files: plain arrays behind a checked header.
 
-Layout: magic, version and length of the header (little-endian), a JSON header, the
-arrays one after the other, and the SHA-256 of all that precedes it. Arrays lie in
-the order in which samples are walked, so the header states types and shapes but no
-offsets, and cannot point elsewhere. Nothing is pickled.
+Layout: magic, version and length of the header (little-endian), a JSON header with types
+and shapes of the arrays, the arrays one after the other, and the SHA-256 of all before it.
 """
 
 from __future__ import annotations
@@ -19,8 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skte.features._set import CaseFeatures, LayerSample
-
-__all__ = ["pack_case", "unpack_case"]
 
 _T = TypeVar("_T")
 

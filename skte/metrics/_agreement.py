@@ -3,27 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata, weightedtau
-
-__all__ = [
-    "WeightedKendallResult",
-    "align_performance",
-    "best_first",
-    "check_pair",
-    "pearson_score",
-    "rank_scores",
-    "regret_at_k",
-    "relative_top1",
-    "spearman_score",
-    "weighted_kendall_rows",
-    "weighted_kendall_score",
-    "weighted_kendall_test",
-]
 
 
 def pearson_score(performance: ArrayLike, scores: ArrayLike) -> float:
@@ -32,18 +17,12 @@ def pearson_score(performance: ArrayLike, scores: ArrayLike) -> float:
     Parameters
     ----------
     performance, scores : array-like of shape (n_models,)
-        What models reached, and transferability scores. Both finite: ``-inf`` has an order
-        but no size.
+        As for `weighted_kendall_score`, but both finite: ``-inf`` has an order but no size.
 
     Returns
     -------
     float
         In [-1, 1].
-
-    Raises
-    ------
-    ValueError
-        If a list is constant or not finite, or lengths differ.
 
     Examples
     --------
@@ -121,11 +100,6 @@ def regret_at_k(performance: ArrayLike, scores: ArrayLike, k: int = 1) -> float:
     float
         In the unit of `performance`: the best of all minus the best of the `k`. 0 is perfect.
 
-    Raises
-    ------
-    ValueError
-        If `k` is below 1 or above the number of models, or the lists are unusable.
-
     Examples
     --------
     >>> from skte.metrics import regret_at_k
@@ -168,18 +142,17 @@ def _top(scores: NDArray[np.float64], k: int) -> NDArray[np.intp]:
 
 
 def align_performance(
-    performance: ArrayLike | Mapping[str, float], names: Sequence[str]
+    performance: ArrayLike | Mapping[str, float], names: Sequence[str], what: str = "performance"
 ) -> NDArray[np.float64]:
     """Bring performances given by name or in bank order into bank order."""
     if isinstance(performance, Mapping):
-        missing = [name for name in names if name not in performance]
-        if missing:
-            raise ValueError(f"performance lacks the models {missing}; add their values.")
+        if missing := [name for name in names if name not in performance]:
+            raise ValueError(f"{what} lacks the models {missing}; add their values.")
         performance = [performance[name] for name in names]
     values = np.asarray(performance, dtype=np.float64)
     if values.shape != (len(names),):
         raise ValueError(
-            f"performance has shape {values.shape}, but the bank has {len(names)} models: "
+            f"{what} has shape {values.shape}, but the bank has {len(names)} models: "
             "give one number per model, in bank order, or a mapping from names."
         )
     return values
@@ -189,17 +162,14 @@ def check_pair(
     performance: ArrayLike, scores: ArrayLike, *, finite: bool = False, varied: bool = True
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Two lists that are to be correlated as float64; the message says which models are wrong."""
+    arrays = {}
     for name, given in {"performance": performance, "scores": scores}.items():
         if isinstance(given, Mapping):
             raise TypeError(
                 f"{name} is a mapping, which has no order: give one number per model, in the same "
                 "order in both lists (align_performance(mapping, names) makes such a list)."
             )
-    arrays = {
-        "performance": np.asarray(performance, dtype=np.float64),
-        "scores": np.asarray(scores, dtype=np.float64),
-    }
-    for name, values in arrays.items():
+        arrays[name] = values = np.asarray(given, dtype=np.float64)
         if values.ndim != 1:
             raise ValueError(f"{name} must be 1-D, one number per model; got shape {values.shape}.")
     if len(arrays["performance"]) != len(arrays["scores"]):
@@ -272,10 +242,6 @@ def weighted_kendall_score(performance: ArrayLike, scores: ArrayLike) -> float:
     ValueError
         If a list is constant or holds NaN, or lengths differ.
 
-    See Also
-    --------
-    weighted_kendall_test : The same with a p-value.
-
     References
     ----------
     .. [1] Vigna, S. "A Weighted Correlation Index for Rankings with Ties". WWW 2015.
@@ -300,10 +266,7 @@ def weighted_kendall_test(
     n_permutations: int = 10_000,
     random_state: int | None = 0,
 ) -> WeightedKendallResult:
-    """Weighted Kendall correlation with a one-sided permutation p-value.
-
-    The null hypothesis is that scores are in random order; the alternative, that
-    they agree with performance.
+    """Weighted Kendall correlation with a one-sided permutation p-value, for random order.
 
     Parameters
     ----------
@@ -328,18 +291,15 @@ def weighted_kendall_test(
     (1.0, 0.0417, 4)
     """
     performance, scores = check_pair(performance, scores)
-    n = len(scores)
+    n, ranks = len(scores), rankdata(scores)
     statistic = weighted_kendall_score(performance, scores)
-    reached = rankdata(performance)
-    if n <= _EXHAUSTIVE:
-        orders: Iterable[tuple[int, ...]] = itertools.permutations(range(n))
-        null = weighted_kendall_rows(reached, rankdata(scores)[np.array(list(orders))])
-        extra = 0
+    extra = int(n > _EXHAUSTIVE)
+    if extra:
+        tiled = np.tile(ranks, (n_permutations, 1))
+        orders = np.random.default_rng(random_state).permuted(tiled, axis=1)
     else:
-        rng = np.random.default_rng(random_state)
-        tiled = np.tile(rankdata(scores), (n_permutations, 1))
-        null = weighted_kendall_rows(reached, rng.permuted(tiled, axis=1))
-        extra = 1
+        orders = ranks[np.array(list(itertools.permutations(range(n))))]
+    null = weighted_kendall_rows(rankdata(performance), orders)
     reached = int(np.count_nonzero(null >= statistic - 1e-12)) + extra
     return WeightedKendallResult(statistic, reached / (len(null) + extra), n, float(null.std()))
 

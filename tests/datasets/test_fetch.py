@@ -34,7 +34,7 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, body):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.body, self.etag = body, '"1"'
+        self.body = body
         self.drop_after = []  # bytes of each answer, after which the connection ends
         self.ranges = True
         self.states_length = True
@@ -67,8 +67,6 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
         if server.states_length:
             self.send_header("Content-Length", str(total - start))
-        if server.etag:
-            self.send_header("ETag", server.etag)
         self.end_headers()
         rest = server.body[start:]
         if server.drop_after:
@@ -78,8 +76,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _start(self):
         match = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
-        if_range = self.headers.get("If-Range")
-        if not match or not self.server.ranges or if_range not in (None, self.server.etag):
+        if not match or not self.server.ranges:
             return 0
         return int(match[1]) if int(match[1]) < len(self.server.body) else None
 
@@ -155,9 +152,7 @@ def test_download_and_once_only(server, tmp_path):
     assert server.asked == [(f"/{NAME}.tar", None)]
 
 
-@pytest.mark.parametrize("etag", ['"1"', None, 'W/"1"'])
-def test_a_dropped_connection_goes_on_where_it_ended(server, tmp_path, etag):
-    server.etag = etag
+def test_a_dropped_connection_goes_on_where_it_ended(server, tmp_path):
     server.drop_after = [1000, 5000, 0, 3000]
     folder = fetch(server, tmp_path)
     assert len(load_dataset(folder)) == 2
@@ -185,10 +180,10 @@ def test_another_version_on_the_server_begins_anew(server, tmp_path):
     server.drop_after = [1000] + [0] * 5
     with pytest.raises(DatasetError, match="dropped"):
         fetch(server, tmp_path)
-    server.body = server.body + b"\0" * 512
-    server.etag = '"2"'
-    fetch(server, tmp_path)
-    assert server.sent == 1000 + len(server.body)
+    server.body = b"\1" * 1000 + server.body
+    with pytest.raises(DatasetError, match="not a tar archive"):  # the checksum is right
+        fetch(server, tmp_path)
+    assert server.sent == 1000 + len(server.body) - 1000 + len(server.body)
 
 
 def test_a_server_without_ranges_sends_all_again(server, tmp_path):
@@ -258,11 +253,10 @@ def test_no_server(serve, archive, tmp_path):
 
 def test_too_much(server, tmp_path, monkeypatch):
     monkeypatch.setattr("skte.datasets._download._MOST_BYTES", 3000)
-    with pytest.raises(DatasetError, match=r"bytes, more than the 3000 allowed"):
-        fetch(server, tmp_path)
-    server.states_length = False
-    with pytest.raises(DatasetError, match=r"more than 3000 bytes: the download was stopped"):
-        fetch(server, tmp_path)
+    for states_length in (True, False):
+        server.states_length = states_length
+        with pytest.raises(DatasetError, match="more than the 3000 bytes allowed"):
+            fetch(server, tmp_path)
 
 
 def test_a_full_disk_is_told_before(server, tmp_path, monkeypatch):
@@ -358,14 +352,14 @@ def tar_of(*members, mode="w"):
         ((f"{NAME}/{'d/' * 200}x", {}), "too long, or lies too deep"),
         ((f"{NAME}/DATASET.json", {}), "occurs twice"),
         ((f"{NAME}/dataset.json", {}), "occurs twice"),
-        ((f"{NAME}/dataset.json/x", {}), "one of its parent folders is a file"),
-        ((NAME, {}), "a file where the folder should be"),
+        ((f"{NAME}/dataset.json/x", {}), "parent folder, is that of a file"),
+        ((NAME, {}), "is that of a file"),
     ],
     ids=lambda value: None,
 )
 def test_hostile_members(serve, tmp_path, member, message):
     server = serve(tar_of(member))
-    with pytest.raises(DatasetError, match=rf"not unpacked: .*{message}.*Nothing was written"):
+    with pytest.raises(DatasetError, match=rf"not unpacked: .*{message}.*Nothing of it was kept"):
         fetch(server, tmp_path / "in")
     assert left(tmp_path / "in") == [f"{NAME}.tar"]
     assert left(tmp_path) == ["in"]

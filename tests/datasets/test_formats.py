@@ -252,23 +252,33 @@ def test_endings_in_any_case(tmp_path, image, label):
     np.testing.assert_array_equal(read_case(case_of(*files)).image[0], image)
 
 
-@pytest.mark.parametrize("text", [True, False], ids=["ASCII", "binary"])
-def test_vtk_cut_short(tmp_path, label, text):
+def test_vtk_cut_short_or_as_text(tmp_path, label):
     path = tmp_path / "a.vtk"
-    values = (label.T * 100).ravel()
-    head = "# vtk DataFile Version 3.0\na\n{}\nDATASET STRUCTURED_POINTS\nDIMENSIONS 6 5 4\n"
-    head += "SPACING 1 1 1\nORIGIN 0 0 0\nPOINT_DATA 120\nSCALARS s unsigned_char 1\n"
-    head += "LOOKUP_TABLE default\n"
-    head = head.format("ASCII" if text else "BINARY").encode()
-    body = " ".join(map(str, values)).encode() if text else values.astype(np.uint8).tobytes()
+    head = b"# vtk DataFile Version 3.0\na\nBINARY\nDATASET STRUCTURED_POINTS\nDIMENSIONS 6 5 4\n"
+    head += b"SPACING 1 1 1\nORIGIN 0 0 0\nPOINT_DATA 120\nSCALARS s unsigned_char 1\n"
+    head += b"LOOKUP_TABLE default\n"
+    body = (label.T * 100).astype(np.uint8).tobytes()
     path.write_bytes(head + body)
     label_map = sitk.GetImageFromArray(label.T)
     sitk.WriteImage(label_map, str(tmp_path / "l.mha"))
     case = case_of(path, tmp_path / "l.mha")
     np.testing.assert_array_equal(read_case(case).image[0], label * 100)
-    path.write_bytes((head + body)[:-80])
-    with pytest.raises(DatasetError, match="more than the file can hold"):
-        read_case(case)
+    for content, what in (
+        ((head + body)[:-80], "more than the file can hold"),
+        (head.replace(b"BINARY", b"ASCII"), "as text.*write it again as BINARY"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(DatasetError, match=what):
+            read_case(case)
+
+
+@pytest.mark.parametrize("named", ["LIST", "a%03d.raw 1 4 1"])
+def test_values_in_several_files_are_refused(tmp_path, image, label, named):
+    path = tmp_path / "a.mhd"
+    sitk.WriteImage(sitk.GetImageFromArray(image.T), str(path))
+    path.write_text(path.read_text().replace("a.raw", named))
+    with pytest.raises(DatasetError, match=r"in several files.*write it again as one"):
+        read_case(case_of(path, label))
 
 
 @pytest.mark.parametrize("ending", [".mha", ".mhd", ".nrrd", ".gipl"])
@@ -503,28 +513,11 @@ def test_channel_names_without_numbers_from_0(tmp_path, image, label, names):
         load_dataset(folder)
 
 
-def test_what_lies_beside_the_description_is_compared(tmp_path, image, label):
+def test_the_stated_number_of_cases_is_compared(tmp_path, image, label):
     folder = save_raw(tmp_path, {"0": "CT"}, {c: ([image], label) for c in "ab"}, numTraining=3)
-    splits = [{"train": ["a", "c"], "val": ["b"]}]
-    (folder / "splits_final.json").write_text(json.dumps(splits))
-    (folder / "dataset_fingerprint.json").write_text(json.dumps({"spacings": [[1, 1, 1]] * 3}))
-    with pytest.warns(SkteWarning, match="'numTraining' is 3") as warned:
+    with pytest.warns(SkteWarning, match="'numTraining' is 3"):
         cases = load_nnunet_raw(folder)
-    text = str(warned[0].message)
-    assert "splits_final.json names cases that are not there: c" in text
-    assert "dataset_fingerprint.json is of 3 cases, and there are 2" in text
     assert [n.what for n in cases[:1].notes] == [n.what for n in cases.notes]
-    for splits, what in (
-        ([{"train": ["a", "b"], "val": ["b"]}], "splits_final.json both trains and validates on b"),
-        ({"train": ["a"], "val": ["b"]}, "splits_final.json is not a list of folds"),
-        ([{"train": ["a"]}], "splits_final.json is not a list of folds"),
-    ):
-        (folder / "splits_final.json").write_text(json.dumps(splits))
-        with pytest.warns(SkteWarning, match=what):
-            load_nnunet_raw(folder)
-    (folder / "splits_final.json").write_text("{")
-    with pytest.warns(SkteWarning, match=r"splits_final\.json is not used: .*not valid JSON"):
-        load_nnunet_raw(folder)
 
 
 @pytest.mark.parametrize("names", [["1.3.6.1.77", "1.3.6.1.78"], ["a.b", "a.c"], ["plain", "q"]])
@@ -564,12 +557,8 @@ def test_composed_and_decomposed_names_are_one(tmp_path, image, label, save_msd)
     assert read_case(load_dataset(msd)[0]).label.max() == 2
     raw = save_raw(tmp_path / "raw", {"0": "CT"}, {APART: ([image], label)})
     (raw / "labelsTr" / f"{APART}.nii.gz").rename(raw / "labelsTr" / f"{COMPOSED}.nii.gz")
-    (raw / "splits_final.json").write_text(
-        json.dumps([{"train": [n], "val": []} for n in (APART, COMPOSED)])
-    )
     cases = load_dataset(raw)
     assert cases[0]["case_id"] == COMPOSED
-    assert "splits_final" not in str(cases.notes)
 
 
 def test_every_file_is_used_or_named(tmp_path, image, label, capsys):

@@ -305,7 +305,7 @@ def nrrd_of_many_lines():
 @pytest.mark.parametrize(
     ("make", "what"),
     [
-        (tiff_of_one_huge_tile, "tiles of width 65536"),
+        (tiff_of_one_huge_tile, "tiles of 65536 x 65536"),
         (nifti_of_many_extensions, "values begin at byte"),
         (nrrd_of_many_lines, "more than 2000 lines"),
     ],

@@ -110,6 +110,6 @@ def test_a_list_of_cases_is_a_list():
 
 def test_what_was_inspected_lists_classes_and_problems():
     html = inspect_dataset(cases(1))._repr_html_()
-    assert f"<td>7</td><td>{SHOWN}</td><td>30</td><td>1</td>" in html
+    assert f"<td>7</td><td>{SHOWN}</td><td>1</td><td>30</td>" in html
     assert "<caption>cases: 1, usable: 1</caption>" in html
     assert "The dataset holds one case" in html

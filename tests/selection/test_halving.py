@@ -305,7 +305,7 @@ class TestLearningCurve:
             for i, j in rows[size]:
                 assert weights[i].sum() == weights[j].sum() == size
                 assert not (weights[i] & weights[j]).any()
-        assert rows[9] == [(len(weights) - 1, None)]
+        assert rows[9] == [(len(weights) - 1,)]
 
     @pytest.mark.parametrize(
         ("kwargs", "message"),
