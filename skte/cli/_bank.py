@@ -26,7 +26,6 @@ from skte.exceptions import SkteError, SkteWarning
 if TYPE_CHECKING:
     from skte.bank import BankEntry, ModelBank
 
-__all__ = ["add_parser"]
 
 _HUB = "hub:"
 _MANIFESTS = (".yaml", ".yml", ".json")

@@ -15,8 +15,6 @@ from skte._text import complain, read_cell, say
 from skte.cli._options import seed, share
 from skte.exceptions import SkteError
 
-__all__ = ["add_parser", "read_ranking"]
-
 _BASELINES = ("size", "zero_shot")
 
 

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from skte.bank import BankEntry, LayerInfo
     from skte.datasets import DatasetReport
 
-__all__ = ["add_parser", "describe_entry", "show_entry"]
-
 
 def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add ``skte inspect`` to the command line."""

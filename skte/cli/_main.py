@@ -24,7 +24,6 @@ from skte.exceptions import SkteError
 if TYPE_CHECKING:
     from skte.extraction import FeatureCache
 
-__all__ = ["main"]
 
 _WIDTH = 80  # of descriptions; argparse leaves them alone for the sake of the table below
 _EPILOG = """\

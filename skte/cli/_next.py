@@ -15,8 +15,6 @@ from skte.exceptions import SkteError
 if TYPE_CHECKING:
     from skte.bank import BankEntry
 
-__all__ = ["add_parser"]
-
 
 def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add ``skte next`` to the command line."""

@@ -25,25 +25,6 @@ if TYPE_CHECKING:
     from skte.bank import ModelBank
     from skte.datasets import CaseList
 
-__all__ = [
-    "add_data_options",
-    "add_trust_package_option",
-    "add_trusted_option",
-    "age",
-    "bank_options",
-    "count",
-    "factory_folders",
-    "for_shell",
-    "jobs",
-    "load_data",
-    "open_bank",
-    "seconds",
-    "seed",
-    "share",
-    "size",
-    "tell_problems",
-]
-
 
 def add_trusted_option(parser: Any) -> None:
     """Add ``--trusted`` and ``--trust-package`` to a parser or group."""

@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from skte.estimators import TransferabilityEstimator
     from skte.selection import DatasetRanks, HalvingModelBankSelector, ModelBankSelector
 
-__all__ = ["add_parser"]
-
 
 class _Known(tuple[str, ...]):
     """Names for completion; `_estimators` says which others there are."""

@@ -42,12 +42,6 @@ from skte.extraction._cache_files import (
 from skte.extraction._model import ModelFacts
 from skte.features import CaseFeatures
 
-__all__ = [
-    "CaseCache",
-    "FeatureCache",
-    "Removed",
-]
-
 _T = TypeVar("_T")
 
 # One warning for each folder and kind of failure is enough for a process.

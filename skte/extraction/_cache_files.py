@@ -25,28 +25,6 @@ from skte._files import is_abandoned, lock, open_flags
 from skte._memory import memory_problem
 from skte.features import CaseFeatures, pack_case, unpack_case
 
-__all__ = [
-    "CacheFile",
-    "ENTRY",
-    "LEFTOVER",
-    "MOST_RECORD",
-    "RECORD",
-    "folder_problem",
-    "list_files",
-    "make_key",
-    "open_entry",
-    "open_record",
-    "place",
-    "prepare_folder",
-    "read_file",
-    "remove_empty",
-    "seal_entry",
-    "seal_record",
-    "sweep",
-    "sweep_folder",
-    "write_file",
-]
-
 ENTRY, RECORD, LEFTOVER = ".skf", ".json", ".tmp"
 
 _MARKER = "skte-cache.json"

@@ -38,8 +38,6 @@ from skte.extraction._runner import CaseRunner, memory_kept, whole_float32
 from skte.extraction._sampler import SamplePlan, VoxelSample
 from skte.features import FeatureSet
 
-__all__ = ["SegmentationFeatureExtractor", "sampled_voxels"]
-
 
 class SegmentationFeatureExtractor(  # type: ignore[call-arg]
     TransformerMixin, DocLinkMixin, BaseEstimator, auto_wrap_output_keys=None

@@ -17,15 +17,6 @@ from skte.extraction._reader import inference_ready
 from skte.extraction._runner import check_channels
 from skte.extraction._windows import default_window_size
 
-__all__ = [
-    "ModelFacts",
-    "cell_edges",
-    "entry_window",
-    "examine_model",
-    "resolve_device",
-    "window_edges",
-]
-
 
 class ModelFacts(NamedTuple):
     """What running a model once on an example found."""

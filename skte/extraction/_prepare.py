@@ -24,16 +24,6 @@ from skte.datasets import Case, read_case
 from skte.exceptions import ExtractionError, SkteWarning
 from skte.extraction._sampler import SamplePlan, VoxelSample
 
-__all__ = [
-    "CaseStore",
-    "PreparedCase",
-    "ahead",
-    "carry_voxels",
-    "prepare_case",
-    "preprocess_case",
-    "size_problem",
-]
-
 Result = TypeVar("Result")
 
 

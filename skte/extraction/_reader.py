@@ -20,15 +20,6 @@ from skte.bank import LayerInfo, as_map, main_output
 from skte.exceptions import ExtractionError
 from skte.extraction._windows import WindowPlan
 
-__all__ = [
-    "OUTPUT",
-    "Reading",
-    "Taps",
-    "WindowReader",
-    "gather_points",
-    "inference_ready",
-]
-
 #: Key of the network's own output beside its layers.
 OUTPUT = ""
 

@@ -25,16 +25,6 @@ from skte.extraction._reader import OUTPUT, Reading, WindowReader
 from skte.extraction._windows import WindowPlan, default_window_size, plan_windows
 from skte.features import CaseFeatures, LayerSample
 
-__all__ = [
-    "CaseRunner",
-    "check_channels",
-    "free_memory",
-    "is_out_of_memory",
-    "memory_kept",
-    "source_posterior",
-    "whole_float32",
-]
-
 
 @dataclass(eq=False)
 class CaseRunner:

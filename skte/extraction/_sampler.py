@@ -16,22 +16,6 @@ from skte.datasets import Case
 from skte.exceptions import DatasetError
 from skte.extraction._windows import axis_starts, default_window_size
 
-__all__ = [
-    "CLASS",
-    "Lattice",
-    "Region",
-    "SamplePlan",
-    "VoxelSample",
-    "WHOLE_CASE",
-    "WINDOWS",
-    "choose_cells",
-    "count_labels",
-    "draw",
-    "draw_informative",
-    "generator",
-    "is_informative",
-]
-
 # The label that is no class of interest, as CC-FV's default has it.
 _BACKGROUND = 0
 # Share of a class's voxels in its sample, between floor and cap.

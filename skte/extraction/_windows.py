@@ -9,15 +9,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "WindowPlan",
-    "axis_starts",
-    "cover_points",
-    "deepest_on_axis",
-    "default_window_size",
-    "plan_windows",
-]
-
 # Without any word on the window: at most this edge, and a multiple that five
 # halvings divide, so that common encoders run.
 _MAX_EDGE = 96

@@ -12,8 +12,6 @@ from skte.evaluation import EvaluationCard, RankLearningCurve
 from skte.metrics import WeightedKendallResult, align_performance, weighted_kendall_test
 from skte.report._drawing import COLORS, Display, plot_name, plot_names
 
-__all__ = ["CorrelationDisplay", "EvaluationDisplay", "LearningCurveDisplay"]
-
 _MOST_NAMES = 25  # beside points
 
 

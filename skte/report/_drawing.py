@@ -8,16 +8,6 @@ from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from typing import Any, Self
 
-__all__ = [
-    "COLORS",
-    "MARKERS",
-    "MOST_ROWS",
-    "Display",
-    "plot_name",
-    "plot_names",
-    "width_of",
-]
-
 #: Okabe and Ito's colours, which the colour-blind can tell apart, without the light ones
 #: that vanish on white; ordered so that neighbours also differ in grey.
 COLORS: tuple[str, ...] = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00")

@@ -18,15 +18,6 @@ from skte.report._results import FittedSelector
 from skte.report._sampled_voxels_display import ProbeDisplay, SampledVoxelsDisplay
 from skte.report._seen import SeenTable
 
-__all__ = [
-    "dataset_section",
-    "explanation_section",
-    "probe_section",
-    "provenance_section",
-    "seen_section",
-    "voxel_section",
-]
-
 
 def _extractor_of(selector: FittedSelector, name: str) -> SegmentationFeatureExtractor:
     """Return the extractor as the selector set it for a model."""

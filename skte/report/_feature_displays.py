@@ -20,8 +20,6 @@ from skte.report._drawing import (
     plot_names,
 )
 
-__all__ = ["CaseDistanceDisplay", "FeatureEmbeddingDisplay"]
-
 # Cases with a colour of their own.
 _MOST_COLORS = len(COLORS)
 _MOST_VOXELS = 3000  # in the plane

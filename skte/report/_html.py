@@ -11,8 +11,6 @@ from typing import Any, NamedTuple
 
 from skte._table import Html, element, html_table
 
-__all__ = ["Cell", "number", "picture", "section", "table"]
-
 _LONG = 8  # characters from which text keeps a width of its own on narrow screens
 _NAME_WIDTH = 30  # digits that fit beside each other in the first column, on wide screens
 

@@ -14,8 +14,6 @@ from torch import nn
 from skte.bank import BankEntry
 from skte.report._results import FittedSelector
 
-__all__ = ["fine_tuning", "next_step"]
-
 _CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _ZIP = ".zip"
 _TRAINING = ("configs/train.json", "configs/train.yaml", "configs/train.yml")

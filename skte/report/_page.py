@@ -30,8 +30,6 @@ from skte.report._ranking_displays import LayerScoreDisplay, RankingDisplay
 from skte.report._results import FittedSelector, check_columns, results_of, results_rows
 from skte.selection import DatasetRanks, Ranking
 
-__all__ = ["write_report"]
-
 
 def write_report(
     ranked: FittedSelector | DatasetRanks | Mapping[str, Any],

@@ -23,9 +23,6 @@ from skte.report._drawing import (
 from skte.report._results import FittedSelector, check_columns, results_of
 from skte.selection import BankConfidence
 
-__all__ = ["LayerScoreDisplay", "RankingDisplay", "StabilityDisplay"]
-
-
 _NARROW = 4.0  # inches beside the names, below which a legend has one column
 
 

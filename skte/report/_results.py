@@ -18,8 +18,6 @@ from skte._files import write_text_atomically
 from skte._text import clean_cell
 from skte.selection import DatasetRanks, HalvingModelBankSelector, ModelBankSelector, Reference
 
-__all__ = ["FittedSelector", "check_columns", "results_of", "results_rows", "write_results"]
-
 FittedSelector = ModelBankSelector | HalvingModelBankSelector
 
 

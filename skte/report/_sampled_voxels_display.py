@@ -13,8 +13,6 @@ from skte.estimators import CrossCaseProbe
 from skte.extraction import SegmentationFeatureExtractor, VoxelSample, sampled_voxels
 from skte.report._drawing import COLORS, MARKERS, plot_name, width_of
 
-__all__ = ["ProbeDisplay", "SampledVoxelsDisplay"]
-
 # Voxels of a slab this thick, as a share of the volume, are drawn on its middle slice.
 _SLAB = 1 / 20
 

@@ -15,8 +15,6 @@ from skte.datasets import CaseList
 from skte.report._results import FittedSelector, results_of
 from skte.selection import ModelBankSelector
 
-__all__ = ["SeenTable"]
-
 _PACKAGES = ("skte", "torch", "torchio", "scikit-learn", "numpy", "scipy")
 _DIGITS = 12  # of a digest, enough to tell models apart
 _IMAGE_FOLDERS = ("images", "imagestr")

@@ -17,8 +17,6 @@ from skte.metrics import rank_scores
 from skte.selection._confidence import BankConfidence
 from skte.selection._reference import Reference, chance_verdict, reference_notes
 
-__all__ = ["AGREED", "STUDIED", "Answer", "Findings", "Studied", "answer_of"]
-
 _FEW_CASES = 5
 _SHORT_LIST = 3
 _PLACES = {1: "1st", 2: "2nd", 3: "3rd"}

@@ -31,8 +31,6 @@ from skte.selection._reference import Reference, twin_scores
 from skte.selection._results import Results, known_scores, results_table
 from skte.selection._workers import ModelRecord
 
-__all__ = ["BankSelector"]
-
 # Beyond these, images were not normalised; random phantoms and masked brains are within.
 _RAW_MEAN, _RAW_SPREAD = 2.0, 5.0
 _NAMED = 3  # models in a sentence

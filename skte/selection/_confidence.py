@@ -18,8 +18,6 @@ from skte.estimators import TransferabilityEstimator
 from skte.exceptions import SkteWarning
 from skte.metrics import best_first, rank_scores
 
-__all__ = ["BankConfidence", "combined_scores", "estimate_confidence", "resampling_weights"]
-
 _NAMED = 2  # at most this many models that tie with the best are named
 # Of the bootstrap's draws; such as those without a class.
 _MOST_UNDEFINED = 0.5

@@ -18,8 +18,6 @@ from skte.selection._answer import Answer
 from skte.selection._halving import HalvingModelBankSelector
 from skte.selection._selector import ModelBankSelector
 
-__all__ = ["DatasetRanks", "rank_datasets"]
-
 Selector = ModelBankSelector | HalvingModelBankSelector
 
 

@@ -54,8 +54,6 @@ from skte.selection._workers import (
     run_together,
 )
 
-__all__ = ["Engine", "check_not_all_failed", "extractor_for"]
-
 # Preprocessed images that are kept from one model to the next.
 _KEPT_BYTES = 2**30
 _log = logging.getLogger("skte")

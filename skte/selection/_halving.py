@@ -31,8 +31,6 @@ from skte.selection._engine import Engine, check_not_all_failed
 from skte.selection._reference import REFERENCE_LEVEL, Reference, Twins, compare_with_twins
 from skte.selection._workers import ModelRecord
 
-__all__ = ["HalvingModelBankSelector", "outpaced", "rung_sizes"]
-
 _N_DRAWS = 1000  # for the comparison with untrained twins
 
 

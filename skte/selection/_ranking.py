@@ -14,8 +14,6 @@ from skte.metrics import best_first, rank_scores
 from skte.selection._answer import Answer
 from skte.selection._confidence import BankConfidence
 
-__all__ = ["Ranking"]
-
 
 @dataclass(repr=False, eq=False)
 class RankedName(str):

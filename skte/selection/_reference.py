@@ -18,16 +18,6 @@ from skte.metrics import best_first
 from skte.selection._confidence import estimate_confidence
 from skte.selection._workers import ModelRecord
 
-__all__ = [
-    "REFERENCE_LEVEL",
-    "Reference",
-    "Twins",
-    "chance_verdict",
-    "compare_with_twins",
-    "reference_notes",
-    "twin_scores",
-]
-
 REFERENCE_LEVEL = 0.9  # confidence of the comparison, where none is asked for
 
 

@@ -14,8 +14,6 @@ from skte.metrics import rank_scores
 from skte.selection._confidence import BankConfidence
 from skte.selection._workers import ModelRecord
 
-__all__ = ["Results", "known_scores", "results_table"]
-
 # One number or one word per model; the rest is lists and seconds.
 _SHOWN = ("name", "rank", "score")
 # What Python itself hides by default: for programmers, not about a model's score.

@@ -33,9 +33,6 @@ from skte.selection._reference import REFERENCE_LEVEL, Twins, compare_with_twins
 from skte.selection._results import known_scores
 from skte.selection._workers import ModelRecord
 
-__all__ = ["ModelBankSelector"]
-
-
 # Cases, and what needs as many, without and with confidence.
 _NEEDED = (
     (2, "a ranking needs at least two labelled cases, or it is about that case alone."),

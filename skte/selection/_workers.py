@@ -28,16 +28,6 @@ from skte.exceptions import CollapsedFeaturesWarning, SaturatedScoreWarning, Skt
 from skte.extraction import CaseStore, SegmentationFeatureExtractor, resolve_device
 from skte.features import FeatureSet
 
-__all__ = [
-    "Job",
-    "ModelRecord",
-    "dask_client",
-    "run_apart",
-    "run_job",
-    "run_on_dask",
-    "run_together",
-]
-
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
