@@ -1,4 +1,4 @@
-"""What a contributor runs: nox -s lint tests docs smoke (pip install nox).
+"""What a contributor runs: nox -s lint tests coverage docs smoke (pip install nox).
 
 ``nox --no-venv`` takes the environment at hand, which must have the dev and docs extras.
 """
@@ -31,6 +31,16 @@ def tests(session: nox.Session) -> None:
     """Run the tests; ``nox -s tests -- -m "not slow"`` leaves out the slow ones."""
     install(session, "dev")
     session.run("python", "-m", "pytest", "-n", "2", "--dist", "worksteal", *session.posargs)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Measure which lines run: in the quick tests, and in the slow ones of what those leave out."""
+    install(session, "dev")
+    measured = ("python", "-m", "pytest", "-q", "-n", "2", "--dist", "worksteal", "--cov")
+    session.run(*measured, "-m", "not slow", "--cov-fail-under=0", "--cov-report=")
+    rooms = ("tests/demo", "tests/datasets", "tests/bank/test_hub.py")
+    session.run(*measured, "--cov-append", "-m", "slow", *rooms)
 
 
 @nox.session

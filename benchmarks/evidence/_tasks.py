@@ -20,6 +20,7 @@ __all__ = [
     "Domain",
     "Model",
     "Task",
+    "few_models",
 ]
 
 #: Labelled cases that a target gives, and the seed of everything that is drawn.
@@ -208,6 +209,11 @@ def _ladder_models(target: str) -> Recipe:
     others += [Model(source, steps) for source in sources for steps in (FULL, TENTH)]
     others += [Model("untrained", 0, seed) for seed in (0, 1)]
     return [(model, True) for model in ladder] + [(model, False) for model in others]
+
+
+def few_models(target: str) -> Recipe:
+    """A third of the ladder bank, to see that the study works."""
+    return _ladder_models(target)[::3]
 
 
 def _architecture_models(target: str) -> Recipe:
