@@ -1,12 +1,31 @@
 """Rank pre-trained segmentation networks for a new dataset without fine-tuning them."""
 
-# First: until it has run, ``python -m skte`` imports from the current folder.
-from skte import _process  # noqa: F401, I001
+import os
+import sys
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
-from skte._memory import memory_limit
+def _leave_current_folder() -> None:
+    """Remove the current folder, which ``python -m skte`` searches first, from the path."""
+    # Programs of the user that import skte keep their path.
+    arguments = getattr(sys, "argv", [])
+    # While Python locates what ``-m`` names, and only then, the first argument is "-m".
+    if arguments[:1] != ["-m"] or len(sys.orig_argv) < len(arguments) or sys.flags.safe_path:
+        return
+    named = sys.orig_argv[-len(arguments)]
+    if named.partition(".")[0] != "skte" and not (named[:1] == "-" and named.endswith("mskte")):
+        return
+    here = sys.path.pop(0)
+    if os.path.dirname(os.path.dirname(os.path.abspath(__file__))) == os.path.abspath(here):
+        sys.path.append(here)  # skte itself lies there, uninstalled, and its workers import it
+
+
+# Before anything is imported that Python has not loaded already: it could come from there.
+_leave_current_folder()
+
+from importlib import import_module  # noqa: E402
+from typing import TYPE_CHECKING, Any  # noqa: E402
+
+from skte._memory import memory_limit  # noqa: E402
 
 if TYPE_CHECKING:
     from skte import datasets

@@ -11,8 +11,6 @@ from typing import Any, TypeVar
 
 import torch
 
-__all__ = ["file_digest", "file_stamp", "tensor_digest", "version_of", "versioned"]
-
 _T = TypeVar("_T", bound=Callable[..., Any])
 _VERSION = "__skte_version__"
 

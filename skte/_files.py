@@ -22,17 +22,6 @@ try:
 except ImportError:  # Windows has no such locks: there, age alone decides
     fcntl = None  # type: ignore[assignment]
 
-__all__ = [
-    "check_writable",
-    "is_abandoned",
-    "lock",
-    "open_flags",
-    "outside_problem",
-    "scratch_folder",
-    "write_atomically",
-    "write_text_atomically",
-]
-
 # Seconds after which a file is no longer being written, where locks do not work.
 _SURELY_OLD = 86_400.0
 

@@ -33,6 +33,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -40,12 +41,51 @@ import sklearn
 import torch
 from torch import nn
 
-from skte._process import SharedSetting, safe_starts
 from skte.exceptions import SkteError
 
-__all__ = ["Isolation", "check_interrupt", "isolated"]
-
+_SAFE_PATH = "PYTHONSAFEPATH"
 _of_thread = threading.local()
+
+
+class SharedSetting:
+    """The first to enter makes the setting; the last to leave undoes it."""
+
+    def __init__(self, make: Callable[[], Callable[[], None]]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self.n_users = 0
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the setting; it may be entered any number of times at once."""
+        with self._lock:
+            if self.n_users == 0:
+                self._undo = self._make()
+            self.n_users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.n_users -= 1
+                if self.n_users == 0:
+                    self._undo()
+
+
+def _start_safely() -> Callable[[], None]:
+    before = os.environ.get(_SAFE_PATH)
+    os.environ[_SAFE_PATH] = "1"
+
+    def undo() -> None:
+        if before is None:
+            os.environ.pop(_SAFE_PATH, None)
+        else:
+            os.environ[_SAFE_PATH] = before
+
+    return undo
+
+
+#: While it is held, Python processes that this one starts do not search the current folder.
+safe_starts = SharedSetting(_start_safely)
 
 
 @dataclass
@@ -238,7 +278,31 @@ def _torch_settings() -> Iterator[Pair]:
     yield from _backends()
 
 
+def _folder() -> str:
+    with suppress(OSError):
+        return os.getcwd()
+    return ""  # it was removed
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _limits() -> Iterator[Pair]:
+    with suppress(ImportError):  # Windows has none
+        import resource
+
+        for name in [name for name in dir(resource) if name.startswith("RLIMIT_")]:
+            which = getattr(resource, name)
+            yield partial(resource.getrlimit, which), partial(resource.setrlimit, which)
+
+
 def _python_settings() -> Iterator[Pair]:
+    yield _folder, os.chdir
+    yield _umask, os.umask
+    yield from _limits()
     yield np.get_printoptions, lambda options: np.set_printoptions(**options)
     yield sys.getrecursionlimit, sys.setrecursionlimit
     yield sys.getswitchinterval, sys.setswitchinterval
@@ -256,13 +320,15 @@ def _python_settings() -> Iterator[Pair]:
     yield from _attributes(sys, *_STREAMS, *(f"__{name}__" for name in _STREAMS))
     yield from _attributes(sys, "excepthook", "unraisablehook", "displayhook", "breakpointhook")
     yield from _attributes(threading, "excepthook")
+    yield from _attributes(warnings, "showwarning", "formatwarning", "_showwarnmsg_impl")
     yield from _attributes(os, "environ")
 
 
 def _thread_settings() -> Iterator[Pair]:
     yield torch.is_grad_enabled, torch._C._set_grad_enabled
     for kind in ("cpu", "cuda"):
-        yield from _autocast(kind)
+        yield partial(torch.is_autocast_enabled, kind), partial(torch.set_autocast_enabled, kind)
+        yield partial(torch.get_autocast_dtype, kind), partial(torch.set_autocast_dtype, kind)
     yield torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled
     yield np.geterr, lambda how: np.seterr(**how)
     yield np.geterrcall, np.seterrcall
@@ -270,17 +336,6 @@ def _thread_settings() -> Iterator[Pair]:
     yield sys.gettrace, sys.settrace
     yield sys.getprofile, sys.setprofile
     yield _flushes_denormals, torch.set_flush_denormal
-
-
-def _autocast(kind: str) -> Iterator[Pair]:
-    yield (
-        lambda: torch.is_autocast_enabled(kind),
-        lambda on: torch.set_autocast_enabled(kind, on),
-    )
-    yield (
-        lambda: torch.get_autocast_dtype(kind),
-        lambda dtype: torch.set_autocast_dtype(kind, dtype),
-    )
 
 
 def _flushes_denormals() -> bool:
@@ -360,13 +415,9 @@ def _keep_random() -> Undo:
 
 
 def _keep_warnings() -> Undo:
-    names = ("showwarning", "formatwarning", "_showwarnmsg_impl")
-    functions = {name: getattr(warnings, name) for name in names if hasattr(warnings, name)}
     filters, content = warnings.filters, list(warnings.filters)
 
     def undo() -> None:
-        for name, function in functions.items():
-            setattr(warnings, name, function)
         if warnings.filters is not filters or filters != content:
             warnings.filters = filters
             warnings.filters[:] = content  # type: ignore[index]  # a list, whatever typeshed says
@@ -397,41 +448,6 @@ def _keep_logging() -> Undo:
             logging.disable(disabled)
 
     return undo
-
-
-# The operating system's
-
-
-def _keep_place() -> Undo:
-    """Note the folder, mask of new files and limits."""
-    limits = {}
-    folder = ""
-    with suppress(OSError):
-        folder = os.getcwd()
-    mask = os.umask(0o077)
-    os.umask(mask)
-    with suppress(ImportError):  # Windows has none
-        import resource
-
-        names = [name for name in dir(resource) if name.startswith("RLIMIT_")]
-        limits = {getattr(resource, name): _limit(resource, name) for name in names}
-
-    def undo() -> None:
-        os.umask(mask)
-        for which, limit in limits.items():
-            with suppress(OSError, ValueError):
-                if limit is not None and resource.getrlimit(which) != limit:
-                    resource.setrlimit(which, limit)
-        if folder:
-            os.chdir(folder)
-
-    return undo
-
-
-def _limit(resource: Any, name: str) -> Any:
-    with suppress(OSError, ValueError):
-        return resource.getrlimit(getattr(resource, name))
-    return None
 
 
 def _keep_streams() -> Undo:
@@ -594,7 +610,6 @@ _SHARED = (
     _settings(_python_settings),
     _keep_contents,
     _keep_streams,
-    _keep_place,
     _settings(_torch_settings),
     _keep_random,
     _keep_warnings,

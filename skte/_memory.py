@@ -10,15 +10,6 @@ from pathlib import Path
 
 from skte.exceptions import SkteError
 
-__all__ = [
-    "allowed_memory",
-    "format_bytes",
-    "free_memory",
-    "memory_limit",
-    "memory_problem",
-    "parse_bytes",
-]
-
 _VARIABLE = "SKTE_MAX_MEMORY"  # processes that skte starts inherit it
 # Of the memory that is free; what is read is often copied once.
 _SHARE = 0.25

@@ -10,17 +10,6 @@ from html import escape
 
 from skte._text import clean_lines, clean_name, clean_text
 
-__all__ = [
-    "NONE",
-    "Html",
-    "element",
-    "format_html_table",
-    "format_table",
-    "format_wrapped_table",
-    "html_table",
-    "rank_cell",
-]
-
 NONE = "-"  # rank and score of a model that failed
 _VOID = {"img", "input", "meta"}
 _LONGEST = 2_000  # characters of a line of a page

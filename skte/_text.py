@@ -16,20 +16,6 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any, TextIO
 
-__all__ = [
-    "CleanFormatter",
-    "clean_cell",
-    "clean_lines",
-    "clean_name",
-    "clean_text",
-    "complain",
-    "did_you_mean",
-    "name_problem",
-    "read_cell",
-    "say",
-    "say_json",
-]
-
 # Control characters, line and paragraph separators, surrogates, and the format characters
 # that reorder or hide text: bidirectional controls, zero-width characters, tags.
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})

@@ -267,7 +267,7 @@ def check_healthy_features_give_no_warning(estimator: Estimator) -> None:
 def check_documented(estimator: Estimator) -> None:
     doc = inspect.getdoc(type(estimator)) or ""
     assert "Higher is better" in " ".join(doc.split())
-    for heading in ("Parameters", "Attributes", "Notes", "References", "Examples"):
+    for heading in ("Parameters", "Attributes", "References", "Examples"):
         assert f"{heading}\n{'-' * len(heading)}" in doc
     for name in estimator.get_params():
         assert f"\n{name} : " in doc

@@ -7,7 +7,7 @@ import operator
 import os
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,13 +19,10 @@ from skte._files import outside_problem
 from skte._table import format_html_table
 from skte._text import clean_text, did_you_mean
 from skte.bank._entry import BankEntry
-from skte.bank._manifest import read_manifest
-from skte.bank._readers import MANIFEST, Reader, all_readers
-from skte.bank._trust import ReadOptions, check_packages
+from skte.bank._manifest import check_packages, read_manifest
+from skte.bank._readers import MANIFEST, Reader, ReadOptions, all_readers
 from skte.bank._weights import read_checkpoint, weight_files
 from skte.exceptions import BankError, SkteWarning
-
-__all__ = ["BankLike", "ModelBank", "load_bank"]
 
 
 class ModelBank(Sequence[BankEntry]):
@@ -47,10 +44,6 @@ class ModelBank(Sequence[BankEntry]):
     ------
     BankError
         If there are no entries, something else is among them, or names repeat.
-
-    See Also
-    --------
-    load_bank : Makes a bank of anything that can be one.
 
     Examples
     --------
@@ -100,16 +93,8 @@ class ModelBank(Sequence[BankEntry]):
         ----------
         path : path-like
             The manifest. Paths in it are relative to its folder, and may not leave it.
-        trusted_packages : collection of str
-            Packages or modules whose functions the manifest may name as factories, beside
-            those that ``skte bank init --trust-package`` keeps for it. `BankEntry.load` imports
-            and calls what is named.
-        extra_roots : collection of path-like
-            Further folders that its paths and links may lead to.
-
-        Returns
-        -------
-        ModelBank
+        trusted_packages, extra_roots
+            As for `load_bank`.
 
         Raises
         ------
@@ -140,10 +125,8 @@ class ModelBank(Sequence[BankEntry]):
         trusted : collection of str
             Paths, relative to the folder, of models that may run code when they are read; of
             entries of manifests their names.
-        trusted_packages : collection of str
-            Packages or modules whose functions manifests may name as factories.
-        extra_roots : collection of path-like
-            Further folders that links and paths may lead to.
+        trusted_packages, extra_roots
+            As for `load_bank`.
 
         Returns
         -------
@@ -189,10 +172,6 @@ class ModelBank(Sequence[BankEntry]):
         **fields
             Other fields of every `BankEntry`, such as ``preprocessing=["ZNormalization"]``: without
             it, networks get images as they are.
-
-        Returns
-        -------
-        ModelBank
         """
         return cls(BankEntry.from_module(name, one, **fields) for name, one in modules.items())
 
@@ -264,8 +243,9 @@ def load_bank(
         A path leads to a YAML or JSON manifest, or to a folder of models. In a dict the
         key is the name, also of an entry that has another one.
     trusted_packages : collection of str
-        Packages or modules whose functions a manifest may name as factories. Of a path
-        only: an entry has its own.
+        Packages or modules whose functions a manifest may name as factories, beside those that
+        ``skte bank init --trust-package`` keeps for it; `BankEntry.load` imports and calls them.
+        Of a path only: an entry has its own.
     extra_roots : collection of path-like
         Further folders that paths and links in the folder or manifest may lead to.
 
@@ -473,21 +453,9 @@ def _why_not(file: Path) -> str:
 def _distinct(found: list[tuple[str, BankEntry]]) -> list[BankEntry]:
     """Tell entries of one name apart by where they were found."""
     counts = Counter(entry.name for _, entry in found)
-    named: list[BankEntry] = []
-    taken: set[str] = set()
-    for place, entry in found:
-        name = entry.name if counts[entry.name] == 1 else f"{entry.name} ({clean_text(place, 200)})"
-        for other in _others(name):
-            if other not in taken:
-                taken.add(other)
-                named.append(entry if other == entry.name else replace(entry, name=other))
-                break
-    return named
-
-
-def _others(name: str) -> Iterator[str]:
-    yield name
-    number = 2
-    while True:
-        yield f"{name} {number}"
-        number += 1
+    return [
+        entry
+        if counts[entry.name] == 1
+        else replace(entry, name=f"{entry.name} ({clean_text(place, 200)})")
+        for place, entry in found
+    ]

@@ -21,7 +21,7 @@ came out is measured: every value of a known plain type, nested moderately, with
 what it will take compared with the limit on memory. Only then are values read.
 
 Where a class is mere decoration of data its content is kept as numbers, text, tuples and dicts
-(numpy's numbers and arrays, `argparse.Namespace`, paths, dates, devices, dtypes). All other
+(numpy's numbers and arrays, `argparse.Namespace`, paths, devices, dtypes). All other
 classes, and sparse, quantized, nested and meta tensors, are refused by name.
 """
 
@@ -33,9 +33,8 @@ import pickletools
 import re
 import struct
 import zipfile
-import zlib
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -45,8 +44,6 @@ import torch
 
 from skte._memory import memory_problem
 from skte._text import clean_text
-
-__all__ = ["Archive", "MalformedError", "RefusedGlobalsError", "check_shape", "read_torch_file"]
 
 # A program of this many steps takes two seconds. A network of 1000 tensors with the state of its
 # optimizer has a tenth of it.
@@ -121,7 +118,7 @@ _NAMES = frozenset(
     ]
 )
 _KEYS = (str, bytes, int, float, bool, type(None))
-_LEAVES = (*_KEYS, complex, bytearray)
+_LEAVES = (*_KEYS, complex)
 
 
 class MalformedError(Exception):
@@ -229,18 +226,13 @@ class Archive:
     def damaged(self, path: Path) -> list[str]:
         """Names of the parts whose bytes are not what was written, by their checksums."""
         found = []
-        with path.open("rb") as file:
-            for name, part in self.parts.items():
+        with zipfile.ZipFile(path) as archive:
+            for name in self.parts:
                 try:
-                    start, left = self.place(file, name)
-                except MalformedError:
-                    found.append(name)
-                    continue
-                file.seek(start)
-                checksum = 0
-                while left and (data := file.read(min(left, 2**20))):
-                    checksum, left = zlib.crc32(data, checksum), left - len(data)
-                if left or checksum != part.CRC:
+                    with archive.open(name) as part:
+                        while part.read(2**20):
+                            pass
+                except (zipfile.BadZipFile, EOFError, OSError):
                     found.append(name)
         return found
 
@@ -560,7 +552,7 @@ class _Machine:
         """Make a tensor from the bytes of a numpy array."""
         if type(data) is str:
             data = _encode(self, data, "latin-1")
-        if type(kind) is not _Kind or type(data) not in (bytes, bytearray):
+        if type(kind) is not _Kind or type(data) is not bytes:
             raise MalformedError("the content of a numpy array is not numbers", _NOT_PLAIN)
         if not _NUMBERS.fullmatch(kind.code):
             raise MalformedError(f"a numpy array holds {kind.code!r}, not numbers", _NOT_PLAIN)
@@ -679,10 +671,6 @@ def _default_dict(machine: _Machine, factory: Any = None) -> dict[Any, Any]:
     return {} if factory is None or type(factory) in (str, _Global) else _refuse("defaultdict")
 
 
-def _empty_dict(machine: _Machine) -> dict[Any, Any]:
-    return {}
-
-
 def _set(machine: _Machine, items: Any = ()) -> set[Any]:
     if type(items) not in (list, tuple):
         _refuse("set")
@@ -697,39 +685,24 @@ def _encode(machine: _Machine, text: Any, codec: Any) -> bytes:
     return text.encode("latin-1")
 
 
-def _bytes(machine: _Machine, *arguments: Any) -> bytes:
-    return b"" if not arguments else _refuse("bytes")
-
-
-def _bytearray(machine: _Machine, data: Any = b"", codec: Any = "latin-1") -> bytearray:
-    if type(data) not in (bytes, str):
-        _refuse("bytearray")
-    data = data if type(data) is bytes else _encode(machine, data, codec)
-    machine.copy(len(data))
-    return bytearray(data)
-
-
-def _complex(machine: _Machine, real: Any, imaginary: Any) -> complex:
-    if type(real) is not float or type(imaginary) is not float:
-        _refuse("complex")
-    return complex(real, imaginary)
-
-
 def _size(machine: _Machine, edges: Any) -> tuple[int, ...]:
     check_shape(edges, 1)
     return tuple(edges)
 
 
-def _device(machine: _Machine, kind: Any, index: Any = None) -> str:
-    if type(kind) is not str or (index is not None and type(index) is not int):
-        _refuse("torch.device")
-    return kind if index is None else f"{kind}:{index}"
+def _plain(what: str, kinds: Sequence[type], make: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a call that takes at most these arguments, of these very types."""
+
+    def call(machine: _Machine, *arguments: Any) -> Any:
+        if len(arguments) > len(kinds) or not all(map(_is_of, arguments, kinds)):
+            _refuse(what)
+        return make(*arguments)
+
+    return call
 
 
-def _version(machine: _Machine, text: Any) -> str:
-    if type(text) is not str:
-        _refuse("torch.torch_version.TorchVersion")
-    return text
+def _is_of(value: Any, kind: type) -> bool:
+    return type(value) is kind
 
 
 def _path(machine: _Machine, *parts: Any) -> str:
@@ -738,16 +711,6 @@ def _path(machine: _Machine, *parts: Any) -> str:
     machine.copy(sum(map(len, parts)))
     root = parts[0] if parts and parts[0].endswith(("/", "\\")) else ""
     return root + "/".join(parts[1:] if root else parts)
-
-
-def _date(machine: _Machine, data: Any, *zone: Any) -> str:
-    if type(data) is not bytes or len(data) not in (4, 10) or zone:
-        _refuse("datetime")
-    text = f"{data[0] * 256 + data[1]:04d}-{data[2] & 127:02d}-{data[3]:02d}"
-    if len(data) == 4:
-        return text
-    micro = int.from_bytes(data[7:], "big")
-    return f"{text}T{data[4]:02d}:{data[5]:02d}:{data[6]:02d}" + (f".{micro:06d}" if micro else "")
 
 
 def _kind(machine: _Machine, code: Any, *flags: Any) -> _Kind:
@@ -801,39 +764,30 @@ def _from_buffer(machine: _Machine, data: Any, kind: Any, shape: Any, order: Any
     return machine.filled(data, kind, shape, order)
 
 
-def _tensor(machine: _Machine, storage: Any, offset: Any, size: Any, stride: Any) -> torch.Tensor:
-    return machine.tensor(storage, offset, size, stride)
-
-
-def _tensor_v2(
-    machine: _Machine, storage: Any, offset: Any, size: Any, stride: Any, grad: Any,
-    hooks: Any, metadata: Any = None,
+def _tensor(
+    machine: _Machine, storage: Any, offset: Any, size: Any, stride: Any, grad: Any = False,
+    hooks: Any = None, metadata: Any = None, *, kind: torch.dtype | None = None,
 ) -> torch.Tensor:  # fmt: skip
     if not (_is_empty(hooks) and _is_empty(metadata)):
         raise MalformedError("a tensor has hooks, or is a conjugated or negative view", _NOT_PLAIN)
-    return _with_grad(machine.tensor(storage, offset, size, stride), grad)
+    tensor = machine.tensor(storage, offset, size, stride, kind)
+    if grad is True and (tensor.is_floating_point() or tensor.is_complex()):
+        tensor.requires_grad = True
+    return tensor
 
 
-def _tensor_v3(
+def _typed_tensor(
     machine: _Machine, storage: Any, offset: Any, size: Any, stride: Any, grad: Any,
     hooks: Any, dtype: Any, metadata: Any = None,
 ) -> torch.Tensor:  # fmt: skip
     kind = _DTYPES.get(dtype) if type(dtype) is str else None
-    if not (_is_empty(hooks) and _is_empty(metadata)) or kind in (None, torch.bool):
-        raise MalformedError(
-            "a tensor has hooks, is a conjugated view, or is not of a plain type", _NOT_PLAIN
-        )
-    return _with_grad(machine.tensor(storage, offset, size, stride, kind), grad)
+    if kind in (None, torch.bool):
+        raise MalformedError("a tensor is not of a plain type", _NOT_PLAIN)
+    return _tensor(machine, storage, offset, size, stride, grad, hooks, metadata, kind=kind)
 
 
 def _is_empty(value: Any) -> bool:
     return value is None or (type(value) in (dict, OrderedDict) and not value)
-
-
-def _with_grad(tensor: torch.Tensor, grad: Any) -> torch.Tensor:
-    if grad is True and (tensor.is_floating_point() or tensor.is_complex()):
-        tensor.requires_grad = True
-    return tensor
 
 
 def _parameter(machine: _Machine, data: Any, grad: Any, *hooks_and_state: Any) -> torch.Tensor:
@@ -859,32 +813,29 @@ _TENSORS = (
 _BUILTIN_CALLS: dict[str, Callable[..., Any]] = {
     "set": _set,
     "frozenset": _set,
-    "bytes": _bytes,
-    "bytearray": _bytearray,
-    "complex": _complex,
+    "bytes": _plain("bytes", (), bytes),
+    "complex": _plain("complex", (float, float), complex),
 }
 _CALLS: dict[str, Callable[..., Any]] = {
     "collections.OrderedDict": _ordered,
     "collections.Counter": _counter,
     "collections.defaultdict": _default_dict,
-    "argparse.Namespace": _empty_dict,
-    "types.SimpleNamespace": _empty_dict,
-    "pytorch_lightning.utilities.parsing.AttributeDict": _empty_dict,
-    "lightning.fabric.utilities.data.AttributeDict": _empty_dict,
-    "lightning_fabric.utilities.data.AttributeDict": _empty_dict,
+    "argparse.Namespace": _default_dict,
+    "types.SimpleNamespace": _default_dict,
+    "pytorch_lightning.utilities.parsing.AttributeDict": _default_dict,
+    "lightning.fabric.utilities.data.AttributeDict": _default_dict,
+    "lightning_fabric.utilities.data.AttributeDict": _default_dict,
     **{f"{module}.{name}": call for module in _BUILTINS for name, call in _BUILTIN_CALLS.items()},
     "_codecs.encode": _encode,
     "torch.Size": _size,
-    "torch.device": _device,
-    "torch.torch_version.TorchVersion": _version,
+    "torch.device": _plain("torch.device", (str, int), lambda *parts: ":".join(map(str, parts))),
+    "torch.torch_version.TorchVersion": _plain("TorchVersion", (str,), str),
     **{
         f"pathlib{private}.{pure}{system}Path": _path
         for private in ("", "._local")
         for pure in ("", "Pure")
         for system in ("Posix", "Windows")
     },
-    "datetime.datetime": _date,
-    "datetime.date": _date,
     "numpy.dtype": _kind,
     **{
         f"numpy.{core}.multiarray.{name}": call
@@ -894,8 +845,8 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "numpy.core.numeric._frombuffer": _from_buffer,
     "numpy._core.numeric._frombuffer": _from_buffer,
     "torch._utils._rebuild_tensor": _tensor,
-    "torch._utils._rebuild_tensor_v2": _tensor_v2,
-    "torch._utils._rebuild_tensor_v3": _tensor_v3,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_tensor_v3": _typed_tensor,
     "torch._utils._rebuild_parameter": _parameter,
     "torch._utils._rebuild_parameter_with_state": _parameter,
     "torch._tensor._rebuild_from_type_v2": _of_type,
@@ -920,7 +871,8 @@ _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
     "NEWFALSE": lambda m, a: m.push(False),
     **dict.fromkeys(["BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"], _Machine.push),
     **dict.fromkeys(["BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"], _Machine.push),
-    **dict.fromkeys(["BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"], _Machine.push),
+    **dict.fromkeys(["BINBYTES", "SHORT_BINBYTES", "BINBYTES8"], _Machine.push),
+    "BYTEARRAY8": lambda m, a: m.push(bytes(a)),  # of numpy arrays, by protocol 5
     **dict.fromkeys(["BINSTRING", "SHORT_BINSTRING"], _Machine.text),
     "EMPTY_TUPLE": lambda m, a: m.push(()),
     "EMPTY_LIST": lambda m, a: m.push([]),

@@ -29,8 +29,6 @@ from skte.bank._factory import LiveModule, resolve_factory
 from skte.bank._weights import weight_files, zip_place
 from skte.exceptions import BankError
 
-__all__ = ["digest_problem", "entry_digest"]
-
 # Described in their own ways, or not at all; every other field counts as it is.
 _SPECIAL = (
     "name", "provenance", "factory", "arguments", "weights", "preprocessing", "trusted_packages",
@@ -55,16 +53,12 @@ def entry_digest(entry: BankEntry) -> str | None:
     -------
     str or None
         64 hexadecimal digits, the same in every process; None where the entry holds what
-        looks different in every process, so that its features cannot be recognised later.
+        looks different in every process: see `digest_problem`.
 
     Raises
     ------
     BankError
         If the weights file cannot be read.
-
-    See Also
-    --------
-    digest_problem : The reason for None.
 
     Examples
     --------
@@ -302,23 +296,11 @@ def _own(part: nn.Module) -> dict[str, Any]:
     return {key: value for key, value in vars(part).items() if key not in _COMMON}
 
 
-def _function(value: types.FunctionType) -> Any:
-    return ["function", *describe_source(value)]
-
-
 def _builtin(value: types.BuiltinFunctionType) -> Any:
     owner = value.__self__
     if owner is None or isinstance(owner, (type, types.ModuleType)):
         return ["builtin", str(value.__module__), value.__qualname__]
     raise UnstableError(f"{value!r} belongs to an object that cannot be described")
-
-
-def _method(value: types.MethodType) -> Any:
-    return ["method", describe(value.__self__), value.__func__.__qualname__]
-
-
-def _partial(value: functools.partial[Any]) -> Any:
-    return ["partial", describe(value.func), describe(value.args), _mapping(value.keywords)]
 
 
 def _transform(value: Any) -> Any:
@@ -382,8 +364,14 @@ _KINDS: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
     (tuple, lambda value: ["tuple", *_items(value)]),
     ((set, frozenset), lambda value: ["set", *sorted(_items(value), key=repr)]),
     (type, lambda value: ["class", _class(value)]),
-    (functools.partial, _partial),
-    (types.FunctionType, _function),
+    (
+        functools.partial,
+        lambda value: ["partial", *map(describe, (value.func, value.args, value.keywords))],
+    ),
+    (types.FunctionType, lambda value: ["function", *describe_source(value)]),
     (types.BuiltinFunctionType, _builtin),
-    (types.MethodType, _method),
+    (
+        types.MethodType,
+        lambda value: ["method", describe(value.__self__), value.__func__.__qualname__],
+    ),
 )

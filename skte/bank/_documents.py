@@ -13,9 +13,6 @@ from skte._files import outside_problem
 from skte._text import clean_text
 from skte.exceptions import BankError
 
-__all__ = ["check_inside", "count_values", "holds_itself", "parse_file", "parse_json"]
-
-
 # A file with more than this describes no models. PyYAML takes 10 microseconds per byte.
 _MOST_BYTES = {".json": 2**22, ".yaml": 2**18, ".yml": 2**18}
 _MOST_VALUES, _DEEPEST = 1_000_000, 100
@@ -29,7 +26,7 @@ def parse_file(path: Path, what: str = "Manifest") -> Any:
     name = "JSON" if suffix == ".json" else "YAML"
     try:
         content = parse_json(text) if suffix == ".json" else _parse_yaml(text, path)
-        n_values = 0 if holds_itself(content) else count_values(content)
+        n_values = count_values(content)
     except BankError:
         raise
     except RecursionError:
@@ -108,35 +105,12 @@ def _n_values(value: Any, known: dict[int, tuple[int, int]], depth: int) -> tupl
     """Return the number of values and levels of nesting."""
     if not isinstance(value, (Mapping, list)) or not value:
         return 1, 0
-    if id(value) not in known:
-        if depth > _DEEPEST:
-            raise ValueError(f"it is nested deeper than {_DEEPEST} levels")
+    if id(value) not in known and depth <= _DEEPEST:
         items = value.values() if isinstance(value, Mapping) else value
-        n_values, n_levels = 1, 0
-        for item in items:
-            inner = _n_values(item, known, depth + 1)
-            n_values += inner[0]
-            n_levels = max(n_levels, inner[1] + 1)
-        known[id(value)] = n_values, n_levels
-    if depth + known[id(value)][1] > _DEEPEST:  # an alias of what was seen at a lesser depth
-        raise ValueError(f"it is nested deeper than {_DEEPEST} levels")
-    return known[id(value)]
-
-
-def holds_itself(
-    value: Any, known: dict[int, bool] | None = None, above: set[int] | None = None
-) -> bool:
-    """Whether a container is found within itself, as an alias in YAML can have it."""
-    known, above = {} if known is None else known, set() if above is None else above
-    if not isinstance(value, (Mapping, list)) or not value:
-        return False
-    if id(value) not in known:
-        if id(value) in above:
-            return True
-        above.add(id(value))
-        items = value.values() if isinstance(value, Mapping) else value
-        known[id(value)] = any(holds_itself(item, known, above) for item in items)
-        above.remove(id(value))
+        inner = [_n_values(item, known, depth + 1) for item in items]
+        known[id(value)] = 1 + sum(n for n, _ in inner), 1 + max(levels for _, levels in inner)
+    if depth + known.get(id(value), (0, 1))[1] > _DEEPEST + 1:
+        raise ValueError(f"it is nested deeper than {_DEEPEST} levels, or holds itself")
     return known[id(value)]
 
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from skte._isolation import isolated
 from skte._memory import free_memory
-from skte._names import LAYER_SETS
+from skte._registry import LAYER_SETS
 from skte._text import clean_text, name_problem
 from skte.bank._exported import exported_fields
 from skte.bank._factory import (
@@ -35,11 +35,9 @@ from skte.bank._preprocessing import build_chain, normalize_steps, step_problems
 from skte.bank._weights import load_weights, rename_problem, weight_files
 from skte.exceptions import BankError
 
-__all__ = ["BankEntry", "FolderReaders", "LARGEST_EDGE", "equal", "field_problems"]
-
 
 class FolderReaders:
-    """Ways to make a `BankEntry` that read all of its fields from files."""
+    """Ways to make a `BankEntry` that read all of its fields from files; `load` reads weights."""
 
     @classmethod
     def from_nnunet(
@@ -56,9 +54,8 @@ class FolderReaders:
     ) -> Self:
         """Make an entry from a trained model of nnU-Net v2, without nnU-Net.
 
-        The network, its patch size and all of its preprocessing (axis order, crop to nonzero,
-        normalisation, resampling) follow ``plans.json``, older forms of it included. It needs
-        the package ``dynamic-network-architectures``.
+        The network, its patch size and all of its preprocessing follow ``plans.json``, older
+        forms of it included. It needs the package ``dynamic-network-architectures``.
 
         Parameters
         ----------
@@ -80,11 +77,6 @@ class FolderReaders:
         **fields
             Other fields, such as ``layers``, in place of those read.
 
-        Returns
-        -------
-        BankEntry
-            The weights are read by `load`.
-
         Raises
         ------
         BankError
@@ -92,14 +84,9 @@ class FolderReaders:
             the message says what and how to go on.
         """
         read = nnunet_fields(
-            folder,
-            name=name,
-            fold=fold,
-            configuration=configuration,
-            checkpoint=checkpoint,
-            trusted=trusted,
-            extra_roots=extra_roots,
-        )
+            folder, name=name, fold=fold, configuration=configuration, checkpoint=checkpoint,
+            trusted=trusted, extra_roots=extra_roots,
+        )  # fmt: skip
         return cls(**{**read, **fields})
 
     @classmethod
@@ -124,17 +111,7 @@ class FolderReaders:
         folder : path-like
             With ``adaptation_plan.json`` and a checkpoint, there or in a fold.
         name, checkpoint, trusted, extra_roots, **fields
-            As for `from_nnunet`; the default name is that of the folder.
-
-        Returns
-        -------
-        BankEntry
-            The weights are read by `load`.
-
-        Raises
-        ------
-        BankError
-            If a file is missing, or the plan is of a kind that is not known.
+            As for `from_nnunet`, and so are errors; the default name is that of the folder.
         """
         read = nnssl_fields(
             folder, name=name, checkpoint=checkpoint, trusted=trusted, extra_roots=extra_roots
@@ -166,28 +143,13 @@ class FolderReaders:
         weights : path-like, optional
             Default: ``models/model.pt``, or the one file of weights beside it.
         name, trusted, extra_roots, **fields
-            As for `from_nnunet`; the default name is that of the folder. With trust any
-            expression is run, and the bundle's own scripts are found.
-
-        Returns
-        -------
-        BankEntry
-            The weights are read by `load`.
-
-        Raises
-        ------
-        BankError
-            If a file is missing, what it says would run code, or a step of preprocessing has no
-            counterpart and none are given.
+            As for `from_nnunet`, and so are errors; the default name is that of the folder. With
+            trust any expression is run, and the bundle's own scripts are found.
         """
         read = bundle_fields(
-            folder,
-            name=name,
-            weights=weights,
-            trusted=trusted,
-            extra_roots=extra_roots,
+            folder, name=name, weights=weights, trusted=trusted, extra_roots=extra_roots,
             preprocessing=fields.get("preprocessing"),
-        )
+        )  # fmt: skip
         return cls(**{**read, **fields})
 
     @classmethod
@@ -213,16 +175,6 @@ class FolderReaders:
             can run code.
         name, **fields
             As for `from_nnunet`; the default name is that of the file.
-
-        Returns
-        -------
-        BankEntry
-            The program is read by `load`.
-
-        Raises
-        ------
-        BankError
-            Without ``trusted=True``, or if the file is not such a program.
         """
         return cls(**{**exported_fields(path, name=name, trusted=trusted), **fields})
 
@@ -305,10 +257,6 @@ class BankEntry(FolderReaders):
     BankError
         If fields have wrong types or values; the message lists them all.
 
-    See Also
-    --------
-    ModelBank : Several entries with distinct names.
-
     Notes
     -----
     Entries are equal when all fields are; networks at hand and live transforms are
@@ -383,11 +331,6 @@ class BankEntry(FolderReaders):
         -------
         BankEntry
             Sent to other processes it takes the network along.
-
-        Raises
-        ------
-        BankError
-            If `module` is not a network, or fields are wrong.
 
         Examples
         --------
@@ -464,8 +407,8 @@ class BankEntry(FolderReaders):
         Raises
         ------
         BankError
-            If the network cannot be built, its factory gives trained weights by itself, or a
-            module of a network at hand has parameters, but no ``reset_parameters()``.
+            If the factory gives trained weights by itself, or a module of a network at hand has
+            parameters, but no ``reset_parameters()``.
 
         Examples
         --------
@@ -513,13 +456,7 @@ class BankEntry(FolderReaders):
         ]
 
     def transform(self) -> tio.Compose | None:
-        """Build the preprocessing.
-
-        Returns
-        -------
-        tio.Compose or None
-            None where there is no preprocessing.
-        """
+        """Build the preprocessing; None where there is none."""
         return build_chain(self.preprocessing)
 
     def __eq__(self, other: object) -> bool:

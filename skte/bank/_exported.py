@@ -12,8 +12,6 @@ from torch import nn
 
 from skte.exceptions import BankError
 
-__all__ = ["SUFFIX", "exported_fields", "exported_network"]
-
 SUFFIX = ".pt2"
 
 

@@ -24,27 +24,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from skte._memory import format_bytes
-from skte._plugins import origin_problem
+from skte._registry import origin_problem
 from skte._text import clean_text, did_you_mean
 from skte.exceptions import BankError
-
-__all__ = [
-    "DispatchMode",
-    "FACTORY_NAME",
-    "LIBRARIES",
-    "LiveModule",
-    "MemoryLimit",
-    "OverLimitError",
-    "Watch",
-    "build_network",
-    "factory_name_problem",
-    "package_problem",
-    "reinitialised",
-    "resolve_factory",
-    "same_weights",
-    "unusable",
-    "weightless",
-]
 
 FACTORY_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 _PACKAGE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
@@ -91,10 +73,8 @@ def package_problem(package: Any) -> str | None:
     """Say why a package cannot be trusted for its factories; None if it can."""
     if not isinstance(package, str) or not _PACKAGE.fullmatch(package):
         return f"{clean_text(repr(package), 100)} is not the name of a package or module"
-    top = package.partition(".")[0]
-    if top in sys.stdlib_module_names or top in _NO_BUILDERS:
-        return f"{package!r} cannot be trusted for factories: {_of_no_builder(top)}"
-    return None
+    why = _no_builder(package)
+    return f"{package!r} cannot be trusted for factories: {why}" if why else None
 
 
 def factory_name_problem(name: str, trusted: Collection[str] = ()) -> str | None:
@@ -114,8 +94,8 @@ def factory_name_problem(name: str, trusted: Collection[str] = ()) -> str | None
             return _untrusted(name, path, "only public classes of it may be named")
         return None
     top = path.partition(".")[0]
-    if top in sys.stdlib_module_names or top in _NO_BUILDERS:
-        return f"factory {name!r} is refused: {_of_no_builder(top)}; {_own_or_library(path)}"
+    if why := _no_builder(path):
+        return f"factory {name!r} is refused: {why}"
     why = f"{path!r} is not a network library that skte knows"
     return _untrusted(name, top if top not in _TOPS else path, f"{why}{_hint(path, LIBRARIES)}")
 
@@ -142,8 +122,7 @@ def _resolve(name: str, trusted: Collection[str]) -> tuple[Callable[..., Any], b
         if not hasattr(target, attribute):
             public = [key for key in dir(target) if not key.startswith("_")]
             raise BankError(
-                f"factory {name!r}: {_spoken(target)} has no {attribute!r}"
-                f"{_hint(attribute, public)}."
+                f"factory {name!r}: {path!r} has no {attribute!r}{_hint(attribute, public)}."
             )
         target = getattr(target, attribute)
     if not callable(target) or isinstance(target, nn.Module):
@@ -207,7 +186,7 @@ def _import(path: str, name: str) -> ModuleType:
         if path != missing and not path.startswith(f"{missing}."):
             remedy = f"module {missing!r}, which it imports, is not installed"
         else:
-            remedy = f"there is no module {missing!r}{_hint(missing, _modules(missing))}"
+            remedy = f"there is no module {missing!r}"
         raise BankError(
             f"factory {name!r}: {remedy}. Install it, or put its folder on PYTHONPATH."
         ) from error
@@ -217,26 +196,9 @@ def _import(path: str, name: str) -> ModuleType:
         ) from error
 
 
-def _modules(missing: str) -> list[str]:
-    """Names a mistyped module could have meant: siblings, or packages already loaded."""
-    parent, _, _ = missing.rpartition(".")
-    if not parent:
-        return sorted({key.partition(".")[0] for key in sys.modules if key[0] != "_"})
-    import pkgutil
-
-    paths = getattr(sys.modules.get(parent), "__path__", [])
-    return [f"{parent}.{found.name}" for found in pkgutil.iter_modules(paths)]
-
-
 def _hint(word: str, known: Collection[str]) -> str:
     hint = did_you_mean(word, known, listed=False)
     return f" ({hint})" if hint else ""
-
-
-def _spoken(target: Any) -> str:
-    if isinstance(target, ModuleType):
-        return f"module {target.__name__!r}"
-    return repr(getattr(target, "__qualname__", target))
 
 
 _TOPS = frozenset(library.partition(".")[0] for library in LIBRARIES if "." in library)
@@ -257,11 +219,10 @@ def _home_problem(name: str, target: Any, home: str, trusted: Collection[str]) -
         return None
     if name in _FUNCTIONS:
         return None
-    top = home.partition(".")[0]
     if not home:
         return f"factory {name!r} is refused: it is unknown where it was defined"
-    if top in sys.stdlib_module_names or top in _NO_BUILDERS:
-        return f"factory {name!r} is refused: {_of_no_builder(top)}; {_own_or_library(path)}"
+    if why := _no_builder(home):
+        return f"factory {name!r} is refused: {why}"
     where = "" if home == path else f" from {home!r}"
     what = "class" if isinstance(target, type) else "function"
     why = f"it is a {what}{where}, and without trust only classes derived from nn.Module are called"
@@ -284,13 +245,16 @@ def _options(package: str) -> str:
     )
 
 
-def _of_no_builder(top: str) -> str:
+def _no_builder(path: str) -> str:
+    """Say that no networks are built where a module lies; empty where they may be."""
+    top = path.partition(".")[0]
     where = "Python's standard library" if top in sys.stdlib_module_names else top
-    return f"it is part of {where}, which builds no networks"
-
-
-def _own_or_library(path: str) -> str:
-    return f"name a function of your own or of a network library{_hint(path, LIBRARIES)}"
+    if where == top and top not in _NO_BUILDERS:
+        return ""
+    return (
+        f"it is part of {where}, which builds no networks; name a function of your own or of a "
+        f"network library{_hint(path, LIBRARIES)}"
+    )
 
 
 class OverLimitError(Exception):

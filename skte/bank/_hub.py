@@ -6,22 +6,21 @@ import os
 import re
 import unicodedata
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from skte._text import clean_text
 from skte.bank._documents import parse_file
-from skte.bank._trust import MANIFESTS
+from skte.bank._manifest import MANIFESTS
 from skte.exceptions import BankError
-
-__all__ = ["Collection", "catalogue", "download_snapshot"]
 
 _REPOSITORY = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 # What describes and holds models; no programs.
 _SUFFIXES = (
     ".json", ".yaml", ".yml", ".pt", ".pth", ".pt2", ".ckpt", ".safetensors", ".md", ".txt",
 )  # fmt: skip
-_LONGEST = 240  # characters of a name; file systems end at 255 bytes
+# Of a path: at most 240 characters (file systems end at 255 bytes), no dot or space at the end.
+_PART = re.compile(r"[\w.][\w .,;+=@#$%&~!'(){}\[\]^-]{0,239}(?<![. ])")
 _DEEPEST = 20
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
@@ -108,35 +107,22 @@ def _literally(name: str) -> str:
 
 
 def _check_names(repository: str, names: list[str]) -> None:
+    """Refuse names that lead out of the folder, or that some file systems change or confuse."""
     taken: dict[str, str] = {}
     for name in names:
-        problem = _name_problem(name)
-        if not problem and _is_wanted(name):
-            plain = unicodedata.normalize("NFC", name).casefold()
-            other = taken.setdefault(plain, name)
-            problem = (
-                "" if other == name else f"is the same as {clean_text(repr(other), 100)} on some"
-            )
-            problem = problem and f"{problem} file systems"
+        parts = name.split("/")
+        problem = ""
+        if len(parts) > _DEEPEST or not all(_PART.fullmatch(part) for part in parts):
+            problem = "is not plain text, leads out of the folder, or is longer than files need"
+        elif any(_DEVICES.fullmatch(part) for part in parts):
+            problem = "has a name that Windows reserves for devices"
+        elif _is_wanted(name):
+            other = taken.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+            if other != name:
+                problem = f"is the same as {other!r} on some file systems"
         if problem:
             shown = clean_text(repr(name), 200)
             raise BankError(f"{clean_text(repository)} was refused: its file {shown} {problem}.")
-
-
-def _name_problem(name: str) -> str:
-    path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or ":" in name or "\\" in name:
-        return "would be written outside the folder"
-    parts = name.split("/")
-    if any(not part or part == "." or part != part.rstrip(". ") for part in parts):
-        return "has a part that some file systems change (empty, or ending in a dot or space)"
-    if any(len(part) > _LONGEST for part in parts) or len(parts) > _DEEPEST:
-        return "is longer or deeper than a file of a model needs"
-    if name != clean_text(name, len(name) + 5):
-        return "contains invisible characters"
-    if any(_DEVICES.fullmatch(part) for part in parts):
-        return "has a name that Windows reserves for devices"
-    return ""
 
 
 _CATALOGUE = Path(__file__).with_name("catalogue.yaml")
@@ -144,36 +130,16 @@ _CATALOGUE = Path(__file__).with_name("catalogue.yaml")
 
 @dataclass(frozen=True, kw_only=True)
 class Collection:
-    """What is known of a published collection of models.
-
-    Parameters
-    ----------
-    name : str
-        Its name.
-    where : str
-        The address of its page.
-    models : str
-        Architectures, and what they were trained on.
-    modality : str
-        Kind of images.
-    license : str
-        Of the weights.
-    read : str
-        How skte reads them.
-    checked : str
-        What was tried with skte, and what was not.
-    spacing : str, default=""
-        Voxel size that the models expect, where all have one.
-    """
+    """What is known of a published collection of models."""
 
     name: str
-    where: str
-    models: str
+    where: str  # the address of its page
+    models: str  # architectures, and what they were trained on
     modality: str
-    license: str
-    read: str
-    checked: str
-    spacing: str = ""
+    license: str  # of the weights
+    read: str  # how skte reads them
+    checked: str  # what was tried with skte, and what was not
+    spacing: str = ""  # voxel size that the models expect, where all have one
 
 
 def catalogue() -> list[Collection]:

@@ -12,7 +12,6 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from skte._text import did_you_mean
-from skte.bank._flow import FIRST, FeatureFlow
 from skte.bank._probe import LayerInfo, probe_layers
 from skte.bank._stages import (
     asked_encoder,
@@ -23,15 +22,8 @@ from skte.bank._stages import (
     traced_decoder_stages,
     traced_encoder_stages,
 )
-from skte.bank._trace import prompt_hint, trace_forward
+from skte.bank._trace import FIRST, FeatureFlow, prompt_hint, trace_forward
 from skte.exceptions import BankError
-
-__all__ = [
-    "describe_layers",
-    "find_layers",
-    "model_in_channels",
-    "model_spatial_dims",
-]
 
 
 def find_layers(
@@ -43,14 +35,14 @@ def find_layers(
 ) -> list[LayerInfo]:
     """Find the stages of a network, or describe layers by name.
 
-    Well-known classes (and their subclasses) are looked up: ``PlainConvUNet``,
-    ``ResidualEncoderUNet``, ``ResidualUNet``, MONAI's ``AttentionUnet``, ``BasicUNet``,
-    ``DynUNet``, ``FlexibleUNet``, ``MedNeXt``, ``SegResNet``, ``SegResNetDS``, ``SwinUNETR``,
-    ``UNet``, ``UNETR`` and ``VNet``; of encoders alone (``PlainConvEncoder``,
-    ``ResidualEncoder``, MONAI's ``ResNet`` and ``SwinTransformer``) always the encoder's stages.
-    Any other network is run once: a stage of the decoder ends where its map is about to be raised
-    to a higher resolution, the last one before the final convolution, and a stage of the encoder
-    with the last map of its resolution on the way down.
+    Well-known classes and their subclasses are looked up: ``PlainConvUNet``, ``ResidualUNet``,
+    ``ResidualEncoderUNet``, ``PlainConvEncoder``, ``ResidualEncoder``, and MONAI's
+    ``AttentionUnet``, ``BasicUNet``, ``DynUNet``, ``FlexibleUNet``, ``MedNeXt``, ``ResNet``,
+    ``SegResNet``, ``SegResNetDS``, ``SegResNetDS2``, ``SwinTransformer``, ``SwinUNETR``, ``UNet``,
+    ``UNETR`` and ``VNet``; of encoders alone always the encoder's stages. Any other network is run
+    once: a stage of the decoder ends where its map is about to be raised to a higher resolution,
+    the last one before the final convolution, and a stage of the encoder with the last map of its
+    resolution on the way down.
 
     Parameters
     ----------
@@ -224,7 +216,7 @@ class _Network:
 
     def _form(self, name: str) -> tuple[int, str, int] | None:
         first = self._first_names[id(self.module.get_submodule(name))]
-        number = next((c.output for c in self.flow.calls() if c.name == first), None)
+        number = next((c.output for c in self.flow.calls if c.name == first), None)
         form = None if number is None else self.flow.form(number)
         return None if number is None or form is None else (number, *form)
 
@@ -300,20 +292,10 @@ def _shown(names: Sequence[str], most: int = 12) -> str:
     return (", ".join(map(repr, names[:most])) or "no named modules") + more
 
 
-_AXES: dict[type[nn.Module], int] = {
-    nn.Conv2d: 2,
-    nn.Conv3d: 3,
-    nn.ConvTranspose2d: 2,
-    nn.ConvTranspose3d: 3,
-}
-
-
 def model_spatial_dims(module: nn.Module) -> int | None:
     """Return whether a network takes 2-D or 3-D images, as its convolutions say."""
-    found = {
-        axes for part in module.modules() for kind, axes in _AXES.items() if isinstance(part, kind)
-    }
-    return max(found, default=None)
+    found = {len(part.kernel_size) for part in module.modules() if isinstance(part, _ConvNd)}
+    return max(found & {2, 3}, default=None)
 
 
 def model_in_channels(module: nn.Module) -> int | None:

@@ -1,29 +1,29 @@
-"""The manifest of a bank: a YAML or JSON file, checked as a whole."""
+"""The manifest of a bank: a YAML or JSON file, checked as a whole, and whom its user trusts."""
 
 from __future__ import annotations
 
 import inspect
 import itertools
+import json
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from skte._files import outside_problem
+from skte._files import outside_problem, write_text_atomically
 from skte._text import clean_text, did_you_mean
-from skte.bank._documents import count_values, holds_itself, parse_file
+from skte.bank._documents import count_values, parse_file
 from skte.bank._entry import LARGEST_EDGE, BankEntry, field_problems
-from skte.bank._factory import FACTORY_NAME
+from skte.bank._factory import FACTORY_NAME, package_problem
 from skte.bank._preprocessing import ALLOWED
-from skte.bank._trust import check_packages, kept_trust
 from skte.bank._weights import weight_files
 from skte.exceptions import BankError
 
-__all__ = ["FIELDS", "VERSION", "manifest_schema", "read_manifest"]
-
+#: Names of manifests that are looked for in a folder.
+MANIFESTS = ("bank.yaml", "bank.yml", "bank.json")
 VERSION = 1
 _TOP = ("version", "description", "defaults", "models")
 # What only the user can say: a file that could, would trust itself.
@@ -58,7 +58,6 @@ def read_manifest(
     models, defaults, problems = _top_level(content)
     names: Counter[str] = Counter()
     recipes = []
-    cyclic: dict[int, bool] = {}
     for number, model in enumerate(models, start=1):
         if len(problems) > _MOST_SHOWN:  # of a file that is not a manifest at all
             break
@@ -67,9 +66,6 @@ def read_manifest(
             problems.append(
                 f"{label}: must map fields to values, got {clean_text(repr(model), 100)}"
             )
-            continue
-        if holds_itself(model, cyclic):
-            problems.append(f"{label}: holds itself: an alias (*) is within its own anchor (&)")
             continue
         recipe = {**defaults, **model}
         if isinstance(recipe.get("name"), str):
@@ -109,9 +105,6 @@ def _top_level(content: Any) -> tuple[list[Any], dict[str, Any], list[str]]:
         shown = clean_text(repr(content["version"]), 100)
         problems.append(f"version is {shown}; this release of skte reads version {VERSION}")
     defaults = {} if content.get("defaults") is None else content["defaults"]
-    if holds_itself(defaults):
-        problems.append("defaults holds itself: an alias (*) is within its own anchor (&)")
-        defaults = {}
     if not isinstance(defaults, Mapping):
         problems.append(
             f"defaults must map fields to values, got {clean_text(repr(defaults), 100)}"
@@ -186,6 +179,67 @@ def _entry(recipe: Mapping[str, Any], folder: Path) -> BankEntry:
         # Absolute, so that the recipe holds in a worker with another current folder.
         values["weights"] = (folder / values["weights"]).absolute()
     return BankEntry(values.pop("name"), values.pop("factory"), **values)
+
+
+def check_packages(packages: Collection[str]) -> tuple[str, ...]:
+    """Return the packages that a user trusts."""
+    if isinstance(packages, str):
+        raise BankError(f"trusted_packages must be a list: write [{packages!r}].")
+    problems = [problem for item in packages if (problem := package_problem(item))]
+    if problems:
+        raise BankError(f"trusted_packages: {'; '.join(problems)}.")
+    return tuple(packages)
+
+
+def keep_trust(bank: str | os.PathLike[str], packages: Iterable[str]) -> Path:
+    """Note for this user and machine that a bank's factories may come from packages."""
+    path = _trust_file()
+    notes = _read_trust(path)
+    key = os.path.realpath(bank)
+    notes[key] = sorted({*notes.get(key, ()), *check_packages(tuple(packages))})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text_atomically(path, json.dumps(notes, indent=1) + "\n")
+    except OSError as error:
+        raise BankError(f"The trust in {packages} cannot be kept in {path}: {error}.") from error
+    return path
+
+
+def kept_trust(manifest: Path) -> tuple[str, ...]:
+    """Return the packages that this user trusts for a manifest."""
+    notes = _read_trust(_trust_file())
+    real = os.path.realpath(manifest)
+    found = list(notes.get(real, ()))
+    if os.path.basename(real) in MANIFESTS:
+        found += notes.get(os.path.dirname(real), ())
+    return tuple(dict.fromkeys(found))
+
+
+def _trust_file() -> Path:
+    base = os.environ.get("APPDATA" if os.name == "nt" else "XDG_CONFIG_HOME")
+    if not base or not os.path.isabs(base):
+        base = os.path.join(os.path.expanduser("~"), ".config")
+    return Path(base, "skte", "trusted.json")
+
+
+def _read_trust(path: Path) -> dict[str, list[str]]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise BankError(
+            f"{path}, where trust in packages is kept, cannot be read ({error}); fix or remove it."
+        ) from error
+    if not isinstance(content, dict) or any(
+        not isinstance(packages, list) or any(map(package_problem, packages))
+        for packages in content.values()
+    ):
+        raise BankError(
+            f"{path}, where trust in packages is kept, must map banks to lists of packages; fix "
+            "or remove it."
+        )
+    return content
 
 
 _TEXT = {"type": "string", "minLength": 1}

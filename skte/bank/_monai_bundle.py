@@ -23,8 +23,6 @@ from skte.bank._monai_transforms import class_name, map_preprocessing
 from skte.bank._weights import read_checkpoint, state_dict_places
 from skte.exceptions import BankError, SkteWarning
 
-__all__ = ["bundle_fields", "is_bundle", "parsed_network"]
-
 _NETS = "monai.networks.nets"
 _METADATA = "configs/metadata.json"
 # Arguments that let a network fetch weights, from where the file says or by default.

@@ -16,8 +16,6 @@ from skte._text import clean_text
 from skte.bank._documents import check_inside, parse_file
 from skte.exceptions import BankError
 
-__all__ = ["FILES", "TARGET", "Configuration", "Refused", "refused_in"]
-
 TARGET = "_target_"  # the key that names a class
 _SUFFIXES = (".json", ".yaml", ".yml")
 # Groups of files, each with what counts most last; later groups are read if need be.
@@ -254,8 +252,6 @@ _COMPARISONS: dict[type, Callable[[Any, Any], Any]] = {
     ast.LtE: operator.le,
     ast.Gt: operator.gt,
     ast.GtE: operator.ge,
-    ast.Is: operator.is_,
-    ast.IsNot: operator.is_not,
     ast.In: lambda a, b: a in b,
     ast.NotIn: lambda a, b: a not in b,
 }
@@ -297,8 +293,13 @@ class _Walk:
                 return _bounded(_UNARY[type(op)](self._known(operand)))
             case ast.BinOp(op=op, left=left, right=right) if type(op) in _ARITHMETIC:
                 return _calculate(op, self.value(left), self.value(right))
-            case ast.Compare(left=left, ops=ops, comparators=others):
-                return self._compare(left, ops, others)
+            case ast.Compare(left=left, ops=[ast.Is() | ast.IsNot() as op], comparators=[other]):
+                before, after = self._known(left), self._known(other)
+                if not any(after is one for one in (None, True, False)):
+                    raise _RefusedError("it asks for the identity of values")
+                return (before is after) is isinstance(op, ast.Is)
+            case ast.Compare(left=left, ops=[op], comparators=[other]):
+                return _COMPARISONS[type(op)](self._known(left), self._known(other))
             case ast.Subscript(value=inner, slice=index):
                 return self._item(self._known(inner, deep=False), index)
             case ast.Call(func=ast.Name(id="len"), args=[one], keywords=[]):
@@ -331,20 +332,6 @@ class _Walk:
             if bool(value) is stop:
                 break
         return value
-
-    def _compare(
-        self, left: ast.expr, ops: Sequence[ast.cmpop], others: Sequence[ast.expr]
-    ) -> bool:
-        value = self._known(left)
-        for op, other in zip(ops, others, strict=True):
-            after = self._known(other)
-            singles = (None, True, False)
-            if isinstance(op, (ast.Is, ast.IsNot)) and not any(after is one for one in singles):
-                raise _RefusedError("it asks for the identity of values")
-            if not _COMPARISONS[type(op)](value, after):
-                return False
-            value = after
-        return True
 
     def _item(self, value: Any, index: ast.expr) -> Any:
         if isinstance(index, ast.Slice):

@@ -15,8 +15,6 @@ import torchio as tio
 from skte._digests import versioned
 from skte.bank._monai_config import TARGET, Refused, refused_in
 
-__all__ = ["MonaiTransform", "class_name", "map_preprocessing"]
-
 _PACKAGE = "monai.transforms"
 # Deterministic, and keeping the affine true.
 _GEOMETRIC = frozenset(

@@ -13,8 +13,6 @@ from skte.bank._nnunet import check_package, read_plan, weights_file
 from skte.bank._weights import read_checkpoint
 from skte.exceptions import BankError
 
-__all__ = ["is_nnssl_folder", "nnssl_fields"]
-
 _PLAN = "adaptation_plan.json"
 # Where networks of dynamic-network-architectures hold encoder and stem.
 _PLACES = {

@@ -23,15 +23,6 @@ from skte.bank._nnunet_transform import INTENSITY_KEYS, RESAMPLERS, SCHEMES, NNU
 from skte.bank._weights import pick_state_dict, read_checkpoint, unpack, zip_place
 from skte.exceptions import BankError
 
-__all__ = [
-    "check_package",
-    "is_nnunet_folder",
-    "nnunet_fields",
-    "nnunet_models",
-    "read_plan",
-    "weights_file",
-]
-
 _FOLD = re.compile(r"fold_(\d+|all)")
 _CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
 _KEY = "network_weights"
@@ -296,7 +287,7 @@ def _provenance(
     }
 
 
-_PREPROCESSOR = "DefaultPreprocessor"
+_PREPROCESSOR, _RESAMPLER = "DefaultPreprocessor", "resample_data_or_seg_to_shape"
 _MOST_ANCESTORS = 20
 _REORIENTS = {
     "NaturalImage2DIO": False,
@@ -358,7 +349,7 @@ def read_plan(
     preprocessing = {
         "transpose": transpose,
         "spacing": spacing,
-        "resampling": found.get("resampling_fn_data", "resample_data_or_seg_to_shape"),
+        "resampling": found.get("resampling_fn_data", _RESAMPLER),
         "options": found.get("resampling_fn_data_kwargs", {}),
         **_channels(plans, found, n_channels, problems),
     }
@@ -416,23 +407,19 @@ def _numbers(
 
 def _foreign_parts(plans: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     """Name what this reader does not do the way nnU-Net would."""
-    problems = []
-    preprocessor = found.get("preprocessor_name", _PREPROCESSOR)
-    if preprocessor != _PREPROCESSOR:
-        problems.append(f"preprocessor_name={preprocessor!r} is not nnU-Net's own {_PREPROCESSOR}")
-    resampling = found.get("resampling_fn_data", "resample_data_or_seg_to_shape")
-    if resampling not in RESAMPLERS:
-        problems.append(
-            f"resampling_fn_data={resampling!r} is unknown; known: {', '.join(RESAMPLERS)}"
-        )
+    parts = (
+        ("preprocessor_name", found.get("preprocessor_name", _PREPROCESSOR), (_PREPROCESSOR,)),
+        ("resampling_fn_data", found.get("resampling_fn_data", _RESAMPLER), RESAMPLERS),
+        ("image_reader_writer", plans.get("image_reader_writer", "SimpleITKIO"), _REORIENTS),
+    )
+    problems = [
+        f"{key}={value!r} is unknown; known: {', '.join(known)}"
+        for key, value, known in parts
+        if value not in known
+    ]
     options = found.get("resampling_fn_data_kwargs", {})
     if not isinstance(options, Mapping):
         problems.append(f"resampling_fn_data_kwargs={options!r} must map names to values")
-    reader = plans.get("image_reader_writer", "SimpleITKIO")
-    if reader not in _REORIENTS:
-        problems.append(
-            f"image_reader_writer={reader!r} is unknown; known: {', '.join(_REORIENTS)}"
-        )
     if found.get("previous_stage"):
         problems.append(
             f"it takes the segmentation of {found['previous_stage']!r} as further input channels, "
@@ -479,22 +466,31 @@ _PRIMUS = "dynamic_network_architectures.architectures.primus"
 # By the channels of their tokens. nnU-Net's trainers of these name no network in the plans.
 _TRANSFORMERS = {396: "PrimusS", 792: "PrimusB", 864: "PrimusM", 1056: "PrimusL"}
 _TOKEN = 8  # voxels of its edges
+
+
+def _layers(n_axes: int) -> dict[str, Any]:
+    """Layers of nnU-Net's own networks, as its plans have them today."""
+    return {
+        "conv_op": f"torch.nn.Conv{n_axes}d",
+        "conv_bias": True,
+        "norm_op": f"torch.nn.InstanceNorm{n_axes}d",
+        "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+        "nonlin": "torch.nn.LeakyReLU",
+        "nonlin_kwargs": {"inplace": True},
+    }
+
+
 # The network of nnssl that its plans name alone (https://arxiv.org/abs/2410.23132).
 _RES_ENC_L = {
     "network_class_name": f"{_UNET}.ResidualEncoderUNet",
     "arch_kwargs": {
         "n_stages": 6,
         "features_per_stage": [32, 64, 128, 256, 320, 320],
-        "conv_op": "torch.nn.Conv3d",
         "kernel_sizes": [[3, 3, 3]] * 6,
         "strides": [[1, 1, 1]] + [[2, 2, 2]] * 5,
         "n_blocks_per_stage": [1, 3, 4, 6, 6, 6],
         "n_conv_per_stage_decoder": [1] * 5,
-        "conv_bias": True,
-        "norm_op": "torch.nn.InstanceNorm3d",
-        "norm_op_kwargs": {"eps": 1e-5, "affine": True},
-        "nonlin": "torch.nn.LeakyReLU",
-        "nonlin_kwargs": {"inplace": True},
+        **_layers(3),
     },
 }
 _RESIDUAL = "dynamic_network_architectures.building_blocks.residual"
@@ -591,17 +587,10 @@ def _from_old_keys(configuration: Mapping[str, Any]) -> dict[str, Any]:
     kind = configuration.get("UNet_class_name")
     missing = [key for key in _OLD_KEYS if key not in configuration]
     if kind not in _NETWORKS or missing:
-        raise BankError(
-            "plans.json describes no architecture, and "
-            + (
-                f"{missing} of the older form are missing"
-                if missing
-                else f"UNet_class_name={kind!r} of the older form is not one of "
-                f"{', '.join(_NETWORKS)}"
-            )
-        )
+        why = f"UNet_class_name={kind!r} of the older form is not one of {', '.join(_NETWORKS)}"
+        why = f"{missing} of the older form are missing" if missing else why
+        raise BankError(f"plans.json describes no architecture, and {why}")
     per_stage = configuration["n_conv_per_stage_encoder"]
-    n_axes = len(configuration["patch_size"])
     n_stages = len(per_stage)
     base, most = (configuration[key] for key in _OLD_KEYS[:2])
     return {
@@ -609,17 +598,12 @@ def _from_old_keys(configuration: Mapping[str, Any]) -> dict[str, Any]:
         "arch_kwargs": {
             "n_stages": n_stages,
             "features_per_stage": [min(base * 2**i, most) for i in range(n_stages)],
-            "conv_op": f"torch.nn.Conv{n_axes}d",
             "kernel_sizes": configuration["conv_kernel_sizes"],
             "strides": configuration["pool_op_kernel_sizes"],
             _NETWORKS[kind]: per_stage,
             "n_conv_per_stage_decoder": configuration["n_conv_per_stage_decoder"],
-            "conv_bias": True,
-            "norm_op": f"torch.nn.InstanceNorm{n_axes}d",
-            "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+            **_layers(len(configuration["patch_size"])),
             "dropout_op": None,
             "dropout_op_kwargs": None,
-            "nonlin": "torch.nn.LeakyReLU",
-            "nonlin_kwargs": {"inplace": True},
         },
     }

@@ -15,15 +15,6 @@ from torch.nn import functional
 
 from skte._digests import versioned
 
-__all__ = [
-    "INTENSITY_KEYS",
-    "NNUNetPreprocessing",
-    "RESAMPLERS",
-    "SCHEMES",
-    "resampled_shape",
-    "separate_axis",
-]
-
 
 @versioned("preprocessing of nnU-Net", 2)
 class NNUNetPreprocessing(tio.SpatialTransform):

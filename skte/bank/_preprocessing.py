@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeGuard
 
@@ -11,8 +10,6 @@ import torchio as tio
 
 from skte._digests import versioned
 from skte._text import did_you_mean
-
-__all__ = ["ALLOWED", "Step", "build_chain", "normalize_steps", "step_problems"]
 
 #: A transform's name with its parameters, a live transform, or a function of the tensor.
 Step: TypeAlias = tuple[str, dict[str, Any]] | Any
@@ -239,15 +236,9 @@ def _build(step: Step) -> tio.Transform:
     parameters = dict(parameters)
     if parameters.get("masking_method") == "mean":
         parameters["masking_method"] = tio.ZNormalization.mean
-    transform = _OWN.get(name) or getattr(tio, name)
-    required = [
-        key
-        for key, parameter in inspect.signature(transform).parameters.items()
-        if key in ALLOWED[name] and parameter.default is parameter.empty and key not in parameters
-    ]
-    if required or (name == "CropOrPad" and parameters.get("target_shape") is None):
-        raise ValueError(f"{', '.join(required or ['target_shape'])} must be given")
-    return transform(**parameters)
+    if name == "CropOrPad" and parameters.get("target_shape") is None:
+        raise ValueError("target_shape must be given")
+    return (_OWN.get(name) or getattr(tio, name))(**parameters)
 
 
 def _tuples(value: Any) -> Any:

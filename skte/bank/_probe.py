@@ -11,11 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from skte.bank._flow import FIRST, LAST
-from skte.bank._trace import run_quietly
+from skte.bank._trace import FIRST, LAST, run_quietly
 from skte.exceptions import BankError
-
-__all__ = ["LayerInfo", "as_map", "probe_layers"]
 
 #: Correlation of places from which on a layer counts as checked. It was chosen, not fitted:
 #: most layers that are read right are above 0.9 (see docs/how-to/layers.md).
@@ -119,11 +116,9 @@ _NOT_PROBED = (BankError, LookupError, RuntimeError, ValueError)
 def probe_layers(
     module: nn.Module, layers: Sequence[LayerInfo], example: torch.Tensor
 ) -> list[LayerInfo]:
-    """Measure whether the outputs of layers change where the image does.
-
-    Seven forward passes, on a window as small as layers allow, and again on a whole one if
-    the borders of the small one blur what is seen.
-    """
+    """Measure whether the outputs of layers change where the image does."""
+    # Seven forward passes, on a window as small as layers allow, and again on a whole one if
+    # the borders of the small one blur what is seen.
     coarsest = [max(layer.stride[i] for layer in layers) for i in range(example.ndim - 2)]
     size = tuple(example.shape[2:])
     found = list(layers)

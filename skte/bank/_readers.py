@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from skte._plugins import load_plugins
+from skte._registry import load_plugins
 from skte.bank._entry import BankEntry
 from skte.bank._exported import SUFFIX
-from skte.bank._manifest import read_manifest
+from skte.bank._manifest import MANIFESTS, read_manifest
 from skte.bank._monai_bundle import is_bundle
 from skte.bank._nnssl import is_nnssl_folder
 from skte.bank._nnunet import is_nnunet_folder, nnunet_models
-from skte.bank._trust import MANIFESTS, ReadOptions
-
-__all__ = ["MANIFEST", "Reader", "all_readers"]
 
 _GROUP = "skte.readers"
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What a reader of models may do."""
+
+    trusted: bool = False  # whether reading this model may run code
+    trusted_packages: tuple[str, ...] = ()  # whose functions may be named as factories
+    extra_roots: tuple[str | os.PathLike[str], ...] = ()  # that links and paths may lead to
 
 
 @runtime_checkable
@@ -27,10 +34,6 @@ class Reader(Protocol):
 
     `ModelBank.from_folder` refuses entries whose weights lie outside the folder. Any other file
     that `read` opens must lie within `path` or the ``extra_roots`` of its options.
-
-    See Also
-    --------
-    all_readers : Where readers of other packages come from.
 
     Examples
     --------
@@ -77,6 +80,10 @@ class _Format:
     read: Callable[[Path, ReadOptions], Sequence[BankEntry]]
 
 
+def _entry(make: Callable[..., BankEntry], path: Path, options: ReadOptions) -> BankEntry:
+    return make(path, trusted=options.trusted, extra_roots=options.extra_roots)
+
+
 #: Its entries have names of their own, by which they are trusted one by one.
 MANIFEST: Reader = _Format(
     "manifest bank.yaml",
@@ -88,34 +95,21 @@ MANIFEST: Reader = _Format(
 #: The formats that skte itself reads, in the order in which they are asked.
 _READERS: tuple[Reader, ...] = (
     MANIFEST,
-    _Format(
-        "nnssl",
-        is_nnssl_folder,
-        lambda path, options: [
-            BankEntry.from_nnssl(path, trusted=options.trusted, extra_roots=options.extra_roots)
-        ],
-    ),
+    _Format("nnssl", is_nnssl_folder, lambda path, how: [_entry(BankEntry.from_nnssl, path, how)]),
     _Format(
         "nnU-Net v2",
         is_nnunet_folder,
-        lambda path, options: [
-            BankEntry.from_nnunet(model, trusted=options.trusted, extra_roots=options.extra_roots)
-            for model in nnunet_models(path)
-        ],
+        lambda path, how: [_entry(BankEntry.from_nnunet, one, how) for one in nnunet_models(path)],
     ),
     _Format(
         "MONAI bundle",
         is_bundle,
-        lambda path, options: [
-            BankEntry.from_monai_bundle(
-                path, trusted=options.trusted, extra_roots=options.extra_roots
-            )
-        ],
+        lambda path, how: [_entry(BankEntry.from_monai_bundle, path, how)],
     ),
     _Format(
         "exported program",
         lambda path: path.suffix.lower() == SUFFIX and path.is_file(),
-        lambda path, options: [BankEntry.from_exported(path, trusted=options.trusted)],
+        lambda path, how: [BankEntry.from_exported(path, trusted=how.trusted)],
     ),
 )
 

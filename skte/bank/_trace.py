@@ -1,4 +1,8 @@
-"""One recorded forward pass: which tensor came from which, and in which module."""
+"""One recorded forward pass: which tensor came from which, in which module, and what are maps.
+
+Nodes are tensors. Those that hold channels in every place of a grid are feature maps, in
+whatever order their axes are.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,11 @@ import dataclasses
 import inspect
 import math
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -18,9 +23,6 @@ from skte._isolation import check_interrupt, isolated
 from skte._memory import allowed_memory, format_bytes
 from skte.bank._factory import DispatchMode, MemoryLimit, OverLimitError
 from skte.exceptions import BankError
-
-__all__ = ["Call", "Node", "Trace", "main_output", "prompt_hint", "run_quietly", "trace_forward"]
-
 
 _SHARE_OF_A_PASS = 0.5  # of the free memory
 
@@ -163,21 +165,22 @@ def trace_forward(
             handle.remove()
     # With deep supervision the head that most was computed for; the others are its aids.
     numbers = {place: ledger.number(tensor) for place, tensor in found.items()}
-    sizes = {place: _n_ancestors(ledger.nodes, number) for place, number in numbers.items()}
+    parents = [node.parents for node in ledger.nodes]
+    sizes = {p: 0 if n is None else len(reached(parents, n)) for p, n in numbers.items()}
     place = max(sizes, key=sizes.__getitem__, default=None)
     number = None if place is None else numbers[place]
     return Trace(ledger.nodes, calls, number, returned, place or output)
 
 
-def _n_ancestors(nodes: Sequence[Node], number: int | None) -> int:
-    """Count the tensors that one was computed from, over any number of steps."""
+def reached(edges: Sequence[Iterable[int]], number: int) -> set[int]:
+    """Collect the nodes that edges lead to from one, over any number of steps."""
     found: set[int] = set()
-    waiting = [] if number is None else [number]
+    waiting = [number]
     while waiting:
-        new = set(nodes[waiting.pop()].parents) - found
+        new = set(edges[waiting.pop()]) - found
         found |= new
         waiting.extend(new)
-    return len(found)
+    return found
 
 
 def run_quietly(module: nn.Module, example: torch.Tensor, ledger: _Ledger | None = None) -> Any:
@@ -268,41 +271,30 @@ def main_output(output: Any, key: str | int | None = None) -> torch.Tensor | Non
 def _finest(output: Any, key: str | int | None) -> dict[str, torch.Tensor]:
     """Collect the finest maps of what a network returned, by their places; all of one shape."""
     place = "" if key is None else str(key)
-    output = _at(output, place)
-    named = fields_of(output) or {}
-    chosen = next((name for name in ("out", "logits") if named.get(name) is not None), None)
-    if chosen:
-        output, place = named[chosen], f"{place}.{chosen}"
-    found = dict(_placed(output, place))
+    if place.lstrip("-").isdigit() and isinstance(output, (list, tuple)) and int(place) < 0:
+        place = str(len(output) + int(place))
+    found = _below(dict(_placed(output)), place)
+    for name in ("out", "logits"):
+        if chosen := _below(found, f"{place}.{name}".removeprefix(".")):
+            found = chosen
+            break
     maps = {where: tensor for where, tensor in found.items() if tensor.ndim > 3} or found
     first = max(maps.values(), key=lambda tensor: math.prod(tensor.shape[2:]), default=None)
     return {p: t for p, t in maps.items() if first is not None and t.shape == first.shape}
 
 
-def _at(output: Any, place: str) -> Any:
-    """Look up a part by its place; the longest keys come first, as they may hold dots."""
-    parts = place.split(".") if place else []
-    for n in range(len(parts), 0, -1):
-        if (found := _item(output, ".".join(parts[:n]))) is not None:
-            return _at(found, ".".join(parts[n:]))
-    return None if parts else output
-
-
-def _item(output: Any, key: str) -> Any:
-    """Look up one part of an output by key, attribute or position; None where there is none."""
-    named = fields_of(output)
-    if named is not None:
-        texts = {str(getattr(name, "value", name)): value for name, value in named.items()}
-        return texts.get(key)
-    if isinstance(output, (list, tuple)) and key.lstrip("-").isdigit():
-        return output[int(key)] if -len(output) <= int(key) < len(output) else None
-    return getattr(output, key, None) if isinstance(output, tuple) else None
+def _below(found: Mapping[str, torch.Tensor], place: str) -> dict[str, torch.Tensor]:
+    """Take the tensors at a place and within it."""
+    return {p: t for p, t in found.items() if not place or f"{p}.".startswith(f"{place}.")}
 
 
 def fields_of(output: Any) -> Mapping[Any, Any] | None:
-    """Return what a mapping or dataclass holds, by name; None for anything else."""
+    """Return what a mapping, named tuple or dataclass holds, by name; None for anything else."""
     if isinstance(output, Mapping):
         return output
+    if isinstance(output, tuple) and hasattr(output, "_asdict"):
+        named: Mapping[str, Any] = output._asdict()
+        return named
     if dataclasses.is_dataclass(output) and not isinstance(output, type):
         return {item.name: getattr(output, item.name) for item in dataclasses.fields(output)}
     return None
@@ -336,3 +328,201 @@ def _placed(value: Any, place: str = "", depth: int = 0) -> Iterator[tuple[str, 
         items = enumerate(value) if named is None else named.items()
         for name, item in items if depth < _DEEPEST else ():
             yield from _placed(item, f"{place}.{getattr(name, 'value', name)}", depth + 1)
+
+
+#: Orders of the axes that can be read: batch, channels, then x, y, z; channels last; and a row
+#: of channels for each place (after others, such as class tokens).
+FIRST, LAST, TOKENS = "map", "channels last", "tokens"
+_MOST_EXTRA = 16  # class and register tokens
+
+
+class Layout(NamedTuple):
+    """Which axis of a tensor is which; "b", "c", "x", "y", "z", and "n" for all places."""
+
+    axes: str
+    grid: tuple[int, ...]
+    channels: int
+    n_extra: int = 0
+
+    @property
+    def form(self) -> str | None:
+        """The name of the order, None for one that is not read."""
+        spatial = "xyz"[: len(self.grid)]
+        return {f"bc{spatial}": FIRST, f"b{spatial}c": LAST, "bnc": TOKENS}.get(self.axes)
+
+
+def _is_grid(shape: Sequence[int], example: Sequence[int]) -> bool:
+    return all(0 < a <= b for a, b in zip(shape, example, strict=True))
+
+
+def _viewed(shape: tuple[int, ...], before: Layout) -> Layout | None:
+    """Follow a view from one order into another."""
+    grid, n, channels = before.grid, math.prod(before.grid), before.channels
+    spatial = "xyz"[: len(grid)]
+    if before.axes in (f"bc{spatial}", "bcn"):
+        if shape == (1, channels, n):
+            return Layout("bcn", grid, channels)
+        return Layout(f"bc{spatial}", grid, channels) if shape == (1, channels, *grid) else None
+    if before.axes not in (f"b{spatial}c", "bnc"):
+        return None
+    if shape == (1, n + before.n_extra, channels):
+        return Layout("bnc", grid, channels, before.n_extra)
+    # Neighbours may have been merged: fewer places, more channels.
+    merged = n * channels // math.prod(shape) == 1 and shape[0] == 1 and len(shape) > 2
+    factor = round((shape[-1] / channels) ** (1 / len(grid))) if merged and channels else 0
+    if not factor or factor ** len(grid) * channels != shape[-1] or any(g % factor for g in grid):
+        return None
+    grid = tuple(g // factor for g in grid)
+    axes = {grid: f"b{spatial}c", (math.prod(grid),): "bnc"}.get(shape[1:-1])
+    return None if axes is None else Layout(axes, grid, shape[-1])
+
+
+def _kept(shape: tuple[int, ...], before: Layout) -> Layout | None:
+    """Follow an operation that leaves the order of the axes, but maybe not their lengths."""
+    axes, grid = before.axes, before.grid
+    if len(shape) != len(axes) or shape[0] != 1:
+        return None
+    channels = shape[axes.index("c")]
+    if "n" not in axes:
+        return Layout(axes, tuple(shape[axes.index(a)] for a in "xyz"[: len(grid)]), channels)
+    extra = shape[axes.index("n")] - math.prod(grid)
+    is_read = axes in ("bnc", "bcn") and 0 <= extra <= _MOST_EXTRA
+    return Layout(axes, grid, channels, extra) if is_read else None
+
+
+_VIEWS = ("view", "reshape", "flatten", "unflatten", "_unsafe_view", "_reshape_alias", "squeeze",
+          "unsqueeze", "expand")  # fmt: skip
+# What works on places beside each other has a map before and after it.
+_SPATIAL = ("conv", "_conv", "upsample", "max_pool", "avg_pool", "adaptive", "pixel_shuffle")
+_CONVOLUTIONS = ("conv", "_conv", "linear", "addmm", "mm", "bmm", "matmul", "einsum")
+_PADS = ("pad", "constant_pad", "reflection_pad", "replication_pad", "circular_pad")
+_REDUCTIONS = {"amax", "amin", "max", "mean", "std", "sum", "var", "var_mean"}
+
+
+class FeatureFlow:
+    """The feature maps of a trace: channels in every place of a grid, in any known order.
+
+    Windows and what comes from global pooling (squeeze-and-excite gates, image-level
+    context) are not maps; what feeds them feeds the next map.
+    """
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        self.layouts: list[Layout | None] = []
+        self._origins: list[Layout | None] = []  # its layout, or the last one known before
+        self.size: dict[int, int] = {}
+        self.sources: list[set[int]] = []
+        self._pooled: dict[int, int] = {}
+        last = {call.name: call for call in trace.calls if call.name}
+        #: Calls whose output a hook sees last, outermost first.
+        self.calls = sorted(last.values(), key=lambda c: (c.start, -c.end, c.name.count(".")))
+        for number, node in enumerate(trace.nodes):
+            sources: set[int] = set()
+            for parent in node.parents:
+                sources |= {parent} if parent in self.size else self.sources[parent]
+            self.sources.append(sources)
+            layout = self._layout(node)
+            self.layouts.append(layout)
+            before = (self._origins[parent] for parent in node.parents)
+            self._origins.append(layout or next((one for one in before if one), None))
+            size = None if layout is None else math.prod(layout.grid)
+            if not self._is_pooled(number, size) and size is not None:
+                self.size[number] = size
+
+    def _layout(self, node: Node) -> Layout | None:
+        """Say which axis of a tensor is which, from where it comes."""
+        shape, example = node.shape, self.trace.nodes[0].shape
+        in_order = f"bc{'xyz'[: len(example) - 2]}"
+        is_map = len(shape) == len(example) and shape[0] == 1 and _is_grid(shape[2:], example[2:])
+        as_map = Layout(in_order, shape[2:], shape[1]) if is_map else None
+        origins = [one for p in node.parents if (one := self._origins[p]) is not None]
+        if not origins or node.op.startswith(_SPATIAL):
+            return as_map
+        known = [(one, p) for p in node.parents if (one := self.layouts[p]) is not None]
+        if node.order and known:
+            before = known[0][0]
+            axes = "".join(before.axes[i] for i in node.order if i < len(before.axes))
+            return before._replace(axes=axes) if len(axes) == len(before.axes) else None
+        is_view = node.op.startswith(_VIEWS)
+        found = []
+        for before, parent in known:
+            changed = is_view and shape != self.trace.nodes[parent].shape
+            found.append((_viewed if changed else _kept)(shape, before))
+        if is_view:
+            found += [_viewed(shape, origin) for origin in origins]
+        # What was never out of order is a map whenever it has the shape of one.
+        if all(origin.axes == in_order for origin in origins):
+            found.append(as_map)
+        layout = next((one for one in found if one is not None), None)
+        return layout if layout is not None and _is_grid(layout.grid, example[2:]) else None
+
+    def _is_pooled(self, number: int, size: int | None) -> bool:
+        node = self.trace.nodes[number]
+        before = [self._pooled.get(parent) for parent in node.parents]
+        inherited = [p for p in before if p is not None]
+        if node.parents and len(inherited) == len(before):
+            if size is None or size <= max(inherited):
+                self._pooled[number] = size or max(inherited)
+        elif node.op in _REDUCTIONS or "adaptive" in node.op:
+            fed_by = max((self.size.get(p, 0) for p in node.parents), default=0)
+            if size is None or size < fed_by:
+                self._pooled[number] = size or 1
+        return number in self._pooled
+
+    def channels(self, number: int) -> int:
+        """Channels of a map."""
+        origin = self._origins[number]
+        return 0 if origin is None else origin.channels
+
+    def is_convolution(self, number: int) -> bool:
+        """Whether the node came from a layer with weights that mix channels."""
+        return self.trace.nodes[number].op.startswith(_CONVOLUTIONS)
+
+    def raises(self, source: int, number: int) -> bool:
+        """Whether one map is a finer version of the other (padding is not)."""
+        if self.trace.nodes[number].op.startswith(_PADS):
+            return False
+        # What is made of fine and coarse maps is no finer: attention to a reduced map.
+        finest = max(self.size[s] for s in self.sources[number])
+        return self.size[number] >= 1.5 * max(finest, self.size[source])
+
+    @cached_property
+    def raised(self) -> set[int]:
+        """The maps that were made from one of a lower resolution."""
+        raised: set[int] = set()
+        for n in sorted(self.size):
+            if any(self.raises(s, n) or s in raised for s in self.sources[n]):
+                raised.add(n)
+        return raised
+
+    @cached_property
+    def head(self) -> int | None:
+        """The final convolution, the first one met going back from the output."""
+        if self.trace.output is None:
+            return None
+        heads, seen, waiting = [], {0}, [self.trace.output]
+        while waiting:
+            number = waiting.pop()
+            if number in seen:
+                continue
+            seen.add(number)
+            if self.is_convolution(number):
+                heads.append(number)
+            else:
+                waiting.extend(self.trace.nodes[number].parents)
+        if not heads:
+            return None
+        head = max(heads, key=lambda n: (self.size.get(n, 0), n))
+        for s in self.sources[head] - {0} if head in self.size else ():
+            # A convolution that does nothing but raise logits.
+            alike = self.is_convolution(s) and self.channels(s) == self.channels(head)
+            if alike and self.raises(s, head):
+                return s
+        return head
+
+    def form(self, number: int) -> tuple[str, int] | None:
+        """Return how a node is read as a map, and its tokens that are of no place."""
+        layout = self.layouts[number]
+        if layout is None or layout.form is None or number not in self.size:
+            return None
+        return layout.form, layout.n_extra

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -27,23 +27,12 @@ from skte.bank._checkpoint import (
     check_shape,
     read_torch_file,
 )
-from skte.bank._documents import check_inside, parse_file, parse_json
+from skte.bank._documents import check_inside, parse_file
 from skte.bank._stages import architecture_of
 from skte.exceptions import BankError
 
-__all__ = [
-    "load_weights",
-    "pick_state_dict",
-    "read_checkpoint",
-    "read_safetensors",
-    "rename_problem",
-    "state_dict_places",
-    "unpack",
-    "weight_files",
-    "zip_place",
-]
-
 _log = logging.getLogger("skte")
+_AGAIN = "copy or download it again"
 _MOST_SHOWN = 5
 _INDEX = ".safetensors.index.json"
 _PART = re.compile(r"\w[\w.-]*\.safetensors")
@@ -187,8 +176,7 @@ def _encoder_part(
 ) -> tuple[dict[str, Any], list[str]]:
     """Return a state dict without what is not the encoder's and does not fit, and those keys."""
     missing = [key for key in own if key.startswith(tuple(roots)) and key not in state]
-    ends = (key[: len(key) - len(end)] for key in missing for end in _ends_of(key) if end in state)
-    prefix = next(iter(Counter(ends)), "")
+    prefix = next((start for key in missing for start, end in _cuts(key) if end in state), "")
     # A file of the encoder alone lacks the name that the encoder has in the network.
     if prefix and all(key.removeprefix(prefix) in state for key in missing):
         state = {
@@ -203,9 +191,11 @@ def _encoder_part(
     return {key: value for key, value in state.items() if key not in left_out}, left_out
 
 
-def _ends_of(key: str) -> list[str]:
-    parts = key.split(".")[:_MOST_PARTS]
-    return [".".join(parts[cut:]) for cut in range(1, len(parts))]
+def _cuts(key: str) -> Iterator[tuple[str, str]]:
+    """Cut a key at each of its dots; not one of very many."""
+    parts = key.split(".")
+    for cut in range(1, len(parts) if len(parts) <= _MOST_PARTS else 1):
+        yield ".".join(parts[:cut]) + ".", ".".join(parts[cut:])
 
 
 def read_checkpoint(path: Path, *, trusted: bool = False, lazily: bool = False) -> Any:
@@ -415,12 +405,7 @@ def _common_prefix(missing: Iterable[str], unexpected: Iterable[str]) -> str:
     wanted = set(missing)
     found: Counter[str] = Counter()
     for key in unexpected:
-        parts = key.split(".")
-        if len(parts) > _MOST_PARTS:  # every cut is tried
-            continue
-        for cut in range(1, len(parts)):
-            if ".".join(parts[cut:]) in wanted:
-                found[".".join(parts[:cut]) + "."] += 1
+        found.update(start for start, end in _cuts(key) if end in wanted)
     prefix, count = found.most_common(1)[0] if found else ("", 0)
     return prefix if 2 * count > len(wanted) else ""
 
@@ -466,9 +451,12 @@ def _follow(checkpoint: Any, path: Path, state_key: str) -> Any:
     """Follow a dotted path; keys that hold dots themselves are found as well."""
     value, rest = checkpoint, state_key
     while rest:
-        head = next((cut for cut in _heads(rest) if _has(value, cut)), None)
+        known = value if isinstance(value, Mapping) else {}
+        parts = rest.split(".")
+        heads = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
+        head = next((head for head in heads if head in known), None)
         if head is None:
-            keys = [str(key) for key in value] if isinstance(value, Mapping) else []
+            keys = [str(key) for key in known]
             hint = did_you_mean(rest.partition(".")[0], keys, listed=False)
             raise BankError(
                 f"Weights {path}: there is nothing at state_key={state_key!r}"
@@ -476,16 +464,6 @@ def _follow(checkpoint: Any, path: Path, state_key: str) -> Any:
             )
         value, rest = value[head], rest[len(head) + 1 :]
     return value
-
-
-def _heads(rest: str) -> Iterator[str]:
-    parts = rest.split(".")
-    for n in range(len(parts), 0, -1):
-        yield ".".join(parts[:n])
-
-
-def _has(value: Any, key: str) -> bool:
-    return isinstance(value, Mapping) and key in value
 
 
 def _is_state_dict(value: Any) -> bool:
@@ -524,112 +502,33 @@ def _spoken(value: Any) -> str:
     return f"a {type(value).__name__}"
 
 
-_AGAIN = "copy or download it again"
-_LONGEST_HEADER = 100_000_000  # bytes; the format's own limit
-_JSON_SHARE = 50  # memory that parsed JSON takes, as a multiple of its text
-_DTYPES = {
-    name: getattr(torch, dtype)
-    for name, dtype in {
-        "BOOL": "bool", "U8": "uint8", "I8": "int8", "U16": "uint16", "I16": "int16",
-        "U32": "uint32", "I32": "int32", "U64": "uint64", "I64": "int64", "F16": "float16",
-        "BF16": "bfloat16", "F32": "float32", "F64": "float64", "C64": "complex64",
-        "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
-    }.items()
-    if hasattr(torch, dtype)
-}  # fmt: skip
-
-
 def read_safetensors(path: Path, *, values: bool = True) -> dict[str, torch.Tensor]:
-    """Read all tensors of a ``.safetensors`` file."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        places, start = _read_header(file, size)
-        problem = memory_problem(size - start, size)
-        if problem:
-            raise MalformedError(f"the file {problem}", "")
-        if not values:
-            return {name: torch.empty(s, dtype=t, device="meta") for name, t, s, _ in places}
-        return {name: _read(file, t, s, start + at) for name, t, s, at in places}
-
-
-_Place = tuple[str, torch.dtype, list[int], int]  # name, type, shape, offset
-
-
-def _read_header(file: IO[bytes], size: int) -> tuple[list[_Place], int]:
-    """Parse the header: each tensor, and where the bytes of tensors begin."""
-    start = file.read(8)
-    length = int.from_bytes(start, "little")
-    if len(start) < 8 or length > min(size - 8, _LONGEST_HEADER):
-        raise MalformedError(
-            f"the header claims {length} bytes, but the file has {size}; it is truncated or "
-            "not a safetensors file",
-            _AGAIN,
-        )
-    problem = memory_problem(_JSON_SHARE * length, size)
-    if problem:
-        raise MalformedError(f"the header of the file {problem}", "")
+    """Read all tensors of a ``.safetensors`` file; of shapes alone the types are not known."""
     try:
-        header = parse_json(file.read(length))
-    except (ValueError, RecursionError) as error:
+        import safetensors.torch
+    except ImportError as error:
+        raise BankError(
+            f"Reading {path} needs the package safetensors: pip install skte[safetensors]."
+        ) from error
+    size = path.stat().st_size
+    problem = memory_problem(size, size) if values else None
+    if problem:
+        raise MalformedError(f"the file {problem}", "")
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+        for shape in shapes.values():
+            check_shape(shape, 1)
+        if not values:
+            return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+        # Not mapped into memory: a file that is cut off while it is used would end the process.
+        state: dict[str, torch.Tensor] = safetensors.torch.load(path.read_bytes())
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
         raise MalformedError(
-            f"the header is truncated, corrupted or not that of a safetensors file "
-            f"({clean_text(error, 200)})",
+            f"it is truncated, corrupted or not a safetensors file ({clean_text(error, 200)})",
             _AGAIN,
         ) from error
-    if type(header) is not dict:
-        raise MalformedError("the header is not that of a safetensors file", _AGAIN)
-    header.pop("__metadata__", None)
-    places = [_place(name, fields) for name, fields in header.items()]
-    _check_places([place for place, _ in places], [stop for _, stop in places], size - 8 - length)
-    return [place for place, _ in places], 8 + length
-
-
-def _place(name: str, fields: Any) -> tuple[_Place, int]:
-    match fields:
-        case {"dtype": str() as kind, "shape": list() as shape, "data_offsets": [start, stop]}:
-            pass
-        case _:
-            raise MalformedError(
-                f"the header does not describe tensor {clean_text(name, 100)}", _AGAIN
-            )
-    dtype = _DTYPES.get(kind)
-    if dtype is None:
-        raise MalformedError(
-            f"tensor {clean_text(name, 100)} is of the type {clean_text(kind, 40)!r}, which "
-            "torch cannot hold as plain numbers",
-            "",
-        )
-    if type(start) is not int or type(stop) is not int or start < 0:
-        raise MalformedError(f"tensor {clean_text(name, 100)} has no place in the file", _AGAIN)
-    if check_shape(shape, dtype.itemsize) != stop - start:
-        raise MalformedError(
-            f"tensor {clean_text(name, 100)} does not have the size that its type and shape need",
-            _AGAIN,
-        )
-    return (name, dtype, shape, start), stop
-
-
-def _check_places(places: list[_Place], stops: list[int], n_bytes: int) -> None:
-    """Tensors fill the file without gap or overlap, as the format demands."""
-    at = 0
-    for start, stop in sorted((p[3], stop) for p, stop in zip(places, stops, strict=True)):
-        if start != at:
-            raise MalformedError("tensors overlap in the file, or leave gaps", _AGAIN)
-        at = stop
-    if at != n_bytes:
-        raise MalformedError(
-            f"tensors take {at} bytes, but the file has {n_bytes}; it is truncated or corrupted. "
-            "Copy or download it again",
-            "",
-        )
-
-
-def _read(file: IO[bytes], dtype: torch.dtype, shape: list[int], start: int) -> torch.Tensor:
-    tensor = torch.empty(shape, dtype=dtype, device="cpu")
-    raw = tensor.view(-1).view(torch.uint8) if tensor.numel() else torch.empty(0)
-    file.seek(start)
-    if tensor.numel() and file.readinto(raw.numpy()) < raw.numel():  # type: ignore[attr-defined]
-        raise MalformedError("the file was cut off while it was read", _AGAIN)
-    if dtype == torch.bool:
-        raw.clamp_(max=1)  # code that counts and indexes by truth relies on 0 and 1
-    return tensor
+    for tensor in state.values():
+        if tensor.dtype == torch.bool:
+            tensor.view(torch.uint8).clamp_(max=1)  # code that indexes by truth relies on 0 and 1
+    return state

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skte._files import outside_problem
-from skte._names import READERS
+from skte._registry import READERS
 from skte._table import format_table
 from skte._text import say, say_json
 from skte.cli._inspect import describe_entry, show_entry

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skte._memory import parse_bytes
-from skte._names import LAYOUTS, with_plugins
+from skte._registry import LAYOUTS, with_plugins
 from skte._text import complain
 from skte.exceptions import BankError, SkteError, SkteWarning
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skte._files import check_writable
-from skte._names import ESTIMATORS, LAYER_SETS, RECOMMENDED, with_plugins
+from skte._registry import ESTIMATORS, LAYER_SETS, RECOMMENDED, with_plugins
 from skte._text import complain, did_you_mean, say, say_json
 from skte.cli._options import (
     add_data_options,

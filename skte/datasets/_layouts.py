@@ -14,8 +14,8 @@ import torch
 import torchio as tio
 from numpy.typing import NDArray
 
-from skte import _names
-from skte._plugins import load_plugins
+from skte import _registry
+from skte._registry import load_plugins
 from skte._text import did_you_mean
 from skte.datasets._bids import is_bids, load_bids
 from skte.datasets._case import (
@@ -159,7 +159,7 @@ def layout_names() -> tuple[str, ...]:
     >>> layout_names()[:3]
     ('msd', 'nnunet', 'bids')
     """
-    return _names.with_plugins(_names.LAYOUTS, _GROUP)
+    return _registry.with_plugins(_registry.LAYOUTS, _GROUP)
 
 
 def _all_layouts() -> dict[str, Layout]:

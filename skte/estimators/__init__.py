@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from skte._names import RECOMMENDED
-from skte._plugins import load_plugins
+from skte._registry import RECOMMENDED, load_plugins
 from skte.estimators._base import Diagnosis as Diagnosis
 from skte.estimators._base import EstimatorTags as EstimatorTags
 from skte.estimators._base import TransferabilityEstimator

@@ -31,8 +31,6 @@ from skte.estimators._samples import (
 )
 from skte.features import CaseFeatures, ClassMoments, FeatureBlock, FeatureSet
 
-__all__ = ["Diagnosis", "EstimatorTags", "TransferabilityEstimator"]
-
 Features = ArrayLike | FeatureSet | FeatureBlock | ClassMoments | Sequence[CaseFeatures]
 #: What ``combine`` needs to know of one model.
 Part = Mapping[str, Any]
@@ -95,7 +93,8 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
 
     A score is a statistic of a sample: ``est.score(X, y)`` equals ``clone(est).fit(X, y).score_``.
     Subclasses implement one pure method, ``_score_block``, for one layer; this class opens the
-    doors (arrays, a `FeatureBlock`, a `FeatureSet`), loops over layers and reduces.
+    doors (arrays, a `FeatureBlock`, a `FeatureSet`), loops over layers and reduces. The page of
+    each estimator in the documentation has its invariances, when it misleads and what it costs.
 
     Parameters
     ----------
@@ -170,12 +169,12 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
         Parameters
         ----------
         X, y, groups
-            As for `fit`. Without `X`, ``score_`` is returned.
+            As for `fit`.
 
         Returns
         -------
         float
-            The score. Higher is better.
+            Higher is better.
         """
         if X is None:
             if y is not None or groups is not None:
@@ -236,12 +235,6 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
         mapping
             Like ``part_``, with arrays of shape (n_resamples,). NaN where a score is undefined.
 
-        Raises
-        ------
-        NotFittedError
-            Before `fit`.
-        ValueError
-            If `X` is not what the estimator was fitted on, or weights are unusable.
         """
         if not hasattr(self, "layer_names_"):
             raise NotFittedError(f"This {type(self).__name__} is not fitted: call fit(X) first.")
@@ -443,22 +436,11 @@ class PairDistance(NamedTuple):
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What drives a fitted score.
+    """What drives a fitted score: layers, coarse to fine, and more where it is known.
 
-    Attributes
-    ----------
-    estimator : str
-        Name of the estimator's class.
-    score : float
-        Its score.
-    layers : sequence of (str, float)
-        Score of each layer, coarse to fine.
-    classes : sequence of ClassShare
-        For CC-FV: layer by layer, the class that costs most first.
-    cases : sequence of CaseShare
-        For CC-FV: the class and case that lie farthest out first.
-    pairs : sequence of PairDistance
-        For CC-FV: of each layer and class, the two cases that lie farthest apart.
+    For CC-FV `classes` has, layer by layer, the class that costs most first, `cases` the class and
+    case that lie farthest out first, and `pairs` the two cases of each layer and class that lie
+    farthest apart.
     """
 
     estimator: str

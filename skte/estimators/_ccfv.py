@@ -28,8 +28,6 @@ from skte.estimators._samples import Array, Ints, as_plain, unit_length
 from skte.exceptions import CollapsedFeaturesWarning, UnusableClassWarning
 from skte.features import FeatureBlock
 
-__all__ = ["CCFV"]
-
 _WARN_FLOORED = 0.01
 _COLLAPSED = 0.5
 # A distance between cases below this share of the features' spread is rounding: squared,
@@ -91,42 +89,19 @@ class CCFV(TransferabilityEstimator):
     score_ : float
         Higher is better. ``-inf`` where a layer collapsed.
     standard_error_ : float
-        Of the score, from comparing `n_pairs` instead of all pairs of cases; 0 when
-        all were compared. It says nothing about which *cases* were labelled.
-    layer_scores_, layer_names_, n_features_in_
-        As for `TransferabilityEstimator`.
+        Of the score, from comparing `n_pairs` instead of all pairs of cases.
     layer_details_ : tuple of dict
         For each layer: ``consistency`` (mapping of label to mean distance), ``distances`` (mapping
         of label to the matrix of distances between cases, NaN where a case lacks the class or a
-        pair was not compared; left out where more than 512 rows are cases of their own), ``cases``
-        (the case of each row of the matrices), ``n_pairs`` (mapping of label to the pairs there
-        are), ``variety`` (inverse energies, for the cases in ``variety_cases``), ``floored`` (share
-        of pairs of voxels on the energy's floor; ``floored_pairs`` of ``voxel_pairs`` in each
-        case).
-
-    Warns
-    -----
-    CollapsedFeaturesWarning
-        When more than 1 % of the pairs sit on the energy's floor. Above half, or when no class
-        differs between any two cases, the layer is collapsed and scores ``-inf``.
-    UnusableClassWarning
-        When a class is left out because fewer than two cases hold it.
-
-    See Also
-    --------
-    LogME : Evidence of a linear model for the labels.
-
-    Notes
-    -----
-    The energy is the *mean* over pairs, so that cases of different size are comparable; for samples
-    of equal size the raw sum of the paper differs by a constant. CC-FV cannot see features of pure
-    noise or of a random network, alike in every case and diverse, as bad.
+        pair was not compared), ``cases`` (the case of each of their rows), ``n_pairs`` (mapping of
+        label to the pairs there are), ``variety`` (inverse energies, for ``variety_cases``),
+        ``floored`` (share of pairs of voxels on the energy's floor: ``floored_pairs`` of
+        ``voxel_pairs`` in each case).
 
     References
     ----------
-    .. [1] Yang, Y., Wei, M., He, J., Yang, J., Ye, J., Gu, Y. "Pick the Best
-       Pre-trained Model: Towards Transferability Estimation for Medical Image
-       Segmentation". MICCAI 2023. arXiv:2307.11958.
+    .. [1] Yang, Y. et al. "Pick the Best Pre-trained Model: Towards Transferability Estimation
+       for Medical Image Segmentation". MICCAI 2023. arXiv:2307.11958.
 
     Examples
     --------
@@ -222,11 +197,10 @@ class CCFV(TransferabilityEstimator):
     def _combined(
         self, block: FeatureBlock, details: Details, means: Array, weights: Ints
     ) -> tuple[Array, str]:
-        """Scores ``log(F_v / C_cons)``, and what is wrong with features of score -inf.
-
-        `means` are distances of shape (n_classes, n_scores), NaN for a class without a pair of
-        cases; `weights`, of shape (n_scores, n_cases), is how often each energy counts.
-        """
+        """Scores ``log(F_v / C_cons)``, and what is wrong with features of score -inf."""
+        # `means` are distances of shape (n_classes, n_scores), NaN for a class without a
+        # pair of cases; `weights`, of shape (n_scores, n_cases), is how often each energy
+        # counts.
         scores = np.zeros(len(weights))
         collapsed = {}
         if self.class_consistency:  # eq. (2), a sum over classes
@@ -258,8 +232,7 @@ class CCFV(TransferabilityEstimator):
         if self.feature_variety:
             raise ValueError(
                 f"{block.label}: the whole-case sample is empty, so feature variety is undefined. "
-                "Sample whole cases (samples='all' of the extractor), or set "
-                "feature_variety=False."
+                "Sample whole cases: samples='all' of the extractor, or set feature_variety=False."
             )
         return replace(block, X_case=None, groups_case=None)
 
@@ -305,8 +278,7 @@ class CCFV(TransferabilityEstimator):
 
     def _resample_block(self, block: FeatureBlock, details: Details, weights: Ints) -> Array:
         """From the distances and energies at hand; see `_mean_over_pairs`."""
-        known = len(details.get("distances", {})) == len(details.get("consistency", {}))
-        if not known or block.case_names is None:  # too many rows for a matrix
+        if block.case_names is None:
             return super()._resample_block(block, details, weights)
         normalized, _ = self._normalized(self._with_case_sample(block))
         positions = {name: position for position, name in enumerate(block.case_names)}
@@ -335,9 +307,7 @@ class CCFV(TransferabilityEstimator):
         )
         return {
             "consistency": {label: one.mean for label, one in found.items()},
-            "distances": {
-                label: one.matrix(len(cases)) for label, one in found.items() if len(one.values)
-            },
+            "distances": {label: one.matrix(len(cases)) for label, one in found.items()},
             "n_pairs": {label: one.n_pairs for label, one in found.items()},
             "cases": names,
         }
@@ -355,7 +325,8 @@ def _check_energies(energies: Mapping[Any, _PairEnergy], n_cases: int, where: st
     if not energies:
         raise ValueError(
             f"{where}: no case has two voxels in its whole-case sample, so feature "
-            "variety is undefined. Sample more voxels, or set feature_variety=False."
+            "variety is undefined. Sample more voxels of whole cases: samples='all' of the "
+            "extractor, or CCFV(feature_variety=False)."
         )
     if len(energies) < n_cases:
         warnings.warn(
@@ -371,10 +342,8 @@ def _names(block: FeatureBlock, cases: list[Any]) -> list[Any]:
 
 
 def _is_axis(X: Array, min_distance: float) -> bool:
-    """Return whether unit vectors are one vector or its negative, up to the floor.
-
-    One-dimensional features end like this, and half of their pairs may be far apart.
-    """
+    """Return whether unit vectors are one vector or its negative, up to the floor."""
+    # One-dimensional features end like this, and half of their pairs may be far apart.
     X = X[(X != 0).any(axis=1)]
     return len(X) > 1 and bool(np.abs(X @ X[0]).min() >= 1 - max(min_distance**2, 1e-12) / 2)
 
@@ -388,10 +357,8 @@ class _PairEnergy(NamedTuple):
 
 
 def mean_pair_energy(X: Array, *, s: float, min_distance: float) -> _PairEnergy:
-    """Mean over pairs of ``|x_a - x_b|**-s`` (``-log |x_a - x_b|`` for ``s = 0``).
-
-    Distances below `min_distance` count as this distance. Memory is that of one block.
-    """
+    """Mean over pairs of ``|x_a - x_b|**-s`` (``-log |x_a - x_b|`` for ``s = 0``)."""
+    # Distances below `min_distance` count as this distance. Memory is that of one block.
     X = X - X.mean(axis=0)
     squares = np.einsum("ij,ij->i", X, X)
     scale = float(np.sqrt(squares.max(initial=0.0)))
@@ -446,13 +413,11 @@ def _sum_of_energies(D: Array, s: float) -> float:
 
 
 def _pair_standard_error(details: Sequence[Details]) -> float:
-    """Estimate the standard error of the score from comparing some of the pairs of cases.
-
-    To first order the score moves by ``-dC/C`` in each layer, and C is a sum of means over
-    pairs. Layers and classes share pairs, so what a pair contributes is summed over them
-    before it is squared. Drawing without replacement takes ``1 - m/M`` off the variance of a
-    mean over m of M pairs.
-    """
+    """Estimate the standard error of the score from comparing some of the pairs of cases."""
+    # To first order the score moves by ``-dC/C`` in each layer, and C is a sum of means over
+    # pairs. Layers and classes share pairs, so what a pair contributes is summed over them
+    # before it is squared. Drawing without replacement takes ``1 - m/M`` off the variance of
+    # a mean over m of M pairs.
     influence = 0.0
     for layer in details:
         total = sum(layer.get("consistency", {}).values())
@@ -504,12 +469,10 @@ def _ratios(D: Array) -> Array:
 
 
 def _mean_over_pairs(D: Array, weights: Ints) -> Array:
-    """Mean distance between two different cases, for each row of `weights`; NaN of no pair.
-
-    A U-statistic: ``sum_{i<j} w_i w_j D_ij / sum_{i<j} w_i w_j``. A case drawn twice is
-    still one case. Counting the pair of its copies, at distance zero, would take a share of
-    about ``1/N`` off every resample and move the whole interval below the score.
-    """
+    """Mean distance between two different cases, for each row of `weights`; NaN of no pair."""
+    # A U-statistic: ``sum_{i<j} w_i w_j D_ij / sum_{i<j} w_i w_j``. A case drawn twice is
+    # still one case. Counting the pair of its copies, at distance zero, would take a share of
+    # about ``1/N`` off every resample and move the whole interval below the score.
     W = weights.astype(np.float64)
     known = np.isfinite(D)
     np.fill_diagonal(known, False)

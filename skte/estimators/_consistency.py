@@ -10,26 +10,13 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
 
 from skte.estimators._samples import Array, Ints, as_plain, group_codes
 from skte.exceptions import UnusableClassWarning
 from skte.features import FeatureBlock
 
-__all__ = [
-    "PAIRWISE_DISTANCES",
-    "CaseDistances",
-    "Gaussians",
-    "case_codes",
-    "class_distances",
-    "fitted_gaussians",
-    "pairwise_wasserstein",
-]
-
-
-# Without groups every row is a case; beyond this the pairs take too long.
-_MAX_CASES = 10_000
-_ROWS = 512
+# Without groups every row is a case; beyond this the pairs take too much memory.
+_MAX_CASES = 1000
 # The finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
 _MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 # Numbers in the products of a batch of pairs.
@@ -92,10 +79,6 @@ def class_distances(
         if len(present) < 2:
             unusable.append(as_plain(label))
             continue
-        points = not any(len(A) for A in gaussians.factors)
-        if points and n_pairs is None and distance == "wasserstein":
-            result[as_plain(label)] = _between_points(gaussians.means, present)
-            continue
         pairs = _choose_pairs(len(present), present, order, n_pairs)
         values = PAIRWISE_DISTANCES[distance](gaussians, pairs)
         result[as_plain(label)] = CaseDistances(
@@ -138,8 +121,6 @@ def fitted_gaussians(block: FeatureBlock, codes: Ints, label: Any) -> tuple[Ints
     rows = rows[np.argsort(codes[rows], kind="stable")]
     X = block.X[rows]
     present, starts = np.unique(codes[rows], return_index=True)
-    if len(present) == len(X):
-        return present, Gaussians.at_points(X)
     return present, Gaussians.from_samples(np.split(X, starts[1:]))
 
 
@@ -164,22 +145,6 @@ def _choose_pairs(n_present: int, present: Ints, order: Ints | None, n_pairs: in
     return np.asarray(positions[np.lexsort(positions.T[::-1])])
 
 
-def _between_points(X: Array, present: Ints) -> CaseDistances:
-    """Point masses: W2 is the Euclidean distance, and all pairs need not be kept."""
-    n = len(X)
-    n_pairs = n * (n - 1) // 2
-    if n <= _ROWS:
-        i, j = np.triu_indices(n, k=1)
-        values = cdist(X, X)[i, j]
-        pairs = np.stack([present[i], present[j]], axis=1)
-        return CaseDistances(float(values.mean()), pairs, values, n_pairs)
-    total = 0.0
-    for start in range(0, n, _ROWS):
-        total += float(cdist(X[start : start + _ROWS], X).sum())
-    none = np.zeros((0, 2), dtype=np.intp)
-    return CaseDistances(total / (2 * n_pairs), none, np.zeros(0), n_pairs)
-
-
 @dataclass(frozen=True, eq=False)
 class Gaussians:
     """Gaussians fitted to groups of vectors, with covariances of ddof 1."""
@@ -196,11 +161,6 @@ class Gaussians:
             for X, mean in zip(samples, means, strict=True)
         ]
         return cls(means, factors)
-
-    @classmethod
-    def at_points(cls, X: Array) -> Self:
-        """Point masses at the rows of X."""
-        return cls(X, [X[:0]] * len(X))
 
 
 def pairwise_wasserstein(gaussians: Gaussians, pairs: Ints) -> Array:

@@ -16,13 +16,17 @@ from sklearn.utils import Tags
 
 from skte._sklearn import Interval, StrOptions
 from skte.estimators._base import Details, EstimatorTags, TransferabilityEstimator
-from skte.estimators._samples import as_plain, encode_labels, group_codes, held_groups, unit_range
+from skte.estimators._samples import (
+    Array,
+    Ints,
+    as_plain,
+    encode_labels,
+    group_codes,
+    held_groups,
+    unit_range,
+)
 from skte.exceptions import CollapsedFeaturesWarning, UnusableClassWarning
 from skte.features import FeatureBlock
-
-__all__ = ["CrossCaseProbe", "cross_case_probe"]
-
-Matrix = NDArray[np.float64]
 
 #: Up to this many cases are left out one by one; with more, this many folds are made.
 _N_FOLDS = 5
@@ -60,8 +64,7 @@ class CrossCaseProbe(TransferabilityEstimator):
     score_ : float
         Between 0 and 1. Higher is better.
     case_scores_ : ndarray of shape (n_cases,)
-        What each case contributes when it is left out; NaN where it holds no class that
-        is judged.
+        What each case contributes when it is left out; NaN where no class of it is judged.
     case_names_ : tuple of str
         Names of the cases, in the order of ``case_scores_``.
     predictions_ : ndarray of shape (n_voxels, n_classes)
@@ -70,49 +73,17 @@ class CrossCaseProbe(TransferabilityEstimator):
         and 0 for the others where features transfer.
     classes_ : ndarray of shape (n_classes,)
         Labels of the columns of ``predictions_``.
-    layer_scores_ : ndarray of shape (1,)
-        The score: layers are not judged one by one.
-    layer_names_ : tuple of str
-        Name of the layer, or names of all of them joined by " + ".
-    n_features_in_ : int
-        Number of channels, when fitted on an array.
 
     Raises
     ------
     ValueError
-        If ``groups`` is missing, if all rows come from one case, or if no class that is judged
-        occurs in two cases.
-
-    Warns
-    -----
-    UnusableClassWarning
-        When a class that occurs in one case only is left out of the mean.
-    CollapsedFeaturesWarning
-        When all voxels have the same features.
-
-    See Also
-    --------
-    cross_case_probe : The same for shares of classes, with all readings at once.
-    KNN : Nearest neighbours in other cases instead of a linear head.
-
-    Notes
-    -----
-    Intervals over cases come from ``case_scores_`` without another fit: the case that counts
-    twice is not fitted on twice.
-
-    The score is invariant to a shift and to the scale of all channels together, to the order
-    of rows, channels and cases, and to repeating every row. Within the ridge it is
-    invariant to invertible linear maps of the channels. Nothing is drawn at random.
-
-    In a `FeatureSet`, layers near the bottleneck hold a prefix of the sample. The probe uses the
-    voxels that all layers hold; ``SegmentationFeatureExtractor(taper=False)`` gives all layers all
-    voxels.
+        If ``groups`` is missing, or if no class that is judged occurs in two cases.
 
     References
     ----------
     .. [1] Alain, G., Bengio, Y. "Understanding intermediate layers using linear classifier
-       probes". ICLR 2017 workshop. arXiv:1610.01644. (Linear probes; leaving out
-       cases, several stages at once and the readings are ours.)
+       probes". ICLR 2017 workshop. arXiv:1610.01644. (Linear probes; leaving out cases, several
+       stages at once and the readings are ours.)
 
     Examples
     --------
@@ -170,11 +141,7 @@ class CrossCaseProbe(TransferabilityEstimator):
         }
 
     def _judged(
-        self,
-        classes: NDArray[np.generic],
-        codes: NDArray[np.intp],
-        cases: NDArray[np.intp],
-        where: str,
+        self, classes: NDArray[np.generic], codes: Ints, cases: Ints, where: str
     ) -> list[int]:
         """Positions of the classes that are judged: not the background, and of two cases."""
         wanted = [
@@ -198,14 +165,12 @@ class CrossCaseProbe(TransferabilityEstimator):
 
     def _summarise(self) -> None:
         [details] = self.layer_details_
-        self.case_scores_: Matrix = details["values"]
+        self.case_scores_: Array = details["values"]
         self.case_names_: tuple[str, ...] = details["cases"]
-        self.predictions_: Matrix = details["predictions"]
+        self.predictions_: Array = details["predictions"]
         self.classes_: NDArray[np.generic] = details["classes"]
 
-    def _resample_block(
-        self, block: FeatureBlock, details: Details, weights: NDArray[np.intp]
-    ) -> Matrix:
+    def _resample_block(self, block: FeatureBlock, details: Details, weights: Ints) -> Array:
         """Weighted means of what the cases contribute."""
         values = np.full(weights.shape[1], np.nan)
         values[np.unique(held_groups(block))] = details["values"]
@@ -227,7 +192,7 @@ def cross_case_probe(
     *,
     ridge: float = 1.0,
     background: int | None = 0,
-) -> dict[str, Matrix]:
+) -> dict[str, Array]:
     """Probe features across cases where a row holds shares of several classes.
 
     Rows may be cells of a grid that is coarser than the labels: their targets are the shares
@@ -281,7 +246,7 @@ def cross_case_probe(
     return _Problem(X, T, cases, names, ridge).read(("dice", "threshold", "best", "auc"), judged)
 
 
-def _cases(block: FeatureBlock) -> tuple[tuple[str, ...], NDArray[np.intp]]:
+def _cases(block: FeatureBlock) -> tuple[tuple[str, ...], Ints]:
     """Names of the cases in sorted order of their groups, and each row's position among them."""
     if block.groups is None:
         raise ValueError(
@@ -296,31 +261,26 @@ def _cases(block: FeatureBlock) -> tuple[tuple[str, ...], NDArray[np.intp]]:
 class _Fold:
     """Rows that the head was fitted on, rows it was not, and its predictions on both."""
 
-    held_out: NDArray[np.intp]
-    fitted: NDArray[np.intp]
-    predictions: Matrix  # of all rows
+    held_out: Ints
+    fitted: Ints
+    predictions: Array  # of all rows
 
 
 class _Problem:
     """Standardised features, shares and weights: what every fold is solved from."""
 
     def __init__(
-        self,
-        X: Matrix,
-        shares: Matrix,
-        cases: NDArray[np.intp],
-        names: tuple[str, ...],
-        ridge: float,
+        self, X: Array, shares: Array, cases: Ints, names: tuple[str, ...], ridge: float
     ) -> None:
         self.Z, self.collapsed = _standardised(X)
         self.T, self.cases, self.ridge = shares, cases, ridge
         present = shares.mean(axis=0) > 0
-        self.w: Matrix = (shares[:, present] / shares[:, present].mean(axis=0)).mean(axis=1)
+        self.w: Array = (shares[:, present] / shares[:, present].mean(axis=0)).mean(axis=1)
         # By name, so that the order of the cases does not matter.
         self.folds = np.argsort(np.argsort(names)) % min(len(names), _N_FOLDS)
-        self.held_out: Matrix = np.empty_like(shares)  # predictions, filled by `read`
+        self.held_out: Array = np.empty_like(shares)  # predictions, filled by `read`
 
-    def read(self, readings: tuple[str, ...], judged: list[int]) -> dict[str, Matrix]:
+    def read(self, readings: tuple[str, ...], judged: list[int]) -> dict[str, Array]:
         """Mean over the judged classes of each case, by reading."""
         n_cases = len(self.folds)
         values = {name: np.full((n_cases, len(judged)), np.nan) for name in readings}
@@ -352,7 +312,7 @@ class _Problem:
                 predictions = _primal(self.Z, grams.sum(axis=0) - grams[fold], self.ridge)
             yield _Fold(np.flatnonzero(fold_of_row == fold), fitted, predictions)
 
-    def _grams(self, fold_of_row: NDArray[np.intp]) -> Matrix:
+    def _grams(self, fold_of_row: Ints) -> Array:
         """``sum w a a'`` of each fold, a = (z, 1, t): all that the ridge needs to know."""
         n_folds = int(self.folds.max()) + 1
         d, c = self.Z.shape[1], self.T.shape[1]
@@ -366,7 +326,7 @@ class _Problem:
             grams[fold, :, d + 1 :] = A.T @ (root * self.T[rows])
         return grams
 
-    def _dual(self, fitted: NDArray[np.intp]) -> Matrix:
+    def _dual(self, fitted: Ints) -> Array:
         """Predictions of all rows from products of rows, for more channels than rows."""
         w = self.w[fitted] / self.w[fitted].sum()
         mean, mean_t = w @ self.Z[fitted], w @ self.T[fitted]
@@ -374,11 +334,11 @@ class _Problem:
         A, B = root * (self.Z[fitted] - mean), root * (self.T[fitted] - mean_t)
         K = A @ A.T
         K[np.diag_indices_from(K)] += self.ridge
-        predicted: Matrix = (self.Z - mean) @ (A.T @ solve(K, B, assume_a="pos")) + mean_t
+        predicted: Array = (self.Z - mean) @ (A.T @ solve(K, B, assume_a="pos")) + mean_t
         return predicted
 
 
-def _primal(Z: Matrix, gram: Matrix, ridge: float) -> Matrix:
+def _primal(Z: Array, gram: Array, ridge: float) -> Array:
     """Predictions of all rows from the summed products of the rows that are fitted on."""
     d = Z.shape[1]
     total = gram[d, d]
@@ -387,11 +347,11 @@ def _primal(Z: Matrix, gram: Matrix, ridge: float) -> Matrix:
     S[np.diag_indices_from(S)] += ridge
     R = gram[:d, d + 1 :] / total - np.outer(mean, mean_t)
     W = solve(S, R, assume_a="pos")
-    predicted: Matrix = Z @ W + (mean_t - mean @ W)
+    predicted: Array = Z @ W + (mean_t - mean @ W)
     return predicted
 
 
-def _standardised(X: Matrix) -> tuple[Matrix, bool]:
+def _standardised(X: Array) -> tuple[Array, bool]:
     """Channels of mean zero and variance one; those that hardly vary are zeroed."""
     Z, _ = unit_range(X)
     varies = Z.min(axis=0) < Z.max(axis=0)
@@ -403,21 +363,21 @@ def _standardised(X: Matrix) -> tuple[Matrix, bool]:
     return Z, not alive.any()
 
 
-def _soft_dice(p: Matrix, t: Matrix, is_class: NDArray[np.bool_], cut: float) -> float:
+def _soft_dice(p: Array, t: Array, is_class: NDArray[np.bool_], cut: float) -> float:
     p = np.clip(p, 0.0, 1.0)
     return float(2 * np.minimum(p, t).sum() / (p.sum() + t.sum()))
 
 
-def _dice_at(p: Matrix, t: Matrix, is_class: NDArray[np.bool_], cut: float) -> float:
+def _dice_at(p: Array, t: Array, is_class: NDArray[np.bool_], cut: float) -> float:
     above = p > cut
     return float(2 * t[above].sum() / (above.sum() + t.sum()))
 
 
-def _best_dice(p: Matrix, t: Matrix, is_class: NDArray[np.bool_], cut: float) -> float:
+def _best_dice(p: Array, t: Array, is_class: NDArray[np.bool_], cut: float) -> float:
     return _dice_at(p, t, is_class, _best_cut(p, t))
 
 
-def _auc(p: Matrix, t: Matrix, is_class: NDArray[np.bool_], cut: float) -> float:
+def _auc(p: Array, t: Array, is_class: NDArray[np.bool_], cut: float) -> float:
     n = int(is_class.sum())
     if n in (0, len(p)):
         return float("nan")
@@ -428,7 +388,7 @@ def _auc(p: Matrix, t: Matrix, is_class: NDArray[np.bool_], cut: float) -> float
 _READINGS = {"dice": _soft_dice, "threshold": _dice_at, "best": _best_dice, "auc": _auc}
 
 
-def _best_cut(p: Matrix, t: Matrix) -> float:
+def _best_cut(p: Array, t: Array) -> float:
     """Threshold of the largest Dice, halfway between two predictions."""
     order = np.argsort(-p, kind="stable")
     ranked = p[order]

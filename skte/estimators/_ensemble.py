@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import ItemsView, Mapping, Sequence
 from numbers import Real
 from typing import Any, ClassVar, Self
 
@@ -22,8 +22,6 @@ from skte.estimators._logme import LogME
 from skte.estimators._samples import Array
 from skte.estimators._transrate import TransRate
 from skte.features import CaseFeatures, FeatureSet
-
-__all__ = ["Ensemble"]
 
 
 def _has_score(estimator: object) -> bool:
@@ -65,26 +63,12 @@ class Ensemble(TransferabilityEstimator):
     n_features_in_ : int
         Number of channels, when fitted on an array.
 
-    See Also
-    --------
-    ModelBankSelector : Fits an estimator on every model and combines.
-
-    Notes
-    -----
-    There is no ``score_`` and no ``score()``: a rank exists only among other models. `combine`
-    gives the scores of the models of a bank, which depend on the models in it.
-
-    A collapsed model (``-inf``) comes last in ranks, and stays ``-inf`` in "z_mean", where the
-    others are scaled among themselves. A member that scores all models alike adds the same to each.
-    "mean_rank" and "borda" give tied models the average of their ranks and agree on the order. It
-    misleads when several members share a weakness: they outvote the others.
-
     References
     ----------
-    .. [1] de Borda, J.-C. "Mémoire sur les élections au scrutin". Histoire de
-       l'Académie Royale des Sciences (1781).
-    .. [2] Agostinelli, A., Pandy, M., Uijlings, J., Mensink, T., Ferrari, V. "How Stable
-       are Transferability Metrics Evaluations?". ECCV 2022. arXiv:2204.01403.
+    .. [1] de Borda, J.-C. "Mémoire sur les élections au scrutin". Histoire de l'Académie Royale
+       des Sciences (1781).
+    .. [2] Agostinelli, A. et al. "How Stable are Transferability Metrics Evaluations?". ECCV
+       2022. arXiv:2204.01403.
 
     Examples
     --------
@@ -156,15 +140,11 @@ class Ensemble(TransferabilityEstimator):
     @property
     def part_(self) -> Part:
         """What `combine` needs to know of the model this was fitted on."""
-        if not hasattr(self, "estimators_"):
-            raise NotFittedError("This Ensemble is not fitted: call fit first.")
-        return {name: member.part_ for name, member in self.estimators_.items()}
+        return {name: member.part_ for name, member in self._fitted()}
 
     def resample_cases(self, X: FeatureSet | Sequence[CaseFeatures], weights: ArrayLike) -> Part:
         """Return what ``resample_cases`` of each member gives, by name."""
-        if not hasattr(self, "estimators_"):
-            raise NotFittedError("This Ensemble is not fitted: call fit first.")
-        return {name: one.resample_cases(X, weights) for name, one in self.estimators_.items()}
+        return {name: member.resample_cases(X, weights) for name, member in self._fitted()}
 
     def combine(self, parts: Sequence[Part]) -> Array:
         """Aggregate the members' scores of the models of a bank.
@@ -186,13 +166,16 @@ class Ensemble(TransferabilityEstimator):
 
     def diagnose(self) -> Diagnosis:
         """Report the members' scores, as ``layers``; the ensemble's own score is NaN."""
-        if not hasattr(self, "estimators_"):
-            raise NotFittedError("This Ensemble is not fitted: call fit first.")
         rows = [
             (name, float(getattr(member, "score_", np.nan)))  # a nested ensemble has none
-            for name, member in self.estimators_.items()
+            for name, member in self._fitted()
         ]
         return Diagnosis(type(self).__name__, float("nan"), rows)
+
+    def _fitted(self) -> ItemsView[str, TransferabilityEstimator]:
+        if not hasattr(self, "estimators_"):
+            raise NotFittedError("This Ensemble is not fitted: call fit first.")
+        return self.estimators_.items()
 
     def _members(self) -> dict[str, TransferabilityEstimator]:
         if self.estimators is None:

@@ -17,8 +17,6 @@ from skte.estimators._samples import Array, centred, encode_labels
 from skte.exceptions import SaturatedScoreWarning, UnusableClassWarning
 from skte.features import ClassMoments, FeatureBlock
 
-__all__ = ["GBC", "bhattacharyya_distances"]
-
 _EPS = float(np.finfo(np.float64).eps)
 # Logarithm of an overlap at which scores no longer differ in print.
 _UNDERFLOW = float(np.log(1e-12))
@@ -56,35 +54,11 @@ class GBC(TransferabilityEstimator):
     score_ : float
         Between ``-C(C-1)`` for C classes (all alike) and 0 (no overlap); with
         ``log=True`` at least ``-log(C(C-1))``. Higher is better.
-    layer_scores_, layer_names_, n_features_in_
-        As for `TransferabilityEstimator`.
-
-    Warns
-    -----
-    CollapsedFeaturesWarning
-        When features are constant.
-    UnusableClassWarning
-        When a class has a single row. Its variance is the floor, so that it seems
-        separable from any other.
-
-    See Also
-    --------
-    bhattacharyya_distances : The distance between each two classes.
-    TransRate : Mutual information of features and classes.
-
-    Notes
-    -----
-    Variances divide by the number of rows (maximum likelihood, as in the published code), so that a
-    class may have one row and duplicating the sample changes nothing. Principal components make the
-    score invariant to rotation, shift and scale. It misleads in high dimension, where every pair is
-    far apart and plain scores tie near zero (use ``log=True``), and for classes of several
-    clusters.
 
     References
     ----------
-    .. [1] Pandy, M., Agostinelli, A., Uijlings, J., Ferrari, V., Mensink, T.
-       "Transferability Estimation using Bhattacharyya Class Separability". CVPR 2022.
-       arXiv:2111.12780.
+    .. [1] Pandy, M. et al. "Transferability Estimation using Bhattacharyya Class Separability".
+       CVPR 2022. arXiv:2111.12780.
 
     Examples
     --------
@@ -177,19 +151,9 @@ def bhattacharyya_distances(
 ) -> Array:
     """Bhattacharyya distances between the Gaussians fitted to each two classes.
 
-    Parameters
-    ----------
-    X : ndarray of shape (n_samples, n_features)
-        Features.
-    y : ndarray of shape (n_samples,)
-        Labels, at least two distinct ones.
-    covariance, min_variance
-        As for `GBC`.
-
-    Returns
-    -------
-    ndarray of shape (n_classes, n_classes)
-        Symmetric, non-negative, zero diagonal; classes in sorted order.
+    Arrays X of shape (n_samples, n_features) and y of shape (n_samples,) are taken as they are; all
+    else is as for `GBC`; returned is a symmetric ndarray of shape (n_classes, n_classes), classes
+    in sorted order.
 
     Examples
     --------
@@ -272,9 +236,8 @@ def _warn_single_rows(block: FeatureBlock) -> None:
     labels, counts = np.unique(block.y, return_counts=True)
     single = labels[counts == 1].tolist()
     if single:
-        where = f"layer {block.name!r}" if block.name else "X"
         warnings.warn(
-            f"Classes {single} have a single row in {where}: their variance is unknown and "
+            f"Classes {single} have a single row in {block.label}: their variance is unknown and "
             "set to its floor, which makes them look separable. Sample more voxels of them.",
             UnusableClassWarning,
             stacklevel=2,

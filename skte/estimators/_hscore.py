@@ -14,8 +14,6 @@ from skte.estimators._samples import Array, centred, encode_labels
 from skte.exceptions import SaturatedScoreWarning
 from skte.features import ClassMoments, FeatureBlock
 
-__all__ = ["HScore", "h_score"]
-
 _EPS = float(np.finfo(np.float64).eps)
 # Within this share of its ceiling the score no longer separates models.
 _AT_CEILING = 0.99
@@ -45,37 +43,13 @@ class HScore(TransferabilityEstimator):
     score_ : float
         Between 0 (the class means coincide) and C - 1 for C classes (every class is a
         point, or there are more channels than voxels). Higher is better.
-    layer_scores_, layer_names_, n_features_in_
-        As for `TransferabilityEstimator`.
-
-    Warns
-    -----
-    CollapsedFeaturesWarning
-        When features are constant.
-    SaturatedScoreWarning
-        When the score reaches its ceiling C - 1 up to 1 %, as it always does without
-        shrinkage where there are more channels than voxels.
-
-    See Also
-    --------
-    h_score : The same for arrays.
-    TransRate : Compares volumes instead of variances.
-
-    Notes
-    -----
-    Without shrinkage the score is invariant to every invertible linear map of the features, to
-    shifts and to duplicating the sample, and follows from `ClassMoments`. With shrinkage it is
-    invariant to rotation, shift and scale, and needs the features. It misleads with few voxels per
-    channel (saturation), and looks at means only: classes that differ in spread alone score 0.
 
     References
     ----------
-    .. [1] Bao, Y., Li, Y., Huang, S.-L., Zhang, L., Zheng, L., Zamir, A., Guibas, L. "An
-       Information-Theoretic Approach to Transferability in Task Transfer Learning".
-       ICIP 2019. arXiv:2212.10082.
-    .. [2] Ibrahim, S., Ponomareva, N., Mazumder, R. "Newer is not always better:
-       Rethinking transferability metrics, their peculiarities, stability and
-       performance". ECML PKDD 2022. arXiv:2110.06893.
+    .. [1] Bao, Y. et al. "An Information-Theoretic Approach to Transferability in Task Transfer
+       Learning". ICIP 2019. arXiv:2212.10082.
+    .. [2] Ibrahim, S. et al. "Newer is not always better: Rethinking transferability metrics,
+       their peculiarities, stability and performance". ECML PKDD 2022. arXiv:2110.06893.
 
     Examples
     --------
@@ -111,14 +85,6 @@ class HScore(TransferabilityEstimator):
         self._warn_at_ceiling(score, len(np.unique(block.y)), block.label)
         return score
 
-    def _check_moments(self, moments: ClassMoments) -> ClassMoments:
-        if self.shrinkage is not None:
-            raise ValueError(
-                f"HScore(shrinkage={self.shrinkage!r}) needs fourth moments, which ClassMoments "
-                "do not hold. Pass features, or use shrinkage=None."
-            )
-        return super()._check_moments(moments)
-
     def _score_moments(self, moments: ClassMoments) -> float:
         score = _from_moments(moments)
         self._warn_at_ceiling(score, len(moments.classes), moments.label)
@@ -140,19 +106,8 @@ def h_score(
 ) -> float:
     """H-score of features for labels.
 
-    Parameters
-    ----------
-    X : ndarray of shape (n_samples, n_features)
-        Features.
-    y : ndarray of shape (n_samples,)
-        Labels, at least two distinct ones.
-    shrinkage : {"ledoit-wolf"} or None, default=None
-        As for `HScore`.
-
-    Returns
-    -------
-    float
-        Between 0 and C - 1. Higher is better.
+    Arrays X of shape (n_samples, n_features) and y of shape (n_samples,) are taken as they are; all
+    else is as for `HScore`.
 
     Examples
     --------
@@ -202,12 +157,10 @@ def _from_moments(moments: ClassMoments) -> float:
 
 
 def _ledoit_wolf(Z: Array, n_features: int, variances: Array) -> tuple[float, float]:
-    """Amount of shrinkage and its target, the mean variance over all channels.
-
-    ``a = b / d``: d is the squared distance of the covariance from its target, b the
-    expected squared error of the covariance, both per channel, and ``a <= 1``. Only
-    sums are needed: no matrix of channels by channels is formed.
-    """
+    """Amount of shrinkage and its target, the mean variance over all channels."""
+    # ``a = b / d``: d is the squared distance of the covariance from its target, b the
+    # expected squared error of the covariance, both per channel, and ``a <= 1``. Only sums
+    # are needed: no matrix of channels by channels is formed.
     n = len(Z)
     squares = np.einsum("ij,ij->i", Z, Z)
     norm = float((variances**2).sum())  # |cov|^2

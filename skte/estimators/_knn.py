@@ -24,9 +24,6 @@ from skte.estimators._samples import (
 from skte.exceptions import CollapsedFeaturesWarning, SkteWarning, UnusableClassWarning
 from skte.features import FeatureBlock
 
-__all__ = ["KNN"]
-
-
 # Entries of the matrix of distances computed at a time.
 _CHUNK = 4_000_000
 # Squared distances are equal where they differ by less than this share of the row's and
@@ -65,44 +62,15 @@ class KNN(TransferabilityEstimator):
     score_ : float
         Between 0 and 1; the share of the classes for features that know nothing of the
         labels. Higher is better.
-    layer_scores_, layer_names_, n_features_in_
-        As for `TransferabilityEstimator`.
 
     Raises
     ------
     ValueError
         If all rows come from one case, or no class occurs in two cases.
 
-    Warns
-    -----
-    UnusableClassWarning
-        When a class that occurs in one case only is left out of the mean.
-    CollapsedFeaturesWarning
-        When all voxels have the same features.
-    SkteWarning
-        When other cases hold fewer voxels than `n_neighbors`, and all are taken.
-
-    See Also
-    --------
-    PARC : Looks at all pairs of voxels, within cases as well.
-    LogME : Fits a linear model to the labels.
-
-    Notes
-    -----
-    Neighbours within a case share its scanner, its patient and, in deep layers, the receptive
-    field: counting them would measure how smooth features are. Without ``groups`` every row is a
-    case of its own. Voxels as far as the k-th neighbour share the places left, so that the order of
-    rows does not matter.
-
-    The score is invariant to scale, rotation and duplicated channels, with "euclidean" also to a
-    shift and to constant channels, with "cosine" to the length of each feature; not to duplicating
-    rows. It misleads when channels differ in scale, in wide layers, where all distances are alike,
-    and it sees what is close already, not what fine-tuning could separate.
-
     References
     ----------
-    .. [1] Renggli, C., Pinto, A. S., Rimanic, L., Puigcerver, J., Riquelme, C., Zhang,
-       C., Lucic, M. "Which Model to Transfer? Finding the Needle in the Growing
+    .. [1] Renggli, C. et al. "Which Model to Transfer? Finding the Needle in the Growing
        Haystack". CVPR 2022. arXiv:2010.06402. (Their proxy; leaving out cases is ours.)
 
     Examples
@@ -275,7 +243,9 @@ class _Neighbors:
         for case in np.unique(self.cases[rows]):
             D[np.ix_(self.cases[rows] == case, self.cases == case)] = np.inf
         nearest = np.broadcast_to(np.arange(len(self.cases)), D.shape)
-        if kept < len(self.cases):
+        if len(np.unique(D[0])) < kept:  # partitioning equal numbers takes far longer
+            nearest = np.argsort(D, axis=1, kind="stable")[:, :kept]
+        elif kept < len(self.cases):
             nearest = np.argpartition(D, kept - 1, axis=1)[:, :kept]
         found = np.take_along_axis(D, nearest, axis=1)
         order = np.argsort(found, axis=1, kind="stable")

@@ -16,8 +16,6 @@ from skte.estimators._base import Details, EstimatorTags, Features, Transferabil
 from skte.estimators._samples import Array, Ints, encode_labels, held_groups, warn_at_floor
 from skte.features import CaseFeatures, ClassMoments, FeatureBlock, FeatureSet
 
-__all__ = ["LEEP", "SourceHeadEstimator", "leep_score"]
-
 # Rows looked at together: they stay in the cache.
 _CHUNK = 8192
 # Softmax in float16, over many classes, sums to one within about this.
@@ -55,18 +53,15 @@ class SourceHeadEstimator(TransferabilityEstimator):
 
     def _check_probabilities(self, P: NDArray[np.floating], name: str) -> None:
         sums = P.sum(axis=1)
-        bad = np.abs(sums - 1.0) > _SUM_TOLERANCE
-        if P.min() < 0:
-            bad |= (P < 0).any(axis=1)
+        lowest = P.min(axis=1)
+        bad = (np.abs(sums - 1.0) > _SUM_TOLERANCE) | (lowest < 0)
         if not bad.any():
             return
         row = int(np.argmax(bad))
         where = f"X of layer {name!r}" if name else "X"
-        reason = (
-            f"has the negative entry {P[row].min():.6g}"
-            if P[row].min() < 0
-            else f"sums to {sums[row]:.6g}"
-        )
+        reason = f"sums to {sums[row]:.6g}"
+        if lowest[row] < 0:
+            reason = f"has the negative entry {lowest[row]:.6g}"
         own = type(self).__name__
         raise ValueError(
             f"{own} needs the source head's probabilities, non-negative and summing to 1 "
@@ -105,29 +100,11 @@ class LEEP(SourceHeadEstimator):
     score_ : float
         Between ``-H(y)``, the negative entropy of the labels in nats (the head says nothing about
         the target), and 0 (it determines every voxel's class). Higher is better.
-    layer_scores_, layer_names_, n_features_in_
-        As for `TransferabilityEstimator`: the source posterior is the one layer.
-
-    See Also
-    --------
-    leep_score : The same for arrays.
-    NCE : Looks at the head's decisions alone.
-    NLEEP : Puts a Gaussian mixture of the features in place of the head.
-    LogME : Looks at features, and needs no source head.
-
-    Notes
-    -----
-    A model without a source head has no LEEP, and a `FeatureSet` without a source posterior is
-    refused. LEEP judges the head, not the features: it misleads when the source classes are coarse
-    (a head of two classes cannot separate three target classes), and when background fills most of
-    the sample. Since arrays must hold probabilities, scikit-learn's generic checks apply to
-    ``input="logits"`` only, and the tag ``input_tags.two_d_array`` says so.
 
     References
     ----------
-    .. [1] Nguyen, C. V., Hassner, T., Seeger, M., Archambeau, C. "LEEP: A New Measure
-       to Evaluate Transferability of Learned Representations". ICML 2020.
-       arXiv:2002.12462.
+    .. [1] Nguyen, C. V. et al. "LEEP: A New Measure to Evaluate Transferability of Learned
+       Representations". ICML 2020. arXiv:2002.12462.
 
     Examples
     --------
@@ -154,17 +131,8 @@ class LEEP(SourceHeadEstimator):
 def leep_score(P: NDArray[np.floating], y: NDArray[np.generic]) -> float:
     """Log expected empirical prediction of labels by source-class probabilities.
 
-    Parameters
-    ----------
-    P : ndarray of shape (n_samples, n_source_classes)
-        Rows are probabilities; what a row's sum lacks to one is divided out.
-    y : ndarray of shape (n_samples,)
-        Target labels, at least two distinct ones.
-
-    Returns
-    -------
-    float
-        Between ``-H(y)`` and 0. Higher is better.
+    Arrays P of shape (n_samples, n_source_classes) and y of shape (n_samples,) are taken as they
+    are; all else is as for `LEEP`.
 
     Examples
     --------
@@ -180,10 +148,8 @@ def leep_score(P: NDArray[np.floating], y: NDArray[np.generic]) -> float:
 def _weighted(
     P: NDArray[np.floating], y: NDArray[np.generic], groups: Ints, weights: Ints
 ) -> Array:
-    """LEEP where case i is drawn ``weights[b, i]`` times, for each b; NaN of a single class.
-
-    Joint tables add up over cases, and given these, log likelihoods do.
-    """
+    """LEEP where case i is drawn ``weights[b, i]`` times, for each b; NaN of a single class."""
+    # Joint tables add up over cases, and given these, log likelihoods do.
     classes, codes = encode_labels(y)
     n_cases, k = weights.shape[1], len(classes)
     counts = np.bincount(groups * k + codes, minlength=n_cases * k)

@@ -18,9 +18,6 @@ from skte.estimators._base import Details, EstimatorTags, TransferabilityEstimat
 from skte.estimators._samples import Array, Ints, each_or_nan, encode_labels, unit_range
 from skte.features import ClassMoments, FeatureBlock
 
-__all__ = ["LogME", "logme_evidence"]
-
-
 _EPS = float(np.finfo(np.float64).eps)
 # Squaring the features halves their digits. Below these ratios (of eigenvalues, of
 # the residual to the target) the fast Gram form would lose the seventh digit.
@@ -57,43 +54,13 @@ class LogME(TransferabilityEstimator):
     score_ : float
         Mean log evidence per voxel. Higher is better. Unbounded in principle: a
         density, not a probability, so positive values are possible.
-    layer_scores_, layer_names_, n_features_in_
-        As for `TransferabilityEstimator`.
-
-    Warns
-    -----
-    CollapsedFeaturesWarning
-        When features are constant.
-
-    See Also
-    --------
-    logme_evidence : The same for arrays, one value per target.
-    GBC : Overlap of the classes' Gaussians.
-
-    Notes
-    -----
-    The log determinant has one term per channel, also with more channels than voxels; published
-    code often drops the ``(d - r) log alpha`` of the null directions. The fixed point of the paper
-    is replaced by a search for the global maximum over ``alpha / beta``, given which the best
-    ``beta`` is known.
-
-    ``y`` may be continuous, of shape ``(n_voxels,)`` or ``(n_voxels, n_targets)``; then every
-    column is a target. Whole-numbered ``y`` holds classes, as in
-    :func:`sklearn.utils.multiclass.type_of_target`.
-
-    A target that the features fit perfectly would have infinite evidence; its residual is floored
-    at 2.2e-16 of ``|y|^2``. The score is invariant to scale and rotation and to zero channels,
-    *not* to a shift, since the model has no intercept. It misleads when classes are far from
-    linearly separable yet easily separated by fine-tuning, and takes the voxels of a case as
-    independent, which they are not.
 
     References
     ----------
-    .. [1] You, K., Liu, Y., Wang, J., Long, M. "LogME: Practical Assessment of
-       Pre-trained Models for Transfer Learning". ICML 2021. arXiv:2102.11005.
-    .. [2] You, K., Liu, Y., Zhang, Z., Wang, J., Jordan, M. I., Long, M. "Ranking and
-       Tuning Pre-trained Models: A New Paradigm for Exploiting Model Hubs". JMLR 23
-       (2022). arXiv:2110.10545.
+    .. [1] You, K. et al. "LogME: Practical Assessment of Pre-trained Models for Transfer
+       Learning". ICML 2021. arXiv:2102.11005.
+    .. [2] You, K. et al. "Ranking and Tuning Pre-trained Models: A New Paradigm for Exploiting
+       Model Hubs". JMLR 23 (2022). arXiv:2110.10545.
 
     Examples
     --------
@@ -124,29 +91,23 @@ class LogME(TransferabilityEstimator):
     def _score_block(self, block: FeatureBlock) -> float:
         if block.y.ndim == 2 and block.y.shape[1] == 1:
             block = replace(block, y=column_or_1d(block.y, warn=True))
-        classes = type_of_target(block.y) in ("binary", "multiclass")
-        if classes and block.moments_suffice:
-            encode_labels(block.y)  # refuses a single class
-            evidence = _class_evidence(
-                block.moments, tol=self.tol, max_iter=self.max_iter, exact=True
-            )
-            if evidence is not None:
-                return float(evidence.mean())
-        Y = _as_targets(block.y)
-        return float(logme_evidence(block.X, Y, tol=self.tol, max_iter=self.max_iter).mean())
+        evidence = self._exact_evidence(block)
+        if evidence is None:
+            Y = _as_targets(block.y)
+            evidence = logme_evidence(block.X, Y, tol=self.tol, max_iter=self.max_iter)
+        return float(evidence.mean())
+
+    def _exact_evidence(self, block: FeatureBlock) -> Array | None:
+        """Evidence of classes from moments, where they have every digit that features have."""
+        if type_of_target(block.y) not in ("binary", "multiclass") or not block.moments_suffice:
+            return None
+        encode_labels(block.y)  # refuses a single class
+        return _class_evidence(block.moments, tol=self.tol, max_iter=self.max_iter, exact=True)
 
     def _resample_block(self, block: FeatureBlock, details: Details, weights: Ints) -> Array:
-        if self._moments_hold_all(block):
+        if self._exact_evidence(block) is not None:
             return super()._resample_block(block, details, weights)
         return each_or_nan(self._score_block, block, weights)
-
-    def _moments_hold_all(self, block: FeatureBlock) -> bool:
-        """Whether moments have every digit that the features would give."""
-        classes = block.y.ndim == 1 and type_of_target(block.y) in ("binary", "multiclass")
-        if not classes or not block.moments_suffice:
-            return False
-        found = _class_evidence(block.moments, tol=1.0, max_iter=self.max_iter, exact=True)
-        return found is not None
 
     def _score_moments(self, moments: ClassMoments) -> float:
         evidence = _class_evidence(moments, tol=self.tol, max_iter=self.max_iter)
@@ -173,24 +134,9 @@ def logme_evidence(
 ) -> Array:
     """Maximum log evidence per sample of a Bayesian linear model, for each target.
 
-    Parameters
-    ----------
-    X : ndarray of shape (n_samples, n_features)
-        Features; not centred, the model has no intercept.
-    Y : ndarray of shape (n_samples, n_targets) or (n_samples,)
-        Targets; for classes, one indicator column each.
-    tol, max_iter
-        As for `LogME`.
-
-    Returns
-    -------
-    ndarray of shape (n_targets,)
-        Higher is better.
-
-    Raises
-    ------
-    ValueError
-        If a target is zero everywhere: its evidence is infinite for any features.
+    Arrays X of shape (n_samples, n_features), and Y of shape (n_samples, n_targets) or
+    (n_samples,), one indicator per class are taken as they are; all else is as for `LogME`;
+    returned is an ndarray of shape (n_targets,).
 
     Examples
     --------
@@ -217,10 +163,8 @@ def logme_evidence(
 def _class_evidence(
     moments: ClassMoments, *, tol: float, max_iter: int, exact: bool = False
 ) -> Array | None:
-    """Maximum log evidence per voxel of each class, from moments alone.
-
-    With `exact`, None where squared features lack digits that the features would give.
-    """
+    """Maximum log evidence per voxel of each class, from moments alone."""
+    # With `exact`, None where squared features lack digits that the features would give.
     mean = moments.pivot + moments.mean_offset
     n = moments.n_voxels
     gram = moments.total + n * np.outer(mean, mean)
@@ -332,11 +276,9 @@ def _maximise(spectrum: _Spectrum, tol: float, max_iter: int) -> Array:
 
 
 def _profile(points: Array, spectrum: _Spectrum) -> Array:
-    """Evidence at each ``log(alpha / beta)``, of shape (n_points, n_targets).
-
-    With the ratio given, the best beta is n over the penalised residual Q, and what
-    is left of the evidence is ``-log(Q / n) / 2 + log(shrinkage) / 2n`` plus constants.
-    """
+    """Evidence at each ``log(alpha / beta)``, of shape (n_points, n_targets)."""
+    # With the ratio given, the best beta is n over the penalised residual Q, and what is left
+    # of the evidence is ``-log(Q / n) / 2 + log(shrinkage) / 2n`` plus constants.
     n = spectrum.n_samples
     ratio = spectrum.eigenvalues / np.exp(points)[:, None]
     penalised = (1.0 / (1.0 + ratio)) @ spectrum.energies + spectrum.residuals

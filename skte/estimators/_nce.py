@@ -6,12 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import xlogy
 
-from skte.estimators._base import Details
 from skte.estimators._leep import SourceHeadEstimator
-from skte.estimators._samples import Array, Ints, encode_labels, held_groups, warn_at_floor
+from skte.estimators._samples import encode_labels, warn_at_floor
 from skte.features import FeatureBlock
-
-__all__ = ["NCE", "nce_score"]
 
 # Rows looked at together: they stay in the cache.
 _CHUNK = 8192
@@ -40,34 +37,11 @@ class NCE(SourceHeadEstimator):
     score_ : float
         Between ``-H(y)``, the negative entropy of the labels in nats (the head's decisions say
         nothing about the target), and 0 (they determine every voxel's class). Higher is better.
-    layer_scores_, layer_names_, n_features_in_
-        As for `TransferabilityEstimator`: the source posterior is the one layer.
-
-    Warns
-    -----
-    SaturatedScoreWarning
-        When the score is at its floor ``-H(y)``.
-
-    See Also
-    --------
-    nce_score : The same for arrays.
-    LEEP : Looks at all of the head's probabilities, not at its decisions alone.
-
-    Notes
-    -----
-    NCE is LEEP of one-hot probabilities. A voxel whose largest probability is shared by several
-    source classes counts in equal parts for each of them. The score is invariant to renaming and
-    permuting classes, to source classes that never win, to duplicating the sample and to everything
-    that keeps each row's largest entries the largest, such as a temperature.
-
-    It misleads where LEEP does, and more: a head that never decides for anything but background
-    sits at the floor, however much its probabilities know. With a source class for every few
-    voxels, the score is too high.
 
     References
     ----------
-    .. [1] Tran, A. T., Nguyen, C. V., Hassner, T. "Transferability and Hardness of
-       Supervised Classification Tasks". ICCV 2019. arXiv:1908.08142.
+    .. [1] Tran, A. T. et al. "Transferability and Hardness of Supervised Classification Tasks".
+       ICCV 2019. arXiv:1908.08142.
 
     Examples
     --------
@@ -87,30 +61,12 @@ class NCE(SourceHeadEstimator):
         warn_at_floor("NCE", score, block)
         return score
 
-    def _resample_block(self, block: FeatureBlock, details: Details, weights: Ints) -> Array:
-        """From a table of target and source classes per case."""
-        classes, codes = encode_labels(block.y)
-        groups, n_cases, k = held_groups(block), weights.shape[1], len(classes)
-        tables = _joint_table(block.X, groups * k + codes, n_cases * k)
-        joint = weights @ tables.reshape(n_cases, -1)
-        return np.array([_from_table(table.reshape(k, -1)) for table in joint])
-
 
 def nce_score(P: NDArray[np.floating], y: NDArray[np.generic]) -> float:
     """Negative conditional entropy of labels given the most probable source class.
 
-    Parameters
-    ----------
-    P : ndarray of shape (n_samples, n_source_classes)
-        Probabilities, or anything whose largest entry in a row is the class. Rows
-        with several largest entries are shared equally between them.
-    y : ndarray of shape (n_samples,)
-        Target labels, at least two distinct ones.
-
-    Returns
-    -------
-    float
-        Between ``-H(y)`` and 0. Higher is better.
+    Arrays P of shape (n_samples, n_source_classes) and y of shape (n_samples,) are taken as they
+    are; all else is as for `NCE`.
 
     Examples
     --------
@@ -120,26 +76,12 @@ def nce_score(P: NDArray[np.floating], y: NDArray[np.generic]) -> float:
     0.0
     """
     classes, codes = encode_labels(y)
-    return _from_table(_joint_table(P, codes, len(classes)))
-
-
-def _joint_table(P: NDArray[np.floating], codes: Ints, n_codes: int) -> Array:
-    """How often the source decides for each of its classes, by code."""
-    joint = np.zeros((n_codes, P.shape[1]))
+    joint = np.zeros((len(classes), P.shape[1]))
     for start in range(0, len(P), _CHUNK):
         rows, labels = P[start : start + _CHUNK], codes[start : start + _CHUNK]
         largest = rows == rows.max(axis=1, keepdims=True)
-        shares = largest / largest.sum(axis=1, keepdims=True)
-        for k in np.unique(labels):
-            joint[k] += shares[labels == k].sum(axis=0)
-    return joint
-
-
-def _from_table(joint: Array) -> float:
-    """Negative conditional entropy; NaN where one target class is left."""
-    if np.count_nonzero(joint.any(axis=1)) < 2:
-        return np.nan
+        np.add.at(joint, labels, largest / largest.sum(axis=1, keepdims=True))
     marginal = joint.sum(axis=0)
     # A source class that never wins has no P(y | z), and needs none.
     conditional = joint / np.where(marginal > 0, marginal, 1.0)
-    return min(float(xlogy(joint, conditional).sum()) / float(joint.sum()), 0.0)
+    return min(float(xlogy(joint, conditional).sum()) / len(P), 0.0)

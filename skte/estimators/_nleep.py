@@ -19,8 +19,6 @@ from skte.estimators._samples import Array, Ints, centred, encode_labels, held_g
 from skte.exceptions import SaturatedScoreWarning
 from skte.features import FeatureBlock
 
-__all__ = ["NLEEP", "nleep_score"]
-
 # The mixture sees coordinates (of unit total variance) rounded to this many decimals:
 # the order of rows that coincide, and the k-means that starts it, can depend on the
 # last bit, and that on the order of rows and channels.
@@ -58,36 +56,10 @@ class NLEEP(TransferabilityEstimator):
     ----------
     score_ : float
         Between ``-H(y)``, the negative entropy of the labels in nats, and 0. Higher is better.
-    layer_scores_, layer_names_, n_features_in_
-        As for `TransferabilityEstimator`.
-
-    Warns
-    -----
-    SaturatedScoreWarning
-        When the score is at its floor ``-H(y)``, or when there are too few voxels for
-        the components (fewer are fitted then): a mixture that has a component for
-        every voxel scores 0 whatever the features.
-
-    See Also
-    --------
-    nleep_score : The same for arrays.
-    LEEP : Looks at the source head.
-
-    Notes
-    -----
-    Features are scaled to unit total variance, and the mixture's first guess follows from the
-    sample alone. The score is invariant to scale, shift and rotation, to duplicating every channel
-    and to constant channels, if principal axes have distinct variances and coordinates are not
-    exactly symmetric; not to duplicating rows.
-
-    A mixture fit ends in one of many local optima, so small differences between models mean little:
-    compare seeds. It misleads with few voxels per component, where it is optimistic, and when
-    classes differ in directions of little variance, which are cut off first.
 
     References
     ----------
-    .. [1] Li, Y., Jia, X., Sang, R., Zhu, Y., Green, B., Wang, L., Gong, B. "Ranking
-       Neural Checkpoints". CVPR 2021. arXiv:2011.11200.
+    .. [1] Li, Y. et al. "Ranking Neural Checkpoints". CVPR 2021. arXiv:2011.11200.
 
     Examples
     --------
@@ -135,12 +107,10 @@ class NLEEP(TransferabilityEstimator):
         return score
 
     def _resample_block(self, block: FeatureBlock, details: Details, weights: Ints) -> Array:
-        """Mixtures that start from that of all cases, in its coordinates.
-
-        From a first guess of its own, each would end in another local optimum, and the
-        spread between optima would drown that between cases.
-        """
-        T, order, mixture = _mixture(block.X, block.y, name=block.label, **self._settings())
+        """Mixtures that start from that of all cases, in its coordinates."""
+        # From a first guess of its own, each would end in another local optimum, and the
+        # spread between optima would drown that between cases.
+        T, order, mixture = _mixture(block.X, block.y, block.label, **self._settings())
         y, cases = block.y[order], held_groups(block)[order]
         if mixture is None:
             return super()._resample_block(block, details, weights)
@@ -169,26 +139,8 @@ def nleep_score(
 ) -> float:
     """Log expected empirical prediction of labels by a mixture fitted to features.
 
-    Parameters
-    ----------
-    X : ndarray of shape (n_samples, n_features)
-        Features.
-    y : ndarray of shape (n_samples,)
-        Labels, at least two distinct ones.
-    variance, n_components_per_class, covariance, random_state
-        As for `NLEEP`.
-    name : str, default="features"
-        What a warning calls them.
-
-    Returns
-    -------
-    float
-        Between ``-H(y)`` and 0; ``-H(y)`` for constant features. Higher is better.
-
-    Warns
-    -----
-    SaturatedScoreWarning
-        When there are too few rows for the components.
+    Arrays X of shape (n_samples, n_features) and y of shape (n_samples,) are taken as they are; all
+    else is as for `NLEEP`.
 
     Examples
     --------
@@ -201,13 +153,7 @@ def nleep_score(
     True
     """
     T, order, mixture = _mixture(
-        X,
-        y,
-        variance=variance,
-        n_components_per_class=n_components_per_class,
-        covariance=covariance,
-        random_state=random_state,
-        name=name,
+        X, y, name, variance, n_components_per_class, covariance, random_state
     )
     if mixture is None:  # constant features: one component holds all
         return leep_score(np.ones((len(X), 1)), y)
@@ -224,15 +170,9 @@ def _leep_of(mixture: GaussianMixture, T: Array, y: NDArray[np.generic]) -> floa
 
 
 def _mixture(
-    X: NDArray[np.floating],
-    y: NDArray[np.generic],
-    *,
-    variance: float,
-    n_components_per_class: int,
-    covariance: str,
-    random_state: int,
-    name: str,
-) -> tuple[Array, Ints, GaussianMixture | None]:
+    X: NDArray[np.floating], y: NDArray[np.generic], name: str, variance: float,
+    n_components_per_class: int, covariance: str, random_state: int,
+) -> tuple[Array, Ints, GaussianMixture | None]:  # fmt: skip
     """Principal coordinates, the rows of `X` they are of, and the mixture to fit to them."""
     classes, _ = encode_labels(y)
     T = principal_coordinates(X, variance)
@@ -257,12 +197,10 @@ def _mixture(
 
 
 def principal_coordinates(X: NDArray[np.floating], variance: float) -> Array:
-    """Project features of unit total variance on the axes that hold `variance` of it.
-
-    Axes point to where their coordinates are skewed, which rows in any order tell: the
-    result depends on no scale, shift or rotation. Axes of equal variance, or with exactly
-    symmetric coordinates, stay ambiguous.
-    """
+    """Project features of unit total variance on the axes that hold `variance` of it."""
+    # Axes point to where their coordinates are skewed, which rows in any order tell: the
+    # result depends on no scale, shift or rotation. Axes of equal variance, or with exactly
+    # symmetric coordinates, stay ambiguous.
     Z, _ = centred(X)
     n, d = Z.shape
     if not d:

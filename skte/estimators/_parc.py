@@ -22,8 +22,6 @@ from skte.estimators._samples import (
 from skte.exceptions import CollapsedFeaturesWarning
 from skte.features import FeatureBlock
 
-__all__ = ["PARC", "parc_score"]
-
 # Distances that agree to this many decimals are ties: what differs is rounding.
 _DECIMALS = 12
 
@@ -52,36 +50,11 @@ class PARC(TransferabilityEstimator):
     ----------
     score_ : float
         Between -1 and 1; around 0 for features that know nothing of the labels. Higher is better.
-    layer_scores_, layer_names_, n_features_in_
-        As for `TransferabilityEstimator`.
-
-    Warns
-    -----
-    CollapsedFeaturesWarning
-        When all pairs of voxels are equally far apart, so that there is nothing to
-        correlate: the score is 0.
-
-    See Also
-    --------
-    parc_score : The same for arrays.
-    KNN : Looks at the nearest voxels alone.
-
-    Notes
-    -----
-    One-hot labels have two distances only, 0 and ``C / (C - 1)``: PARC is a Mann-Whitney statistic
-    of pairs, and reaches 1 only when features take two distances as well. Features whose channels
-    are all equal have distance 1 to any other.
-
-    The score is invariant to multiplying a voxel's features by a positive number, to adding a
-    number to all its channels and to duplicating every channel; not to a shift, to rotation or to
-    constant channels. (The released code standardises channels first; the paper does not.) It
-    misleads when classes have several modes, and under imbalance, where most pairs are of the
-    largest class.
 
     References
     ----------
-    .. [1] Bolya, D., Mittapalli, R., Hoffman, J. "Scalable Diverse Model Selection for
-       Accessible Transfer Learning". NeurIPS 2021. arXiv:2111.06977.
+    .. [1] Bolya, D. et al. "Scalable Diverse Model Selection for Accessible Transfer Learning".
+       NeurIPS 2021. arXiv:2111.06977.
 
     Examples
     --------
@@ -124,11 +97,9 @@ class PARC(TransferabilityEstimator):
         return pairs.spearman(), {"pairs": pairs}
 
     def _resample_block(self, block: FeatureBlock, details: Details, weights: Ints) -> Array:
-        """From the pairs of the rows chosen of all cases, ordered by distance once.
-
-        Two rows of one case make a pair for each time that the case is drawn, and two
-        rows of different cases one for each two times.
-        """
+        """From the pairs of the rows chosen of all cases, ordered by distance once."""
+        # Two rows of one case make a pair for each time that the case is drawn, and two
+        # rows of different cases one for each two times.
         pairs = details["pairs"]
         cases, y = held_groups(block)[pairs.rows], block.y[pairs.rows]
         n_cases = weights.shape[1]
@@ -145,17 +116,8 @@ class PARC(TransferabilityEstimator):
 def parc_score(X: NDArray[np.floating], y: NDArray[np.generic]) -> float:
     """Rank correlation of the distances of features and of labels, over all pairs.
 
-    Parameters
-    ----------
-    X : ndarray of shape (n_samples, n_features)
-        Features. Memory grows with the square of the number of rows.
-    y : ndarray of shape (n_samples,)
-        Labels, at least two distinct ones.
-
-    Returns
-    -------
-    float
-        Between -1 and 1, and 0 where all pairs are equally far apart. Higher is better.
+    Arrays X of shape (n_samples, n_features) and y of shape (n_samples,) are taken as they are; all
+    else is as for `PARC`.
 
     Examples
     --------

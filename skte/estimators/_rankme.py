@@ -14,8 +14,6 @@ from skte.estimators._samples import Array, Ints, unit_range
 from skte.exceptions import CollapsedFeaturesWarning
 from skte.features import FeatureBlock
 
-__all__ = ["RankMe", "rankme_score"]
-
 _EPS = float(np.finfo(np.float64).eps)
 # An effective rank this close to 1 is 1 up to rounding.
 _RANK_ONE = 1e-6
@@ -40,39 +38,16 @@ class RankMe(TransferabilityEstimator):
     score_ : float
         Between 1 (all features are multiples of one vector) and the smaller number
         of voxels and channels (all directions alike). Higher is better.
-    layer_scores_, layer_names_, n_features_in_
-        As for `TransferabilityEstimator`.
 
     Raises
     ------
     ValueError
         If the whole-case sample is empty.
 
-    Warns
-    -----
-    CollapsedFeaturesWarning
-        When features of several channels have rank 1 or vanish: the score is 1.
-
-    See Also
-    --------
-    rankme_score : The same for arrays.
-    CCFV : Weighs the variety of whole cases against the consistency of classes.
-
-    Notes
-    -----
-    Labels are accepted and ignored; the sample is the whole-case one of all cases together.
-    Singular values that are rounding are left out, where the paper adds 1e-7 to every ``p_i``. The
-    score is invariant to scale and rotation, to duplicating the sample or every channel and to zero
-    channels, but not to a shift.
-
-    It misleads between models of different width, since the range grows with it. Knowing no labels,
-    it likes noise, which fills all directions. A large mean shared by all voxels lowers it.
-
     References
     ----------
-    .. [1] Garrido, Q., Balestriero, R., Najman, L., LeCun, Y. "RankMe: Assessing the
-       Downstream Performance of Pretrained Self-Supervised Representations by Their
-       Rank". ICML 2023. arXiv:2210.02885.
+    .. [1] Garrido, Q. et al. "RankMe: Assessing the Downstream Performance of Pretrained Self-
+       Supervised Representations by Their Rank". ICML 2023. arXiv:2210.02885.
 
     Examples
     --------
@@ -129,15 +104,7 @@ class RankMe(TransferabilityEstimator):
 def rankme_score(X: NDArray[np.floating]) -> float:
     """Exponential of the entropy of the normalised singular values.
 
-    Parameters
-    ----------
-    X : ndarray of shape (n_samples, n_features)
-        Features, at least one row.
-
-    Returns
-    -------
-    float
-        At least 1, which is also the score of zeros. Higher is better.
+    Arrays X of shape (n_samples, n_features) are taken as they are; all else is as for `RankMe`.
 
     Examples
     --------

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
 
 from skte._sklearn import Interval
 from skte.estimators._base import Details, EstimatorTags, TransferabilityEstimator
@@ -26,14 +25,8 @@ from skte.estimators._samples import Array, Ints, as_plain, encode_labels, unit_
 from skte.exceptions import CollapsedFeaturesWarning, UnusableClassWarning
 from skte.features import FeatureBlock
 
-__all__ = ["RCFV"]
-
-
 # A distance below this share of the features' spread is rounding, as in CC-FV.
 _ROUNDING = 1e-6
-# Rows compared at a time, where every row is a case of its own.
-_ROWS = 512
-# Distances between Gaussians form fourth powers of the features.
 
 
 class RCFV(TransferabilityEstimator):
@@ -62,13 +55,11 @@ class RCFV(TransferabilityEstimator):
     ----------
     score_ : float
         Higher is better. ``-inf`` where a layer collapsed.
-    layer_scores_, layer_names_, n_features_in_
-        As for `TransferabilityEstimator`.
     layer_details_ : tuple of dict
         For each layer: ``within`` (mapping of label to its part of ``W``), ``between``
-        (mapping of pairs of labels to their part of ``B``), ``spread``, the parts of
-        CC-FV's variety and, unless every row is a case of its own, all ``pair_distances`` with
-        the ``pairs`` of cases and the ``class_pairs`` that they are between (positions).
+        (mapping of pairs of labels to their part of ``B``), ``spread``, the parts of CC-FV's
+        variety and all ``pair_distances`` with the ``pairs`` of cases and the ``class_pairs`` that
+        they are between (positions).
 
     Raises
     ------
@@ -76,33 +67,10 @@ class RCFV(TransferabilityEstimator):
         If there are fewer than two classes or cases, no class is in two cases, or the
         whole-case sample is empty.
 
-    Warns
-    -----
-    CollapsedFeaturesWarning
-        When features are constant, or no class differs between any two cases.
-    UnusableClassWarning
-        When a class counts for nothing in ``W`` because fewer than two cases hold it.
-
-    See Also
-    --------
-    CCFV : The published score that this one starts from.
-
-    Notes
-    -----
-    ``C_cons`` of CC-FV is small for features that are alike everywhere, whatever the class: those
-    of a random network, or noise. Here what is the same in every case for all classes alike gains
-    nothing. The background is a class like any other. Two classes that no case holds both of are
-    compared across cases, and so are all where every row is a case of its own.
-
-    ``B`` and ``W`` are of features as they come. The score is invariant to scale and rotation, and
-    to zero or duplicated channels. It is skte's own: its page in the documentation has the
-    derivation, and the page on evidence what it is worth.
-
     References
     ----------
-    .. [1] Yang, Y., Wei, M., He, J., Yang, J., Ye, J., Gu, Y. "Pick the Best Pre-trained
-       Model: Towards Transferability Estimation for Medical Image Segmentation". MICCAI
-       2023. arXiv:2307.11958. (CC-FV)
+    .. [1] Yang, Y. et al. "Pick the Best Pre-trained Model: Towards Transferability Estimation
+       for Medical Image Segmentation". MICCAI 2023. arXiv:2307.11958. (CC-FV)
 
     Examples
     --------
@@ -133,18 +101,15 @@ class RCFV(TransferabilityEstimator):
 
     def _score_block(self, block: FeatureBlock) -> tuple[float, Details]:
         classes, _ = encode_labels(block.y)  # refuses a single class
-        self._check_case_sample(block)
         variety, parts = self._variety._score_block(block)
         details = dict(parts)
         _, codes = case_codes(block)
-        block, exponent = _scaled(block)
-        spread = float(np.sqrt(block.X.var(axis=0).sum()))
-        if block.groups is None:
-            means = _means_of_points(block)
-        else:
-            details |= _compare(block, codes, classes)
-            means = _means(details, len(classes))
-            details["pair_distances"] = np.ldexp(details["pair_distances"], exponent)
+        X, exponent = unit_range(block.X)  # squares and products stay numbers
+        block = replace(block, X=X)
+        spread = float(np.sqrt(X.var(axis=0).sum()))
+        details |= _compare(block, codes, classes)
+        means = _means(details, len(classes))
+        details["pair_distances"] = np.ldexp(details["pair_distances"], exponent)
         details["spread"] = float(np.ldexp(spread, exponent))
         within, between = np.diag(means), means[np.triu_indices(len(means), k=1)]
         plain = [as_plain(label) for label in classes]
@@ -166,20 +131,8 @@ class RCFV(TransferabilityEstimator):
             return -np.inf, details
         return variety + _log_ratio(means, self.min_distance * spread), details
 
-    def _check_case_sample(self, block: FeatureBlock) -> None:
-        X, groups = block.case_sample
-        counts = np.unique(np.zeros(len(X)) if groups is None else groups, return_counts=True)[1]
-        if counts.max(initial=0) < 2:
-            raise ValueError(
-                f"{block.label}: the whole-case sample is empty or has one voxel per case, so "
-                "feature variety is undefined. Sample more voxels of whole cases: samples='all' "
-                "of the extractor."
-            )
-
     def _resample_block(self, block: FeatureBlock, details: Details, weights: Ints) -> Array:
         """From the distances and energies at hand."""
-        if "pairs" not in details:
-            return super()._resample_block(block, details, weights)
         scores = np.array(self._variety._resample_block(block, details, weights))
         held = np.unique(np.asarray(block.groups, dtype=np.intp))
         for b in np.flatnonzero(np.isfinite(scores)):
@@ -191,17 +144,9 @@ class RCFV(TransferabilityEstimator):
         return scores
 
 
-def _scaled(block: FeatureBlock) -> tuple[FeatureBlock, int]:
-    """Bring features to a size whose powers are numbers, by a power of two."""
-    X, exponent = unit_range(block.X)
-    return replace(block, X=X), exponent
-
-
 def _compare(block: FeatureBlock, codes: Ints, classes: NDArray[np.generic]) -> dict[str, Any]:
-    """Distances of a class between cases, and of two classes within a case.
-
-    Two classes that no case holds both of are compared across cases.
-    """
+    """Distances of a class between cases, and of two classes within a case."""
+    # Two classes that no case holds both of are compared across cases.
     fitted = [fitted_gaussians(block, codes, label) for label in classes]
     cases = np.concatenate([present for present, _ in fitted])
     labels = np.repeat(np.arange(len(classes)), [len(present) for present, _ in fitted])
@@ -227,10 +172,9 @@ def _compare(block: FeatureBlock, codes: Ints, classes: NDArray[np.generic]) -> 
 
 
 def _means(compared: Mapping[str, Any], n_classes: int, weights: Ints | None = None) -> Array:
-    """Mean distance of each class (diagonal) and of two classes; NaN where none is known.
-
-    With weights, case i counts ``weights[i]`` times; two copies of it are not a pair of cases.
-    """
+    """Mean distance of each class (diagonal) and of two classes; NaN where none is known."""
+    # With weights, case i counts ``weights[i]`` times; two copies of it are not a pair of
+    # cases.
     k, m = compared["class_pairs"].T
     cell = k * n_classes + m
     weight = np.ones(len(cell))
@@ -241,21 +185,6 @@ def _means(compared: Mapping[str, Any], n_classes: int, weights: Ints | None = N
     counts = np.bincount(cell, weight, minlength=n_classes**2)
     means = np.divide(totals, counts, out=np.full(n_classes**2, np.nan), where=counts > 0)
     return np.asarray(means.reshape(n_classes, n_classes))
-
-
-def _means_of_points(block: FeatureBlock) -> Array:
-    """Mean distance within and between classes where every row is a case of its own."""
-    classes, codes = encode_labels(block.y)
-    membership = np.eye(len(classes))[codes]
-    sums = np.zeros((len(classes), len(classes)))
-    for start in range(0, len(codes), _ROWS):
-        rows = slice(start, start + _ROWS)
-        sums += membership[rows].T @ (cdist(block.X[rows], block.X) @ membership)
-    counts = membership.sum(axis=0)
-    pairs = np.outer(counts, counts) - np.diag(counts)
-    means = np.full_like(sums, np.nan)
-    np.divide(sums, pairs, out=means, where=pairs > 0)
-    return means
 
 
 def _log_ratio(means: Array, floor: float) -> float:

@@ -13,28 +13,6 @@ from numpy.typing import ArrayLike, NDArray
 from skte.exceptions import CollapsedFeaturesWarning, SaturatedScoreWarning
 from skte.features import ClassMoments, FeatureBlock
 
-__all__ = [
-    "Array",
-    "Ints",
-    "as_plain",
-    "canonical_subsample",
-    "case_weights",
-    "centred",
-    "each_or_nan",
-    "encode_labels",
-    "fits_in_memory",
-    "group_codes",
-    "held_groups",
-    "label_entropy",
-    "scores_from_moments",
-    "unit_length",
-    "unit_range",
-    "warn_at_floor",
-    "warn_if_constant",
-    "warn_if_subnormal",
-    "warn_outside_spread",
-]
-
 Array = NDArray[np.float64]
 Ints = NDArray[np.intp]
 

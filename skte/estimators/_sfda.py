@@ -22,8 +22,6 @@ from skte.estimators._samples import (
 )
 from skte.features import FeatureBlock
 
-__all__ = ["SFDA", "sfda_score"]
-
 # The released code's least shrinkage: exp(-a sigma) vanishes on large features.
 _MIN_SHRINKAGE = 1e-10
 # Below this a sigma, lambda is 1 within a thousandth.
@@ -63,35 +61,10 @@ class SFDA(TransferabilityEstimator):
     score_ : float
         At most 0 (every voxel's class is certain). ``-H(y)``, the negative entropy of the
         labels in nats, where features know nothing of the labels. Higher is better.
-    layer_scores_, layer_names_, n_features_in_
-        As for `TransferabilityEstimator`.
-
-    Warns
-    -----
-    SaturatedScoreWarning
-        When the score is no better than ``-H(y)``, or features are so small that lambda
-        is 1 (without ``normalize``).
-
-    See Also
-    --------
-    sfda_score : The same for arrays.
-    GBC : Overlap of the classes' Gaussians.
-
-    Notes
-    -----
-    The posterior is that of a linear discriminant analysis with covariance S, which is how it is
-    computed. ``S_W`` is a covariance, shrunk by at least 1e-10; d counts channels that vary;
-    ``mu_{-c}`` is the mean of voxels. The page on SFDA lists where the paper and its code differ.
-
-    The score is invariant to rotation and shift, to duplicating the sample and to constant
-    channels. Scale acts through lambda alone: ``SFDA(a=a)`` on ``c * X`` is ``SFDA(a=a * c**2)`` on
-    ``X`` (use ``normalize="trace"``). It misleads with more channels than voxels, where it
-    saturates at 0, and when background is so frequent that every voxel may pass for it.
 
     References
     ----------
-    .. [1] Shao, W., Zhao, X., Ge, Y., Zhang, Z., Yang, L., Wang, X., Shan, Y., Luo, P.
-       "Not All Models Are Equal: Predicting Model Transferability in a
+    .. [1] Shao, W. et al. "Not All Models Are Equal: Predicting Model Transferability in a
        Self-challenging Fisher Space". ECCV 2022. arXiv:2207.03036.
 
     Examples
@@ -135,19 +108,8 @@ def sfda_score(
 ) -> float:
     """Mean log posterior of the labels by Fisher discriminants of harder features.
 
-    Parameters
-    ----------
-    X : ndarray of shape (n_samples, n_features)
-        Features.
-    y : ndarray of shape (n_samples,)
-        Labels, at least two distinct ones.
-    a, normalize
-        As for `SFDA`.
-
-    Returns
-    -------
-    float
-        At most 0; ``-H(y)`` for constant features. Higher is better.
+    Arrays X of shape (n_samples, n_features) and y of shape (n_samples,) are taken as they are; all
+    else is as for `SFDA`.
 
     Examples
     --------

@@ -14,8 +14,6 @@ from skte.estimators._base import EstimatorTags, TransferabilityEstimator
 from skte.estimators._samples import Array, centred, encode_labels
 from skte.features import ClassMoments, FeatureBlock
 
-__all__ = ["TransRate", "transrate_score"]
-
 _EPS = float(np.finfo(np.float64).eps)
 # Mean squared distances from the mean, over eps: below, all is noise; above, the
 # logarithm of the scale is most of the score.
@@ -45,34 +43,11 @@ class TransRate(TransferabilityEstimator):
     ----------
     score_ : float
         At least 0 (every class fills the same directions). Higher is better.
-    layer_scores_, layer_names_, n_features_in_
-        As for `TransferabilityEstimator`.
-
-    Warns
-    -----
-    CollapsedFeaturesWarning
-        When features are constant.
-    SaturatedScoreWarning
-        When features are so small or large beside ``eps`` that the score depends on little
-        but their scale (without ``normalize``).
-
-    See Also
-    --------
-    transrate_score : The same for arrays.
-    GBC : Overlap of the classes' Gaussians.
-
-    Notes
-    -----
-    Classes are weighted by their share of rows; published copies that weight them equally explode
-    under imbalance. The score is invariant to rotation and shift, to duplicating the sample and to
-    constant channels, but grows with the features' scale and number: ``TransRate(eps=e)`` on ``c *
-    X`` is ``TransRate(eps=e / c**2)`` on ``X``. So it misleads between models whose features differ
-    in scale (use ``normalize="trace"``) or width.
 
     References
     ----------
-    .. [1] Huang, L.-K., Huang, J., Rong, Y., Yang, Q., Wei, Y. "Frustratingly Easy
-       Transferability Estimation". ICML 2022. arXiv:2106.09362.
+    .. [1] Huang, L.-K. et al. "Frustratingly Easy Transferability Estimation". ICML 2022.
+       arXiv:2106.09362.
 
     Examples
     --------
@@ -124,19 +99,8 @@ def transrate_score(
 ) -> float:
     """Coding rate of features minus the weighted coding rates of the classes.
 
-    Parameters
-    ----------
-    X : ndarray of shape (n_samples, n_features)
-        Features.
-    y : ndarray of shape (n_samples,)
-        Labels, at least two distinct ones.
-    eps, normalize
-        As for `TransRate`.
-
-    Returns
-    -------
-    float
-        At least 0. Higher is better.
+    Arrays X of shape (n_samples, n_features) and y of shape (n_samples,) are taken as they are; all
+    else is as for `TransRate`.
 
     Examples
     --------

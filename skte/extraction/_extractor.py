@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from skte._isolation import isolated
-from skte._names import LAYER_SETS
+from skte._registry import LAYER_SETS
 from skte._sklearn import DocLinkMixin, Interval, StrOptions, fit_context
 from skte.bank import BankEntry, LayerInfo
 from skte.datasets import Case, DatasetLike, load_dataset

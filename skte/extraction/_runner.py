@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from skte._process import SharedSetting
+from skte._isolation import SharedSetting
 from skte.bank import BankEntry, LayerInfo, model_in_channels
 from skte.exceptions import ExtractionError, SkteError, SkteWarning
 from skte.extraction._prepare import PreparedCase, carry_voxels

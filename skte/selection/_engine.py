@@ -21,7 +21,7 @@ from sklearn.base import clone
 from sklearn.exceptions import FitFailedWarning
 from sklearn.utils import check_random_state
 
-from skte._process import safe_starts
+from skte._isolation import safe_starts
 from skte._text import clean_text, say
 from skte.bank import BankEntry, entry_digest
 from skte.datasets import (

@@ -276,6 +276,7 @@ NNUNET = {
     "ResidualUNet": "n_blocks_per_stage",
 }
 ENCODERS = {"PlainConvEncoder", "ResidualEncoder", "ResNet", "SwinTransformer"}  # test_encoder.py
+ENCODERS |= {"SegResNetDS2"}  # of VISTA3D, which takes minutes: python -m benchmarks.networks
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

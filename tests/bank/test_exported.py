@@ -99,14 +99,14 @@ def test_safetensors_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("content", "match"),
     [
-        ((10**15).to_bytes(8, "little") + b"{}", "the header claims 1000000000000000 bytes"),
+        ((10**15).to_bytes(8, "little") + b"{}", "header too large"),
         (b"", "the file is empty"),
-        ((2).to_bytes(8, "little") + b"{", "the header claims 2 bytes"),
-        ((2).to_bytes(8, "little") + b"no", "corrupted or not that of a safetensors file"),
+        ((2).to_bytes(8, "little") + b"{", "invalid header length"),
+        ((2).to_bytes(8, "little") + b"no", "corrupted or not a safetensors file"),
         (
             (len(h := b'{"a":{"dtype":"F32","shape":[1000000000000],"data_offsets":[0,4]}}')
              ).to_bytes(8, "little") + h + bytes(4),
-            "tensor a does not have the size that its type and shape need",
+            "invalid shape, data type, or offset",
         ),
     ],
 )  # fmt: skip

@@ -57,7 +57,7 @@ def test_names_that_lead_out_are_refused(served, tmp_path, monkeypatch, name):
     target = tmp_path / "bank" / "phantoms"
     with hub_server(served[0], "lab/phantoms", (name,)) as (address, asked):
         monkeypatch.setenv("HF_ENDPOINT", address)
-        with pytest.raises(BankError, match="would be written outside the folder"):
+        with pytest.raises(BankError, match="is not plain text"):
             download_snapshot("lab/phantoms", target)
     assert not any("resolve" in path for path in asked)
     assert not target.exists()
@@ -109,23 +109,23 @@ def test_what_describes_models_is_downloaded_and_what_names_code_is_not(tmp_path
 @pytest.mark.parametrize(
     ("names", "match"),
     [
-        (["../x.pt"], "outside the folder"),
-        (["/x.pt"], "outside the folder"),
-        (["a\\..\\x.pt"], "outside the folder"),
-        (["C:x.pt"], "outside the folder"),
-        (["a//x.pt"], "file systems change"),
-        (["a/./x.pt"], "file systems change"),
-        (["bank.yaml."], "file systems change"),
-        (["a /x.pt"], "file systems change"),
-        (["x" * 300 + ".pt"], "longer or deeper"),
-        (["/".join("a" * 50) + "/x.pt"], "longer or deeper"),
-        (["a\x1b[2K.pt"], "invisible characters"),
-        (["a\nb.pt"], "invisible characters"),
-        (["a\u202etp.pt"], "invisible characters"),
+        (["../x.pt"], "is not plain text"),
+        (["/x.pt"], "is not plain text"),
+        (["a\\..\\x.pt"], "is not plain text"),
+        (["C:x.pt"], "is not plain text"),
+        (["a//x.pt"], "is not plain text"),
+        (["a/./x.pt"], "is not plain text"),
+        (["bank.yaml."], "is not plain text"),
+        (["a /x.pt"], "is not plain text"),
+        (["x" * 300 + ".pt"], "is not plain text"),
+        (["/".join("a" * 50) + "/x.pt"], "is not plain text"),
+        (["a\x1b[2K.pt"], "is not plain text"),
+        (["a\nb.pt"], "is not plain text"),
+        (["a\u202etp.pt"], "is not plain text"),
         (["CON.json"], "devices"),
         (["aux/x.pt"], "devices"),
         (["a.pt", "A.pt"], "is the same as 'a.pt'"),
-        (["e\u0301.pt", "\u00e9.pt"], "is the same as"),
+        (["e\u0301.pt", "\u00e9.pt"], "is not plain text"),
     ],
 )
 def test_odd_names_refuse_the_whole_repository(names, match, tmp_path, monkeypatch):

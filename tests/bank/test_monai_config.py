@@ -40,7 +40,7 @@ EXPRESSIONS = [
     "$@size[-1]",
     "$@names['spleen']",
     "$@nested::list::1::deep > 5 and not @off",
-    "$1 <= @n < 3",
+    "$1 <= @n and @n < 3",
     "$@n in @size or @n == 2",
     "$None",
     "$None if @n is None else @nested#beside",
@@ -99,6 +99,7 @@ REFUSED = [
     ("$[@network_def] == []", "objects that would have to be made"),
     ("$__reference_0", "too long or nested"),
     ("$@n is 2", "identity"),
+    ("$1 <= @n < 3", "Compare"),
 ]
 
 

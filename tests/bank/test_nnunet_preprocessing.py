@@ -209,7 +209,7 @@ def broken(**changes):
         ({"patch_size": [10**9] * 3}, "patch_size="),
         ({"spacing": "1 mm"}, "spacing='1 mm' must be a list of positive numbers"),
         ({"transpose_forward": [0, 1]}, "transpose_forward="),
-        ({"preprocessor_name": "Mine"}, "preprocessor_name='Mine' is not nnU-Net's own"),
+        ({"preprocessor_name": "Mine"}, "preprocessor_name='Mine' is unknown"),
         ({"resampling_fn_data": "os.system"}, "resampling_fn_data='os.system' is unknown"),
         ({"resampling_fn_data_kwargs": 3}, "must map names to values"),
         ({"image_reader_writer": "os.system"}, "image_reader_writer='os.system' is unknown"),

@@ -162,7 +162,7 @@ def test_a_function_must_keep_the_spatial_shape(function):
         (("Clamp", {"out_min": 2, "out_max": 1}), "out_min=2 is above out_max=1"),
         (("Clamp", {"out_min": "a", "out_max": 1}), "out_min='a' and out_max=1 must be numbers"),
         (("ZNormalization", {"masking_method": "label"}), "masking_method='label' must be"),
-        ("Resize", "target_shape must be given"),
+        ("Resize", "missing 1 required positional argument: 'target_shape'"),
         ("CropOrPad", "target_shape must be given"),
         ({"target": 1}, "is not a step"),
         ({"name": 3}, "is not a step"),

@@ -157,7 +157,7 @@ def declare(monkeypatch, **values):
     for name, value in values.items():
         point = importlib.metadata.EntryPoint(name, f"{__name__}:{value}", "skte.readers")
         points.append(point)
-    monkeypatch.setattr("skte._plugins.entry_points", lambda group: points)
+    monkeypatch.setattr("skte._registry.entry_points", lambda group: points)
 
 
 tool, not_a_reader = Tool(), object()
@@ -214,12 +214,12 @@ def test_a_broken_entry_point_is_one_warning_that_names_it(value, tmp_path, monk
 
 def test_no_reader_is_imported_from_the_current_folder(tmp_path, monkeypatch):
     (tmp_path / "reader_of_nobody.py").write_text("raise SystemExit('imported')")
-    monkeypatch.setattr("skte._plugins.entry_points", lambda group: [])
+    monkeypatch.setattr("skte._registry.entry_points", lambda group: [])
     own = all_readers()
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend("")
     point = importlib.metadata.EntryPoint("x", "reader_of_nobody:reader", "skte.readers")
-    monkeypatch.setattr("skte._plugins.entry_points", lambda group: [point])
+    monkeypatch.setattr("skte._registry.entry_points", lambda group: [point])
     with pytest.warns(SkteWarning, match="would be imported from the current folder"):
         found = all_readers()
     assert list(found) == list(own)

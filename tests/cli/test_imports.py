@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import skte
-from skte import _names  # held to the registries here
+from skte import _registry  # held to the registries here
 from skte.bank import all_readers
 from skte.datasets._layouts import LAYOUTS
 from skte.estimators import all_estimators
@@ -54,10 +54,10 @@ def test_help_wrong_usage_and_completion_load_no_library(found):
 
 
 def test_names_are_those_of_the_registries(monkeypatch):
-    monkeypatch.setattr("skte._plugins.entry_points", lambda group: [])
-    assert tuple(layout.name for layout in LAYOUTS) == _names.LAYOUTS
-    assert tuple(all_readers()) == _names.READERS
-    assert tuple(all_estimators()) == _names.ESTIMATORS
+    monkeypatch.setattr("skte._registry.entry_points", lambda group: [])
+    assert tuple(layout.name for layout in LAYOUTS) == _registry.LAYOUTS
+    assert tuple(all_readers()) == _registry.READERS
+    assert tuple(all_estimators()) == _registry.ESTIMATORS
 
 
 def test_all_names_of_the_root_are_listed_and_load():

@@ -108,15 +108,6 @@ def test_energy_needs_memory_for_a_block_of_distances_alone():
     assert peak < 0.1 * 8 * len(X) ** 2
 
 
-def test_rows_as_cases_need_no_matrix_of_all_pairs():
-    X = np.random.default_rng(0).normal(size=(3000, 4))
-    tracemalloc.start()
-    CCFV(feature_variety=False, background=None).fit(X, np.repeat([0, 1], 1500))
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 0.5 * 8 * len(X) ** 2
-
-
 class TestExtremes:
     def test_coincident_vectors_without_a_floor(self):
         problem = make_problem()

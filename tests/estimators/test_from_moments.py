@@ -64,7 +64,7 @@ def test_scores_of_single_voxels_refuse_moments():
     moments = ClassMoments.from_arrays(problem.X, problem.y)
     with pytest.raises(ValueError, match="CCFV cannot be computed from moments"):
         CCFV().fit(moments)
-    with pytest.raises(ValueError, match="fourth moments"):
+    with pytest.raises(ValueError, match="HScore cannot be computed from moments"):
         HScore(shrinkage="ledoit-wolf").fit(moments)
 
 

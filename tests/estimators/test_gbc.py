@@ -77,7 +77,7 @@ def test_class_of_a_single_row_warns():
     problem = make_problem()
     y = problem.y.copy()
     y[0] = 9
-    with pytest.warns(UnusableClassWarning, match=r"Classes \[9\] have a single row in X"):
+    with pytest.warns(UnusableClassWarning, match=r"Classes \[9\] have a single row in features"):
         assert np.isfinite(GBC(log=True).score(problem.X, y))
     with pytest.warns(UnusableClassWarning, match="layer 'up1'"):
         GBC().score(problem.of(y=y).block("up1"))

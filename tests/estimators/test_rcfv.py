@@ -136,7 +136,7 @@ class TestRefusals:
         block = FeatureBlock(
             problem.X, problem.y, problem.groups, X_case=problem.X[::24], groups_case=np.arange(4)
         )
-        with pytest.raises(ValueError, match=r"one voxel per case.*samples='all'"):
+        with pytest.raises(ValueError, match=r"no case has two voxels.*samples='all'"):
             RCFV().fit(block)
 
     def test_negative_floor(self) -> None:

@@ -33,7 +33,7 @@ def declare(monkeypatch):
     def entry_points_are(**values):
         points = [EntryPoint(name, value, "skte.estimators") for name, value in values.items()]
         monkeypatch.setattr(
-            "skte._plugins.entry_points", lambda group: [p for p in points if p.group == group]
+            "skte._registry.entry_points", lambda group: [p for p in points if p.group == group]
         )
 
     return entry_points_are

@@ -1,4 +1,8 @@
-"""What other packages add by entry points, and where nothing is imported from."""
+"""What can be chosen: names of our own, and what other packages add by entry points.
+
+Nothing that a name stands for is imported for it: the shell lists them in its help. A test
+holds the names to the registries.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +17,26 @@ from typing import Any, TypeVar
 from skte._text import clean_text
 from skte.exceptions import SkteWarning
 
-__all__ = ["load_plugins", "origin_problem"]
-
 _T = TypeVar("_T")
+
+#: Estimators, as `skte.estimators.all_estimators` names them.
+ESTIMATORS = (
+    "ccfv", "crosscaseprobe", "ensemble", "gbc", "hscore", "knn", "leep", "logme", "nce",
+    "nleep", "parc", "rcfv", "rankme", "sfda", "transrate",
+)  # fmt: skip
+#: Those that rank where none is named, the one that decides first.
+RECOMMENDED = ("crosscaseprobe", "logme", "hscore", "knn")
+#: What stands for stages of a network, in place of a list of modules.
+LAYER_SETS = ("decoder", "encoder", "all", "bottleneck+decoder")
+#: Layouts of datasets.
+LAYOUTS = ("msd", "nnunet", "bids", "dicom", "folder", "csv")
+#: Formats of models.
+READERS = ("manifest bank.yaml", "nnssl", "nnU-Net v2", "MONAI bundle", "exported program")
+
+
+def with_plugins(names: tuple[str, ...], group: str) -> tuple[str, ...]:
+    """Return names and those that other packages declare, of which none is imported."""
+    return tuple(dict.fromkeys([*names, *(point.name for point in entry_points(group=group))]))
 
 
 def load_plugins(
