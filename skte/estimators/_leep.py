@@ -125,7 +125,7 @@ class LEEP(SourceHeadEstimator):
         return score
 
     def _resample_block(self, block: FeatureBlock, details: Details, weights: Ints) -> Array:
-        return _weighted(block.X, block.y, held_groups(block), weights)
+        return weighted_leep(block.X, block.y, held_groups(block), weights)
 
 
 def leep_score(P: NDArray[np.floating], y: NDArray[np.generic]) -> float:
@@ -142,10 +142,10 @@ def leep_score(P: NDArray[np.floating], y: NDArray[np.generic]) -> float:
     -0.6931
     """
     once = np.ones((1, 1), dtype=np.intp)
-    return float(_weighted(P, y, np.zeros(len(P), dtype=np.intp), once)[0])
+    return float(weighted_leep(P, y, np.zeros(len(P), dtype=np.intp), once)[0])
 
 
-def _weighted(
+def weighted_leep(
     P: NDArray[np.floating], y: NDArray[np.generic], groups: Ints, weights: Ints
 ) -> Array:
     """LEEP where case i is drawn ``weights[b, i]`` times, for each b; NaN of a single class."""

@@ -8,13 +8,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
 from skte._sklearn import Interval, StrOptions
 from skte.estimators._base import Details, EstimatorTags, TransferabilityEstimator
-from skte.estimators._leep import leep_score
+from skte.estimators._leep import leep_score, weighted_leep
 from skte.estimators._samples import Array, Ints, centred, encode_labels, held_groups, warn_at_floor
 from skte.exceptions import SaturatedScoreWarning
 from skte.features import FeatureBlock
@@ -101,30 +100,15 @@ class NLEEP(TransferabilityEstimator):
         """Return the parameters of `nleep_score`."""
         return {k: v for k, v in self.get_params().items() if k != "layer_reduction"}
 
-    def _score_block(self, block: FeatureBlock) -> float:
-        score = nleep_score(block.X, block.y, name=block.label, **self._settings())
+    def _score_block(self, block: FeatureBlock) -> tuple[float, Details]:
+        posterior = _posterior(block.X, block.y, block.label, **self._settings())
+        score = leep_score(posterior, block.y)
         warn_at_floor("NLEEP", score, block)
-        return score
+        return score, {"posterior": posterior}
 
     def _resample_block(self, block: FeatureBlock, details: Details, weights: Ints) -> Array:
-        """Mixtures that start from that of all cases, in its coordinates."""
-        # From a first guess of its own, each would end in another local optimum, and the
-        # spread between optima would drown that between cases.
-        T, order, mixture = _mixture(block.X, block.y, block.label, **self._settings())
-        y, cases = block.y[order], held_groups(block)[order]
-        if mixture is None:
-            return super()._resample_block(block, details, weights)
-        start = {
-            "weights_init": mixture.fit(T).weights_,
-            "means_init": mixture.means_,
-            "precisions_init": mixture.precisions_,
-        }
-        scores = np.full(len(weights), np.nan)
-        for b, w in enumerate(weights):
-            rows = np.repeat(np.arange(len(T)), w[cases])
-            if len(np.unique(y[rows])) > 1 and len(rows) >= mixture.n_components:
-                scores[b] = _leep_of(clone(mixture).set_params(**start), T[rows], y[rows])
-        return scores
+        """Scores with the mixture of all cases: one of its own would be another local optimum."""
+        return weighted_leep(details["posterior"], block.y, held_groups(block), weights)
 
 
 def nleep_score(
@@ -152,32 +136,19 @@ def nleep_score(
     >>> nleep_score(X, y) > -0.1
     True
     """
-    T, order, mixture = _mixture(
-        X, y, name, variance, n_components_per_class, covariance, random_state
-    )
-    if mixture is None:  # constant features: one component holds all
-        return leep_score(np.ones((len(X), 1)), y)
-    return _leep_of(mixture, T, y[order])
-
-
-def _leep_of(mixture: GaussianMixture, T: Array, y: NDArray[np.generic]) -> float:
-    """Score of the posterior of a mixture, fitted from where it starts."""
-    with warnings.catch_warnings():
-        # A fit cut off after 100 steps has a posterior all the same; only its optimum differs.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        P = mixture.fit(T).predict_proba(T)
+    P = _posterior(X, y, name, variance, n_components_per_class, covariance, random_state)
     return leep_score(P, y)
 
 
-def _mixture(
+def _posterior(
     X: NDArray[np.floating], y: NDArray[np.generic], name: str, variance: float,
     n_components_per_class: int, covariance: str, random_state: int,
-) -> tuple[Array, Ints, GaussianMixture | None]:  # fmt: skip
-    """Principal coordinates, the rows of `X` they are of, and the mixture to fit to them."""
+) -> Array:  # fmt: skip
+    """Probabilities of the components of a mixture fitted to principal coordinates."""
     classes, _ = encode_labels(y)
     T = principal_coordinates(X, variance)
-    if not T.shape[1]:
-        return T, np.arange(len(X)), None
+    if not T.shape[1]:  # constant features: one component holds all
+        return np.ones((len(X), 1))
     T = np.round(T, _DECIMALS)
     order = np.lexsort(T.T[::-1])
     T = T[order]
@@ -193,7 +164,12 @@ def _mixture(
             stacklevel=3,
         )
     mixture = GaussianMixture(n_components, covariance_type=covariance, random_state=random_state)
-    return T, order, mixture
+    posterior = np.empty((len(T), n_components))
+    with warnings.catch_warnings():
+        # A fit cut off after 100 steps has a posterior all the same; only its optimum differs.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        posterior[order] = mixture.fit(T).predict_proba(T)
+    return posterior
 
 
 def principal_coordinates(X: NDArray[np.floating], variance: float) -> Array:
