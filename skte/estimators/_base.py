@@ -440,7 +440,8 @@ class Diagnosis:
 
     For CC-FV `classes` has, layer by layer, the class that costs most first, `cases` the class and
     case that lie farthest out first, and `pairs` the two cases of each layer and class that lie
-    farthest apart.
+    farthest apart. For the probe `case_scores` has what each case contributes, the lowest first: a
+    case far below the others may have a wrong label, or an image from another domain.
     """
 
     estimator: str
@@ -449,6 +450,7 @@ class Diagnosis:
     classes: Sequence[ClassShare] = field(default_factory=tuple)
     cases: Sequence[CaseShare] = field(default_factory=tuple)
     pairs: Sequence[PairDistance] = field(default_factory=tuple)
+    case_scores: Sequence[tuple[str, float]] = field(default_factory=tuple)
 
     def __str__(self) -> str:
         """Lay the tables out as text; of the cases, the farthest out alone."""
@@ -465,4 +467,6 @@ class Diagnosis:
         if self.cases:
             header = ["case", "class", "distance over the median"]
             parts.append(format_table(header, self.cases[:_SHOWN]))
+        if self.case_scores:
+            parts.append(format_table(["case", "score"], self.case_scores[:_SHOWN]))
         return "\n\n".join(parts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any, ClassVar
 
@@ -15,7 +15,7 @@ from scipy.stats import rankdata
 from sklearn.utils import Tags
 
 from skte._sklearn import Interval, StrOptions
-from skte.estimators._base import Details, EstimatorTags, TransferabilityEstimator
+from skte.estimators._base import Details, Diagnosis, EstimatorTags, TransferabilityEstimator
 from skte.estimators._samples import (
     Array,
     Ints,
@@ -169,6 +169,13 @@ class CrossCaseProbe(TransferabilityEstimator):
         self.case_names_: tuple[str, ...] = details["cases"]
         self.predictions_: Array = details["predictions"]
         self.classes_: NDArray[np.generic] = details["classes"]
+
+    def diagnose(self) -> Diagnosis:
+        """Report what each case contributes to the fitted score, the lowest first."""
+        found = super().diagnose()
+        pairs = zip(self.case_names_, self.case_scores_.tolist(), strict=True)
+        known = [(name, score) for name, score in pairs if not np.isnan(score)]
+        return replace(found, case_scores=sorted(known, key=lambda pair: pair[1]))
 
     def _resample_block(self, block: FeatureBlock, details: Details, weights: Ints) -> Array:
         """Weighted means of what the cases contribute."""

@@ -38,6 +38,19 @@ def test_noise_scores_as_predicting_the_class_everywhere():
     assert problem.score(probe("dice")) == pytest.approx(1 / 3, abs=0.02)
 
 
+def test_the_diagnosis_names_the_case_that_is_low():
+    problem = make_problem()
+    y = problem.y.copy()
+    odd = problem.groups == np.unique(problem.groups)[1]
+    y[odd] = np.random.default_rng(0).permutation(y[odd])  # its labels are wrong
+    estimator = probe("auc").fit(problem.X, y, groups=problem.groups)
+    found = estimator.diagnose()
+    assert found.case_scores[0][0] == str(np.unique(problem.groups)[1])
+    assert [score for _, score in found.case_scores] == sorted(estimator.case_scores_)
+    assert np.mean(estimator.case_scores_) == pytest.approx(estimator.score_)
+    assert f"{found.case_scores[0][1]:.4g}" in str(found)
+
+
 @pytest.mark.parametrize("reading", READINGS)
 def test_what_one_case_alone_knows_does_not_count(reading):
     """A feature that is the label in one case, and its opposite in the other."""
