@@ -36,6 +36,7 @@ def bank(
     """
     with TemporaryDirectory() as name:
         folder = Path(name)
+        window = _WINDOW if data else (24, 24, 24)
         if data is None:
             write_msd(folder / "data", make_phantoms(n_cases + 4, size=(24, 24, 24)), "phantoms")
             data, n_classes = folder / "data", 2
@@ -45,7 +46,7 @@ def bank(
         network = _write_bank(folder, cases[n_cases:], n_classes, n_models, widths)
         ids = [case["case_id"] for case in cases[:n_cases]]
         common = ["--bank", str(folder / "bank.json"), "--data", str(data), "--cases", *ids]
-        common += ["--n-jobs", str(n_jobs), "--quiet", "--window", *map(str, _WINDOW)]
+        common += ["--n-jobs", str(n_jobs), "--quiet", "--window", *map(str, window)]
         rows = {
             "default": _command(folder, common),
             "race": _command(folder, [*common, "--race"]),
