@@ -158,5 +158,7 @@ def _numbers(rows: Mapping[str, Mapping[str, Any]], column: str, path: str) -> d
             wrong.append(f"{name}: {cell!r}")
     if wrong or all(column not in row for row in rows.values()):
         what = f"holds no numbers ({'; '.join(wrong)})" if wrong else "is missing"
+        if not wrong:
+            what += f"; it has {', '.join(map(str, next(iter(rows.values()))))}"
         raise SkteError(f"{path}: column {column!r} {what}.")
     return values

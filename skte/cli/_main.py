@@ -104,6 +104,21 @@ def _main(argv: Sequence[str]) -> int:
 class _Parser(argparse.ArgumentParser):
     """A parser that says in a line what is wrong, and what may be meant."""
 
+    _given: Sequence[str] = ()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Remember what was given, for the message where it does not parse."""
+        self._given = args or ()
+        return super().parse_known_args(args, namespace)
+
+    def _near(self, word: str) -> str:
+        """Return what an option that is not known may mean; nothing for other words."""
+        word = word.partition("=")[0]
+        known = [name for action in self._actions for name in action.option_strings]
+        is_known = any(name.startswith(word) for name in known)  # argparse completes them
+        is_option = word[:1] == "-" and len(word) > 2
+        return did_you_mean(word, known, listed=False) if is_option and not is_known else ""
+
     def error(self, message: str) -> NoReturn:
         text = clean_text(message)
         wrong = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)$", text)
@@ -111,9 +126,11 @@ class _Parser(argparse.ArgumentParser):
             near = did_you_mean(wrong[1].rpartition(",")[2], re.findall(r"[\w-]+", wrong[2]))
             text = text[: wrong.start()] + f"{wrong[1]!r} is unknown; {near}"
         elif text.startswith("unknown option"):
-            known = [name for action in self._actions for name in action.option_strings]
-            near = did_you_mean(text.split("'")[1].partition("=")[0], known, listed=False)
+            near = self._near(text.split("'")[1])
             text += f": {near}" if near else ""
+        elif text.startswith("the following arguments are required"):  # one may be misspelt
+            near = next(filter(None, map(self._near, self._given)), "")
+            text += f"; {near}" if near else ""
         complain("error", f"{text}\n{self.prog} --help lists what it takes, with an example")
         self.exit(2)
 

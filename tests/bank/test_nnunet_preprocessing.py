@@ -38,9 +38,10 @@ def plan_of(name):
     return read_plan(plans, "case", len(REFERENCE[f"{name}/image"]))
 
 
-def preprocessed(name):
-    """Image, affine, and the index at which nnU-Net's crop starts in it."""
+def preprocessed(name, change=lambda preprocessing: None):
+    """Image and affine, after a change of what the plan says."""
     plan = plan_of(name)
+    change(plan.preprocessing)
     steps = [("ToCanonical", {})] * plan.reorient + [NNUNetPreprocessing(**plan.preprocessing)]
     tensor = torch.from_numpy(REFERENCE[f"{name}/image"].astype(np.float32))
     image = tio.ScalarImage(tensor=tensor, affine=REFERENCE[f"{name}/affine"])
@@ -186,6 +187,39 @@ def test_an_empty_image_is_kept_whole():
 )
 def test_which_axis_is_resampled_apart(spacing, target, force, axis):
     assert separate_axis(spacing, target, force=force) == axis
+
+
+@pytest.mark.parametrize("name", ["never apart", "torch, thick slices"])
+def test_options_that_a_plan_leaves_out_are_those_of_the_function(name):
+    """nnU-Net resamples no axis apart with splines unless told to; its torch function decides."""
+    found = preprocessed(name, lambda plan: plan["options"].pop("force_separate_z"))
+    np.testing.assert_array_equal(found.data, preprocessed(name).data)
+    other = name == "never apart"
+    changed = preprocessed(name, lambda plan: plan["options"].update(force_separate_z=other))
+    assert not np.allclose(found.data, changed.data)
+
+
+def test_an_axis_is_resampled_apart_from_three_times_on():
+    def with_threshold(threshold):
+        def change(plan):
+            plan["spacing"] = (3.5, 1.0, 1.0)
+            plan["options"].update(threshold)
+
+        return preprocessed("isotropic", change).data.numpy()
+
+    found = with_threshold({})
+    key = "separate_z_anisotropy_threshold"
+    np.testing.assert_array_equal(found, with_threshold({key: 3.0}))
+    assert not np.allclose(found, with_threshold({key: 4.0}))
+
+
+def test_air_is_clipped_as_the_image_is():
+    def change(plan):
+        plan["intensities"][0]["percentile_00_5"] = 20.0
+
+    found = preprocessed("CT", change).data.numpy()
+    given = plan_of("CT").preprocessing["intensities"][0]
+    assert found[0, 0, 0, 0] == pytest.approx((20 - given["mean"]) / given["std"], rel=1e-5)
 
 
 def test_sizes_are_rounded_to_even_as_python_does():

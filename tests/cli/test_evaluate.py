@@ -79,6 +79,12 @@ def test_what_is_wrong_is_said(files, tmp_path, capsys, ranking, message):
     assert message in capsys.readouterr().err
 
 
+def test_a_column_of_another_name_is_shown(files, tmp_path, capsys):
+    (tmp_path / "p.csv").write_text(REACHED.replace("performance", "dice"))
+    assert main(files) == 2
+    assert "'performance' is missing; it has name, dice, size" in capsys.readouterr().err
+
+
 def test_unreadable_files(files, tmp_path, capsys):
     for path, message in (("gone.csv", "cannot be read"), ("r.txt", ".csv or .json")):
         assert main([*files, "--ranking", str(tmp_path / path)]) == 2

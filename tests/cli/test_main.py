@@ -48,6 +48,8 @@ def test_wrong_usage_exits_with_two(arguments, capsys):
         (["rank", "--bank", "a", "--data", "b", "--estimator", "ccfv,logm"], "'logme'"),
         (["rank", "--bank", "a", "--data", "b", "--estimators-x", "ccfv"], "'--estimator'"),
         (["bank", "list", "b", "--jsn"], "'--json'"),
+        (["rank", "--bnk", "a", "--data", "b"], "'--bank'"),
+        (["evaluate", "--ranking", "a", "--preformance=b"], "'--performance'"),
         (["inspect", "d", "--layout", "nnunt"], "'nnunet'"),
     ],
 )

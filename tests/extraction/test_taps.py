@@ -154,6 +154,11 @@ class TestPosterior:
         assert result.shape == (2, 4)
         torch.testing.assert_close(result.sum(dim=1), torch.ones(2, dtype=torch.float64))
 
+    def test_background_is_what_the_likeliest_of_overlapping_regions_leaves(self):
+        logits = torch.logit(torch.tensor([[0.6, 0.5]], dtype=torch.float64))
+        expected = torch.tensor([[0.4, 0.6, 0.5]], dtype=torch.float64) / 1.5
+        torch.testing.assert_close(source_posterior(logits, "sigmoid"), expected)
+
     def test_probabilities_pass_through(self):
         p = torch.softmax(self.logits, dim=1)
         torch.testing.assert_close(source_posterior(p, None), p)

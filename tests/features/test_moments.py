@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skte.features import ClassMoments, FeatureBlock
+from skte.features._moments import _CHUNK  # no door says where a second chunk begins
 
 
 def problem(seed=0, n=200, d=4, shift=0.0):
@@ -29,7 +30,8 @@ def assert_describes(moments, X, y, rtol=1e-10):
 
 
 def test_moments_are_those_of_numpy():
-    X, y = problem(n=10_000)  # several chunks
+    X, y = problem(n=8 * _CHUNK)
+    assert np.unique(y, return_counts=True)[1].min() > 2 * _CHUNK  # three chunks of each class
     assert_describes(ClassMoments.from_arrays(X, y), X, y)
 
 

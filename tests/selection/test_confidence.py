@@ -327,3 +327,19 @@ def test_scores_that_fall_with_every_case_are_corrected(method):
     np.testing.assert_allclose(found.centres, values.var(axis=1, ddof=1), rtol=tolerance)
     np.testing.assert_allclose(found.intervals.mean(axis=1), found.centres)
     np.testing.assert_array_equal(found.scores, scores)
+
+
+def test_a_bootstrap_s_error_is_that_of_the_sample():
+    """Draws from n cases vary by (n - 1) / n of what the cases' own variance says."""
+    values = np.random.default_rng(1).normal(size=(2, 6)) * np.array([[1.0], [3.0]])
+    weights = np.random.default_rng(0).multinomial(6, [1 / 6] * 6, 20_000)
+    means, drawn = values.mean(axis=1), values @ weights.T / 6
+    found = estimate_confidence(
+        LogME(), ["a", "b"], means, [{"score": m} for m in means],
+        [{"score": d} for d in drawn], n_cases=6, confidence_level=0.9, n_resamples=20_000,
+        method="bootstrap", random_state=0,
+    )  # fmt: skip
+    expected = values.std(axis=1, ddof=1) / np.sqrt(6)
+    np.testing.assert_allclose(found.standard_errors, expected, rtol=0.02)
+    # One pair; six cases estimate its error, so that a normal quantile would be too small.
+    assert found.critical_value == pytest.approx(student.ppf(0.95, 5), rel=0.1)
