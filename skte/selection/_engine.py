@@ -227,7 +227,7 @@ class Engine:
             )
         stamps = [case_stamp(case) for case in cases]
         # Which devices a cluster's workers have is not known here.
-        n_local = self.n_jobs if client is None else None
+        n_local = effective_n_jobs(self.n_jobs) if client is None else None
         engine = replace(self, error_score=np.nan) if is_reference else self
         same = _same_networks(entries)
         distinct = [entry for i, entry in enumerate(entries) if same[i] == i]

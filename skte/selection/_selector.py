@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -270,7 +271,10 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
         """
         check_is_fitted(self, "scores_")
         # Models that are new must see the voxels that those of the fitted bank saw.
-        engine = self._engine(list(self.bank_), random_state=self.random_state_)
+        # and are scored as those were, whatever the parameters are now.
+        engine = replace(
+            self._engine(list(self.bank_)), estimators=self.estimators_, extractor=self.extractor_
+        )
         key, estimator = next(iter(engine.estimators.items()))
         known = dict(zip(self.bank_, self.parts_, strict=True))
         entries = list(load_bank(bank))

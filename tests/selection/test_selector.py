@@ -169,6 +169,11 @@ def test_predict_and_score(cases, bank, extractor):
     assert selector.score(bank, by_name) == pytest.approx(1.0)
     with pytest.raises(ValueError, match="net3"):
         selector.score(bank, {"net0": 1, "net1": 2, "net2": 3})
+    # What is set afterwards is for the next fit.
+    selector.set_params(
+        estimator=LogME(), extractor=clone(extractor).set_params(n_class_samples=50)
+    )
+    np.testing.assert_array_equal(selector.predict(other), scores)
 
 
 def test_fitted_models_are_not_run_again_by_predict(cases, bank, extractor, monkeypatch):
