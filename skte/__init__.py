@@ -28,7 +28,20 @@ from typing import TYPE_CHECKING, Any  # noqa: E402
 from skte._memory import memory_limit  # noqa: E402
 
 if TYPE_CHECKING:
-    from skte import datasets
+    from skte import (  # noqa: F401
+        bank,
+        cli,
+        datasets,
+        demo,
+        estimators,
+        evaluation,
+        exceptions,
+        extraction,
+        features,
+        metrics,
+        report,
+        selection,
+    )
     from skte.bank import BankEntry, ModelBank
     from skte.estimators import (
         CCFV,
@@ -100,15 +113,17 @@ _ORIGINS = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Import what is asked for: torch and scikit-learn take seconds, and no help needs them."""
-    if name in _ROOMS:
-        return import_module(f"skte.{name}")
-    if name not in __all__:
-        raise AttributeError(f"module 'skte' has no attribute {name!r}")
-    value = getattr(import_module(f"skte.{_ORIGINS.get(name, 'estimators')}"), name)
-    globals()[name] = value  # and not again
-    return value
+if not TYPE_CHECKING:  # which would take any name for one of skte
+
+    def __getattr__(name: str) -> Any:
+        """Import what is asked for: torch and scikit-learn take seconds, and no help needs them."""
+        if name in _ROOMS:
+            return import_module(f"skte.{name}")
+        if name not in __all__:
+            raise AttributeError(f"module 'skte' has no attribute {name!r}")
+        value = getattr(import_module(f"skte.{_ORIGINS.get(name, 'estimators')}"), name)
+        globals()[name] = value  # and not again
+        return value
 
 
 def __dir__() -> list[str]:

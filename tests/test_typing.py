@@ -89,7 +89,7 @@ rank_all({"a": nn.Conv3d(1, 2, 1), "b": entry}, [{"image": X, "label": y}])
 rank_all([entry], [cases[0]])
 raced: str = HalvingModelBankSelector(CCFV()).fit(bank, cases).best_name_
 tau = weighted_kendall_score([1.0, 2.0], [0.1, 0.2])
-card = evaluate_ranking({"ccfv": {"a": 1.0, "b": 2.0}}, {"a": 0.5, "b": 0.75})
+card = evaluate_ranking({"ccfv": {"a": 1.0, "b": 2.0}}, performance={"a": 0.5, "b": 0.75})
 
 # Features.
 extractor = SegmentationFeatureExtractor(entry, max_windows=4)
@@ -122,6 +122,7 @@ CCFV().fit([[1.0]], [1], grups=[0])
 ModelBankSelector(CCFV()).fit("models")
 ModelBankSelector(CCFV()).fit({"a": 0.5}, "folder")
 ModelBankSelector(CCFV()).fit("models", ModelBank.from_folder("models"))
+from skte import CCVF
 """
 
 
@@ -152,8 +153,9 @@ def test_users_scripts_are_checked(tmp_path: Path) -> None:
     code, said = check(tmp_path)
     assert "user.py" not in said, said
     assert code == 1
-    assert "Found 9 errors in 1 file (checked 2 source files)" in said
+    assert "Found 10 errors in 1 file (checked 2 source files)" in said
     assert 'Argument "n_jobs"' in said
+    assert 'Module "skte" has no attribute "CCVF"' in said
     assert said.count("Incompatible types in assignment") == 3
     assert 'Unexpected keyword argument "layuot"' in said
     assert 'Unexpected keyword argument "grups"' in said
