@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 _ADDED = {"PKG-INFO", ".gitignore"}
 _FOLDERS = ("docs", "skte", "tests")
 _FILES = {
+    ".ci/conda/recipe.yaml",
     "CHANGELOG.md",
     "CITATION.cff",
     "CONTRIBUTING.md",
