@@ -16,7 +16,7 @@ from skte.exceptions import UnusableClassWarning
 from skte.features import FeatureBlock
 
 # Without groups every row is a case; beyond this the pairs take too much memory.
-_MAX_CASES = 1000
+_MAX_CASES = 4000
 # The finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
 _MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 # Numbers in the products of a batch of pairs.
