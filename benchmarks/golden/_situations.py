@@ -230,7 +230,7 @@ def judged(record: Record, place: Place) -> None:
     performance = dict(zip(names, (0.61, 0.55, 0.72, 0.7), strict=True))
     scores = {"a": [1.0, 2.0, 3.0, 2.5], "b": [-1.0, -3.0, -2.0, -2.5]}
     card = door("evaluate_ranking")(
-        scores, performance, names=names, size=[1.0, 2.0, 3.0, 4.0], n_resamples=200
+        scores, performance=performance, names=names, size=[1.0, 2.0, 3.0, 4.0], n_resamples=200
     )
     record.value("card", card)
     record.text("card/shown", str(card))

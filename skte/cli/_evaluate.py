@@ -76,7 +76,7 @@ def _run(args: argparse.Namespace) -> int:
     try:
         card = evaluate_ranking(
             scores,
-            performance,
+            performance=performance,
             **baselines,
             architecture=kinds if "architecture" in columns else None,
             confidence_level=args.confidence,

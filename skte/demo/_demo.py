@@ -117,7 +117,9 @@ def run_demo(
     size, zero_shot = selector.results_["n_parameters"], selector.results_["zero_shot"]
     scores |= {"size": size, "zero-shot": zero_shot}
     mean_dice = dice.mean(axis=1)
-    card = evaluate_ranking(selector, mean_dice, size=size, zero_shot=zero_shot, ks=(1,))
+    card = evaluate_ranking(
+        selector, performance=mean_dice, size=size, zero_shot=zero_shot, ks=(1,)
+    )
     log.say("\nRanks by score, beside the Dice after fine-tuning (zero-shot: the source head's)\n")
     log.say(_model_table(selector.names_, mean_dice, scores))
     log.say(f"\nAgreement with the order of the Dice\n\n{card}\n")

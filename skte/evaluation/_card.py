@@ -170,8 +170,8 @@ def _plain(value: Any) -> Any:
 
 def evaluate_ranking(
     scores: ArrayLike | Mapping[str, Any] | Ranking | ModelBankSelector,
-    performance: ArrayLike | Mapping[str, float],
     *,
+    performance: ArrayLike | Mapping[str, float],
     names: Sequence[str] | None = None,
     size: ArrayLike | Mapping[str, float] | None = None,
     zero_shot: ArrayLike | Mapping[str, float] | None = None,
@@ -220,7 +220,7 @@ def evaluate_ranking(
     --------
     >>> from skte.evaluation import evaluate_ranking
     >>> reached = {"a": 0.71, "b": 0.78, "c": 0.83, "d": 0.85}
-    >>> card = evaluate_ranking({"a": -3.0, "b": -2.5, "c": -1.0, "d": -0.5}, reached)
+    >>> card = evaluate_ranking({"a": -3.0, "b": -2.5, "c": -1.0, "d": -0.5}, performance=reached)
     >>> card.rows[0].weighted_kendall, card["score"].regret[1]
     (1.0, 0.0)
     """

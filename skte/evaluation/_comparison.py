@@ -198,7 +198,7 @@ def compare_estimators(
         scores[target] = {name: results[f"score_{name}"] for name in estimators}
     return compare_scores(
         scores,
-        aligned,
+        performance=aligned,
         confidence_level=confidence_level,
         n_resamples=n_resamples,
         random_state=random_state,
@@ -207,8 +207,8 @@ def compare_estimators(
 
 def compare_scores(
     scores: Mapping[str, Mapping[str, ArrayLike]],
-    performance: Mapping[str, ArrayLike],
     *,
+    performance: Mapping[str, ArrayLike],
     confidence_level: float = 0.95,
     n_resamples: int = 2000,
     random_state: int = 0,
@@ -243,7 +243,7 @@ def compare_scores(
     >>> from skte.evaluation import compare_scores
     >>> reached = {"spleen": [0.6, 0.7, 0.8, 0.85, 0.9]}
     >>> good, bad = [1.0, 2.0, 3.0, 4.0, 5.0], [2.0, 5.0, 1.0, 4.0, 3.0]
-    >>> comparison = compare_scores({"spleen": {"good": good, "bad": bad}}, reached)
+    >>> comparison = compare_scores({"spleen": {"good": good, "bad": bad}}, performance=reached)
     >>> float(comparison.weighted_kendall[0, 0]), comparison.pairs[0].pvalue > 0.05
     (1.0, True)
     """

@@ -148,7 +148,7 @@ class EvaluationDisplay(Display):
     --------
     >>> from skte.report import EvaluationDisplay
     >>> from skte.evaluation import evaluate_ranking
-    >>> card = evaluate_ranking([1, 2, 3, 4], [0.6, 0.7, 0.8, 0.9], size=[4, 3, 2, 1])
+    >>> card = evaluate_ranking([1, 2, 3, 4], performance=[0.6, 0.7, 0.8, 0.9], size=[4, 3, 2, 1])
     >>> display = EvaluationDisplay(card).plot()
     >>> [label.get_text() for label in display.ax_.get_yticklabels()]
     ['score', 'size']

@@ -30,7 +30,7 @@ def test_json_is_that_of_the_card(files, tmp_path, capsys):
     assert main([*files, "--json", "--out", str(tmp_path / "card.json")]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed == json.loads((tmp_path / "card.json").read_text())
-    card = evaluate_ranking([-1, -2, -3], [0.9, 0.8, 0.7])
+    card = evaluate_ranking([-1, -2, -3], performance=[0.9, 0.8, 0.7])
     row = next(row for row in printed["rows"] if row["method"] == "ccfv")
     assert row["weighted_kendall"] == card.rows[0].weighted_kendall == 1.0
     assert row["pvalue"] == pytest.approx(1 / 6)

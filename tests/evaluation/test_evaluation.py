@@ -20,7 +20,7 @@ SCORES = {"a": -5.0, "b": -2.0, "c": -3.0, "d": -1.0, "e": -1.5, "f": -4.0}
 
 class TestCard:
     def test_numbers_are_those_of_scipy(self):
-        row = evaluate_ranking(SCORES, REACHED).rows[0]
+        row = evaluate_ranking(SCORES, performance=REACHED).rows[0]
         x, y = np.array(list(REACHED.values())), np.array(list(SCORES.values()))
         assert row.weighted_kendall == pytest.approx(weightedtau(x, y).statistic)
         assert row.pearson == pytest.approx(pearsonr(x, y).statistic)
@@ -33,29 +33,33 @@ class TestCard:
         rng = np.random.default_rng(0)
         truth = rng.normal(size=50)
         scores = truth + rng.normal(size=50)
-        few, many = (evaluate_ranking(scores[:n], truth[:n], n_resamples=300) for n in (8, 50))
+        few, many = (
+            evaluate_ranking(scores[:n], performance=truth[:n], n_resamples=300) for n in (8, 50)
+        )
         width = [np.subtract(*card.rows[0].interval[::-1]) for card in (few, many)]
         assert width[0] > 2 * width[1]
 
     def test_few_models_have_no_interval(self):
         """Draws of three models give -1 to 1, or one number twice."""
-        card = evaluate_ranking([1.0, 2.0, 3.0], [0.1, 0.2, 0.3])
+        card = evaluate_ranking([1.0, 2.0, 3.0], performance=[0.1, 0.2, 0.3])
         assert np.isnan(card.rows[0].interval).all()
         assert "3 models are too few for an interval: it takes 6." in str(card)
         assert card.to_dict()["rows"][0]["interval"] == [None, None]
-        assert "too few" not in str(evaluate_ranking(range(6), range(6)))
+        assert "too few" not in str(evaluate_ranking(range(6), performance=range(6)))
 
     def test_names_decide_not_the_order(self):
         backwards = dict(reversed(SCORES.items()))
         ranking = Ranking.from_scores(list(SCORES), list(SCORES.values()))
-        cards = [evaluate_ranking(s, REACHED).rows[0] for s in (SCORES, backwards, ranking)]
+        cards = [
+            evaluate_ranking(s, performance=REACHED).rows[0] for s in (SCORES, backwards, ranking)
+        ]
         for card in cards[1:]:
             assert card.weighted_kendall == pytest.approx(cards[0].weighted_kendall)
 
     def test_baselines_and_architectures(self):
         card = evaluate_ranking(
             {"ccfv": SCORES, "logme": list(SCORES.values())},
-            REACHED,
+            performance=REACHED,
             size={name: i for i, name in enumerate(REACHED)},
             zero_shot={**REACHED, "e": np.nan},
             architecture=["U", "U", "U", "T", "T", "T"],
@@ -71,19 +75,21 @@ class TestCard:
             card["leep"]
 
     def test_models_without_score_or_performance_are_told(self):
-        card = evaluate_ranking({**SCORES, "g": 1.0, "a": np.nan}, REACHED)
+        card = evaluate_ranking({**SCORES, "g": 1.0, "a": np.nan}, performance=REACHED)
         assert card.n_models == 5
         assert card.excluded == ["a", "g"]
         assert "left out" in str(card)
 
     def test_a_score_that_tells_nothing_apart_has_no_correlation(self):
-        card = evaluate_ranking({"flat": [1.0] * 4, "up": [1, 2, 3, 4]}, [0.1, 0.2, 0.3, 0.4])
+        card = evaluate_ranking(
+            {"flat": [1.0] * 4, "up": [1, 2, 3, 4]}, performance=[0.1, 0.2, 0.3, 0.4]
+        )
         assert np.isnan(card["flat"].weighted_kendall)
         assert card["up"].weighted_kendall == pytest.approx(1.0)
         assert json.loads(card.to_json())["rows"][0]["weighted_kendall"] is None
 
     def test_collapsed_models_have_a_place_but_no_size(self):
-        row = evaluate_ranking([-np.inf, 1, 2, 3], [0.1, 0.2, 0.3, 0.4]).rows[0]
+        row = evaluate_ranking([-np.inf, 1, 2, 3], performance=[0.1, 0.2, 0.3, 0.4]).rows[0]
         assert row.weighted_kendall == pytest.approx(1.0)
         assert np.isnan(row.pearson)
 
@@ -103,7 +109,7 @@ class TestCard:
     )
     def test_parameters_are_named(self, kwargs, message):
         with pytest.raises(ValueError, match=message):
-            evaluate_ranking(SCORES, REACHED, **kwargs)
+            evaluate_ranking(SCORES, performance=REACHED, **kwargs)
 
     @pytest.mark.slow
     def test_a_fitted_selector_gives_a_row_an_estimator(self):
@@ -111,23 +117,23 @@ class TestCard:
         cases = make_phantoms(3, size=(12, 12, 12))
         for estimator in (LogME(), {"first": LogME(), "second": GBC()}):
             selector = ModelBankSelector(estimator).fit(bank, cases)
-            card = evaluate_ranking(selector, [0.3, 0.2, 0.1])  # in bank order
+            card = evaluate_ranking(selector, performance=[0.3, 0.2, 0.1])  # in bank order
             names = list(estimator) if isinstance(estimator, dict) else ["LogME"]
             assert [row.method for row in card.rows] == names
             expected = weightedtau([0.3, 0.2, 0.1], selector.scores_).statistic
             assert card.rows[0].weighted_kendall == pytest.approx(expected)
         with pytest.raises(NotFittedError):
-            evaluate_ranking(ModelBankSelector(GBC()), REACHED)
+            evaluate_ranking(ModelBankSelector(GBC()), performance=REACHED)
         with pytest.raises(TypeError, match="got GBC"):
-            evaluate_ranking(GBC(), REACHED)
+            evaluate_ranking(GBC(), performance=REACHED)
 
     def test_too_few_or_nothing(self):
         with pytest.raises(ValueError, match="at least 3"):
-            evaluate_ranking([1, 2], [0.1, 0.2])
+            evaluate_ranking([1, 2], performance=[0.1, 0.2])
         with pytest.raises(ValueError, match="empty"):
-            evaluate_ranking({}, REACHED)
+            evaluate_ranking({}, performance=REACHED)
         with pytest.raises(ValueError, match="name of a baseline"):
-            evaluate_ranking({"size": SCORES}, REACHED, size=[1, 2, 3, 4, 5, 6])
+            evaluate_ranking({"size": SCORES}, performance=REACHED, size=[1, 2, 3, 4, 5, 6])
 
 
 class TestComparison:
@@ -138,7 +144,7 @@ class TestComparison:
             t: {"best": p, "noisy": p + rng.normal(size=8), "random": rng.normal(size=8)}
             for t, p in reached.items()
         }
-        found = compare_scores(scores, reached, n_resamples=200)
+        found = compare_scores(scores, performance=reached, n_resamples=200)
         np.testing.assert_allclose(found.weighted_kendall[0], 1.0)
         expected = weightedtau(reached["t2"], scores["t2"]["noisy"]).statistic
         assert found.weighted_kendall[1, 2] == pytest.approx(expected)
@@ -160,13 +166,13 @@ class TestComparison:
         for _ in range(60):
             truth = rng.normal(size=6)
             scores = {"t": {"a": truth + rng.normal(size=6), "b": truth + rng.normal(size=6)}}
-            found = compare_scores(scores, {"t": truth}, n_resamples=100)
+            found = compare_scores(scores, performance={"t": truth}, n_resamples=100)
             small += found.pairs[0].pvalue <= 0.2
         assert small <= 20  # 12 expected, sd 3.1
 
     def test_identical_estimators_do_not_differ(self):
-        found = compare_scores({"t": {"a": [1, 2, 3], "b": [10, 20, 30]}}, {"t": [1, 2, 4]},
-                               n_resamples=100)  # fmt: skip
+        scores = {"t": {"a": [1, 2, 3], "b": [10, 20, 30]}}
+        found = compare_scores(scores, performance={"t": [1, 2, 4]}, n_resamples=100)
         assert found.pairs[0].difference == 0.0
         assert found.pairs[0].pvalue == 1.0
         assert np.isnan(found.critical_difference)
@@ -176,7 +182,7 @@ class TestComparison:
         rng = np.random.default_rng(1)
         truth = rng.normal(size=9)
         names = {"a": truth, "b": rng.normal(size=9), "c": rng.normal(size=9)}
-        pairs = compare_scores({"t": names}, {"t": truth}, n_resamples=200).pairs
+        pairs = compare_scores({"t": names}, performance={"t": truth}, n_resamples=200).pairs
         ordered = sorted(pairs, key=lambda p: p.pvalue)
         assert ordered[0].adjusted_pvalue == pytest.approx(min(1, 3 * ordered[0].pvalue))
         adjusted = [p.adjusted_pvalue for p in ordered]
@@ -192,7 +198,7 @@ class TestComparison:
     )
     def test_what_cannot_be_compared(self, scores, performance, message):
         with pytest.raises(ValueError, match=message):
-            compare_scores(scores, performance)
+            compare_scores(scores, performance=performance)
 
     def test_one_extraction_serves_all(self, monkeypatch):
         from torch import nn
@@ -231,7 +237,7 @@ class TestComparison:
 def test_kendall_without_weights_is_not_what_is_told():
     """The card tells the weighted one: they differ."""
     x, y = list(REACHED.values()), list(SCORES.values())
-    assert evaluate_ranking(y, x).rows[0].weighted_kendall != kendalltau(x, y).statistic
+    assert evaluate_ranking(y, performance=x).rows[0].weighted_kendall != kendalltau(x, y).statistic
 
 
 def test_many_lists_at_once_are_as_by_scipy():

@@ -31,7 +31,10 @@ def test_learning_curve_marks_the_suggestion():
 
 def test_card_shows_intervals_and_chance():
     card = evaluate_ranking(
-        [1, 2, 3, 5, 4, 6], [0.1, 0.2, 0.3, 0.4, 0.5, 0.6], size=[1] * 6, n_resamples=100
+        [1, 2, 3, 5, 4, 6],
+        performance=[0.1, 0.2, 0.3, 0.4, 0.5, 0.6],
+        size=[1] * 6,
+        n_resamples=100,
     )
     ax = EvaluationDisplay(card).plot().ax_
     assert [label.get_text() for label in ax.get_yticklabels()] == ["score", "size"]
