@@ -25,7 +25,7 @@ from skte.estimators._base import (
 )
 from skte.estimators._consistency import PAIRWISE_DISTANCES, case_codes, class_distances
 from skte.estimators._samples import Array, Ints, as_plain, unit_length
-from skte.exceptions import CollapsedFeaturesWarning, UnusableClassWarning
+from skte.exceptions import CollapsedFeaturesWarning, SkteWarning, UnusableClassWarning
 from skte.features import FeatureBlock
 
 _WARN_FLOORED = 0.01
@@ -263,7 +263,7 @@ class CCFV(TransferabilityEstimator):
             warnings.warn(
                 f"{block.label}: {floored:.1%} of the pairs of voxels have features closer than "
                 f"min_distance={self.min_distance:g}; variety rests on that floor.",
-                CollapsedFeaturesWarning,
+                SkteWarning,  # a doubt: collapsed features would leave no answer
                 stacklevel=2,
             )
         with np.errstate(divide="ignore"):
