@@ -77,6 +77,7 @@ ROOMS = [
     "evaluation",
     "metrics",
     "report",
+    "exceptions",
 ]
 HEADER = "{title}\n{line}\n\n.. currentmodule:: skte.{room}\n\n{doc}\n\n"
 
@@ -87,7 +88,7 @@ def api_page(room: str) -> str:
     title = f"skte.{room}"
     page = HEADER.format(title=title, line="=" * len(title), room=room, doc=module.__doc__)
     members = "   :members:\n   :inherited-members: BaseEstimator, tuple, list\n"
-    for name in module.__all__:
+    for name in sorted({*module.__all__, *functions_beside(module)}):
         value = getattr(module, name)
         page += f"{name}\n{'-' * len(name)}\n\n"
         if inspect.isclass(value):
@@ -97,6 +98,18 @@ def api_page(room: str) -> str:
         else:
             page += f".. py:data:: {name}\n\n   {comment(room, name)}\n\n"
     return page
+
+
+def functions_beside(module: Any) -> list[str]:
+    """Names that `skte.estimators` has beside the estimators, which its ``__all__`` lists."""
+    of_room = module.__name__ == "skte.estimators"
+    return [
+        name
+        for name, value in vars(module).items()
+        if of_room
+        and name[0] != "_"
+        and str(getattr(value, "__module__", "")).startswith(module.__name__)
+    ]
 
 
 def comment(room: str, name: str) -> str:
@@ -117,6 +130,7 @@ def write_api(app: object) -> None:
     intro = (
         "API\n===\n\nEverything public, room by room, in the order in which data flows. The main "
         "names also stand at the root: ``from skte import CCFV``.\n\n"
+        ".. autofunction:: skte.memory_limit\n\n"
         ".. toctree::\n   :maxdepth: 2\n\n"
     )
     pages = {room: api_page(room) for room in ROOMS} | {"index": f"{intro}{listed}\n"}
