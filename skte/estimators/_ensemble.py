@@ -16,11 +16,10 @@ from sklearn.utils.metaestimators import available_if
 
 from skte._sklearn import StrOptions, fit_context
 from skte.estimators._base import Diagnosis, EstimatorTags, Features, Part, TransferabilityEstimator
-from skte.estimators._ccfv import CCFV
-from skte.estimators._gbc import GBC
+from skte.estimators._hscore import HScore
+from skte.estimators._knn import KNN
 from skte.estimators._logme import LogME
 from skte.estimators._samples import Array
-from skte.estimators._transrate import TransRate
 from skte.features import CaseFeatures, FeatureSet
 
 
@@ -44,8 +43,8 @@ class Ensemble(TransferabilityEstimator):
     Parameters
     ----------
     estimators : mapping of str to TransferabilityEstimator, optional
-        The members by name. Default: `CCFV`, `LogME`, `GBC` with ``log=True`` and
-        `TransRate`, which every model with a decoder allows.
+        The members by name. Default: `LogME`, `HScore` and `KNN`, the
+        recommended ones that look at each layer alone.
     method : {"mean_rank", "borda", "z_mean"}, default="mean_rank"
         How scores are put on a common scale. Ranks do not care how far models are
         apart; "z_mean" does, and one far outlier squeezes the others together.
@@ -53,6 +52,9 @@ class Ensemble(TransferabilityEstimator):
         Weight of each member, positive. Default: equal.
     layer_reduction : {"mean", "last"}, default="mean"
         Without effect: every member has its own. Part of the common contract.
+
+    An ensemble has no score of a model alone, and no `score`: `combine` turns the parts of a
+    bank's models into scores, as `ModelBankSelector` does.
 
     Attributes
     ----------
@@ -179,12 +181,7 @@ class Ensemble(TransferabilityEstimator):
 
     def _members(self) -> dict[str, TransferabilityEstimator]:
         if self.estimators is None:
-            return {
-                "ccfv": CCFV(),
-                "logme": LogME(),
-                "gbc": GBC(log=True),
-                "transrate": TransRate(),
-            }
+            return {"logme": LogME(), "hscore": HScore(), "knn": KNN()}
         wrong = [k for k, v in self.estimators.items() if not _is_member(k, v)]
         if wrong or not self.estimators:
             raise TypeError(

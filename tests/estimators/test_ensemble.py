@@ -70,7 +70,7 @@ def test_members_may_be_ensembles():
 def test_there_is_no_score_for_a_model_alone():
     problem = make_problem()
     ensemble = Ensemble().fit(problem.X, problem.y, groups=problem.groups)
-    assert set(ensemble.estimators_) == {"ccfv", "logme", "gbc", "transrate"}
+    assert set(ensemble.estimators_) == {"logme", "hscore", "knn"}
     assert not hasattr(ensemble, "score_")
     assert not hasattr(ensemble, "score")
     # sklearn names the attribute, and our reason is its cause.
@@ -79,7 +79,7 @@ def test_there_is_no_score_for_a_model_alone():
     assert "ModelBankSelector(Ensemble" in str(caught.value.__cause__)
     pipeline = make_pipeline(StandardScaler(), Ensemble())
     assert not hasattr(pipeline, "score")
-    assert "ccfv" in str(ensemble.diagnose())
+    assert "hscore" in str(ensemble.diagnose())
 
 
 def test_unusable_members_are_named():

@@ -83,9 +83,9 @@ def test_untrained_leaders_are_flagged_as_a_rule(cases):
     estimators = {"ccfv": CCFV(), **LABEL_AWARE}
     found = [
         flagged(ModelBankSelector(estimators).fit(entries({"fresh": unet(seed)}), cases))
-        for seed in range(3, 7)
+        for seed in range(3, 11)
     ]
-    assert all(sum(key in one for one in found) >= 2 for key in estimators)
+    assert all(sum(key in one for one in found) >= 4 for key in estimators)
 
 
 def test_the_answer_says_so_first(fitted):
