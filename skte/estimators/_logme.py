@@ -38,7 +38,9 @@ class LogME(TransferabilityEstimator):
         1/n [ n/2 log beta + d/2 log alpha - n/2 log 2 pi - beta/2 |X m - y|^2
               - alpha/2 |m|^2 - 1/2 log |alpha I + beta X^T X| ]
 
-    where ``m`` is the posterior mean of ``w``.
+    where ``m`` is the posterior mean of ``w``. Labels that are whole numbers are classes. Others,
+    of shape (n_samples,) or (n_samples, n_targets), are the targets of a regression; to regress
+    on counts, move them off the whole numbers, as by subtracting their mean.
 
     Parameters
     ----------

@@ -18,7 +18,7 @@ class ClassMoments:
 
     All that LogME, GBC, TransRate and the H-score need to know of features. Moments of parts
     of a sample merge to those of the whole, so voxels may stream. Values are kept relative
-    to a `pivot` close to the data, which raw second moments would drown.
+    to a `pivot` close to the data, because a mean far from zero drowns raw second moments.
 
     Parameters
     ----------
