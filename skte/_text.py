@@ -25,6 +25,7 @@ _MOST_LINES = 200  # of one message
 _LONGEST_NAME = 500
 _MOST_KNOWN = 20
 _MOST_COMPARED, _LONGEST_COMPARED = 500, 100
+_PADDING = re.compile(r"(?<!\d)0+(?=\d)")  # case_1 and case_001
 # What spreadsheet programs take for the beginning of a formula, full-width forms included.
 # Apostrophes before it count as well, so that taking one away is the exact inverse.
 _FORMULA = re.compile(r"'*\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")
@@ -89,7 +90,9 @@ def did_you_mean(word: object, known: Iterable[str], *, listed: bool = True) -> 
     words = list(known)
     # Comparing takes the product of the lengths, and a file may hold names made for that.
     short = [one for one in words[:_MOST_COMPARED] if len(one) <= _LONGEST_COMPARED]
-    near = difflib.get_close_matches(str(word)[:_LONGEST_COMPARED], short, n=3, cutoff=0.5)
+    text = str(word)[:_LONGEST_COMPARED]
+    padded = [one for one in short if _PADDING.sub("", one) == _PADDING.sub("", text)]
+    near = padded[:3] or difflib.get_close_matches(text, short, n=3, cutoff=0.5)
     if near:
         return f"did you mean {' or '.join(map(repr, near))}?"
     if not listed:

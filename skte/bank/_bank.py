@@ -39,6 +39,8 @@ class ModelBank(Sequence[BankEntry]):
         Names of the entries, in order.
     not_understood : dict of str to str
         What `from_folder` found but could not use, with the reasons, by path.
+    places : dict of str to str
+        Where `from_folder` found each entry, by name: paths relative to the folder.
 
     Raises
     ------
@@ -61,6 +63,7 @@ class ModelBank(Sequence[BankEntry]):
             raise BankError("A ModelBank takes entries; load_bank makes one of a dict.")
         self.entries: tuple[BankEntry, ...] = tuple(entries)
         self.not_understood: dict[str, str] = {}
+        self.places: dict[str, str] = {}
         if not self.entries:
             raise BankError("A bank needs at least one entry, got none.")
         strangers = [type(e).__name__ for e in self.entries if not isinstance(e, BankEntry)]
@@ -114,8 +117,8 @@ class ModelBank(Sequence[BankEntry]):
     ) -> Self:
         """Make a bank of all models in a folder, whatever tool left them.
 
-        Found, at any depth, is what a reader of `all_readers` knows: models of nnU-Net v2 (one
-        fold of each), MONAI bundles, programs of ``torch.export``, the entries of manifests
+        Found, at any depth, is what a reader of `all_readers` knows: models of nnU-Net v2 (each
+        fold is one), MONAI bundles, programs of ``torch.export``, the entries of manifests
         named ``bank.yaml`` (``.yml``, ``.json``). What cannot be used costs nothing else.
 
         Parameters
@@ -159,6 +162,7 @@ class ModelBank(Sequence[BankEntry]):
             )
         bank = cls(entries)
         bank.not_understood = search.not_understood
+        bank.places = dict(zip(bank.names, (place for place, _ in search.found), strict=True))
         return bank
 
     @classmethod
@@ -188,6 +192,12 @@ class ModelBank(Sequence[BankEntry]):
             for entry in self.entries:
                 if entry.name == index:
                     return entry
+            alike = [name for name in self.names if name.startswith(f"{index} (")]
+            if len(alike) > 1:  # as from_folder tells them apart
+                raise BankError(
+                    f"The bank has {len(alike)} entries {index!r}, from different places; name "
+                    f"one of: {', '.join(map(repr, alike))}."
+                )
             raise BankError(f"The bank has no entry {index!r}; {did_you_mean(index, self.names)}")
         return self.entries[operator.index(index)]
 
@@ -293,9 +303,15 @@ def _named(name: Any, model: Any) -> BankEntry:
         return model if model.name == name else dataclasses.replace(model, name=name)
     if isinstance(model, nn.Module):
         return BankEntry.from_module(name, model)
-    raise BankError(
-        f"Entry {name!r}: expected an nn.Module or BankEntry, got {type(model).__name__}."
-    )
+    got, remedy = type(model).__name__, ""
+    if isinstance(model, type):
+        got, remedy = f"the class {model.__name__}", f"; call it: {model.__name__}(...)"
+    elif isinstance(model, Mapping):
+        remedy = "; build the network, and call its load_state_dict with this"
+    elif isinstance(model, (str, os.PathLike)):
+        entry = f"BankEntry({name!r}, factory, weights={os.fspath(model)!r})"
+        remedy = f"; give {entry}, where factory builds the network"
+    raise BankError(f"Entry {name!r}: expected an nn.Module or BankEntry, got {got}{remedy}.")
 
 
 _WEIGHTS = (
@@ -397,20 +413,22 @@ class _FolderSearch:
         return None
 
     def _read(self, path: Path, reader: Reader) -> Sequence[BankEntry]:
-        name = self._name(path)
-        if reader is not MANIFEST:
-            self.seen.add(name)
-        try:
-            options = replace(self.options, trusted=name in self.trusted)
-            entries = [self._checked(entry) for entry in reader.read(path, options)]
-        except BankError as error:
-            self.not_understood[name] = str(error)
-        except Exception as error:  # a broken model does not cost the others
-            self.not_understood[name] = f"{type(error).__name__}: {error}"
-        else:
-            self.found += [(name, entry) for entry in entries]
-            return entries
-        return ()
+        read: list[BankEntry] = []
+        for part in getattr(reader, "parts", lambda path: [path])(path):
+            names = {self._name(path), self._name(part)}
+            if reader is not MANIFEST:
+                self.seen |= names
+            try:
+                options = replace(self.options, trusted=not names.isdisjoint(self.trusted))
+                entries = [self._checked(entry) for entry in reader.read(part, options)]
+            except BankError as error:
+                self.not_understood[self._name(part)] = str(error)
+            except Exception as error:  # a broken model does not cost the others
+                self.not_understood[self._name(part)] = f"{type(error).__name__}: {error}"
+            else:
+                self.found += [(self._name(part), entry) for entry in entries]
+                read += entries
+        return read
 
     def _checked(self, entry: Any) -> BankEntry:
         """Return what a reader, perhaps of another package, made of a model, or refuse it."""

@@ -65,7 +65,7 @@ class FolderReaders:
         name : str, optional
             Default: dataset, configuration and fold.
         fold : int or "all", optional
-            Default: the lowest there is.
+            Default: the one that `folder` is, or the lowest there is.
         configuration : str, optional
             Default: the one that the folder's name, or the checkpoint, says.
         checkpoint : str, optional

@@ -52,6 +52,8 @@ def nnunet_fields(
 ) -> dict[str, Any]:
     """Read the fields of a `BankEntry` from a results folder of nnU-Net v2, or an exported zip."""
     folder = Path(folder)
+    if fold is None and _FOLD.fullmatch(folder.name) and not (folder / "plans.json").is_file():
+        folder, fold = folder.parent, folder.name
     options = {"name": name, "configuration": configuration, "trusted": trusted}
     if zip_place(folder / _DESCRIPTIONS[0]):
         return _zipped_fields(folder, fold, checkpoint, options)
@@ -62,7 +64,8 @@ def nnunet_fields(
         check_package()
         return _fields(folder, name, configuration, weights, trusted)
     except BankError as error:
-        raise BankError(f"nnU-Net folder {folder}: {clean_text(error)}") from error
+        text = str(error).replace(f"{folder.absolute()}{os.sep}", "")  # it stands in front
+        raise BankError(f"nnU-Net folder {folder}: {clean_text(text)}") from error
     except (AttributeError, OverflowError, TypeError, ValueError) as error:  # an unusual value
         raise BankError(
             f"nnU-Net folder {folder}: plans.json or dataset.json is not of the form that nnU-Net "
@@ -76,11 +79,7 @@ def nnunet_models(path: Path) -> list[Path]:
     archive, inner = zip_place(path / _DESCRIPTIONS[0]) or (None, "")
     if archive is None:
         return [path]
-    try:
-        with zipfile.ZipFile(archive) as file:
-            names = file.namelist()
-    except (OSError, ValueError, zipfile.BadZipFile):
-        return []
+    names = _zipped_names(archive)
     within = inner.removesuffix(_DESCRIPTIONS[0])
     described = {n.rpartition("/")[0] for n in names if n.endswith(f"/{_DESCRIPTIONS[0]}")}
     described = {folder for folder in described if f"{folder}/".startswith(within)}
@@ -88,6 +87,30 @@ def nnunet_models(path: Path) -> list[Path]:
     # Results of cross-validation are described as well.
     trained = {n.rpartition("/fold_")[0] for n in names if _ZIPPED.search(n)} & described
     return sorted(archive / folder for folder in trained or described)
+
+
+def nnunet_folds(path: Path) -> list[Path]:
+    """List the folds with a checkpoint, of a folder or an exported zip; of one fold the model."""
+    found = []
+    for model in nnunet_models(path):
+        archive, inner = zip_place(model / "fold") or (None, "")
+        if archive is None:
+            names = [file.relative_to(model).as_posix() for file in model.glob("fold_*/*.pth")]
+        else:
+            start = inner.removesuffix("fold")
+            names = [n.removeprefix(start) for n in _zipped_names(archive) if n.startswith(start)]
+        folds = {name.partition("/")[0] for name in names if _ZIPPED.fullmatch(name)}
+        several = 1 < len(folds) <= _MOST_ZIPPED
+        found += [model / fold for fold in sorted(folds, key=_place)] if several else [model]
+    return found
+
+
+def _zipped_names(archive: Path) -> list[str]:
+    try:
+        with zipfile.ZipFile(archive) as file:
+            return file.namelist()
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return []
 
 
 def _zipped_fields(
@@ -203,7 +226,11 @@ def _check_folder(folder: Path) -> None:
 def _folds(folder: Path) -> list[str]:
     """Names of the folds, lowest first, the one trained on all cases last."""
     found = [p.name for p in folder.glob("fold_*") if _FOLD.fullmatch(p.name) and p.is_dir()]
-    return sorted(found, key=lambda fold: (fold == "fold_all", len(fold), fold))
+    return sorted(found, key=_place)
+
+
+def _place(fold: str) -> tuple[bool, int, str]:
+    return fold == "fold_all", len(fold), fold
 
 
 def weights_file(

@@ -14,7 +14,7 @@ from skte.bank._exported import SUFFIX
 from skte.bank._manifest import MANIFESTS, read_manifest
 from skte.bank._monai_bundle import is_bundle
 from skte.bank._nnssl import is_nnssl_folder
-from skte.bank._nnunet import is_nnunet_folder, nnunet_models
+from skte.bank._nnunet import is_nnunet_folder, nnunet_folds
 
 _GROUP = "skte.readers"
 
@@ -78,6 +78,7 @@ class _Format:
     name: str
     matches: Callable[[Path], bool]
     read: Callable[[Path, ReadOptions], Sequence[BankEntry]]
+    parts: Callable[[Path], Sequence[Path]] = lambda path: [path]  # which are read one by one
 
 
 def _entry(make: Callable[..., BankEntry], path: Path, options: ReadOptions) -> BankEntry:
@@ -99,7 +100,8 @@ _READERS: tuple[Reader, ...] = (
     _Format(
         "nnU-Net v2",
         is_nnunet_folder,
-        lambda path, how: [_entry(BankEntry.from_nnunet, one, how) for one in nnunet_models(path)],
+        lambda path, how: [_entry(BankEntry.from_nnunet, path, how)],
+        nnunet_folds,
     ),
     _Format(
         "MONAI bundle",

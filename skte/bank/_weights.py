@@ -302,7 +302,7 @@ def _read_file(file: Path, path: Path, trusted: bool, lazily: bool) -> Any:
     except BankError:
         raise
     except RefusedGlobalsError as error:
-        raise BankError(f"Weights {path}: {_refusal(error.names)}.") from None
+        raise BankError(f"Weights {path}: {_refusal(error.names, path)}.") from None
     except Exception as error:  # what the file holds decides what is raised
         raise BankError(f"Weights {path}: {_corrupt(error)}.") from error
 
@@ -353,9 +353,19 @@ def _archive(path: Path, whole: bool) -> Archive | None:
     return archive
 
 
-def _refusal(refused: Sequence[str]) -> str:
+def _refusal(refused: Sequence[str], path: Path) -> str:
+    remedy = (
+        "Where you trust its origin, pass trusted=True for this entry, or load it yourself with "
+        "torch.load(..., weights_only=False) and save network.state_dict() with torch.save"
+    )
     if any(name.startswith("torch.nn.modules.") for name in refused):
         what = "the file holds a whole pickled network, and unpickling one runs its code"
+        remedy = (
+            "Where you trained it, save its weights alone: "
+            f"network = torch.load({clean_text(path.name)!r}, weights_only=False); "
+            f"torch.save(network.state_dict(), {clean_text(path.stem) + '_state.pt'!r}). Or, "
+            "where you trust its origin, pass trusted=True for this entry"
+        )
     elif all(
         name.startswith(
             ("torch._utils._rebuild", "torch.per_", "torch.Q", "torch.serialization._get_layout")
@@ -365,11 +375,7 @@ def _refusal(refused: Sequence[str]) -> str:
         what = "the file holds sparse, quantized, nested or meta tensors, which are not read"
     else:
         what = "the file holds more than tensors, and reading the rest would run code"
-    return (
-        f"{what} ({_some('needs', sorted(refused))}). It was refused. Where you trust its "
-        "origin, pass trusted=True for this entry, or load it yourself with "
-        "torch.load(..., weights_only=False) and save network.state_dict() with torch.save"
-    )
+    return f"{what} ({_some('needs', sorted(refused))}). It was refused. {remedy}"
 
 
 def _corrupt(error: Exception) -> str:
@@ -423,6 +429,8 @@ def pick_state_dict(
 ) -> dict[str, torch.Tensor]:
     """Take the state dict out of a checkpoint and strip a prefix from its keys."""
     found = _follow(checkpoint, path, state_key) if state_key else checkpoint
+    if isinstance(found, nn.Module):  # of a file that is trusted
+        found = found.state_dict()
     if not _is_state_dict(found):
         place = f" under state_key={state_key!r}" if state_key else ""
         raise BankError(

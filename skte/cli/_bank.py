@@ -6,7 +6,9 @@ import argparse
 import shutil
 import warnings
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +23,7 @@ from skte.cli._options import (
     open_bank,
     tell_problems,
 )
-from skte.exceptions import SkteError, SkteWarning
+from skte.exceptions import BankError, SkteError, SkteWarning
 
 if TYPE_CHECKING:
     from skte.bank import BankEntry, ModelBank
@@ -30,7 +32,10 @@ if TYPE_CHECKING:
 _HUB = "hub:"
 _MANIFESTS = (".yaml", ".yml", ".json")
 _COPIED = (".json", ".yaml", ".yml", ".pt", ".pth", ".pt2", ".ckpt", ".safetensors", ".md", ".txt")
-_LEFT_BEHIND = ("checkpoint_latest.pth", "progress.png")
+_LEFT_BEHIND = (
+    ".*", "checkpoint_latest.pth", "crossval_results*", "dataset_fingerprint.json", "debug.json",
+    "progress.png", "training_log*", "validation*",
+)  # fmt: skip
 _EXAMPLE = """\
 # A manifest of models that skte cannot recognise by their folders. Rename this file to
 # bank.yaml, and fill it in. Paths are relative to it and stay inside its folder.
@@ -140,18 +145,57 @@ def _add(args: argparse.Namespace) -> int:
     if target.exists():
         raise SkteError(f"{target} already exists: remove it first, or pass --as.")
     args.trusted = _within(args.trusted, bank, target)
+    added: tuple[str, ...] = ()
+    there: dict[str, str] = {}
+    unread: dict[str, str] = {}
+    kept, left = {source}, set[Path]()
+    if source.is_dir() and _manifest_of(source) is None:
+        found, _ = open_bank(args.source, args)
+        there, unread = _already_there(found, bank, args), found.not_understood
+        kept = {source / place for name, place in found.places.items() if name not in there}
+        left = {source / place for place in (*found.places.values(), *unread)} - kept
     try:
-        _fetch(args.source, target, args)
-        found, problems = open_bank(str(target), args)
+        if kept:
+            _fetch(args.source, target, args, kept, left)
+            found, _ = open_bank(str(target), args)
+            added, unread = found.names, unread | found.not_understood
     except BaseException:
         _remove(target, bank)
         raise
     if args.json:
-        say_json({"added": found.names, "not_understood": found.not_understood})
+        say_json({"added": added, "already_there": there, "not_understood": unread})
     else:
-        for entry in found:
-            say(f"added {entry.name}")
-    return tell_problems(problems)
+        for name, other in there.items():
+            say(f"already there: {name}, as {other}")
+        for name in added:
+            say(f"added {name}")
+    return tell_problems([f"{name}: {why}" for name, why in unread.items()])
+
+
+def _already_there(found: ModelBank, bank: Path, args: argparse.Namespace) -> dict[str, str]:
+    """Map names of models that a bank holds with equal content to their names there."""
+    from skte.bank import ModelBank
+
+    held: list[BankEntry] = []
+    with warnings.catch_warnings(), suppress(BankError):  # a bank may be empty
+        warnings.simplefilter("ignore", SkteWarning)
+        limits = {"trusted_packages": args.trust_package, "extra_roots": args.allow_root}
+        held += ModelBank.from_folder(bank, **limits)
+    return {entry.name: other.name for entry in found for other in held if _are_alike(entry, other)}
+
+
+def _are_alike(entry: BankEntry, other: BankEntry) -> bool:
+    from skte.bank import entry_digest, weight_files
+
+    try:
+        sizes = [
+            [file.stat().st_size for file in weight_files(Path(one.weights))] if one.weights else []
+            for one in (entry, other)
+        ]
+        # A digest reads the whole file; None is that of no entry.
+        return sizes[0] == sizes[1] and entry_digest(entry) == (entry_digest(other) or "")
+    except (BankError, OSError):  # loading says what is wrong
+        return False
 
 
 def _within(names: list[str], bank: Path, target: Path) -> list[str]:
@@ -181,7 +225,9 @@ def _target(bank: Path, source: str, name: str | None) -> Path:
     return bank / path.parent.name / path.name if "__" in path.name else bank / path.name
 
 
-def _fetch(source: str, target: Path, args: argparse.Namespace) -> None:
+def _fetch(
+    source: str, target: Path, args: argparse.Namespace, kept: set[Path], left: set[Path]
+) -> None:
     from skte.bank import download_snapshot
 
     manifest = _manifest_of(Path(source))
@@ -197,12 +243,18 @@ def _fetch(source: str, target: Path, args: argparse.Namespace) -> None:
         root = Path(source)
 
         def ignore(folder: str, names: list[str]) -> Iterable[str]:
-            left = set(_left_behind(folder, names))
-            for name in sorted(set(names) - left):  # links are followed
-                problem = outside_problem(Path(folder, name), [root, *args.allow_root])
+            ignored = {
+                name for name in _left_behind(folder, names) if Path(folder, name) not in kept
+            }
+            for path in (Path(folder, name) for name in sorted({*names} - ignored)):
+                inside = [one for one in (*kept, *left) if one.is_relative_to(path)]
+                if inside and kept.isdisjoint(inside):
+                    ignored.add(path.name)
+                    continue
+                problem = outside_problem(path, [root, *args.allow_root])  # links are followed
                 if problem:
-                    raise SkteError(f"{Path(folder, name)} {problem}.")
-            return left
+                    raise SkteError(f"{path} {problem}.")
+            return ignored
 
         shutil.copytree(source, target, ignore=ignore)
 
@@ -236,14 +288,13 @@ def _copy_manifest(manifest: Path, target: Path, args: argparse.Namespace) -> No
 def _left_behind(folder: str, names: list[str]) -> Iterable[str]:
     """Name what a model does not need: predictions, plots, checkpoints on the way."""
     here = Path(folder)
-    left = set(_LEFT_BEHIND)
+    left = [*_LEFT_BEHIND]
     if "checkpoint_final.pth" in names:
-        left.add("checkpoint_best.pth")
+        left.append("checkpoint_best.pth")
     return [
         name
         for name in names
-        if name in left
-        or name.startswith((".", "validation"))
+        if any(fnmatchcase(name, one) for one in left)
         or ((here / name).is_file() and (here / name).suffix.lower() not in _COPIED)
     ]
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from skte._memory import parse_bytes
 from skte._registry import LAYOUTS, with_plugins
 from skte._text import complain
-from skte.exceptions import BankError, SkteError, SkteWarning
+from skte.exceptions import BankError, DatasetError, SkteError, SkteWarning
 
 if TYPE_CHECKING:
     from skte.bank import ModelBank
@@ -128,7 +128,10 @@ def tell_problems(problems: list[str]) -> int:
 
 def for_shell(text: str) -> str:
     """Return a message with the remedy that there is here, in place of Python's."""
-    return text.replace("pass trusted=True", "give --trusted NAME")
+    text = text.replace("pass trusted=True", "give --trusted NAME")
+    for word, here in (("pass", "in"), ("Pass", "In")):  # options of entries of a manifest
+        text = re.sub(rf"\b{word} (state_key|prefix)=", rf"{here} the manifest, write \1: ", text)
+    return text
 
 
 def _trust(bank: ModelBank, names: list[str]) -> ModelBank:
@@ -185,15 +188,22 @@ def load_data(path: str, args: argparse.Namespace) -> CaseList:
     """Load the dataset that the options describe."""
     from skte.datasets import load_dataset
 
-    cases = load_dataset(
-        path,
-        labels=None if args.labels is None else _read_json("--labels", args.labels),
-        channels=args.channels,
-        layout=args.layout,
-        cases=_chosen_cases(args),
-        exclude=_ids(args.exclude or ()),
-        extra_roots=args.allow_root,
-    )
+    try:
+        cases = load_dataset(
+            path,
+            labels=None if args.labels is None else _read_json("--labels", args.labels),
+            channels=args.channels,
+            layout=args.layout,
+            cases=_chosen_cases(args),
+            exclude=_ids(args.exclude or ()),
+            extra_roots=args.allow_root,
+            skip_incomplete=args.skip_unusable,
+        )
+    except DatasetError as error:
+        if args.splits is None or not str(error).startswith("cases names "):
+            raise
+        origin = f"fold {args.fold} of {args.splits}"
+        raise DatasetError(f"{origin}{str(error).removeprefix('cases')}") from error
     return _usable(cases) if args.skip_unusable else cases
 
 

@@ -15,6 +15,7 @@ from skte.datasets._folder import (
     case_file_problems,
     channel_problems,
     check_folder,
+    complete_cases,
     data_roots,
     finish,
     match_files,
@@ -22,7 +23,7 @@ from skte.datasets._folder import (
 from skte.datasets._image_file import file_flaw, find_file, image_stem, list_images
 from skte.datasets._labels import label_id, parse_labels, relabel_subject
 from skte.datasets._labels import merge_regions as plan_regions
-from skte.datasets._problem import Flaw, Problem, case_problems, raise_problems
+from skte.datasets._problem import Flaw, Problem, case_problems
 from skte.datasets._read import ChannelReader
 from skte.exceptions import DatasetError
 
@@ -104,7 +105,9 @@ def _lists_files(folder: Path, extra_roots: ExtraRoots) -> bool | None:
     return False if "modality" in description else None
 
 
-def load_msd(path: str | os.PathLike[str], *, extra_roots: ExtraRoots = ()) -> CaseList:
+def load_msd(
+    path: str | os.PathLike[str], *, extra_roots: ExtraRoots = (), skip_incomplete: bool = False
+) -> CaseList:
     """Load a dataset in the layout of the Medical Segmentation Decathlon.
 
     A folder with ``dataset.json``, whose ``training`` lists pairs of ``image`` and
@@ -117,6 +120,8 @@ def load_msd(path: str | os.PathLike[str], *, extra_roots: ExtraRoots = ()) -> C
         The folder.
     extra_roots : sequence of path-like, default=()
         Folders outside it that links and paths may lead to.
+    skip_incomplete : bool, default=False
+        As for `load_dataset`.
 
     Returns
     -------
@@ -147,10 +152,11 @@ def load_msd(path: str | os.PathLike[str], *, extra_roots: ExtraRoots = ()) -> C
         training = []
     elif not training:
         problems.append(Problem(None, f"{_NAME}: key 'training' lists no case", "add some"))
-    subjects = []
+    subjects, incomplete, read = [], list[Problem](), [folder / _NAME]
     for index, item in enumerate(training):
         files, wrong = _parse_item(folder, item, roots)
-        problems += [Problem(None, f"training[{index}]: {what}", do) for what, do in wrong]
+        read += files if wrong else []
+        incomplete += [Problem(None, f"training[{index}]: {what}", do) for what, do in wrong]
         if not wrong:
             *images, label = files
             subjects.append(
@@ -164,9 +170,10 @@ def load_msd(path: str | os.PathLike[str], *, extra_roots: ExtraRoots = ()) -> C
                 )
             )
     problems += repeated_ids(subject["case_id"] for subject in subjects)
-    raise_problems(f"The dataset {folder} cannot be loaded", problems)
-    notes = _count_notes(description, len(subjects))
-    return finish(folder, subjects, notes=notes, read=[folder / _NAME])
+    cases = {subject["case_id"]: subject for subject in subjects}
+    _, notes = complete_cases(folder, cases, incomplete, problems, skip=skip_incomplete)
+    notes += _count_notes(description, len(subjects))
+    return finish(folder, subjects, notes=notes, read=read)
 
 
 def _parse_item(folder: Path, item: object, roots: Sequence[Path]) -> tuple[list[Path], list[Flaw]]:
@@ -189,6 +196,7 @@ def load_nnunet_raw(
     channels: Sequence[str] | None = None,
     merge_regions: bool = True,
     extra_roots: ExtraRoots = (),
+    skip_incomplete: bool = False,
 ) -> CaseList:
     """Load a dataset in the raw layout of nnU-Net (version 1 or 2).
 
@@ -209,6 +217,8 @@ def load_nnunet_raw(
         regions become one class. Without that key, or if False, ids stay as they are.
     extra_roots : sequence of path-like, default=()
         Folders outside it that links and the paths under ``dataset`` may lead to.
+    skip_incomplete : bool, default=False
+        As for `load_dataset`.
 
     Returns
     -------
@@ -237,15 +247,17 @@ def load_nnunet_raw(
     names, notes = _channel_names(description, flaws)
     chosen = _choose_channels(channels, names, flaws)
     ending = _file_ending(description, flaws)
-    problems = case_problems(None, flaws)
     if "dataset" in description:
         cases, missing = _explicit_cases(folder, description["dataset"], roots)
     else:
         cases, missing = _scan_cases(folder, description, ending)
-    problems += missing + case_file_problems(cases, roots)
+    missing += case_file_problems(cases, roots)
     miscounted, alpha = channel_problems(cases, roots, len(names)) if names else ([], {})
-    problems += _mixed_files(cases, len(names)) if chosen else []
-    raise_problems(f"The dataset {folder} cannot be loaded", problems + miscounted)
+    missing += _mixed_files(cases, len(names)) if chosen else []
+    missing += miscounted
+    cases, left = complete_cases(
+        folder, cases, missing, case_problems(None, flaws), skip=skip_incomplete
+    )
     subjects = []
     for case_id, (images, label) in cases.items():
         options: dict[str, Any] = {"alpha": alpha[case_id]}
@@ -264,7 +276,7 @@ def load_nnunet_raw(
         if plan is not None and merge_regions:
             subject = relabel_subject(subject, plan)
         subjects.append(subject)
-    notes += _count_notes(description, len(cases))
+    notes += left + _count_notes(description, len(cases))
     read = [folder / _NAME, *(file for images, _ in cases.values() for file in images)]
     return finish(folder, subjects, notes=notes, read=read)
 

@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from skte._text import clean_text
 from skte.datasets._case import CaseList, make_subject
@@ -36,6 +36,7 @@ ExtraRoots: TypeAlias = Sequence[str | os.PathLike[str]]
 #: Images and label of each case.
 CaseFiles: TypeAlias = dict[str, tuple[list[Path], Path]]
 
+_T = TypeVar("_T")
 _LABEL_WORDS = ("label", "seg", "mask")
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 
@@ -77,8 +78,8 @@ def match_files(
         elif match and match["case"] in label_of:
             case_id, channel = match["case"], int(match["channel"])
         else:
-            remedy = f"add {stem} to the labels, or remove the image"
-            problems.append(Problem(None, f"image {path.name} has no label", remedy))
+            what = f"image {path.name} has no label"
+            problems.append(Problem(None, what, "add it, or remove the image"))
             continue
         if channel in channels[case_id] and channels[case_id][channel].name != path.name:
             other = channels[case_id][channel].name
@@ -92,6 +93,26 @@ def match_files(
         if files
     }
     return cases, problems
+
+
+def complete_cases(
+    folder: Path,
+    cases: Mapping[str, _T],
+    incomplete: Sequence[Problem],
+    others: Sequence[Problem] = (),
+    *,
+    skip: bool,
+) -> tuple[dict[str, _T], list[Problem]]:
+    """Cases without problems and a note of what is left out, if that is wanted; else raise all."""
+    lacking = {problem.case_id for problem in incomplete}
+    kept = {name: case for name, case in cases.items() if name not in lacking}
+    if others or not (skip and kept):
+        more = ", or leave it out: skip_incomplete=True (--skip-unusable)" if kept else ""
+        told = (problem._replace(remedy=problem.remedy + more) for problem in incomplete)
+        raise_problems(f"The dataset {folder} cannot be loaded", [*others, *told])
+    whats = {p.case_id or p.what: f"{p.case_id or ''}: {p.what}".lstrip(": ") for p in incomplete}
+    what = f"{len(whats)} left out as incomplete: {clean_text(few(whats.values()), 500)}"
+    return kept, [Problem(None, what, "complete them, or ignore this")] if incomplete else []
 
 
 def case_file_problems(cases: CaseFiles, roots: Sequence[Path]) -> list[Problem]:
@@ -255,6 +276,7 @@ def load_folder(
     images: str = "images",
     labels: str = "labels",
     extra_roots: ExtraRoots = (),
+    skip_incomplete: bool = False,
 ) -> CaseList:
     """Load images and labels of the same file names from two folders.
 
@@ -271,6 +293,8 @@ def load_folder(
         Their names.
     extra_roots : sequence of path-like, default=()
         Folders outside it that links and paths may lead to.
+    skip_incomplete : bool, default=False
+        As for `load_dataset`.
 
     Returns
     -------
@@ -318,10 +342,13 @@ def load_folder(
     cases, problems = match_files(image_files, label_files)
     roots = data_roots(folder, extra_roots)
     problems += case_file_problems(cases, roots)
-    raise_problems(title, problems + channel_problems(cases, roots)[0])
-    return finish(
-        folder, (make_subject(case_id, *files, roots=roots) for case_id, files in cases.items())
-    )
+    if not skip_incomplete:
+        problems += channel_problems(cases, roots)[0]
+    cases, notes = complete_cases(folder, cases, problems, skip=skip_incomplete)
+    raise_problems(title, channel_problems(cases, roots)[0])  # most may be wrong: none is left out
+    subjects = (make_subject(case_id, *files, roots=roots) for case_id, files in cases.items())
+    listed = [file for _, file in (*image_files, *label_files)] if notes else []
+    return finish(folder, subjects, notes=notes, read=listed)
 
 
 def is_folder(folder: Path, extra_roots: ExtraRoots = ()) -> bool:

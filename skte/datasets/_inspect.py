@@ -229,7 +229,7 @@ def _summary_lines(report: DatasetReport) -> Iterator[str]:
 def _told(report: DatasetReport) -> dict[str, _Table]:
     """Tables of problems and notes by their titles, as far as there are any."""
     found = {
-        "problems (these cannot be used)": report.problems,
+        "problems (with these, it cannot be ranked)": report.problems,
         "notes (these can be used, and may be mistakes)": report.notes,
     }
     header = ["case", "problem", "what to do"]

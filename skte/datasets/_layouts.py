@@ -77,6 +77,8 @@ class Layout:
         Whether `load` takes ``channels``: names in order, or None.
     merges_regions : bool, default=False
         Whether `load` takes ``merge_regions``: False where the user chooses the classes.
+    skips_incomplete : bool, default=False
+        Whether `load` takes ``skip_incomplete``, as `load_dataset` does.
     fallback : bool, default=False
         Whether it is tried only where no other layout matches.
 
@@ -94,6 +96,7 @@ class Layout:
     load: Callable[..., list[Any]]
     named_channels: bool = False
     merges_regions: bool = False
+    skips_incomplete: bool = False
     fallback: bool = False
 
 
@@ -104,6 +107,7 @@ LAYOUTS = (
         "dataset.json that lists 'training' (Medical Segmentation Decathlon)",
         is_msd,
         load_msd,
+        skips_incomplete=True,
     ),
     Layout(
         "nnunet",
@@ -112,6 +116,7 @@ LAYOUTS = (
         load_nnunet_raw,
         named_channels=True,
         merges_regions=True,
+        skips_incomplete=True,
     ),
     Layout(
         "bids",
@@ -133,6 +138,7 @@ LAYOUTS = (
         "images/ with labels/ (load_folder takes other names)",
         is_folder,
         load_folder,
+        skips_incomplete=True,
         fallback=True,
     ),
     Layout(
@@ -228,6 +234,7 @@ def _load_path(
     *,
     merge_regions: bool,
     extra_roots: ExtraRoots,
+    skip_incomplete: bool,
 ) -> list[Any]:
     if isinstance(channels, str):
         raise DatasetError(f"channels must be a list of names, got {channels!r}: write [...].")
@@ -242,6 +249,8 @@ def _load_path(
         )
     if chosen.merges_regions:
         options["merge_regions"] = merge_regions
+    if chosen.skips_incomplete:
+        options["skip_incomplete"] = skip_incomplete
     subjects = chosen.load(place, **options)
     # Those of another package are checked as any list is.
     return subjects if chosen in LAYOUTS else _subjects(subjects, extra_roots)
@@ -256,6 +265,7 @@ def load_dataset(
     cases: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
     extra_roots: ExtraRoots = (),
+    skip_incomplete: bool = False,
 ) -> CaseList:
     """Turn any accepted form of a dataset into a list of subjects.
 
@@ -285,6 +295,10 @@ def load_dataset(
         Folders that links, paths and detached headers (``.mhd``, ``.nhdr``) may lead to. By
         default all files lie in the folder that is given, or that of the CSV file; paths in
         a list of subjects or dicts may lead anywhere.
+    skip_incomplete : bool, default=False
+        Of a folder in the layouts ``msd``, ``nnunet`` and ``folder``, leave out images without
+        labels, labels without images, and cases that lack a file, with a note and a warning.
+        What the files hold is another matter: see `inspect_dataset`.
 
     Returns
     -------
@@ -317,7 +331,12 @@ def load_dataset(
     """
     if isinstance(dataset, (str, os.PathLike)):
         subjects = _load_path(
-            dataset, layout, channels, merge_regions=labels is None, extra_roots=extra_roots
+            dataset,
+            layout,
+            channels,
+            merge_regions=labels is None,
+            extra_roots=extra_roots,
+            skip_incomplete=skip_incomplete,
         )
         known = subjects if isinstance(subjects, CaseList) else CaseList(subjects)
         return known.like(_chosen(relabel_subjects(subjects, labels), cases, exclude))

@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,7 +84,14 @@ def test_everything_that_can_be_a_bank(tmp_path):
     [
         (3, "Cannot make a bank of int"),
         (nn.Conv2d(1, 1, 1), "dict of names to networks"),
-        ({"a": 3}, "Entry 'a': expected an nn.Module or BankEntry, got int"),
+        ({"a": 3}, r"Entry 'a': expected an nn.Module or BankEntry, got int\.$"),
+        ({"a": nn.Identity}, r"got the class Identity; call it: Identity\(\.\.\.\)"),
+        (
+            {"a": nn.Conv3d(1, 2, 1).state_dict()},
+            "got OrderedDict; build the network, and call its load_state_dict with this",
+        ),
+        ({"a": "x.pt"}, r"got str; give BankEntry\('a', factory, weights='x.pt'\), where"),
+        ({"a": Path("x.pt")}, r"Path; give BankEntry\('a', factory, weights='x.pt'\), where"),
         ({3: nn.Conv2d(1, 1, 1)}, "name must be text"),
         ("none.yaml", r"no manifest none\.yaml"),
         ("none", "no manifest none"),

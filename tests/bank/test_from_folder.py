@@ -133,7 +133,12 @@ def test_every_ending_of_weights_is_named(tmp_path):
 def test_names_that_repeat_are_told_apart(tmp_path):
     for place in ("a", "b"):
         write_manifest(tmp_path / place)
-    assert ModelBank.from_folder(tmp_path).names == ("heart (a/bank.json)", "heart (b/bank.json)")
+    bank = ModelBank.from_folder(tmp_path)
+    assert bank.names == ("heart (a/bank.json)", "heart (b/bank.json)")
+    assert bank.places == {f"heart ({place})": place for place in ("a/bank.json", "b/bank.json")}
+    several = r"2 entries 'heart'.*: 'heart \(a/bank.json\)', 'heart \(b/bank.json\)'"
+    with pytest.raises(BankError, match=several):
+        bank["heart"]
 
 
 def test_folders_without_models_say_so(tmp_path):

@@ -541,3 +541,47 @@ def test_checkpoints_in_a_zip_are_bounded(tmp_path):
         for i in range(1000):
             archive.writestr(f"{inner}/fold_1/{i}.pth", "")
     assert "it holds 1001 checkpoints" in refused_zip(path)
+
+
+def names_of_folds(names):
+    return tuple(name.removeprefix("Dataset007_Phantom-3d_fullres-") for name in names)
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_every_fold_of_a_folder_is_an_entry(tmp_path, zipped):
+    folder, _ = write_nnunet(tmp_path / "bank", folds=(0, 10, 2, "all"))
+    (folder / "fold_3").mkdir()  # its training has not begun to save
+    (folder / "fold_10" / "checkpoint_final.pth").rename(folder / "fold_10" / "checkpoint_best.pth")
+    if zipped:
+        path = export(folder, tmp_path / "model.zip")
+        shutil.rmtree(tmp_path / "bank")
+        (tmp_path / "bank").mkdir()
+        path.rename(tmp_path / "bank" / "model.zip")
+    bank = ModelBank.from_folder(tmp_path / "bank")
+    assert names_of_folds(bank.names) == ("fold_0", "fold_2", "fold_10", "fold_all")
+    assert len({entry_digest(entry) for entry in bank}) == 4
+    assert bank.not_understood == {}
+
+
+def test_a_broken_fold_does_not_cost_the_others(tmp_path):
+    folder, _ = write_nnunet(tmp_path, folds=(0, 1))
+    (folder / "fold_0" / "checkpoint_final.pth").write_bytes(b"x")
+    with pytest.warns(SkteWarning, match="fold_0"):
+        bank = ModelBank.from_folder(tmp_path)
+    assert names_of_folds(bank.names) == ("fold_1",)
+    ((place, why),) = bank.not_understood.items()
+    assert place == f"Dataset007_Phantom/{folder.name}/fold_0"
+    assert why.startswith(f"nnU-Net folder {folder}: Weights fold_0/checkpoint_final.pth: ")
+    assert why.count(folder.name) == 1
+
+
+def test_trust_in_a_model_is_trust_in_its_folds(tmp_path):
+    folder, _ = write_nnunet(tmp_path, folds=(0, 1))
+    place = f"Dataset007_Phantom/{folder.name}"
+    bank = ModelBank.from_folder(tmp_path, trusted=[place])
+    assert [entry.trusted for entry in bank] == [True, True]
+
+
+def test_the_folder_of_a_fold_is_that_fold(tmp_path):
+    folder, _ = write_nnunet(tmp_path, folds=(0, 1))
+    assert BankEntry.from_nnunet(folder / "fold_1") == BankEntry.from_nnunet(folder, fold=1)

@@ -147,7 +147,9 @@ class Tool:
             return BankEntry("one", "skte.demo:small_unet")
         if text == "text":
             return ["a model"]
-        weights = path.parent / "weights.pt" if text == "weights" else None
+        if text == "own code":
+            return [BankEntry(text, lambda: nn.Conv2d(1, 2, 1))]
+        weights = path.parent / f"{text}.pt" if text in ("weights", "gone") else None
         return [BankEntry(text, "skte.demo:small_unet", weights=weights, trusted=options.trusted)]
 
 
@@ -199,6 +201,16 @@ def test_what_a_reader_of_another_package_returns_is_checked(text, message, tmp_
     (bank / "model.mytool").write_text("foreign")
     with pytest.warns(SkteWarning, match="weights.pt"):  # a link that leads out
         assert ModelBank.from_folder(bank).names == ("foreign",)
+
+
+@pytest.mark.parametrize("text", ["own code", "gone"])  # no digest; no file
+def test_a_foreign_model_that_cannot_be_compared_is_added(text, tmp_path, monkeypatch, capsys):
+    declare(monkeypatch, mine="tool")
+    for folder in ("bank", "source"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "model.mytool").write_text(text)
+    assert main(["bank", "add", str(tmp_path / "bank"), str(tmp_path / "source")]) == 0
+    assert capsys.readouterr().out == f"added {text}\n"
 
 
 @pytest.mark.parametrize("value", ["not_a_reader", "missing"])

@@ -1,6 +1,7 @@
 """Weights files: found, refused, fixed by a key or prefix; never executed."""
 
 import argparse
+import contextlib
 import copy
 import json
 import os
@@ -183,7 +184,19 @@ def test_a_crafted_pickle_is_refused_and_not_run(path, trained, zipped):
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_pickled_network_is_refused(path, trained, zipped):
     torch.save(trained, path, _use_new_zipfile_serialization=zipped)
-    assert "a whole pickled network" in refused(path)
+    message = refused(path)
+    assert "a whole pickled network" in message
+    lines = message.partition("weights alone: ")[2].partition(". Or,")[0]
+    with contextlib.chdir(path.parent):
+        exec(lines, {"torch": torch})
+    assert same(load(path.parent / "weights_state.pt"), trained)
+
+
+def test_a_pickled_network_that_is_trusted_gives_its_weights(path, trained):
+    torch.save(trained, path)
+    assert same(load(path, trusted=True), trained)
+    torch.save({"epoch": 3, "model": trained}, path)
+    assert same(load(path, trusted=True, state_key="model"), trained)
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")

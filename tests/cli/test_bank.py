@@ -42,7 +42,10 @@ def test_models_are_added_listed_and_checked(dna, bank, tmp_path, capsys):
     folder, _ = write_nnunet(tmp_path / "results")
     (folder / "fold_0" / "validation").mkdir()
     (folder / "fold_0" / "validation" / "case.nii.gz").write_bytes(b"x")
-    for name in ("checkpoint_best.pth", "checkpoint_latest.pth", "progress.png"):
+    for name in (
+        "checkpoint_best.pth", "checkpoint_latest.pth", "progress.png", "debug.json",
+        "training_log_2026_1_1.txt", "../dataset_fingerprint.json",
+    ):  # fmt: skip
         (folder / "fold_0" / name).write_bytes(b"x")
     code, out, _ = run(capsys, "bank", "add", bank, folder)
     assert (code, out) == (0, "added Dataset007_Phantom-3d_fullres-fold_0\n")
@@ -90,6 +93,37 @@ def test_what_was_not_understood_is_a_problem(bank, tmp_path, capsys):
     assert code == 1
     assert "spleen_bundle: cannot be used" in out
     assert "no state dict" in error
+
+
+def names_in(bank, capsys):
+    code, out, _ = run(capsys, "bank", "list", bank, "--json")
+    assert code == 0  # nothing that cannot be read
+    return [model["name"] for model in json.loads(out)["models"]]
+
+
+def test_a_folder_adds_what_is_new_and_can_be_read(dna, bank, tmp_path, capsys):
+    results = tmp_path / "results"
+    folder, _ = write_nnunet(results, dataset="Dataset001_A")
+    assert run(capsys, "bank", "add", bank, folder)[0] == 0
+    write_nnunet(results, dataset="Dataset001_A", folds=(0, 1))
+    write_nnunet(results, dataset="Dataset002_B", seed=2)
+    broken, _ = write_nnunet(results, dataset="Dataset003_C")
+    (broken / "fold_0" / "checkpoint_final.pth").write_bytes(b"x")
+    (results / "loose.pt").write_bytes(b"x")
+    a, b = (f"Dataset00{name}-3d_fullres-fold_" for name in ("1_A", "2_B"))
+    code, out, error = run(capsys, "bank", "add", bank, results)
+    assert (code, out) == (1, f"already there: {a}0, as {a}0\nadded {a}1\nadded {b}0\n")
+    assert "problem: Dataset003_C/" in error
+    assert "problem: loose.pt: " in error
+    assert names_in(bank, capsys) == [f"{a}0", f"{a}1", f"{b}0"]
+    before = sorted(bank.rglob("*"))
+    code, out, _ = run(capsys, "bank", "add", bank, folder, "--as", "again", "--json")
+    found = {"added": [], "already_there": {f"{a}{k}": f"{a}{k}" for k in (0, 1)}}
+    assert (code, json.loads(out)) == (0, {**found, "not_understood": {}})
+    assert sorted(bank.rglob("*")) == before
+    code, _, error = run(capsys, "bank", "add", bank, broken)
+    assert (code, sorted(bank.rglob("*"))) == (2, before)
+    assert "copy or download it again" in error
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", ".hidden", "/etc"])
@@ -164,7 +198,8 @@ def test_every_action_speaks_json(tmp_path, capsys):
     bundle, _ = write_bundle(tmp_path)
     (bundle / "extra").mkdir()
     code, out, _ = run(capsys, "bank", "add", tmp_path / "bank", bundle, "--json")
-    assert (code, json.loads(out)) == (0, {"added": ["spleen_bundle"], "not_understood": {}})
+    added = {"added": ["spleen_bundle"], "already_there": {}, "not_understood": {}}
+    assert (code, json.loads(out)) == (0, added)
     (tmp_path / "bank" / "graph.onnx").write_bytes(b"x")
     for command in (["bank", "list"], ["bank", "check"], ["inspect", "--bank"]):
         code, out, error = run(capsys, *command, tmp_path / "bank", "--json")
@@ -268,6 +303,24 @@ def test_what_is_added_can_be_trusted_by_its_path_in_the_bank(dna, bank, tmp_pat
     assert (tmp_path / "ran").is_dir()
     # Nothing keeps the trust.
     assert run(capsys, "bank", "list", bank)[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (lambda state: {"epoch": 3, "net": state}, "In the manifest, write state_key: 'net'."),
+        (
+            lambda state: {f"model.{key}": value for key, value in state.items()},
+            "in the manifest, write prefix: 'model.'.",
+        ),
+    ],
+)
+def test_the_shell_shows_what_to_write_into_a_manifest(write_bank, tmp_path, capsys, content, told):
+    path = write_bank("a")
+    torch.save(content(torch.load(tmp_path / "a.pt")), tmp_path / "a.pt")
+    code, _, error = run(capsys, "bank", "check", path)
+    assert code == 1
+    assert told in error
 
 
 def test_trust_needs_a_bank(data, capsys):

@@ -73,6 +73,8 @@ def test_cases_are_chosen_by_id_or_by_a_fold_of_nnunet(four, tmp_path, capsys):
     a, b, c, d = inspected(capsys, four)[0]
     splits = tmp_path / "splits_final.json"
     splits.write_text(json.dumps([{"train": [a, b], "val": [c]}, {"train": [d, c], "val": [a]}]))
+    strange = tmp_path / "splits_strange.json"
+    strange.write_text(json.dumps([{"train": [a, "zzz"], "val": [c]}]))
     assert inspected(capsys, four, "--cases", b, a)[0] == [a, b]
     assert inspected(capsys, four, "--cases", f"{b},{a}", d)[0] == [a, b, d]
     assert inspected(capsys, four, "--exclude", f"{b},")[0] == [a, c, d]
@@ -81,6 +83,8 @@ def test_cases_are_chosen_by_id_or_by_a_fold_of_nnunet(four, tmp_path, capsys):
     assert inspected(capsys, four, *chosen, "--exclude", d)[1] == 1  # one case is a problem
     for options, told in (
         (["--cases", "zzz"], "cases names zzz, but there is no such case"),
+        (["--cases", a.replace("_000", "_0")], f"there is no such case: did you mean {a!r}?"),
+        (["--splits", strange, "--fold", 0], f"fold 0 of {strange} names zzz, but there is no"),
         (["--splits", splits], "--splits and --fold belong together"),
         (["--splits", splits, "--fold", 2], "--fold 2: "),
         ([*chosen, "--cases", a], "give one of them"),
@@ -89,6 +93,20 @@ def test_cases_are_chosen_by_id_or_by_a_fold_of_nnunet(four, tmp_path, capsys):
         _, code, err = inspected(capsys, four, *options)
         assert code == 2
         assert told in err
+
+
+def test_an_image_without_a_label_can_be_skipped(four, capsys):
+    a, *others = inspected(capsys, four)[0]
+    (four / "labelsTr" / f"{a}.nii.gz").unlink()
+    for more in ([], ["--json"]):
+        assert main(["inspect", str(four), *more]) == 2
+        assert "--skip-unusable" in "".join(capsys.readouterr().out.split())  # however wrapped
+    assert main(["inspect", str(four), "--json", "--skip-unusable"]) == 0
+    shown = capsys.readouterr()
+    found = json.loads(shown.out)["data"]
+    assert [case["case_id"] for case in found["cases"]] == others
+    assert "1 left out as incomplete" in shown.err
+    assert any("1 left out as incomplete" in str(note) for note in found["notes"])
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ import SimpleITK
 import torch
 
 from skte.datasets import check_dataset, load_dataset, load_folder, read_case
-from skte.exceptions import DatasetError
+from skte.exceptions import DatasetError, SkteWarning
 
 
 @pytest.fixture
@@ -61,6 +61,17 @@ def test_all_unmatched_files_are_listed_at_once(write):
     assert "Case 'd': it lacks channel _0000" in text
     assert "Case 'e': it has channel 0 twice" in text
     assert "Case 'f': files f.nii, f.nii.gz in images/ share this case id" in text
+    assert "skip_incomplete=True (--skip-unusable)" in text
+    with pytest.warns(SkteWarning, match="5 left out as incomplete") as told:
+        cases = load_dataset(folder, skip_incomplete=True)
+    assert [case["case_id"] for case in cases] == ["a"]
+    (note,) = cases.notes
+    assert "image b.nii.gz has no label" in note.what
+    assert str(note) in str(told[0].message)
+    (folder / "labels" / "a.nii.gz").unlink()
+    with pytest.raises(DatasetError, match=r"image a\.nii\.gz has no label") as error:
+        load_dataset(folder, skip_incomplete=True)
+    assert "skip_incomplete=True" not in str(error.value)
 
 
 def test_number_of_channels_differs(write):

@@ -58,7 +58,9 @@ def test_a_report_prints_as_tables(cases):
     assert lines[0] == "3 cases, 3 of them usable"
     assert "size      12 x 12 x 12" in lines
     assert [line.split()[0] for line in lines[-3:]] == [case["case_id"] for case in cases]
-    assert str(inspect_dataset(cases[:1])).startswith("1 case, 1 of them usable")
+    one = str(inspect_dataset(cases[:1]))
+    assert one.startswith("1 case, 1 of them usable")
+    assert "problems (with these, it cannot be ranked):\n" in one
     assert "give at least two" in str(inspect_dataset([]))
 
 

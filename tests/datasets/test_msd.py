@@ -5,7 +5,7 @@ import torch
 import torchio as tio
 
 from skte.datasets import load_dataset, load_msd, read_case
-from skte.exceptions import DatasetError
+from skte.exceptions import DatasetError, SkteWarning
 
 
 def test_reads_cases_names_and_values(save_msd, image, label):
@@ -46,6 +46,9 @@ def test_all_missing_files_are_listed_at_once(save_msd):
     assert "training[0]: image: the file './imagesTr/c_000.nii.gz' does not exist" in text
     assert "training[2]: label: the file './labelsTr/c_002.nii.gz' does not exist" in text
     assert "training[1]" not in text
+    with pytest.warns(SkteWarning, match=r"2 left out as incomplete: training\[0\]: image"):
+        cases = load_dataset(folder, skip_incomplete=True)
+    assert [case["case_id"] for case in cases] == ["c_001"]
 
 
 @pytest.mark.parametrize("place", ["../outside.nii.gz", "{root}/outside.nii.gz"])

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from skte.datasets import check_dataset, load_dataset, load_nnunet_raw, read_case
-from skte.exceptions import DatasetError
+from skte.exceptions import DatasetError, SkteWarning
 
 
 def test_reads_channels_in_order(save_nnunet, image):
@@ -112,6 +112,17 @@ def test_all_unmatched_files_are_listed_at_once(save_nnunet):
     assert "Case 'c_001': it lacks channel _0000" in text
     assert "label c_002.nii.gz has no image" in text
     assert "image c_003_0000.nii.gz has no label" in text
+    with pytest.raises(DatasetError, match=r"cannot be loaded:\n"):  # nothing would be left
+        load_nnunet_raw(folder, skip_incomplete=True)
+
+
+def test_what_is_incomplete_may_be_left_out(save_nnunet):
+    folder = save_nnunet(3)
+    (folder / "imagesTr" / "c_000_0001.nii.gz").unlink()
+    (folder / "labelsTr" / "c_002.nii.gz").unlink()
+    with pytest.warns(SkteWarning, match="3 left out as incomplete: image c_002_0000"):
+        cases = load_dataset(folder, skip_incomplete=True)
+    assert [case["case_id"] for case in cases] == ["c_001"]
 
 
 @pytest.mark.parametrize(
