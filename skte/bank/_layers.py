@@ -41,8 +41,8 @@ def find_layers(
     ``SegResNet``, ``SegResNetDS``, ``SegResNetDS2``, ``SwinTransformer``, ``SwinUNETR``, ``UNet``,
     ``UNETR`` and ``VNet``; of encoders alone always the encoder's stages. Any other network is run
     once: a stage of the decoder ends where its map is about to be raised to a higher resolution,
-    the last one before the final convolution, and a stage of the encoder with the last map of its
-    resolution on the way down.
+    the last one before the final convolution, which may also join maps of several resolutions,
+    and a stage of the encoder with the last map of its resolution on the way down.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def find_layers(
         The network, on the device of `example`. Its mode and parameters are untouched.
     layers : "auto", "decoder", "encoder", "all", "bottleneck+decoder" or sequence of str
         "auto" and "decoder" are the decoder's stages, "all" the encoder's (the bottleneck is the
-        first of them) and then the decoder's.
+        first of them) and then those of the decoder that are not among them.
     example : Tensor of shape (1, n_channels, x, y[, z])
         An input it takes; the values do not matter.
     output : str or int, optional
@@ -100,12 +100,12 @@ def _chosen(network: _Network, layers: str | Sequence[str]) -> Sequence[_Named]:
     if layers in ("auto", "decoder"):
         return decoder
     encoder = network.encoder()
-    strides = {name: network.describe([name])[0].stride for name, _ in (encoder[0], decoder[-1])}
-    if len(set(strides.values())) == 1:  # one resolution: there is no way down
+    found = network.describe(list(dict([*encoder, *decoder])))
+    if len({layer.stride for layer in found}) == 1:  # one resolution: there is no way down
         return decoder
     before = encoder if layers == "all" else encoder[:1]
-    known = {name for name, _ in decoder}  # an encoder alone has no decoder of its own
-    return [*(one for one in before if one[0] not in known), *decoder]
+    known = {name for name, _ in before}  # a decoder may be no more than stages of the encoder
+    return [*before, *(one for one in decoder if one[0] not in known)]
 
 
 def describe_layers(

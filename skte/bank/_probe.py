@@ -109,6 +109,7 @@ _STRENGTH = 4.0  # standard deviations
 _FEWEST = 6  # voxels along each axis of the coarsest map of a smaller example
 _SEEN = 5  # voxels along an axis; on coarser maps borders blur what is seen
 _OFF = 0.25  # of a stride: from here on voxels lie elsewhere than their number says
+_STEP = 32  # voxels that a window is enlarged by: a multiple of most strides
 # What a network that is of one size only, or differs from pass to pass, ends a probe with.
 _NOT_PROBED = (BankError, LookupError, RuntimeError, ValueError)
 
@@ -229,22 +230,25 @@ def _placed(module: nn.Module, layer: LayerInfo, example: torch.Tensor) -> Layer
     fits = all(n % m == 0 for n, m in zip(size, grid, strict=True))
     if fits or min(grid) < _SEEN:
         return layer
+    apart = _spacing(module, layer, example, grid)  # voxels from one to the next
+    if apart and _is_even(apart, layer):
+        return layer
     inner = [min(n, m) for n, m in zip(size, grid, strict=True)]
     try:
         (seen,) = _changes(module, [layer], example, inner)
-        locality = _locality(seen)
     except _NOT_PROBED:
         return layer
-    if min(locality) < ENOUGH:
-        return layer
-    a, b = (part - part.mean(0) for part in (seen.spots, seen.places))
-    measured = (a.square().sum(0) / (a * b).sum(0)).tolist()  # voxels from one to the next
-    if all(abs(x / s - 1) < _OFF for x, s in zip(measured, layer.stride, strict=True)):
-        return layer
-    stride = [max(1, round(x)) if math.isfinite(x) else 1 for x in measured]
+    locality = _locality(seen)
+    if not apart:  # the network takes no other size: measured, which noise may spoil
+        a, b = (part - part.mean(0) for part in (seen.spots, seen.places))
+        apart = (a.square().sum(0) / (a * b).sum(0)).tolist()
+        if min(locality) < ENOUGH or _is_even(apart, layer):
+            return layer
+    stride = [max(1, round(x)) for x in apart]
     start = [(n - 1 - (m - 1) * s) / 2 for n, m, s in zip(size, grid, stride, strict=True)]
-    apart = seen.spots - (torch.tensor(start) + torch.tensor(stride) * seen.places)
-    if (apart.mean(0).abs() > torch.tensor(stride)).any():
+    off = seen.spots - (torch.tensor(start) + torch.tensor(stride) * seen.places)
+    is_off = off.mean(0).abs() > torch.tensor(stride) + off.std(0)
+    if min(locality) >= ENOUGH and is_off.any():
         raise BankError(
             f"Layer {layer.name!r} has {' x '.join(map(str, grid))} voxels for a window of "
             f"{' x '.join(map(str, size))}, and they lie elsewhere than evenly over it or around "
@@ -252,3 +256,21 @@ def _placed(module: nn.Module, layer: LayerInfo, example: torch.Tensor) -> Layer
             "layers=(...)."
         )
     return replace(layer, stride=tuple(map(float, stride)), start=tuple(start), locality=locality)
+
+
+def _is_even(apart: Sequence[float], layer: LayerInfo) -> bool:
+    """Whether voxels that far apart are spread over the whole window."""
+    return all(abs(x / s - 1) < _OFF for x, s in zip(apart, layer.stride, strict=True))
+
+
+def _spacing(
+    module: nn.Module, layer: LayerInfo, example: torch.Tensor, grid: Sequence[int]
+) -> list[float]:
+    """Tell the distance of voxels from the size of the map of a larger window, if it has one."""
+    size = [n + _STEP for n in example.shape[2:]]
+    try:
+        with _taps(module, [layer], size) as taken:
+            run_quietly(module, example.new_zeros(*example.shape[:2], *size))
+        return [_STEP / (b - a) for a, b in zip(grid, taken[layer.name].shape[2:], strict=True)]
+    except (*_NOT_PROBED, ZeroDivisionError):  # it makes maps of one size only
+        return []

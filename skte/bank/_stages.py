@@ -34,13 +34,27 @@ class _Decoder:
         # What is smaller than all that the encoder returns is a side branch, such as pooling.
         sizes = {flow.size[n] for n in returned_together(flow)}
         self.lowest = min(flow.size[n] for n in maps) if len(sizes) < 2 else min(sizes)
+        self.fused = self._fused(set(maps))
         self.maps: set[int] = set()
         self.work: dict[int, int] = {}  # convolutions since the resolution last rose
         self.learned: set[int] = set()  # the same, the raising convolution included
         for n in maps:
             sources = flow.sources[n] & self.maps
-            if n > 0 and (flow.size[n] == self.lowest or (flow.size[n] > self.lowest and sources)):
+            starts = flow.size[n] == self.lowest or n in self.fused
+            if n > 0 and (starts or (flow.size[n] > self.lowest and sources)):
                 self._add(n, sources)
+
+    def _fused(self, maps: set[int]) -> set[int]:
+        """Collect what is joined for the head in several resolutions, and what that was made of."""
+        # Logits that are joined are no features.
+        flow, found, waiting = self.flow, set(), [self.feature]
+        while waiting:
+            n = waiting.pop()
+            if flow.trace.nodes[n].op.lstrip("_").startswith(("cat", "upsample")):
+                waiting.extend(flow.sources[n])
+            elif n in maps and n > 0 and flow.channels(n) != flow.channels(self.head):
+                found |= {m for m in reached(flow.sources, n) | {n} if flow.size[m] == flow.size[n]}
+        return found if len({flow.size[n] for n in found}) > 1 else set()
 
     def _add(self, n: int, sources: set[int]) -> None:
         same = [s for s in sources if not self.flow.raises(s, n)]
@@ -58,7 +72,8 @@ class _Decoder:
         for size in sorted(ends):
             name = self._name(ends[size], coarser)
             coarser.append(ends[size])
-            if name is not None and (size > self.lowest or len(ends) == 1):
+            is_stage = size > self.lowest or len(ends) == 1 or ends[size] in self.fused
+            if name is not None and is_stage:
                 names[name] = None
         return list(names)
 

@@ -114,6 +114,22 @@ def test_a_network_without_padding_is_read_in_the_right_places(make_cases, windo
     assert case.posterior is not None  # the output lies as the layer of its size does
 
 
+@pytest.mark.parametrize(("size", "fixed"), [((60, 44), False), ((44, 36), True)])
+def test_where_voxels_of_a_map_lie_does_not_depend_on_the_weights(size, fixed):
+    class Valid(nn.Sequential):
+        def forward(self, x):
+            if fixed and x.shape[2:] != size:
+                raise ValueError("wrong size")
+            return super().forward(x)
+
+    for seed in range(12):
+        torch.manual_seed(seed)
+        convolutions = [nn.Conv2d(1, 3, 5), nn.MaxPool2d(2), nn.Conv2d(3, 3, 5)]
+        network = Valid(*convolutions, nn.Conv2d(3, 2, 1))
+        (layer,) = find_layers(network, ["2"], torch.zeros(1, 1, *size))
+        assert (layer.stride, layer.start) == ((2, 2), (6.5, 6.5))
+
+
 def test_of_equally_fine_outputs_the_one_with_most_before_it_is_read(make_cases):
     class TwoHeads(nn.Module):
         def __init__(self):
