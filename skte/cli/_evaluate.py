@@ -1,4 +1,4 @@
-"""``skte evaluate``: a ranking against what the models reached."""
+"""``skte evaluate`` and ``skte next``: what follows a ranking."""
 
 from __future__ import annotations
 
@@ -8,53 +8,52 @@ import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from skte._files import write_text_atomically
 from skte._text import complain, read_cell, say
-from skte.cli._options import seed, share
+from skte.cli._options import add_command, add_trusted_option, count, open_bank, seed, share
 from skte.exceptions import SkteError
+
+if TYPE_CHECKING:
+    from skte.bank import BankEntry
 
 _BASELINES = ("size", "zero_shot")
 
 
-def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
+def add_evaluate_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add ``skte evaluate`` to the command line."""
-    parser = commands.add_parser(
-        "evaluate",
-        parents=[common],
-        help="judge a ranking by what the models reached",
-        description="Weighted Kendall with p-value and interval, Pearson, Spearman and regret of "
-        "a ranking, beside the baselines that the performance file has columns for.",
-        epilog="example:\n  skte evaluate --ranking ranking.json --performance dice.csv\n\n",
-    )
-    parser.set_defaults(run=_run)
-    parser.add_argument(
-        "--ranking", required=True, metavar="FILE", help="what skte rank --out wrote"
-    )
-    parser.add_argument(
+    parser = add_command(
+        commands, common, _evaluate, "evaluate", "judge a ranking by what the models reached",
+        "evaluate --ranking ranking.json --performance dice.csv",
+        "Weighted Kendall with p-value and interval, Pearson, Spearman and regret of a ranking, "
+        "beside the baselines that the performance file has columns for.",
+    )  # fmt: skip
+    add = parser.add_argument
+    add("--ranking", required=True, metavar="FILE", help="what skte rank --out wrote")
+    add(
         "--performance",
         required=True,
         metavar="FILE",
         help="CSV or JSON with columns name and performance; columns size, zero_shot and "
         "architecture give baselines and agreement within architectures",
     )
-    parser.add_argument(
+    add(
         "--column",
         action="append",
         metavar="NAME",
         help="column of scores; may be repeated (default: every score_..., else score)",
     )
-    parser.add_argument("--confidence", type=share, default=0.9, metavar="LEVEL")
-    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="seed of the draws")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    parser.add_argument("--out", metavar="FILE", help="write the JSON there")
+    add("--confidence", type=share, default=0.9, metavar="LEVEL")
+    add("--seed", type=seed, default=0, metavar="N", help="seed of the draws")
+    add("--json", action="store_true", help="print JSON instead of tables")
+    add("--out", metavar="FILE", help="write the JSON there")
 
 
-def _run(args: argparse.Namespace) -> int:
+def _evaluate(args: argparse.Namespace) -> int:
     from skte.evaluation import evaluate_ranking
 
-    ranking = read_ranking(args.ranking)
+    ranking = _read_ranking(args.ranking)
     reached = _read_table(args.performance)
     if len({str(row.get("n_cases")) for row in ranking.values()}) > 1:
         raise SkteError(
@@ -92,7 +91,7 @@ def _run(args: argparse.Namespace) -> int:
     return 1 if card.excluded else 0
 
 
-def read_ranking(path: str) -> dict[str, dict[str, Any]]:
+def _read_ranking(path: str) -> dict[str, dict[str, Any]]:
     """Rows of a file of results by model, without those of untrained references."""
     rows = _read_table(path)
     return {name: row for name, row in rows.items() if str(row.get("reference")) != "True"}
@@ -162,3 +161,63 @@ def _numbers(rows: Mapping[str, Mapping[str, Any]], column: str, path: str) -> d
             what += f"; it has {', '.join(map(str, next(iter(rows.values()))))}"
         raise SkteError(f"{path}: column {column!r} {what}.")
     return values
+
+
+def add_next_parser(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Add ``skte next`` to the command line."""
+    parser = add_command(
+        commands, common, _next, "next", "print how to start fine-tuning from a model",
+        "next ranking.json --bank bank.yaml --classes 3",
+        "Print the commands of nnU-Net or of MONAI bundles, or the lines of Python, that start "
+        "fine-tuning from the first choice of a ranking, or from another model.",
+    )  # fmt: skip
+    add = parser.add_argument
+    add("ranking", nargs="?", metavar="FILE", help="what skte rank --out wrote: its first choice")
+    add("--bank", required=True, metavar="PATH", help="manifest of the models, or their folder")
+    add_trusted_option(parser)
+    add("--model", metavar="NAME", help="another model than the first")
+    add("--classes", type=count, metavar="N", help="classes of your data, background included")
+
+
+def _next(args: argparse.Namespace) -> int:
+    from skte.report import fine_tuning
+
+    if not (args.ranking or args.model):
+        raise SkteError("skte next needs the file that skte rank --out wrote, or --model NAME.")
+    rows = _read_ranking(args.ranking) if args.ranking else {}
+    name = args.model or _first(rows, args.ranking)
+    bank, _ = open_bank(args.bank, args)
+    lines = fine_tuning(bank[name], _source(bank[name], args), args.classes)
+    doubts = dict.fromkeys(str(row["no_answer"]) for row in rows.values() if row.get("no_answer"))
+    say("\n".join([*(f"# {doubt}" for doubt in doubts), lines]))
+    return 0
+
+
+def _first(rows: Mapping[str, Mapping[str, Any]], path: str) -> str:
+    """Name the first model of the short list of a file of results, or else of its ranks."""
+    for column in ("choice", "rank"):
+        places = [(float(row[column]), name) for name, row in rows.items() if row.get(column)]
+        if places:
+            return min(places)[1]
+    raise SkteError(f"{path} has no ranks: give what skte rank --out wrote, or --model NAME.")
+
+
+def _source(entry: BankEntry, args: argparse.Namespace) -> str:
+    """Lines of Python that read an entry from any folder, as this command has read it."""
+    path, roots = Path(args.bank).absolute(), [str(Path(one).absolute()) for one in args.allow_root]
+    limits: dict[str, Any] = {"trusted_packages": args.trust_package, "extra_roots": roots}
+    read = "load_bank"
+    if path.is_dir() and args.trusted:
+        read, limits["trusted"] = "ModelBank.from_folder", args.trusted
+    given = "".join(f", {option}={value!r}" for option, value in limits.items() if value)
+    found = f"{read}({str(path)!r}{given})[{entry.name!r}]"
+    lines = [f"from skte.bank import {read.partition('.')[0]}"]
+    if entry.trusted and read == "load_bank":
+        lines, found = (
+            ["from dataclasses import replace", *lines],
+            f"replace({found}, trusted=True)",
+        )
+    folders = [str(Path(one).absolute()) for one in args.factory_path]
+    if folders:
+        lines = ["import sys", *lines, *(f"sys.path.append({one!r})" for one in folders)]
+    return "\n".join([*lines, found])

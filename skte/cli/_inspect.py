@@ -11,6 +11,7 @@ from skte._memory import memory_problem
 from skte._table import format_table, format_wrapped_table
 from skte._text import complain, say, say_json
 from skte.cli._options import (
+    add_command,
     add_data_options,
     add_trusted_option,
     load_data,
@@ -29,20 +30,17 @@ if TYPE_CHECKING:
 
 def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add ``skte inspect`` to the command line."""
-    parser = commands.add_parser(
-        "inspect",
-        parents=[common],
-        help="show a bank's layers, or a dataset's cases and problems",
-        epilog="example:\n  skte inspect Task04_Hippocampus --bank bank.yaml\n\n",
-    )
-    parser.set_defaults(run=_run)
-    parser.add_argument("path", nargs="?", metavar="DATA", help="folder or CSV of cases")
+    text = "show a bank's layers, or a dataset's cases and problems"
+    example = "inspect Task04_Hippocampus --bank bank.yaml"
+    parser = add_command(commands, common, _run, "inspect", text, example)
+    add = parser.add_argument
+    add("path", nargs="?", metavar="DATA", help="folder or CSV of cases")
     add_data_options(parser)
-    parser.add_argument("--bank", metavar="PATH", help="manifest of the models, or their folder")
+    add("--bank", metavar="PATH", help="manifest of the models, or their folder")
     add_trusted_option(parser)
-    parser.add_argument("--entry", metavar="NAME", help="this model only")
-    parser.add_argument("--all", action="store_true", help="show every case and nested module")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    add("--entry", metavar="NAME", help="this model only")
+    add("--all", action="store_true", help="show every case and nested module")
+    add("--json", action="store_true", help="print JSON instead of tables")
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -206,13 +204,10 @@ def _example(entry: BankEntry, network: nn.Module) -> torch.Tensor:
 
     n_axes = entry.spatial_dims or model_spatial_dims(network)
     n_channels = entry.in_channels or model_in_channels(network)
-    missing = [
-        name
-        for name, value in (("spatial_dims", n_axes), ("in_channels", n_channels))
-        if value is None
-    ]
-    if missing or n_axes is None or n_channels is None:
-        raise BankError(f"{' and '.join(missing)} cannot be inferred; set them in the entry.")
+    if n_axes is None or n_channels is None:
+        known = {"spatial_dims": n_axes, "in_channels": n_channels}
+        missing = " and ".join(name for name, value in known.items() if value is None)
+        raise BankError(f"{missing} cannot be inferred; set them in the entry.")
     window = entry.window_size or _EXAMPLE_EDGE
     edges = (window,) * n_axes if isinstance(window, int) else tuple(window)[:n_axes]
     problem = memory_problem(_PER_VOXEL * n_channels * math.prod(edges))

@@ -9,7 +9,7 @@ import re
 import sys
 import textwrap
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 from skte import __version__
 from skte._memory import memory_limit
 from skte._text import CleanFormatter, clean_text, complain, did_you_mean, say, say_json
-from skte.cli import _bank, _evaluate, _inspect, _next, _rank
-from skte.cli._options import age, factory_folders, for_shell, seed, size
+from skte.cli import _bank, _evaluate, _inspect, _rank
+from skte.cli._options import add_command, age, factory_folders, for_shell, seed, size
 from skte.exceptions import SkteError
 
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ Print a script that completes commands, options and their values. To install it:
   zsh    skte completion zsh > "${fpath[1]}/_skte"
   fish   skte completion fish > ~/.config/fish/completions/skte.fish
 """
-_STEP = 0.01  # of a download, between two changes of the progress line
 _SHELLS = ("bash", "zsh", "fish", "tcsh")
 #: Metavars of arguments that are files or folders.
 _PATHS = ("PATH", "FILE", "FILE.json", "DIR", "DATA", "BANK", "SOURCE")
@@ -166,9 +165,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for add_parser in (
-        _rank.add_parser, _next.add_parser, _evaluate.add_parser, _inspect.add_parser,
-        _add_fetch_parser, _bank.add_parser, _add_cache_parser, _add_completion_parser,
-        _add_demo_parser,
+        _rank.add_parser, _evaluate.add_next_parser, _evaluate.add_evaluate_parser,
+        _inspect.add_parser, _add_fetch_parser, _bank.add_parser, _add_cache_parser,
+        _add_completion_parser, _add_demo_parser,
     ):  # fmt: skip
         add_parser(commands, common)
     for inner in _parsers(parser):
@@ -190,14 +189,10 @@ def _parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParse
 
 
 def _add_completion_parser(commands: Any, common: argparse.ArgumentParser) -> None:
-    parser = commands.add_parser(
-        "completion",
-        parents=[common],
-        help="print a script that completes commands in a shell",
-        description=_COMPLETION,
-        epilog="example:\n  skte completion bash\n\n",
+    text = "print a script that completes commands in a shell"
+    parser = add_command(
+        commands, common, _complete, "completion", text, "completion bash", _COMPLETION
     )
-    parser.set_defaults(run=_complete)
     parser.add_argument("shell", choices=_SHELLS)
 
 
@@ -215,22 +210,12 @@ def _complete(args: argparse.Namespace) -> int:
 
 
 def _add_demo_parser(commands: Any, common: argparse.ArgumentParser) -> None:
-    parser = commands.add_parser(
-        "demo",
-        parents=[common],
-        help="make phantoms, train a small bank, rank it, check the ranking",
-        epilog="example:\n  skte demo --quick\n\n",
-    )
-    parser.set_defaults(run=_demo)
-    parser.add_argument(
-        "--out", default="skte-demo", metavar="DIR", help="folder for results (default: skte-demo)"
-    )
-    parser.add_argument(
-        "--seed", type=seed, default=0, metavar="N", help="seed of images, networks and voxels"
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="hardly any training: shows the steps, proves nothing"
-    )
+    text = "make phantoms, train a small bank, rank it, check the ranking"
+    parser = add_command(commands, common, _demo, "demo", text, "demo --quick")
+    add = parser.add_argument
+    add("--out", default="skte-demo", metavar="DIR", help="folder for results (default: skte-demo)")
+    add("--seed", type=seed, default=0, metavar="N", help="seed of images, networks and voxels")
+    add("--quick", action="store_true", help="hardly any training: shows the steps, proves nothing")
 
 
 def _demo(args: argparse.Namespace) -> int:
@@ -241,24 +226,18 @@ def _demo(args: argparse.Namespace) -> int:
 
 
 def _add_fetch_parser(commands: Any, common: argparse.ArgumentParser) -> None:
-    parser = commands.add_parser(
-        "fetch",
-        parents=[common],
-        help="download a task of the Medical Segmentation Decathlon",
-        description="Download a dataset, unless it is there, and print its folder. A download "
-        "that was interrupted is resumed.",
-        epilog="example:\n  skte fetch Task04_Hippocampus --folder data\n\n",
-    )
-    parser.set_defaults(run=_fetch)
-    parser.add_argument("name", nargs="?", metavar="NAME", help="Task04_Hippocampus, for instance")
-    parser.add_argument("--list", action="store_true", help="print the available names")
-    parser.add_argument(
-        "--folder", metavar="DIR", help="where it goes (default: the cache, see SKTE_HOME)"
-    )
-    parser.add_argument("--base-url", metavar="URL", help="a mirror that has NAME.tar")
-    parser.add_argument(
-        "--checksum", metavar="SUM", help="md5:... or sha256:... of the archive, for a mirror"
-    )
+    parser = add_command(
+        commands, common, _fetch, "fetch", "download a task of the Medical Segmentation Decathlon",
+        "fetch Task04_Hippocampus --folder data",
+        "Download a dataset, unless it is there, and print its folder. A download that was "
+        "interrupted is resumed.",
+    )  # fmt: skip
+    add = parser.add_argument
+    add("name", nargs="?", metavar="NAME", help="Task04_Hippocampus, for instance")
+    add("--list", action="store_true", help="print the available names")
+    add("--folder", metavar="DIR", help="where it goes (default: the cache, see SKTE_HOME)")
+    add("--base-url", metavar="URL", help="a mirror that has NAME.tar")
+    add("--checksum", metavar="SUM", help="md5:... or sha256:... of the archive, for a mirror")
 
 
 def _fetch(args: argparse.Namespace) -> int:
@@ -271,11 +250,14 @@ def _fetch(args: argparse.Namespace) -> int:
         raise SkteError("skte fetch needs a NAME; skte fetch --list prints the available ones.")
     options = {"base_url": args.base_url} if args.base_url else {}
     shown = sys.stderr.isatty() and not args.quiet
+
+    def count_up(done: int, total: int | None) -> None:
+        text = f"{args.name}: {done / 1e6:.1f} MB" + (f" {done / total:4.0%}" if total else "")
+        say(text, begin="\r", end="", file=sys.stderr, flush=True)
+
+    options["progress"] = count_up if shown else None
     try:
-        line = _Line(args.name) if shown else None
-        folder = fetch_msd(
-            args.name, folder=args.folder, checksum=args.checksum, progress=line, **options
-        )
+        folder = fetch_msd(args.name, folder=args.folder, checksum=args.checksum, **options)
     finally:
         if shown:
             say(file=sys.stderr)
@@ -283,29 +265,10 @@ def _fetch(args: argparse.Namespace) -> int:
     return 0
 
 
-class _Line:
-    """One line on stderr that counts up."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self._shown = -1.0
-
-    def __call__(self, done: int, total: int | None) -> None:
-        part = done / total if total else done / 1e9  # of an unknown size a line every 10 MB
-        if self._shown <= part < self._shown + _STEP and done != total:
-            return
-        self._shown = part
-        percent = f" {part:4.0%}" if total else ""
-        text = f"{self.name}: {done / 1e6:.1f} MB{percent}"
-        say(text, begin="\r", end="", file=sys.stderr, flush=True)
-
-
 def _add_cache_parser(commands: Any, common: argparse.ArgumentParser) -> None:
-    example = "example:\n  skte cache {} cache{}\n\n"
+    epilog = "example:\n  skte cache info cache\n\n"
     parser = commands.add_parser(
-        "cache",
-        help="manage a folder of extracted features",
-        epilog=example.format("info", ""),
+        "cache", help="manage a folder of extracted features", epilog=epilog
     )
     actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION")
     for name, run, text in (
@@ -314,9 +277,8 @@ def _add_cache_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         ("prune", _cache_prune, "remove what was not used for longest"),
         ("clear", _cache_clear, "remove all features, and nothing else"),
     ):
-        epilog = example.format(name, " --max-size 2GB" if name == "prune" else "")
-        action = actions.add_parser(name, parents=[common], help=text, epilog=epilog)
-        action.set_defaults(run=run)
+        example = f"cache {name} cache{' --max-size 2GB' if name == 'prune' else ''}"
+        action = add_command(actions, common, run, name, text, example)
         action.add_argument("folder", metavar="DIR", help="the cache's folder")
         action.add_argument("--json", action="store_true", help="print JSON instead of text")
         if name == "prune":
@@ -351,27 +313,24 @@ def _cache_verify(args: argparse.Namespace) -> int:
 def _cache_prune(args: argparse.Namespace) -> int:
     if args.max_size is None and args.max_age is None:
         raise SkteError("skte cache prune needs --max-size, --max-age, or both.")
-    cache = _open_cache(args.folder)
-    return _removed(args, cache, cache.prune(max_bytes=args.max_size, max_age_days=args.max_age))
+    return _remove(args, lambda cache: cache.prune(args.max_size, args.max_age))
 
 
 def _cache_clear(args: argparse.Namespace) -> int:
+    return _remove(args, lambda cache: cache.clear())
+
+
+def _remove(args: argparse.Namespace, remove: Callable[[FeatureCache], Any]) -> int:
     cache = _open_cache(args.folder)
-    return _removed(args, cache, cache.clear())
-
-
-def _removed(args: argparse.Namespace, cache: FeatureCache, removed: Any) -> int:
+    removed = remove(cache)
     left = cache.describe()["n_bytes"]
     if args.json:
         say_json({**removed._asdict(), "n_bytes_left": left}, indent=2)
     else:
         say(f"removed {removed.n_files} files, {removed.n_bytes} bytes; {left} bytes are left")
     if removed.n_failed:
-        complain(
-            "problem",
-            f"{removed.n_failed} files in {cache.root} could not be removed: check the "
-            "permissions of its folders",
-        )
+        what = f"{removed.n_failed} files in {cache.root} could not be removed"
+        complain("problem", f"{what}: check the permissions of its folders")
     return 1 if removed.n_failed else 0
 
 

@@ -9,9 +9,10 @@ import re
 import shlex
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,24 @@ from skte.exceptions import BankError, DatasetError, SkteError, SkteWarning
 if TYPE_CHECKING:
     from skte.bank import ModelBank
     from skte.datasets import CaseList
+
+
+def add_command(
+    commands: Any,
+    common: argparse.ArgumentParser,
+    run: Callable[[argparse.Namespace], int],
+    name: str,
+    text: str,
+    example: str,
+    description: str | None = None,
+) -> argparse.ArgumentParser:
+    """Add a command, or an action of one, with the line of its help and an example."""
+    epilog = f"example:\n  skte {example}\n\n"
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, parents=[common], help=text, description=description, epilog=epilog
+    )
+    parser.set_defaults(run=run)
+    return parser
 
 
 def add_trusted_option(parser: Any) -> None:
@@ -41,14 +60,15 @@ def add_trusted_option(parser: Any) -> None:
 
 def add_trust_package_option(parser: Any) -> None:
     """Add ``--trust-package`` to a parser or group."""
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--trust-package",
         action="append",
         default=[],
         metavar="PACKAGE",
         help="manifests may name functions of this package or module as factories; may be repeated",
     )
-    parser.add_argument(
+    add(
         "--factory-path",
         action="append",
         default=[],
@@ -149,39 +169,32 @@ def _trust(bank: ModelBank, names: list[str]) -> ModelBank:
 
 def add_data_options(parser: Any) -> None:
     """Add what describes a dataset, and which cases to look at."""
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--labels",
         metavar="FILE.json",
         help='choose and merge classes by name: a file, or its text: {"heart": ["LV", "RV"]}',
     )
-    parser.add_argument(
+    add(
         "--channels",
         nargs="+",
         metavar="NAME",
         help="channels to read: nnU-Net's names, BIDS suffixes, columns, DICOM series folders",
     )
-    parser.add_argument(
+    add(
         "--layout",
         choices=with_plugins(LAYOUTS, "skte.layouts"),
         help="how the data is laid out (default: detected)",
     )
-    parser.add_argument(
-        "--cases", nargs="+", metavar="ID", help="ids of the cases to look at, by spaces or commas"
-    )
-    parser.add_argument(
-        "--exclude", nargs="+", metavar="ID", help="ids of cases to leave out, likewise"
-    )
-    parser.add_argument(
+    add("--cases", nargs="+", metavar="ID", help="ids of the cases to look at, by spaces or commas")
+    add("--exclude", nargs="+", metavar="ID", help="ids of cases to leave out, likewise")
+    add(
         "--splits",
         metavar="FILE.json",
         help="nnU-Net's splits_final.json: look at the training cases of --fold",
     )
-    parser.add_argument("--fold", type=fold, metavar="K", help="fold of --splits, from 0")
-    parser.add_argument(
-        "--skip-unusable",
-        action="store_true",
-        help="read all cases first, and leave out those that cannot be used",
-    )
+    add("--fold", type=partial(_bounded, 0, 2**15), metavar="K", help="fold of --splits, from 0")
+    add("--skip-unusable", action="store_true", help="leave out cases that cannot be used")
 
 
 def load_data(path: str, args: argparse.Namespace) -> CaseList:
@@ -222,7 +235,7 @@ def _chosen_cases(args: argparse.Namespace) -> list[str] | None:
         raise SkteError("--cases and --splits both choose cases: give one of them.")
     splits = _read_json("--splits", args.splits)
     try:
-        training = list(map(str, splits[args.fold]["train"]))
+        return list(map(str, splits[args.fold]["train"]))
     except (KeyError, TypeError):
         raise SkteError(
             f"--splits {args.splits} is not as nnU-Net writes it: a list of folds, each with "
@@ -230,7 +243,6 @@ def _chosen_cases(args: argparse.Namespace) -> list[str] | None:
         ) from None
     except IndexError:
         raise SkteError(f"--fold {args.fold}: {args.splits} has {len(splits)} folds.") from None
-    return training
 
 
 def _usable(cases: CaseList) -> CaseList:
@@ -262,24 +274,25 @@ _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DAYS = {"": 1.0, "h": 1 / 24, "d": 1.0, "w": 7.0}
 
 
-def seed(text: str) -> int:
-    """Read the seed of a random generator."""
-    return _bounded(text, 0, 2**32 - 1)
+def _bounded(lowest: int, highest: int, text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = lowest - 1
+    if not lowest <= value <= highest:
+        raise argparse.ArgumentTypeError(
+            f"must be an integer from {lowest} to {highest}, got {text!r}"
+        )
+    return value
 
 
-def fold(text: str) -> int:
-    """Read the number of a fold."""
-    return _bounded(text, 0, 2**15)
-
-
-def count(text: str) -> int:
-    """Read a positive number of things."""
-    return _bounded(text, 1, 2**31 - 1)
+seed = partial(_bounded, 0, 2**32 - 1)
+count = partial(_bounded, 1, 2**31 - 1)
 
 
 def jobs(text: str) -> int:
     """Read a number of processes in joblib's way: negative ones count back from all cores."""
-    value = _bounded(text, -(2**15), 2**15)
+    value = _bounded(-(2**15), 2**15, text)
     if value == 0:
         raise argparse.ArgumentTypeError("must not be 0; leave it out for one at a time")
     return value
@@ -322,15 +335,3 @@ def _with_unit(text: str, units: dict[str, float], expected: str) -> float:
     if match is None or match[2] not in units:
         raise argparse.ArgumentTypeError(f"must be {expected}, got {text!r}")
     return float(match[1]) * units[match[2]]
-
-
-def _bounded(text: str, lowest: int, highest: int) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = lowest - 1
-    if not lowest <= value <= highest:
-        raise argparse.ArgumentTypeError(
-            f"must be an integer from {lowest} to {highest}, got {text!r}"
-        )
-    return value

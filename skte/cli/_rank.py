@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import shlex
@@ -24,6 +23,7 @@ from skte._files import check_writable
 from skte._registry import ESTIMATORS, LAYER_SETS, RECOMMENDED, with_plugins
 from skte._text import complain, did_you_mean, say, say_json
 from skte.cli._options import (
+    add_command,
     add_data_options,
     add_trusted_option,
     bank_options,
@@ -55,19 +55,13 @@ class _Known(tuple[str, ...]):
 
 def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add ``skte rank`` to the command line."""
-    parser = commands.add_parser(
-        "rank",
-        parents=[common],
-        help="rank the models of a bank for a dataset",
-        epilog="example:\n  skte rank --bank bank.yaml --data Task04_Hippocampus --confidence 0.9 "
-        "--out ranking.json\n\n",
-    )
-    parser.set_defaults(run=_run)
-    parser.add_argument(
-        "--bank", required=True, metavar="PATH", help="manifest of the models, or their folder"
-    )
+    example = "rank --bank bank.yaml --data Task04_Hippocampus --confidence 0.9 --out ranking.json"
+    text = "rank the models of a bank for a dataset"
+    parser = add_command(commands, common, _run, "rank", text, example)
+    add = parser.add_argument
+    add("--bank", required=True, metavar="PATH", help="manifest of the models, or their folder")
     add_trusted_option(parser)
-    parser.add_argument(
+    add(
         "--data",
         required=True,
         action="append",
@@ -77,7 +71,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     add_data_options(parser)
     known = _estimator_names()
-    parser.add_argument(
+    add(
         "--estimator",
         action="append",
         type=_estimators,
@@ -87,75 +81,49 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         "which is imported; by commas or repeated: one extraction serves all, the first ranks "
         f"(default: {', '.join(RECOMMENDED)})",
     )
-    parser.add_argument(
+    add(
         "--confidence",
         type=share,
         metavar="LEVEL",
         help="resample the cases and report which models they cannot tell apart at this level, "
         "for example 0.9",
     )
-    parser.add_argument(
+    add(
         "--race",
         action="store_true",
         help="run all models on a few cases and only the contenders on more: finds the first of "
         "the table in less time",
     )
-    parser.add_argument(
-        "--no-reference",
-        action="store_true",
-        help="score no untrained networks, which show what an estimator gives by chance",
-    )
-    parser.add_argument(
-        "--out", metavar="FILE", help="write the table as CSV, or as JSON if FILE ends in .json"
-    )
-    parser.add_argument(
-        "--report", metavar="FILE", help="write an HTML page with plots to FILE.html"
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
-    parser.add_argument(
-        "--n-jobs", type=jobs, metavar="N", help="models at a time; -1: one per core (default: 1)"
-    )
-    parser.add_argument(
-        "--timeout",
-        type=seconds,
-        metavar="TIME",
-        help="stop a model that takes longer (90s, 15m, 2h) and list it as failed",
-    )
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
+    add("--no-reference", action="store_true", help="score no untrained networks to compare with")
+    add("--out", metavar="FILE", help="write the table as CSV, or as JSON if FILE ends in .json")
+    add("--report", metavar="FILE", help="write an HTML page with plots to FILE.html")
+    add("--json", action="store_true", help="print JSON instead of the table")
+    add("--n-jobs", type=jobs, metavar="N", help="models at a time; -1: one per core (default: 1)")
+    add("--timeout", type=seconds, metavar="TIME", help="fail models that take longer (90s, 2h)")
+    add("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
     _add_extraction_options(parser.add_argument_group("what is extracted"))
 
 
 def _add_extraction_options(parser: argparse._ArgumentGroup) -> None:
-    parser.add_argument(
-        "--seed", type=seed, default=0, metavar="N", help="seed of the sampled voxels"
-    )
-    parser.add_argument(
-        "--window", type=count, nargs="+", metavar="N", help="edges of the window in voxels"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--seed", type=seed, default=0, metavar="N", help="seed of the sampled voxels")
+    add("--window", type=count, nargs="+", metavar="N", help="edges of the window in voxels")
+    add(
         "--layers",
         nargs="+",
         metavar="NAME",
         help=f"modules to read, coarse to fine, or one of auto, {', '.join(LAYER_SETS)}",
     )
-    parser.add_argument(
-        "--batch-size", type=count, default=1, metavar="N", help="windows in a forward pass"
-    )
-    parser.add_argument(
-        "--cache",
-        metavar="DIR",
-        help="keep features in this folder, so that nothing runs twice (see skte cache)",
-    )
-    parser.add_argument(
+    add("--batch-size", type=count, default=1, metavar="N", help="windows in a forward pass")
+    add("--cache", metavar="DIR", help="keep features in DIR: nothing runs twice (see skte cache)")
+    add(
         "--windows",
         choices=["grid", "cover"],
         default="grid",
         help="a regular grid (the default), or few windows that cover the sampled voxels",
     )
-    parser.add_argument(
-        "--max-windows", type=count, metavar="N", help="run at most N windows of each case"
-    )
-    parser.add_argument(
+    add("--max-windows", type=count, metavar="N", help="run at most N windows of each case")
+    add(
         "--samples",
         choices=["all", "foreground"],
         default="all",
@@ -166,7 +134,7 @@ def _add_extraction_options(parser: argparse._ArgumentGroup) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from skte.extraction import resolve_device
-    from skte.report import SeenTable, results_rows, write_report, write_results
+    from skte.report import SeenTable, finite, results_rows, write_report, write_results
     from skte.selection import DatasetRanks
 
     if args.race and args.confidence:
@@ -198,7 +166,7 @@ def _run(args: argparse.Namespace) -> int:
     rows = results_rows(results, references)
     try:
         if args.json:
-            say_json(_finite(rows))
+            say_json(finite(rows))
             for sentence in () if args.quiet else ranking.answer.above:
                 complain("answer", sentence)
         else:
@@ -456,8 +424,3 @@ def _kept(progress: Progress, args: argparse.Namespace) -> str:
         return f"{done}; nothing is kept without --cache DIR"
     command = shlex.join(["skte", *args.argv])
     return f"{done}; features are kept in {args.cache}, and this goes on from there:\n{command}"
-
-
-def _finite(rows: list[dict[str, Any]]) -> Any:
-    """Return rows as `write_results` writes them: JSON has neither NaN nor infinity."""
-    return json.loads(json.dumps(rows), parse_constant=lambda text: str(float(text)))

@@ -18,28 +18,8 @@ from skte._digests import file_stamp
 from skte.bank import BankEntry, LayerInfo, digest_problem, entry_digest
 from skte.datasets import case_fingerprint, case_stamp, check_unchanged
 from skte.exceptions import BankError, SkteError, SkteWarning
-from skte.extraction._cache_files import (
-    ENTRY,
-    LEFTOVER,
-    MOST_RECORD,
-    RECORD,
-    CacheFile,
-    folder_problem,
-    list_files,
-    make_key,
-    open_entry,
-    open_record,
-    place,
-    prepare_folder,
-    read_file,
-    remove_empty,
-    seal_entry,
-    seal_record,
-    sweep,
-    sweep_folder,
-    write_file,
-)
-from skte.extraction._model import ModelFacts
+from skte.extraction import _cache_files as disk
+from skte.extraction._runner import ModelFacts
 from skte.features import CaseFeatures
 
 _T = TypeVar("_T")
@@ -52,9 +32,8 @@ _WARNED: set[tuple[Path, str]] = set()
 class FeatureCache:
     """A folder of extracted features, one file for each model and case.
 
-    It holds no state but the folder's path, so it travels to workers, and any number of
-    processes may use one folder at once. It never fails a run: a damaged file counts as
-    missing, and where nothing can be written, nothing is cached; one warning says so.
+    Any number of processes may use one folder at once. It never fails a run: a damaged file
+    counts as missing, and where nothing can be written, nothing is cached; one warning says so.
 
     Parameters
     ----------
@@ -66,10 +45,6 @@ class FeatureCache:
     ------
     SkteError
         If the folder holds something else, or a cache of another format.
-
-    See Also
-    --------
-    make_key : Keys of entries.
 
     Examples
     --------
@@ -92,25 +67,16 @@ class FeatureCache:
     def __init__(self, root: str | os.PathLike[str]) -> None:
         # Absolute, so that it holds in a worker with another current folder.
         object.__setattr__(self, "root", Path(root).expanduser().absolute())
-        problem = folder_problem(self.root)
+        problem = disk.folder_problem(self.root)
         if problem:
             raise SkteError(f"Cache folder {self.root} {problem}.")
 
     def load(self, key: str) -> CaseFeatures | None:
-        """Return the features of a key.
+        """Return the features of a key of `make_key`, verified, or None where there are none.
 
-        Parameters
-        ----------
-        key : str
-            Of `make_key`.
-
-        Returns
-        -------
-        CaseFeatures or None
-            Verified; None where there are none. A damaged file is removed with a
-            `SkteWarning` that names it, and counts as none.
+        A damaged file is removed with a `SkteWarning` that names it, and counts as none.
         """
-        return self._load(key, ENTRY, open_entry)
+        return self._load(key, disk.ENTRY, disk.open_entry)
 
     def store(self, key: str, case: CaseFeatures) -> bool:
         """Keep the features of a key.
@@ -133,25 +99,14 @@ class FeatureCache:
         ValueError
             If the features have no stored form.
         """
-        return self._write(place(self.root, key, ENTRY), seal_entry(key, case))
+        return self._write(disk.place(self.root, key, disk.ENTRY), disk.seal_entry(key, case))
 
     def load_record(self, key: str) -> dict[str, Any] | None:
-        """Return the record of a key.
-
-        Parameters
-        ----------
-        key : str
-            Of `make_key`.
-
-        Returns
-        -------
-        dict or None
-            As for `load`.
-        """
-        return self._load(key, RECORD, open_record, MOST_RECORD)
+        """Return the record of a key, or None, as `load` does."""
+        return self._load(key, disk.RECORD, disk.open_record, disk.MOST_RECORD)
 
     def store_record(self, key: str, record: Mapping[str, Any]) -> bool:
-        """Keep a small record of a key, beside or without features.
+        """Keep a small record of a key, beside or without features; returns what `store` does.
 
         Parameters
         ----------
@@ -160,19 +115,12 @@ class FeatureCache:
         record : mapping
             What JSON can hold, text-keyed, in 1 MiB at most. Tuples come back as lists.
 
-        Returns
-        -------
-        bool
-            As for `store`.
-
         Raises
         ------
-        TypeError
-            If JSON cannot hold the record.
-        ValueError
-            If it is too large.
+        TypeError, ValueError
+            If JSON cannot hold the record, or if it is too large.
         """
-        return self._write(place(self.root, key, RECORD), seal_record(key, record))
+        return self._write(disk.place(self.root, key, disk.RECORD), disk.seal_record(key, record))
 
     def describe(self) -> dict[str, Any]:
         """Count what is in the folder.
@@ -184,13 +132,13 @@ class FeatureCache:
             ``n_bytes`` of all of them; ``oldest`` and ``newest``, the times of last use
             (ISO 8601, UTC; None in an empty cache).
         """
-        files = list(list_files(self.root))
-        kept = [file for file in files if file.kind != LEFTOVER]
+        files = list(disk.list_files(self.root))
+        kept = [file for file in files if file.kind != disk.LEFTOVER]
         used = [file.modified for file in kept]
         return {
             "folder": str(self.root),
-            "n_entries": sum(file.kind == ENTRY for file in kept),
-            "n_records": sum(file.kind == RECORD for file in kept),
+            "n_entries": sum(file.kind == disk.ENTRY for file in kept),
+            "n_records": sum(file.kind == disk.RECORD for file in kept),
             "n_leftovers": len(files) - len(kept),
             "n_bytes": sum(file.n_bytes for file in files),
             "oldest": _when(min(used)) if used else None,
@@ -220,8 +168,8 @@ class FeatureCache:
         for name, limit in (("max_bytes", max_bytes), ("max_age_days", max_age_days)):
             if limit is not None and not (limit >= 0 and math.isfinite(limit)):
                 raise ValueError(f"{name}={limit!r} must be a number from 0 on, or None.")
-        removed = _count(sweep(list_files(self.root)))
-        kept = [file for file in list_files(self.root) if file.kind != LEFTOVER]
+        gone = disk.sweep(disk.list_files(self.root))
+        kept = [file for file in disk.list_files(self.root) if file.kind != disk.LEFTOVER]
         now = time.time()
         for file in kept:
             if file.modified > now:
@@ -236,37 +184,25 @@ class FeatureCache:
             if too_old or (max_bytes is not None and left > max_bytes):
                 doomed.append(file)
                 left -= file.n_bytes
-        return _add(removed, _remove(doomed))
+        return _remove(doomed, gone)
 
     def clear(self) -> Removed:
-        """Remove all features and records, and nothing that is not of skte's making.
-
-        Returns
-        -------
-        Removed
-            Counts of files and bytes, and of files that could not be removed.
-        """
-        removed = _count(sweep(list_files(self.root), min_age=0.0))
-        removed = _add(removed, _remove(f for f in list_files(self.root) if f.kind != LEFTOVER))
-        remove_empty(self.root)
+        """Remove all features and records, and nothing else; returns what `prune` does."""
+        gone = disk.sweep(disk.list_files(self.root), min_age=0.0)
+        removed = _remove((f for f in disk.list_files(self.root) if f.kind != disk.LEFTOVER), gone)
+        disk.remove_empty(self.root)
         return removed
 
     def verify(self) -> list[Path]:
-        """Read every file and check it; nothing is removed.
-
-        Returns
-        -------
-        list of Path
-            The damaged ones. `load` would remove them and count them as missing.
-        """
+        """Read every file and return those that are damaged, which `load` would remove."""
         damaged = []
-        for file in list_files(self.root):
+        for file in disk.list_files(self.root):
             key = file.path.stem
             try:
-                if file.kind == ENTRY:
-                    open_entry(key, read_file(file.path))
-                elif file.kind == RECORD:
-                    open_record(key, read_file(file.path, most=MOST_RECORD))
+                if file.kind == disk.ENTRY:
+                    disk.open_entry(key, disk.read_file(file.path))
+                elif file.kind == disk.RECORD:
+                    disk.open_record(key, disk.read_file(file.path, most=disk.MOST_RECORD))
             except FileNotFoundError:  # removed by another process meanwhile
                 continue
             except (OSError, ValueError):
@@ -276,33 +212,27 @@ class FeatureCache:
     def _load(
         self, key: str, kind: str, opened: Callable[[str, bytes], _T], most: int | None = None
     ) -> _T | None:
-        path = place(self.root, key, kind)
-        try:
-            data = self._read(path, most)
-            return None if data is None else opened(key, data)
-        except ValueError as error:
-            self._discard(path, error)
-            return None
-
-    def _read(self, path: Path, most: int | None = None) -> bytes | None:
+        path = disk.place(self.root, key, kind)
         try:
             _refuse_link(path.parent)
-            data = read_file(path, most)
+            data = disk.read_file(path, most)
+            with suppress(OSError):  # a shared cache may be read-only
+                os.utime(path, follow_symlinks=False)
+            return opened(key, data)
         except FileNotFoundError:
-            return None
+            pass
         except OSError as error:
             self._warn_once("read", error)
-            return None
-        with suppress(OSError):  # a shared cache may be read-only
-            os.utime(path, follow_symlinks=False)
-        return data
+        except ValueError as error:
+            self._discard(path, error)
+        return None
 
     def _write(self, path: Path, data: bytes) -> bool:
         try:
-            prepare_folder(self.root)
+            disk.prepare_folder(self.root)
             _refuse_link(path.parent)
-            sweep_folder(path.parent)
-            write_file(path, data)
+            disk.sweep_folder(path.parent)
+            disk.write_file(path, data)
         except OSError as error:
             self._warn_once("written", error)
             return False
@@ -350,8 +280,8 @@ class Removed(NamedTuple):
     n_failed: int
 
 
-def _remove(files: Iterable[CacheFile]) -> Removed:
-    gone = []
+def _remove(files: Iterable[disk.CacheFile], gone: list[disk.CacheFile]) -> Removed:
+    """Remove files, and count them with those that are gone already."""
     n_failed = 0
     for file in files:
         try:
@@ -362,15 +292,7 @@ def _remove(files: Iterable[CacheFile]) -> Removed:
             n_failed += 1
         else:
             gone.append(file)
-    return _add(_count(gone), Removed(0, 0, n_failed))
-
-
-def _count(files: list[CacheFile]) -> Removed:
-    return Removed(len(files), sum(file.n_bytes for file in files), 0)
-
-
-def _add(a: Removed, b: Removed) -> Removed:
-    return Removed(a.n_files + b.n_files, a.n_bytes + b.n_bytes, a.n_failed + b.n_failed)
+    return Removed(len(gone), sum(file.n_bytes for file in gone), n_failed)
 
 
 def _when(modified: float) -> str:
@@ -414,11 +336,8 @@ class CaseCache:
         if id(subject) not in self._fingerprints:  # content in memory is hashed once
             self._stamps[id(subject)] = case_stamp(subject)  # before it is read
             self._fingerprints[id(subject)] = case_fingerprint(subject)
-        return make_key(
-            kind=kind,
-            entry=self.digest,
-            case=self._fingerprints[id(subject)],
-            **self.settings,
+        return disk.make_key(
+            kind=kind, entry=self.digest, case=self._fingerprints[id(subject)], **self.settings
         )
 
     def load(self, subject: Any) -> CaseFeatures | None:
@@ -440,7 +359,11 @@ class CaseCache:
         record = self.cache.load_record(self.key(subject, "fit"))
         if record is None or record.keys() != set(ModelFacts._fields):
             return None
-        return ModelFacts(**{**record, "layers": [_layer_info(one) for one in record["layers"]]})
+        layers: list[dict[str, Any]] = [  # JSON has no tuples
+            {k: tuple(v) if isinstance(v, list) else v for k, v in one.items()}
+            for one in record["layers"]
+        ]
+        return ModelFacts(**{**record, "layers": [LayerInfo(**one) for one in layers]})
 
     def store_facts(self, subject: Any, facts: ModelFacts) -> None:
         """Keep what fitting on a case found."""
@@ -448,8 +371,7 @@ class CaseCache:
             key = self.key(subject, "fit")
             self._check_unchanged(subject)
             layers = [dataclasses.asdict(layer) for layer in facts.layers]
-            record = {**facts._asdict(), "layers": layers}
-            self.cache.store_record(key, record)
+            self.cache.store_record(key, {**facts._asdict(), "layers": layers})
 
     def _check_unchanged(self, subject: Any) -> None:
         check_unchanged(subject, self._stamps[id(subject)])
@@ -458,11 +380,6 @@ class CaseCache:
                 f"Entry {self.entry.name!r}: {self.entry.weights} changed while it was "
                 "in use. Run again when it is complete."
             )
-
-
-def _layer_info(record: dict[str, Any]) -> LayerInfo:
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
-    return LayerInfo(**fields)
 
 
 def _stamp(entry: BankEntry) -> tuple[int, int] | None:

@@ -67,7 +67,8 @@ def folder_problem(root: Path) -> str | None:
         return "has a marker that is a link: remove it" if _is_link(root / _MARKER) else None
     except (ValueError, RecursionError):
         # Cut off by a crash, say. Where all else is a cache's, it is made again.
-        if all(_is_own(name) for name in names):
+        own = (_FAN_OUT, _UNFINISHED)
+        if all(name == _MARKER or any(p.fullmatch(name) for p in own) for name in names):
             return None
         marker = None
     if not isinstance(marker, dict) or marker.get("format") != _MARKER_FORMAT:
@@ -90,11 +91,6 @@ def prepare_folder(root: Path) -> None:
         sweep_folder(root)
         text = json.dumps({"format": _MARKER_FORMAT, "version": _MARKER_VERSION})
         write_file(root / _MARKER, text.encode())
-
-
-def _is_own(name: str) -> bool:
-    """Tell whether a name in a cache's folder is one that this module makes."""
-    return name == _MARKER or any(p.fullmatch(name) for p in (_FAN_OUT, _UNFINISHED))
 
 
 def _has_marker(root: Path) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import os
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
@@ -25,18 +26,39 @@ from skte.bank import BankEntry, LayerInfo
 from skte.datasets import Case, DatasetLike, load_dataset
 from skte.exceptions import GuessedLayersWarning, SkteWarning
 from skte.extraction._cache import CaseCache, FeatureCache
-from skte.extraction._model import (
+from skte.extraction._prepare import CaseStore, PreparedCase, ahead, prepare_case
+from skte.extraction._reader import inference_ready
+from skte.extraction._runner import (
+    CaseRunner,
     cell_edges,
     entry_window,
     examine_model,
+    memory_kept,
     resolve_device,
+    whole_float32,
 )
-from skte.extraction._prepare import CaseStore, PreparedCase, ahead, prepare_case
-from skte.extraction._progress import tell_progress
-from skte.extraction._reader import inference_ready
-from skte.extraction._runner import CaseRunner, memory_kept, whole_float32
 from skte.extraction._sampler import SamplePlan, VoxelSample
 from skte.features import FeatureSet
+
+Watcher = Callable[[str, int, int], None]
+_watcher: ContextVar[Watcher | None] = ContextVar("skte_progress", default=None)
+
+
+@contextmanager
+def watch_progress(watcher: Watcher) -> Iterator[None]:
+    """Have a function called for every case that is done."""
+    token = _watcher.set(watcher)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
+
+
+def tell_progress(model: str, n_done: int, n_cases: int) -> None:
+    """Tell whoever watches that a case is done."""
+    watcher = _watcher.get()
+    if watcher is not None:
+        watcher(model, n_done, n_cases)
 
 
 class SegmentationFeatureExtractor(  # type: ignore[call-arg]
@@ -44,9 +66,9 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
 ):
     """Sample decoder features of a segmentation network, case by case.
 
-    A window slides over each case; the outputs of decoder layers are read at
-    sampled voxels only. The voxels depend on ``random_state``, case id and label
-    alone, so every model and every layer is looked at in the same places.
+    A window slides over each case; the outputs of layers are read at sampled voxels only. The
+    voxels depend on ``random_state``, case id and label alone, so all models are compared at
+    the same places.
 
     Parameters
     ----------
@@ -56,31 +78,26 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
     layers : str or sequence of str, default="auto"
         Names of modules, as in ``network.named_modules()``, coarse to fine; or "auto", the
         entry's layers or else the decoder's stages; or, for entries that name none, a set of
-        stages: "decoder", "encoder" (with the bottleneck), "all" (the encoder's, then the
-        decoder's) or "bottleneck+decoder". ``layers_`` tells which were found.
+        stages: "decoder", "encoder" (with the bottleneck), "all" or "bottleneck+decoder".
     window_size : int or tuple of int, optional
         Edges of the window in voxels (of the preprocessed image). Default: the
         entry's, or else one fitted to the volume, at most 96.
     overlap : float, default=0.25
-        Share of a window's edge that neighbours share, in [0, 1). Each voxel
-        belongs to the window in which it lies deepest; windows that own no
-        sampled voxel are not run.
+        Share of a window's edge that neighbours share, in [0, 1). Each voxel belongs to the
+        window in which it lies deepest; windows that own no sampled voxel are not run.
     windows : {"grid", "cover"}, default="grid"
         "grid": evenly spaced windows. "cover": few windows, anywhere, in which every
-        sampled voxel keeps ``overlap / 2`` of the edge from the window's faces; fewer
-        than the grid's where the sample is clustered or the volume large.
+        sampled voxel keeps ``overlap / 2`` of the edge from the window's faces.
     max_windows : int, optional
         Bounds the cost of a case, whatever its size: at most this many parts of the volume
         are drawn first, then the voxels in them. Windows are placed by "cover".
     cell_size : int or tuple of int, optional
-        Edges, in voxels of the label map, of the window that `max_windows` has in mind.
-        Default: `window_size`, or the entry's, or one fitted to the volume. A selector
-        takes the smallest of its entries' for all, so that all see the same voxels.
+        Edges of these parts in voxels of the label map. Default: `window_size`, or the entry's,
+        or one fitted to the volume. A selector takes the smallest of its entries' for all.
     samples : {"all", "foreground"}, default="all"
-        "foreground": voxels of classes other than 0 only, the same ones as with "all",
-        so that windows without foreground are not run; most useful with
-        ``windows="cover"``. Scores that look at the background or at whole cases cannot
-        be had then: `RankMe`, and `CCFV` unless it has ``feature_variety=False``.
+        "foreground": voxels of classes other than 0 only, the same ones as with "all", and no
+        windows without them. `RankMe`, and `CCFV` unless it has ``feature_variety=False``,
+        need "all".
     source_head : bool, default=True
         Whether to read the source head's probabilities, which `LEEP` and `NCE` need.
         Without, passes end after the last layer.
@@ -90,16 +107,15 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
     n_case_samples : int, default=500
         Voxels of the whole-case sample.
     taper : bool, default=True
-        Whether layers near the bottleneck keep fewer voxels than the finest layer. False
-        gives every layer all of them, for scores that look at all layers at once
-        (`CrossCaseProbe`).
+        Whether layers near the bottleneck keep a prefix of the sample: half as many voxels for
+        every doubling of the stride, but at least 50 of a class. Scores that look at all
+        layers at once (`CrossCaseProbe`) need False.
     batch_size : int, default=1
         Windows in one forward pass. It changes the time only.
     device : str or torch.device, optional
         Default: CUDA where there is one, else the CPU.
     cache : path-like or FeatureCache, optional
-        Folder where features are kept, case by case, by the content of the model, the
-        case and the settings. What is there is not extracted again.
+        Folder where features are kept, by the content of model and case and by settings.
     random_state : int, RandomState instance or None, default=0
         Seed of the voxels.
 
@@ -121,11 +137,6 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
     See Also
     --------
     ModelBankSelector : Extracts and scores a whole bank.
-
-    Notes
-    -----
-    Layers near the bottleneck keep a prefix of the sample, half as many voxels
-    for every doubling of the stride, but at least 50 of a class, unless ``taper=False``.
 
     Examples
     --------
@@ -210,7 +221,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         Returns
         -------
         self : SegmentationFeatureExtractor
-            The fitted extractor. It holds no network.
+            Without the network.
 
         Raises
         ------
@@ -227,8 +238,8 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
 
         Parameters
         ----------
-        X : list of Subject, SubjectsDataset, list of dict, or path
-            The cases.
+        X
+            As for `fit`.
 
         Returns
         -------
@@ -246,20 +257,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         return self.extract(X, CaseStore(0))
 
     def extract(self, X: DatasetLike, store: CaseStore) -> FeatureSet:
-        """Fit and extract, with cases that an extractor of another model prepared.
-
-        Parameters
-        ----------
-        X : list of Subject, SubjectsDataset, list of dict, or path
-            As for `fit_transform`.
-        store : CaseStore
-            Prepared cases of this dataset; filled and read.
-
-        Returns
-        -------
-        FeatureSet
-            One element per case, in order.
-        """
+        """Do what `fit_transform` does, with cases that an extractor of another model prepared."""
         self._validate_params()
         subjects, load = self._prepare_fit(X), functools.cache(self._recipe.load)
         with isolated(self._recipe.name):
@@ -283,7 +281,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
     def _prepare_fit(self, X: DatasetLike) -> Sequence[Any]:
         """Do what comes before the model's code: what is drawn here must not be drawn again."""
         subjects = load_dataset(X)
-        self.random_state_: int = _seed(self.random_state)
+        self.random_state_: int = draw_seed(self.random_state)
         return subjects
 
     def _fit(
@@ -364,20 +362,17 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         return "cover" if self.max_windows is not None else self.windows
 
     def _case_cache(self) -> CaseCache:
-        layers = self.layers if isinstance(self.layers, str) else [str(n) for n in self.layers]
-        plan = asdict(self._sample_plan())
-        return CaseCache(
-            self.cache,
-            self._recipe,
-            {
-                **plan,
-                "layers": layers,
-                "window_size": _plain(self.window_size),
-                "windows": self._window_rule(),
-                "source_head": self.source_head,
-                "taper": self.taper,
-            },
-        )
+        layers, size = self.layers, self.window_size
+        settings = {
+            **asdict(self._sample_plan()),
+            "layers": layers if isinstance(layers, str) else [str(name) for name in layers],
+            # As JSON can hold it: arrays become lists of numbers.
+            "window_size": size if isinstance(size, Integral | None) else np.asarray(size).tolist(),
+            "windows": self._window_rule(),
+            "source_head": self.source_head,
+            "taper": self.taper,
+        }
+        return CaseCache(self.cache, self._recipe, settings)
 
     def _sample_plan(self) -> SamplePlan:
         cells = cell_edges(self.cell_size, "cell_size")  # refused also where it has no effect
@@ -418,12 +413,8 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         return tags
 
 
-def _plain(size: Any) -> Any:
-    """Return a size as JSON can hold it: arrays become lists of numbers."""
-    return size if size is None or isinstance(size, Integral) else np.asarray(size).tolist()
-
-
-def _seed(random_state: Any) -> int:
+def draw_seed(random_state: int | np.random.RandomState | None) -> int:
+    """Return a seed, drawn once where a generator or None is given."""
     if isinstance(random_state, Integral):
         return int(random_state)
     return int(check_random_state(random_state).randint(2**31 - 1))
@@ -442,9 +433,7 @@ def sampled_voxels(extractor: SegmentationFeatureExtractor, case: Case) -> Voxel
     Returns
     -------
     VoxelSample
-        ``voxels``, indices into the label map, shape (n_voxels, 3): first the class sample,
-        whose labels are ``labels``, then the whole-case sample. The finest layers use all of
-        them, layers near the bottleneck ``sample.rows(share)``.
+        The finest layers use all voxels, layers near the bottleneck ``sample.rows(share)``.
 
     Raises
     ------

@@ -155,13 +155,9 @@ def carry_voxels(
     carried = voxels @ to_image[:3, :3].T + to_image[:3, 3]
     rounded = np.round(carried)  # undo the rounding of the affines where it can be
     carried = np.where(np.abs(carried - rounded) < 1e-6, rounded, carried)
-    return _inside(carried, shape, where)
-
-
-def _inside(points: NDArray[np.float64], shape: tuple[int, ...], where: str) -> NDArray[np.float64]:
     last = np.array(shape) - 1
-    n_outside = int(((points < -_SLACK) | (points > last + _SLACK)).any(axis=1).sum())
-    share = n_outside / max(1, len(points))
+    n_outside = int(((carried < -_SLACK) | (carried > last + _SLACK)).any(axis=1).sum())
+    share = n_outside / max(1, len(carried))
     told = f"The preprocessing cuts away {share:.0%} of the sampled voxels ({where})"
     if share > _SHARE_REFUSED:
         raise ExtractionError(
@@ -174,7 +170,7 @@ def _inside(points: NDArray[np.float64], shape: tuple[int, ...], where: str) -> 
             SkteWarning,
             stacklevel=2,
         )
-    return np.clip(points, 0, last)
+    return np.clip(carried, 0, last)
 
 
 Shape = Sequence[float]

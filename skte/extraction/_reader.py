@@ -35,6 +35,7 @@ class Reading(NamedTuple):
 class WindowReader:
     """Reads layers of a network at the points of a window plan."""
 
+    plan: WindowPlan
     network: nn.Module  # ready for inference, on `device`
     layers: Sequence[LayerInfo]
     n_axes: int  # spatial axes of the network. A 2-D network gets windows of depth one
@@ -42,67 +43,64 @@ class WindowReader:
     batch_size: int  # windows in one forward pass
     output: str | int | None = None  # names another output than the main one
 
-    def read(self, image: torch.Tensor, plan: WindowPlan, n_output: int | None) -> Reading:
+    def read(self, image: torch.Tensor, n_output: int | None) -> Reading:
         """Features at every point of the plan; of the output, at the first `n_output`."""
-        pads = [edge for pair in reversed(plan.padding) for edge in pair]
+        pads = [edge for pair in reversed(self.plan.padding) for edge in pair]
         if any(pads):
             image = functional.pad(image, pads)
-        n_points = len(plan.positions)
+        n_points = len(self.plan.positions)
         results: dict[str, NDArray[np.float32]] = {}
         batch = range(0)
-
         known = {layer.name: layer for layer in self.layers}
 
         def take(name: str, output: Any) -> list[torch.Tensor] | str:
-            return self._take(output, plan, batch, n_points, known[name])
+            return self._take(output, batch, n_points, known[name])
 
         taps = Taps(self.network, list(known), take, stop=n_output is None)
-        for batch in plan.batches(self.batch_size):
+        for batch in self.plan.batches(self.batch_size):
             check_interrupt()
             output = None
             with taps.one_pass():
-                output = self.network(self._windows(image, plan, batch))
+                output = self.network(self._windows(image, batch))
             for name in known:
-                values = self._checked(taps.taken, name)
-                self._store(results, name, values, plan, batch, n_points)
+                problem = "did not run in the forward pass; choose another layer"
+                values = taps.taken.get(name, problem)
+                if isinstance(values, str):
+                    raise ExtractionError(f"layer {name!r} {values}")
+                self._store(results, name, values, batch, n_points)
             if n_output is not None:
-                head = self._head(main_output(output, self.output), plan, batch, n_output)
+                head = self._head(main_output(output, self.output), batch, n_output)
                 if isinstance(head, str):  # no map over the windows: no class map
                     n_output = None
                     results.pop(OUTPUT, None)
                 else:
-                    self._store(results, OUTPUT, head, plan, batch, n_output)
+                    self._store(results, OUTPUT, head, batch, n_output)
         return Reading(results, taps.seconds)
 
-    def _windows(self, image: torch.Tensor, plan: WindowPlan, batch: range) -> torch.Tensor:
+    def _windows(self, image: torch.Tensor, batch: range) -> torch.Tensor:
         crops = []
-        for start in plan.starts[batch.start : batch.stop]:
-            x, y, z = (slice(a, a + w) for a, w in zip(start, plan.window_size, strict=True))
+        for start in self.plan.starts[batch.start : batch.stop]:
+            x, y, z = (slice(a, a + w) for a, w in zip(start, self.plan.window_size, strict=True))
             crop = image[:, x, y, z]
             crops.append(crop[..., 0] if self.n_axes == 2 else crop)
         return torch.stack(crops).to(self.device)
 
     def _head(
-        self, output: torch.Tensor | None, plan: WindowPlan, batch: range, n_points: int
+        self, output: torch.Tensor | None, batch: range, n_points: int
     ) -> list[torch.Tensor] | str:
         """Read the output, which without padding lies as the layer of its size does."""
         placed = [layer for layer in self.layers if layer.start is not None]
         if not placed or output is None:
-            return self._take(output, plan, batch, n_points)
-        size = plan.window_size[: self.n_axes]
+            return self._take(output, batch, n_points)
+        size = self.plan.window_size[: self.n_axes]
         same = [layer for layer in placed if layer.grid(size) == tuple(output.shape[2:])]
         if not same:
             return "has another size than all layers of this network without padding"
         place = replace(same[0], form="map", n_extra=0)
-        return self._take(output, plan, batch, n_points, place)
+        return self._take(output, batch, n_points, place)
 
     def _take(
-        self,
-        output: object,
-        plan: WindowPlan,
-        batch: range,
-        n_points: int,
-        layer: LayerInfo | None = None,
+        self, output: object, batch: range, n_points: int, layer: LayerInfo | None = None
     ) -> list[torch.Tensor] | str:
         """Features at the points of each window, or why there are none."""
         if not isinstance(output, torch.Tensor):
@@ -110,7 +108,7 @@ class WindowReader:
                 f"returns a {type(output).__name__}, not a tensor; choose a module inside it, or "
                 "the one after it"
             )
-        size = plan.window_size[: self.n_axes]
+        size = self.plan.window_size[: self.n_axes]
         if layer is not None and layer.form != "map":
             try:
                 output = as_map(output, layer, size)
@@ -130,19 +128,9 @@ class WindowReader:
             )
         values = []
         for window, one in zip(batch, output, strict=True):
-            points = _owned(plan, window, n_points)
-            at = (plan.positions[points] - plan.starts[window])[:, : self.n_axes]
+            points = self._owned(window, n_points)
+            at = (self.plan.positions[points] - self.plan.starts[window])[:, : self.n_axes]
             values.append(gather_points(one, at, size, layer))
-        return values
-
-    def _checked(self, taken: dict[str, Any], name: str) -> list[torch.Tensor]:
-        if name not in taken:
-            raise ExtractionError(
-                f"layer {name!r} did not run in the forward pass; choose another layer"
-            )
-        values: list[torch.Tensor] | str = taken[name]
-        if isinstance(values, str):
-            raise ExtractionError(f"layer {name!r} {values}")
         return values
 
     def _store(
@@ -150,7 +138,6 @@ class WindowReader:
         results: dict[str, NDArray[np.float32]],
         name: str,
         values: Sequence[torch.Tensor],
-        plan: WindowPlan,
         batch: range,
         n_points: int,
     ) -> None:
@@ -164,12 +151,11 @@ class WindowReader:
                     f"{f'layer {name!r}' if name else 'the output'} has {n_channels} channels in "
                     f"one window and {rows.shape[1]} in another; choose another layer"
                 )
-            rows[_owned(plan, window, n_points)] = one.float().cpu().numpy()
+            rows[self._owned(window, n_points)] = one.float().cpu().numpy()
 
-
-def _owned(plan: WindowPlan, window: int, n_points: int) -> NDArray[np.intp]:
-    points = plan.owned[window]
-    return points[points < n_points]
+    def _owned(self, window: int, n_points: int) -> NDArray[np.intp]:
+        points = self.plan.owned[window]
+        return points[points < n_points]
 
 
 @contextmanager

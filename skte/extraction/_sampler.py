@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,20 +42,13 @@ class VoxelSample:
     class_voxels: dict[int, int]
 
     def rows(self, share: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Rows of a prefix of the sample: what layers near the bottleneck use.
+        """Rows of the class sample and of the whole-case sample that a coarse layer uses.
 
         Parameters
         ----------
         share : float
-            Share of the voxels kept, of each class and of the whole case; a class
+            Share of the voxels kept, the first ones, of each class and of the whole case; a class
             keeps at least 50.
-
-        Returns
-        -------
-        class_rows : ndarray of int
-            Rows of the class sample.
-        case_rows : ndarray of int
-            Rows of the whole-case sample.
         """
         n_class = len(self.labels)
         _, starts, counts = np.unique(self.labels, return_index=True, return_counts=True)
@@ -93,7 +86,8 @@ class SamplePlan:
             first, others = choose_cells(lattice, case.image, label, counts, self.max_windows, rng)
             random = [lattice.cell(i) for i in first]
             seen = [lattice.cell(i) for i in sorted({*first, *others})]
-            counts = _count_in(label, seen, counts)
+            counts = {k: sum(int((label[r] == k).sum()) for r in seen) for k in counts}
+            counts = {k: count for k, count in counts.items() if count}
         voxels, labels = [np.zeros((0, 3), dtype=np.intp)], [np.zeros(0, dtype=np.int64)]
         for value, count in counts.items():
             if self.samples == "foreground" and value == _BACKGROUND:
@@ -101,32 +95,12 @@ class SamplePlan:
             share = math.ceil(_CLASS_SHARE * count)
             wanted = int(np.clip(share, _CLASS_FLOOR, self.n_class_samples))
             rng = generator(self.random_state, case.case_id, CLASS, value)
-            voxels.append(_draw_class(label, value, count, seen, wanted, rng))
+            mask = np.concatenate([(label[region] == value).reshape(-1) for region in seen])
+            voxels.append(_positions(draw(mask, count, wanted, rng), seen))
             labels.append(np.full(len(voxels[-1]), value, dtype=np.int64))
         if self.samples == "all":
             voxels.append(_draw_whole_case(case, random, self.n_case_samples, self.random_state))
         return VoxelSample(np.concatenate(voxels), np.concatenate(labels), counts)
-
-
-def _count_in(
-    label: NDArray[np.int64], regions: Sequence[Region], classes: Iterable[int]
-) -> dict[int, int]:
-    """Voxels of each class in some regions; classes that have none are left out."""
-    counts = {k: sum(int(np.count_nonzero(label[r] == k)) for r in regions) for k in classes}
-    return {k: count for k, count in counts.items() if count}
-
-
-def _draw_class(
-    label: NDArray[np.int64],
-    value: int,
-    count: int,
-    regions: Sequence[Region],
-    wanted: int,
-    rng: np.random.Generator,
-) -> NDArray[np.intp]:
-    """Voxels of one class in some regions, in random order, shape (n_drawn, 3)."""
-    mask = np.concatenate([(label[region] == value).reshape(-1) for region in regions])
-    return _positions(draw(mask, count, wanted, rng), regions)
 
 
 def _positions(flat: NDArray[np.intp], regions: Sequence[Region]) -> NDArray[np.intp]:

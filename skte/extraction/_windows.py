@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,7 +63,9 @@ def plan_windows(
     windows: str = "grid",
 ) -> WindowPlan:
     """Choose windows for points, and give each to the one it lies deepest inside."""
-    padding, positions = _pad(points, shape, window_size)
+    missing = [max(0, window - size) for size, window in zip(shape, window_size, strict=True)]
+    padding = tuple((n // 2, n - n // 2) for n in missing)  # so that a window fits
+    positions = points.astype(np.float64) + np.array([before for before, _ in padding])
     padded = [size + sum(pad) for size, pad in zip(shape, padding, strict=True)]
     grid = [
         axis_starts(size, window, overlap) for size, window in zip(padded, window_size, strict=True)
@@ -110,15 +113,6 @@ def deepest_on_axis(
     return np.where(nearer_left, right - 1, right)
 
 
-def _pad(
-    points: NDArray[np.float64], shape: Sequence[int], window_size: Sequence[int]
-) -> tuple[tuple[tuple[int, int], ...], NDArray[np.float64]]:
-    """Voxels to add so that a window fits, and the points in the padded volume."""
-    missing = [max(0, window - size) for size, window in zip(shape, window_size, strict=True)]
-    padding = tuple((n // 2, n - n // 2) for n in missing)
-    return padding, points.astype(np.float64) + np.array([before for before, _ in padding])
-
-
 def _deepest_of(
     positions: NDArray[np.float64], starts: NDArray[np.intp], window_size: Sequence[int]
 ) -> NDArray[np.intp]:
@@ -148,100 +142,78 @@ def cover_points(
     grid: NDArray[np.intp],
 ) -> NDArray[np.intp]:
     """Place windows until every point lies in one, away from its faces."""
-    shape_, size = np.array(shape), np.array(window_size)
+    size = np.array(window_size)
     # A window of one voxel has no inside: its margin is zero.
     margin = np.minimum(np.floor(0.5 * overlap * size), (size - 1) // 2)
+    cover = _Cover(np.array(shape), size, margin)
     left = np.ones(len(positions), dtype=bool)
     starts: list[NDArray[np.intp]] = []
     while left.any():
         first = np.flatnonzero(left)[np.argmin(positions[left, 0])]
-        start = _best_start(positions[first], positions[left], shape_, size, margin)
+        start = cover.best_start(positions[first], positions[left])
         starts.append(start)
-        left &= ~_inside(positions, start, shape_, size, margin)
+        left &= ~cover.inside(positions, start)
         left[first] = False  # it is in, whatever rounding says: the loop must end
     found = np.unique(np.array(starts, dtype=np.intp).reshape(-1, len(shape)), axis=0)
-    lists = [_needed(one, positions, shape_, size, margin) for one in (found, grid)]
-    return min(lists, key=len)
+    return min((cover.needed(one, positions) for one in (found, grid)), key=len)
 
 
-def _best_start(
-    first: NDArray[np.float64],
-    points: NDArray[np.float64],
-    shape: NDArray[np.intp],
-    size: NDArray[np.intp],
-    margin: NDArray[np.float64],
-) -> NDArray[np.intp]:
-    """Start of the window that contains `first` and most of the other points."""
-    furthest = shape - size
-    start = np.zeros(len(shape), dtype=np.intp)
-    start[0] = np.clip(np.round(first[0] - margin[0]), 0, furthest[0])
-    kept = _within(points[:, 0], start[:1], shape[0], size[0], margin[0])[0]
-    tried, masks = [], []
-    for axis in range(1, len(shape)):
-        values = points[kept, axis]
-        # Windows that have a point at their margin, as far as they still hold `first`.
-        lowest = first[axis] - (size[axis] - 1 - 2 * margin[axis])
-        edges = np.unique(values[(values >= lowest) & (values <= first[axis])])
-        chosen = edges[np.linspace(0, len(edges) - 1, min(_N_TRIED, len(edges))).astype(int)]
-        begins = np.clip(np.round(chosen - margin[axis]), 0, furthest[axis]).astype(np.intp)
-        begins = np.unique([*begins, 0, furthest[axis]])  # flush with the volume, too
-        held = _within(first[axis : axis + 1], begins, shape[axis], size[axis], margin[axis])[:, 0]
-        begins = begins[held]
-        tried.append(begins)
-        masks.append(_within(values, begins, shape[axis], size[axis], margin[axis]))
-    counts = masks[0].astype(np.float64) @ masks[1].T.astype(np.float64)
-    best = np.unravel_index(int(np.argmax(counts)), counts.shape)
-    start[1:] = [begins[i] for begins, i in zip(tried, best, strict=True)]
-    return start
+class _Cover(NamedTuple):
+    """Windows that hold points away from their faces, but for those of the volume."""
 
+    shape: NDArray[np.intp]  # of the volume
+    size: NDArray[np.intp]  # of a window
+    margin: NDArray[np.float64]  # voxels along each axis
 
-def _within(
-    values: NDArray[np.float64],
-    starts: NDArray[np.intp],
-    length: int,
-    size: int,
-    margin: float,
-) -> NDArray[np.bool_]:
-    """Which values lie inside windows along one axis, shape (n_starts, n_values)."""
-    # A voxel reaches half its size beyond its centre; fractional positions lie there.
-    low = np.where(starts > 0, starts + margin - 0.5, -0.5)
-    high = np.where(starts + size < length, starts + size - 0.5 - margin, length - 0.5)
-    return np.asarray((values >= low[:, None]) & (values <= high[:, None]))
+    def within(
+        self, axis: int, values: NDArray[np.float64], starts: NDArray[np.intp]
+    ) -> NDArray[np.bool_]:
+        """Which values lie inside windows along one axis, shape (n_starts, n_values)."""
+        length, size, margin = self.shape[axis], self.size[axis], self.margin[axis]
+        # A voxel reaches half its size beyond its centre; fractional positions lie there.
+        low = np.where(starts > 0, starts + margin - 0.5, -0.5)
+        high = np.where(starts + size < length, starts + size - 0.5 - margin, length - 0.5)
+        return np.asarray((values >= low[:, None]) & (values <= high[:, None]))
 
+    def inside(self, points: NDArray[np.float64], start: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """Which points lie inside a window."""
+        axes = range(len(start))
+        held = [self.within(axis, points[:, axis], start[axis : axis + 1])[0] for axis in axes]
+        return np.asarray(np.all(held, axis=0))
 
-def _inside(
-    positions: NDArray[np.float64],
-    start: NDArray[np.intp],
-    shape: NDArray[np.intp],
-    size: NDArray[np.intp],
-    margin: NDArray[np.float64],
-) -> NDArray[np.bool_]:
-    result = np.ones(len(positions), dtype=bool)
-    for axis in range(len(shape)):
-        result &= _within(
-            positions[:, axis],
-            start[axis : axis + 1],
-            int(shape[axis]),
-            int(size[axis]),
-            float(margin[axis]),
-        )[0]
-    return result
+    def best_start(
+        self, first: NDArray[np.float64], points: NDArray[np.float64]
+    ) -> NDArray[np.intp]:
+        """Start of the window that contains `first` and most of the other points."""
+        furthest, margin = self.shape - self.size, self.margin
+        start = np.zeros(len(furthest), dtype=np.intp)
+        start[0] = np.clip(np.round(first[0] - margin[0]), 0, furthest[0])
+        kept = self.within(0, points[:, 0], start[:1])[0]
+        tried, masks = [], []
+        for axis in range(1, len(start)):
+            values = points[kept, axis]
+            # Windows that have a point at their margin, as far as they still hold `first`.
+            lowest = first[axis] - (self.size[axis] - 1 - 2 * margin[axis])
+            edges = np.unique(values[(values >= lowest) & (values <= first[axis])])
+            chosen = edges[np.linspace(0, len(edges) - 1, min(_N_TRIED, len(edges))).astype(int)]
+            begins = np.clip(np.round(chosen - margin[axis]), 0, furthest[axis]).astype(np.intp)
+            begins = np.unique([*begins, 0, furthest[axis]])  # flush with the volume, too
+            begins = begins[self.within(axis, first[axis : axis + 1], begins)[:, 0]]
+            tried.append(begins)
+            masks.append(self.within(axis, values, begins))
+        counts = masks[0].astype(np.float64) @ masks[1].T.astype(np.float64)
+        best = np.unravel_index(int(np.argmax(counts)), counts.shape)
+        start[1:] = [begins[i] for begins, i in zip(tried, best, strict=True)]
+        return start
 
-
-def _needed(
-    starts: NDArray[np.intp],
-    positions: NDArray[np.float64],
-    shape: NDArray[np.intp],
-    size: NDArray[np.intp],
-    margin: NDArray[np.float64],
-) -> NDArray[np.intp]:
-    """Take away, one by one, windows all of whose points lie in others."""
-    held = np.stack([_inside(positions, start, shape, size, margin) for start in starts])
-    starts, held = starts[held.any(axis=1)], held[held.any(axis=1)]
-    times = held.sum(axis=0)
-    kept = np.ones(len(starts), dtype=bool)
-    for k in np.argsort(held.sum(axis=1), kind="stable"):
-        if (times[held[k]] > 1).all():
-            kept[k] = False
-            times -= held[k]
-    return starts[kept]
+    def needed(self, starts: NDArray[np.intp], points: NDArray[np.float64]) -> NDArray[np.intp]:
+        """Take away, one by one, windows all of whose points lie in others."""
+        held = np.stack([self.inside(points, start) for start in starts])
+        starts, held = starts[held.any(axis=1)], held[held.any(axis=1)]
+        times = held.sum(axis=0)
+        kept = np.ones(len(starts), dtype=bool)
+        for k in np.argsort(held.sum(axis=1), kind="stable"):
+            if (times[held[k]] > 1).all():
+                kept[k] = False
+                times -= held[k]
+        return starts[kept]

@@ -10,9 +10,9 @@ from skte.report._next_step import fine_tuning as fine_tuning
 from skte.report._next_step import next_step
 from skte.report._page import write_report
 from skte.report._ranking_displays import LayerScoreDisplay, RankingDisplay, StabilityDisplay
-from skte.report._results import results_rows, write_results
+from skte.report._results import SeenTable, results_rows, write_results
+from skte.report._results import finite as finite
 from skte.report._sampled_voxels_display import ProbeDisplay, SampledVoxelsDisplay
-from skte.report._seen import SeenTable
 
 __all__ = [
     "CaseDistanceDisplay",

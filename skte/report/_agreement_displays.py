@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -15,6 +16,7 @@ from skte.report._drawing import COLORS, Display, plot_name, plot_names
 _MOST_NAMES = 25  # beside points
 
 
+@dataclass(eq=False, repr=False)
 class CorrelationDisplay(Display):
     """Performance against score, one point per model, with their weighted Kendall.
 
@@ -25,7 +27,8 @@ class CorrelationDisplay(Display):
     scores : ndarray of shape (n_models,)
         Transferability scores.
     names : sequence of str, optional
-        Written beside the points.
+        Names of the models; of more than 25, only the three that performed best and the
+        three that scored best are written.
     result : WeightedKendallResult
         Agreement of both.
     performance_name, score_name : str
@@ -39,22 +42,13 @@ class CorrelationDisplay(Display):
     'weighted Kendall 1.00, p = 0.17, 3 models'
     """
 
-    def __init__(
-        self,
-        performance: NDArray[np.float64],
-        scores: NDArray[np.float64],
-        names: Sequence[str] | None,
-        result: WeightedKendallResult,
-        *,
-        performance_name: str = "performance after fine-tuning",
-        score_name: str = "score",
-    ) -> None:
-        self.performance = performance
-        self.scores = scores
-        self.names = names
-        self.result = result
-        self.performance_name = performance_name
-        self.score_name = score_name
+    performance: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    names: Sequence[str] | None
+    result: WeightedKendallResult
+    _: KW_ONLY
+    performance_name: str = "performance after fine-tuning"
+    score_name: str = "score"
 
     @classmethod
     def from_scores(
@@ -66,7 +60,7 @@ class CorrelationDisplay(Display):
         ax: Any = None,
         **axis_names: str,
     ) -> Self:
-        """Compute the agreement and plot.
+        """Compute the agreement and plot it.
 
         Parameters
         ----------
@@ -74,18 +68,10 @@ class CorrelationDisplay(Display):
             What each model reached; a mapping needs `names`.
         scores : array-like of shape (n_models,)
             Transferability scores; models at ``-inf`` are drawn at the left edge.
-        names : sequence of str, optional
-            Names of the models; of more than 25, only the three that performed best and the
-            three that scored best are written.
+        names, **axis_names
+            As for `CorrelationDisplay`.
         ax : matplotlib Axes, optional
-            Where to draw; a new figure by default.
-        **axis_names
-            ``performance_name`` and ``score_name``.
-
-        Returns
-        -------
-        CorrelationDisplay
-            Plotted.
+            As for `plot`.
 
         Raises
         ------
@@ -136,6 +122,7 @@ class CorrelationDisplay(Display):
         return sorted({int(i) for i in best})
 
 
+@dataclass(eq=False, repr=False)
 class EvaluationDisplay(Display):
     """Weighted Kendall of scores and baselines with intervals, beside what chance gives.
 
@@ -154,8 +141,7 @@ class EvaluationDisplay(Display):
     ['score', 'size']
     """
 
-    def __init__(self, card: EvaluationCard) -> None:
-        self.card = card
+    card: EvaluationCard
 
     def _size(self) -> tuple[float, float]:
         return 6.0, 1.0 + 0.35 * len(self.card.rows)
@@ -166,7 +152,6 @@ class EvaluationDisplay(Display):
         for position, row in enumerate(rows):
             tau, (low, high) = row.weighted_kendall, row.interval
             ax.plot(tau, position, "o", color="C0")
-            # Percentiles of draws need not hold the value itself.
             ax.plot([low, high], [position, position], color="C0")
         ax.set_yticks(range(len(rows)), plot_names(row.method for row in rows))
         ax.invert_yaxis()
@@ -174,6 +159,7 @@ class EvaluationDisplay(Display):
         ax.set_xlabel(f"weighted Kendall, {self.card.n_models} models (grey: random orders ± 1 sd)")
 
 
+@dataclass(eq=False, repr=False)
 class LearningCurveDisplay(Display):
     """Agreement of rankings of separate draws, and with that of all cases.
 
@@ -181,15 +167,9 @@ class LearningCurveDisplay(Display):
     ----------
     curve : RankLearningCurve
         Of `rank_learning_curve`.
-
-    Attributes
-    ----------
-    ax_, figure_ : matplotlib Axes and Figure
-        Set by `plot`.
     """
 
-    def __init__(self, curve: RankLearningCurve) -> None:
-        self.curve = curve
+    curve: RankLearningCurve
 
     def _size(self) -> tuple[float, float]:
         return 5.5, 4.0

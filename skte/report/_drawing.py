@@ -26,17 +26,12 @@ class Display(ABC):
     figure_: Any
 
     def plot(self, ax: Any = None) -> Self:
-        """Draw the plot.
+        """Draw the plot and return the display; ``ax_`` and ``figure_`` hold what was drawn.
 
         Parameters
         ----------
         ax : matplotlib Axes, optional
             Where to draw; a new figure by default.
-
-        Returns
-        -------
-        Self
-            This display, with ``ax_`` and ``figure_`` to change what was drawn.
         """
         if ax is None:
             from matplotlib.figure import Figure
@@ -103,8 +98,6 @@ def _shorten(text: str, length: int) -> str:
 
 
 def _printable(name: object) -> str:
-    return "".join("\N{REPLACEMENT CHARACTER}" if _unprintable(c) else c for c in str(name))
-
-
-def _unprintable(character: str) -> bool:
-    return unicodedata.category(character) in {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
+    unsafe = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
+    shown = ("\ufffd" if unicodedata.category(c) in unsafe else c for c in str(name))
+    return "".join(shown)

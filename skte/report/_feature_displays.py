@@ -11,25 +11,15 @@ from sklearn.decomposition import PCA
 
 from skte.estimators import CCFV
 from skte.features import FeatureSet
-from skte.report._drawing import (
-    COLORS,
-    MARKERS,
-    MOST_ROWS,
-    Display,
-    plot_name,
-    plot_names,
-)
+from skte.report._drawing import COLORS, MARKERS, MOST_ROWS, Display, plot_name, plot_names
 
-# Cases with a colour of their own.
-_MOST_COLORS = len(COLORS)
 _MOST_VOXELS = 3000  # in the plane
 
 
 class FeatureEmbeddingDisplay(Display):
     """Voxels of one class in the plane: consistent features mix the cases, others separate them.
 
-    Up to six cases have their own colour and marker; of more cases, the six farthest
-    from the centre do, and the rest are grey.
+    The six cases farthest from the centre have their own colour and marker; others are grey.
 
     Parameters
     ----------
@@ -79,7 +69,7 @@ class FeatureEmbeddingDisplay(Display):
         random_state: int = 0,
         ax: Any = None,
     ) -> Self:
-        """Project the features of a class on their first two principal components.
+        """Plot the features of a class on their first two principal components.
 
         Parameters
         ----------
@@ -94,12 +84,7 @@ class FeatureEmbeddingDisplay(Display):
         random_state : int, default=0
             Seed of the voxels shown (at most 3000, in equal shares per case).
         ax : matplotlib Axes, optional
-            Where to draw; a new figure by default.
-
-        Returns
-        -------
-        FeatureEmbeddingDisplay
-            Plotted.
+            As for `plot`.
 
         Raises
         ------
@@ -128,7 +113,7 @@ class FeatureEmbeddingDisplay(Display):
 
     def _draw(self, ax: Any) -> None:
         ids = list(dict.fromkeys(self.cases.tolist()))
-        bright = ids if len(ids) <= _MOST_COLORS else self._farthest(ids)
+        bright = ids if len(ids) <= len(COLORS) else self._farthest(ids)
         kw = {"s": 12, "alpha": 0.7, "linewidths": 0}
         rest = ~np.isin(self.cases, bright)
         if rest.any():
@@ -148,7 +133,7 @@ class FeatureEmbeddingDisplay(Display):
         """Cases whose centres lie farthest from the centre of all cases."""
         centres = np.array([self.embedding[self.cases == case].mean(axis=0) for case in ids])
         away = np.linalg.norm(centres - np.median(centres, axis=0), axis=1)
-        return [ids[i] for i in np.argsort(-away, kind="stable")[:_MOST_COLORS]]
+        return [ids[i] for i in np.argsort(-away, kind="stable")[: len(COLORS)]]
 
 
 def _commonest_label(features: FeatureSet, layer: str) -> int:
@@ -196,8 +181,6 @@ def _project(X: NDArray[np.float64]) -> tuple[NDArray[np.float64], tuple[str, st
 class CaseDistanceDisplay(Display):
     """Distances between cases, farthest case first, so that outliers show by name.
 
-    The number beside each name is its mean distance over the median of these means.
-
     Parameters
     ----------
     case_ids : sequence of str
@@ -212,8 +195,8 @@ class CaseDistanceDisplay(Display):
     case_ids, distances
         Farthest from the others first.
     ratios : ndarray of shape (n_cases,)
-        Mean distance of each case to the others over the median of these means: 1 is
-        ordinary. NaN where a case was compared with no other.
+        Written beside the names: mean distance of each case to the others over the median of
+        these means, so that 1 is ordinary. NaN where a case was compared with no other.
 
     Examples
     --------
@@ -229,7 +212,7 @@ class CaseDistanceDisplay(Display):
         D = np.asarray(distances, dtype=np.float64)
         if D.shape != (len(case_ids), len(case_ids)):
             raise ValueError(f"{len(case_ids)} cases need a square of distances, got {D.shape}.")
-        means = _mean_to_others(D)
+        means = _mean(D, _off_diagonal(D), axis=1)
         middle = np.nanmedian(means) if np.isfinite(means).any() else np.nan
         ratios = means / middle if middle > 0 else np.where(np.isfinite(means), 1.0, np.nan)
         order = np.argsort(-np.nan_to_num(ratios, nan=-np.inf), kind="stable")
@@ -252,12 +235,7 @@ class CaseDistanceDisplay(Display):
             One layer, one class. Default: all; distances are then divided by their median, and
             averaged over the layers and classes that know the pair: 1 is ordinary.
         ax : matplotlib Axes, optional
-            Where to draw; a new figure by default.
-
-        Returns
-        -------
-        Self
-            Plotted.
+            As for `plot`.
 
         Raises
         ------
@@ -270,9 +248,7 @@ class CaseDistanceDisplay(Display):
             what = f"{estimator.distance} distance, class {of}, layer {name}"
             return cls(cases, D, distance_name=what).plot(ax)
         known = np.array([D / _median(D) for D in chosen.values()])
-        counts = np.isfinite(known).sum(axis=0)
-        mean = np.full(known.shape[1:], np.nan)
-        np.divide(np.nansum(known, axis=0), counts, out=mean, where=counts > 0)
+        mean = _mean(known, np.isfinite(known), axis=0)
         return cls(cases, mean, distance_name="distance over the median").plot(ax)
 
     def _size(self) -> tuple[float, float]:
@@ -285,19 +261,14 @@ class CaseDistanceDisplay(Display):
         shown = np.ma.masked_invalid(self.distances[:n, :n])
         shown[np.eye(n, dtype=bool)] = np.ma.masked  # no case is far from itself
         image = ax.imshow(shown, cmap="cividis", aspect="auto")
-        ax.set_yticks(range(n), self._ticks(n), fontsize="small")
+        names = zip(plot_names(self.case_ids[:n], 26), self.ratios[:n], strict=True)
+        ticks = [name if np.isnan(ratio) else f"{name}  {ratio:.2f}" for name, ratio in names]
+        ax.set_yticks(range(n), ticks, fontsize="small")
         ax.set_xticks([])
         whole = len(self.case_ids)
         ax.set_xlabel("cases, same order" if n == whole else f"the farthest {n} of {whole} cases")
         if shown.count():
             ax.figure.colorbar(image, ax=ax, label=plot_name(self.distance_name, 60), shrink=0.8)
-
-    def _ticks(self, n: int) -> list[str]:
-        names = plot_names(self.case_ids[:n], 26)
-        return [
-            name if np.isnan(ratio) else f"{name}  {ratio:.2f}"
-            for name, ratio in zip(names, self.ratios[:n], strict=True)
-        ]
 
 
 def _matrices(
@@ -324,21 +295,19 @@ def _matrices(
             f"There are no distances for layer {layer!r} and class {label!r}; there are layers "
             f"{sorted({k[0] for k in found})} and classes {sorted({k[1] for k in found})}."
         )
-    names = dict(zip(estimator.layer_names_, estimator.layer_details_, strict=True))
-    cases = [str(case) for case in names[next(iter(chosen))[0]]["cases"]]
-    return chosen, cases
+    at = list(estimator.layer_names_).index(next(iter(chosen))[0])
+    return chosen, [str(case) for case in estimator.layer_details_[at]["cases"]]
 
 
 def _off_diagonal(D: NDArray[np.float64]) -> NDArray[np.bool_]:
     return np.asarray(np.isfinite(D) & ~np.eye(len(D), dtype=bool))
 
 
-def _mean_to_others(D: NDArray[np.float64]) -> NDArray[np.float64]:
-    known = _off_diagonal(D)
-    means = np.full(len(D), np.nan)
-    sums, counts = np.where(known, D, 0.0).sum(axis=1), known.sum(axis=1)
-    np.divide(sums, counts, out=means, where=counts > 0)
-    return means
+def _mean(D: NDArray[np.float64], known: NDArray[np.bool_], axis: int) -> NDArray[np.float64]:
+    """Mean of what is known; NaN where nothing is."""
+    counts = known.sum(axis=axis)
+    sums = np.where(known, D, 0.0).sum(axis=axis)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
 def _median(D: NDArray[np.float64]) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +36,8 @@ def next_step(
     Returns
     -------
     str
-        Commands of nnU-Net or of MONAI bundles where the model comes from there, otherwise lines
-        of Python with its preprocessing and a new head. Where the ranking has no answer, a comment
-        says so first.
+        Commands of nnU-Net or MONAI bundles for models from there, else lines of Python with
+        preprocessing and a new head. Where the ranking has no answer, a comment says so first.
 
     Examples
     --------
@@ -73,7 +71,8 @@ def fine_tuning(entry: BankEntry, source: str, n_classes: int | None) -> str:
     if kind == "nnU-Net v2" and entry.weights is not None:
         return _nnunet(entry, Path(entry.weights))
     if kind == "MONAI bundle" and entry.weights is not None:
-        folder = _bundle_folder(Path(entry.weights))
+        beside = Path(entry.weights).parent
+        folder = beside.parent if beside.name == "models" else beside
         config = next((name for name in _TRAINING if (folder / name).is_file()), None)
         if config is not None:
             return _bundle(entry, folder, config, n_classes)
@@ -82,7 +81,11 @@ def fine_tuning(entry: BankEntry, source: str, n_classes: int | None) -> str:
 
 def _nnunet(entry: BankEntry, weights: Path) -> str:
     """Commands of nnU-Net: its plans move to the target, its weights start the training."""
-    trainer, plans, configuration = _nnunet_names(entry, weights)
+    # nnU-Net names the folder of a model by trainer, plans and configuration.
+    parts = weights.parent.parent.name.split("__")
+    known, plans, shape = parts if len(parts) == 3 else ("nnUNetTrainer", "nnUNetPlans", "")
+    trainer = str(entry.provenance.get("trainer", known))
+    configuration = str(entry.provenance.get("configuration", shape))
     dataset, model = str(entry.provenance["dataset"]), weights.parent.parent
     lines = [f"# {entry.name}, nnU-Net v2. TARGET is the id of your dataset in nnUNet_raw."]
     at = next((i for i, part in enumerate(weights.parts) if part.endswith(_ZIP)), None)
@@ -105,20 +108,6 @@ def _nnunet(entry: BankEntry, weights: Path) -> str:
         "# All weights are taken over but those of the segmentation layers. The plans bring the",
         "# model's spacing, patch and normalisation along.",
     ])  # fmt: skip
-
-
-def _nnunet_names(entry: BankEntry, weights: Path) -> tuple[str, str, str]:
-    """Trainer, plans and configuration, as nnU-Net names the folder of a model."""
-    parts = weights.parent.parent.name.split("__")
-    known = parts if len(parts) == 3 else ["nnUNetTrainer", "nnUNetPlans", ""]
-    trainer = str(entry.provenance.get("trainer", known[0]))
-    configuration = str(entry.provenance.get("configuration", known[2]))
-    return trainer, known[1], configuration
-
-
-def _bundle_folder(weights: Path) -> Path:
-    """Return the folder above ``models``, where a bundle keeps its weights."""
-    return weights.parent.parent if weights.parent.name == "models" else weights.parent
 
 
 def _bundle(entry: BankEntry, folder: Path, config: str, n_classes: int | None) -> str:
@@ -178,19 +167,11 @@ def _head(network: nn.Module) -> tuple[str, nn.Module] | None:
 
 def _written(convolution: Any, n_classes: int | str) -> str:
     """Python that makes a convolution with another number of outputs."""
-    changed: Mapping[str, Any] = {
-        "kernel_size": convolution.kernel_size,
-        "stride": convolution.stride,
-        "padding": convolution.padding,
-        "dilation": convolution.dilation,
-        "bias": convolution.bias is not None,
-    }
-    usual = {"stride": 1, "padding": 0, "dilation": 1, "bias": True}
-    given = "".join(
-        f", {key}={value!r}"
-        for key, value in changed.items()
-        if key not in usual
-        or value not in (usual[key], (usual[key],) * len(changed["kernel_size"]))
-    )
+    size = convolution.kernel_size
+    given = f", kernel_size={size!r}"
+    for key, usual in {"stride": 1, "padding": 0, "dilation": 1}.items():
+        value = getattr(convolution, key)
+        given += f", {key}={value!r}" if value not in (usual, (usual,) * len(size)) else ""
+    given += ", bias=False" if convolution.bias is None else ""
     kind = type(convolution).__name__
     return f"torch.nn.{kind}({convolution.in_channels}, {n_classes}{given})"

@@ -18,14 +18,20 @@ from skte import __version__
 from skte._files import check_writable, write_text_atomically
 from skte._table import NONE, Html, element
 from skte.report._evidence import (
+    TITLES,
+    Cell,
     dataset_section,
     explanation_section,
+    folded,
+    number,
+    picture,
     probe_section,
     provenance_section,
+    section,
     seen_section,
+    table,
     voxel_section,
 )
-from skte.report._html import Cell, number, picture, section, table
 from skte.report._ranking_displays import LayerScoreDisplay, RankingDisplay
 from skte.report._results import FittedSelector, check_columns, results_of, results_rows
 from skte.selection import DatasetRanks, Ranking
@@ -48,10 +54,9 @@ def write_report(
     Parameters
     ----------
     ranked : ModelBankSelector, HalvingModelBankSelector, DatasetRanks or mapping
-        A fitted selector, or its ``results_`` alone: the page then has the ranking, layers,
-        warnings and cost, but neither dataset nor bank. Of several datasets, the page has the
-        ranks side by side, and answer, scores, warnings and provenance of each dataset; for all
-        else, write a page of one of its ``selectors``.
+        A fitted selector, or its ``results_`` alone, without sections on dataset and bank. Of
+        several datasets, the page has the ranks side by side, and answer, scores, warnings and
+        provenance of each; for all else, write a page of one of its ``selectors``.
     path : path-like
         Ends in ``.html``. An existing file is replaced in one step.
     title : str, default="Ranking of pre-trained models"
@@ -110,19 +115,19 @@ def write_report(
         sections.append(_guarded("voxels", lambda: voxel_section(selector, shown)))
         if explain:
             sections.append(_guarded("probe", lambda: probe_section(selector, shown)))
-    sections.append(_layer_section(results) or Html(""))
+    sections.append(_layer_section(results))
     if selector is not None and explain:
         best = selector.best_name_
         sections.append(_guarded("cases", lambda: explanation_section(selector, best)))
     sections.append(_warning_section(results))
     if selector is not None:
         sections += [seen_section(selector), dataset_section(selector)]
-    sections.append(_cost_section(results) or Html(""))
+    sections.append(_cost_section(results))
     if selector is not None:
         sections.append(provenance_section(selector, command))
     looked = f"{len(results['name'])} models"
     looked += "" if selector is None else f", {len(selector.dataset_)} labelled cases"
-    return write_text_atomically(path, _page(title, spoken, looked, _LINKS, sections))
+    return write_text_atomically(path, _page(title, spoken, looked, TITLES, sections))
 
 
 def _guarded(key: str, make: Callable[[], Html]) -> Html:
@@ -132,17 +137,12 @@ def _guarded(key: str, make: Callable[[], Html]) -> Html:
             warnings.simplefilter("ignore")  # reported when the model was ranked
             return make()
     except (ValueError, OSError) as error:
-        titles = {
-            "voxels": "What was compared",
-            "probe": "What the features know",
-            "cases": "Classes and cases",
-        }
-        return section(key, titles[key], element("p", f"Cannot be shown: {error}", class_="warn"))
+        return section(key, element("p", f"Cannot be shown: {error}", class_="warn"))
 
 
 def _datasets_page(title: str, found: DatasetRanks, command: str | None) -> str:
     """Lay out the ranks on several datasets, and each dataset below them."""
-    links = {"ranking": "Ranking", "reading": "How to read this"}
+    links = {key: TITLES[key] for key in ("ranking", "reading")}
     n_models = len(found.names)
     rows = [
         [
@@ -165,7 +165,6 @@ def _datasets_page(title: str, found: DatasetRanks, command: str | None) -> str:
     sections = [
         section(
             "ranking",
-            "Ranking",
             table(found.header, rows, caption=caption, sortable=True),
             element("p", about, class_="soft"),
         ),
@@ -188,21 +187,6 @@ def _tint(rank: int, n_models: int) -> float:
     """Return how strong a tint is: the better the rank, the stronger."""
     last = max(2, n_models)
     return (last - rank) / (last - 1)
-
-
-_LINKS = {
-    "ranking": "Ranking",
-    "reading": "How to read this",
-    "voxels": "What was compared",
-    "probe": "What the features know",
-    "layers": "Layers",
-    "cases": "Classes and cases",
-    "warnings": "Warnings",
-    "seen": "What each model saw",
-    "dataset": "Dataset",
-    "cost": "Cost",
-    "provenance": "Provenance",
-}
 
 
 def _page(
@@ -264,7 +248,7 @@ def _ranking_section(
     results: Mapping[str, Any],
     ranking: Ranking | None,
     key: str = "ranking",
-    title: str = "Ranking",
+    title: str = "",
     spoken: Sequence[str] = (),
 ) -> Html:
     """Return the table of all models, what it rests on, and its picture."""
@@ -304,7 +288,6 @@ def _ranking_section(
     below = () if ranking is None else ranking.answer.below
     return section(
         key,
-        title,
         [element("p", sentence, class_="verdict") for sentence in spoken],
         table(
             header, body, caption=f"Models, best first{who and f', ordered{who}'}", sortable=True
@@ -312,6 +295,7 @@ def _ranking_section(
         [element("p", line, class_="soft") for line in (*explained, *below)],
         _sure_table(rows, ranking, keys[0]) if sure else None,
         picture(display.figure_, alt, caption, narrow=display.narrow().plot().figure_),
+        title=title,
     )
 
 
@@ -338,78 +322,57 @@ def _sure_table(rows: Sequence[Mapping[str, Any]], ranking: Ranking | None, key:
     behind: set[str] = set()
     if ranking is not None and ranking.confidence is not None:
         behind = set(ranking.confidence.behind())
-    body = [
-        [_rank_of(row), _marked(row), *_confidence_cells(row, row["name"] in behind)]
-        for row in rows
-    ]
+    body = []
+    for row in rows:
+        low, high, share = row["interval_low"], row["interval_high"], row["first_share"]
+        texts = ["", "", ""]
+        if row["rank"] is not None:
+            texts = [
+                "" if np.isnan(low) else f"{low:.4g} to {high:.4g}",
+                f"{int(row['rank_low'])}-{int(row['rank_high'])}",
+                "" if np.isnan(share) else f"{100 * share:.0f} %",
+            ]
+        cells = [element("span", text, class_="one") for text in texts]
+        said = Html("clearly" if row["name"] in behind else "")
+        body.append([_rank_of(row), _marked(row), *cells, said])
     who = f" of {key}" if key else ""
     header = ["rank", "model", f"interval{who}", "ranks", "first in", "behind the first"]
     return table(header, body, caption=f"How sure the order{who} is")
 
 
-def _confidence_cells(row: Mapping[str, Any], is_behind: bool) -> list[Any]:
-    low, high, share = row["interval_low"], row["interval_high"], row["first_share"]
-    if row["rank"] is None:
-        return [Html("")] * 4
-    span = "" if np.isnan(low) else f"{low:.4g} to {high:.4g}"
-    return [
-        element("span", span, class_="one"),
-        element("span", f"{int(row['rank_low'])}-{int(row['rank_high'])}", class_="one"),
-        element("span", "" if np.isnan(share) else f"{100 * share:.0f} %", class_="one"),
-        Html("clearly" if is_behind else ""),
-    ]
-
-
-def _layer_section(results: Mapping[str, Any]) -> Html | None:
-    """Return the layers and their scores, or None where no model has any."""
-    if "layer_scores" not in results or not any(len(s) for s in results["layer_scores"]):
-        return None
+def _layer_section(results: Mapping[str, Any]) -> Html:
+    """Return the layers and their scores, if a model has any."""
+    if not any(len(scores) for scores in results.get("layer_scores", ())):
+        return Html("")
     found = results_rows(results)
     joined = any(len(row["layers"]) > len(row["layer_scores"]) == 1 for row in found)
-    rows = [
-        [_rank_of(row), row["name"], _layer_list(row["layers"], row["layer_scores"], joined=joined)]
-        for row in found
-    ]
+    rows = []
+    for row in found:
+        shown = row["layers"]
+        if not joined:
+            pairs = zip(shown, row["layer_scores"], strict=False)
+            shown = [f"{name}: {score:.4g}" for name, score in pairs]
+        listed = Html("<br>".join(element("code", text) for text in shown))
+        rows.append([_rank_of(row), row["name"], listed])
+    header = ["rank", "model", "layers, coarse to fine"]
+    names = table(header, rows, caption="Layers that were read")
     if joined:
-        summary = "Names of the layers"
-        shown = [
-            element(
-                "p", "A score is of all layers of a model together; no layer has one of its own."
-            )
-        ]
-    else:
-        summary = "Names of the layers and their scores"
-        shown = [
-            element(
-                "p",
-                "A score is the mean over a model's layers. A model that leads by one layer alone, "
-                "or whose deepest layer collapsed, shows here.",
-            ),
-            picture(
-                LayerScoreDisplay.from_results(results).figure_,
-                "Score of every layer of every model, as a table of colours.",
-                "Darker is lower. Grey: the layer collapsed. Empty: the model has no such layer.",
-            ),
-        ]
-    names = table(
-        ["rank", "model", "layers, coarse to fine"], rows, caption="Layers that were read"
+        about = "A score is of all layers of a model together; no layer has one of its own."
+        return section("layers", element("p", about), folded("Names of the layers", names))
+    about = (
+        "A score is the mean over a model's layers. A model that leads by one layer alone, or "
+        "whose deepest layer collapsed, shows here."
     )
-    return section(
-        "layers", "Layers", shown, element("details", element("summary", summary), names)
+    colours = picture(
+        LayerScoreDisplay.from_results(results).figure_,
+        "Score of every layer of every model, as a table of colours.",
+        "Darker is lower. Grey: the layer collapsed. Empty: the model has no such layer.",
     )
+    more = folded("Names of the layers and their scores", names)
+    return section("layers", element("p", about), colours, more)
 
 
-def _layer_list(layers: Sequence[str], scores: Sequence[float], *, joined: bool) -> Html:
-    if joined:
-        shown = list(layers)
-    else:
-        shown = [f"{name}: {score:.4g}" for name, score in zip(layers, scores, strict=False)]
-    return Html("<br>".join(element("code", text) for text in shown))
-
-
-def _warning_section(
-    results: Mapping[str, Any], key: str = "warnings", title: str = "Warnings"
-) -> Html:
+def _warning_section(results: Mapping[str, Any], key: str = "warnings", title: str = "") -> Html:
     """Return failures and warnings by model."""
     found = []
     for row in results_rows(results):
@@ -419,11 +382,11 @@ def _warning_section(
         for text in row.get("warnings") or ():
             found.append(element("p", element("strong", f"{row['name']}: "), text, class_="warn"))
     nothing = element("p", "No model failed, and none gave a warning.")
-    return section(key, title, found or nothing)
+    return section(key, found or nothing, title=title)
 
 
-def _cost_section(results: Mapping[str, Any]) -> Html | None:
-    """Return what each model took, or None where that is not known."""
+def _cost_section(results: Mapping[str, Any]) -> Html:
+    """Return what each model took, where that is known."""
     columns = {
         "n_windows": "windows",
         "n_cached": "cases from the cache",
@@ -433,24 +396,19 @@ def _cost_section(results: Mapping[str, Any]) -> Html | None:
     }
     known = {key: title for key, title in columns.items() if key in results}
     if not known:
-        return None
-    rows = [[row["name"], *(_cost(row[key]) for key in known)] for row in results_rows(results)]
+        return Html("")
+    rows = [
+        [row["name"], *(v if isinstance(v := row[key], int) else round(v, 2) for key in known)]
+        for row in results_rows(results)
+    ]
     seconds = [key for key in known if key.startswith("seconds")]
     total = sum(float(np.nansum(results[key])) for key in seconds)
+    title = "Cost of each model"
     return section(
         "cost",
-        "Cost",
         element("p", f"{total:.1f} s for all models, added up; no model was trained."),
-        element(
-            "details",
-            element("summary", "Cost of each model"),
-            table(["model", *known.values()], rows, caption="Cost of each model"),
-        ),
+        folded(title, table(["model", *known.values()], rows, caption=title)),
     )
-
-
-def _cost(value: Any) -> int | float:
-    return int(value) if isinstance(value, int) else round(float(value), 2)
 
 
 def _how_to_read(sure: bool) -> Html:
@@ -479,4 +437,4 @@ def _how_to_read(sure: bool) -> Html:
         "Models were compared at the same voxels. Look at the pictures: if labels lie beside the "
         "structures, no score means anything.",
     ]
-    return section("reading", "How to read this", element("ul", [element("li", x) for x in lines]))
+    return section("reading", element("ul", [element("li", x) for x in lines]))

@@ -29,9 +29,7 @@ _NARROW = 4.0  # inches beside the names, below which a legend has one column
 class RankingDisplay(Display):
     """Scores of a ranking, best on top, with intervals and groups where they are known.
 
-    A score is a point: scores have no natural zero that a bar could start from. Models
-    without a finite score get no point but the word "collapsed" (``-inf``) or "failed"
-    (NaN).
+    Models without a finite score get the word "collapsed" (``-inf``) or "failed" (NaN).
 
     Parameters
     ----------
@@ -46,8 +44,7 @@ class RankingDisplay(Display):
     intervals : array-like of shape (n_models, 2), optional
         Confidence interval of each score; NaN where there is none.
     groups : array-like of shape (n_models,), optional
-        Models that the data cannot tell apart share a number, 1 for those that may be
-        the best, as in `BankConfidence`.
+        Of models that the data cannot tell apart, as in `BankConfidence`.
 
     Examples
     --------
@@ -88,19 +85,14 @@ class RankingDisplay(Display):
 
     @classmethod
     def from_selector(cls, selector: FittedSelector, *, ax: Any = None) -> Self:
-        """Plot the ranking of a fitted selector.
+        """Plot the ranking of a fitted selector, with intervals and groups where it has them.
 
         Parameters
         ----------
         selector : ModelBankSelector or HalvingModelBankSelector
-            Fitted; with ``confidence_level``, intervals and groups are drawn.
+            Fitted.
         ax : matplotlib Axes, optional
-            Where to draw; a new figure by default.
-
-        Returns
-        -------
-        Self
-            Plotted.
+            As for `plot`.
         """
         results = results_of(selector)
         estimator = next(iter(selector.estimators_.values()))
@@ -121,12 +113,7 @@ class RankingDisplay(Display):
         column : str, default="score"
             The scores; ``score_<key>`` for another estimator's.
         ax : matplotlib Axes, optional
-            Where to draw; a new figure by default.
-
-        Returns
-        -------
-        Self
-            Plotted.
+            As for `plot`.
         """
         check_columns(results, ["name", column])
         return cls._of_results(results, column, column).plot(ax)
@@ -146,9 +133,7 @@ class RankingDisplay(Display):
             np.where(np.isnan(ranks), np.nan, scores)[order],
             ranks=ranks[order],
             score_name=score_name,
-            intervals=None
-            if low is None or high is None
-            else np.stack([np.asarray(low, float), np.asarray(high, float)], axis=1)[order],
+            intervals=None if low is None or high is None else np.stack([low, high], axis=1)[order],
             groups=None if groups is None else np.asarray(groups)[order],
         )
 
@@ -215,9 +200,6 @@ _MOST_NUMBERS = 240
 class LayerScoreDisplay(Display):
     """Scores layer by layer: models best first, layers coarse to fine.
 
-    Models may differ in their number of layers; the finest ones stand in one column. A
-    model that leads by one layer alone shows here.
-
     Parameters
     ----------
     names : sequence of str
@@ -233,8 +215,6 @@ class LayerScoreDisplay(Display):
     ----------
     matrix : ndarray of shape (n_models, most_layers)
         The scores, finest last; NaN where a model has fewer layers.
-    ax_, figure_ : matplotlib Axes and Figure
-        Set by `plot`.
 
     Examples
     --------
@@ -279,12 +259,7 @@ class LayerScoreDisplay(Display):
         results : mapping of str to sequence
             ``selector.results_``; needs ``name``, ``rank`` and ``layer_scores``.
         ax : matplotlib Axes, optional
-            Where to draw; a new figure by default.
-
-        Returns
-        -------
-        Self
-            Plotted.
+            As for `plot`.
         """
         check_columns(results, ["name", "rank", "layer_scores"])
         ranks = np.asarray(results["rank"], dtype=np.float64)
@@ -346,9 +321,8 @@ def _write_numbers(ax: Any, matrix: NDArray[np.float64], image: Any) -> None:
 class StabilityDisplay(Display):
     """Rank of each model, and the ranks that other labelled cases could give it.
 
-    A line spans the ranks that the data allow, for all models at once; the point is the
-    rank it has; the number at the right is the share of resampled sets of cases in
-    which the model comes first.
+    A line spans the ranks that the data allow, for all models at once. The number at the right is
+    the share of resampled sets of cases in which the model comes first.
 
     Parameters
     ----------

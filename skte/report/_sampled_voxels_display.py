@@ -22,10 +22,10 @@ _MOST_COVERED = 0.1  # of a slice by markers
 class SampledVoxelsDisplay:
     """Slices of a case with the voxels that features were read at.
 
-    Slices are cut through the labelled structures, across the axis with the largest voxels.
-    Each shows the voxels of a thin slab around it: the sample of each class in a colour and
-    marker of its own, the whole-case sample as light dots, and where classes meet a white line.
-    Slices are oriented as radiologists view them: head or front up, patient's right at the left.
+    Slices are cut through the labelled structures, across the axis with the largest voxels, and
+    oriented as radiologists view them: head or front up, patient's right at the left. Each shows
+    the voxels of a thin slab around it: the sample of each class in a colour and marker of its own,
+    the whole-case sample as light dots, and where classes meet a white line.
 
     Parameters
     ----------
@@ -72,19 +72,13 @@ class SampledVoxelsDisplay:
     def _choose(self, n_slices: int) -> list[int]:
         """Middles of parts of the structures with equally many labelled voxels."""
         label = self.case.label.numpy()
-        at = np.flatnonzero(self._foreground(label).sum(axis=self._others(self.axis)))
-        if len(at) == 0:
+        foreground = (label != 0) & (label != self.case.ignore_label)
+        counts = foreground.sum(axis=self._others(self.axis))
+        if not counts.any():
             return [label.shape[self.axis] // 2]
-        counts = self._foreground(label).sum(axis=self._others(self.axis))
         shares = np.cumsum(counts) / counts.sum()
         wanted = (np.arange(n_slices) + 0.5) / n_slices
         return sorted({int(np.searchsorted(shares, share)) for share in wanted})
-
-    def _foreground(self, label: NDArray[np.int64]) -> NDArray[np.bool_]:
-        chosen = label != 0
-        if self.case.ignore_label is not None:
-            chosen &= label != self.case.ignore_label
-        return np.asarray(chosen)
 
     def _tallness(self) -> float:
         """Height of a slice over its width, within what a page can show."""
@@ -120,28 +114,16 @@ class SampledVoxelsDisplay:
             Whose voxels are shown; see `skte.extraction.sampled_voxels`.
         subject : Subject
             The case.
-        n_slices : int, default=3
-            At most this many slices.
-        ax : sequence of matplotlib Axes, optional
-            One per slice; a new figure by default.
-
-        Returns
-        -------
-        Self
-            Plotted.
+        n_slices, ax
+            As for `SampledVoxelsDisplay` and `plot`.
         """
         case = read_case(subject)
         return cls(case, sampled_voxels(extractor, case), n_slices=n_slices).plot(ax)
 
     def points(self, position: int) -> tuple[dict[int, NDArray[np.intp]], NDArray[np.intp]]:
-        """Voxels drawn on the slice at a position along ``axis``.
+        """Voxels drawn on the slice at a position along ``axis``, by class and of the whole case.
 
-        Returns
-        -------
-        classes : dict of int to ndarray of shape (n_voxels, 2)
-            Of each class's sample, indices along the other two axes.
-        whole : ndarray of shape (n_voxels, 2)
-            Of the whole-case sample.
+        Each array holds indices along the other two axes, shape (n_voxels, 2).
         """
         voxels, labels = self.sample.voxels, self.sample.labels
         near = np.abs(voxels[:, self.axis] - position) <= self.thickness
@@ -151,17 +133,12 @@ class SampledVoxelsDisplay:
         return classes, plane[n:][near[n:]]
 
     def plot(self, ax: Any = None) -> Self:
-        """Draw the slices.
+        """Draw the slices and return the display.
 
         Parameters
         ----------
         ax : sequence of matplotlib Axes, optional
             One per slice, or more; a new figure by default.
-
-        Returns
-        -------
-        Self
-            This display, with ``ax_`` and ``figure_``.
         """
         figure = None
         if ax is None:
@@ -195,7 +172,16 @@ class SampledVoxelsDisplay:
 
     def _draw(self, ax: Any, position: int) -> None:
         first, second = self._others(self.axis)
-        image = self._draw_slice(ax, position)
+        image = self.case.image[0].numpy().take(position, axis=self.axis)
+        low, high = np.percentile(image, [1, 99])
+        aspect = self.case.spacing[second] / self.case.spacing[first]
+        ax.imshow(image.T, "gray", aspect=aspect, origin="lower", vmin=low,
+                  vmax=max(high, low + 1e-9))  # fmt: skip
+        label = self.case.label.numpy().take(position, axis=self.axis)
+        if label.min() < label.max():
+            edges = np.unique(label)
+            levels = (edges[1:] + edges[:-1]) / 2
+            ax.contour(label.T, levels=levels, colors="white", linewidths=0.8)
         self._draw_voxels(ax, position)
         ax.set(xticks=[], yticks=[], xlim=(-0.5, image.shape[0] - 0.5),
                ylim=(-0.5, image.shape[1] - 0.5))  # fmt: skip
@@ -204,21 +190,6 @@ class SampledVoxelsDisplay:
         if self._grows(second) in ("P", "I"):
             ax.invert_yaxis()
         ax.set_title(f"{'xyz'[self.axis]} = {position}", fontsize="small")
-
-    def _draw_slice(self, ax: Any, position: int) -> NDArray[Any]:
-        """Draw image and outlines of the labels; return the image."""
-        image = self.case.image[0].numpy().take(position, axis=self.axis)
-        label = self.case.label.numpy().take(position, axis=self.axis)
-        low, high = np.percentile(image, [1, 99])
-        first, second = self._others(self.axis)
-        aspect = self.case.spacing[second] / self.case.spacing[first]
-        ax.imshow(image.T, "gray", aspect=aspect, origin="lower", vmin=low,
-                  vmax=max(high, low + 1e-9))  # fmt: skip
-        if label.min() < label.max():
-            edges = np.unique(label)
-            levels = (edges[1:] + edges[:-1]) / 2
-            ax.contour(label.T, levels=levels, colors="white", linewidths=0.8)
-        return np.asarray(image)
 
     def _draw_voxels(self, ax: Any, position: int) -> None:
         classes, whole = self.points(position)
@@ -251,19 +222,10 @@ class ProbeDisplay(SampledVoxelsDisplay):
 
     Parameters
     ----------
-    case : Case
-        Image and label map.
-    sample : VoxelSample
-        The voxels.
+    case, sample, n_slices
+        As for `SampledVoxelsDisplay`, and so are the attributes.
     predicted : array-like of shape (n_class_voxels,)
         Class that is predicted for each voxel of the class sample.
-    n_slices : int, default=3
-        At most; a 2-D case has one.
-
-    Attributes
-    ----------
-    axis, slices, thickness, ax_, figure_
-        As for `SampledVoxelsDisplay`.
 
     Examples
     --------
@@ -312,11 +274,6 @@ class ProbeDisplay(SampledVoxelsDisplay):
             The cases.
         shown : sequence of int, optional
             Positions of the cases that are plotted. Default: all.
-
-        Returns
-        -------
-        list of ProbeDisplay
-            Plotted.
 
         Raises
         ------

@@ -26,9 +26,8 @@ from skte.extraction import CaseStore, FeatureCache, SegmentationFeatureExtracto
 from skte.selection._answer import Answer, Findings, answer_of
 from skte.selection._confidence import BankConfidence
 from skte.selection._engine import Engine
-from skte.selection._ranking import Ranking
+from skte.selection._ranking import Ranking, Results, known_scores, results_table
 from skte.selection._reference import Reference, twin_scores
-from skte.selection._results import Results, known_scores, results_table
 from skte.selection._workers import ModelRecord
 
 # Beyond these, images were not normalised; random phantoms and masked brains are within.

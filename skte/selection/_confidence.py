@@ -29,9 +29,8 @@ Part = Mapping[str, Any]
 class BankConfidence:
     """Intervals, ranks and ties of the models of a bank. Printed, a table.
 
-    Everything is about *which cases were labelled*: it compares with what the same models
-    would score on other cases of the same kind. It does not tell how well a score
-    predicts the performance after fine-tuning.
+    Everything is about *which cases were labelled*: what the same models would score on other
+    cases of the same kind, not how well a score predicts performance after fine-tuning.
 
     Attributes
     ----------
@@ -40,9 +39,8 @@ class BankConfidence:
     scores : ndarray of shape (n_models,)
         Their scores.
     centres : ndarray of shape (n_models,)
-        What intervals are around: the scores, or what is left of them when the bias of few
-        cases is taken off (estimators whose ``tags.corrects_bias`` is True, as their scores
-        move one way with every case).
+        What intervals are around: the scores, less the bias of few cases for estimators whose
+        ``tags.corrects_bias`` is True.
     standard_errors : ndarray of shape (n_models,)
         NaN for failed and collapsed models, and where a score is undefined without one of the
         cases.
@@ -52,14 +50,12 @@ class BankConfidence:
     rank_intervals : ndarray of shape (n_models, 2)
         Lowest and highest rank that the data allow, for all models at once.
     first_share : ndarray of shape (n_models,)
-        Share of the resampled sets of cases in which the model comes first. It is about the
-        score on other cases, not about the chance to reach the best Dice.
+        Share of the resampled sets of cases in which the model comes first.
     groups : ndarray of shape (n_models,)
         1 for the best model and those that the data cannot tell from it, 2 for the best of
         the others and those that cannot be distinguished from that one, and so on. 0: failed.
     difference_errors : ndarray of shape (n_models, n_models)
-        Standard error of the difference of two scores. Models see the same voxels, so it
-        is often far smaller than those of the scores.
+        Standard error of the difference of two scores, of models that see the same voxels.
     critical_value : float
         Two models are told apart where their scores differ by more than this number of
         standard errors.
@@ -100,18 +96,7 @@ class BankConfidence:
     method: str
 
     def told_apart(self, first: str, second: str) -> bool:
-        """Whether the data tell two models apart, all pairs of the bank considered.
-
-        Parameters
-        ----------
-        first, second : str
-            Names of models.
-
-        Returns
-        -------
-        bool
-            True where the difference is larger than chance allows.
-        """
+        """Whether two models, by name, differ by more than chance allows over all pairs."""
         i, j = self._position(first), self._position(second)
         return bool(tell_apart(self.centres, self.difference_errors, self.critical_value)[i, j])
 

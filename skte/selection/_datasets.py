@@ -33,8 +33,6 @@ class DatasetRanks:
 
     Attributes
     ----------
-    selectors, failed : dict
-        As given.
     names : tuple of str
         Models by mean rank, best first; those that failed on a dataset last.
     datasets : tuple of str
@@ -94,23 +92,12 @@ class DatasetRanks:
         """Cells of the table; a dash stands where a model failed."""
         ranking = next(iter(self.selectors.values())).ranking_
         return [
-            (
-                NONE if np.isnan(mean) else float(mean),
-                ranking.marked(name),
-                *map(rank_cell, ranks),
-            )
+            (NONE if np.isnan(mean) else float(mean), ranking.marked(name), *map(rank_cell, ranks))
             for name, mean, ranks in zip(self.names, self.mean_ranks, self.ranks, strict=True)
         ]
 
     def to_frame(self) -> Any:
-        """Convert to a pandas DataFrame.
-
-        Returns
-        -------
-        pandas.DataFrame
-            One row per model, best mean rank first, with a column of ranks per dataset and
-            ``mean rank``.
-        """
+        """Convert to a pandas DataFrame: a rank per dataset, and the mean rank, best first."""
         import pandas as pd
 
         frame = pd.DataFrame(self.ranks, index=list(self.names), columns=list(self.datasets))
@@ -128,14 +115,12 @@ def rank_datasets(
 ) -> DatasetRanks:
     """Rank a bank on several datasets.
 
-    Scores of one dataset say nothing about another; ranks can stand beside each other.
-
     Parameters
     ----------
     selector : ModelBankSelector or HalvingModelBankSelector
         The settings. It is cloned for each dataset, and not fitted itself.
-    bank : ModelBank, dict of str to nn.Module, list of BankEntry, or path
-        The models.
+    bank
+        As for the selector's ``fit``.
     datasets : mapping of str to list of Subject, SubjectsDataset, list of dict, or path
         The target cases of each dataset, by its name.
 

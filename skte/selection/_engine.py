@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass, replace
-from numbers import Integral
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,7 +18,6 @@ from joblib import effective_n_jobs
 from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.exceptions import FitFailedWarning
-from sklearn.utils import check_random_state
 
 from skte._isolation import safe_starts
 from skte._text import clean_text, say
@@ -39,6 +37,7 @@ from skte.extraction import (
     CaseStore,
     FeatureCache,
     SegmentationFeatureExtractor,
+    draw_seed,
     resolve_device,
     tell_progress,
 )
@@ -118,17 +117,10 @@ class Engine:
 
         Parameters
         ----------
-        estimator : TransferabilityEstimator, mapping of str to TransferabilityEstimator or None
-            One estimator has the key ``""``. None: `recommended_estimators`.
         entries : sequence of BankEntry
             The whole bank: all its models must see the same voxels.
-        extractor, device, cache, random_state, n_jobs, timeout, error_score, verbose
-            As for `ModelBankSelector`.
-
-        Returns
-        -------
-        Engine
-            Ready to run.
+        estimator, extractor, device, cache, random_state, n_jobs, timeout, error_score, verbose
+            As for `ModelBankSelector`; a single estimator has the key ``""``.
         """
         estimators = _checked_estimators(estimator)
         template = extractor_for(estimators) if extractor is None else clone(extractor)
@@ -140,7 +132,7 @@ class Engine:
         if cache is not None and not isinstance(cache, FeatureCache):
             cache = FeatureCache(cache)
         engine = cls(estimators, template, n_jobs, timeout, error_score, verbose)
-        return engine.with_extraction(entries, cache=cache, random_state=_seed(random_state))
+        return engine.with_extraction(entries, cache=cache, random_state=draw_seed(random_state))
 
     @staticmethod
     def load_cases(dataset: DatasetLike, n_needed: int, why: str) -> CaseList:
@@ -190,7 +182,7 @@ class Engine:
         known: Mapping[str, FeatureSet] | None = None,
         is_reference: bool = False,
     ) -> Generator[ModelRecord]:
-        """Extract and score every model, and announce each one that is done.
+        """Extract, score and announce every model.
 
         Close the generator if it is not used up: it owns processes and threads.
 
@@ -237,7 +229,10 @@ class Engine:
             done: list[ModelRecord] = []
             for first in records:
                 n_done = len(done)
-                _add_with_copies(first, done, entries, same, len(cases))
+                done.append(first)
+                # Entries after it that are networks known by now.
+                while len(done) < len(same) and (known_at := same[len(done)]) < len(done):
+                    done.append(done[known_at].under(entries[len(done)].name, len(cases)))
                 for position, record in enumerate(done[n_done:], start=n_done + 1):
                     _raise_fault_of_cases(record, cases)
                     for case, stamp in zip(cases, stamps, strict=True):
@@ -299,13 +294,13 @@ class Engine:
 
     def _announce(self, record: ModelRecord, place: str) -> None:
         """Log a model's scores."""
-        shown = ", ".join(
+        shown = [
             f"{key} {part['score']:.4g}".strip()
             for key, part in record.parts.items()
             if "score" in part  # other scores take the whole bank
-        )
-        shown = shown or ("failed" if record.errors else "done")
-        line = clean_text(f"[{place}] {record.name}: {shown} ({record.seconds:.1f} s)")
+        ]
+        what = ", ".join(shown) or ("failed" if record.errors else "done")
+        line = clean_text(f"[{place}] {record.name}: {what} ({record.seconds:.1f} s)")
         _log.info(line)
         if self.verbose:
             say(line, flush=True)
@@ -385,12 +380,6 @@ def _checked_estimators(
     return dict(estimator)
 
 
-def _seed(random_state: int | np.random.RandomState | None) -> int:
-    if isinstance(random_state, Integral):
-        return int(random_state)
-    return int(check_random_state(random_state).randint(2**31 - 1))
-
-
 def _check_samples(
     template: SegmentationFeatureExtractor, estimators: Mapping[str, TransferabilityEstimator]
 ) -> None:
@@ -412,9 +401,8 @@ def _common_cells(
 
     All models must see the same voxels, so the cells cannot follow each one's window.
     """
-    if extractor.max_windows is None:
-        return None
-    if extractor.cell_size is not None or extractor.window_size is not None:
+    given = extractor.cell_size is not None or extractor.window_size is not None
+    if extractor.max_windows is None or given:
         return None
     threes = []
     for size in (entry.window_size for entry in entries if entry.window_size is not None):
@@ -450,19 +438,6 @@ def _same_networks(entries: Sequence[BankEntry]) -> list[int]:
         loaded = digest, entry.trusted_packages, Path(entry.weights or "").suffix
         found.append(i if digest is None else first.setdefault(loaded, i))
     return found
-
-
-def _add_with_copies(
-    record: ModelRecord,
-    done: list[ModelRecord],
-    entries: Sequence[BankEntry],
-    same: Sequence[int],
-    n_cases: int,
-) -> None:
-    """Add a record, then those of the entries after it that are networks known by now."""
-    done.append(record)
-    while len(done) < len(same) and same[len(done)] < len(done):
-        done.append(done[same[len(done)]].under(entries[len(done)].name, n_cases))
 
 
 def _raise_fault_of_cases(record: ModelRecord, cases: Sequence[Any]) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import os
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple, Self
@@ -29,7 +29,7 @@ from skte.selection._base import BankSelector
 from skte.selection._confidence import resampling_weights
 from skte.selection._engine import Engine, check_not_all_failed
 from skte.selection._reference import REFERENCE_LEVEL, Reference, Twins, compare_with_twins
-from skte.selection._workers import ModelRecord
+from skte.selection._workers import COSTS, ModelRecord
 
 _N_DRAWS = 1000  # for the comparison with untrained twins
 
@@ -63,9 +63,7 @@ class HalvingModelBankSelector(BankSelector):
 
     All models are scored on a few cases, drawn at random. Those that are out of the race
     for the best `n_keep` are dropped, the others go on to `factor` times as many cases, and
-    so on, until all cases are used or the race is decided. No model runs a case twice: its
-    features are kept on disk between the rungs, or in memory where no cache can recognise
-    the network (one defined in a notebook, say).
+    so on, until all cases are used or the race is decided. No model runs a case twice.
 
     Parameters
     ----------
@@ -93,33 +91,27 @@ class HalvingModelBankSelector(BankSelector):
         As for `ModelBankSelector`. Without `cache`, a temporary folder serves. `timeout` is for
         a model and rung. The seed also draws the order of the cases. Untrained twins run once,
         those of the models of the last rung, on its cases, and are compared with the leader at
-        90 % as by `ModelBankSelector`, whatever `confidence_level` is; `cost_` does not count them.
+        90 % whatever `confidence_level` is; `cost_` does not count them.
 
     Attributes
     ----------
     ranking_ : Ranking
         Names, best first: the contenders of the last rung, then those of the rungs before.
-    best_name_ : str
-        The first of ``ranking_``.
-    answer_ : Answer
+    best_name_, answer_, names_, estimators_, date_
         As of `ModelBankSelector`.
     ranks_, scores_ : ndarray of shape (n_models,)
         In bank order; the score of a dropped model is that of its last rung, so scores of
         different rungs are not comparable.
-    names_ : list of str
-        In bank order.
-    n_iterations_ : int
-        Rungs run.
-    n_resources_, n_candidates_ : list of int
-        Cases and models of each rung.
     reference_ : list of Reference
         As of `ModelBankSelector`, on the cases of the last rung.
     results_ : Results
         As of `ModelBankSelector`, for the cases that a model has seen, which ``n_cases`` counts.
         Windows and seconds are of all rungs; ``n_cached`` includes what the race itself has
         kept. Estimators after the first have NaN for models that were dropped.
-    estimators_, date_
-        As of `ModelBankSelector`.
+    n_iterations_ : int
+        Rungs run.
+    n_resources_, n_candidates_ : list of int
+        Cases and models of each rung.
     rung_results_ : dict of ndarray
         One entry per rung and model, for ``pandas.DataFrame``: ``iter``, ``n_cases``, ``name``,
         ``score``, ``gap`` to the last model that would be kept, its ``gap_error``,
@@ -134,8 +126,7 @@ class HalvingModelBankSelector(BankSelector):
     Notes
     -----
     The comparison counts that the cases seen are part of all cases, but not that the leader is
-    the largest of many scores. ``benchmarks/confidence`` measures how often the winner of the
-    full evaluation is lost.
+    the largest of many scores; ``benchmarks/confidence`` measures what that costs.
 
     References
     ----------
@@ -213,10 +204,8 @@ class HalvingModelBankSelector(BankSelector):
 
         Parameters
         ----------
-        bank : ModelBank, dict of str to nn.Module, list of BankEntry, or path
-            The models.
-        dataset : list of Subject, SubjectsDataset, list of dict, or path
-            The target cases with labels.
+        bank, dataset
+            As for `ModelBankSelector`.
 
         Returns
         -------
@@ -237,7 +226,9 @@ class HalvingModelBankSelector(BankSelector):
             f"a race needs min_cases={self.min_cases}. Label more, or use ModelBankSelector (in "
             "the shell, leave --race out).",
         )
-        with self._storage() as cache:
+        has_cache = self.cache is not None or (self.extractor and self.extractor.cache)
+        storage: Any = nullcontext(self.cache) if has_cache else scratch_folder("skte-race-")
+        with storage as cache:
             engine = self._engine(entries, cache=cache)
             first = next(iter(engine.estimators.values()))
             if first.tags.relative_to_bank:
@@ -250,18 +241,10 @@ class HalvingModelBankSelector(BankSelector):
             shuffled = [cases[i] for i in order]
             rungs = self._race(engine, entries, shuffled)
             references = self._compare_with_twins(engine, entries, rungs[-1], shuffled)
-        if cache is not self.cache:  # a folder that is gone
+        if not has_cache:  # the folder is gone
             engine.extractor.set_params(cache=None)
         self._judge(engine, models, cases, rungs, references)
         return self
-
-    @contextmanager
-    def _storage(self) -> Iterator[Any]:
-        if self.cache is not None or (self.extractor is not None and self.extractor.cache):
-            yield self.cache
-            return
-        with scratch_folder("skte-race-") as folder:
-            yield folder
 
     def _race(
         self, engine: Engine, entries: Sequence[BankEntry], cases: Sequence[Any]
@@ -289,20 +272,21 @@ class HalvingModelBankSelector(BankSelector):
         confidence: float,
     ) -> Rung:
         first = next(iter(engine.estimators))
-        scores = np.array([_score_of(record.parts.get(first)) for record in records])
+        parts = [record.parts.get(first, {"score": np.nan}) for record in records]
+        scores = np.array([float(part["score"]) for part in parts])
         check_not_all_failed(records, first)
         nothing = {"score": np.full(n_cases, np.nan)}
         jackknife = np.stack([record.resampled.get(first, nothing)["score"] for record in records])
         step = outpaced(
             scores, jackknife, n_total=n_total, n_keep=self.n_keep, confidence_level=confidence
         )
+        dropped = step.dropped
         if n_cases == n_total:
-            step = step._replace(dropped=np.isnan(scores))
-        elif self.elimination == "halving":
-            step = step._replace(dropped=self._surplus(scores))
-        elif self.elimination == "both":
-            step = step._replace(dropped=step.dropped | self._surplus(scores))
-        return Rung(n_cases, records, scores, step)
+            dropped = np.isnan(scores)
+        elif self.elimination != "confidence":
+            surplus = self._surplus(scores)
+            dropped = surplus | dropped if self.elimination == "both" else surplus
+        return Rung(n_cases, records, scores, step._replace(dropped=dropped))
 
     def _surplus(self, scores: NDArray[np.float64]) -> NDArray[np.bool_]:
         keep = max(self.n_keep, math.ceil(len(scores) / self.factor))
@@ -368,21 +352,12 @@ class HalvingModelBankSelector(BankSelector):
 def _whole(name: str, rungs: Sequence[Rung]) -> ModelRecord:
     """Return the last record of a model, with the windows and seconds of all rungs."""
     records = [record for rung in rungs for record in rung.records if record.name == name]
-    totals = ("n_windows", "seconds_load", "seconds_forward", "seconds_tap", "seconds_score")
-    return replace(
-        records[-1], **{total: sum(getattr(r, total) for r in records) for total in totals}
-    )
-
-
-def _score_of(part: Mapping[str, Any] | None) -> float:
-    return float("nan") if part is None else float(part["score"])
+    totals = {total: sum(getattr(r, total) for r in records) for total in COSTS}
+    return replace(records[-1], **totals)
 
 
 def _run_rung(
-    engine: Engine,
-    entries: Sequence[BankEntry],
-    cases: Sequence[Any],
-    known: dict[str, FeatureSet],
+    engine: Engine, entries: Sequence[BankEntry], cases: Sequence[Any], known: dict[str, FeatureSet]
 ) -> list[ModelRecord]:
     """Score models on cases; `known` keeps the features of models that no cache can hold."""
     weights = resampling_weights(len(cases), 0, engine.random_state, "jackknife")
@@ -427,9 +402,8 @@ def outpaced(
 
     `scores` (n_models,) is NaN for failed models, `jackknife` (n_models, n_cases) leaves out
     each case. A model is compared with the `n_keep`-th best in pairs: both saw the same cases.
-    The question is who wins the evaluation of all `n_total` cases, of which those of the rung
-    are a random part: that leaves the share ``1 - n_cases / n_total`` of the variance of a
-    mean. None stands for infinitely many cases.
+    Those are a random part of the `n_total` cases (None: infinitely many) that would decide, which
+    leaves the share ``1 - n_cases / n_total`` of the variance of a mean.
     """
     n_models, n_cases = jackknife.shape
     order = best_first(scores)

@@ -1,18 +1,29 @@
-"""The order of a bank: names, best first, that print as a table with the answer around it."""
+"""What a selector found: the order of a bank, and columns with all that is known of its models."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from skte._table import NONE, format_html_table, format_table, rank_cell
+from skte._table import NONE, Html, format_html_table, format_table, rank_cell
+from skte._text import clean_lines, clean_text
 from skte.metrics import best_first, rank_scores
 from skte.selection._answer import Answer
 from skte.selection._confidence import BankConfidence
+from skte.selection._workers import ModelRecord
+
+# One number or one word per model; the rest is lists and seconds.
+_SHOWN = ("name", "rank", "score")
+_NUMBERS = (
+    "n_parameters", "width", "zero_shot", "n_axes", "n_windows", "n_cached", "seconds_load",
+    "seconds_forward", "seconds_tap", "seconds_score",
+)  # fmt: skip
+# What Python itself hides by default: for programmers, not about a model's score.
+_NOT_OF_A_MODEL = (DeprecationWarning, ImportWarning, PendingDeprecationWarning, ResourceWarning)
 
 
 @dataclass(repr=False, eq=False)
@@ -55,11 +66,6 @@ class Ranking(Sequence[str]):
         Models that the table marks as untrained.
     answer : Answer, optional
         The sentences.
-
-    Attributes
-    ----------
-    names, scores, ranks, confidence, columns, facts, untrained, answer
-        As given.
 
     Examples
     --------
@@ -104,18 +110,7 @@ class Ranking(Sequence[str]):
     def from_scores(
         cls, names: Sequence[str], scores: ArrayLike, confidence: BankConfidence | None = None
     ) -> Self:
-        """Rank models given in any order, by `rank_scores`.
-
-        Parameters
-        ----------
-        names, scores, confidence
-            As for `Ranking`, but in any order.
-
-        Returns
-        -------
-        Ranking
-            Best first.
-        """
+        """Rank models given in any order, by `rank_scores`; parameters are those of `Ranking`."""
         order = best_first(scores)
         ordered = np.asarray(scores, dtype=np.float64)[order]
         return cls([names[i] for i in order], ordered, confidence)
@@ -152,14 +147,8 @@ class Ranking(Sequence[str]):
     def header(self) -> list[str]:
         """Names of the columns of `rows`."""
         sure = self.confidence.header[3:] if self.confidence and not self._several else []
-        # What is no estimator stands in parentheses.
-        return [
-            "rank",
-            "model",
-            *(self.columns or ["score"]),
-            *sure,
-            *(f"({f})" for f in self.facts),
-        ]
+        facts = [f"({fact})" for fact in self.facts]  # no estimators
+        return ["rank", "model", *(self.columns or ["score"]), *sure, *facts]
 
     def rows(self) -> list[tuple[Any, ...]]:
         """Cells of the table, best first; untrained models are marked, failed ones have no rank."""
@@ -218,3 +207,133 @@ class Ranking(Sequence[str]):
         import pandas as pd
 
         return pd.DataFrame(self).astype({"rank": "Int64"})
+
+
+class Results(dict[str, "NDArray[Any]"]):
+    """Columns of equal length by name, one entry per model, that print as a short table.
+
+    It is a dict in every other way: ``pandas.DataFrame(results)`` has all columns.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skte.selection import Results
+    >>> Results(name=np.array(["a"]), score=np.array([0.5]), seconds_load=np.array([1.2]))
+    name  score
+    a       0.5
+    and 1 more column: seconds_load
+    """
+
+    def to_frame(self) -> Any:
+        """Convert to a pandas DataFrame in bank order; models that failed have no rank."""
+        import pandas as pd
+
+        return pd.DataFrame(self).astype(dict.fromkeys(self._ranks(), "Int64"))
+
+    def __repr__(self) -> str:
+        table = format_table(self._shown(), self._rows())
+        return clean_lines("\n".join([table, *self._rest()]))
+
+    def _repr_html_(self) -> str:
+        rest = "".join(Html(f"<p>{line}</p>") for line in self._rest())
+        return f"{format_html_table(self._shown(), self._rows())}{rest}"
+
+    def _shown(self) -> list[str]:
+        keys = [name.removeprefix("score") for name in self if name.startswith("score_")]
+        own = [f"{what}{key}" for key in keys for what in ("score", "rank")]
+        return [name for name in (*_SHOWN, *own, "error") if name in self]
+
+    def _rows(self) -> list[list[Any]]:
+        ranks = self._ranks()
+        columns = [
+            # NaN alone differs from itself.
+            [rank_cell(v) if name in ranks else NONE if v != v else v for v in self[name].tolist()]
+            for name in self._shown()
+        ]
+        return [list(row) for row in zip(*columns, strict=True)]
+
+    def _ranks(self) -> list[str]:
+        """Name the columns of ranks, which models that failed lack."""
+        return [name for name in self if name == "rank" or name.startswith("rank_")]
+
+    def _rest(self) -> list[str]:
+        rest = [name for name in self if name not in self._shown()]
+        if not rest:
+            return []
+        count = "1 more column" if len(rest) == 1 else f"{len(rest)} more columns"
+        return [f"and {count}: {', '.join(rest)}"]
+
+
+def results_table(
+    records: Sequence[ModelRecord],
+    scores: Mapping[str, NDArray[np.float64]],
+    ranks: NDArray[np.float64],
+    confidences: Mapping[str, BankConfidence],
+    untrained: Sequence[bool],
+) -> Results:
+    """Columns of `results_`; `ranks` are by the first estimator. Named ones have their own."""
+    first, known = next(iter(scores)), known_scores(records, scores)
+    several = first != ""
+    table = {"name": _objects(r.name for r in records), "score": scores[first], "rank": ranks}
+    if several:
+        for key, values in scores.items():
+            table[f"score_{key}"] = values
+            table[f"rank_{key}"] = ranks if key == first else rank_scores(known[key])
+    if confidences:
+        table |= _confidence_columns(confidences[first], "")
+        if several:
+            for key, confidence in confidences.items():
+                table |= _confidence_columns(confidence, f"_{key}")
+    for key in scores:
+        if any(record.pair_standard_errors.get(key, 0.0) > 0.0 for record in records):
+            name = f"pair_standard_error_{key}" if key else "pair_standard_error"
+            errors = [record.pair_standard_errors.get(key, np.nan) for record in records]
+            table[name] = np.array(errors)
+    table["layers"] = _objects(record.layers for record in records)
+    table["layers_certainty"] = _objects(record.layers_certainty for record in records)
+    table["layer_scores"] = _objects(r.layer_scores.get(first, np.array([])) for r in records)
+    for name in _NUMBERS:
+        table[name] = np.array([getattr(record, name) for record in records])
+    table["window"] = _objects(record.window for record in records)
+    table["device"] = _objects(record.device for record in records)
+    table["untrained"] = np.array(untrained)
+    table["warnings"] = _objects(
+        tuple(clean_text(text) for kind, text in r.warned if not issubclass(kind, _NOT_OF_A_MODEL))
+        for r in records
+    )
+    table["error"] = _objects(
+        "; ".join(dict.fromkeys(map(clean_text, r.errors.values()))) for r in records
+    )
+    return Results(table)
+
+
+def known_scores(
+    records: Sequence[ModelRecord], scores: Mapping[str, NDArray[np.float64]]
+) -> dict[str, NDArray[np.float64]]:
+    """Scores by estimator with NaN for models that failed, whatever ``error_score`` is."""
+    return {
+        key: np.where([key in record.parts for record in records], values, np.nan)
+        for key, values in scores.items()
+    }
+
+
+def _confidence_columns(confidence: BankConfidence, suffix: str) -> dict[str, NDArray[Any]]:
+    ranks = np.where(confidence.groups[:, None] > 0, confidence.rank_intervals, np.nan)
+    columns = {
+        "standard_error": confidence.standard_errors,
+        "interval_low": confidence.intervals[:, 0],
+        "interval_high": confidence.intervals[:, 1],
+        "rank_low": ranks[:, 0],
+        "rank_high": ranks[:, 1],
+        "first_share": confidence.first_share,
+        "group": confidence.groups,
+    }
+    return {f"{name}{suffix}": values for name, values in columns.items()}
+
+
+def _objects(values: Iterable[Any]) -> NDArray[Any]:
+    listed = list(values)
+    column = np.empty(len(listed), dtype=object)
+    for i, value in enumerate(listed):  # assigning a list would broadcast tuples
+        column[i] = value
+    return column

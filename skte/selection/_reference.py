@@ -15,7 +15,7 @@ from skte.bank import BankEntry
 from skte.estimators import TransferabilityEstimator
 from skte.exceptions import BankError
 from skte.metrics import best_first
-from skte.selection._confidence import estimate_confidence
+from skte.selection._confidence import BankConfidence, estimate_confidence
 from skte.selection._workers import ModelRecord
 
 REFERENCE_LEVEL = 0.9  # confidence of the comparison, where none is asked for
@@ -127,34 +127,34 @@ def _compared(
         chosen = range(len(records)) if estimator.tags.relative_to_bank else (best, -1)
         pair = (records[best].name, records[-1].name)
         shown = [records[i] for i in chosen]
-        is_below = _told_apart(pair, key, estimator, shown, scores[list(chosen)], resampling)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # given for the bank's own models
+            sure = confidence_of(key, estimator, shown, scores[list(chosen)], resampling)
+        i, j = (sure.names.index(name) for name in pair)
+        # Where the error is not known, the scores alone decide.
+        is_below = bool(np.isnan(sure.difference_errors[i, j])) or sure.told_apart(*pair)
     return replace(
         known, score=float(scores[-1]), leader=records[best].name,
         leader_score=float(scores[best]), is_below=is_below,
     )  # fmt: skip
 
 
-def _told_apart(
-    pair: tuple[str, str],
+def confidence_of(
     key: str,
     estimator: TransferabilityEstimator,
     records: Sequence[ModelRecord],
     scores: NDArray[np.float64],
     resampling: Mapping[str, Any],
-) -> bool:
-    names = [record.name for record in records]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # given for the bank's own models
-        confidence = estimate_confidence(
-            estimator,
-            names,
-            scores,
-            [record.parts[key] for record in records],
-            [record.resampled[key] for record in records],
-            **resampling,
-        )
-    unknown = np.isnan(confidence.difference_errors[names.index(pair[0]), names.index(pair[1])])
-    return bool(unknown) or confidence.told_apart(*pair)  # unknown: the scores alone decide
+) -> BankConfidence:
+    """Estimate how sure an estimator's scores of some models are."""
+    return estimate_confidence(
+        estimator,
+        [record.name for record in records],
+        scores,
+        [record.parts.get(key) for record in records],
+        [record.resampled.get(key) for record in records],
+        **resampling,
+    )
 
 
 def chance_verdict(references: Sequence[Reference], estimator: str) -> str:
@@ -176,11 +176,6 @@ def twin_scores(names: Sequence[str], references: Sequence[Reference]) -> NDArra
     return np.array([scores.get(name, np.nan) for name in names])
 
 
-def _range(scores: Sequence[float]) -> str:
-    low, high = (f"{extreme:.4g}" for extreme in (min(scores), max(scores)))
-    return low if low == high else f"{low} to {high}"
-
-
 def reference_notes(references: Sequence[Reference]) -> list[str]:
     """Say what each estimator gives untrained networks, and where there are none."""
     known: dict[str, list[float]] = {}
@@ -191,14 +186,15 @@ def reference_notes(references: Sequence[Reference]) -> list[str]:
             missing.setdefault(line, {})[one.estimator] = None
         else:
             known.setdefault(one.estimator, []).append(one.score)
-    ranges = [f"{_range(scores)} by {key}" for key, scores in known.items()]
-    found = (
-        [f"Untrained networks of these architectures score {', '.join(ranges)}."] if ranges else []
-    )
+    ranges = []
+    for key, scores in known.items():
+        low, high = f"{min(scores):.4g}", f"{max(scores):.4g}"
+        ranges.append(f"{low if low == high else f'{low} to {high}'} by {key}")
+    said = f"Untrained networks of these architectures score {', '.join(ranges)}."
     every = {one.estimator for one in references}
     # What no estimator has is said once.
     problems = [
         line.replace("{}", "" if every == set(who) else f" by {', '.join(who)}", 1)
         for line, who in missing.items()
     ]
-    return found + sorted(problems)
+    return [said] * bool(ranges) + sorted(problems)

@@ -15,23 +15,17 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils.validation import check_is_fitted
 
-from skte._sklearn import (
-    UNUSED,
-    Interval,
-    StrOptions,
-    fit_context,
-    with_callbacks,
-)
+from skte._sklearn import UNUSED, Interval, StrOptions, fit_context, with_callbacks
 from skte.bank import BankLike, ModelBank, load_bank
 from skte.datasets import CaseList, DatasetLike
 from skte.estimators import TransferabilityEstimator
 from skte.extraction import FeatureCache, SegmentationFeatureExtractor
 from skte.metrics import align_performance, rank_scores, weighted_kendall_score
 from skte.selection._base import BankSelector
-from skte.selection._confidence import BankConfidence, estimate_confidence, resampling_weights
+from skte.selection._confidence import BankConfidence, resampling_weights
 from skte.selection._engine import Engine, check_not_all_failed
-from skte.selection._reference import REFERENCE_LEVEL, Twins, compare_with_twins
-from skte.selection._results import known_scores
+from skte.selection._ranking import known_scores
+from skte.selection._reference import REFERENCE_LEVEL, Twins, compare_with_twins, confidence_of
 from skte.selection._workers import ModelRecord
 
 # Cases, and what needs as many, without and with confidence.
@@ -50,8 +44,7 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
     """Rank the models of a bank by how well they should transfer to a dataset.
 
     Each model is run over the cases once; no model is trained. All models are compared at
-    the same sampled voxels. Models with the same preprocessing share preprocessed cases, as
-    far as these fit into 1 GiB.
+    the same sampled voxels.
 
     Parameters
     ----------
@@ -62,22 +55,19 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
         Settings of the extraction (default: `extractor_for` the estimators); its ``entry``,
         ``random_state`` and (where given here) ``device`` are set for each model.
     n_jobs : int, optional
-        Models worked on in parallel processes, as in joblib. The result does not
-        depend on it.
+        Models worked on in parallel processes, as in joblib; the result is the same.
     device : str or torch.device, optional
         Where the models run. Default: the extractor's, else a GPU if there is one. With
         several GPUs and ``n_jobs`` above 1, the models take turns on them.
     cache : path-like or FeatureCache, optional
-        Folder where features are kept: another estimator, or a run that goes on after it was
-        killed, runs no network for what is there. Default: the extractor's, else none.
+        Folder where features are kept, so that no network runs twice for them. Default: the
+        extractor's, else none.
     timeout : float, optional
         Seconds that a model may take; one that takes longer is a failure (see `error_score`),
-        and so is one whose process dies. Models then run in processes of their own, also
-        with one job: nothing else can end them.
+        and so is one whose process dies. Models then run in processes of their own.
     confidence_level : float, optional
-        0.9, for instance: cases are resampled, and ``confidence_``, ``results_`` and the table
-        of ``ranking_`` show intervals, the ranks that a model can have, and the models that
-        the data cannot separate. Needs three labelled cases.
+        0.9, for instance: cases (at least three) are resampled, and ``confidence_``, ``results_``
+        and ``ranking_`` show intervals, possible ranks, and models that cannot be separated.
     resampling : {"jackknife", "bootstrap"}, default="jackknife"
         "jackknife" scores without each case in turn, and takes the spread of these scores.
         "bootstrap" scores `n_resamples` draws of the cases with replacement, which
@@ -85,13 +75,12 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
     n_resamples : int, default=1000
         Draws, for ranks and ties, and for "bootstrap". Seeded by `random_state`.
     error_score : "raise" or float, default="raise"
-        Score of a model that fails; whatever it is, the model is last and has no rank. "raise"
-        raises the error. Otherwise a `FitFailedWarning` names the model, and the reason
-        is in ``results_["error"]``.
+        Score of a model that fails, which has no rank. "raise" raises the error; otherwise a
+        `FitFailedWarning` names the model, and the reason is in ``results_["error"]``.
     reference : bool, default=True
-        Whether an untrained twin of every architecture is scored as well, from three cases on
-        with every case left out in turn. It takes no part in the ranking; where it is not
-        clearly below the leader (at 90 %, or `confidence_level`), the answer says so first.
+        Whether an untrained twin of every architecture is scored as well. It takes no part in
+        the ranking; where it is not clearly below the leader (at 90 %, or `confidence_level`),
+        the answer says so first.
     random_state : int, RandomState instance or None, default=0
         Seed of the sampled voxels.
     verbose : int, default=0
@@ -104,6 +93,8 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
         Model names, best first; its repr is the answer: sentences around a table.
     answer_ : Answer
         The sentences: which models to fine-tune, how sure that is, what speaks against it.
+    best_name_ : str
+        The first of ``ranking_``.
     ranks_, scores_ : ndarray of shape (n_models,)
         Rank (1 for the best; equal scores share one; NaN for models that failed) and score
         (higher is better) of each model, in bank order.
@@ -111,8 +102,6 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
         Names of the models in bank order.
     estimators_ : dict of str to TransferabilityEstimator
         The estimators by name, not fitted; a single one has the name "".
-    best_name_ : str
-        The first of ``ranking_``.
     parts_ : list of mapping
         What the (first) estimator learnt of each model, for its ``combine``; None
         where the model failed.
@@ -131,19 +120,18 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
     results_ : Results
         Dict of equal-length columns, one entry per model; ``to_frame()`` makes a DataFrame:
         ``name``, ``score``, ``rank``, ``layers``, ``layers_certainty`` (see `skte.bank.LayerInfo`),
-        ``layer_scores``, ``n_parameters``, ``width`` (of the finest layer),
-        ``zero_shot`` (Dice of the source head over all cases, estimated from the class samples;
-        NaN where its classes are not 0, 1, ... of the dataset), ``n_axes``, ``n_windows``,
-        ``n_cached``, ``seconds_load``, ``seconds_forward``, ``seconds_tap``, ``seconds_score``,
-        ``window``, ``device``, ``untrained``, ``warnings``,
-        ``error``, ``choice`` (place on the short list of ``answer_``), ``no_answer`` (why there
-        is none; empty otherwise), ``untrained_twin`` (what the first estimator gives an untrained
-        network of the same architecture); with a mapping of estimators also
-        ``score_<key>`` and ``rank_<key>``; with ``confidence_level`` also
+        ``layer_scores``, ``n_parameters``, ``width`` (of the finest layer), ``zero_shot`` (Dice of
+        the source head over all cases, estimated from the class samples; NaN where its classes
+        are not 0, 1, ... of the dataset), ``n_axes``, ``n_windows``, ``n_cached``,
+        ``seconds_load``, ``seconds_forward``, ``seconds_tap``, ``seconds_score``, ``window``,
+        ``device``, ``untrained``, ``warnings``, ``error``, ``choice`` (place on the short list of
+        ``answer_``), ``no_answer`` (why there is none), ``untrained_twin`` (what the first
+        estimator gives an untrained network of the same architecture); with a mapping of
+        estimators also ``score_<key>`` and ``rank_<key>``; with ``confidence_level`` also
         ``standard_error``, ``interval_low``, ``interval_high``, ``rank_low``, ``rank_high``,
         ``first_share``, ``group`` (and each with ``_<key>``), as in `BankConfidence`.
-        ``pair_standard_error`` is what comparing all pairs of cases would change where an
-        estimator compares a sample of them (see `CCFV`); ``standard_error`` contains it.
+        ``pair_standard_error``, contained in ``standard_error``, is what comparing all pairs of
+        cases would change where an estimator compares a sample of them (see `CCFV`).
 
     See Also
     --------
@@ -165,10 +153,7 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
     """
 
     __metadata_request__predict: ClassVar[dict[str, Any]] = {"bank": UNUSED}
-    __metadata_request__score: ClassVar[dict[str, Any]] = {
-        "bank": UNUSED,
-        "performance": UNUSED,
-    }
+    __metadata_request__score: ClassVar[dict[str, Any]] = {"bank": UNUSED, "performance": UNUSED}
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "estimator": [TransferabilityEstimator, Mapping, None],
@@ -253,11 +238,10 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
         check_not_all_failed(records, next(iter(engine.estimators)))
         ran = [entry for entry, one in zip(models, records, strict=True) if one.parts]
         twins = Twins.of(ran if self.reference else [])
-        again = engine.run(twins.entries, cases, weights=weights, is_reference=True)
-        twin_records = list(again)
+        again = list(engine.run(twins.entries, cases, weights=weights, is_reference=True))
         context.call_on_fit_task_end(estimator=self)
         self.cell_size_: int | Sequence[int] | None = engine.extractor.cell_size
-        self._judge(engine, models, cases, records, twins, twin_records)
+        self._judge(engine, models, cases, records, twins, again)
         return self
 
     def predict(self, bank: BankLike) -> NDArray[np.float64]:
@@ -265,8 +249,8 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
 
         Parameters
         ----------
-        bank : ModelBank, dict of str to nn.Module, list of BankEntry, or path
-            Models that were in the fitted bank are not run again. Scores that are
+        bank
+            As for `fit`. Models that were in the fitted bank are not run again. Scores that are
             relative to the bank (`Ensemble`) are relative to this one.
         """
         check_is_fitted(self, "scores_")
@@ -289,15 +273,14 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
 
         Parameters
         ----------
-        bank : ModelBank, dict of str to nn.Module, list of BankEntry, or path
-            The models.
+        bank
+            As for `predict`.
         performance : array-like of shape (n_models,) or mapping of name to float
             What each model reached after fine-tuning (Dice, say), in bank order or by name.
         """
         models = load_bank(bank)
-        return weighted_kendall_score(
-            align_performance(performance, models.names), self.predict(models)
-        )
+        reached = align_performance(performance, models.names)
+        return weighted_kendall_score(reached, self.predict(models))
 
     def _combine(
         self, estimator: TransferabilityEstimator, parts: Sequence[Mapping[str, Any] | None]
@@ -321,7 +304,13 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
     ) -> None:
         """Turn records into scores, and say what is known of these."""
         estimators = engine.estimators
-        resampling = self._resampling(len(cases), engine.random_state)
+        resampling = {
+            "n_cases": len(cases),
+            "confidence_level": self.confidence_level or REFERENCE_LEVEL,
+            "n_resamples": self.n_resamples,
+            "method": self.resampling,
+            "random_state": engine.random_state,
+        }
         scores = {
             key: self._combine(estimator, [record.parts.get(key) for record in records])
             for key, estimator in estimators.items()
@@ -330,7 +319,7 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
         confidences = {}
         if self.confidence_level is not None:
             confidences = {
-                key: _confidence(key, estimator, known[key], records, resampling)
+                key: confidence_of(key, estimator, records, known[key], resampling)
                 for key, estimator in estimators.items()
             }
         first = next(iter(estimators))
@@ -344,15 +333,6 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
             confidences=confidences, agreement=self.agreement_,
         )  # fmt: skip
 
-    def _resampling(self, n_cases: int, seed: int) -> dict[str, Any]:
-        return {
-            "n_cases": n_cases,
-            "confidence_level": self.confidence_level or REFERENCE_LEVEL,
-            "n_resamples": self.n_resamples,
-            "method": self.resampling,
-            "random_state": seed,
-        }
-
 
 def _agreement(scores: Sequence[NDArray[np.float64]]) -> float:
     """Mean weighted Kendall between estimators over the models that all of them scored."""
@@ -362,20 +342,3 @@ def _agreement(scores: Sequence[NDArray[np.float64]]) -> float:
     if not pairs or known.sum() < _LEAST_TO_AGREE:
         return float("nan")
     return float(np.mean([weighted_kendall_score(a, b) for a, b in pairs]))
-
-
-def _confidence(
-    key: str,
-    estimator: TransferabilityEstimator,
-    scores: NDArray[np.float64],
-    records: Sequence[ModelRecord],
-    resampling: Mapping[str, Any],
-) -> BankConfidence:
-    return estimate_confidence(
-        estimator,
-        [record.name for record in records],
-        scores,
-        [record.parts.get(key) for record in records],
-        [record.resampled.get(key) for record in records],
-        **resampling,
-    )

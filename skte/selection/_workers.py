@@ -32,11 +32,7 @@ _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def run_together(jobs: Sequence[Job], n_workers: int) -> Generator[ModelRecord]:
-    """Run jobs with joblib.
-
-    A process of joblib that dies takes the others with it, and nothing says which model is
-    to blame: the remaining jobs then run apart, where a death costs one model.
-    """
+    """Run jobs with joblib; where a process dies, which ends the others, the rest runs apart."""
     n_done = 0
     running = Parallel(n_jobs=n_workers, return_as="generator")
     records = running(delayed(run_job)(job) for job in jobs)
@@ -54,11 +50,7 @@ def run_together(jobs: Sequence[Job], n_workers: int) -> Generator[ModelRecord]:
 
 
 def run_apart(jobs: Sequence[Job], n_workers: int, timeout: float | None) -> Generator[ModelRecord]:
-    """Run each job alone in a process, which may hang or die without the others.
-
-    A thread cannot be stopped from outside, a process can. A process that lives runs the
-    next job.
-    """
+    """Run each job alone in a process, which may hang or die without the others."""
     workers = [_Worker(_environment(n_workers), timeout) for _ in range(n_workers)]
     free: SimpleQueue[_Worker] = SimpleQueue()
     for worker in workers:
@@ -210,27 +202,32 @@ def run_on_dask(jobs: Sequence[Job], client: Any) -> Generator[ModelRecord]:
         client.cancel(list(running))
 
 
+#: What a record counts over all cases.
+COSTS = ("n_windows", "seconds_load", "seconds_forward", "seconds_tap", "seconds_score")
+
+
 @dataclass
 class ModelRecord:
     """Scores of one model, by estimator, with what they cost.
 
     Attributes
     ----------
-    name : str
-        The model.
+    name, device : str
+        The model, and where it ran.
     parts : dict of str to mapping
         ``part_`` of each estimator; those that failed are in `errors`.
     errors : dict of str to str
         Reason of each failure, by estimator.
     warned : list of (type, str)
         Category and text of each warning, without repetition.
-    layers : tuple of str
-        Layers read, coarse to fine.
-    layers_certainty : str
-        That of the least certain layer; see `skte.bank.LayerInfo`.
+    layers, layers_certainty : tuple of str, str
+        Layers read, coarse to fine, and the certainty of the least certain (`skte.bank.LayerInfo`).
     layer_scores, pair_standard_errors, resampled : dict
         By estimator: the score of each layer, the score's error from comparing some pairs of
         cases alone, and what ``resample_cases`` gave, where cases were resampled.
+    void : list of str
+        Estimators that warned of every layer that it collapsed, or that its score is at the end
+        of its range.
     n_parameters, width, n_axes : int
         Parameters of the network, channels of its finest layer that is read, and spatial axes;
         0 where it failed before that was known.
@@ -239,18 +236,11 @@ class ModelRecord:
         where the head has other classes.
     window : tuple of int or None
         Edges of the window; None where it is fitted to each volume.
-    device : str
-        Where it ran.
-    void : list of str
-        Estimators that warned of every layer that it collapsed, or that its score is at the end
-        of its range.
-    is_copy : bool
-        Whether it is the record of the same network under another name.
     features : FeatureSet or None
         Of all cases, where they are to be kept.
     n_windows, n_cached : int
         Forward windows run, and cases whose features came from the cache or from the same network
-        under another name.
+        under another name, which `is_copy` tells.
     seconds_load, seconds_forward, seconds_tap, seconds_score : float
         Wall time for waiting for cases, forward passes, reading layers within them, and
         all estimators.
@@ -295,11 +285,11 @@ class ModelRecord:
         told = f"this is the same network as {self.name!r}, with the same weights: it was run once"
         old, new = (f"Entry {one!r}: " for one in (self.name, name))
         warned = [(kind, text.replace(old, new)) for kind, text in self.warned]
+        errors = {key: text.replace(old, new) for key, text in self.errors.items()}
+        nothing: dict[str, Any] = dict.fromkeys(COSTS, 0)
         return replace(
             self, name=name, features=features, warned=[*warned, (SkteWarning, told)],
-            errors={key: text.replace(old, new) for key, text in self.errors.items()}, is_copy=True,
-            n_windows=0, n_cached=n_cases, seconds_load=0.0, seconds_forward=0.0,
-            seconds_tap=0.0, seconds_score=0.0,
+            errors=errors, is_copy=True, n_cached=n_cases, **nothing,
         )  # fmt: skip
 
 
@@ -318,7 +308,7 @@ class Job:
     keep: bool = False  # whether the record holds the features
 
     def failed(self, reason: str) -> ModelRecord:
-        """Record of a model without any score."""
+        """Return the record of a model without any score."""
         return ModelRecord(self.entry.name, errors=dict.fromkeys(self.estimators, reason))
 
     def lost(self, reason: str, cause: Exception | None = None) -> ModelRecord:
@@ -331,8 +321,7 @@ class Job:
 def run_job(job: Job) -> ModelRecord:
     """Extract a model's features once and let every estimator score them.
 
-    This runs in a worker process. Unless the job raises, a failure is recorded and costs only
-    the scores that depend on it. Warnings are recorded too: a worker would lose them.
+    A failure is recorded, unless the job raises, and so are warnings: a worker would lose them.
     """
     record = ModelRecord(job.entry.name)
     caught: list[warnings.WarningMessage] = []
@@ -347,7 +336,7 @@ def run_job(job: Job) -> ModelRecord:
                     raise
                 record.errors = dict.fromkeys(job.estimators, _reason(error))
             else:
-                _note_model(record, extractor)
+                _note(record, extractor, features)
                 _score(record, job, features, caught)
     except SkteError as error:
         if job.raises:
@@ -362,13 +351,9 @@ def run_job(job: Job) -> ModelRecord:
 
 
 def _score(
-    record: ModelRecord,
-    job: Job,
-    features: FeatureSet,
-    caught: Sequence[warnings.WarningMessage],
+    record: ModelRecord, job: Job, features: FeatureSet, caught: Sequence[warnings.WarningMessage]
 ) -> None:
-    """Note the cost of the features, and what each estimator makes of them and warns of."""
-    _note_cost(record, features)
+    """Note what each estimator makes of the features and warns of."""
     if job.known is not None:
         features = FeatureSet([*job.known, *features], name=features.name)
     if job.keep:
@@ -401,23 +386,21 @@ def _score(
     record.seconds_score = time.perf_counter() - begun
 
 
-def _note_model(record: ModelRecord, extractor: SegmentationFeatureExtractor) -> None:
+def _note(
+    record: ModelRecord, extractor: SegmentationFeatureExtractor, features: FeatureSet
+) -> None:
+    """Note what is known of the model, and the cost of its features."""
     record.n_parameters, record.n_axes = extractor.n_parameters_, extractor.n_axes_
     record.width = extractor.layers_[-1].channels
     record.layers_certainty = extractor.layers_certainty_
     record.window = extractor.window_size_
     record.device = str(resolve_device(extractor.device))
-
-
-def _note_cost(record: ModelRecord, features: FeatureSet) -> None:
     record.layers = features.layer_names
     # What a cache gave back took no time, and ran no window.
     run = [case.info for case in features if "seconds_forward" in case.info]
     record.n_cached = len(features) - len(run)
-    record.n_windows = sum(info["n_windows"] for info in run)
-    record.seconds_load = sum(info["seconds_load"] for info in run)
-    record.seconds_forward = sum(info["seconds_forward"] for info in run)
-    record.seconds_tap = sum(info["seconds_tap"] for info in run)
+    for cost in COSTS[:-1]:  # scoring is timed where it is done
+        setattr(record, cost, sum(info[cost] for info in run))
 
 
 def _zero_shot_dice(features: FeatureSet) -> float:
