@@ -21,7 +21,7 @@ from skte._text import clean_text, did_you_mean
 from skte.bank._entry import BankEntry
 from skte.bank._manifest import check_packages, read_manifest
 from skte.bank._readers import MANIFEST, Reader, ReadOptions, all_readers
-from skte.bank._weights import read_checkpoint, weight_files
+from skte.bank._weights import NOT_READ, read_checkpoint, weight_files
 from skte.exceptions import BankError, SkteWarning
 
 
@@ -315,8 +315,8 @@ def _named(name: Any, model: Any) -> BankEntry:
 
 
 _WEIGHTS = (
-    ".pt", ".pth", ".pth.tar", ".ckpt", ".safetensors", ".bin", ".ts", ".onnx", ".model", ".pkl",
-    ".h5", ".hdf5", ".keras",
+    ".pt", ".pth", ".pth.tar", ".ckpt", ".safetensors", ".bin", ".ts", ".torchscript", ".jit",
+    ".model", ".pkl", ".zip", *NOT_READ,
 )  # fmt: skip
 _DEEPEST, _MOST_FOLDERS = 8, 10_000
 

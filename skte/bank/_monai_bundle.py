@@ -19,7 +19,12 @@ from torch import nn
 from skte._text import clean_text
 from skte.bank._documents import check_inside, parse_file
 from skte.bank._monai_config import FILES, TARGET, Configuration, refused_in
-from skte.bank._monai_transforms import class_name, map_preprocessing
+from skte.bank._monai_transforms import (
+    MappedSteps,
+    class_name,
+    map_preprocessing,
+    transform_keys,
+)
 from skte.bank._weights import read_checkpoint, state_dict_places
 from skte.exceptions import BankError, SkteWarning
 
@@ -92,7 +97,7 @@ def _fields(
         "factory": factory,
         "arguments": arguments,
         "weights": Path(weights).absolute() if weights else _weights_file(config.folder),
-        "window_size": _window(config),
+        "window_size": _window(config, name or config.folder.absolute().name),
         "spatial_dims": n_axes if n_axes in (2, 3) else None,
         "in_channels": n_channels if isinstance(n_channels, int) else None,
         "activation": _activation(config),
@@ -103,13 +108,13 @@ def _fields(
 
 def _preprocessing(config: Configuration, read: Mapping[str, Any]) -> dict[str, Any]:
     """Read the steps; what may move voxels and cannot be done as there is an error."""
-    mapped = map_preprocessing(config.get("preprocessing"))
+    mapped = _mapped(config)
     if mapped.missing:
         raise BankError(
             f"of its preprocessing, {'; '.join(mapped.missing)}. Without it the network would see "
             "images of another geometry or content; give the steps yourself (preprocessing=[...] "
-            "in Python), or, to do without one, write '\"_disabled_\": true' into it in the "
-            "configuration"
+            "in Python or a manifest), or, to do without one, write '\"_disabled_\": true' into it "
+            "in the configuration"
         )
     if mapped.left_out:
         warnings.warn(
@@ -119,6 +124,29 @@ def _preprocessing(config: Configuration, read: Mapping[str, Any]) -> dict[str, 
         )
     provenance = {**read["provenance"], "preprocessing_left_out": mapped.left_out}
     return {"preprocessing": mapped.steps, "provenance": provenance}
+
+
+def _mapped(config: Configuration) -> MappedSteps:
+    """Map 'preprocessing', or the one list of transforms for inference that stands elsewhere."""
+    if "preprocessing" in config.content:
+        return map_preprocessing(config.get("preprocessing"))
+    keys = list(transform_keys(config.content))
+    lists: dict[str, Any] = {}
+    for key in keys:
+        if not re.search("train|rand|aug", key.lower()):
+            found = config.get(key)
+            found = found.get("transforms", found) if isinstance(found, Mapping) else found
+            if found not in lists.values():
+                lists[key] = found
+    if keys and len(lists) != 1:
+        unclear = f"there is no 'preprocessing', and which of {keys[:8]} prepares images"
+        remedy = f'write \'"preprocessing": "%{keys[-1]}"\', or another, into the configuration'
+        return MappedSteps(missing=[f"{unclear} for inference is not known ({remedy})"])
+    key, steps = lists.popitem() if lists else ("", None)
+    mapped = map_preprocessing(steps)
+    if key:
+        mapped.left_out.insert(0, f"there is no 'preprocessing': {key!r} is used instead")
+    return mapped
 
 
 def _import_nets() -> Any:
@@ -269,10 +297,18 @@ def _state_key(weights: Path, trusted: bool) -> str | None:
     return places[0] if len(places) == 1 else None
 
 
-def _window(config: Configuration) -> Any:
+def _window(config: Configuration, name: str) -> Any:
     size = _optional(config, "inferer").get("roi_size")
     edges = [size] if isinstance(size, int) else size
     whole = isinstance(edges, list) and all(isinstance(edge, int) and edge > 0 for edge in edges)
+    if size is not None and not whole:
+        shown = clean_text(refused_in(size) or size, 200)
+        warnings.warn(
+            f"Entry {name!r}: roi_size of its inferer is not taken: {shown}. The window is that of "
+            "models without one; to choose it, pass window_size.",
+            SkteWarning,
+            stacklevel=5,
+        )
     return size if whole else None
 
 

@@ -72,8 +72,12 @@ class Configuration:
     def get(self, key: str) -> Any:
         """Return a part with its references (``@``, ``%``) and expressions replaced."""
         self._n_values = 0
+        place = tuple(key.split("::"))
+        value: Any = self.content
+        for part in place:
+            value = value.get(part) if isinstance(value, Mapping) else None
         try:
-            found = self._resolve(self.content.get(key), (key,), 0)
+            found = self._resolve(value, place, 0)
         except RecursionError:
             raise BankError(f"{key!r:.100} is nested too deep") from None
         return None if found is _DISABLED else found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,8 @@ from skte._digests import versioned
 from skte.bank._monai_config import TARGET, Refused, refused_in
 
 _PACKAGE = "monai.transforms"
+_MOST_COPIES = 100
+_DEEPEST = 3  # of lists of transforms, in a configuration
 # Deterministic, and keeping the affine true.
 _GEOMETRIC = frozenset(
     {
@@ -43,6 +45,8 @@ _IN_PLACE = ("monai.transforms.intensity", "monai.transforms.post")
 _OTHER_ARGUMENTS = ("keys", "allow_missing_keys", "meta_keys", "meta_key_postfix", "image_only")
 # Said outright, because MONAI warns that the default is about to change.
 _DEFAULTS = {"Orientation": {"labels": (("L", "R"), ("P", "A"), ("I", "S"))}}
+# Scale or place what a crop has left.
+_SIZED = ("BorderPad", "DivisiblePad", "Resize", "SpatialPad")
 _STATISTICS = ("NormalizeIntensity", "ScaleIntensity", "ScaleIntensityRangePercentiles")
 
 
@@ -129,11 +133,28 @@ def map_preprocessing(described: Any) -> MappedSteps:
     reader = _Reader(transforms, mapped)
     for transform in transforms:
         reader.add(transform)
-    if any(text.startswith("CropForeground") for text in mapped.left_out):
+    if reader.cropped:
         followers = [step.kind for step in mapped.steps if step.kind in _STATISTICS]
         if followers:
             mapped.left_out.append(f"{followers} therefore look at the whole image")
     return mapped
+
+
+def transform_keys(content: Mapping[str, Any], place: str = "") -> Iterator[str]:
+    """Name the places of lists of transforms, but not those of a network's output."""
+    for name, value in content.items():
+        if "post" in str(name).lower():
+            continue
+        parts = value if isinstance(value, list) else [value]
+        kinds = [class_name(one.get(TARGET), _PACKAGE) for one in parts if isinstance(one, Mapping)]
+        if isinstance(value, list):
+            is_list = any(hasattr(importlib.import_module(_PACKAGE), kind or "") for kind in kinds)
+        else:
+            is_list = kinds == ["Compose"] or (isinstance(value, str) and "Compose(" in value)
+        if is_list:
+            yield f"{place}{name}"
+        elif isinstance(value, Mapping) and place.count("::") < _DEEPEST:
+            yield from transform_keys(value, f"{place}{name}::")
 
 
 def _flattened(described: Any) -> list[Any] | str:
@@ -161,29 +182,48 @@ class _Reader:
 
     def __init__(self, transforms: Sequence[Any], mapped: MappedSteps) -> None:
         self.mapped = mapped
+        self.cropped = False  # by a step that is left out
         joins = [t for t in transforms if isinstance(t, Mapping) and _kind(t) == "ConcatItems"]
         self.join = joins[0] if joins and joins[0].get("dim", 0) == 0 else None
         self.parts = _keys(self.join) if self.join else []  # single channels, before the join
         self.key = str(self.join.get("name", "image")) if self.join else _first_key(transforms)
+        self.copies: list[Any] = []  # keys of copies of the image
 
     def add(self, transform: Any) -> None:
         """Map a transform to a step, or to a clause on why there is none."""
         kind = _kind(transform)
         keys = _keys(transform, self.key)
-        if transform is self.join:
-            self.parts = []
-        elif kind is None:
+        if kind is None:
             named = transform.get(TARGET) if isinstance(transform, Mapping) else transform
             strange = f"{named!r:.80} is not a transform of {_PACKAGE} and was not run"
             self.mapped.missing.append(str(named) if isinstance(named, Refused) else strange)
         elif (found := refused_in(keys)) is not None:
             self.mapped.missing.append(f"what {kind} is applied to is unknown: {found}")
+        elif kind == "CopyItems":
+            self._follow(transform, keys)
         elif kind in _READING:
             return
+        elif copy := next((one for one in self.copies if one in keys), None):
+            copied = (
+                f"{kind} is applied to {copy!r:.80}, a copy of the image, which is not followed"
+            )
+            self.mapped.missing.append(copied)
+        elif transform is self.join:
+            self.parts = []
         elif self.parts:
             self._add_to_parts(transform, kind, keys)
         elif self.key in keys:
             self._add(kind, _options(transform, keys, self.key))
+
+    def _follow(self, transform: Mapping[str, Any], keys: list[Any]) -> None:
+        """Note under which keys copies of the image go."""
+        times = transform.get("times", 1)
+        n_times = min(times, _MOST_COPIES) if isinstance(times, int) else 1
+        usual = [f"{key}_{i}" for key in keys for i in range(n_times)]
+        names = usual if transform.get("names") is None else _listed(transform["names"])
+        for i, name in enumerate(names):
+            if keys and keys[i % len(keys)] in [self.key, *self.parts, *self.copies]:
+                self.copies.append(name)
 
     def _add_to_parts(self, transform: Mapping[str, Any], kind: str, keys: list[Any]) -> None:
         """Map what is applied to channels that are joined later."""
@@ -206,6 +246,7 @@ class _Reader:
         self, kind: str, options: dict[str, Any], channels: Sequence[int] | None = None
     ) -> None:
         if kind == "CropForeground":
+            self.cropped = True
             self.mapped.left_out.append(
                 "CropForeground is left out, so that voxels sampled in the background are found; "
                 "values of the foreground are the same"
@@ -216,6 +257,8 @@ class _Reader:
         in_place = str(getattr(known, "__module__", "")).startswith(_IN_PLACE)
         harmless = in_place or kind.startswith("Rand")
         reason = _problem(step)
+        if self.cropped and kind in _SIZED:
+            reason = "CropForeground before it is left out, so it would act on the whole image"
         if reason is None:
             self.mapped.steps.append(step)
         elif harmless:
@@ -247,8 +290,11 @@ def _kind(transform: Any) -> str | None:
 
 
 def _keys(transform: Any, default: str = "image") -> list[Any]:
-    keys = transform.get("keys", default) if isinstance(transform, Mapping) else default
-    return list(keys) if isinstance(keys, list) else [keys]
+    return _listed(transform.get("keys", default) if isinstance(transform, Mapping) else default)
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list) else [value]
 
 
 def _first_key(transforms: Sequence[Any]) -> str:

@@ -36,11 +36,13 @@ _AGAIN = "copy or download it again"
 _MOST_SHOWN = 5
 _INDEX = ".safetensors.index.json"
 _PART = re.compile(r"\w[\w.-]*\.safetensors")
-_WRAPPERS = ("module.", "_orig_mod.")  # of data-parallel and compiled networks
+# Of data-parallel and averaged, compiled, and sharded networks.
+_WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.")
 _MOST_PARTS = 50  # of a key, between its dots
 _MOST_RENAMED, _LONGEST_PART, _LONGEST_KEY = 50, 300, 10_000
 _HDF5 = "a file of HDF5 or Keras, which skte does not read"
-_SUFFIXES = {
+#: Endings of weights that are not read, and what they are.
+NOT_READ = {
     ".h5": _HDF5,
     ".hdf5": _HDF5,
     ".keras": _HDF5,
@@ -48,6 +50,9 @@ _SUFFIXES = {
     ".pt2": "an exported program, which holds its own network: use BankEntry.from_exported",
     ".npy": "an array of NumPy, which does not name the weights of layers",
     ".npz": "an archive of NumPy, which skte does not read",
+    ".gguf": "a file of GGUF, which skte does not read",
+    ".t7": "a file of Lua Torch, which skte does not read",
+    ".tar.gz": "a packed folder, which skte does not unpack",
 }
 
 
@@ -161,14 +166,25 @@ def _renamed(
 
 
 def _unwrapped(state: dict[str, Any], own: Mapping[str, Any], known_only: bool) -> dict[str, Any]:
-    """Strip what wrappers left in front of every key, as far as the network's own keys appear."""
+    """Strip what wrappers left in keys, where it is clear which of the network's own are meant."""
+    if "n_averaged" not in own and all(k.startswith("module.") or k == "n_averaged" for k in state):
+        state = {key: value for key, value in state.items() if key != "n_averaged"}
     found = state
     while found and not any(key in own for key in found):
         wrapper = next((w for w in _WRAPPERS if all(key.startswith(w) for key in found)), None)
         if wrapper is None:
-            return state if known_only else found
+            found = state if known_only else found
+            break
         found = {key.removeprefix(wrapper): value for key, value in found.items()}
-    return found
+    own_of = {_plain(key): key for key in own}
+    names = {key: key if key in own else own_of.get(_plain(key), key) for key in found}
+    unclear = len(own_of) < len(own) or len({*names.values()}) < len(names)
+    return found if unclear else {names[key]: value for key, value in found.items()}
+
+
+def _plain(key: str) -> str:
+    """Return a key without the parts that wrappers add to it."""
+    return ".".join(part for part in key.split(".") if f"{part}." not in _WRAPPERS)
 
 
 def _encoder_part(
@@ -314,9 +330,10 @@ def _file_problem(path: Path) -> str | None:
         return "this is a folder; name the file in it"
     if not path.is_file():
         return "this is not a regular file; copy its content into one"
-    if path.suffix in _SUFFIXES:
+    kind = next((NOT_READ[end] for end in NOT_READ if path.name.lower().endswith(end)), None)
+    if kind is not None:
         return (
-            f"this is {_SUFFIXES[path.suffix]}; to use its weights alone, save the network's "
+            f"this is {kind}; to use its weights alone, save the network's "
             "state_dict() with torch.save and name that file"
         )
     with path.open("rb") as file:

@@ -181,6 +181,7 @@ _TEXTS = (
     ".json", ".txt", ".md", ".rst", ".tsv", ".csv", ".xlsx", ".pdf", ".html", ".yaml", ".yml",
     ".xml", ".py", ".sh", ".pkl", ".bval", ".bvec", ".sha256", ".md5", ".log",
 )  # fmt: skip
+_TEXT_NAMES = ("readme", "license", "licence", "changes", "version", "dicomdir")
 _DATA = (".raw", ".zraw", ".img", ".img.gz", ".raw.gz")
 
 
@@ -202,16 +203,16 @@ def finish(
     for file in (file for image in images for file in image_paths(image)):
         used |= {file, *spacing_files(file)}
     skipped = list(_skipped(folder, {Path(os.path.normpath(path)) for path in used}))
-    by_reason: dict[str, list[Skipped]] = {}
+    by_reason: dict[tuple[str, bool], list[Skipped]] = {}
     for one in skipped:
-        by_reason.setdefault(one.reason, []).append(one)
-    for reason, group in by_reason.items():
+        by_reason.setdefault((one.reason, one.expected), []).append(one)
+    for (reason, expected), group in by_reason.items():
         names = few(str(one.path.relative_to(folder)) for one in group)
         count = "1 file is" if len(group) == 1 else f"{len(group)} files are"
         remedy = "give them the names of a case, or ignore this"
         note = Problem(None, f"{count} not used, {reason}: {clean_text(names, 500)}", remedy)
         notes.append(note)
-        if not (quiet or all(one.expected for one in group)):
+        if not (quiet or expected):
             unexpected.append(note)
     if unexpected:
         lines = "\n- ".join(map(str, unexpected))
@@ -226,6 +227,8 @@ def _skipped(folder: Path, used: set[Path]) -> Iterator[Skipped]:
     for root, folders, files in os.walk(folder):
         place = Path(root)
         folders.sort()
+        if not folders and not files:
+            yield Skipped(place, "empty folders", place.parent not in beside)
         for name in [*folders]:
             path = place / name
             if path in used:
@@ -265,9 +268,18 @@ def _reason(
         return "segmentations beside the images that they are of", False
     if image_stem(path) is not None:
         return "images of no case", False
-    if name.endswith(_TEXTS) or "." not in name:
+    expected = path.parent not in beside
+    if name in _TEXT_NAMES:
         return "no images", True
-    return "with an extension that is not read", path.parent not in beside
+    if name.endswith(_TEXTS):
+        if image_stem(path.with_suffix("")) is None or path.stem in siblings:
+            return "no images", True
+        return "images with another extension", expected
+    if path.is_symlink() and not path.exists():
+        return "links that lead nowhere", expected
+    if "." not in name:
+        return "no images" if expected else "without an extension", expected
+    return "with an extension that is not read", expected
 
 
 def load_folder(

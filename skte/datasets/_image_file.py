@@ -51,7 +51,7 @@ _UNITS = {
 }  # fmt: skip
 _MOST_HEADER = 2**20  # bytes of the text headers of MetaImage and NRRD
 _MOST_LINES = 2000  # of those headers
-# What lies under the name of an image: how it begins, what it is, and what to do.
+# What lies under the name of an image: how it begins (in small letters), what it is, what to do.
 _NO_IMAGES = (
     (b"version https://git-lfs.github.com/", "a pointer of Git LFS", "fetch it with git lfs pull"),
     (
@@ -60,6 +60,15 @@ _NO_IMAGES = (
         "run git annex get",
     ),
     ((b"<!doctype html", b"<html"), "a web page", "download it again"),
+    ((b"<?xml", b"<error"), "a file of XML", "download it again"),
+    (b"%pdf-", "a PDF", "download it again"),
+    (b"pk\x03\x04", "a zip archive", "unpack it"),
+)
+_JSON = ((b'{"', b"{ ", b"{\n", b"{\r"), "a file of JSON", "download it again")
+# Readers of pictures know these.
+_PICTURES = (
+    (b"\x89png\r\n", "a PNG picture", "rename or convert it"),
+    (b"\xff\xd8\xff", "a JPEG picture", "rename or convert it"),
 )
 # Raw bytes that a byte of a lossy file holds, beside one of a lossless file.
 _LOSSY = 4
@@ -154,14 +163,14 @@ def spacing_files(path: Path) -> list[Path]:
 
 def examine_image(path: Path, roots: Sequence[Path] | None = None) -> ImageFile:
     """Choose the reader of a file in `roots` (None: anywhere); refuse what would harm it."""
-    if roots is not None and (leads := outside_problem(path, roots)):
+    if roots is not None and (leads := _leads_out(path, roots)):
         raise ImageFileError(leads, "or put the file inside")
     if wrong := _no_file(path):
         raise ImageFileError(*wrong)
     with path.open("rb") as file:
         start = file.read(1024)
-        _check_content(start)
         name = path.name.lower()
+        _check_content(name, start)
         ending = next((e for e in _READERS if name.endswith(e)), None)
         if ending is None and start[128:132] == b"DICM":
             ending = ".dcm"
@@ -175,7 +184,7 @@ def examine_image(path: Path, roots: Sequence[Path] | None = None) -> ImageFile:
         if other == path:
             continue
         named = f"names {other.name!r:.200}, which"
-        if leads := outside_problem(other, roots or named_roots(path)):
+        if leads := _leads_out(other, roots or named_roots(path)):
             raise ImageFileError(f"{named} {leads}", "or put it inside")
         if wrong := _no_file(other):
             raise ImageFileError(f"{named} {wrong[0]}", wrong[1])
@@ -194,7 +203,7 @@ def file_flaw(
     called = f"the file {(name or str(path))!r:.400}"
     if "\0" in str(path):
         return f"{called} has a name that no file can have", "correct its path"
-    if leads := outside_problem(path, roots):
+    if leads := _leads_out(path, roots):
         return f"{called} {leads}", "or put the file inside"
     if folders and os.path.isdir(path):
         return None
@@ -208,6 +217,12 @@ def image_paths(image: Any) -> list[Path]:
     if not image.path:
         return []
     return list(image.path) if isinstance(image.path, list) else [image.path]
+
+
+def _leads_out(path: Path, roots: Iterable[Path]) -> str:
+    """Say that a file lies outside; a link to nothing is none, wherever it leads."""
+    broken = os.path.islink(path) and not os.path.exists(path)
+    return "" if broken else outside_problem(path, roots)
 
 
 def _no_file(path: Path) -> Flaw | None:
@@ -230,12 +245,15 @@ def _no_file(path: Path) -> Flaw | None:
     return f"is {kinds.get(stat.S_IFMT(mode), 'a device')}, not a file", _REPLACE
 
 
-def _check_content(start: bytes) -> None:
+def _check_content(name: str, start: bytes) -> None:
     """Name what lies under an image's name and is something else."""
     if not start:
         raise ImageFileError("is empty")
-    for beginnings, what, remedy in _NO_IMAGES:
-        if start.lstrip().lower().startswith(beginnings):
+    kinds = _NO_IMAGES if name.endswith(PICTURE_ENDINGS) else (*_NO_IMAGES, *_PICTURES)
+    if start.isascii():  # else the values of an .img file may begin alike
+        kinds = (*kinds, _JSON)
+    for beginnings, what, remedy in kinds:
+        if start.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(beginnings):
             raise ImageFileError(f"is {what}, not the image", remedy)
 
 

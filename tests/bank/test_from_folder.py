@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import shutil
+import zipfile
 
 import pytest
 import torch
@@ -117,12 +118,23 @@ def test_every_ending_of_weights_is_named(tmp_path):
         "d.pkl": alone, "e.model": alone, "v1/f.model": "nnU-Net v1, which is not supported",
         "v1/f.model.pkl": "nnU-Net v1", "v1/plans.pkl": "nnU-Net v1",
         "g.h5": "a file of HDF5 or Keras", "h.keras": "a file of HDF5 or Keras",
+        "i.npz": "an archive of NumPy", "j.npy": "an array of NumPy", "k.gguf": "a file of GGUF",
+        "l.T7": "a file of Lua Torch", "m.tar.gz": "a packed folder",
     }  # fmt: skip
     (tmp_path / "v1").mkdir()
     for name, why in expected.items():
         torch.save(state, tmp_path / name)
         if why is not alone:
             (tmp_path / name).write_bytes(b"x" * 100)
+    archives = dict.fromkeys(("n.torchscript", "o.jit", "p.ts"), "TorchScript, whose layers")
+    archives["q.zip"] = "was not written by torch.save"
+    for name in archives:
+        parts = ("readme.txt",) if name == "q.zip" else ("m/data.pkl", "m/constants.pkl")
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            for part in parts:
+                archive.writestr(part, "x")
+    expected |= archives
+    (tmp_path / "image.nii.gz").touch()
     write_manifest(tmp_path)
     with pytest.warns(SkteWarning, match="not understood"):
         reasons = ModelBank.from_folder(tmp_path).not_understood

@@ -180,6 +180,7 @@ def test_steps_of_intensities_may_be_left_out_with_a_warning(tmp_path):
         ({"_target_": "Spacingd", "keys": "$keys", "pixdim": 1}, "applied to is unknown"),
         ({"_target_": "Compose", "transforms": "$steps()"}, r"steps\(\)' is not evaluated"),
         ({"_target_": "Flipd", "keys": "image", "_disabled_": "$f()"}, "is used is unknown"),
+        ({"_target_": "ConcatItemsd", "keys": ["image", "$f()"]}, "applied to is unknown"),
     ],
 )
 def test_a_step_that_may_move_voxels_must_be_taken(tmp_path, step, match):
@@ -194,6 +195,66 @@ def test_a_step_that_may_move_voxels_must_be_taken(tmp_path, step, match):
         assert BankEntry.from_monai_bundle(folder).preprocessing == ()
 
 
+@pytest.mark.parametrize(
+    ("copying", "copy"),
+    [
+        ({"keys": "image", "names": "raw"}, "raw"),
+        ({"keys": ["label", "image"], "names": ["mask", "raw"]}, "raw"),
+        ({"keys": "image", "times": 2}, "image_1"),
+    ],
+)
+def test_steps_on_a_copy_are_not_lost(tmp_path, copying, copy):
+    steps = [
+        {"_target_": "LoadImaged", "keys": ["image", "label"]},
+        {"_target_": "CopyItemsd", **copying},
+        {"_target_": "Flipd", "keys": "mask", "spatial_axis": 0},
+        {"_target_": "EnsureTyped", "keys": copy},
+    ]
+    flip = {"_target_": "Flipd", "keys": copy, "spatial_axis": 0}
+    join = {"_target_": "ConcatItemsd", "keys": ["image", copy], "name": "image"}
+    again = {"_target_": "CopyItemsd", "keys": copy, "names": "other"}
+    for more, kind, name in (
+        ([flip], "Flip", copy),
+        ([join], "ConcatItems", copy),
+        ([again, {**flip, "keys": "other"}], "Flip", "other"),
+    ):
+        folder, _ = write_bundle(tmp_path, transforms(*steps, *more), name=f"{kind}_{name}")
+        assert f"{kind} is applied to '{name}', a copy of the image" in refused(folder)
+    folder, _ = write_bundle(tmp_path, transforms(*steps))
+    assert BankEntry.from_monai_bundle(folder).preprocessing == ()
+
+
+@pytest.mark.parametrize(
+    ("size", "match"),
+    [("$f()", r"'\$f\(\)' is not evaluated"), ([16, "$f()"], "not evaluated"), ([16, -1], r"-1\]")],
+)
+def test_a_window_that_is_not_taken_is_told(tmp_path, size, match):
+    config = bundle_config(inferer={"_target_": "SlidingWindowInferer", "roi_size": size})
+    folder, _ = write_bundle(tmp_path, config)
+    with pytest.warns(SkteWarning, match=f"'spleen_bundle': roi_size of its inferer.*{match}"):
+        assert BankEntry.from_monai_bundle(folder).window_size is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("Resize", {"spatial_size": [32, 32, 32]}),
+        ("SpatialPad", {"spatial_size": [32, 32, 32]}),
+        ("DivisiblePad", {"k": 16}),
+        ("BorderPad", {"spatial_border": 4}),
+    ],
+)
+def test_sizes_of_a_crop_are_not_those_of_the_image(tmp_path, kind, options):
+    crop = {"_target_": "CropForegroundd", "keys": "image", "source_key": "image"}
+    step = {"_target_": f"{kind}d", "keys": "image", **options}
+    folder, _ = write_bundle(tmp_path, transforms(crop, step))
+    assert f"{kind} cannot be taken: CropForeground before it is left out" in refused(folder)
+    (folder / "configs" / "inference.json").write_text(json.dumps(transforms(step, crop)))
+    with pytest.warns(SkteWarning, match="CropForeground is left out"):
+        (taken,) = BankEntry.from_monai_bundle(folder).preprocessing
+    assert taken.kind == kind
+
+
 def test_a_bundle_without_preprocessing_says_so(tmp_path):
     folder, _ = write_bundle(tmp_path, bundle_config(preprocessing=None))
     with pytest.warns(SkteWarning, match="there is no 'preprocessing'"):
@@ -201,6 +262,56 @@ def test_a_bundle_without_preprocessing_says_so(tmp_path):
     config = bundle_config(preprocessing="$run()")
     (folder / "configs" / "inference.json").write_text(json.dumps(config))
     assert "preprocessing, '$run()' is not evaluated (it calls run())" in refused(folder)
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        lambda steps: {"val_transforms": steps},
+        lambda steps: {"val_transforms": {"_target_": "Compose", "transforms": "@steps"},
+                       "steps": steps},
+        lambda steps: {"train": {"preprocessing": {"_target_": "Compose", "transforms": []}},
+                       "validate": {"preprocessing": {"_target_": "Compose", "transforms": steps}}},
+        lambda steps: {"validate": {"preprocessing": {"_target_": "Compose", "transforms": steps}},
+                       "test": {"preprocessing": {"_target_": "Compose", "transforms": steps}}},
+    ],
+)  # fmt: skip
+def test_preprocessing_may_have_another_name(tmp_path, stored):
+    plain = BankEntry.from_monai_bundle(write_bundle(tmp_path, name="plain")[0])
+    config = bundle_config(handlers=[{"_target_": "StatsHandler"}])
+    steps = config.pop("preprocessing")["transforms"]
+    folder, _ = write_bundle(tmp_path, {**config, **stored(steps)})
+    with pytest.warns(SkteWarning, match=r"'preprocessing': .*'va\w+(::preprocessing)?' is used"):
+        entry = BankEntry.from_monai_bundle(folder)
+    assert entry.preprocessing == plain.preprocessing
+
+
+@pytest.mark.parametrize(
+    ("stored", "keys"),
+    [
+        (lambda steps: {"train": {"preprocessing": steps}}, "['train::preprocessing']"),
+        (lambda steps: {"val": {"first": steps[:2], "then": steps[2:]}},
+         "['val::first', 'val::then']"),
+        (lambda steps: {"test_steps": "$monai.transforms.Compose(make())", "val_steps": steps},
+         "['test_steps', 'val_steps']"),
+    ],
+)  # fmt: skip
+def test_preprocessing_is_not_guessed(tmp_path, stored, keys):
+    config = bundle_config()
+    steps = config.pop("preprocessing")["transforms"]
+    folder, _ = write_bundle(tmp_path, {**config, **stored(steps)})
+    message = refused(folder)
+    assert f"there is no 'preprocessing', and which of {keys} prepares images" in message
+    assert "in Python or a manifest" in message
+    assert f"""write '"preprocessing": "%{keys.split(chr(39))[-2]}"', or another""" in message
+    stated = BankEntry.from_monai_bundle(folder, preprocessing=["ToCanonical"])
+    assert len(stated.preprocessing) == 1
+    common = folder / "configs" / "common.json"
+    common.write_text(json.dumps({"preprocessing": f"%{keys.split(chr(39))[-2]}"}))
+    assert BankEntry.from_monai_bundle(folder).preprocessing
+    common.write_text(json.dumps({"preprocessing": None}))
+    with pytest.warns(SkteWarning, match="images are given as they are stored"):
+        assert BankEntry.from_monai_bundle(folder).preprocessing == ()
 
 
 def test_unknown_transforms_are_never_built(tmp_path):

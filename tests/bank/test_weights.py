@@ -97,6 +97,43 @@ def test_key_and_prefix_lead_to_the_state_dict(path, trained, wrap, fields):
     assert same(load(path, **fields), trained)
 
 
+class Nested(nn.Module):
+    """Has a part that is called as wrappers call theirs."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(1, 2, 1)
+        self.block = nn.ModuleDict({"module": nn.Conv2d(2, 2, 1)})
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda s: {f"module.{k}": v for k, v in s.items()} | {"n_averaged": torch.tensor(3)},
+        lambda s: {k.replace("block.", "block._orig_mod."): v for k, v in s.items()},
+        lambda s: {k.replace("stem.", "stem._orig_mod.module."): v for k, v in s.items()},
+        lambda s: {"_fsdp_wrapped_module." + k.replace("stem.", "stem._fsdp_wrapped_module."): v
+                   for k, v in s.items()},
+    ],
+)  # fmt: skip
+def test_what_wrappers_add_to_keys_is_dropped(path, wrap):
+    network, other = Nested(), Nested()
+    torch.save(wrap(network.state_dict()), path)
+    load_weights(other, path)
+    assert same(other, network)
+
+
+def test_keys_that_two_wrapped_ones_would_share_are_kept(path):
+    state = Nested().state_dict()
+    more = {k.replace("stem.", "stem._orig_mod."): v for k, v in state.items() if "stem" in k}
+    torch.save(state | more, path)
+    with pytest.raises(BankError, match=r"unexpected in the file \(2\): stem._orig_mod.weight"):
+        load_weights(Nested(), path)
+    torch.save(state | {"n_averaged": torch.tensor(3)}, path)
+    with pytest.raises(BankError, match=r"unexpected in the file \(1\): n_averaged"):
+        load_weights(Nested(), path)
+
+
 @pytest.mark.parametrize(
     ("wrap", "keys"),
     [

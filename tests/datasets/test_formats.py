@@ -213,6 +213,14 @@ def test_meta_image_without_the_size_of_its_stream(tmp_path, image, label):
     ("name", "content", "what"),
     [
         ("a.nii.gz", b"<!DOCTYPE html><html>", "is a web page.*download it again"),
+        ("a.nii.gz", b"\xef\xbb\xbf<?xml version='1.0'?><Error>", "is a file of XML.*download it"),
+        ("a.nii.gz", b'{"message": "not found"}', "is a file of JSON.*download it again"),
+        ("a.nii", b"<?xml version='1.0'?><html>", "is a file of XML"),
+        ("a.nii.gz", b"PK\x03\x04" + bytes(99), "is a zip archive.*unpack it"),
+        ("a.nii.gz", b"\x89PNG\r\n\x1a\n" + bytes(99), "is a PNG picture.*rename or convert it"),
+        ("a.nii.gz", b"\xff\xd8\xff\xe0" + bytes(99), "is a JPEG picture"),
+        ("a.mha", b"%PDF-1.4", "is a PDF"),
+        ("a.nii.gz", b'{"message": \xff', "Not a gzipped file"),
         ("a.nii.gz", b"version https://git-lfs.github.com/spec/v1\n", "Git LFS.*git lfs pull"),
         ("a.nrrd", b"/annex/objects/MD5E-s1--0.nrrd\n", "git-annex.*git annex get"),
         ("a.png", b"", "is empty"),
@@ -600,6 +608,43 @@ def test_every_file_is_used_or_named(tmp_path, image, label, capsys):
     for name in ("imagesTr/b.npy", "imagesTs/c_0000.nii.gz", ".DS_Store"):
         assert name in printed
     assert "9 files are not used" in cases._repr_html_()
+
+
+def test_what_may_have_been_meant_as_a_case_is_told(tmp_path, image, label, recwarn):
+    for part, array in (("images", image), ("labels", label)):
+        save(tmp_path / part / "a.nii.gz", array)
+        for name in ("README", "notes.txt", "b.json", "a.nii.gz.md5"):
+            (tmp_path / part / name).write_bytes(b"x")
+    (tmp_path / "elsewhere" / "empty").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "b").symlink_to("nowhere")
+    (tmp_path / "Makefile").touch()
+    assert {one.expected for one in load_folder(tmp_path).skipped} == {True}
+    assert not recwarn.list
+    for part in ("images", "labels"):
+        (tmp_path / part / "b").write_bytes(b"x")
+        (tmp_path / part / "c.nii.gz.txt").write_bytes(b"x")
+        (tmp_path / part / "d").symlink_to("nowhere")
+        (tmp_path / part / "e").mkdir()
+    with pytest.warns(SkteWarning) as warned:
+        cases = load_folder(tmp_path)
+    told = str(warned[0].message)
+    for line in (
+        "2 files are not used, without an extension: images/b, labels/b",
+        "2 files are not used, images with another extension: images/c.nii.gz.txt, labels/c.nii",
+        "2 files are not used, links that lead nowhere: images/d, labels/d",
+        "2 files are not used, empty folders: images/e, labels/e",
+    ):
+        assert line in told
+    assert {str(s.path.relative_to(tmp_path)): s.reason for s in cases.skipped if s.expected} == {
+        "Makefile": "no images",
+        "elsewhere/b": "links that lead nowhere",
+        "elsewhere/empty": "empty folders",
+        **{
+            f"{part}/{name}": "no images"
+            for part in ("images", "labels")
+            for name in ("README", "notes.txt", "b.json", "a.nii.gz.md5")
+        },
+    }
 
 
 def test_the_data_of_a_header_is_expected(tmp_path, image, label, recwarn):

@@ -44,6 +44,19 @@ def test_a_link_out_is_refused_until_it_is_allowed(save_folder, tmp_path, capsys
     assert main(["inspect", str(folder), "--allow-root", str(share)]) == 0
 
 
+def test_a_broken_link_out_is_called_missing(save_folder, tmp_path):
+    folder, share = save_folder(), tmp_path / "share"
+    cases = load_dataset(folder)
+    replace_by_link(folder / "images" / "a.nii.gz", share / "x.nii.gz")
+    (share / "x.nii.gz").unlink()
+    with pytest.raises(DatasetError, match=r"x\.nii\.gz', which does not exist") as error:
+        load_dataset(folder)
+    (problem,) = check_dataset(cases)
+    for text in (str(error.value), str(problem)):
+        assert "which does not exist" in text
+        assert "--allow-root" not in text
+
+
 def test_links_inside_and_a_root_that_is_a_link_are_fine(save_folder, tmp_path, monkeypatch):
     folder = save_folder()
     replace_by_link(folder / "images" / "a.nii.gz", folder / ".git" / "annex" / "objects" / "key")

@@ -214,6 +214,20 @@ def test_a_twin_that_fails_ends_no_run(cases):
     assert f"no untrained reference for large: {one.problem}" in repr(selector.ranking_)
 
 
+class Flat(TransferabilityEstimator):
+    """Scores everything alike."""
+
+    def _score_block(self, block):
+        return 1.0
+
+
+def test_a_twin_that_equals_the_leader_is_not_below(cases):
+    selector = ModelBankSelector({"flat": Flat()}).fit({"unet": unet(0)}, cases)
+    (one,) = selector.reference_
+    assert one.score == one.leader_score == 1.0
+    assert not one.is_below
+
+
 @pytest.mark.slow
 def test_a_race_compares_its_last_rung(networks, cases):
     race = HalvingModelBankSelector(LogME(), min_cases=3).fit(entries(networks), cases)
