@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from skte.extraction import SegmentationFeatureExtractor
     from skte.features import FeatureBlock, FeatureSet
     from skte.metrics import weighted_kendall_score
-    from skte.selection import ModelBankSelector
+    from skte.selection import HalvingModelBankSelector, ModelBankSelector
 
 __version__ = "0.2.0"
 
@@ -77,6 +77,7 @@ __all__ = [
     "FeatureSet",
     "GBC",
     "HScore",
+    "HalvingModelBankSelector",
     "KNN",
     "LEEP",
     "LogME",
@@ -107,6 +108,7 @@ _ORIGINS = {
     "FeatureBlock": "features",
     "FeatureSet": "features",
     "ModelBank": "bank",
+    "HalvingModelBankSelector": "selection",
     "ModelBankSelector": "selection",
     "SegmentationFeatureExtractor": "extraction",
     "weighted_kendall_score": "metrics",

@@ -53,6 +53,12 @@ def test_imports_go_one_way(path):
             assert not private, f"{module} is private to its room"
 
 
+@pytest.mark.parametrize("path", sorted(ROOT.glob("_[a-z]*.py")), ids=lambda p: p.name)
+def test_what_all_rooms_may_import_imports_none(path):
+    rooms = {f"skte.{room}" for room in BELOW}
+    assert not [m for m in imported(path) if ".".join(m.split(".")[:2]) in rooms]
+
+
 @pytest.mark.slow
 def test_no_file_imports_itself_by_way_of_others():
     """Imports inside functions and for type checkers count too."""

@@ -167,7 +167,7 @@ def check_pair(
         if isinstance(given, Mapping):
             raise TypeError(
                 f"{name} is a mapping, which has no order: give one number per model, in the same "
-                "order in both lists (align_performance(mapping, names) makes such a list)."
+                "order in both lists, such as [mapping[name] for name in names]."
             )
         arrays[name] = values = np.asarray(given, dtype=np.float64)
         if values.ndim != 1:

@@ -160,5 +160,5 @@ def test_mappings_are_refused_by_name(position):
     lists = [[0.1, 0.2], [0.3, 0.4]]
     lists[position] = {"a": 1, "b": 2}
     name = ["performance", "scores"][position]
-    with pytest.raises(TypeError, match=f"^{name} is a mapping.*align_performance"):
+    with pytest.raises(TypeError, match=f"^{name} is a mapping.*for name in names"):
         weighted_kendall_score(*lists)
