@@ -118,7 +118,7 @@ class KNN(TransferabilityEstimator):
         classes, codes = encode_labels(block.y)
         cases = _case_codes(block)
         rows = canonical_subsample(
-            block.X,
+            block,
             # Without groups a case is a row, and strata of one row would all be kept.
             codes if block.groups is None else cases * (codes.max() + 1) + codes,
             max_samples=self.max_samples,

@@ -84,7 +84,7 @@ class PARC(TransferabilityEstimator):
 
     def _score_block(self, block: FeatureBlock) -> tuple[float, Details]:
         rows = canonical_subsample(
-            block.X, block.y, max_samples=self.max_samples, random_state=self.random_state
+            block, block.y, max_samples=self.max_samples, random_state=self.random_state
         )
         pairs = _Pairs(block.X, block.y, rows)
         if len(pairs.bounds) == 2:

@@ -75,12 +75,13 @@ def unit_length(X: NDArray[np.floating]) -> Array:
 
 
 def canonical_subsample(
-    X: NDArray[np.floating], strata: NDArray[np.generic], *, max_samples: int, random_state: int
+    block: FeatureBlock, strata: NDArray[np.generic], *, max_samples: int, random_state: int
 ) -> Ints:
-    """Return indices of about `max_samples` rows, in proportion by stratum, drawn by content."""
-    # The order of rows, channels and strata decides nothing, nor does the features' scale.
-    # Two models share no rows by this: their features, and so the order by content, differ.
-    n = len(X)
+    """Return indices of about `max_samples` rows, in proportion by stratum."""
+    # Rows of named cases are drawn by case and position: the same voxels of every model, whatever
+    # the order of the cases. Others are drawn by content: neither the order of rows, channels and
+    # strata decides anything, nor the features' scale.
+    n = block.n_voxels
     if n <= max_samples:
         return np.arange(n)
     _, codes = np.unique(strata, return_inverse=True)
@@ -88,8 +89,11 @@ def canonical_subsample(
     for k in range(codes.max() + 1):
         rows = np.flatnonzero(codes == k)
         size = max(1, max_samples * len(rows) // n)
-        # Sorted within the row, channels in any order give the same key.
-        rows = rows[_in_order(np.sort(X[rows], axis=1))]
+        if block.case_names is not None and block.groups is not None:
+            place = np.argsort(np.argsort(block.case_names))
+            rows = rows[np.argsort(place[block.groups[rows]], kind="stable")]
+        else:  # sorted within the row, channels in any order give the same key
+            rows = rows[_in_order(np.sort(block.X[rows], axis=1))]
         # One seed for all strata: the names decide nothing, and neither does their order.
         rng = np.random.default_rng(random_state)
         chosen.append(rows[rng.permutation(len(rows))[:size]])

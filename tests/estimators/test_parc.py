@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
+from sklearn.base import clone
 
-from skte.estimators import PARC, parc_score
+from skte.estimators import KNN, PARC, parc_score
 from skte.exceptions import CollapsedFeaturesWarning
+from skte.features import FeatureSet
 from tests.estimator_problems import Problem, make_problem
 
 
@@ -127,6 +129,21 @@ def test_subsample_is_drawn_by_the_seed_and_not_by_size():
     draws = [PARC(max_samples=60, random_state=s).score(problem.X, problem.y) for s in range(100)]
     assert len(set(draws)) == 100
     assert np.mean(draws) == pytest.approx(parc_score(problem.X, problem.y), abs=0.02)
+
+
+@pytest.mark.parametrize("estimator", [PARC(max_samples=60), KNN(max_samples=60)], ids=str)
+def test_models_are_compared_at_the_same_voxels_of_named_cases(estimator):
+    """Equal up to 0.1 % noise, two models differ far less than another draw does."""
+    problem = make_problem(n_rows=40)
+    rng = np.random.default_rng(0)
+    noisy = [problem.X + 1e-3 * rng.normal(size=problem.X.shape) for _ in range(6)]
+    blocks = [problem.of(X=X).block("up") for X in (problem.X, *noisy)]
+    sets = [FeatureSet.from_blocks([block]) for block in blocks]
+    scores = [clone(estimator).fit(one).score_ for one in sets]
+    drawn = [clone(estimator).set_params(random_state=k).fit(sets[0]).score_ for k in range(6)]
+    assert np.ptp(scores) < 0.2 * np.ptp(drawn)
+    backwards = FeatureSet(sets[0][::-1], name="backwards")
+    assert clone(estimator).fit(backwards).score_ == pytest.approx(scores[0], rel=1e-9)
 
 
 def test_noise_scores_around_zero():
