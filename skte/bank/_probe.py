@@ -242,13 +242,15 @@ def _placed(module: nn.Module, layer: LayerInfo, example: torch.Tensor) -> Layer
     if not apart:  # the network takes no other size: measured, which noise may spoil
         a, b = (part - part.mean(0) for part in (seen.spots, seen.places))
         apart = (a.square().sum(0) / (a * b).sum(0)).tolist()
-        if min(locality) < ENOUGH or _is_even(apart, layer):
+        if _is_even(apart, layer):
             return layer
+    if min(locality) < ENOUGH:
+        return layer
     stride = [max(1, round(x)) for x in apart]
     start = [(n - 1 - (m - 1) * s) / 2 for n, m, s in zip(size, grid, stride, strict=True)]
     off = seen.spots - (torch.tensor(start) + torch.tensor(stride) * seen.places)
     is_off = off.mean(0).abs() > torch.tensor(stride) + off.std(0)
-    if min(locality) >= ENOUGH and is_off.any():
+    if is_off.any():
         raise BankError(
             f"Layer {layer.name!r} has {' x '.join(map(str, grid))} voxels for a window of "
             f"{' x '.join(map(str, size))}, and they lie elsewhere than evenly over it or around "
@@ -267,10 +269,12 @@ def _spacing(
     module: nn.Module, layer: LayerInfo, example: torch.Tensor, grid: Sequence[int]
 ) -> list[float]:
     """Tell the distance of voxels from the size of the map of a larger window, if it has one."""
-    size = [n + _STEP for n in example.shape[2:]]
+    # Large enough for the map to grow by several voxels: the last one may be cut off.
+    step = _STEP * math.ceil(max(layer.stride) / 4)
+    size = [n + step for n in example.shape[2:]]
     try:
         with _taps(module, [layer], size) as taken:
             run_quietly(module, example.new_zeros(*example.shape[:2], *size))
-        return [_STEP / (b - a) for a, b in zip(grid, taken[layer.name].shape[2:], strict=True)]
+        return [step / (b - a) for a, b in zip(grid, taken[layer.name].shape[2:], strict=True)]
     except (*_NOT_PROBED, ZeroDivisionError):  # it makes maps of one size only
         return []

@@ -108,6 +108,8 @@ class NLEEP(TransferabilityEstimator):
 
     def _resample_block(self, block: FeatureBlock, details: Details, weights: Ints) -> Array:
         """Scores with the mixture of all cases: one of its own would be another local optimum."""
+        if len(details["posterior"]) != block.n_voxels:
+            raise ValueError(f"{block.label}: resample the cases that it was fitted on.")
         return weighted_leep(details["posterior"], block.y, held_groups(block), weights)
 
 

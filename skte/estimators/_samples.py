@@ -90,8 +90,9 @@ def canonical_subsample(
         rows = np.flatnonzero(codes == k)
         size = max(1, max_samples * len(rows) // n)
         if block.case_names is not None and block.groups is not None:
-            place = np.argsort(np.argsort(block.case_names))
-            rows = rows[np.argsort(place[block.groups[rows]], kind="stable")]
+            groups, codes_of = np.unique(block.groups[rows], return_inverse=True)
+            names = np.array([block.case_name(group) for group in groups])
+            rows = rows[np.argsort(names[codes_of], kind="stable")]
         else:  # sorted within the row, channels in any order give the same key
             rows = rows[_in_order(np.sort(block.X[rows], axis=1))]
         # One seed for all strata: the names decide nothing, and neither does their order.

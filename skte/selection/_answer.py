@@ -125,14 +125,18 @@ class Findings:
         return [name for name in self.places(key) if name not in left_out]
 
     def by_chance(self, key: str) -> list[str]:
-        """Trained models that an estimator scores no higher than an untrained network."""
-        who = self.label(key)
-        twins = [one.score for one in self.references if one.estimator == who and not one.problem]
-        if not twins or self.estimators[key].tags.relative_to_bank:
+        """Trained models that an estimator scores no higher than their untrained twins."""
+        if self.estimators[key].tags.relative_to_bank:
             return []
+        own = [one for one in self.references if one.estimator == self.label(key)]
+        twins = {name: one.score for one in own for name in one.models}
         scores = dict(zip(self.order, self.scores[key].tolist(), strict=True))
-        trained = [name for name in self.places(key) if name not in self.untrained]
-        return [name for name in trained if scores[name] <= np.nanmax(twins)]
+        # Models that a race dropped were not scored on the cases of the twins.
+        seen = dict(zip(self.order, self.seen, strict=False))
+        compared = [n for n in self.places(key) if seen.get(n) == max(self.seen, default=None)]
+        return [
+            n for n in compared if n not in self.untrained and scores[n] <= twins.get(n, np.nan)
+        ]
 
     def doubt(self, key: str) -> str:
         """Why the first choice of an estimator means nothing here; empty if it may."""
@@ -363,6 +367,13 @@ def _input(found: Findings) -> list[str]:
 
 def _about_cases(found: Findings) -> list[str]:
     """Say what other cases of the same kind could have given."""
+    first = next(iter(found.scores))
+    who, chance = found.label(first), found.by_chance(first)
+    lines = (
+        [f"Scored no higher than their untrained twins by {who}: {_few(chance)}."] if chance else []
+    )
+    if len(found.places(first)) < 2:
+        return lines
     if found.seen:
         n_fewest, n_most = min(found.seen), max(found.seen)
         if n_fewest < n_most:
@@ -371,21 +382,16 @@ def _about_cases(found: Findings) -> list[str]:
             how = f"The race was decided after {n_most} of {found.n_cases} cases."
         else:
             how = "The race dropped no model: all scores are of all cases."
-        lines = [
+        lines.append(
             f"{how} Ranking the short list without a race (ModelBankSelector; in the shell without "
             "--race) says what its cases cannot tell apart."
-        ]
+        )
         if n_fewest < n_most and len(found.estimators) > 1:
             lines.append(
-                f"{found.label(next(iter(found.scores)))} decided the race; the other estimators "
+                f"{who} decided the race; the other estimators "
                 "score only the models of its last rung, and have no part in this answer."
             )
         return lines
-    who = found.label(next(iter(found.scores)))
-    chance = found.by_chance(next(iter(found.scores)))
-    lines = (
-        [f"Scored no higher than an untrained network by {who}: {_few(chance)}."] if chance else []
-    )
     if found.confidence is None:
         return [
             *lines,

@@ -121,7 +121,7 @@ class BankSelector(DocLinkMixin, BaseEstimator):
         columns = {k: values[by_rank] for k, values in known_scores(records, scores).items()}
         untrained = [entry.is_untrained for entry in models]
         marked = [name for name, is_so in zip(self.names_, untrained, strict=True) if is_so]
-        seen = [n for n, rank in zip(n_cases or (), ranks, strict=False) if not np.isnan(rank)]
+        seen = [n_cases[i] for i in by_rank if not np.isnan(ranks[i])] if n_cases else []
         # Where a race dropped models, only the estimator that did has an opinion of them all.
         self.answer_: Answer = answer_of(
             Findings(
@@ -143,7 +143,8 @@ class BankSelector(DocLinkMixin, BaseEstimator):
                 not_understood=list(models.not_understood),
             )
         )
-        twins = twin_scores(self.names_, references)
+        relative = engine.estimators[first].tags.relative_to_bank  # here, of a bank of one more
+        twins = twin_scores(self.names_, [] if relative else references)
         facts = {"cases": [n_cases[i] for i in by_rank]} if n_cases is not None else {}
         self.ranking_: Ranking = Ranking(
             order,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -152,16 +153,26 @@ def rank_datasets(
     fitted: dict[str, Selector] = {}
     failed: dict[str, str] = {}
     for name, dataset in datasets.items():
+        try:
+            with _warnings_of(name):
+                fitted[name] = clone(selector).fit(models, dataset)
+        except SkteError as error:
+            error.add_note(f"This is of the dataset {name!r}.")
+            if selector.error_score == "raise" or len(failed) == len(datasets) - 1:
+                raise
+            failed[name] = str(error)
+    return DatasetRanks(fitted, failed)
+
+
+@contextmanager
+def _warnings_of(dataset: str) -> Iterator[None]:
+    """Let warnings name the dataset that they are about."""
+    caught: list[warnings.WarningMessage] = []
+    try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            try:
-                fitted[name] = clone(selector).fit(models, dataset)
-            except SkteError as error:
-                error.add_note(f"This is of the dataset {name!r}.")
-                if selector.error_score == "raise" or len(failed) == len(datasets) - 1:
-                    raise
-                failed[name] = str(error)
+            yield
+    finally:
         for one in caught:
-            text = f"Dataset {name!r}: {one.message}"
+            text = f"Dataset {dataset!r}: {one.message}"
             warnings.warn_explicit(text, one.category, one.filename, one.lineno)
-    return DatasetRanks(fitted, failed)

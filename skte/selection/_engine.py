@@ -370,7 +370,7 @@ def _checked_estimators(
     wrong = [
         key
         for key, value in estimator.items()
-        if not (isinstance(key, str) and isinstance(value, TransferabilityEstimator))
+        if not (key and isinstance(key, str) and isinstance(value, TransferabilityEstimator))
     ]
     if wrong or not estimator:
         raise TypeError(

@@ -358,7 +358,8 @@ def _score(
         features = FeatureSet([*job.known, *features], name=features.name)
     if job.keep:
         record.features = features
-    record.zero_shot = _zero_shot_dice(features)
+    if job.extractor.max_windows is None:  # cells are chosen for the classes in them
+        record.zero_shot = _zero_shot_dice(features, job.entry.activation)
     begun = time.perf_counter()
     for key, estimator in job.estimators.items():
         n_before = len(caught)
@@ -403,7 +404,7 @@ def _note(
         setattr(record, cost, sum(info[cost] for info in run))
 
 
-def _zero_shot_dice(features: FeatureSet) -> float:
+def _zero_shot_dice(features: FeatureSet, activation: str | None) -> float:
     """Estimate the source head's Dice over all cases; a sampled voxel stands for many."""
     heads = [case.posterior.X for case in features if case.posterior is not None]
     widths = {head.shape[1] for head in heads}
@@ -419,7 +420,8 @@ def _zero_shot_dice(features: FeatureSet) -> float:
             predicted = np.bincount(head[rows].argmax(axis=1), minlength=n_classes)
             table[int(label)] += size * predicted / max(1, rows.sum())
     actual, found = table.sum(axis=1), table.sum(axis=0)
-    if n_classes < 2 or not actual.all():
+    overlapping = activation == "sigmoid" and n_classes > 2  # regions, which may hold each other
+    if n_classes < 2 or overlapping or not actual.all():
         return np.nan
     return float((2 * table.diagonal() / (actual + found))[1:].mean())
 

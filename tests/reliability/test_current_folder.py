@@ -108,7 +108,7 @@ def fitted(how, bank, cases):
     import distributed
     dask.config.set({"distributed.scheduler.allowed-failures": 0})  # two deaths are enough
     os.chdir("/")
-    with distributed.LocalCluster(n_workers=1, dashboard_address=None) as cluster:
+    with distributed.LocalCluster(n_workers=1, dashboard_address="127.0.0.1:0") as cluster:
         os.chdir(here)
         with distributed.Client(cluster), joblib.parallel_config("dask"):
             return ModelBankSelector(CCFV(), **alone).fit(bank, cases)

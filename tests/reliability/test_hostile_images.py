@@ -7,6 +7,7 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("limits of memory as Linux has them", allow_module_level=True)
 
+pytest.importorskip("benchmarks", reason="not part of a source distribution")
 from benchmarks.reliability._images import ATTACKS, HONEST, try_one_image
 
 # Of every kind its first: the benchmark itself tries all.

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 import skte
+
+pytest.importorskip("benchmarks", reason="not part of a source distribution")
 from benchmarks.reliability import _text
 
 SOURCE = Path(skte.__file__).parent

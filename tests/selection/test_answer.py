@@ -131,15 +131,19 @@ def test_estimators_that_say_nothing_for_other_reasons_are_not_said_to_be_fooled
 
 
 def test_models_that_score_no_higher_than_an_untrained_network_are_on_no_short_list():
-    low, high = (
-        Reference("ccfv", f"untrained {n}", NAMES[:2], score=s) for n, s in (("x", 1.5), ("y", 2))
-    )
+    low = Reference("ccfv", "untrained x", ("a", "c"), score=1.5)
+    high = Reference("ccfv", "untrained y", ("b", "d"), score=2.0)
     answer = answer_of(findings(references=[low, high]))  # ccfv gives 4, 3, 2, 1
-    assert answer.short_list == ("a", "b")
-    assert answer.certainty[0] == "Scored no higher than an untrained network by ccfv: c and d."
+    assert answer.short_list == ("a", "b", "c")
+    assert answer.certainty[0] == "Scored no higher than their untrained twins by ccfv: d."
+    higher = dataclasses.replace(low, score=2.0)
+    assert answer_of(findings(references=[higher, high])).short_list == ("a", "b")
     assert answer.notes == ("Untrained networks of these architectures score 1.5 to 2 by ccfv.",)
-    of_another = answer_of(findings(references=[dataclasses.replace(high, estimator="logme")]))
+    of_another = answer_of(findings(references=[dataclasses.replace(higher, estimator="logme")]))
     assert of_another.short_list == ("a", "b", "c")
+    # A race scored c, which it dropped, on fewer cases than the twin.
+    raced = answer_of(findings(references=[higher, high], seen=[6, 6, 3, 3]))
+    assert raced.short_list == ("a", "b", "c")
 
 
 def test_models_that_could_not_be_read_are_named():

@@ -66,7 +66,7 @@ def cluster():
             }
         ),
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None, memory_limit=None
+            n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", memory_limit=None
         ) as local,
         distributed.Client(local, timeout="10h") as client,
     ):
