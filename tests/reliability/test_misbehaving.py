@@ -39,6 +39,7 @@ print(json.dumps([len(rows), [row["attack"] for row in rows if row["held"] < row
 @pytest.mark.slow
 def test_in_one_process_no_other_score_changes():
     """After attacks of a pass, and of each kind some from where the model is built."""
+    pytest.importorskip("benchmarks", reason="not part of a source distribution")
     names = ["float64 by default", "meta device by default", "convolution replaced"]
     names += ["method of convolutions added", "forward hook of all modules", "streams closed"]
     names += ["other folder", "KeyboardInterrupt", "GeneratorExit", "alarm", "fork"]
