@@ -261,3 +261,12 @@ def test_repeat_channels_feeds_a_network_of_three(make_cases):
             BankEntry(
                 "a", "skte.demo:small_unet", preprocessing=[("RepeatChannels", {"channels": wrong})]
             )
+
+
+@pytest.mark.parametrize(("stride", "size"), [(14, 110), (20, 130)])
+def test_large_strides_are_told_from_a_window_that_grows_enough(stride, size):
+    """The map grows by few voxels, and the last one is cut off."""
+    network = nn.Sequential(nn.Conv2d(1, 8, stride, stride), nn.Conv2d(8, 2, 1))
+    (layer,) = find_layers(network, ["0"], torch.zeros(1, 1, size, size))
+    assert layer.start is None
+    assert layer.certainty == "checked"

@@ -195,6 +195,8 @@ def test_nleep_keeps_the_mixture_of_all_cases() -> None:
     # Fits of their own jump between optima; these do not.
     own = [clone(nleep).fit(features[w.astype(bool)]).score_ for w in LEAVE_ONE_OUT]
     assert np.std(scores) < np.std(own)
+    with pytest.raises(ValueError, match="resample the cases that it was fitted on"):
+        nleep.resample_cases(features[1:], np.ones((1, N_CASES - 1)))
     # Given the mixtures of the layers it is LEEP.
     layers = list(zip(features.blocks(), nleep.layer_details_, strict=True))
     for score, weights in zip(scores, LEAVE_ONE_OUT, strict=True):

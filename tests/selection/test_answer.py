@@ -146,6 +146,15 @@ def test_models_that_score_no_higher_than_an_untrained_network_are_on_no_short_l
     assert raced.short_list == ("a", "b", "c")
 
 
+def test_one_score_is_compared_with_nothing():
+    values = np.vstack([np.random.default_rng(0).normal(size=(1, 10)), np.full((3, 10), np.nan)])
+    scores, without = means_without(values)
+    known = dataclasses.replace(confidence(scores, without), names=NAMES)
+    answer = answer_of(findings({"ccfv": scores}, confidence=known))
+    assert answer.choice == ("No answer: only a has a score by ccfv: there is nothing to compare.",)
+    assert answer.certainty == ()
+
+
 def test_models_that_could_not_be_read_are_named():
     answer = answer_of(findings(not_understood=[f"m{i}" for i in range(7)]))
     assert answer.doubts == (

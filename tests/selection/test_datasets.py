@@ -12,6 +12,7 @@ from sklearn.exceptions import FitFailedWarning
 from skte import LogME, ModelBankSelector
 from skte.datasets import make_phantoms
 from skte.demo import small_unet
+from skte.exceptions import SkteWarning
 from skte.report import results_rows, write_report, write_results
 from skte.selection import rank_datasets
 
@@ -85,6 +86,21 @@ def test_an_error_names_its_dataset(bank):
     with pytest.raises(ValueError, match="channels") as caught:
         rank_datasets(selector, {"a": bank["a"]}, {"spleen": cases(0), "CT": cases(0, 5)})
     assert "'CT'" in caught.value.__notes__[0]
+
+
+def test_warnings_of_a_dataset_that_fails_are_kept(bank):
+    """The second model fails; the first one has warned by then."""
+    flat = torch.nn.Sequential(torch.nn.Conv3d(1, 4, 1), torch.nn.Conv3d(4, 2, 1))
+    torch.nn.init.zeros_(flat[0].weight)
+    with (
+        pytest.warns(SkteWarning, match="^Dataset 'CT': Model 'flat': "),
+        pytest.raises(ValueError, match="channels"),
+    ):
+        rank_datasets(
+            ModelBankSelector(LogME(), reference=False),
+            {"flat": flat, "two": bank["two"]},
+            {"CT": cases(0), "MR": cases(1)},
+        )
 
 
 def test_the_report_tints_ranks_and_shows_every_dataset(found, tmp_path):

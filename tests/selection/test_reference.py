@@ -105,6 +105,14 @@ def test_the_answer_says_so_first(fitted):
     assert set(fitted.results_["untrained_twin"]) == {fitted.reference_[0].score}
 
 
+def test_relative_scores_have_no_twin_beside_them(networks, cases):
+    """With the twin the bank has one model more, and mean ranks are of another bank."""
+    selector = ModelBankSelector(Ensemble()).fit(entries(networks), cases)
+    assert selector.reference_
+    assert np.isnan(selector.results_["untrained_twin"]).all()
+    assert "(untrained twin)" not in selector.ranking_.header
+
+
 def test_twins_are_no_candidates(fitted, networks, cases):
     assert sorted(fitted.ranking_) == sorted(networks)
     assert list(fitted.results_["name"]) == list(networks)

@@ -368,7 +368,7 @@ class TestFailures:
         with pytest.raises(ExtractionError, match=r"'net0' takes 1 channels"):
             select(extractor).fit(bank, two_channels)
 
-    @pytest.mark.parametrize("estimator", [{}, {"a": 1}, {1: CCFV()}])
+    @pytest.mark.parametrize("estimator", [{}, {"a": 1}, {1: CCFV()}, {"": CCFV()}])
     def test_mapping_of_estimators_is_checked(self, cases, bank, estimator):
         with pytest.raises(TypeError, match="mapping"):
             ModelBankSelector(estimator).fit(bank, cases)

@@ -7,7 +7,7 @@ import torchio as tio
 from sklearn.metrics import f1_score
 from torch import nn
 
-from skte import LEEP, LogME, ModelBank, ModelBankSelector, SegmentationFeatureExtractor
+from skte import LEEP, BankEntry, LogME, ModelBank, ModelBankSelector, SegmentationFeatureExtractor
 from skte.report import results_rows
 
 
@@ -99,9 +99,19 @@ def test_sampled_voxels_stand_for_those_that_are_not():
         ({"narrow": nearest(2), "wide": nearest(4)}, {}),
         ({"no background": nearest(3)}, {"samples": "foreground"}),
         ({"no head": nearest(3)}, {"source_head": False}),
+        ({"some cells": nearest(3)}, {"max_windows": 1}),
     ],
 )
 def test_where_it_is_not_known_there_is_no_column(networks, params, cases):
     selector = rank(networks, cases, **params)
     assert np.isnan(selector.results_["zero_shot"]).all()
     assert "(zero-shot Dice)" not in selector.ranking_.header
+
+
+def test_overlapping_regions_have_none(cases):
+    """The most probable region is the outer one everywhere, although the head may be perfect."""
+    entry = BankEntry.from_module("net", identity(nearest(2)), layers=("0",), activation="sigmoid")
+    selector = ModelBankSelector(
+        {"leep": LEEP()}, extractor=SegmentationFeatureExtractor(window_size=5), reference=False
+    ).fit([entry], cases)
+    assert np.isnan(selector.results_["zero_shot"]).all()
