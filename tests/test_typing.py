@@ -92,7 +92,7 @@ tau = weighted_kendall_score([1.0, 2.0], [0.1, 0.2])
 card = evaluate_ranking({"ccfv": {"a": 1.0, "b": 2.0}}, performance={"a": 0.5, "b": 0.75})
 
 # Features.
-extractor = SegmentationFeatureExtractor(entry, max_windows=4)
+extractor = SegmentationFeatureExtractor(entry, samples="roi")
 assert_type(extractor.fit(cases), SegmentationFeatureExtractor)
 features = extractor.fit_transform(cases)
 assert_type(features, FeatureSet)

@@ -72,7 +72,7 @@ def _compare(name: str, window: Shape, shape: Shape, rounds: int) -> dict[str, A
         "bare grid, no overlap": bare,
         "MONAI sliding window, overlap 0.5": monai,
         "skte, overlap 0": skte(overlap=0.0),
-        "skte, max_windows=4": skte(max_windows=4),
+        "skte, region of interest": skte(samples="roi"),
     }
     in_turn(sides, 1, time.perf_counter)  # kernels are chosen and loaded in the first pass
     torch.cuda.reset_peak_memory_stats()

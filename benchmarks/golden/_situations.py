@@ -32,9 +32,8 @@ _SMALL = {"n_class_samples": 120, "n_case_samples": 120}
 _PLANS: dict[str, dict[str, Any]] = {
     "grid": {},
     "one window": {"window_size": 28, "overlap": 0.0},
-    "cover": {"windows": "cover"},
-    "max_windows": {"max_windows": 2},
-    "foreground": {"samples": "foreground", "windows": "cover"},
+    "roi": {"samples": "roi"},
+    "foreground": {"samples": "foreground"},
     "batches": {"batch_size": 3},
     "no head": {"source_head": False},
     "seed": {"random_state": 7},
@@ -187,7 +186,7 @@ def slices(record: Record, place: Place) -> None:
     selector = ModelBankSelector(some, extractor=extractor(window_size=64)).fit(bank, data)
     keep_selector(record, "ranked", selector)
     entry = next(iter(skte.ModelBank.from_manifest(bank)))
-    for name in ("grid", "cover", "max_windows"):
+    for name in ("grid", "roi", "foreground"):
         one = extractor(entry=entry, **{"window_size": 64, **_PLANS[name]})
         keep_features(record, name, one.fit_transform(load_msd(data)[:2]))
     shell(record, "inspect", "inspect", data, "--bank", bank)

@@ -1,12 +1,13 @@
 """Rank one bank under several plans, and see how far scores and orders move, and what it costs.
 
-    python -m benchmarks.plans --bank OUT --data DIR --targets Heart_ACDC Task04_Hippocampus
+    python -m benchmarks.plans --bank OUT --data DIR
 
 OUT is the folder that ``python -m benchmarks.real_bank --out OUT`` wrote; DIR holds the data
-sets. For every estimator: Kendall's tau between the order under the full grid and under each
-other plan; beside it the tau with another draw of voxels, which is what chance does. The
-estimators are those that skte recommends, on the stages that they read by default, and CC-FV,
-GBC, PARC and LEEP on the same stages.
+sets. Plans that are done are kept in OUT, so that an interrupted run goes on. For every
+estimator: Kendall's tau between the order under the finest plan and under each other one; beside
+it the tau with another draw of voxels, which is what chance does. The estimators are those that
+skte recommends, on the stages that they read by default, and CC-FV, GBC, PARC and LEEP on the
+same stages.
 
 ``sampled over exact W2`` in `plans.json` is how far sampled Wasserstein distances lie from
 those of all voxels. It comes from an earlier version, which could extract features of all of them.
@@ -15,6 +16,7 @@ those of all voxels. It comes from an earlier version, which could extract featu
 from __future__ import annotations
 
 import argparse
+import json
 import time
 import warnings
 from collections.abc import Mapping
@@ -40,41 +42,50 @@ ESTIMATORS = recommended_estimators() | {
     "parc": PARC(),
     "leep": LEEP(),
 }
-REFERENCE = "grid, overlap 0.5"
+TARGETS = ["Heart_ACDC", "HeadNeck_CT", "Spine_T1", "Task04_Hippocampus"]
+REFERENCE = "whole volume, overlap 0.5"
 
 
 def plans(window: Any) -> dict[str, dict[str, Any]]:
     """Settings of the extractor, the seed of the voxels, and the share of the cases."""
-    grid = {"window_size": window, "overlap": 0.5}
+    whole = {"window_size": window, "samples": "all", "overlap": 0.5}
+    region = {**whole, "samples": "roi"}
     return {
-        REFERENCE: grid,
-        "another draw of voxels": {**grid, "random_state": 1},
-        "the first half of the cases": {**grid, "share": 0.5},
-        "overlap 0.25": {**grid, "overlap": 0.25},
-        "overlap 0": {**grid, "overlap": 0.0},
-        **{f"max_windows={n}": {**grid, "max_windows": n} for n in (8, 4, 2)},
-        "max_windows=4, overlap 0": {**grid, "max_windows": 4, "overlap": 0.0},
-        "100 voxels per class": {**grid, "n_class_samples": 100, "n_case_samples": 100},
+        REFERENCE: whole,
+        "another draw of voxels": {**whole, "random_state": 1},
+        "overlap 0.25": {**region, "overlap": 0.25},
+        "overlap 0.375": {**region, "overlap": 0.375},
+        "overlap 0.5": region,
+        "overlap 0": {**region, "overlap": 0.0},
+        "whole volume, overlap 0.25": {**whole, "overlap": 0.25},
+        "whole volume, overlap 0": {**whole, "overlap": 0.0},
+        "the first half of the cases": {**whole, "share": 0.5},
+        "100 voxels per class": {**whole, "n_class_samples": 100, "n_case_samples": 100},
     }
 
 
 def rank(bank: Any, data: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Scores of every estimator, windows run, and processor time."""
+    """Scores of every estimator that the samples allow, windows run, and processor time."""
     settings = dict(settings)
+    able = {
+        key: estimator
+        for key, estimator in ESTIMATORS.items()
+        if settings["samples"] == "all" or not estimator.tags.case_sample
+    }
     seed, share = settings.pop("random_state", 0), settings.pop("share", 1.0)
     begun = time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         selector = ModelBankSelector(
-            ESTIMATORS,
-            extractor=extractor_for(ESTIMATORS, **settings),
+            able,
+            extractor=extractor_for(able, **settings),
             error_score=np.nan,
             random_state=seed,
             reference=False,
         ).fit(bank, data[: round(share * len(data))])
     results = selector.results_
     return {
-        "scores": {key: results[f"score_{key}"].tolist() for key in ESTIMATORS},
+        "scores": {key: results[f"score_{key}"].tolist() for key in able},
         "windows": int(results["n_windows"].sum()),
         "seconds": round(time.process_time() - begun, 1),
         "seconds_forward": round(float(results["seconds_forward"].sum()), 1),
@@ -91,14 +102,17 @@ def agreement(ours: Mapping[str, Any], reference: Mapping[str, Any]) -> dict[str
     return result
 
 
-def study(bank: Any, data: Any, window: Any) -> dict[str, Any]:
-    """Results of every plan."""
-    results: dict[str, Any] = {}
+def study(bank: Any, data: Any, window: Any, keep: Path | None = None) -> dict[str, Any]:
+    """Results of every plan; those in the file `keep` are not computed again."""
+    results = json.loads(keep.read_text()) if keep is not None and keep.exists() else {}
     for name, settings in plans(window).items():
-        results[name] = rank(bank, data, settings)
+        if name not in results:
+            results[name] = rank(bank, data, settings)
         results[name]["tau"] = agreement(results[name], results[REFERENCE])
         taus = " ".join(f"{k} {v:.2f}" for k, v in results[name]["tau"].items())
         print(f"{name:28s} {results[name]['windows']:6d} windows: {taus}", flush=True)
+        if keep is not None:
+            keep.write_text(json.dumps(results))
     return results
 
 
@@ -107,7 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--bank", type=Path, help="what benchmarks.real_bank wrote")
     parser.add_argument("--data", help="folder of datasets (default: SKTE_DATA)")
-    parser.add_argument("--targets", nargs="+", default=["Heart_ACDC", "Task04_Hippocampus"])
+    parser.add_argument("--targets", nargs="+", default=TARGETS)
     parser.add_argument("--window", type=int, nargs="+", default=[32, 32, 16])
     parser.add_argument("--cases", type=int, default=12, help="cases to use")
     parser.add_argument("--smoke", action="store_true", help="phantoms, two models, no result file")
@@ -122,7 +136,7 @@ def main() -> None:
         entries = ModelBank.from_manifest(args.bank / f"bank_for_{target}.json")
         data = load_dataset(data_folder(args.data) / target)[: args.cases]
         window = tuple(args.window)
-        results = study(entries, data, window)
+        results = study(entries, data, window, args.bank / f"plans_{target}.json")
         content = {"window": window, "n_cases": len(data), "plans": results}
         write_json(RESULTS / f"{target}.json", {**provenance(seed=0), **content})
 

@@ -1,16 +1,19 @@
 """Pre-train small networks on real tasks and rank them for others with ``skte rank``.
 
     python -m benchmarks.real_bank --data DIR --out DIR
+    python -m benchmarks.real_bank --data DIR --out DIR --fine-tune
 
 DIR holds datasets in the layout of the Medical Segmentation Decathlon. For each
 target, the bank holds the networks of all *other* tasks and two without any
-training. Weights already in OUT are not trained again. ``--smoke`` does the same
-with phantoms in well under a minute.
+training. Weights already in OUT are not trained again. ``--fine-tune`` trains each of
+them on the first cases of its targets, which `benchmarks.plans` ranks by, and writes the
+Dice on others to OUT. ``--smoke`` does the same with phantoms in well under a minute.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import resource
 import shutil
@@ -28,7 +31,13 @@ import torch
 from benchmarks._provenance import data_folder, provenance, write_json
 from skte.cli import main as main_of_skte
 from skte.datasets import load_msd, make_phantoms
-from skte.demo import prepare_cases, small_unet, train_network
+from skte.demo import (
+    load_body,
+    mean_foreground_dice,
+    prepare_cases,
+    small_unet,
+    train_network,
+)
 from skte.estimators import recommended_estimators
 
 #: The paper's five, which read the decoder, and what skte recommends, which reads all stages.
@@ -64,7 +73,7 @@ SOURCES = [
     for widths, n_steps in (((8, 16, 32), 300), ((4, 8, 16), 300))
 ]
 UNTRAINED = [Source("none", 3, widths, 0) for widths in ((8, 16, 32), (4, 8, 16))]
-TARGETS = ("Task04_Hippocampus", "Heart_ACDC")
+TARGETS = ("Task04_Hippocampus", "Heart_ACDC", "HeadNeck_CT", "Spine_T1")
 
 
 def pretrain(source: Source, cases: list[Any], out: Path, patch: tuple[int, ...]) -> None:
@@ -83,6 +92,46 @@ def pretrain(source: Source, cases: list[Any], out: Path, patch: tuple[int, ...]
     temporary.replace(path)
     final = sum(losses[-20:]) / len(losses[-20:])
     print(f"{source.name}: loss {final:.3f}, {time.perf_counter() - begun:.0f} s", flush=True)
+
+
+def patch_of(task: str) -> tuple[int, ...]:
+    """Edges of the patches that a task is trained on."""
+    return (48, 48, 16) if task == "Heart_ACDC" else (32, 32, 32)
+
+
+def bank_for(target: str) -> list[Source]:
+    """Networks of all other tasks, and untrained ones."""
+    return [source for source in SOURCES if source.task != target] + UNTRAINED
+
+
+#: Fine-tuning: cases to train on (the first), to test on (the last), steps, runs of each network.
+TUNING = {"train": 12, "test": 15, "steps": 100, "seeds": 2}
+
+
+def fine_tune(
+    target: str, subjects: Sequence[Any], out: Path, seed: int, tuning: dict[str, int] = TUNING
+) -> dict[str, list[float]]:
+    """Fine-tune each network of a target's bank; Dice by its name, one for each seed so far."""
+    path = out / f"dice_{target}.json"
+    found: dict[str, list[float]] = json.loads(path.read_text()) if path.exists() else {}
+    n_classes = next(source.n_classes for source in SOURCES if source.task == target)
+    parts = subjects[: tuning["train"]], subjects[-tuning["test"] :]
+    train, test = (prepare_cases(part, range(n_classes)) for part in parts)
+    for source in bank_for(target):
+        runs = found.setdefault(source.name, [])
+        if len(runs) > seed:
+            continue
+        torch.manual_seed(seed)  # of the new head
+        network = small_unet(n_classes=n_classes, widths=source.widths)
+        load_body(network, torch.load(out / f"{source.name}.pt", weights_only=True))
+        train_network(
+            network, train, n_steps=tuning["steps"], patch_size=patch_of(target),
+            learning_rate=1e-3, random_state=seed,
+        )  # fmt: skip
+        runs.append(round(mean_foreground_dice(network, test), 4))
+        path.write_text(json.dumps(found))
+        print(f"{target}, {source.name}: {runs}", flush=True)
+    return found
 
 
 def write_manifest(sources: list[Source], path: Path) -> None:
@@ -168,6 +217,7 @@ def main() -> None:
     parser.add_argument("--out", help="folder for weights and manifests")
     parser.add_argument("--targets", nargs="+", default=list(TARGETS))
     parser.add_argument("--cases", type=int, default=40, help="cases of each target to rank on")
+    parser.add_argument("--fine-tune", action="store_true", help="only fine-tune what is there")
     parser.add_argument("--smoke", action="store_true", help="phantoms, two models, few steps")
     args = parser.parse_args()
     if args.smoke:
@@ -175,11 +225,15 @@ def main() -> None:
         return
     data, out = data_folder(args.data), Path(args.out or "real_bank")
     out.mkdir(parents=True, exist_ok=True)
+    if args.fine_tune:
+        for seed, target in itertools.product(range(TUNING["seeds"]), args.targets):
+            fine_tune(target, load_msd(data / target), out, seed)
+        return
     for source in [*SOURCES, *UNTRAINED]:
         cases = load_msd(data / source.task) if source.n_steps else []
-        pretrain(source, cases, out, (48, 48, 16) if source.task == "Heart_ACDC" else (32, 32, 32))
+        pretrain(source, cases, out, patch_of(source.task))
     for target in args.targets:
-        bank = [s for s in SOURCES if s.task != target] + UNTRAINED
+        bank = bank_for(target)
         manifest = out / f"bank_for_{target}.json"
         write_manifest(bank, manifest)
         cases = first_cases(data / target, args.cases, out / f"{target}_{args.cases}")

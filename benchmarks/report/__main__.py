@@ -30,7 +30,7 @@ def rank(n_models: int, n_cases: int, size: tuple[int, int, int]) -> ModelBankSe
     bank = {f"network-{i:02d}": small_unet(widths=(4, 8)) for i in range(n_models)}
     cases = make_phantoms(n_cases, size=size, n_classes=3, noise=0.5)
     extractor = SegmentationFeatureExtractor(
-        n_class_samples=60, n_case_samples=60, max_windows=1, window_size=(32, 32, min(size))
+        n_class_samples=60, n_case_samples=60, overlap=0.0, window_size=(32, 32, min(size))
     )
     selector = ModelBankSelector(
         {"ccfv": CCFV(), "logme": LogME()}, extractor=extractor, confidence_level=0.9

@@ -117,18 +117,10 @@ def _add_extraction_options(parser: argparse._ArgumentGroup) -> None:
     add("--batch-size", type=count, default=1, metavar="N", help="windows in a forward pass")
     add("--cache", metavar="DIR", help="keep features in DIR: nothing runs twice (see skte cache)")
     add(
-        "--windows",
-        choices=["grid", "cover"],
-        default="grid",
-        help="a regular grid (the default), or few windows that cover the sampled voxels",
-    )
-    add("--max-windows", type=count, metavar="N", help="run at most N windows of each case")
-    add(
         "--samples",
-        choices=["all", "foreground"],
-        default="all",
-        help="sample voxels everywhere (the default) or in the labelled structures only, for "
-        "estimators that need no others",
+        choices=["all", "roi", "foreground"],
+        help="sample voxels everywhere, in and around the labelled structures (the default where "
+        "estimators need no others), or in them only",
     )
 
 
@@ -399,9 +391,7 @@ def _selector(args: argparse.Namespace) -> ModelBankSelector | HalvingModelBankS
             **_layers(args.layers),
             window_size=window,
             batch_size=args.batch_size,
-            windows=args.windows,
-            max_windows=args.max_windows,
-            samples=args.samples,
+            **({} if args.samples is None else {"samples": args.samples}),
         ),
         "cache": args.cache,
         "n_jobs": args.n_jobs,

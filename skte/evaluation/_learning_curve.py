@@ -178,7 +178,7 @@ def rank_learning_curve(
     sizes = _sizes(n_cases, len(cases))
     weights, rows = _draws(len(cases), sizes, n_draws, random_state)
     engine = Engine.from_settings(
-        estimator, models, extractor=extractor, device=device, cache=cache,
+        estimator, extractor=extractor, device=device, cache=cache,
         random_state=random_state, n_jobs=n_jobs, error_score=np.nan,
     )  # fmt: skip
     with closing(engine.run(models, cases, weights=weights)) as running:

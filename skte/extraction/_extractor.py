@@ -30,9 +30,9 @@ from skte.extraction._prepare import CaseStore, PreparedCase, ahead, prepare_cas
 from skte.extraction._reader import inference_ready
 from skte.extraction._runner import (
     CaseRunner,
-    cell_edges,
     entry_window,
     examine_model,
+    label_window,
     memory_kept,
     resolve_device,
     whole_float32,
@@ -83,21 +83,15 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         Edges of the window in voxels (of the preprocessed image). Default: the
         entry's, or else one fitted to the volume, at most 96.
     overlap : float, default=0.25
-        Share of a window's edge that neighbours share, in [0, 1). Each voxel belongs to the
-        window in which it lies deepest; windows that own no sampled voxel are not run.
-    windows : {"grid", "cover"}, default="grid"
-        "grid": evenly spaced windows. "cover": few windows, anywhere, in which every
-        sampled voxel keeps ``overlap / 2`` of the edge from the window's faces.
-    max_windows : int, optional
-        Bounds the cost of a case, whatever its size: at most this many parts of the volume
-        are drawn first, then the voxels in them. Windows are placed by "cover".
-    cell_size : int or tuple of int, optional
-        Edges of these parts in voxels of the label map. Default: `window_size`, or the entry's,
-        or one fitted to the volume. A selector takes the smallest of its entries' for all.
-    samples : {"all", "foreground"}, default="all"
-        "foreground": voxels of classes other than 0 only, the same ones as with "all", and no
-        windows without them. `RankMe`, and `CCFV` unless it has ``feature_variety=False``,
-        need "all".
+        Share of a window's edge that neighbours share, in [0, 1). A grid of windows lies over the
+        sampled voxels; each belongs to the window in which it lies deepest, at least
+        ``overlap / 2`` of the edge from its faces, and windows that own none are not run.
+    samples : {"all", "roi", "foreground"}, default="all"
+        "all": voxels of every class and of the whole case, which `CCFV` (unless it has
+        ``feature_variety=False``) and `RankMe` need. "roi": voxels of every class, those of class
+        0 from the region of interest: the box around all other classes, as large as the windows
+        (`window_size`, or one fitted to the label map) that it takes anyway. "foreground": voxels
+        of the other classes only. These are the same ones each time.
     source_head : bool, default=True
         Whether to read the source head's probabilities, which `LEEP` and `NCE` need.
         Without, passes end after the last layer.
@@ -156,10 +150,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         "layers": [StrOptions({"auto", *LAYER_SETS}), "array-like"],
         "window_size": [Interval(Integral, 1, None, closed="left"), "array-like", None],
         "overlap": [Interval(Real, 0, 1, closed="left")],
-        "windows": [StrOptions({"grid", "cover"})],
-        "max_windows": [Interval(Integral, 1, None, closed="left"), None],
-        "cell_size": [Interval(Integral, 1, None, closed="left"), "array-like", None],
-        "samples": [StrOptions({"all", "foreground"})],
+        "samples": [StrOptions({"all", "roi", "foreground"})],
         "source_head": ["boolean"],
         "n_class_samples": [Interval(Integral, 1, None, closed="left")],
         "n_case_samples": [Interval(Integral, 1, None, closed="left")],
@@ -177,9 +168,6 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         layers: str | Sequence[str] = "auto",
         window_size: int | Sequence[int] | None = None,
         overlap: float = 0.25,
-        windows: str = "grid",
-        max_windows: int | None = None,
-        cell_size: int | Sequence[int] | None = None,
         samples: str = "all",
         source_head: bool = True,
         n_class_samples: int = 500,
@@ -194,9 +182,6 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         self.layers = layers
         self.window_size = window_size
         self.overlap = overlap
-        self.windows = windows
-        self.max_windows = max_windows
-        self.cell_size = cell_size
         self.samples = samples
         self.source_head = source_head
         self.n_class_samples = n_class_samples
@@ -352,14 +337,10 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
             batch_size=self.batch_size,
             window_size=self.window_size_,
             overlap=self.overlap,
-            windows=self._window_rule(),
             output=self._output,
             source_head=self.source_head and self._recipe.source_head,
             taper=self.taper,
         )
-
-    def _window_rule(self) -> str:
-        return "cover" if self.max_windows is not None else self.windows
 
     def _case_cache(self) -> CaseCache:
         layers, size = self.layers, self.window_size
@@ -368,25 +349,19 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
             "layers": layers if isinstance(layers, str) else [str(name) for name in layers],
             # As JSON can hold it: arrays become lists of numbers.
             "window_size": size if isinstance(size, Integral | None) else np.asarray(size).tolist(),
-            "windows": self._window_rule(),
             "source_head": self.source_head,
             "taper": self.taper,
         }
         return CaseCache(self.cache, self._recipe, settings)
 
     def _sample_plan(self) -> SamplePlan:
-        cells = cell_edges(self.cell_size, "cell_size")  # refused also where it has no effect
-        if self.max_windows is not None and cells is None:
-            own = self._recipe.window_size if self.window_size is None else self.window_size
-            cells = cell_edges(own, "window_size")
         return SamplePlan(
             n_class_samples=self.n_class_samples,
             n_case_samples=self.n_case_samples,
             samples=self.samples,
             random_state=self.random_state_,
             overlap=self.overlap,
-            max_windows=self.max_windows,
-            cell_size=None if self.max_windows is None else cells,
+            roi_window=label_window(self.window_size) if self.samples == "roi" else None,
         )
 
     @property
@@ -426,7 +401,7 @@ def sampled_voxels(extractor: SegmentationFeatureExtractor, case: Case) -> Voxel
     Parameters
     ----------
     extractor : SegmentationFeatureExtractor
-        Fitted or not; with ``max_windows`` it needs its entry or ``cell_size``.
+        Fitted or not.
     case : Case
         As `skte.datasets.read_case` returns it.
 

@@ -114,18 +114,10 @@ def window_edges(size: Any, n_axes: int) -> tuple[int, ...] | None:
     return (*whole, 1)[:3]
 
 
-def cell_edges(size: Any, name: str) -> tuple[int, ...] | None:
-    """Bring the size of a cell of the label map to three edges."""
-    if size is None:
-        return None
-    edges = (size,) * 3 if isinstance(size, Integral) else tuple(size)
-    whole = _positive((*edges, 1) if len(edges) == 2 else edges)
-    if len(whole) != 3 or math.prod(whole) > _MOST_VOXELS:
-        raise ExtractionError(
-            f"{name}={size!r} must be a positive integer, or three of them, or two for slices: "
-            "max_windows divides the label map into cells of about that size, in voxels."
-        )
-    return whole
+def label_window(size: Any) -> tuple[int, ...] | None:
+    """Return a user's window as three edges in the label map; None where it has fewer."""
+    edges = (size,) * 3 if isinstance(size, Integral) else () if size is None else tuple(size)
+    return _positive(edges) if len(edges) == 3 else None
 
 
 def _positive(edges: Sequence[Any]) -> tuple[int, ...]:
@@ -147,7 +139,6 @@ class CaseRunner:
     batch_size: int  # windows in one forward pass; halved where memory runs out
     window_size: tuple[int, ...] | None  # three edges; None: fitted to each volume
     overlap: float
-    windows: str
     output: str | int | None  # which of several outputs is the main one
     source_head: bool  # whether the head's probabilities are read
     taper: bool  # whether layers near the bottleneck keep fewer voxels
@@ -187,7 +178,7 @@ class CaseRunner:
                 f"{where}: its layers leave out {max(margin)} voxels at every face of a window, "
                 f"and windows have {' x '.join(map(str, size))}; give a larger window_size."
             )
-        return plan_windows(points, shape, inner, self.overlap, self.windows).widened(margin)
+        return plan_windows(points, shape, inner, self.overlap).widened(margin)
 
     def _read(self, case: PreparedCase, plan: WindowPlan, where: str) -> Reading:
         n_output = len(case.sample.labels) if self.source_head else None
@@ -305,8 +296,6 @@ def _activated(logits: torch.Tensor, activation: str | None) -> torch.Tensor:
 
 
 def _check_probabilities(output: torch.Tensor) -> None:
-    if not len(output):  # a case without sampled voxels
-        return
     low, high = float(output.min()), float(output.max())
     sums = output.sum(dim=1)
     apart = 0.0 if output.shape[1] == 1 else float((sums - 1).abs().max())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 
 from skte.datasets import Case
 from skte.exceptions import DatasetError
-from skte.extraction._windows import axis_starts, default_window_size
+from skte.extraction._windows import AxisGrid, default_window_size
+
+#: Part of a volume.
+Box = tuple[slice, ...]
 
 # The label that is no class of interest, as CC-FV's default has it.
 _BACKGROUND = 0
@@ -54,8 +57,7 @@ class VoxelSample:
         _, starts, counts = np.unique(self.labels, return_index=True, return_counts=True)
         kept = [np.arange(a, a + _prefix(n, share)) for a, n in zip(starts, counts, strict=True)]
         n_case = _prefix(len(self.voxels) - n_class, share)
-        none = np.zeros(0, dtype=np.intp)  # a case without foreground may have no class at all
-        return np.concatenate([none, *kept]), np.arange(n_class, n_class + n_case)
+        return np.concatenate(kept), np.arange(n_class, n_class + n_case)
 
 
 @dataclass(frozen=True)
@@ -67,79 +69,73 @@ class SamplePlan:
     random_state: int
     samples: str = "all"
     overlap: float = 0.25
-    max_windows: int | None = None
-    cell_size: tuple[int, ...] | None = None
+    roi_window: tuple[int, ...] | None = None  # None: one fitted to each label map
 
     def draw(self, case: Case) -> VoxelSample:
-        """Draw the class sample and the whole-case sample of a case."""
-        label = case.label.numpy()
-        counts = {
-            int(value): int(count)
-            for value, count in zip(*count_labels(label.reshape(-1)), strict=True)
-            if value != case.ignore_label
-        }
-        whole: list[Region] = [tuple(slice(0, n) for n in label.shape)]  # type: ignore[list-item]
-        random = seen = whole
-        if self.max_windows is not None:
-            lattice = Lattice(label.shape, self.cell_size, self.overlap)
-            rng = generator(self.random_state, case.case_id, WINDOWS)
-            first, others = choose_cells(lattice, case.image, label, counts, self.max_windows, rng)
-            random = [lattice.cell(i) for i in first]
-            seen = [lattice.cell(i) for i in sorted({*first, *others})]
-            counts = {k: sum(int((label[r] == k).sum()) for r in seen) for k in counts}
-            counts = {k: count for k, count in counts.items() if count}
-        voxels, labels = [np.zeros((0, 3), dtype=np.intp)], [np.zeros(0, dtype=np.int64)]
-        for value, count in counts.items():
-            if self.samples == "foreground" and value == _BACKGROUND:
-                continue
+        """Draw the class sample and, with ``samples="all"``, the whole-case sample of a case."""
+        if all(channel.min() == channel.max() for channel in case.image):
+            raise DatasetError(
+                f"Case {case.case_id!r}: the image is constant everywhere; leave the case out."
+            )
+        label, places = case.label.numpy(), self._places(case)
+        voxels: list[NDArray[np.intp]] = []
+        labels: list[NDArray[np.int64]] = []
+        for value, (box, count) in sorted(places.items()):
             share = math.ceil(_CLASS_SHARE * count)
             wanted = int(np.clip(share, _CLASS_FLOOR, self.n_class_samples))
             rng = generator(self.random_state, case.case_id, CLASS, value)
-            mask = np.concatenate([(label[region] == value).reshape(-1) for region in seen])
-            voxels.append(_positions(draw(mask, count, wanted, rng), seen))
+            part = label[box]
+            chosen = draw((part == value).reshape(-1), count, wanted, rng)
+            corner = np.array([axis.start for axis in box])
+            voxels.append(corner + np.stack(np.unravel_index(chosen, part.shape), axis=1))
             labels.append(np.full(len(voxels[-1]), value, dtype=np.int64))
         if self.samples == "all":
-            voxels.append(_draw_whole_case(case, random, self.n_case_samples, self.random_state))
+            rng = generator(self.random_state, case.case_id, WHOLE_CASE)
+            voxels.append(draw_informative(case.image, self.n_case_samples, rng))
+        counts = {value: count for value, (_, count) in places.items()}
         return VoxelSample(np.concatenate(voxels), np.concatenate(labels), counts)
 
+    def _places(self, case: Case) -> dict[int, tuple[Box, int]]:
+        """By class: the box that its voxels are drawn from, and how many it has there."""
+        label = case.label.numpy()
+        foreground = label != _BACKGROUND
+        if case.ignore_label is not None:
+            foreground &= label != case.ignore_label
+        box = _bounding_box(foreground)
+        places = {
+            int(value): (box, int(count))
+            for value, count in zip(*count_labels(label[box].reshape(-1)), strict=True)
+            if value not in (_BACKGROUND, case.ignore_label)
+        }
+        for region in self._background_from(box, label.shape):
+            count = int(np.count_nonzero(label[region] == _BACKGROUND))
+            if count:
+                return {_BACKGROUND: (region, count), **places}
+        return places
 
-def _positions(flat: NDArray[np.intp], regions: Sequence[Region]) -> NDArray[np.intp]:
-    """Turn positions in the regions laid end to end into indices into the volume."""
-    starts = np.array([[part.start for part in region] for region in regions])
-    sizes = np.array([[part.stop - part.start for part in region] for region in regions])
-    ends = np.cumsum(sizes.prod(axis=1))
-    which = np.searchsorted(ends, flat, side="right")
-    inside = flat - (ends - sizes.prod(axis=1))[which]
-    x, rest = np.divmod(inside, sizes[which, 1] * sizes[which, 2])
-    y, z = np.divmod(rest, sizes[which, 2])
-    return np.asarray(starts[which] + np.stack([x, y, z], axis=1))
+    def _background_from(self, box: Box, shape: Sequence[int]) -> Iterator[Box]:
+        """Where background is drawn from; foreground may fill the first of two regions."""
+        if self.samples == "roi":  # as much around the box as its windows can hold
+            edges = map(min, self.roi_window or default_window_size(shape), shape)
+            yield tuple(
+                AxisGrid.over(part.start, part.stop - 1, size, edge, self.overlap).reach(size, edge)
+                for part, size, edge in zip(box, shape, edges, strict=True)
+            )
+        if self.samples != "foreground":
+            yield tuple(slice(0, n) for n in shape)
 
 
-def _draw_whole_case(
-    case: Case, regions: Sequence[Region], wanted: int, random_state: int
-) -> NDArray[np.intp]:
-    rng = generator(random_state, case.case_id, WHOLE_CASE)
-    shares = [wanted // len(regions) + (i < wanted % len(regions)) for i in range(len(regions))]
-    parts = [
-        draw_informative(case.image, region, share, rng)
-        for region, share in zip(regions, shares, strict=True)
-        if share
-    ]
-    drawn = np.concatenate([np.zeros((0, 3), dtype=np.intp), *parts])
-    if len(drawn) == 0:
-        raise DatasetError(
-            f"Case {case.case_id!r}: the image is constant everywhere; leave the case out."
-        )
-    # Layers keep a prefix of the sample, which must not be one region alone.
-    return drawn if len(regions) == 1 else rng.permutation(drawn)
+def _bounding_box(mask: NDArray[np.bool_]) -> Box:
+    """Return the smallest box that holds a mask; all of it where the mask is empty."""
+    if not mask.any():
+        return tuple(slice(0, n) for n in mask.shape)
+    held = [np.flatnonzero(np.any(mask, axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+    return tuple(slice(int(at[0]), int(at[-1]) + 1) for at in held)
 
 
 def _prefix(n: int, share: float) -> int:
     return min(n, max(_CLASS_FLOOR, math.ceil(n * share)))
 
-
-#: Part of a volume, by the first and last voxel along each axis.
-Region = tuple[slice, slice, slice]
 
 # Voxels looked at together: for air, and when the n-th voxel of a mask is searched.
 _SLAB, _BLOCK = 4_000_000, 4096
@@ -147,7 +143,7 @@ _SLAB, _BLOCK = 4_000_000, 4096
 # must find enough voxels that are not air.
 _FEW, _ROUNDS = 100_000, 50
 #: What a draw is for: each has random numbers of its own.
-WHOLE_CASE, CLASS, WINDOWS = 0, 1, 2
+WHOLE_CASE, CLASS = 0, 1
 
 
 def generator(random_state: int, case_id: str, kind: int, label: int = 0) -> np.random.Generator:
@@ -169,24 +165,23 @@ def count_labels(label: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[n
 
 
 def draw_informative(
-    image: torch.Tensor, region: Region, wanted: int, rng: np.random.Generator
+    image: torch.Tensor, wanted: int, rng: np.random.Generator
 ) -> NDArray[np.intp]:
-    """Draw voxels of a region uniformly from those where the image is not constant."""
-    start = np.array([part.start for part in region])
-    size = np.array([part.stop - part.start for part in region])
-    n = int(size.prod())
+    """Draw voxels uniformly from those around which the image is not constant."""
+    shape = tuple(image.shape[1:])
+    n = math.prod(shape)
     if n > _FEW:
         found: dict[int, None] = {}
         for _ in range(_ROUNDS):
             flat = rng.integers(n, size=2 * wanted)
-            at = start + np.stack(np.unravel_index(flat, tuple(size)), axis=1)
+            at = np.stack(np.unravel_index(flat, shape), axis=1)
             found |= dict.fromkeys(flat[is_informative(image, at)].tolist())
             if len(found) >= wanted:
                 chosen = np.array(list(found)[:wanted])
-                return start + np.stack(np.unravel_index(chosen, tuple(size)), axis=1)
-    mask = _informative_mask(image, region)
+                return np.stack(np.unravel_index(chosen, shape), axis=1)
+    mask = _informative_mask(image)
     chosen = draw(mask, int(np.count_nonzero(mask)), wanted, rng)
-    return start + np.stack(np.unravel_index(chosen, tuple(size)), axis=1)
+    return np.stack(np.unravel_index(chosen, shape), axis=1)
 
 
 def is_informative(image: torch.Tensor, at: NDArray[np.intp]) -> NDArray[np.bool_]:
@@ -202,19 +197,15 @@ def is_informative(image: torch.Tensor, at: NDArray[np.intp]) -> NDArray[np.bool
     return result
 
 
-def _informative_mask(image: torch.Tensor, region: Region) -> NDArray[np.bool_]:
-    """Flat mask of a region; looked at in slabs, so that memory stays small."""
-    x, y, z = region
-    n_planes = max(1, _SLAB // ((y.stop - y.start) * (z.stop - z.start)))
+def _informative_mask(image: torch.Tensor) -> NDArray[np.bool_]:
+    """Flat mask of a volume; looked at in slabs, so that memory stays small."""
+    values = image.numpy()
+    n_planes = max(1, _SLAB // math.prod(values.shape[2:]))
     slabs = []
-    for begin in range(x.start, x.stop, n_planes):
-        part = (slice(begin, min(begin + n_planes, x.stop)), y, z)
-        # One voxel more on every side, so that edges of the part see their neighbours.
-        around = tuple(slice(max(0, p.start - 1), p.stop + 1) for p in part)
-        inner = tuple(
-            slice(p.start - a.start, p.stop - a.start) for p, a in zip(part, around, strict=True)
-        )
-        slabs.append(_varies(image.numpy()[:, *around])[inner].reshape(-1))
+    for begin in range(0, values.shape[1], n_planes):
+        before = min(begin, 1)  # planes beside the slab, so that its edges see their neighbours
+        varies = _varies(values[:, begin - before : begin + n_planes + 1])
+        slabs.append(varies[before : before + n_planes].reshape(-1))
     return np.concatenate(slabs)
 
 
@@ -243,94 +234,3 @@ def draw(
         chosen, start = block == b, starts[b]
         found[chosen] = start + np.flatnonzero(mask[start : start + _BLOCK])[inside[chosen]]
     return found
-
-
-# Draws of a voxel that must not be in air, before the volume is taken to be all air.
-_TRIES = 10_000
-
-
-class Lattice:
-    """Cells of a volume: what each window of a grid owns."""
-
-    def __init__(
-        self, shape: Sequence[int], window_size: Sequence[int] | None, overlap: float
-    ) -> None:
-        size = default_window_size(shape) if window_size is None else tuple(window_size)
-        self.edges: list[NDArray[np.intp]] = []
-        for length, window in zip(shape, size, strict=True):
-            starts = axis_starts(max(length, window), window, overlap)
-            between = (starts[1:] + starts[:-1] + window - 1) // 2 + 1
-            self.edges.append(np.array([0, *between[between < length], length]))
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Cells along each axis."""
-        return tuple(len(edges) - 1 for edges in self.edges)
-
-    def index(self, voxel: NDArray[np.intp]) -> int:
-        """Return the number of the cell that a voxel lies in."""
-        at = [
-            np.searchsorted(e, v, side="right") - 1 for e, v in zip(self.edges, voxel, strict=True)
-        ]
-        return int(np.ravel_multi_index(at, self.shape))
-
-    def cell(self, index: int) -> Region:
-        """Return the voxels of a cell."""
-        at = np.unravel_index(index, self.shape)
-        x, y, z = (slice(int(e[i]), int(e[i + 1])) for e, i in zip(self.edges, at, strict=True))
-        return x, y, z
-
-
-def choose_cells(
-    lattice: Lattice,
-    image: torch.Tensor,
-    label: NDArray[np.int64],
-    counts: Mapping[int, int],
-    max_cells: int,
-    rng: np.random.Generator,
-) -> tuple[list[int], list[int]]:
-    """Draw the cells that a case is looked at in."""
-    n_random = -(-max_cells // 2)
-    random = _draw_cells(lattice, image, n_random, set(), rng)
-    chosen = set(random)
-    others: list[int] = []
-    for value in sorted(counts, key=lambda k: (counts[k], k)):
-        if len(chosen) == max_cells:
-            break
-        if not any((label[lattice.cell(i)] == value).any() for i in chosen):
-            voxel = _random_voxel(label, value, counts[value], rng)
-            others.append(lattice.index(voxel))
-            chosen.add(others[-1])
-    others += _draw_cells(lattice, image, max_cells - len(chosen), chosen, rng)
-    return random, others
-
-
-def _draw_cells(
-    lattice: Lattice, image: torch.Tensor, n: int, taken: set[int], rng: np.random.Generator
-) -> list[int]:
-    """Cells of random voxels that are not air, other than those taken."""
-    shape = np.array(image.shape[1:])
-    found: list[int] = []
-    n_cells = int(np.prod(lattice.shape))
-    for _ in range(_TRIES):
-        if len(found) == n or len(found) + len(taken) == n_cells:
-            break
-        voxel = (rng.random(3) * shape).astype(np.intp)
-        index = lattice.index(voxel)
-        if index in taken or index in found or not is_informative(image, voxel[None])[0]:
-            continue
-        found.append(index)
-    return found
-
-
-def _random_voxel(
-    label: NDArray[np.int64], value: int, count: int, rng: np.random.Generator
-) -> NDArray[np.intp]:
-    """Position of a random voxel of a class, slab by slab."""
-    rank = int(rng.integers(count))
-    for x, slab in enumerate(label):
-        here = np.flatnonzero(slab == value)
-        if rank < len(here):
-            return np.array([x, *np.unravel_index(here[rank], slab.shape)])
-        rank -= len(here)
-    raise AssertionError("count is the number of voxels of the class")

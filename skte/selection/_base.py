@@ -56,10 +56,10 @@ class BankSelector(DocLinkMixin, BaseEstimator):
         "reference": ["boolean"],
     }
 
-    def _engine(self, entries: Sequence[BankEntry], **changed: Any) -> Engine:
+    def _engine(self, **changed: Any) -> Engine:
         names = BankSelector._parameter_constraints.keys() - {"reference"}
         shared = {name: getattr(self, name) for name in names}
-        return Engine.from_settings(self.estimator, entries, **{**shared, **changed})
+        return Engine.from_settings(self.estimator, **{**shared, **changed})
 
     def diagnose(self, name: str | None = None, estimator: str | None = None) -> Diagnosis:
         """Report what drives a model's score; its features are extracted once more, or cached.
@@ -205,5 +205,5 @@ def _raw_images(entries: Sequence[BankEntry], cases: Sequence[Any]) -> str:
 def _is_studied(extractor: SegmentationFeatureExtractor) -> bool:
     """Whether windows and voxels are those by which scores were judged."""
     own, plain = extractor.get_params(), type(extractor)().get_params()
-    decisive = ("overlap", "windows", "max_windows", "window_size", "samples", "n_class_samples")
-    return all(own[name] == plain[name] for name in decisive)
+    decisive = ("overlap", "window_size", "n_class_samples")
+    return own["samples"] != "foreground" and all(own[name] == plain[name] for name in decisive)

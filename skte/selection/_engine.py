@@ -86,7 +86,7 @@ class Engine:
     >>> network = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.Conv3d(4, 2, 1))
     >>> bank = [BankEntry.from_module("a", network)]
     >>> extractor = SegmentationFeatureExtractor(n_class_samples=50)
-    >>> engine = Engine.from_settings(LogME(), bank, extractor=extractor)
+    >>> engine = Engine.from_settings(LogME(), extractor=extractor)
     >>> [record.name for record in engine.run(bank, make_phantoms(2, size=(12, 12, 12)))]
     ['a']
     """
@@ -102,7 +102,6 @@ class Engine:
     def from_settings(
         cls,
         estimator: TransferabilityEstimator | Mapping[str, TransferabilityEstimator] | None,
-        entries: Sequence[BankEntry],
         *,
         extractor: SegmentationFeatureExtractor | None = None,
         device: str | torch.device | None = None,
@@ -117,8 +116,6 @@ class Engine:
 
         Parameters
         ----------
-        entries : sequence of BankEntry
-            The whole bank: all its models must see the same voxels.
         estimator, extractor, device, cache, random_state, n_jobs, timeout, error_score, verbose
             As for `ModelBankSelector`; a single estimator has the key ``""``.
         """
@@ -132,7 +129,7 @@ class Engine:
         if cache is not None and not isinstance(cache, FeatureCache):
             cache = FeatureCache(cache)
         engine = cls(estimators, template, n_jobs, timeout, error_score, verbose)
-        return engine.with_extraction(entries, cache=cache, random_state=draw_seed(random_state))
+        return engine.with_extraction(cache=cache, random_state=draw_seed(random_state))
 
     @staticmethod
     def load_cases(dataset: DatasetLike, n_needed: int, why: str) -> CaseList:
@@ -156,12 +153,9 @@ class Engine:
         """Seed of the sampled voxels."""
         return int(self.extractor.random_state)  # type: ignore[arg-type]
 
-    def with_extraction(self, entries: Sequence[BankEntry], **params: Any) -> Self:
-        """Return the same engine with other parameters of its extractor, for all of `entries`."""
+    def with_extraction(self, **params: Any) -> Self:
+        """Return the same engine with other parameters of its extractor."""
         template = clone(self.extractor).set_params(**params)
-        cells = _common_cells(template, entries)
-        if cells is not None:
-            template.set_params(cell_size=cells)
         # Behind a decoder that is read, the head costs little; behind other layers, a pass that
         # could end there. With a cache, a later run may need it.
         needed = any(estimator.tags.source_head for estimator in self.estimators.values())
@@ -354,8 +348,11 @@ def extractor_for(
     >>> extractor_for({"ccfv": CCFV()}).layers, extractor_for({"probe": CrossCaseProbe()}).layers
     ('auto', 'all')
     """
-    if any(one.tags.joined_layers for one in estimators.values()):
+    tags = [estimator.tags for estimator in estimators.values()]
+    if any(one.joined_layers for one in tags):
         settings = {"layers": "all", "taper": False, **settings}
+    if not any(one.case_sample for one in tags):
+        settings = {"samples": "roi", **settings}
     return SegmentationFeatureExtractor(**settings)
 
 
@@ -385,33 +382,13 @@ def _check_samples(
 ) -> None:
     """Refuse before the work what would make every model fail after it."""
     needing = [one for one in estimators.values() if one.tags.case_sample]
-    if template.samples == "foreground" and needing:
+    if template.samples != "all" and needing:
         names = ", ".join(type(one).__name__ for one in needing)
         raise ValueError(
-            f"The extractor has samples='foreground', but {names} looks at whole cases. Use "
-            "samples='all', or estimators that do without: CCFV(feature_variety=False), "
+            f"The extractor has samples={template.samples!r}, but {names} looks at whole cases. "
+            "Use samples='all', or estimators that do without: CCFV(feature_variety=False), "
             "LogME, GBC."
         )
-
-
-def _common_cells(
-    extractor: SegmentationFeatureExtractor, entries: Sequence[BankEntry]
-) -> tuple[int, ...] | None:
-    """Cells for ``max_windows`` that no model's window is smaller than, where users give none.
-
-    All models must see the same voxels, so the cells cannot follow each one's window.
-    """
-    given = extractor.cell_size is not None or extractor.window_size is not None
-    if extractor.max_windows is None or given:
-        return None
-    threes = []
-    for size in (entry.window_size for entry in entries if entry.window_size is not None):
-        edges = (size,) * 3 if isinstance(size, int) else tuple(size)
-        threes.append((*edges, 1) if len(edges) == 2 else edges)
-    if not threes:
-        return None
-    x, y, z = (min(int(edge[axis]) for edge in threes) for axis in range(3))
-    return x, y, z
 
 
 def _shared_devices(

@@ -229,7 +229,7 @@ class HalvingModelBankSelector(BankSelector):
         has_cache = self.cache is not None or (self.extractor and self.extractor.cache)
         storage: Any = nullcontext(self.cache) if has_cache else scratch_folder("skte-race-")
         with storage as cache:
-            engine = self._engine(entries, cache=cache)
+            engine = self._engine(cache=cache)
             first = next(iter(engine.estimators.values()))
             if first.tags.relative_to_bank:
                 raise SkteError(
@@ -368,7 +368,7 @@ def _run_rung(
     if in_memory:
         # All have seen the same cases: a model that failed is out of the race.
         before = len(next(iter(known.values()), ()))
-        engine = engine.with_extraction(in_memory, cache=None)
+        engine = engine.with_extraction(cache=None)
         fresh = cases[before:]
         with closing(engine.run(in_memory, fresh, weights=weights, known=known)) as running:
             records.update((record.name, record) for record in running)

@@ -107,9 +107,6 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
         where the model failed.
     date_ : str
         When it was fitted.
-    cell_size_ : int, tuple of int or None
-        Cells that ``max_windows`` divides all cases into: the extractor's, or as small as the
-        smallest window of the entries.
     reference_ : list of Reference
         What each estimator says of each untrained twin; empty without `reference`.
     agreement_ : float
@@ -220,7 +217,7 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
         models = load_bank(bank)
         needed = _NEEDED[self.confidence_level is not None]
         cases = Engine.load_cases(dataset, *needed)
-        engine = self._engine(list(models))
+        engine = self._engine()
         weights = None
         if self.confidence_level is not None or (self.reference and len(cases) >= _NEEDED[1][0]):
             seed = engine.random_state
@@ -240,7 +237,6 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
         twins = Twins.of(ran if self.reference else [])
         again = list(engine.run(twins.entries, cases, weights=weights, is_reference=True))
         context.call_on_fit_task_end(estimator=self)
-        self.cell_size_: int | Sequence[int] | None = engine.extractor.cell_size
         self._judge(engine, models, cases, records, twins, again)
         return self
 
@@ -256,9 +252,7 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
         check_is_fitted(self, "scores_")
         # Models that are new must see the voxels that those of the fitted bank saw.
         # and are scored as those were, whatever the parameters are now.
-        engine = replace(
-            self._engine(list(self.bank_)), estimators=self.estimators_, extractor=self.extractor_
-        )
+        engine = replace(self._engine(), estimators=self.estimators_, extractor=self.extractor_)
         key, estimator = next(iter(engine.estimators.items()))
         known = dict(zip(self.bank_, self.parts_, strict=True))
         entries = list(load_bank(bank))

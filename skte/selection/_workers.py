@@ -358,8 +358,7 @@ def _score(
         features = FeatureSet([*job.known, *features], name=features.name)
     if job.keep:
         record.features = features
-    if job.extractor.max_windows is None:  # cells are chosen for the classes in them
-        record.zero_shot = _zero_shot_dice(features, job.entry.activation)
+    record.zero_shot = _zero_shot_dice(features, job.entry.activation)
     begun = time.perf_counter()
     for key, estimator in job.estimators.items():
         n_before = len(caught)

@@ -99,11 +99,11 @@ def unpadded(n_lost: int) -> nn.Module:
     return nn.Sequential(convolution, nn.Conv3d(1, 2, 1))
 
 
-@pytest.mark.parametrize("windows", ["grid", "cover"])
-def test_a_network_without_padding_is_read_in_the_right_places(make_cases, windows):
+@pytest.mark.parametrize("samples", ["all", "roi"])
+def test_a_network_without_padding_is_read_in_the_right_places(make_cases, samples):
     cases = make_cases()
     entry = BankEntry.from_module("valid", unpadded(3), layers=["0"], window_size=16)
-    extractor = SegmentationFeatureExtractor(entry, windows=windows)
+    extractor = SegmentationFeatureExtractor(entry, samples=samples)
     (case,) = extractor.fit_transform(cases)
     (layer,) = extractor.layers_
     assert (layer.stride, layer.start, layer.certainty) == ((1, 1, 1), (3, 3, 3), "checked")

@@ -158,7 +158,7 @@ def test_images_that_do_not_fit_are_told(change, data, match):
 @pytest.mark.parametrize("spacing", [[1e-4] * 3, [1e-4] * 2, [0.8] * 3])
 def test_a_spacing_that_would_fill_the_memory_is_stopped(spacing):
     steps = [NNUNetPreprocessing(**{**plan_of("as it is").preprocessing, "spacing": spacing})]
-    extractor = SegmentationFeatureExtractor(entry(steps), window_size=16, max_windows=1)
+    extractor = SegmentationFeatureExtractor(entry(steps), window_size=16, overlap=0.0)
     case = make_phantoms(1, size=(24, 24, 24))
     if spacing[0] > 0.5:
         assert len(extractor.fit_transform(case)) == 1

@@ -74,11 +74,11 @@ def test_foreground_alone(write_bank, tmp_path, capsys):
     data, bank = write_msd(tmp_path / "data", cases, "three"), write_bank("a", "b")
     assert run(bank, data, "--samples", "foreground", "--estimator", "ccfv") == 2
     assert "samples='foreground', but CCFV looks at whole cases" in capsys.readouterr().err
-    chosen = ["--samples", "foreground", "--windows", "cover", "--estimator", "logme"]
+    chosen = ["--samples", "foreground", "--estimator", "logme"]
     assert run(bank, data, *chosen, "--out", out) == 0
     expected = ModelBankSelector(
         estimators.LogME(),
-        extractor=SegmentationFeatureExtractor(samples="foreground", windows="cover"),
+        extractor=SegmentationFeatureExtractor(samples="foreground"),
         reference=False,
     ).fit(bank, data)
     assert [row["name"] for row in read_csv(out)] == list(expected.ranking_)
@@ -465,11 +465,11 @@ def test_what_is_no_estimator_is_refused(text, capsys):
 def test_a_race_is_an_option(write_bank, tmp_path, capsys):
     bank, out = write_bank("a", "b", "c"), tmp_path / "ranking.csv"
     data = write_msd(tmp_path / "data", make_phantoms(5, size=(12, 12, 12)), "five")
-    chosen = ["--estimator", "logme,gbc", "--windows", "cover"]
+    chosen = ["--estimator", "logme,gbc", "--samples", "all"]
     assert run(bank, data, "--race", *chosen, "--out", out) == 0
     race = HalvingModelBankSelector(
         {"logme": estimators.LogME(), "gbc": estimators.GBC()},
-        extractor=SegmentationFeatureExtractor(windows="cover"),
+        extractor=SegmentationFeatureExtractor(),
         reference=False,
     ).fit(bank, data)
     shown = capsys.readouterr().out

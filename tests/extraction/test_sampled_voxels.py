@@ -22,7 +22,7 @@ class Positions(nn.Module):
         return self.up(x * self.scale)
 
 
-@pytest.mark.parametrize("settings", [{}, {"max_windows": 2, "cell_size": 8}])
+@pytest.mark.parametrize("settings", [{}, {"samples": "roi"}])
 def test_voxels_are_those_that_features_come_from(settings):
     subjects = make_phantoms(2, size=(20, 18, 16))
     for subject in subjects:

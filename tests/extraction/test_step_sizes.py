@@ -27,7 +27,7 @@ def monai(kind, **options):
 
 
 def prepare(case, entry):
-    SegmentationFeatureExtractor(entry, window_size=16, max_windows=1).fit_transform([case])
+    SegmentationFeatureExtractor(entry, window_size=16, overlap=0.0).fit_transform([case])
 
 
 @pytest.mark.slow

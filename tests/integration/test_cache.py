@@ -88,8 +88,7 @@ def test_changed_settings_and_cases_are_extracted_anew(data, tmp_path):
     for params in (
         {"overlap": 0.5},
         {"window_size": 16},
-        {"windows": "cover"},
-        {"max_windows": 2},
+        {"taper": False},
     ):
         assert fit(data, cache, **params).results_["n_cached"].tolist() == [0, 0]
     assert fit(data, cache).results_["n_cached"].tolist() == [4, 4]
@@ -137,8 +136,8 @@ def test_shell(data, tmp_path, capsys):
     command.append("--no-reference")
     printed = []
     for estimator in ("ccfv", "logme", "ccfv"):
-        options = ["--cache", str(tmp_path / "cache"), "--estimator", estimator, "--max-windows"]
-        assert main([*command, *options, "2"]) == 0
+        options = ["--cache", str(tmp_path / "cache"), "--estimator", estimator, "--samples"]
+        assert main([*command, *options, "all"]) == 0
         printed.append(capsys.readouterr().out)
     assert '"n_cached": 0' in printed[0]
     assert '"n_cached": 4' in printed[1]

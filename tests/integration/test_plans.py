@@ -38,15 +38,7 @@ def place_coded(shape, spacing=(1.0, 1.0, 1.0), case_id="a"):
     )
 
 
-PLANS = [
-    {"windows": "grid", "overlap": 0.0},
-    {"windows": "grid", "overlap": 0.5},
-    {"windows": "cover", "overlap": 0.0},
-    {"windows": "cover", "overlap": 0.5},
-    {"max_windows": 1},
-    {"max_windows": 3, "overlap": 0.25},
-    {"max_windows": 5, "cell_size": (8, 12, 16)},
-]
+PLANS = [{"overlap": 0.0}, {"overlap": 0.25}, {"overlap": 0.5}, {"samples": "roi"}]
 
 
 @pytest.mark.slow
@@ -67,17 +59,15 @@ def test_every_feature_belongs_to_its_voxel_and_label(plan, shape, batch_size):
     assert (whole >= 0).all()
     assert (whole < np.array(shape)).all()
     assert len(np.unique(whole, axis=0)) == len(whole)
-    if "max_windows" in plan and "cell_size" not in plan:
-        info = extractor.transform([case])[0].info
-        assert info["n_windows"] <= plan["max_windows"]
 
 
-def test_all_models_see_the_same_voxels_under_max_windows():
+@pytest.mark.parametrize("samples", ["all", "roi"])
+def test_all_models_see_the_same_voxels(samples):
     case = place_coded((40, 36, 20))
     seen = []
     for window in ((16, 16, 8), (24, 8, 16)):
         entry = BankEntry.from_module("places", Coordinates(), layers=("up",), window_size=window)
-        extractor = SegmentationFeatureExtractor(entry, max_windows=3, cell_size=12)
+        extractor = SegmentationFeatureExtractor(entry, samples=samples)
         seen.append(extractor.fit_transform([case])[0].layers["up"])
     np.testing.assert_array_equal(seen[0].X, seen[1].X)
     np.testing.assert_array_equal(seen[0].X_case, seen[1].X_case)
@@ -90,7 +80,6 @@ def test_strided_layers_equal_full_upsampling(plan):
     network = small_unet(widths=(4, 8, 16))
     case = make_phantoms(1, size=(32, 32, 16))[0]
     entry = BankEntry.from_module("unet", network)
-    plan = {k: v for k, v in plan.items() if k != "cell_size"}
     extractor = SegmentationFeatureExtractor(entry, window_size=(32, 32, 16), **plan)
     sample = extractor.fit_transform([case])[0]
     for name, full in upsampled(network, sample.layers, case).items():
@@ -125,18 +114,9 @@ def upsampled(network, names, case):
     }
 
 
-@pytest.mark.parametrize("cell_size", [(0, 4, 4), (4.5, 4, 4), (4, 4, 4, 4), (-1, 4, 4), 10**6, ()])
-@pytest.mark.parametrize("max_windows", [None, 2])
-def test_a_cell_that_is_none_is_named(cell_size, max_windows):
-    entry = BankEntry.from_module("places", Coordinates(), layers=("up",))
-    extractor = SegmentationFeatureExtractor(entry, max_windows=max_windows, cell_size=cell_size)
-    with pytest.raises(ValueError, match="cell_size="):
-        extractor.fit_transform([place_coded((20, 20, 10))])
-
-
 def test_sizes_may_be_arrays_also_with_a_cache(tmp_path):
     entry = BankEntry("unet", small_unet, arguments={"widths": (4, 8)})
-    settings = {"window_size": np.array([16, 16, 8]), "cell_size": np.array([8, 8, 8])}
-    extractor = SegmentationFeatureExtractor(entry, max_windows=2, cache=tmp_path, **settings)
+    settings = {"window_size": np.array([16, 16, 8]), "samples": "roi"}
+    extractor = SegmentationFeatureExtractor(entry, cache=tmp_path, **settings)
     cases = make_phantoms(1, size=(20, 20, 16))
     assert len(extractor.fit_transform(cases)) == 1

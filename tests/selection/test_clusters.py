@@ -151,7 +151,7 @@ def test_recipes_travel_and_weights_do_not(cases, tmp_path, monkeypatch):
             BankEntry(name, small_unet, arguments=arguments, weights=tmp_path / f"{name}.pt")
         )
     assert (tmp_path / "large.pt").stat().st_size > 2_000_000
-    list(Engine.from_settings(CCFV(), entries, extractor=EXTRACTOR, n_jobs=2).run(entries, []))
+    list(Engine.from_settings(CCFV(), extractor=EXTRACTOR, n_jobs=2).run(entries, []))
     small, large = sent[0]
     assert abs(large - small) < 100
     assert large < 20_000

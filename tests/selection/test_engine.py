@@ -14,10 +14,18 @@ from sklearn.exceptions import FitFailedWarning
 from torch import nn
 
 import skte
-from skte import BankEntry, Ensemble, LogME, ModelBankSelector, SegmentationFeatureExtractor
+from skte import (
+    CCFV,
+    BankEntry,
+    CrossCaseProbe,
+    Ensemble,
+    LogME,
+    ModelBankSelector,
+    SegmentationFeatureExtractor,
+)
 from skte.datasets import make_phantoms
 from skte.exceptions import SkteError, SkteWarning
-from skte.selection import Engine, ModelRecord
+from skte.selection import Engine, ModelRecord, extractor_for
 
 ROOT = str(Path(skte.__file__).parent)
 SEEN = []  # of each forward pass, the rooms of the frames that led to it
@@ -61,7 +69,7 @@ def test_few_frames_stand_between_fit_and_the_network(cases, extractor):
 )
 def test_it_gives_what_the_selector_gives(cases, extractor, estimator):
     bank = [BankEntry("a", Net), BankEntry("b", Net, arguments={"width": 8})]
-    engine = Engine.from_settings(estimator, bank, extractor=extractor, random_state=3)
+    engine = Engine.from_settings(estimator, extractor=extractor, random_state=3)
     assert engine.random_state == 3
     with closing(engine.run(bank, cases, weights=np.ones((2, 3), dtype=int))) as running:
         records = list(running)
@@ -76,7 +84,7 @@ def test_it_gives_what_the_selector_gives(cases, extractor, estimator):
 
 def test_known_features_are_put_before_those_of_new_cases(cases, extractor):
     bank = [BankEntry("a", Net)]
-    engine = Engine.from_settings(LogME(), bank, extractor=extractor)
+    engine = Engine.from_settings(LogME(), extractor=extractor)
     (first,) = engine.run(bank, cases[:2], known={})
     assert len(first.features) == 2
     (second,) = engine.run(bank, cases[2:], known={"a": first.features})
@@ -92,7 +100,7 @@ def test_identical_networks_run_once_whatever_their_names(cases, extractor, tmp_
     shutil.copy(weights[0], weights[1])
     torch.save(Net().state_dict(), weights[2])
     bank = [BankEntry(path.stem, Net, weights=path) for path in weights]
-    engine = Engine.from_settings(LogME(), bank, extractor=extractor, error_score=np.nan)
+    engine = Engine.from_settings(LogME(), extractor=extractor, error_score=np.nan)
     SEEN.clear()
     list(engine.run([bank[0], bank[2]], cases, known={}))
     n_passes = len(SEEN)
@@ -113,7 +121,7 @@ def test_a_file_whose_ending_is_wrong_takes_no_copy_with_it(cases, extractor, tm
     torch.save(Net().state_dict(), weights[0])
     shutil.copy(weights[0], weights[1])
     bank = [BankEntry(path.stem, Net, weights=path) for path in weights]
-    engine = Engine.from_settings(LogME(), bank, extractor=extractor, error_score=np.nan)
+    engine = Engine.from_settings(LogME(), extractor=extractor, error_score=np.nan)
     with pytest.warns(FitFailedWarning, match="'a' failed"):
         refused, copy = engine.run(bank, cases)
     assert refused.errors
@@ -124,25 +132,28 @@ def test_models_of_one_preprocessing_prepare_each_case_once(cases, extractor):
     prepared = []
     step = tio.Lambda(lambda data: prepared.append(1) or data)
     bank = [BankEntry(name, Net, preprocessing=[step]) for name in "ab"]
-    engine = Engine.from_settings(LogME(), bank, extractor=extractor)
+    engine = Engine.from_settings(LogME(), extractor=extractor)
     list(engine.run(bank, cases))
     assert len(prepared) == len(cases)
 
 
 def test_settings_are_checked_before_any_model_runs(extractor):
     with pytest.raises(SkteError, match="device"):
-        Engine.from_settings(LogME(), [], extractor=extractor, device="nowhere")
+        Engine.from_settings(LogME(), extractor=extractor, device="nowhere")
     with pytest.raises(TypeError, match="mapping"):
-        Engine.from_settings({}, [])
+        Engine.from_settings({})
 
 
 def test_a_change_of_the_extraction_leaves_the_engine_alone(extractor):
-    entries = [BankEntry(f"n{size}", Net, window_size=size) for size in (8, 12)]
-    engine = Engine.from_settings(LogME(), entries, extractor=extractor)
-    few = engine.with_extraction(entries, max_windows=2)
-    assert few.extractor.cell_size == (8, 8, 8)
-    assert engine.extractor.cell_size is None
-    assert engine.extractor.max_windows is None
-    # The cells of the whole bank stay, also where some of its models are left out.
-    again = few.with_extraction(entries[1:], batch_size=1)
-    assert again.extractor.cell_size == (8, 8, 8)
+    engine = Engine.from_settings(LogME(), extractor=extractor)
+    other = engine.with_extraction(overlap=0.0)
+    assert (engine.extractor.overlap, other.extractor.overlap) == (extractor.overlap, 0.0)
+    assert other.with_extraction(batch_size=2).extractor.overlap == 0.0
+
+
+def test_whole_cases_are_sampled_where_an_estimator_looks_at_them():
+    probe, variety = CrossCaseProbe(), CCFV()
+    assert extractor_for({"probe": probe}).samples == "roi"
+    assert extractor_for({"probe": probe, "ccfv": variety}).samples == "all"
+    assert extractor_for({"ccfv": CCFV(feature_variety=False)}).samples == "roi"
+    assert extractor_for({"probe": probe}, samples="all").samples == "all"

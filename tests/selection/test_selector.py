@@ -188,26 +188,6 @@ def test_not_fitted(bank):
         ModelBankSelector(CCFV()).predict(bank)
 
 
-def test_max_windows_bounds_every_model_and_keeps_the_voxels(cases):
-    """Cells follow the smallest window of the bank, for all of its models."""
-    sizes = (8, (8, 12, 16), None)
-    bank = [
-        BankEntry(f"n{i}", build_net, arguments={"seed": i}, layers=("up",), window_size=size)
-        for i, size in enumerate(sizes)
-    ]
-    extractor = SegmentationFeatureExtractor(max_windows=2, n_class_samples=60, n_case_samples=60)
-    selector = ModelBankSelector(CCFV(), extractor=extractor).fit(bank, cases)
-    assert selector.cell_size_ == (8, 8, 8)
-    assert (selector.results_["n_windows"] <= 2 * len(cases)).all()
-    alone = ModelBankSelector(CCFV(), extractor=clone(extractor).set_params(cell_size=8))
-    np.testing.assert_allclose(alone.fit(bank, cases).scores_, selector.scores_, rtol=1e-9)
-    wide = BankEntry(
-        "n1", build_net, arguments={"seed": 1}, layers=("up",), window_size=(9, 12, 16)
-    )
-    assert selector.predict([wide]).shape == (1,)
-    assert selector.cell_size_ == (8, 8, 8)
-
-
 @pytest.mark.parametrize(
     ("device", "n_jobs", "expected"),
     [
@@ -228,7 +208,7 @@ def test_several_gpus_take_turns_where_models_run_in_parallel(
 
     monkeypatch.setattr("skte.selection._engine._started", catch)
     entries = [BankEntry(f"n{i}", build_net) for i in range(3)]
-    engine = Engine.from_settings(CCFV(), entries, device=device, n_jobs=n_jobs)
+    engine = Engine.from_settings(CCFV(), device=device, n_jobs=n_jobs)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     list(engine.run(entries, []))
     assert found == expected

@@ -99,7 +99,6 @@ def test_sampled_voxels_stand_for_those_that_are_not():
         ({"narrow": nearest(2), "wide": nearest(4)}, {}),
         ({"no background": nearest(3)}, {"samples": "foreground"}),
         ({"no head": nearest(3)}, {"source_head": False}),
-        ({"some cells": nearest(3)}, {"max_windows": 1}),
     ],
 )
 def test_where_it_is_not_known_there_is_no_column(networks, params, cases):
