@@ -1,4 +1,4 @@
-"""Image bombs, lying headers, archives and paths that lead out, each in a child process.
+"""Image bombs, lying headers and paths that lead out, each in a child process.
 
 Every hostile input must end in an error of skte's own that names the case, within the limits
 of memory and time; the honest counterpart of every kind must load.
@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import io
-import json
 import multiprocessing
 import os
 import resource
 import struct
-import tarfile
 import tempfile
 import time
 import zlib
@@ -27,7 +24,6 @@ from typing import Any
 import numpy as np
 
 from skte.datasets import inspect_dataset, load_dataset
-from skte.datasets._download import extract_folder
 from skte.exceptions import DatasetError
 
 __all__ = ["ATTACKS", "HONEST", "run", "try_one_image"]
@@ -440,53 +436,6 @@ def _escapes() -> dict[str, Write]:
     return escapes
 
 
-def _tar(*members: tuple[str, dict[str, Any]], raw: bytes = b"") -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for name, fields in (("Task/a.json", {}), *members):
-            member = tarfile.TarInfo(name)
-            for key, value in fields.items():
-                setattr(member, key, value)
-            member.size = 4 if member.isfile() else 0
-            tar.addfile(member, io.BytesIO(b"abcd"))
-    return raw + buffer.getvalue()
-
-
-def _archives() -> dict[str, bytes]:
-    link = {"type": tarfile.SYMTYPE, "linkname": "/etc"}
-    names = {
-        "absolute name": "/tmp/evil", "name upwards": "Task/../../evil", "other folder": "Other/x",
-        "backslashes": "Task\\..\\evil", "control characters": "Task/a\x1b[2J",
-        "long name": "Task/" + "a" * 300,
-        "deep name": "Task/" + "d/" * 500 + "x", "capitals": "Task/A.json",
-        "same name": "Task/a.json",
-        "file as folder": "Task/a.json/x", "file for the folder": "Task", "drive": "C:/evil",
-    }  # fmt: skip
-    found = {name: _tar((path, {})) for name, path in names.items()}
-    kinds = (tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.LNKTYPE, b"S")
-    found |= {f"type {kind!r}": _tar(("Task/x", {"type": kind, "linkname": "a"})) for kind in kinds}
-    found["link"] = _tar(("Task/x", link))
-    found["link, then a file through it"] = _tar(("Task/x", link), ("Task/x/passwd", {}))
-    found["pax header renames"] = _tar(("Task/x", {"pax_headers": {"path": "../evil"}}))
-    found["pax header grows"] = _tar(("Task/x", {"pax_headers": {"size": str(2**50)}}))
-    sparse = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": str(2**50)}
-    found["sparse"] = _tar(("Task/x", {"pax_headers": sparse | {"GNU.sparse.name": "Task/x"}}))
-    head = bytearray(tarfile.TarInfo("Task/x").tobuf(tarfile.GNU_FORMAT))
-    found["chain of headers"] = b"".join(_pax() for _ in range(3000)) + bytes(1024)
-    head[124:136] = b"\xff" * 12  # a negative size
-    head[148:156] = b"%06o\0 " % (256 + sum(head[:148]) + sum(head[156:]))
-    found["negative size"] = bytes(head) + bytes(1024)
-    found["gzip"] = gzip.compress(_tar())
-    found["cut short"] = _tar()[:600]
-    return found
-
-
-def _pax() -> bytes:
-    member = tarfile.TarInfo("x")
-    member.type, member.size = tarfile.XHDTYPE, 12
-    return member.tobuf(tarfile.USTAR_FORMAT) + b"12 path=abc\n".ljust(512, b"\0")
-
-
 def _image_attack(number: int, which: int, part: str, make: Any) -> Write:
     def write(folder: Path, rng: np.random.Generator) -> None:
         _, ending, content = next(islice(make(np.random.default_rng(number)), which, None))
@@ -504,10 +453,6 @@ def _attacks() -> dict[tuple[str, str], Write]:
                 key = (door, f"{name} ({part}, {number}, {which})")
                 found[key] = _image_attack(number, which, part, make)
     found |= {("paths", name): write for name, write in _escapes().items()}
-    for name, content in _archives().items():
-        found["archives", name] = lambda folder, _, c=content: folder.joinpath("x.tar").write_bytes(
-            c
-        )
     return found
 
 
@@ -521,7 +466,7 @@ def _honest() -> dict[str, Write]:
             if beside:
                 folder.joinpath(beside).write_bytes(values)
             label = folder / "label.nii"
-            if ending in (".mha", ".mhd", ".nrrd", ".nhdr", ".gipl", ".vtk"):  # of the other hand
+            if ending in (".mha", ".mhd", ".nrrd", ".nhdr", ".gipl"):  # of the other hand
                 label.write_bytes(_flipped(label.read_bytes()))
             table.touch()
 
@@ -538,7 +483,6 @@ def _honest() -> dict[str, Write]:
         "MetaImage": volume(".mha", lambda v: meta(_SHAPE, v)),
         "MetaImage, detached": volume(".mhd", lambda v: meta(_SHAPE, data="x.raw"), "x.raw"),
         "GIPL": volume(".gipl", lambda v: gipl(_SHAPE, v)),
-        "VTK": volume(".vtk", lambda v: vtk(_SHAPE, v)),
     }
 
 
@@ -577,7 +521,6 @@ _ATTACK = {
     "bombs": "small files that ask for gigabytes",
     "lies": "headers that contradict themselves or their file",
     "paths": "paths, links and detached headers that lead out, pipes and devices",
-    "archives": "members that lead out, clash, or are no plain files",
     "honest": "sound files of the same kinds, which must load",
 }
 
@@ -621,7 +564,7 @@ def _attempt(sender: Any, door: str, name: str, seed: int, place: str) -> None:
     Path("/proc/self/clear_refs").write_text("5")
     begun_with, begun = _peak(), time.process_time()
     try:
-        text = _unpack(folder) if door == "archives" else _look(folder, honest=door == "honest")
+        text = _look(folder, honest=door == "honest")
     except BaseException as error:
         text = f"{type(error).__name__}: {str(error)[:300]}"
     seconds, memory = time.process_time() - begun, _peak() - begun_with
@@ -643,15 +586,6 @@ def _look(folder: Path, *, honest: bool) -> str:
     if honest:
         return "; ".join(map(str, named))
     return "" if named and all(p.remedy for p in named) else f"nothing is wrong: {problems}"
-
-
-def _unpack(folder: Path) -> str:
-    try:
-        extract_folder(folder / "x.tar", "Task", folder / "Task")
-    except DatasetError:
-        left = sorted(path.name for path in folder.iterdir())
-        return "" if left == ["x.tar"] else f"it left {json.dumps(left)}"
-    return "it was unpacked"
 
 
 def _peak() -> float:

@@ -162,7 +162,6 @@ def _arguments(texts: Sequence[str], folder: Path) -> Iterator[str]:
         yield _command("bank", "add", "b", f"hub:no one/{text}")
         yield _command("bank", "add", "b", f"./{text}", "--as", text)
         yield _command("cache", "info", f"./{text}")
-        yield _command("fetch", text, "--base-url", "file:///nowhere", "--folder", "f")
 
 
 def _entry_names(texts: Sequence[str], folder: Path) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The ``skte`` command: rank, evaluate, inspect, fetch, bank, cache, completion, demo."""
+"""The ``skte`` command: rank, evaluate, inspect, bank, cache, completion, demo."""
 
 from skte.cli._main import main
 

@@ -166,7 +166,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for add_parser in (
         _rank.add_parser, _evaluate.add_next_parser, _evaluate.add_evaluate_parser,
-        _inspect.add_parser, _add_fetch_parser, _bank.add_parser, _add_cache_parser,
+        _inspect.add_parser, _bank.add_parser, _add_cache_parser,
         _add_completion_parser, _add_demo_parser,
     ):  # fmt: skip
         add_parser(commands, common)
@@ -222,46 +222,6 @@ def _demo(args: argparse.Namespace) -> int:
     from skte.demo import run_demo
 
     run_demo(args.out, random_state=args.seed, quick=args.quick, verbose=not args.quiet)
-    return 0
-
-
-def _add_fetch_parser(commands: Any, common: argparse.ArgumentParser) -> None:
-    parser = add_command(
-        commands, common, _fetch, "fetch", "download a task of the Medical Segmentation Decathlon",
-        "fetch Task04_Hippocampus --folder data",
-        "Download a dataset, unless it is there, and print its folder. A download that was "
-        "interrupted is resumed.",
-    )  # fmt: skip
-    add = parser.add_argument
-    add("name", nargs="?", metavar="NAME", help="Task04_Hippocampus, for instance")
-    add("--list", action="store_true", help="print the available names")
-    add("--folder", metavar="DIR", help="where it goes (default: the cache, see SKTE_HOME)")
-    add("--base-url", metavar="URL", help="a mirror that has NAME.tar")
-    add("--checksum", metavar="SUM", help="md5:... or sha256:... of the archive, for a mirror")
-
-
-def _fetch(args: argparse.Namespace) -> int:
-    from skte.datasets import MSD_TASKS, fetch_msd
-
-    if args.list:
-        say("\n".join(MSD_TASKS))
-        return 0
-    if not args.name:
-        raise SkteError("skte fetch needs a NAME; skte fetch --list prints the available ones.")
-    options = {"base_url": args.base_url} if args.base_url else {}
-    shown = sys.stderr.isatty() and not args.quiet
-
-    def count_up(done: int, total: int | None) -> None:
-        text = f"{args.name}: {done / 1e6:.1f} MB" + (f" {done / total:4.0%}" if total else "")
-        say(text, begin="\r", end="", file=sys.stderr, flush=True)
-
-    options["progress"] = count_up if shown else None
-    try:
-        folder = fetch_msd(args.name, folder=args.folder, checksum=args.checksum, **options)
-    finally:
-        if shown:
-            say(file=sys.stderr)
-    say(folder)
     return 0
 
 

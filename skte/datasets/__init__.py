@@ -6,8 +6,6 @@ from skte.datasets._case import case_stamp as case_stamp
 from skte.datasets._case import check_unchanged as check_unchanged
 from skte.datasets._csv import load_csv
 from skte.datasets._dataset_json import load_msd, load_nnunet_raw
-from skte.datasets._download import MSD_TASKS, fetch_msd
-from skte.datasets._download import cache_home as cache_home
 from skte.datasets._folder import load_dicom, load_folder
 from skte.datasets._inspect import CaseSummary, DatasetReport, check_dataset, inspect_dataset
 from skte.datasets._layouts import DatasetLike, Layout, layout_names, load_dataset
@@ -21,13 +19,11 @@ __all__ = [
     "DatasetLike",
     "DatasetReport",
     "Layout",
-    "MSD_TASKS",
     "PHANTOM_TASKS",
     "Problem",
     "Skipped",
     "case_fingerprint",
     "check_dataset",
-    "fetch_msd",
     "inspect_dataset",
     "layout_names",
     "load_bids",

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from skte.datasets._case import CaseList, make_subject
-from skte.datasets._folder import ExtraRoots, check_folder, data_roots, finish
+from skte.datasets._assembly import Assembly, ExtraRoots, check_folder
+from skte.datasets._case import CaseList
 from skte.datasets._image_file import file_flaw
-from skte.datasets._problem import Flaw, Problem, case_problems, raise_problems
+from skte.datasets._problem import Flaw, Problem
 
 _ENDINGS = (".nii.gz", ".nii")
 # Entities of the acquisition; others are of its processing.
@@ -110,6 +110,7 @@ def load_bids(
     channels: Sequence[str] | None = None,
     desc: str | None = None,
     extra_roots: ExtraRoots = (),
+    skip_incomplete: bool = False,
 ) -> CaseList:
     """Load the segmentations (``*_dseg.nii.gz``) of a BIDS dataset and their images.
 
@@ -130,6 +131,8 @@ def load_bids(
         ``desc``.
     extra_roots : sequence of path-like, default=()
         Folders outside the dataset that links and paths may lead to.
+    skip_incomplete : bool, default=False
+        As for `load_dataset`.
 
     Returns
     -------
@@ -149,30 +152,29 @@ def load_bids(
     >>> cases = load_bids("ds000001", channels=["T1w", "FLAIR"])  # doctest: +SKIP
     """
     folder = check_folder(path)
-    title = f"The dataset {folder} cannot be loaded"
     root, problems = _root_of_segmentations(folder, desc)
-    raise_problems(title, problems)
-    nearby = list(bids_files(root))
     raw = _raw_root(root)
-    elsewhere = list(bids_files(raw)) if raw else []
     # Derivatives and their dataset are one, whichever of both was given.
-    roots = data_roots(raw or folder, extra_roots)
-    segmentations = [file for file in nearby if _is_wanted(file, desc)]
-    problems = _repeated(segmentations)
-    subjects = []
-    for file in segmentations:
-        images, flaws = _images_of(file, [nearby, elsewhere], channels)
-        flaws += [flaw for one in (*images, file.path) if (flaw := file_flaw(one, roots))]
-        members, broken = read_lookup(file, root, roots)
-        if broken:
-            flaws.append((broken, "correct or remove it"))
-        problems += case_problems(file.case_id, flaws)
-        if not flaws:
-            case = make_subject(file.case_id, images, file.path, roots=roots, members=members)
-            subjects.append(case)
-    raise_problems(title, problems)
+    found = Assembly(raw or folder, extra_roots, skip=skip_incomplete)
+    found.place = folder
+    found.problems += problems
+    found.check()
+    places = [list(bids_files(one)) for one in (root, *([raw] if raw else []))]
+    by_case: dict[str, list[BidsFile]] = {}
+    for file in places[0]:
+        if _is_wanted(file, desc):
+            by_case.setdefault(file.case_id, []).append(file)
+    for case_id, (file, *others) in by_case.items():
+        images, flaws = _images_of(file, places, channels)
+        draft = found.add(case_id, images, file.path)
+        draft.options["members"], broken = read_lookup(file, root, found.roots)
+        draft.flaws += flaws + ([(broken, "correct or remove it")] if broken else [])
+        if others:
+            names = ", ".join(one.path.name for one in (file, *others))
+            remedy = "choose with load_bids(path, desc=...), or list the files in a CSV"
+            draft.flaws.append((f"it has several segmentations ({names})", remedy))
     # Images and tables of all kinds lie in such a dataset.
-    return finish(folder, subjects, quiet=True)
+    return found.finish(quiet=True)
 
 
 def is_bids(folder: Path, extra_roots: ExtraRoots = ()) -> bool:
@@ -213,19 +215,6 @@ def _has_segmentations(root: Path, desc: str | None) -> bool:
 
 def _is_wanted(file: BidsFile, desc: str | None) -> bool:
     return file.suffix == "dseg" and desc in (None, file.entities.get("desc"))
-
-
-def _repeated(segmentations: Sequence[BidsFile]) -> list[Problem]:
-    """Problems of cases with several segmentations."""
-    files: dict[str, list[str]] = {}
-    for file in segmentations:
-        files.setdefault(file.case_id, []).append(file.path.name)
-    remedy = "choose with load_bids(path, desc=...), or list the files in a CSV"
-    return [
-        Problem(case_id, f"it has several segmentations ({', '.join(names)})", remedy)
-        for case_id, names in files.items()
-        if len(names) > 1
-    ]
 
 
 def _images_of(

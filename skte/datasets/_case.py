@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import itertools
 import json
 import os
 import unicodedata
@@ -22,7 +21,6 @@ from numpy.typing import NDArray
 from torchio.data.io import read_image
 
 from skte._digests import file_digest, file_stamp, tensor_digest
-from skte._table import format_html_table
 from skte._text import name_problem
 from skte.datasets._dicom_file import label_file
 from skte.datasets._image_file import (
@@ -66,7 +64,6 @@ from skte.datasets._read import (
 from skte.exceptions import DatasetError
 
 ID_KEYS = ("case_id", "id", "name", "subject_id")
-_SHOWN_CASES = 20  # the header of each is read
 # Formats that hold all of an image in one file. Others have a second file beside the one
 # that is named, or are folders.
 _WHOLE_FILES = (
@@ -336,7 +333,7 @@ def _stack(arrays: Sequence[NDArray[Any]], headers: Sequence[ImageHeader]) -> ND
 
 
 class CaseList(list[Any]):
-    """The cases of a dataset: a list of subjects that a notebook shows as a table.
+    """The cases of a dataset: a list of subjects that shows their names.
 
     A slice is a list of cases too; adding, sorting and the like are those of lists.
 
@@ -384,50 +381,8 @@ class CaseList(list[Any]):
 
     def __repr__(self) -> str:
         names = few(subject_case_id(subject, i) for i, subject in enumerate(self))
-        return f"{type(self).__name__}({self._count()}{': ' if self else ''}{names})"
-
-    def _count(self) -> str:
-        return f"{len(self)} case{'s' if len(self) != 1 else ''}"
-
-    def _repr_html_(self) -> str:
-        rows = [_row(subject_case_id(case, i), case) for i, case in enumerate(self[:_SHOWN_CASES])]
-        caption = self._count()
-        if classes := _classes(self):
-            caption += f"; classes {classes}"
-        if self.skipped:
-            caption += f"; {len(self.skipped)} files are not used"
-        if (more := len(self) - len(rows)) > 0:
-            caption += f"; the first {len(rows)}, {more} more are not shown"
-        header = ["case", "channels", "size", "spacing (mm)", "image", "label"]
-        return format_html_table(header, rows, caption=caption)
-
-
-def _row(case_id: str, subject: Any) -> list[object]:
-    """Return what headers state; a file that cannot be read must not spoil the table."""
-    images, labels = split_images(subject)
-    headers, _, flaws = read_headers(images)
-    stated: list[object] = ["", "cannot be read" if flaws else "", ""]
-    if headers and not flaws:
-        size = " x ".join(map(str, headers[0].shape[1:]))
-        spacing = " x ".join(f"{edge:.4g}" for edge in headers[0].spacing)
-        stated = [sum(header.shape[0] for header in headers), size, spacing]
-    return [case_id, *stated, _files(images), _files(labels)]
-
-
-def _files(images: dict[str, Any]) -> str:
-    names = [[p.name for p in image_paths(image)] or ["in memory"] for image in images.values()]
-    return ", ".join(itertools.chain(*names))
-
-
-def _classes(subjects: Iterable[Any]) -> str:
-    names: dict[int, str] = {}
-    ignored: dict[int, None] = {}
-    for subject in subjects:
-        names |= subject.get("label_names") or {}
-        if (ignore := subject.get("ignore_label")) is not None:
-            ignored[ignore] = None
-    texts = [f"{k} {name}" for k, name in sorted(names.items()) if k not in ignored]
-    return ", ".join([*texts, *(f"{k} (ignored)" for k in ignored)])
+        count = f"{len(self)} case{'s' if len(self) != 1 else ''}"
+        return f"{type(self).__name__}({count}{': ' if self else ''}{names})"
 
 
 def case_fingerprint(subject: Any) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from skte.datasets._case import ID_KEYS, CaseList, make_subject, repeated_ids, stem_case_id
-from skte.datasets._folder import ExtraRoots, data_roots
-from skte.datasets._image_file import file_flaw, find_file
-from skte.datasets._problem import Problem, case_problems, raise_problems
+from skte.datasets._assembly import Assembly, ExtraRoots
+from skte.datasets._case import ID_KEYS, CaseList, stem_case_id
+from skte.datasets._image_file import find_file
+from skte.datasets._problem import Problem
 from skte.exceptions import DatasetError
 
 _ENDINGS = (".csv", ".tsv")
@@ -26,6 +25,7 @@ def load_csv(
     label: str = "label",
     case_id: str | None = None,
     extra_roots: ExtraRoots = (),
+    skip_incomplete: bool = False,
 ) -> CaseList:
     r"""Load the cases that a table of paths lists, one per row.
 
@@ -47,6 +47,8 @@ def load_csv(
         Column of the case id. Without one, a case is named by its first image.
     extra_roots : sequence of path-like, default=()
         Folders outside that of the file that paths may lead to, a data share for instance.
+    skip_incomplete : bool, default=False
+        As for `load_dataset`.
 
     Returns
     -------
@@ -75,26 +77,24 @@ def load_csv(
     >>> shutil.rmtree(folder)
     """
     file = Path(path).expanduser().absolute()
-    roots = data_roots(file.parent, extra_roots)
     columns, rows = _read_table(file)
-    title = f"The dataset {file} cannot be loaded"
+    found = Assembly(file, extra_roots, skip=skip_incomplete)
     if channels is None:
         channels = [name for name in columns if name.lower().startswith("image")]
-    id_column = case_id or next((name for name in ID_KEYS if name in columns), None)
-    raise_problems(title, _column_problems(columns, [*channels, label], case_id))
-    subjects: list[Any] = []
-    problems: list[Problem] = []
-    for number, row in rows:
-        images, name, wrong = _parse_row(roots, row, [*channels, label], id_column)
-        where = name or f"in line {number}"
-        problems += case_problems(where, wrong)
-        if not wrong:
-            subjects.append(make_subject(name, images[:-1], images[-1], roots=roots))
-    problems += repeated_ids(subject["case_id"] for subject in subjects)
+    needed = [*channels, label]
+    found.problems += _column_problems(columns, needed, case_id)
     if not rows:
-        problems.append(Problem(None, "the table lists no case", "add a line for each"))
-    raise_problems(title, problems)
-    return CaseList(subjects)
+        found.fail("the table lists no case", "add a line for each")
+    found.check()
+    id_column = case_id or next((name for name in ID_KEYS if name in columns), None)
+    for number, row in rows:
+        files = {name: find_file(file.parent, row[name]) for name in needed if row[name]}
+        images = [files[name] for name in channels if name in files]
+        name = row[id_column] if id_column else ""
+        name = name or (stem_case_id(images[0]) if images else f"in line {number}")
+        empty = [(f"column {name!r} is empty", "name a file") for name in needed if not row[name]]
+        found.add(name, images, files.get(label)).flaws += empty
+    return found.finish(walk=False)
 
 
 def is_csv(path: Path, extra_roots: ExtraRoots = ()) -> bool:
@@ -151,16 +151,3 @@ def _column_problems(
         if (n := columns.count(name)) > 1
     ]
     return problems
-
-
-def _parse_row(
-    roots: Sequence[Path], row: Mapping[str, str], columns: Iterable[str], id_column: str | None
-) -> tuple[list[Path], str, list[tuple[str, str]]]:
-    """Files (the label last), name and flaws of a row."""
-    flaws = [(f"column {name!r} is empty", "name a file") for name in columns if not row.get(name)]
-    files = [find_file(roots[0], row[name]) for name in columns if row.get(name)]
-    name = row.get(id_column, "") if id_column else ""
-    if not name and files:
-        name = stem_case_id(files[0])
-    flaws += [flaw for one in files if (flaw := file_flaw(one, roots, folders=True))]
-    return files, name, flaws

@@ -8,18 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from skte.datasets._case import CaseList, make_subject, repeated_ids, stem_case_id
-from skte.datasets._folder import (
-    CaseFiles,
-    ExtraRoots,
-    case_file_problems,
-    channel_problems,
-    check_folder,
-    complete_cases,
-    data_roots,
-    finish,
-    match_files,
-)
+from skte.datasets._assembly import Assembly, Draft, ExtraRoots, check_folder, data_roots
+from skte.datasets._case import CaseList, stem_case_id
+from skte.datasets._folder import pair_files
 from skte.datasets._image_file import file_flaw, find_file, image_stem, list_images
 from skte.datasets._labels import label_id, parse_labels, relabel_subject
 from skte.datasets._labels import merge_regions as plan_regions
@@ -57,21 +48,20 @@ def _read_description(folder: Path, roots: Sequence[Path]) -> dict[str, Any]:
     return content
 
 
-def _count_notes(description: Mapping[str, Any], n_cases: int) -> list[Problem]:
+def _check_count(found: Assembly, description: Mapping[str, Any]) -> None:
     """Note that there are not as many cases as ``numTraining`` says."""
-    stated = description.get("numTraining")
-    if label_id(stated) in (None, n_cases):
-        return []
-    what = f"{_NAME}: 'numTraining' is {stated!r:.50}, but the number of cases is {n_cases}"
-    return [Problem(None, what, "check for missing cases, or correct it")]
+    stated, n_cases = description.get("numTraining"), len(found.sound())
+    if label_id(stated) not in (None, n_cases):
+        what = f"{_NAME}: 'numTraining' is {stated!r:.50}, but the number of cases is {n_cases}"
+        found.notes.append(Problem(None, what, "check for missing cases, or correct it"))
 
 
-def _resolve(folder: Path, relative: object, roots: Sequence[Path]) -> tuple[Path, Flaw | None]:
+def _resolve(found: Assembly, relative: object) -> tuple[Path, Flaw | None]:
     """Return the path of a file that a description names, and what is wrong with it."""
     if not isinstance(relative, str) or not relative:
-        return folder, (f"{relative!r:.200} is not a path", "write the path of a file")
-    path = find_file(folder, relative)
-    return path, file_flaw(path, roots, name=relative)
+        return found.place, (f"{relative!r:.200} is not a path", "write the path of a file")
+    path = find_file(found.place, relative)
+    return path, file_flaw(path, found.roots, name=relative)
 
 
 def is_msd(folder: Path, extra_roots: ExtraRoots = ()) -> bool:
@@ -140,54 +130,45 @@ def load_msd(
     >>> cases[0]["label_names"]  # doctest: +SKIP
     {0: 'background', 1: 'Anterior', 2: 'Posterior'}
     """
-    folder = check_folder(path)
-    roots = data_roots(folder, extra_roots)
-    description = _read_description(folder, roots)
+    found = Assembly(check_folder(path), extra_roots, skip=skip_incomplete)
+    description = _read_description(found.place, found.roots)
     members, ignore_label, flaws = parse_labels(description.get("labels"))
-    problems = case_problems(None, flaws)
+    found.problems += case_problems(None, flaws)
     training = description.get("training")
     if not isinstance(training, list):
-        remedy = "list objects with 'image' and 'label'"
-        problems.append(Problem(None, f"{_NAME}: key 'training' is not a list", remedy))
-        training = []
+        found.fail(
+            f"{_NAME}: key 'training' is not a list", "list objects with 'image' and 'label'"
+        )
     elif not training:
-        problems.append(Problem(None, f"{_NAME}: key 'training' lists no case", "add some"))
-    subjects, incomplete, read = [], list[Problem](), [folder / _NAME]
-    for index, item in enumerate(training):
-        files, wrong = _parse_item(folder, item, roots)
-        read += files if wrong else []
-        incomplete += [Problem(None, f"training[{index}]: {what}", do) for what, do in wrong]
-        if not wrong:
-            *images, label = files
-            subjects.append(
-                make_subject(
-                    stem_case_id(images[0]),
-                    images,
-                    label,
-                    roots=roots,
-                    ignore_label=ignore_label,
-                    members=members,
-                )
-            )
-    problems += repeated_ids(subject["case_id"] for subject in subjects)
-    cases = {subject["case_id"]: subject for subject in subjects}
-    _, notes = complete_cases(folder, cases, incomplete, problems, skip=skip_incomplete)
-    notes += _count_notes(description, len(subjects))
-    return finish(folder, subjects, notes=notes, read=read)
+        found.fail(f"{_NAME}: key 'training' lists no case", "add some")
+    for index, item in enumerate(training if isinstance(training, list) else ()):
+        draft = _add_item(found, item)
+        draft.where = f"training[{index}]: " if draft.flaws else ""
+        draft.options = {"ignore_label": ignore_label, "members": members}
+    _check_count(found, description)
+    return found.finish(read=[found.place / _NAME])
 
 
-def _parse_item(folder: Path, item: object, roots: Sequence[Path]) -> tuple[list[Path], list[Flaw]]:
-    """Files (the label last) and flaws of one entry of ``training``."""
+def _add_item(found: Assembly, item: object) -> Draft:
+    """Add the case of one entry of ``training``, nameless where something is wrong with it."""
     if not isinstance(item, dict):
+        draft = found.add("", [], None)
         what = f"must be an object with 'image' and 'label', got {item!r:.200}"
-        return [], [(what, "write one")]
+        draft.flaws.append((what, "write one"))
+        return draft
     if missing := [key for key in ("image", "label") if not item.get(key)]:
-        return [], [(f"key {' and '.join(map(repr, missing))} is missing", "name the file")]
+        draft = found.add("", [], None)
+        what = f"key {' and '.join(map(repr, missing))} is missing"
+        draft.flaws.append((what, "name the file"))
+        return draft
     listed = item["image"] if isinstance(item["image"], list) else [item["image"]]
     named = [("image", text) for text in listed] + [("label", item["label"])]
-    found = [(key, *_resolve(folder, text, roots)) for key, text in named]
-    flaws = [(f"{key}: {flaw[0]}", flaw[1]) for key, _, flaw in found if flaw]
-    return [file for _, file, _ in found], flaws
+    resolved = [(key, *_resolve(found, text)) for key, text in named]
+    *images, label = (file for _, file, _ in resolved)
+    flaws = [(f"{key}: {flaw[0]}", flaw[1]) for key, _, flaw in resolved if flaw]
+    draft = found.add("" if flaws else stem_case_id(images[0]), images, label)
+    draft.flaws, draft.checked = flaws, True
+    return draft
 
 
 def load_nnunet_raw(
@@ -237,48 +218,49 @@ def load_nnunet_raw(
     >>> from skte.datasets import load_nnunet_raw
     >>> cases = load_nnunet_raw("nnUNet_raw/Dataset004_Hippocampus")  # doctest: +SKIP
     """
-    folder = check_folder(path)
-    roots = data_roots(folder, extra_roots)
-    description = _read_description(folder, roots)
+    found = Assembly(check_folder(path), extra_roots, skip=skip_incomplete)
+    description = _read_description(found.place, found.roots)
     members, ignore_label, flaws = parse_labels(description.get("labels"))
     order = _region_order(description.get("regions_class_order"), members, flaws)
     plan, lost = plan_regions(members, order, ignore_label) if order else (None, [])
     flaws += lost
     names, notes = _channel_names(description, flaws)
+    found.notes += notes
     chosen = _choose_channels(channels, names, flaws)
     ending = _file_ending(description, flaws)
+    found.problems += case_problems(None, flaws)
     if "dataset" in description:
-        cases, missing = _explicit_cases(folder, description["dataset"], roots)
+        _add_listed(found, description["dataset"])
     else:
-        cases, missing = _scan_cases(folder, description, ending)
-    missing += case_file_problems(cases, roots)
-    miscounted, alpha = channel_problems(cases, roots, len(names)) if names else ([], {})
-    missing += _mixed_files(cases, len(names)) if chosen else []
-    missing += miscounted
-    cases, left = complete_cases(
-        folder, cases, missing, case_problems(None, flaws), skip=skip_incomplete
-    )
-    subjects = []
-    for case_id, (images, label) in cases.items():
-        options: dict[str, Any] = {"alpha": alpha[case_id]}
-        if chosen and len(images) == 1:
-            options["reader"] = ChannelReader(tuple(chosen))
-        subject = make_subject(
-            case_id,
-            [images[i] for i in chosen] if len(images) > 1 and chosen else images,
-            label,
-            roots=roots,
-            ignore_label=ignore_label,
-            members=members,
-            calibrated=False,  # nnU-Net knows the spacing of a picture by a JSON file alone
-            **options,
-        )
-        if plan is not None and merge_regions:
-            subject = relabel_subject(subject, plan)
-        subjects.append(subject)
-    notes += left + _count_notes(description, len(cases))
-    read = [folder / _NAME, *(file for images, _ in cases.values() for file in images)]
-    return finish(folder, subjects, notes=notes, read=read)
+        _add_scanned(found, description, ending)
+    found.check_files()
+    if names:
+        for draft, flaw in [*found.check_channels(len(names))]:
+            draft.flaws.append(flaw)
+    for draft in found.sound():
+        # nnU-Net knows the spacing of a picture by a JSON file alone
+        options = {"ignore_label": ignore_label, "members": members, "calibrated": False}
+        draft.options |= options
+        if chosen:
+            _choose(draft, chosen, len(names))
+    _check_count(found, description)
+    cases = found.finish(read=[found.place / _NAME])
+    if plan is None or not merge_regions:
+        return cases
+    return cases.like(relabel_subject(subject, plan) for subject in cases)
+
+
+def _choose(draft: Draft, chosen: Sequence[int], n_channels: int) -> None:
+    """Read some channels of a case: of one file that holds all, or of one file for each."""
+    n_files = len(draft.images)
+    if n_files == 1:
+        draft.options["reader"] = ChannelReader(tuple(chosen))
+    elif n_files == n_channels:
+        draft.others = [file for i, file in enumerate(draft.images) if i not in chosen]
+        draft.images = [draft.images[i] for i in chosen]
+    else:
+        what = f"'channels' cannot be chosen among {n_files} files of {n_channels} channels"
+        draft.flaws.append((what, "store one in each file, or all in one"))
 
 
 def _region_order(
@@ -296,17 +278,6 @@ def _region_order(
         flaws.append((f"{what} {n_regions} regions, but {order!r:.200}", remedy))
         return []
     return numbers
-
-
-def _mixed_files(cases: CaseFiles, n_channels: int) -> list[Problem]:
-    """Problems of cases whose files hold one channel here and several there."""
-    what = "'channels' cannot be chosen among {} files of {} channels"
-    remedy = "store one in each file, or all in one"
-    return [
-        Problem(case_id, what.format(len(images), n_channels), remedy)
-        for case_id, (images, _) in cases.items()
-        if len(images) not in (1, n_channels)
-    ]
 
 
 def _channel_names(
@@ -356,66 +327,51 @@ def _file_ending(description: Mapping[str, Any], flaws: list[Flaw]) -> str:
     return ".nii.gz"
 
 
-def _explicit_cases(
-    folder: Path, listed: object, roots: Sequence[Path]
-) -> tuple[CaseFiles, list[Problem]]:
-    """Cases of ``"dataset": {"case": {"images": [...], "label": ...}}``."""
+def _add_listed(found: Assembly, listed: object) -> None:
+    """Add the cases of ``"dataset": {"case": {"images": [...], "label": ...}}``."""
     if not isinstance(listed, dict) or not listed:
-        what = f"{_NAME}: key 'dataset' names no case"
-        return {}, [Problem(None, what, "write an object of cases with 'images' and 'label'")]
-    cases: CaseFiles = {}
-    problems = []
+        remedy = "write an object of cases with 'images' and 'label'"
+        found.fail(f"{_NAME}: key 'dataset' names no case", remedy)
+        return
     for case_id, item in listed.items():
         given = item if isinstance(item, dict) else {}
         images, label = given.get("images"), given.get("label")
         images = [images] if isinstance(images, str) else images
         if not images or not isinstance(images, list) or not isinstance(label, str):
             what = "under 'dataset' it lacks 'images' or 'label'"
-            problems.append(Problem(case_id, what, "name its files"))
+            found.add(str(case_id), [], None).flaws.append((what, "name its files"))
             continue
-        resolved = [_resolve(folder, text, roots) for text in [*images, label]]
-        flaws = [flaw for _, flaw in resolved if flaw]
-        problems += case_problems(case_id, flaws)
-        files = [file for file, _ in resolved]
-        if not flaws:
-            cases[str(case_id)] = (files[:-1], files[-1])
-    return cases, problems
+        resolved = [_resolve(found, text) for text in [*images, label]]
+        *files, target = (file for file, _ in resolved)
+        draft = found.add(str(case_id), files, target)
+        draft.flaws, draft.checked = [flaw for _, flaw in resolved if flaw], True
 
 
-def _scan_cases(
-    folder: Path, description: Mapping[str, Any], ending: str
-) -> tuple[CaseFiles, list[Problem]]:
-    """Cases of ``imagesTr`` and ``labelsTr``."""
+def _add_scanned(found: Assembly, description: Mapping[str, Any], ending: str) -> None:
+    """Add the cases of ``imagesTr`` and ``labelsTr``."""
     names = ("imagesTr", "labelsTr")
-    remedy = "add it, or name paths in 'dataset'"
-    problems = [
-        Problem(None, f"there is no folder {name!r} in it", remedy)
-        for name in names
-        if not (folder / name).is_dir()
-    ]
-    if problems:
-        return {}, problems
-    images, labels = (list_images(folder / name, (ending,)) for name in names)
-    remedy = f"correct key 'file_ending' of {_NAME}, or add the files"
-    problems = [
-        Problem(None, f"folder {name!r} holds no file that ends in {ending!r}", remedy)
-        for name, files in zip(names, (images, labels), strict=True)
-        if not files
-    ]
-    if problems:
-        return {}, problems
-    cases, problems = match_files(images, labels)
-    return cases, problems + _unlisted(description.get("training"), cases)
-
-
-def _unlisted(training: object, cases: CaseFiles) -> list[Problem]:
-    """Cases that version 1 lists under ``training`` and that have no files."""
+    missing = [name for name in names if not (found.place / name).is_dir()]
+    for name in missing:
+        found.fail(f"there is no folder {name!r} in it", "add it, or name paths in 'dataset'")
+    if missing:
+        return
+    images, labels = (list_images(found.place / name, (ending,)) for name in names)
+    for name, files in zip(names, (images, labels), strict=True):
+        if not files:
+            what = f"folder {name!r} holds no file that ends in {ending!r}"
+            found.fail(what, f"correct key 'file_ending' of {_NAME}, or add the files")
+    if not (images and labels):
+        return
+    pair_files(found, images, labels)
+    # Cases that version 1 lists under "training" and that have no files.
+    training = description.get("training")
     items = training if isinstance(training, list) else []
-    labels = [item.get("label") for item in items if isinstance(item, dict)]
-    stems = [image_stem(Path(text)) for text in labels if isinstance(text, str)]
-    what = "it is listed under 'training', but its files do not exist"
-    return [
-        Problem(stem, what, "add them, or remove it from the list")
-        for stem in stems
-        if stem is not None and stem not in cases
-    ]
+    listed = [item.get("label") for item in items if isinstance(item, dict)]
+    stems = [image_stem(Path(text)) for text in listed if isinstance(text, str)]
+    for stem in stems:
+        if stem is not None and stem not in {
+            draft.case_id for draft in found.drafts if draft.images
+        }:
+            what = "it is listed under 'training', but its files do not exist"
+            remedy = "add them, or remove it from the list"
+            found.add(stem, [], None).flaws.append((what, remedy))

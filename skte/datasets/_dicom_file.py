@@ -1,13 +1,13 @@
-"""DICOM files and series, walked without believing the lengths they state."""
+"""DICOM files and series: pydicom says what they hold, ITK reads the values."""
 
 from __future__ import annotations
 
-import mmap
 import os
 import struct
+import warnings
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -15,22 +15,19 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk  # noqa: N813 (its own habit; torchio depends on it)
 from numpy.typing import NDArray
+from pydicom import Dataset, dcmread
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
+from pydicom.dataelem import RawDataElement
+from pydicom.encaps import generate_fragments
+from pydicom.filereader import read_file_meta_info
 
 from skte._files import outside_problem
 from skte.datasets._problem import Flaw, ImageFileError
 
-_DEEPEST = 16  # sequences within sequences: the reader calls itself for each
-_MOST_ELEMENTS = 1_000_000
-_MOST_VALUE = 1024  # bytes of a value that is kept
+_DEEPEST = 16  # sequences within sequences: ITK's reader calls itself for each
+_MOST_ELEMENTS = 100_000
 _UNDEFINED = 0xFFFFFFFF
-_LONG = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
-_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-_SYNTAX, _ROWS, _COLUMNS, _PIXELS = 0x00020010, 0x00280010, 0x00280011, 0x7FE00010
-_MODALITY, _VALUE_TABLE = 0x00080060, 0x00283000
-_SERIES, _POSITION, _DIRECTION = 0x0020000E, 0x00200032, 0x00200037
-_BIG_ENDIAN = "1.2.840.10008.1.2.2"
-_IMPLICIT = "1.2.840.10008.1.2"
-_PLAIN = (_IMPLICIT, "1.2.840.10008.1.2.1", _BIG_ENDIAN)
+_PLAIN = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
 # RLE, JPEG, JPEG-LS and JPEG 2000. Not deflated (the file may become a thousand times larger),
 # and no films.
 _RUN_LENGTHS = "1.2.840.10008.1.2.5"
@@ -47,45 +44,14 @@ SEGMENTATIONS = {
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 
 
-@dataclass
+@dataclass(frozen=True)
 class DicomFile:
-    """Short values of the elements that lie in no sequence, by tag."""
+    """What a file holds, as far as it decides how it is read."""
 
-    values: dict[int, bytes] = field(default_factory=dict)
-    endian: str = "<"
-
-    def text(self, tag: int) -> str:
-        """Value of an element as text; empty where there is none."""
-        return self.values.get(tag, b"").decode("latin-1").strip(" \0")
-
-    @property
-    def modality(self) -> str:
-        """CT, MR, SEG ..."""
-        return self.text(_MODALITY)
-
-    @property
-    def is_image(self) -> bool:
-        """Whether it holds pixels."""
-        return _PIXELS in self.values
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Rows and columns."""
-        rows, columns = (
-            int.from_bytes(self.values.get(tag, b"")[:2], "big" if self.endian == ">" else "little")
-            for tag in (_ROWS, _COLUMNS)
-        )
-        return rows, columns
-
-    @property
-    def place(self) -> float:
-        """Distance of the slice along the normal of its plane; 0 where it states none."""
-        try:
-            x, y, z = map(float, self.text(_POSITION).split("\\"))
-            a, b, c, d, e, f = map(float, self.text(_DIRECTION).split("\\"))
-        except ValueError:
-            return 0.0
-        return x * (b * f - c * e) + y * (c * d - a * f) + z * (a * e - b * d)
+    modality: str  # CT, MR, SEG ...
+    series: str
+    is_image: bool
+    place: float  # of the slice along the normal of its plane; 0 where it states none
 
 
 def is_dicom(path: Path) -> bool:
@@ -98,112 +64,76 @@ def is_dicom(path: Path) -> bool:
 
 
 def read_dicom(path: Path) -> DicomFile:
-    """Walk through all elements of a file; raise ValueError where it must not be read."""
-    found = DicomFile()
-    with path.open("rb") as file:
-        if file.read(132)[128:] != b"DICM":
-            raise ValueError("is not a DICOM file")
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            try:
-                _read(_Walk(content, found), found)
-            except struct.error as error:
-                raise ValueError("ends within an element") from error
-    return found
+    """Look through all elements of a file; raise ValueError where it must not be read."""
+    if not is_dicom(path):
+        raise ValueError("is not a DICOM file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # values that are odd, and not used
+            return _examine(path)
+    except ValueError:
+        raise
+    except Exception as error:  # it relies on what the standard demands
+        raise ValueError(f"is cut short or damaged ({error})") from error
 
 
-def _read(walk: _Walk, found: DicomFile) -> None:
-    begin = walk.elements(132, len(walk.content), group=2)
-    syntax = found.text(_SYNTAX)
+def _examine(path: Path) -> DicomFile:
+    syntax = str(read_file_meta_info(path).get("TransferSyntaxUID", ""))
+    # Before the rest is read: it might be deflated.
     if syntax not in _PLAIN and (not syntax.startswith(_PACKED) or syntax in _FILMS):
+        if not syntax:
+            raise ValueError("is cut short: it states no transfer syntax")
         raise ValueError(f"has transfer syntax {syntax!r:.100}, which is not read")
-    walk.implicit = syntax == _IMPLICIT
-    found.endian = walk.endian = ">" if syntax == _BIG_ENDIAN else "<"
-    walk.elements(begin, len(walk.content))
-    if _VALUE_TABLE in found.values:
+    data = dcmread(path)
+    _check_elements(data)
+    if "ModalityLUTSequence" in data:
         raise ValueError("states its values by a table (Modality LUT), which is not read")
-    for part in walk.fragments[1:]:  # the first is a table of offsets
-        if syntax == _RUN_LENGTHS and not 1 <= int.from_bytes(part[:4], "little") <= 15:
-            raise ValueError("has a frame of run lengths without 1 to 15 segments")
-        _check_picture(part, found)
+    if "PixelData" in data and syntax.startswith(_PACKED):
+        for part in [*generate_fragments(data.PixelData)][1:]:  # the first is a table of offsets
+            if syntax == _RUN_LENGTHS and not 1 <= int.from_bytes(part[:4], "little") <= 15:
+                raise ValueError("has a frame of run lengths without 1 to 15 segments")
+            _check_picture(part[:65_536], (data.Rows, data.Columns))
+    return DicomFile(
+        str(data.get("Modality", "")),
+        str(data.get("SeriesInstanceUID", "")),
+        "PixelData" in data,
+        _place(data),
+    )
 
 
-class _Walk:
-    """A way through the bytes of a file that never leaves them."""
-
-    def __init__(self, content: mmap.mmap, found: DicomFile) -> None:
-        self.content, self.found = content, found
-        self.implicit, self.endian, self.left = False, "<", _MOST_ELEMENTS
-        self.fragments: list[bytes] = []
-
-    def elements(self, position: int, end: int, depth: int = 0, group: int | None = None) -> int:
-        """Pass elements up to an end, or the first of another group; return where it is."""
-        while position + 8 <= end:
-            tag, kind, length, begin = self._head(position)
-            if tag in (_ITEM_END, _SEQUENCE_END):
-                return begin
-            if group is not None and tag >> 16 != group:
-                return position
-            if length == _UNDEFINED or kind == b"SQ":
-                keep = tag == _PIXELS and depth == 0
-                position = self._items(begin, end, length, depth + 1, keep, kind == b"UN")
-            else:
-                position = self._within(begin, length, end)
-            if depth == 0:
-                self.found.values[tag] = self.content[begin : min(position, begin + _MOST_VALUE)]
-        return end
-
-    def _head(self, position: int) -> tuple[int, bytes, int, int]:
-        """Tag, type, length and begin of the value of an element."""
-        self.left -= 1
-        if self.left < 0:
+def _check_elements(data: Dataset, depth: int = 0, left: int = _MOST_ELEMENTS) -> int:
+    """Refuse what ITK's reader would choke on; return how many more elements there may be."""
+    if depth > _DEEPEST:
+        raise ValueError(f"nests sequences more than {_DEEPEST} deep")
+    for tag in [*data.keys()]:
+        left -= 1
+        if left < 0:
             raise ValueError(f"has more than {_MOST_ELEMENTS} elements")
-        first, second = struct.unpack_from(f"{self.endian}HH", self.content, position)
-        kind = self.content[position + 4 : position + 6]
-        if first == 0xFFFE or self.implicit:
-            form, at, kind = "I", position + 4, b""
-        else:
-            form, at = ("I", position + 8) if kind in _LONG else ("H", position + 6)
-        length = struct.unpack_from(self.endian + form, self.content, at)[0]
-        return first << 16 | second, kind, length, at + struct.calcsize(form)
-
-    def _within(self, begin: int, length: int, end: int) -> int:
-        if length > end - begin:
-            raise ValueError(f"states an element of {length} bytes, more than it has")
-        return begin + length
-
-    def _items(
-        self, position: int, end: int, length: int, depth: int, keep: bool, unknown: bool
-    ) -> int:
-        """Pass the items of a sequence, or the fragments of compressed pixels."""
-        if depth > _DEEPEST:
-            raise ValueError(f"nests sequences more than {_DEEPEST} deep")
-        if length != _UNDEFINED:
-            end = self._within(position, length, end)
-        before, self.implicit = self.implicit, self.implicit or unknown
-        while position + 8 <= end:
-            tag, _, length, begin = self._head(position)
-            if tag not in (_ITEM, _SEQUENCE_END):
-                raise ValueError("has a sequence of what are not items")
-            if tag == _SEQUENCE_END:
-                position = begin
-                break
-            if length == _UNDEFINED:
-                position = self.elements(begin, end, depth)
-                continue
-            position = self._within(begin, length, end)
-            if keep:
-                self.fragments.append(self.content[begin : min(position, begin + 65_536)])
-            else:
-                self.elements(begin, position, depth)
-        self.implicit = before
-        return position
+        stored = data.get_item(tag)
+        stated = stored.length if isinstance(stored, RawDataElement) else 0
+        if stated != _UNDEFINED and stated > len(stored.value or b""):
+            raise ValueError(f"states an element of {stated} bytes, more than it has")
+        kind = stored.VR or (dictionary_VR(tag) if dictionary_has_tag(tag) else "UN")  # implicit
+        if kind == "SQ":
+            for item in data[tag].value:
+                left = _check_elements(item, depth + 1, left)
+    return left
 
 
-def _check_picture(part: bytes, found: DicomFile) -> None:
-    """Compare the size in a compressed frame, which its decoder believes, with the header's."""
+def _place(data: Dataset) -> float:
+    try:
+        a, b, c, d, e, f = map(float, data.ImageOrientationPatient)
+        x, y, z = map(float, data.ImagePositionPatient)
+    except (AttributeError, TypeError, ValueError):
+        return 0.0
+    return x * (b * f - c * e) + y * (c * d - a * f) + z * (a * e - b * d)
+
+
+def _check_picture(part: bytes, stated: tuple[int, int]) -> None:
+    """Compare the size in a compressed frame with the header's."""
     size = None
     if part.startswith(b"\xff\xd8"):
-        size = jpeg_frame(part)[:2]
+        size = _jpeg_size(part)
     elif part.startswith(b"\xff\x4f\xff\x51") and len(part) > 40:
         x1, y1, x0, y0, tile_x, tile_y = struct.unpack_from(">6I", part, 8)
         size = y1 - y0, x1 - x0
@@ -214,12 +144,12 @@ def _check_picture(part: bytes, found: DicomFile) -> None:
             sizes = style[15 : 15 + (style[9] if len(style) > 9 else 0)]
             if any(min(byte & 15, byte >> 4) < 4 for byte in sizes):
                 raise ValueError("has a JPEG 2000 frame of too many precincts")
-    if size is not None and size != found.size:
-        raise ValueError(f"has a frame of size {size} where its header states {found.size}")
+    if size is not None and size != stated:
+        raise ValueError(f"has a frame of size {size} where its header states {stated}")
 
 
-def jpeg_frame(part: bytes | mmap.mmap) -> tuple[int, int, int]:
-    """Rows, columns and samples in the frame header of a JPEG or JPEG-LS stream."""
+def _jpeg_size(part: bytes) -> tuple[int, int]:
+    """Rows and columns in the frame header of a JPEG or JPEG-LS stream."""
     position = 2
     while position + 10 <= len(part) and part[position] == 0xFF:
         marker = part[position + 1]
@@ -228,8 +158,8 @@ def jpeg_frame(part: bytes | mmap.mmap) -> tuple[int, int, int]:
             continue
         is_frame = 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)
         if is_frame or marker == 0xF7:
-            rows, columns, samples = struct.unpack_from(">HHB", part, position + 5)
-            return rows, columns, samples
+            rows, columns = struct.unpack_from(">HH", part, position + 5)
+            return rows, columns
         position += 2 + int(struct.unpack_from(">H", part, position + 2)[0])
     raise ValueError("has a JPEG frame without a size")
 
@@ -378,7 +308,7 @@ def series_files(folder: Path, roots: Sequence[Path] | None = None) -> list[Path
         if (kind := found[path].modality) in SEGMENTATIONS:
             what = f"holds {path.name}, which is a segmentation ({kind}), not a slice"
             raise ImageFileError(what, "put it into a folder of its own")
-    series = Counter(one.text(_SERIES) for one in found.values() if one.is_image)
+    series = Counter(one.series for one in found.values() if one.is_image)
     if len(series) > 1:
         what = f"holds {len(series)} DICOM series, of which only one would be read"
         raise ImageFileError(what, "give each a folder of its own")

@@ -7,12 +7,9 @@ or endless structures, compressed texts, and headers that name other files.
 
 from __future__ import annotations
 
-import gzip
-import math
 import os
 import re
 import stat
-import struct
 import unicodedata
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,6 +26,7 @@ from skte._text import clean_text
 from skte.datasets._dicom_file import (
     SEGMENTATIONS,
     is_dicom,
+    is_series,
     open_segments,
     read_dicom,
     segmentation_flaw,
@@ -70,6 +68,13 @@ _PICTURES = (
     (b"\x89png\r\n", "a PNG picture", "rename or convert it"),
     (b"\xff\xd8\xff", "a JPEG picture", "rename or convert it"),
 )
+_UNREAD = {
+    **dict.fromkeys(
+        (".hdr.gz", ".img.gz", ".hdr", ".img"),
+        ("is one of two files of Analyze or NIfTI", "convert them: `nib-convert a.hdr a.nii.gz`"),
+    ),
+    ".vtk": ("is a VTK file", "convert it to NIfTI or NRRD"),
+}
 # Raw bytes that a byte of a lossy file holds, beside one of a lossless file.
 _LOSSY = 4
 
@@ -132,7 +137,6 @@ class ImageFile:
     files: tuple[Path, ...]  # the one that was named, and those that it names
     plain: bool = False  # not compressed: it cannot hold more than its size
     packed: tuple[Path, int] | None = None  # where a stream of zlib or gzip begins
-    promised: int | None = None  # bytes of its values; None: as many as ITK's type has
     lossy: bool = False
     picture: Picture | None = None
     head: int = 0  # bytes before the values, as far as they are known
@@ -171,6 +175,8 @@ def examine_image(path: Path, roots: Sequence[Path] | None = None) -> ImageFile:
         start = file.read(1024)
         name = path.name.lower()
         _check_content(name, start)
+        for what, remedy in (flaw for ending, flaw in _UNREAD.items() if name.endswith(ending)):
+            raise ImageFileError(f"{what}, which is not read", remedy)
         ending = next((e for e in _READERS if name.endswith(e)), None)
         if ending is None and start[128:132] == b"DICM":
             ending = ".dcm"
@@ -196,16 +202,14 @@ def named_roots(path: Path) -> tuple[Path, ...]:
     return path.parent, Path(os.path.realpath(path)).parent
 
 
-def file_flaw(
-    path: Path, roots: Iterable[Path], *, name: str | None = None, folders: bool = False
-) -> Flaw | None:
-    """Find what forbids reading a file, by its name alone; `folders` may hold DICOM files."""
+def file_flaw(path: Path, roots: Iterable[Path], *, name: str | None = None) -> Flaw | None:
+    """Find what forbids reading a file or a folder of DICOM files, by its name alone."""
     called = f"the file {(name or str(path))!r:.400}"
     if "\0" in str(path):
         return f"{called} has a name that no file can have", "correct its path"
     if leads := _leads_out(path, roots):
         return f"{called} {leads}", "or put the file inside"
-    if folders and os.path.isdir(path):
+    if is_series(path):
         return None
     if wrong := _no_file(path):
         return f"{called} {wrong[0]}", wrong[1]
@@ -268,41 +272,6 @@ def _nifti(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
     if packed and start[344:347] in (b"n+1", b"ni1"):
         raise ImageFileError("is not compressed, though its name ends in .gz", "rename it")
     return ImageFile("nibabel", (path,), plain=not packed)
-
-
-def _pair(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
-    """Header and values of Analyze or NIfTI in two files, either of which may be named."""
-    stem = re.sub(r"\.(hdr|img)(\.gz)?$", "", path.name, flags=re.IGNORECASE)
-    endings = {f".{kind}{gz}" for kind in ("hdr", "img") for gz in ("", ".gz")}
-    beside = sorted(
-        other
-        for other in path.parent.iterdir()
-        if other.name.startswith(stem) and other.name[len(stem) :].lower() in endings
-    )
-    kinds = [other.name[len(stem) :].lower().removesuffix(".gz") for other in beside]
-    if sorted(kinds) != [".hdr", ".img"]:
-        what = "needs one .hdr and one .img file of its name"
-        raise ImageFileError(f"{what}, got {', '.join(o.name for o in beside)}", "add or keep one")
-    header, data = beside if kinds[0] == ".hdr" else beside[::-1]
-    packed = data.name.lower().endswith(".gz")
-    if wrong := _no_file(header):  # a pipe would be waited for
-        raise ImageFileError(f"needs {header.name!r:.200}, which {wrong[0]}", wrong[1])
-    with gzip.open(header) if header.name.lower().endswith(".gz") else header.open("rb") as stream:
-        start = stream.read(74)
-    order = "<" if start[:4] == struct.pack("<i", 348) else ">"
-    promised = None
-    if start[:4] == struct.pack(f"{order}i", 348) and len(start) == 74:
-        n_axes, *axes = struct.unpack_from(f"{order}8h", start, 40)
-        bits = struct.unpack_from(f"{order}h", start, 72)[0]
-        promised = math.prod(axes[:n_axes]) * bits // 8
-    return ImageFile(
-        "NiftiImageIO",
-        tuple(beside),
-        plain=not packed,
-        head=header.stat().st_size,
-        packed=(data, 0) if packed else None,
-        promised=promised,
-    )
 
 
 def _text_header(file: BinaryIO, end: re.Pattern[bytes]) -> list[str]:
@@ -503,19 +472,6 @@ def _size(files: Iterable[Path]) -> int:
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def _vtk(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
-    if not start.startswith(b"# vtk DataFile"):
-        raise ImageFileError("is not a VTK file")
-    if re.search(rb"^\s*ASCII\s*$", start, re.MULTILINE | re.IGNORECASE):
-        raise ImageFileError("holds its values as text (ASCII)", "write it again as BINARY")
-    file.seek(0)
-    begin = re.search(
-        rb"\n\s*(?:SCALARS|VECTORS|TENSORS|COLOR_SCALARS)[^\n]*\n(?:\s*LOOKUP_TABLE[^\n]*\n)?",
-        file.read(_MOST_HEADER),
-    )
-    return ImageFile("VTKImageIO", (path,), plain=True, head=begin.end() if begin else 0)
-
-
 def _dicom(path: Path, file: BinaryIO, start: bytes) -> ImageFile:
     try:
         found = read_dicom(path)
@@ -543,11 +499,9 @@ _READERS: dict[str, Callable[[Path, BinaryIO, bytes], ImageFile]] = {
     **dict.fromkeys((".nii.gz", ".nii"), _nifti),
     ".mgz": lambda path, file, start: ImageFile("nibabel", (path,)),
     ".mgh": lambda path, file, start: ImageFile("nibabel", (path,), plain=True),
-    **dict.fromkeys((".hdr.gz", ".img.gz", ".hdr", ".img"), _pair),
     **dict.fromkeys((".mha", ".mhd"), _meta),
     **dict.fromkeys((".nrrd", ".nhdr"), _nrrd),
     ".gipl": lambda path, file, start: ImageFile("GiplImageIO", (path,), plain=True, head=256),
-    ".vtk": _vtk,
     **dict.fromkeys((".dcm", ".dicom"), _dicom),
     **dict.fromkeys(PICTURE_ENDINGS, _picture),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from skte import _registry
 from skte._registry import load_plugins
 from skte._text import did_you_mean
+from skte.datasets._assembly import ExtraRoots, check_folder
 from skte.datasets._bids import is_bids, load_bids
 from skte.datasets._case import (
     ID_KEYS,
@@ -34,14 +36,7 @@ from skte.datasets._dataset_json import (
     load_msd,
     load_nnunet_raw,
 )
-from skte.datasets._folder import (
-    ExtraRoots,
-    check_folder,
-    is_dicom_dataset,
-    is_folder,
-    load_dicom,
-    load_folder,
-)
+from skte.datasets._folder import is_dicom_dataset, is_folder, load_dicom, load_folder
 from skte.datasets._labels import Labels, relabel_subjects
 from skte.datasets._problem import Problem, few, raise_problems
 from skte.exceptions import DatasetError, SkteWarning
@@ -73,12 +68,9 @@ class Layout:
         path may be that of a file, of a folder, or of nothing.
     load : callable
         ``load(path, extra_roots=...)`` returns a list of subjects or raises a `DatasetError`.
-    named_channels : bool, default=False
-        Whether `load` takes ``channels``: names in order, or None.
-    merges_regions : bool, default=False
-        Whether `load` takes ``merge_regions``: False where the user chooses the classes.
-    skips_incomplete : bool, default=False
-        Whether `load` takes ``skip_incomplete``, as `load_dataset` does.
+        Where it has parameters of these names, it is given ``channels`` and
+        ``skip_incomplete``, as `load_dataset` takes them, and ``merge_regions``: False where
+        the user chooses the classes.
     fallback : bool, default=False
         Whether it is tried only where no other layout matches.
 
@@ -94,9 +86,6 @@ class Layout:
     looks_like: str
     matches: Callable[[Path, ExtraRoots], bool]
     load: Callable[..., list[Any]]
-    named_channels: bool = False
-    merges_regions: bool = False
-    skips_incomplete: bool = False
     fallback: bool = False
 
 
@@ -107,30 +96,24 @@ LAYOUTS = (
         "dataset.json that lists 'training' (Medical Segmentation Decathlon)",
         is_msd,
         load_msd,
-        skips_incomplete=True,
     ),
     Layout(
         "nnunet",
         "dataset.json with 'channel_names' or 'modality', imagesTr/, labelsTr/ (nnU-Net raw)",
         is_nnunet,
         load_nnunet_raw,
-        named_channels=True,
-        merges_regions=True,
-        skips_incomplete=True,
     ),
     Layout(
         "bids",
         "sub-*/ with *_dseg files, or derivatives/ with them (BIDS)",
         is_bids,
         load_bids,
-        named_channels=True,
     ),
     Layout(
         "dicom",
         "a folder per case, with DICOM series in subfolders and one label map",
         is_dicom_dataset,
         load_dicom,
-        named_channels=True,
         fallback=True,
     ),
     Layout(
@@ -138,7 +121,6 @@ LAYOUTS = (
         "images/ with labels/ (load_folder takes other names)",
         is_folder,
         load_folder,
-        skips_incomplete=True,
         fallback=True,
     ),
     Layout(
@@ -146,7 +128,6 @@ LAYOUTS = (
         "a .csv or .tsv file with columns 'image' and 'label'",
         is_csv,
         load_csv,
-        named_channels=True,
     ),
 )
 
@@ -240,18 +221,15 @@ def _load_path(
         raise DatasetError(f"channels must be a list of names, got {channels!r}: write [...].")
     place = Path(path).expanduser().absolute()
     chosen = _layout_named(layout) if layout is not None else _find_layout(place, extra_roots)
-    options: dict[str, Any] = {"extra_roots": extra_roots}
-    if chosen.named_channels:
-        options["channels"] = channels
-    elif channels is not None:
+    options = {"channels": channels, "merge_regions": merge_regions}
+    options["skip_incomplete"] = skip_incomplete
+    taken = inspect.signature(chosen.load).parameters
+    if channels is not None and "channels" not in taken:
         raise DatasetError(
             f"Channels have no names in the layout {chosen.name!r}: list the files in a CSV."
         )
-    if chosen.merges_regions:
-        options["merge_regions"] = merge_regions
-    if chosen.skips_incomplete:
-        options["skip_incomplete"] = skip_incomplete
-    subjects = chosen.load(place, **options)
+    options = {name: value for name, value in options.items() if name in taken}
+    subjects = chosen.load(place, extra_roots=extra_roots, **options)
     # Those of another package are checked as any list is.
     return subjects if chosen in LAYOUTS else _subjects(subjects, extra_roots)
 
@@ -296,9 +274,9 @@ def load_dataset(
         default all files lie in the folder that is given, or that of the CSV file; paths in
         a list of subjects or dicts may lead anywhere.
     skip_incomplete : bool, default=False
-        Of a folder in the layouts ``msd``, ``nnunet`` and ``folder``, leave out images without
-        labels, labels without images, and cases that lack a file, with a note and a warning.
-        What the files hold is another matter: see `inspect_dataset`.
+        Of a path, leave out images without labels, labels without images, and cases that lack
+        a file, with a note and a warning. What the files hold is another matter: see
+        `inspect_dataset`.
 
     Returns
     -------

@@ -313,7 +313,7 @@ def _itk_header(file: ImageFile, source: str, label: bool) -> ImageHeader:
     n_bytes = _peak(shape, kind, label)
     if file.plain:
         size = sum(path.stat().st_size for path in file.files) - file.head
-        _check_size(file.promised or math.prod(shape) * _itk_bytes(kind), size)
+        _check_size(math.prod(shape) * _itk_bytes(kind), size)
     if label and file.segments:
         shape = (1, *shape[1:])  # layers are merged
     affine = np.asarray(get_ras_affine_from_sitk(reader), dtype=np.float64)
@@ -452,7 +452,7 @@ def _values(part: Any, notes: list[Flaw]) -> NDArray[Any]:
             values = read_segments(part.path)
         else:
             stored = sitk.ReadImage(str(part.path), imageIO=file.reader)
-            check_packed(file, file.promised or sitk.GetArrayViewFromImage(stored).nbytes)
+            check_packed(file, sitk.GetArrayViewFromImage(stored).nbytes)
             values = np.asarray(sitk_to_nib(stored, keepdim=True)[0])
             values = merge_layers(values, file.segments) if label else values
     return _rounded(values, notes) if label else values

@@ -160,12 +160,14 @@ def test_two_series_in_one_folder_are_a_problem(save, volume):
         read_case(load_dataset(root)[0])
 
 
-def test_a_damaged_slice_is_a_problem(save):
+@pytest.mark.parametrize("cut", [200, -1, -20, -59])
+def test_a_damaged_slice_is_a_problem(save, cut):
     root = save("p1")
     path = sorted((root / "p1" / "CT").iterdir())[1]
-    path.write_bytes(path.read_bytes()[:200])
+    path.write_bytes(path.read_bytes()[:cut])
     (problem,) = check_dataset(load_dataset(root))
-    assert f"holds {path.name}, which states an element of" in problem
+    what = "is cut short: it states no" if cut > 0 else "states an element of 60 bytes, more"
+    assert f"holds {path.name}, which {what}" in problem
     with pytest.raises(DatasetError, match="Case 'p1'"):
         read_case(load_dataset(root)[0])
 

@@ -8,6 +8,7 @@ import time
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813
 import torch
 import torchio as tio
 
@@ -160,14 +161,14 @@ def test_how_a_tensor_lies_in_memory_does_not_count():
 
 
 def test_two_files_of_one_image_count_both(tmp_path, image, label):
-    images = tmp_path / "a.hdr"
-    nib.Nifti1Pair(image, np.eye(4)).to_filename(images)
-    nib.Nifti1Image(label, np.eye(4)).to_filename(tmp_path / "label.nii")
+    images = tmp_path / "a.mhd"
+    sitk.WriteImage(sitk.GetImageFromArray(image.T), str(images))
+    nib.Nifti1Image(label, np.diag([-1, -1, 1, 1])).to_filename(tmp_path / "label.nii")
     subject = subject_of([images, tmp_path / "label.nii"])
     before = case_fingerprint(subject)
     assert case_fingerprint(subject) == before
     assert not subject["image"]._loaded
-    nib.Nifti1Pair(image + 1, np.eye(4)).to_filename(images)
+    sitk.WriteImage(sitk.GetImageFromArray(image.T + 1), str(images))
     assert case_fingerprint(subject) != before
 
 

@@ -106,8 +106,8 @@ def test_png(tmp_path):
     with pytest.raises(DatasetError) as caught:
         read_case(load_dataset(tmp_path)[0])
     assert str(caught.value).endswith(
-        f"{path} cannot be read (its content is cut short or damaged); the file may be missing, "
-        "truncated or corrupted: replace it or leave the case out."
+        f"{path} cannot be read (it is cut short or damaged (broken data stream when reading image "
+        "file)); replace it or leave the case out."
     )
     path.write_bytes(b"no picture")
     with pytest.raises(DatasetError, match=r"a\.png cannot be read"):

@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import os
 import re
 import unicodedata
 
@@ -169,15 +168,15 @@ def test_channels_of_itk_s_formats(tmp_path, image, label, ending, axes):
     np.testing.assert_array_equal(read_case(case).image, both)
 
 
-@pytest.mark.parametrize("ending", [".nii.gz", ".mgz", ".img.gz", ".mha", ".mhd", ".nrrd"])
+@pytest.mark.parametrize("ending", [".nii.gz", ".mgz", ".mha", ".mhd", ".nrrd"])
 def test_damage_to_compressed_values_is_found(tmp_path, image, label, ending):
     """Readers stop before the sum at the end of a stream, or go on with zeros."""
     path, flip = tmp_path / f"a{ending}", np.diag([-1, -1, 1, 1])
     if ending in (".mha", ".mhd", ".nrrd"):
         sitk.WriteImage(sitk.GetImageFromArray(image.T), str(path), True)
     else:
-        kinds = {".mgz": nib.MGHImage, ".img.gz": nib.Nifti1Pair}
-        nib.save(kinds.get(ending, nib.Nifti1Image)(image, flip), path)
+        kind = nib.MGHImage if ending == ".mgz" else nib.Nifti1Image
+        nib.save(kind(image, flip), path)
     nib.save(nib.Nifti1Image(label, flip), tmp_path / "l.nii")
     case = case_of(path, tmp_path / "l.nii")
     np.testing.assert_allclose(read_case(case).image[0], image)
@@ -238,22 +237,23 @@ def test_what_is_no_image_is_called_what_it_is(tmp_path, label, name, content, w
         read_case(case_of(tmp_path / name, label))
 
 
-@pytest.mark.parametrize("ending", [".img", ".img.gz"])
-def test_pairs_with_a_slope(tmp_path, image, label, ending):
-    """The values of ITK take more bytes than those of the file."""
-    stored = np.arange(4000, dtype=np.int16).reshape(20, 20, 10)
-    nib.save(nib.Nifti1Pair(stored, np.eye(4)), tmp_path / f"a{ending}")
-    path = tmp_path / f"a{ending}".replace("img", "hdr")
-    content = gzip.decompress(path.read_bytes()) if ending == ".img.gz" else path.read_bytes()
-    content = content[:112] + np.array([0.5, 3], "<f4").tobytes() + content[120:]
-    path.write_bytes(gzip.compress(content) if ending == ".img.gz" else content)
-    save(tmp_path / "l.nii", stored % 3)
-    found = read_case(case_of(path, tmp_path / "l.nii")).image[0]
-    np.testing.assert_array_equal(found, stored * 0.5 + 3)
-    path.unlink()
-    os.mkfifo(path)  # which would be waited for
-    with pytest.raises(DatasetError, match=r"needs 'a\.hdr.*', which is a named pipe"):
-        read_case(case_of(tmp_path / f"a{ending}", tmp_path / "l.nii"))
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("a.hdr", r"is one of two files of Analyze or NIfTI, .*`nib-convert a\.hdr a\.nii\.gz`"),
+        ("a.img.gz", "is one of two files of Analyze or NIfTI"),
+        ("a.vtk", "is a VTK file, which is not read"),
+    ],
+)
+def test_formats_that_are_not_read_are_refused_by_name(tmp_path, image, label, name, what):
+    for folder, array in (("images", image), ("labels", label)):
+        save(tmp_path / folder / "a.nii.gz", array)
+    path = (tmp_path / "images" / "a.nii.gz").rename(tmp_path / "images" / name)
+    with pytest.raises(DatasetError, match=what):
+        read_case(case_of(path, label))
+    if not name.startswith("a.img"):  # of a header and its data, the header counts
+        with pytest.raises(DatasetError, match=what):
+            read_case(load_dataset(tmp_path)[0])
 
 
 def test_endings_in_any_case(tmp_path, image, label):
@@ -262,26 +262,6 @@ def test_endings_in_any_case(tmp_path, image, label):
         path.rename(tmp_path / to) for path, to in zip(names, ("A.Nii.GZ", "L.NII"), strict=True)
     ]
     np.testing.assert_array_equal(read_case(case_of(*files)).image[0], image)
-
-
-def test_vtk_cut_short_or_as_text(tmp_path, label):
-    path = tmp_path / "a.vtk"
-    head = b"# vtk DataFile Version 3.0\na\nBINARY\nDATASET STRUCTURED_POINTS\nDIMENSIONS 6 5 4\n"
-    head += b"SPACING 1 1 1\nORIGIN 0 0 0\nPOINT_DATA 120\nSCALARS s unsigned_char 1\n"
-    head += b"LOOKUP_TABLE default\n"
-    body = (label.T * 100).astype(np.uint8).tobytes()
-    path.write_bytes(head + body)
-    label_map = sitk.GetImageFromArray(label.T)
-    sitk.WriteImage(label_map, str(tmp_path / "l.mha"))
-    case = case_of(path, tmp_path / "l.mha")
-    np.testing.assert_array_equal(read_case(case).image[0], label * 100)
-    for content, what in (
-        ((head + body)[:-80], "more than the file can hold"),
-        (head.replace(b"BINARY", b"ASCII"), "as text.*write it again as BINARY"),
-    ):
-        path.write_bytes(content)
-        with pytest.raises(DatasetError, match=what):
-            read_case(case)
 
 
 @pytest.mark.parametrize("named", ["LIST", "a%03d.raw 1 4 1"])
@@ -482,8 +462,13 @@ def test_channels_of_plain_folders_are_counted(tmp_path, image, label):
     assert check_dataset(load_dataset(tmp_path)) == []
 
 
-@pytest.mark.parametrize("ending", [".png", ".tif", ".bmp"])
-@pytest.mark.parametrize("names", [["R", "G", "B"], ["R", "G", "B", "A"]])
+@pytest.mark.parametrize(
+    ("ending", "names"),
+    [  # Pillow, which nnU-Net's reader uses too, leaves the fourth sample of a BMP out
+        *((ending, ["R", "G", "B"]) for ending in (".png", ".tif", ".bmp")),
+        *((ending, ["R", "G", "B", "A"]) for ending in (".png", ".tif")),
+    ],
+)
 def test_colours_are_the_channels_of_nnunet(tmp_path, ending, names):
     pillow = pytest.importorskip("PIL.Image")
     pixels = np.random.default_rng(0).integers(0, 255, (7, 9, 4)).astype(np.uint8)
@@ -607,7 +592,6 @@ def test_every_file_is_used_or_named(tmp_path, image, label, capsys):
     printed = " ".join(capsys.readouterr().out.split())
     for name in ("imagesTr/b.npy", "imagesTs/c_0000.nii.gz", ".DS_Store"):
         assert name in printed
-    assert "9 files are not used" in cases._repr_html_()
 
 
 def test_what_may_have_been_meant_as_a_case_is_told(tmp_path, image, label, recwarn):

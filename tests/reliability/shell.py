@@ -20,7 +20,7 @@ from tests.reliability.outcome import require
 SIZE = (12, 12, 10)
 
 # Other machines, other processes and minutes of work are not what is looked for here.
-LEFT_OUT = {"demo", "fetch"}
+LEFT_OUT = {"demo"}
 NEVER_SET = {"timeout", "debug", "device"}
 
 ODD = [
