@@ -97,6 +97,22 @@ def dna() -> Any:
     return require_dna()
 
 
+@pytest.fixture(scope="module")
+def forked_workers() -> Iterator[None]:
+    """Let joblib's workers begin with skte imported, which takes each of them seconds.
+
+    How workers begin is tested in ``tests/reliability/test_current_folder.py``.
+    """
+    from tests.processes import process_server
+
+    method = process_server().get_start_method()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("joblib.externals.loky.backend.context._DEFAULT_START_METHOD", method)
+        # The server, and not this process, is their parent.
+        patch.setattr("skte.selection._workers._die_with_parent", abs)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _kept_locale() -> Iterator[None]:
     """ITK sets the locale to C where it writes DICOM, and open() then decodes as ASCII."""

@@ -4,8 +4,6 @@ import errno
 import os
 import pickle
 import shutil
-import subprocess
-import sys
 import time
 import warnings
 from pathlib import Path
@@ -17,6 +15,7 @@ import pytest
 from skte.exceptions import SkteError, SkteWarning
 from skte.extraction import FeatureCache, make_key
 from skte.features import CaseFeatures, LayerSample, pack_case
+from tests.processes import output_of
 
 KEY = make_key(entry="e", case="c")
 OTHER = make_key(entry="e", case="d")
@@ -232,14 +231,6 @@ def test_short_writes_are_continued(cache, monkeypatch):
     monkeypatch.setattr(os, "write", lambda handle, data: write(handle, data[:7]))
     assert cache.store(KEY, case_of())
     assert pack_case(cache.load(KEY)) == pack_case(case_of())
-
-
-def run_python(cache, script):
-    """Run a script on the cache in a process of its own."""
-    command = [sys.executable, "-c", PRELUDE + script, str(cache.root)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_a_file_size_limit_is_a_full_disk(cache):
@@ -665,7 +656,7 @@ print("done", cache.describe()["n_leftovers"])
 @pytest.mark.slow
 def test_writers_that_are_killed_and_processes_that_share_a_folder(cache):
     """No half file is left, also while the folder is pruned and cleared."""
-    assert run_python(cache, KILLED + TOGETHER) == "done\ndone 0\n"
+    assert output_of(PRELUDE + KILLED + TOGETHER, cache.root) == "done\ndone 0\n"
 
 
 def test_files_have_the_permissions_that_the_user_gives_to_others(cache):

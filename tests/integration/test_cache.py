@@ -3,8 +3,6 @@
 import hashlib
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -17,6 +15,7 @@ from skte.cli import main
 from skte.datasets import load_dataset, make_phantoms
 from skte.demo import small_unet, write_msd
 from skte.extraction import FeatureCache
+from tests.processes import running
 
 
 def build_unet(seed=0):
@@ -145,11 +144,8 @@ def test_shell(data, tmp_path, capsys):
     assert "4" in capsys.readouterr().out
 
 
-# One process imports, which takes seconds, and forks for every run.
 RUNS = """
-import os
-os.environ["OMP_NUM_THREADS"] = "1"
-import sys, traceback
+import os, sys, traceback
 from skte import CCFV, BankEntry, ModelBankSelector, SegmentationFeatureExtractor
 unet = {"factory": "skte.demo:small_unet", "arguments": {"widths": (4, 8)}}
 bank = [BankEntry(f"net{i}", **unet) for i in range(3)]
@@ -172,16 +168,13 @@ while cache := sys.stdin.readline().strip():
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.slow
 def test_a_run_killed_at_any_moment_goes_on_and_ends_byte_identical(data, tmp_path):
-    command = [sys.executable, "-c", RUNS, str(data)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     cache = tmp_path / "killed"
     rng = np.random.default_rng(0)
-    with subprocess.Popen(command, **pipes, text=True) as process:
+    with running(RUNS, data) as (_, told, answers):
 
         def ask(line):
-            process.stdin.write(f"{line}\n")
-            process.stdin.flush()
-            return int(process.stdout.readline())
+            print(line, file=told, flush=True)
+            return int(answers.readline())
 
         ask(tmp_path / "whole")
         begun = time.perf_counter()

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,19 +16,18 @@ from skte.cli import main
 from skte.datasets import load_dataset, make_phantoms
 from skte.demo import write_msd
 from skte.exceptions import SkteError
+from tests.processes import output_of, running
 from tests.reliability.misbehaving import IN_PROCESS, Misbehaving
 from tests.reliability.models import Faulty
 
-ROOT = Path(__file__).parents[2]
 EXTRACTOR = SegmentationFeatureExtractor(n_class_samples=60, n_case_samples=60, window_size=8)
 
 # In a child process: some of it closes standard streams, which pytest needs.
 TRIES = """
 import json, sys, warnings
 warnings.simplefilter("ignore")
-sys.path.insert(0, sys.argv[1])
 from benchmarks.reliability._models import try_models
-attacks = json.loads(sys.argv[2])
+attacks = json.loads(sys.argv[1])
 rows = [row for when in attacks for row in try_models("one process", when, attacks[when])]
 print(json.dumps([len(rows), [row["attack"] for row in rows if row["held"] < row["tried"]]]))
 """
@@ -44,17 +41,14 @@ def test_in_one_process_no_other_score_changes():
     names += ["method of convolutions added", "forward hook of all modules", "streams closed"]
     names += ["other folder", "KeyboardInterrupt", "GeneratorExit", "alarm", "fork"]
     attacks = {"forward": list(IN_PROCESS), "init": names}
-    command = [sys.executable, "-c", TRIES, str(ROOT), json.dumps(attacks)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    n_tried, spoiled = json.loads(done.stdout.splitlines()[-1])
+    n_tried, spoiled = json.loads(output_of(TRIES, json.dumps(attacks)).splitlines()[-1])
     assert spoiled == []
     assert n_tried == len(IN_PROCESS) + len(names)
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_apart_no_other_score_changes_either():
+def test_apart_no_other_score_changes_either(forked_workers):
     models = pytest.importorskip("benchmarks.reliability._models")
     names = ["float64 by default", "streams closed", "KeyboardInterrupt", "SIGINT to itself"]
     names += ["thread that meddles", "segmentation fault", "convolution replaced"]
@@ -153,9 +147,9 @@ def test_relative_paths_and_a_model_that_leaves_the_folder(tmp_path, monkeypatch
 
 
 INTERRUPTED = """
-import signal, sys, time
+import signal, sys, time, warnings
+warnings.simplefilter("ignore")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background ignores it
-sys.path.insert(0, sys.argv[1])
 from skte import CCFV, BankEntry, ModelBankSelector
 from skte.datasets import make_phantoms
 from tests.reliability.models import Faulty
@@ -174,7 +168,7 @@ class Busy(Faulty):
             raise
 
 cases = make_phantoms(2, size=(16, 16, 16))
-for how in sys.argv[2:]:
+for how in sys.argv[1:]:
     try:
         ModelBankSelector(CCFV(), error_score=0.0).fit([BankEntry("busy", Busy)], cases)
     except KeyboardInterrupt:
@@ -185,11 +179,10 @@ for how in sys.argv[2:]:
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
 @pytest.mark.slow
 def test_the_user_s_own_interrupt_ends_the_run():
-    """Whatever the model does with it; one process, as starting one takes the most time."""
+    """Whatever the model does with it."""
     ways = ["raised", "swallowed", "changed"]
-    command = [sys.executable, "-W", "ignore", "-c", INTERRUPTED, str(ROOT), *ways]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with running(INTERRUPTED, *ways) as (process, _, printed):
         for how in ways:
-            assert process.stdout.readline() == "ready\n"
-            process.send_signal(signal.SIGINT)
-            assert process.stdout.readline() == f"interrupted {how}\n"
+            assert printed.readline() == "ready\n"
+            os.kill(process.pid, signal.SIGINT)
+            assert printed.readline() == f"interrupted {how}\n"

@@ -1,8 +1,6 @@
 """A model that hangs, dies or takes all memory costs itself, and its reason is listed."""
 
 import os
-import subprocess
-import sys
 import time
 from concurrent.futures import wait as futures_wait
 from pathlib import Path
@@ -15,9 +13,10 @@ from sklearn.exceptions import FitFailedWarning
 from skte import CCFV, BankEntry, ModelBankSelector, SegmentationFeatureExtractor
 from skte.datasets import make_phantoms
 from skte.exceptions import ExtractionError, SkteError, SkteWarning
+from tests.processes import output_of, running
 from tests.reliability.models import Dying, Faulty, Greedy, Hanging, Killed
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 EXTRACTOR = SegmentationFeatureExtractor(n_class_samples=60, n_case_samples=60, window_size=8)
 GOOD = [BankEntry("a", Faulty), BankEntry("b", Faulty, arguments={"seed": 1})]
@@ -91,7 +90,6 @@ def test_a_timeout_is_checked(cases, timeout):
 
 ORPHAN = """
 import sys
-sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from skte import CCFV, BankEntry, ModelBankSelector
 from skte.datasets import make_phantoms
@@ -100,7 +98,7 @@ from tests.reliability.models import Hanging
 class Telling(Hanging):
     def fail(self, x):
         import os
-        Path(sys.argv[2]).write_text(str(os.getpid()))
+        Path(sys.argv[1]).write_text(str(os.getpid()))
         super().fail(x)
 
 cases = make_phantoms(2, size=(16, 16, 16))
@@ -111,8 +109,7 @@ ModelBankSelector(CCFV(), timeout=500_000).fit([BankEntry("hangs", Telling)], ca
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 def test_no_worker_outlives_a_run_that_was_killed(tmp_path):
     told = tmp_path / "pid"
-    command = [sys.executable, "-c", ORPHAN, str(Path(__file__).parents[2]), str(told)]
-    with subprocess.Popen(command) as process:
+    with running(ORPHAN, told) as (process, _, _):
         assert wait_until(lambda: told.exists() and told.read_text())
         process.kill()
     worker = Path("/proc", told.read_text())
@@ -172,7 +169,8 @@ def test_other_errors_are_not_tried_again(cases, monkeypatch):
 
 
 LIMITED = """
-import resource
+import resource, warnings
+warnings.simplefilter("ignore")
 import numpy as np
 from torch import nn
 from skte import CCFV, BankEntry, ModelBankSelector, SegmentationFeatureExtractor
@@ -192,7 +190,6 @@ print([bool(error) for error in selector.results_["error"]], selector.results_["
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs /proc")
 def test_a_real_limit_of_memory_costs_the_model_that_meets_it():
-    command = [sys.executable, "-W", "ignore", "-c", LIMITED]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.stdout.startswith("[True, False]"), done.stdout + done.stderr[-2000:]
-    assert "memory" in done.stdout
+    printed = output_of(LIMITED)
+    assert printed.startswith("[True, False]"), printed
+    assert "memory" in printed

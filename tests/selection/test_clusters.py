@@ -14,9 +14,10 @@ from skte.demo import small_unet
 from skte.exceptions import SkteError
 from skte.extraction import CaseStore
 from skte.selection import Engine
+from tests.processes import process_server
 from tests.reliability.models import Dying, Faulty, Killed
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 EXTRACTOR = SegmentationFeatureExtractor(n_class_samples=60, n_case_samples=60, window_size=16)
 PATIENCE = [
@@ -54,13 +55,14 @@ def expected(cases):
 
 
 @pytest.fixture(scope="module")
-def cluster():
+def cluster(forked_workers):
     distributed = pytest.importorskip("distributed", reason="needs dask: pip install distributed")
     dask = pytest.importorskip("dask")
     with (
         dask.config.set(
             {
                 "distributed.scheduler.allowed-failures": 0,  # dask itself tries nothing again
+                "distributed.worker.multiprocessing-method": process_server().get_start_method(),
                 # A busy machine is slow to answer, and that is no failure.
                 **dict.fromkeys(PATIENCE, "10h"),
             }

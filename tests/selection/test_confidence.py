@@ -238,6 +238,7 @@ class TestSelector:
         np.testing.assert_allclose(selector.results_["standard_error"], errors, rtol=1e-6)
 
     @pytest.mark.slow
+    @pytest.mark.usefixtures("forked_workers")
     def test_the_same_from_workers_and_for_each_estimator(self, cases, extractor):
         from skte import BankEntry
 

@@ -306,6 +306,7 @@ class TestFailures:
     # An error that is raised ends joblib's processes; one that is recorded comes as any record.
     @pytest.mark.parametrize(("error_score", "n_jobs"), [("raise", 1), ("raise", 2), (np.nan, 1)])
     @pytest.mark.slow
+    @pytest.mark.usefixtures("forked_workers")
     def test_a_broken_case_is_told_once_and_blames_no_model(self, cases, error_score, n_jobs):
         image = tio.ScalarImage(tensor=torch.full((1, 16, 16, 16), torch.nan))
         broken = tio.Subject(image=image, label=cases[1]["label"], case_id="broken")
@@ -409,6 +410,7 @@ def test_no_more_processes_than_models(cases, bank, extractor, monkeypatch):
 
 
 @pytest.mark.parametrize("n_jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.usefixtures("forked_workers")
 def test_warnings_name_the_model_also_from_workers(cases, extractor, n_jobs):
     entries = [BankEntry("fine", build_net), BankEntry("dead", build_dead)]
     with pytest.warns(CollapsedFeaturesWarning, match=r"Model 'dead': layer 'up'") as caught:

@@ -73,6 +73,7 @@ def test_order_of_cases(cases, reference):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_workers")
 def test_processes(cases, reference):
     same(scores(cases, n_jobs=2), reference, rtol=1e-6)
 
