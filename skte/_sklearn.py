@@ -3,9 +3,7 @@
 When a scikit-learn release moves one of these names, this is the file to change.
 """
 
-import os
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, metadata
 from typing import Any, TypeVar
 
 from sklearn.base import _fit_context
@@ -13,7 +11,7 @@ from sklearn.callback import with_callbacks as _with_callbacks
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metadata_routing import UNUSED
 
-__all__ = ["UNUSED", "DocLinkMixin", "Interval", "StrOptions", "fit_context", "with_callbacks"]
+__all__ = ["UNUSED", "Interval", "StrOptions", "fit_context", "with_callbacks"]
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -32,28 +30,3 @@ def with_callbacks(method: _Method) -> _Method:
     """Tell scikit-learn's callbacks when ``fit`` begins and ends; it keeps its signature."""
     decorated: _Method = _with_callbacks(method)
     return decorated
-
-
-class DocLinkMixin:
-    """Diagrams of our estimators in notebooks link to their place in our documentation.
-
-    The address is "Documentation" among the project URLs of the installed package, or the
-    environment variable ``SKTE_DOCS_URL``. Without either, and for subclasses by others,
-    diagrams have no link.
-    """
-
-    def _get_doc_link(self) -> str:
-        package, room = [*type(self).__module__.split("."), ""][:2]
-        url = os.environ.get("SKTE_DOCS_URL") or _published_docs()
-        if package != "skte" or not url:
-            return ""
-        return f"{url.rstrip('/')}/api/{room}.html#skte.{room}.{type(self).__name__}"
-
-
-def _published_docs() -> str:
-    try:
-        urls = metadata("skte").get_all("Project-URL") or []
-    except PackageNotFoundError:  # run from a folder, not installed
-        return ""
-    named = dict(url.split(", ", 1) for url in urls)
-    return str(named.get("Documentation", ""))

@@ -72,11 +72,10 @@ def test_index_agrees_with_the_tags(name: str) -> None:
     index = (PAGES / "index.md").read_text(encoding="utf-8")
     row = re.search(rf"^\| \[{name}\].*", index, re.M)
     assert row, f"add a row for {name} to docs/estimators/index.md"
-    _, needs, _, labels, _, moments = row[0].strip("| ").split(" | ")
+    _, needs, _, labels, _ = row[0].strip("| ").split(" | ")
     tags = getattr(estimators, name)().tags
     assert needs == ("source head" if tags.source_head else "features")
     assert labels.partition(",")[0] == ("yes" if tags.labels else "label-free")
-    assert moments.partition(",")[0] == ("yes" if tags.moments else "no")
 
 
 def test_page_names_the_scores_whose_bias_is_corrected() -> None:

@@ -12,14 +12,12 @@ import pytest
 from sklearn.base import clone
 from threadpoolctl import threadpool_limits
 
-from skte.estimators import GBC, HScore, LogME, TransRate
 from skte.exceptions import (
     CollapsedFeaturesWarning,
     SaturatedScoreWarning,
     SkteError,
     SkteWarning,
 )
-from skte.features import ClassMoments
 from tests.estimator_problems import VARIANTS, Problem, make_problem, wants_probabilities
 
 SCALES = [1e-20, 1e-10, 1e10, 1e20]
@@ -113,14 +111,6 @@ def test_digits_lost_in_a_narrow_type_are_told(name: str) -> None:
     problem = of(name)
     score, kinds = told(name, problem.of(X=(problem.X * 1e-42).astype(np.float32)))
     assert score is None or CollapsedFeaturesWarning in kinds
-
-
-def test_constant_moments_of_all_voxels_are_told() -> None:
-    problem = make_problem()
-    moments = ClassMoments.from_arrays(np.zeros_like(problem.X), problem.y)
-    for estimator in (GBC(), HScore(), LogME(), TransRate()):
-        with pytest.warns(CollapsedFeaturesWarning, match="the same at every voxel"):
-            estimator.fit(moments)
 
 
 def test_a_layer_that_varies_in_one_voxel_is_not_constant() -> None:

@@ -44,7 +44,7 @@ from skte.selection import BankConfidence, HalvingModelBankSelector, Ranking
 
 # Estimators on arrays.
 X, y = np.zeros((4, 3)), np.array([0, 0, 1, 1])
-score: float = CCFV(n_pairs=10).fit(X, y, groups=[0, 1, 0, 1]).score()
+score: float = CCFV(s=2.0).fit(X, y, groups=[0, 1, 0, 1]).score()
 score = LogME().score(X, y)
 score = GBC(log=True).fit([[0.0, 1.0]], [1]).score()
 assert_type(CCFV().fit(X, y), CCFV)

@@ -38,7 +38,7 @@ __all__ = ["ESTIMATORS", "coverage", "large_sample", "load_runs", "save_runs", "
 ESTIMATORS: dict[str, TransferabilityEstimator] = {
     "CCFV": CCFV(),
     "RCFV": RCFV(),
-    "LogME": LogME(tol=1e-4),
+    "LogME": LogME(),
     "GBC": GBC(),
     "GBC (log)": GBC(log=True),
     "TransRate": TransRate(),

@@ -21,7 +21,7 @@ __all__ = ["RACING", "SETTINGS", "race_bank", "races", "trade_off"]
 RACING: dict[str, TransferabilityEstimator] = {
     "CCFV": CCFV(),
     "GBC (log)": GBC(log=True),
-    "LogME": LogME(tol=1e-4),
+    "LogME": LogME(),
 }
 #: Cases of the first rung, and how fast they grow.
 SETTINGS = ((4, 1.5), (4, 2.0))

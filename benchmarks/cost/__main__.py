@@ -48,7 +48,7 @@ def parts(size: str, data: Path | None, n_volumes: int) -> dict[str, Callable[[]
         "passes": lambda: _passes.passes(network, window, shape, data, n_volumes),
         "host": lambda: _host.host(*host, 1 if smoke else 7),
         "growth": lambda: _growth.growth(rounds, smoke),
-        "scoring": lambda: _scoring.scoring(*scored),
+        "scoring": lambda: _scoring.scoring(*scored, network, window, shape),
         "bank": lambda: _bank.bank(data, *ranked),
         "switches": lambda: {n: _switches.switches(n, (64, 64, 64), rounds) for n in names},
         "gpu": lambda: _gpu.gpu(names, window, shape, rounds),

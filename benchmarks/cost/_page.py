@@ -86,19 +86,22 @@ def growth(part: Part) -> str:
 
 
 def scoring(part: Part) -> str:
-    """One row per estimator, those of the default first."""
-    extraction = part["extraction"]
+    """One row per estimator, those of the default first; shares of both extractions."""
+    small, large = part["extraction"], part["scans"]["extraction"]
     ordered = sorted(part["estimators"].items(), key=lambda item: not item[1]["is_default"])
     rows = [
         (
             f"**{name}**" if row["is_default"] else name,
-            f"{row['score'] / extraction:.1%}",
-            f"{row['jackknife'] / extraction:.1%}",
-            f"{row['bootstrap_1000'] / extraction:.0%}",
+            f"{row['score'] / small:.1%}",
+            f"{row['jackknife'] / small:.1%}",
+            f"{row['bootstrap_1000'] / small:.0%}",
+            f"{(row['score'] + row['jackknife']) / large:.2%}",
+            f"{row['bootstrap_1000'] / large:.1%}",
         )
         for name, row in ordered
     ]
-    return _table(["", "the score", "jackknife", "1000 bootstrap resamples"], rows)
+    head = ["", "the score", "jackknife", "1000 bootstrap resamples"]
+    return _table([*head, "of scans: score and jackknife", "of scans: bootstrap"], rows)
 
 
 def bank(part: Part) -> str:

@@ -40,7 +40,7 @@ from skte import (
     TransferabilityEstimator,
     TransRate,
 )
-from skte.estimators import cross_case_probe
+from skte.estimators._cross_case_probe import cross_case_probe
 from skte.features import CaseFeatures
 
 __all__ = ["STAGE_SETS", "load_scores", "score_file", "score_model"]

@@ -233,10 +233,12 @@ def judged(record: Record, place: Place) -> None:
     )
     record.value("card", card)
     record.text("card/shown", str(card))
-    compared = door("compare_estimators")(
-        {"ccfv": skte.CCFV(), "logme": skte.LogME()}, bank, data, performance,
-        extractor=few, n_resamples=200,
-    )  # fmt: skip
+    selector = skte.ModelBankSelector(
+        {"ccfv": skte.CCFV(), "logme": skte.LogME()}, extractor=few, reference=False
+    ).fit(bank, data)
+    compared = door("compare_scores")(
+        {"target": selector}, performance={"target": performance}, n_resamples=200
+    )
     record.value("compared", compared)
     record.text("compared/shown", str(compared))
 

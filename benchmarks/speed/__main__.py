@@ -54,10 +54,6 @@ def main() -> None:
             name = f"pairs_scipy-{version('scipy')}.json"
             write_json(RESULTS / name, {**provenance(seed=0, threads=1), **content})
         return
-    content["memory"] = _labelled.memory(args.smoke)
-    print("\nmemory")
-    for row in content["memory"]:
-        print("  " + "  ".join(f"{k}: {v}" for k, v in row.items()), flush=True)
     if not args.smoke:
         write_json(RESULTS / "estimators.json", {**provenance(seed=0, threads=1), **content})
 

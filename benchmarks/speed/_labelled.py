@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,8 +9,8 @@ import numpy as np
 
 from benchmarks.speed import _published
 from benchmarks.speed._timing import Ratio, compare
-from skte.estimators import GBC, HScore, LogME, TransRate, h_score, leep_score
-from skte.features import ClassMoments, FeatureBlock
+from skte.estimators import GBC, LEEP, HScore, LogME, TransRate
+from skte.features import FeatureBlock
 
 MOMENT_SCORES = {
     "logme": (LogME(), _published.logme),
@@ -37,14 +36,14 @@ def ratios(smoke: bool) -> Iterator[Ratio]:
     P /= P.sum(axis=1, keepdims=True)
     yield compare(
         f"LEEP, n={more} d=64 4 classes",
-        lambda: leep_score(P, y),
+        lambda: LEEP().score(P, y),
         lambda: _published.leep(P, y),
         _relative,
         rounds=min(rounds, 3),
     )
     yield compare(
         f"H-score, n={more} d=64 4 classes",
-        lambda: h_score(X, y),
+        lambda: HScore().score(X, y),
         lambda: _published.h_score(X, y),
         _relative,
         rounds=rounds,
@@ -57,30 +56,6 @@ def ratios(smoke: bool) -> Iterator[Ratio]:
         lambda a, b: max(map(_relative, a, b)),
         rounds=rounds,
     )
-
-
-def memory(smoke: bool) -> list[dict[str, Any]]:
-    """Peak memory of LogME on streamed voxels, and of the published form."""
-    rows = []
-    chunk = 2_000 if smoke else 50_000
-    for n_chunks in (2, 20):
-        tracemalloc.start()
-        moments = None
-        for seed in range(n_chunks):
-            part = ClassMoments.from_arrays(*problem(chunk, 128, 5, seed))
-            moments = part if moments is None else moments.merge(part)
-        score = LogME().fit(moments).score_
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        rows.append(
-            {
-                "case": "LogME of streamed moments, d=128",
-                "n": n_chunks * chunk,
-                "peak_mib": round(peak / 2**20, 1),
-                "score": round(score, 6),
-            }
-        )
-    return rows
 
 
 def problem(n: int, d: int, n_classes: int, seed: int = 0) -> tuple[Any, Any]:

@@ -16,7 +16,7 @@ from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_X_y, column_or_1d, validate_data
 
-from skte._sklearn import DocLinkMixin, StrOptions, fit_context
+from skte._sklearn import StrOptions, fit_context
 from skte._table import format_table
 from skte.estimators._samples import (
     Array,
@@ -31,7 +31,7 @@ from skte.estimators._samples import (
 )
 from skte.features import CaseFeatures, ClassMoments, FeatureBlock, FeatureSet
 
-Features = ArrayLike | FeatureSet | FeatureBlock | ClassMoments | Sequence[CaseFeatures]
+Features = ArrayLike | FeatureSet | FeatureBlock | Sequence[CaseFeatures]
 #: What ``combine`` needs to know of one model.
 Part = Mapping[str, Any]
 #: What the score of one layer is made of.
@@ -61,7 +61,7 @@ class EstimatorTags:
     relative_to_bank : bool, default=False
         Whether a score exists only in comparison with the other models of a bank.
     moments : bool, default=False
-        Whether `ClassMoments` can replace features.
+        Whether class means and covariances are all that the score needs to know.
     continuous_labels : bool, default=False
         Whether ``y`` may be a regression target.
     corrects_bias : bool, default=False
@@ -88,7 +88,7 @@ class EstimatorTags:
     warns_of_constants: bool = False
 
 
-class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
+class TransferabilityEstimator(BaseEstimator):
     """Base class of all transferability estimators. Higher is better.
 
     A score is a statistic of a sample: ``est.score(X, y)`` equals ``clone(est).fit(X, y).score_``.
@@ -136,7 +136,6 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
         ----------
         X : array-like of shape (n_voxels, n_channels), FeatureSet or FeatureBlock
             Features; a `FeatureSet` (or a list of its cases) carries its own labels.
-            Scores made of means and covariances take `ClassMoments`, too.
         y : array-like of shape (n_voxels,), optional
             Target label of each row. Required with an array, refused otherwise.
         groups : array-like of shape (n_voxels,), optional
@@ -149,6 +148,7 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
         """
         blocks = self._check_blocks(X, y, groups, reset=True)
         self.layer_names_: tuple[str, ...] = _layer_names(blocks)
+        self._fitted_on = _samples_of(blocks)
         self._warn_of_what_says_nothing(blocks)
         explained = [self._explain(block) for block in blocks]
         self.layer_scores_: Array = np.array([score for score, _ in explained])
@@ -240,11 +240,11 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
             raise NotFittedError(f"This {type(self).__name__} is not fitted: call fit(X) first.")
         X = X if isinstance(X, FeatureSet) else FeatureSet(X)
         blocks = self._check_blocks(X, None, None, reset=False)
-        names = _layer_names(blocks)
-        if self.layer_names_ != names:
+        if self._fitted_on != _samples_of(blocks):
             raise ValueError(
-                f"X has layers {names}, but the estimator was fitted on {self.layer_names_}: "
-                "resample the cases that it was fitted on."
+                f"X has cases {X.case_ids[:_SHOWN]} ({len(X)}) and layers {_layer_names(blocks)}; "
+                f"this {type(self).__name__} was not fitted on these voxels of them. Resample "
+                "the FeatureSet that it was fitted on."
             )
         W = case_weights(weights, len(X))
         with warnings.catch_warnings():  # fit warned of the whole sample
@@ -252,7 +252,6 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
             scores = [
                 self._resample_block(block, details, W)
                 for block, details in zip(blocks, self.layer_details_, strict=True)
-                if isinstance(block, FeatureBlock)
             ]
         used = scores[-1:] if self.layer_reduction == "last" else scores
         return {"score": np.mean(used, axis=0)}
@@ -268,15 +267,13 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
         """Score one layer; ``block.X`` is float64, finite and has at least two rows."""
 
     def _score_moments(self, moments: ClassMoments) -> float:
-        """Score one layer known by its moments; for estimators that accept them."""
+        """Score one layer known by its moments; for estimators whose tags say so."""
         raise NotImplementedError
 
     def _summarise(self) -> None:
         """Set further attributes from those of the layers, at the end of ``fit``."""
 
-    def _explain(self, block: FeatureBlock | ClassMoments) -> tuple[float, Details]:
-        if isinstance(block, ClassMoments):
-            return self._score_moments(block), {}
+    def _explain(self, block: FeatureBlock) -> tuple[float, Details]:
         scored = self._score_block(block)
         return scored if isinstance(scored, tuple) else (scored, {})
 
@@ -294,7 +291,7 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
         """Mean squared distances from the mean between which the score means something."""
         return 0.0, np.inf
 
-    def _warn_of_what_says_nothing(self, blocks: Sequence[FeatureBlock | ClassMoments]) -> None:
+    def _warn_of_what_says_nothing(self, blocks: Sequence[FeatureBlock]) -> None:
         name = type(self).__name__
         for block in blocks:
             if not self.tags.warns_of_constants:
@@ -303,11 +300,11 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
 
     def _check_blocks(
         self, X: Features, y: ArrayLike | None, groups: ArrayLike | None, *, reset: bool
-    ) -> list[FeatureBlock | ClassMoments]:
+    ) -> list[FeatureBlock]:
         """Turn whatever came in into clean float64 blocks, one per layer."""
         if isinstance(X, (list, tuple)) and X and isinstance(X[0], CaseFeatures):
             X = FeatureSet(X)
-        if not isinstance(X, (FeatureSet, FeatureBlock, ClassMoments)):
+        if not isinstance(X, (FeatureSet, FeatureBlock)):
             return [self._block_from_arrays(X, y, groups, reset=reset)]
         if y is not None or groups is not None:
             raise ValueError(
@@ -316,8 +313,6 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
             )
         if reset and hasattr(self, "n_features_in_"):
             del self.n_features_in_
-        if isinstance(X, ClassMoments):
-            return [self._check_moments(X)]
         if isinstance(X, FeatureBlock):
             blocks = [X]
         elif self.tags.source_head:
@@ -362,19 +357,6 @@ class TransferabilityEstimator(DocLinkMixin, BaseEstimator):
             return block  # and with it what other estimators computed of it
         return replace(block, X=X, X_case=X_case)
 
-    def _check_moments(self, moments: ClassMoments) -> ClassMoments:
-        if not self.tags.moments:
-            raise ValueError(
-                f"{type(self).__name__} cannot be computed from moments: it looks at single "
-                "voxels. Pass features."
-            )
-        if len(moments.classes) < 2:
-            raise ValueError(
-                f"The moments of {moments.label} hold one class only ({moments.classes[0]!r}); "
-                "this score compares classes and needs at least two."
-            )
-        return moments
-
     def _check_targets(self, y: NDArray[np.generic]) -> None:
         if not self.tags.continuous_labels:
             check_classification_targets(y)
@@ -399,7 +381,15 @@ def _checked_groups(groups: ArrayLike, n_rows: int) -> NDArray[Any]:
     return checked
 
 
-def _layer_names(blocks: Sequence[FeatureBlock | ClassMoments]) -> tuple[str, ...]:
+def _samples_of(blocks: Sequence[FeatureBlock]) -> list[tuple[Any, ...]]:
+    """Layers with the names of their cases and the number of their rows."""
+    return [
+        (name, tuple(block.case_names or ()), block.n_voxels, len(block.case_sample[0]))
+        for name, block in zip(_layer_names(blocks), blocks, strict=True)
+    ]
+
+
+def _layer_names(blocks: Sequence[FeatureBlock]) -> tuple[str, ...]:
     return tuple(block.name or f"layer_{i}" for i, block in enumerate(blocks))
 
 
@@ -425,23 +415,14 @@ class CaseShare(NamedTuple):
     ratio: float
 
 
-class PairDistance(NamedTuple):
-    """The two cases that lie farthest apart in a class and layer."""
-
-    layer: str
-    label: object
-    cases: tuple[str, str]
-    distance: float
-
-
 @dataclass(frozen=True)
 class Diagnosis:
     """What drives a fitted score: layers, coarse to fine, and more where it is known.
 
-    For CC-FV `classes` has, layer by layer, the class that costs most first, `cases` the class and
-    case that lie farthest out first, and `pairs` the two cases of each layer and class that lie
-    farthest apart. For the probe `case_scores` has what each case contributes, the lowest first: a
-    case far below the others may have a wrong label, or an image from another domain.
+    For CC-FV `classes` has, layer by layer, the class that costs most first, and `cases` the class
+    and case that lie farthest out first. For the probe `case_scores` has what each case
+    contributes, the lowest first: a case far below the others may have a wrong label, or an image
+    from another domain.
     """
 
     estimator: str
@@ -449,7 +430,6 @@ class Diagnosis:
     layers: Sequence[tuple[str, float]]
     classes: Sequence[ClassShare] = field(default_factory=tuple)
     cases: Sequence[CaseShare] = field(default_factory=tuple)
-    pairs: Sequence[PairDistance] = field(default_factory=tuple)
     case_scores: Sequence[tuple[str, float]] = field(default_factory=tuple)
 
     def __str__(self) -> str:
@@ -461,9 +441,6 @@ class Diagnosis:
         if self.classes:
             header = ["layer", "class", "mean distance between cases", "share"]
             parts.append(format_table(header, self.classes))
-        if self.pairs:
-            rows = [(p.layer, p.label, *p.cases, p.distance) for p in self.pairs]
-            parts.append(format_table(["layer", "class", "case", "and case", "distance"], rows))
         if self.cases:
             header = ["case", "class", "distance over the median"]
             parts.append(format_table(header, self.cases[:_SHOWN]))

@@ -6,7 +6,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -20,7 +20,6 @@ from skte.estimators._base import (
     Details,
     Diagnosis,
     EstimatorTags,
-    PairDistance,
     TransferabilityEstimator,
 )
 from skte.estimators._consistency import PAIRWISE_DISTANCES, case_codes, class_distances
@@ -75,12 +74,6 @@ class CCFV(TransferabilityEstimator):
     min_distance : float, default=0.01
         Distances in the energy are floored here: on the unit sphere as it is,
         with ``normalize=None`` times the root-mean-square norm of the features.
-    n_pairs : int, optional
-        Pairs of cases compared for each class, drawn at random; ``standard_error_`` is what that
-        costs. Default: all pairs, whose number grows with the square of the cases.
-    random_state : int, default=0
-        Seed of the pairs, for `n_pairs`. They are drawn by the names of the cases, so
-        that all models and layers are compared on the same ones.
     layer_reduction : {"mean", "last"}, default="mean"
         Mean over layers, or the last (finest) layer alone.
 
@@ -88,15 +81,12 @@ class CCFV(TransferabilityEstimator):
     ----------
     score_ : float
         Higher is better. ``-inf`` where a layer collapsed.
-    standard_error_ : float
-        Of the score, from comparing `n_pairs` instead of all pairs of cases.
     layer_details_ : tuple of dict
         For each layer: ``consistency`` (mapping of label to mean distance), ``distances`` (mapping
-        of label to the matrix of distances between cases, NaN where a case lacks the class or a
-        pair was not compared), ``cases`` (the case of each of their rows), ``n_pairs`` (mapping of
-        label to the pairs there are), ``variety`` (inverse energies, for ``variety_cases``),
-        ``floored`` (share of pairs of voxels on the energy's floor: ``floored_pairs`` of
-        ``voxel_pairs`` in each case).
+        of label to the matrix of distances between cases, NaN where a case lacks the class),
+        ``cases`` (the case of each of their rows), ``variety`` (inverse energies, for
+        ``variety_cases``), ``floored`` (share of pairs of voxels on the energy's floor:
+        ``floored_pairs`` of ``voxel_pairs`` in each case).
 
     References
     ----------
@@ -126,8 +116,6 @@ class CCFV(TransferabilityEstimator):
         "feature_variety": ["boolean"],
         "background": [Real, str, None],
         "min_distance": [Interval(Real, 0, None, closed="left")],
-        "n_pairs": [Interval(Integral, 2, None, closed="left"), None],
-        "random_state": [Interval(Integral, 0, None, closed="left")],
     }
 
     def __init__(
@@ -140,8 +128,6 @@ class CCFV(TransferabilityEstimator):
         feature_variety: bool = True,
         background: int | None = 0,
         min_distance: float = 0.01,
-        n_pairs: int | None = None,
-        random_state: int = 0,
         layer_reduction: str = "mean",
     ) -> None:
         super().__init__(layer_reduction=layer_reduction)
@@ -152,8 +138,6 @@ class CCFV(TransferabilityEstimator):
         self.feature_variety = feature_variety
         self.background = background
         self.min_distance = min_distance
-        self.n_pairs = n_pairs
-        self.random_state = random_state
 
     @property
     def tags(self) -> EstimatorTags:
@@ -168,10 +152,6 @@ class CCFV(TransferabilityEstimator):
         """
         plain = super().diagnose()
         return replace(plain, **_diagnose_consistency(self.layer_names_, self.layer_details_))
-
-    def _summarise(self) -> None:
-        used = self.layer_details_[-1:] if self.layer_reduction == "last" else self.layer_details_
-        self.standard_error_: float = _pair_standard_error(used)
 
     def _score_block(self, block: FeatureBlock) -> tuple[float, Details]:
         if not (self.class_consistency or self.feature_variety):
@@ -278,10 +258,8 @@ class CCFV(TransferabilityEstimator):
 
     def _resample_block(self, block: FeatureBlock, details: Details, weights: Ints) -> Array:
         """From the distances and energies at hand; see `_mean_over_pairs`."""
-        if block.case_names is None:
-            return super()._resample_block(block, details, weights)
         normalized, _ = self._normalized(self._with_case_sample(block))
-        positions = {name: position for position, name in enumerate(block.case_names)}
+        positions = {name: position for position, name in enumerate(block.case_names or ())}
         W = weights[:, [positions[case] for case in details.get("cases", ())]]
         means = [_mean_over_pairs(D, W) for D in details.get("distances", {}).values()]
         drawn = weights[:, [positions[case] for case in details["variety_cases"]]]
@@ -296,19 +274,11 @@ class CCFV(TransferabilityEstimator):
         """Mean distance between cases, for each class, eq. (1) and (2)."""
         cases, codes = case_codes(block)
         names = _names(block, cases.tolist())
-        found = class_distances(
-            block,
-            codes,
-            names,
-            distance=self.distance,
-            background=self.background,
-            n_pairs=self.n_pairs,
-            random_state=self.random_state,
-        )
+        found = class_distances(block, codes, distance=self.distance, background=self.background)
+        once = np.ones((1, len(cases)), dtype=np.intp)
         return {
-            "consistency": {label: one.mean for label, one in found.items()},
-            "distances": {label: one.matrix(len(cases)) for label, one in found.items()},
-            "n_pairs": {label: one.n_pairs for label, one in found.items()},
+            "consistency": {k: float(_mean_over_pairs(D, once)[0]) for k, D in found.items()},
+            "distances": found,
             "cases": names,
         }
 
@@ -412,29 +382,9 @@ def _sum_of_energies(D: Array, s: float) -> float:
         return float(np.power(D, -s / 2, out=D).sum())
 
 
-def _pair_standard_error(details: Sequence[Details]) -> float:
-    """Estimate the standard error of the score from comparing some of the pairs of cases."""
-    # To first order the score moves by ``-dC/C`` in each layer, and C is a sum of means over
-    # pairs. Layers and classes share pairs, so what a pair contributes is summed over them
-    # before it is squared. Drawing without replacement takes ``1 - m/M`` off the variance of
-    # a mean over m of M pairs.
-    influence = 0.0
-    for layer in details:
-        total = sum(layer.get("consistency", {}).values())
-        for label, D in layer.get("distances", {}).items():
-            chosen = np.isfinite(D) & (np.arange(len(D))[:, None] < np.arange(len(D)))
-            m, n_pairs = np.count_nonzero(chosen), layer["n_pairs"][label]
-            if m < n_pairs and total > 0:
-                scale = np.sqrt((1 - m / n_pairs) * m / (m - 1)) / (m * total)
-                deviation = np.where(chosen, D - layer["consistency"][label], 0.0)
-                influence = influence + scale * deviation
-    return float(np.sqrt(np.sum(np.square(influence)))) / max(1, len(details))
-
-
 def _diagnose_consistency(layers: Sequence[str], details: Sequence[Details]) -> dict[str, Any]:
-    """Return the fields ``classes``, ``cases`` and ``pairs`` of a `Diagnosis`."""
+    """Return the fields ``classes`` and ``cases`` of a `Diagnosis`."""
     classes: list[ClassShare] = []
-    pairs: list[PairDistance] = []
     ratios: dict[tuple[str, Any], list[float]] = defaultdict(list)
     for name, layer in zip(layers, details, strict=True):
         consistency = layer.get("consistency", {})
@@ -445,16 +395,12 @@ def _diagnose_consistency(layers: Sequence[str], details: Sequence[Details]) -> 
         ]
         classes += sorted(shares, key=lambda one: -one.distance)
         for label, D in layer.get("distances", {}).items():
-            upper = np.where(np.tri(len(D), dtype=bool), np.nan, D)  # no case is far from itself
-            i, j = np.unravel_index(np.nanargmax(upper), D.shape)
-            farthest = (str(layer["cases"][i]), str(layer["cases"][j]))
-            pairs.append(PairDistance(name, label, farthest, float(D[i, j])))
             for case, ratio in zip(layer["cases"], _ratios(D), strict=True):
                 if np.isfinite(ratio):
                     ratios[str(case), label].append(float(ratio))
     cases = [CaseShare(case, label, float(np.mean(r))) for (case, label), r in ratios.items()]
     cases.sort(key=lambda one: -one.ratio)
-    return {"classes": tuple(classes), "cases": tuple(cases), "pairs": tuple(pairs)}
+    return {"classes": tuple(classes), "cases": tuple(cases)}
 
 
 def _ratios(D: Array) -> Array:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any, Self
 
 import numpy as np
@@ -17,32 +16,11 @@ from skte.features import FeatureBlock
 
 # Without groups every row is a case; beyond this the pairs take too much memory.
 _MAX_CASES = 4000
-# The finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
-_MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 # Numbers in the products of a batch of pairs.
 _CHUNK = 2_000_000
 # Ridge of the covariances for the distances that invert them, relative to the mean
 # variance. It decides the result where a case has fewer voxels than channels.
 _RIDGE = 1e-6
-
-
-@dataclass(frozen=True, eq=False)
-class CaseDistances:
-    """Distances between the cases that hold one class."""
-
-    mean: float
-    pairs: Ints
-    values: Array
-    n_pairs: int
-
-    def matrix(self, n_cases: int) -> Array:
-        """Symmetric matrix of shape (n_cases, n_cases); NaN where nothing was compared."""
-        D = np.full((n_cases, n_cases), np.nan)
-        i, j = self.pairs.T
-        D[i, j] = D[j, i] = self.values
-        present = np.unique(self.pairs)
-        D[present, present] = 0.0
-        return D
 
 
 def case_codes(block: FeatureBlock) -> tuple[NDArray[np.generic], Ints]:
@@ -59,19 +37,12 @@ def case_codes(block: FeatureBlock) -> tuple[NDArray[np.generic], Ints]:
 
 
 def class_distances(
-    block: FeatureBlock,
-    codes: Ints,
-    names: Sequence[object],
-    *,
-    distance: str,
-    background: Any,
-    n_pairs: int | None,
-    random_state: int,
-) -> dict[Any, CaseDistances]:
-    """Distances between pairs of cases, for each class that two cases hold."""
-    result: dict[Any, CaseDistances] = {}
+    block: FeatureBlock, codes: Ints, *, distance: str, background: Any
+) -> dict[Any, Array]:
+    """Distances between all pairs of cases, NaN of a case without it, for each class of two."""
+    n_cases = int(codes.max()) + 1
+    result: dict[Any, Array] = {}
     unusable = []
-    order = None if n_pairs is None else _pair_order(names, random_state)
     for label in np.unique(block.y):
         if background is not None and label == background:
             continue
@@ -79,37 +50,33 @@ def class_distances(
         if len(present) < 2:
             unusable.append(as_plain(label))
             continue
-        pairs = _choose_pairs(len(present), present, order, n_pairs)
-        values = PAIRWISE_DISTANCES[distance](gaussians, pairs)
-        result[as_plain(label)] = CaseDistances(
-            mean=float(values.mean()),
-            pairs=present[pairs],
-            values=values,
-            n_pairs=len(present) * (len(present) - 1) // 2,
-        )
-    _check_usable(block, bool(result), unusable, background)
-    return result
-
-
-def _check_usable(
-    block: FeatureBlock, any_usable: bool, unusable: list[Any], background: Any
-) -> None:
-    """Refuse a block without a class in two cases, and name the classes left out."""
-    if not any_usable and not unusable:
+        pairs = np.stack(np.triu_indices(len(present), k=1), axis=1)
+        D = np.full((n_cases, n_cases), np.nan)
+        i, j = present[pairs].T
+        D[i, j] = D[j, i] = PAIRWISE_DISTANCES[distance](gaussians, pairs)
+        D[present, present] = 0.0
+        result[as_plain(label)] = D
+    if not result and not unusable:
         raise ValueError(
             f"{block.label}: every label is background={background!r}, and that is left out. "
             "Label a class, or set background=None if every label counts."
         )
-    if not any_usable:
+    remedy = "Label more cases, or set background=None if every label counts."
+    check_usable(block.label, bool(result), unusable, "class consistency", remedy)
+    return result
+
+
+def check_usable(where: str, usable: bool, unusable: list[Any], of: str, remedy: str) -> None:
+    """Refuse a block without a class in two cases, and name the classes left out."""
+    if not usable:
         raise ValueError(
-            f"{block.label}: no class is present in two cases, so class consistency is "
-            f"undefined. Classes in fewer than two cases: {unusable}. Label more cases, "
-            "or set background=None if every label counts."
+            f"{where}: no class is present in two cases, so the {of} is undefined. Classes in "
+            f"fewer than two cases: {unusable}. {remedy}"
         )
     if unusable:
         warnings.warn(
-            f"{block.label}: classes {unusable} are present in fewer than two cases and "
-            "are left out of the class consistency.",
+            f"{where}: classes {unusable} are present in fewer than two cases and are left out of "
+            f"the {of}.",
             UnusableClassWarning,
             stacklevel=3,
         )
@@ -122,27 +89,6 @@ def fitted_gaussians(block: FeatureBlock, codes: Ints, label: Any) -> tuple[Ints
     X = block.X[rows]
     present, starts = np.unique(codes[rows], return_index=True)
     return present, Gaussians.from_samples(np.split(X, starts[1:]))
-
-
-def _pair_order(names: Sequence[object], random_state: int) -> Ints:
-    """All pairs of cases in random order, shape (n_pairs, 2)."""
-    digests = [sha256(f"{random_state} {name}".encode()).digest()[:8] for name in names]
-    keys = np.frombuffer(b"".join(digests), dtype=np.uint64)
-    i, j = np.triu_indices(len(names), k=1)
-    mixed = keys[i] ^ keys[j]
-    for shift, factor in _MIX:  # else a case with small keys would come first in all pairs
-        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-    order = np.argsort(mixed ^ (mixed >> np.uint64(31)), kind="stable")
-    return np.stack([i[order], j[order]], axis=1)
-
-
-def _choose_pairs(n_present: int, present: Ints, order: Ints | None, n_pairs: int | None) -> Ints:
-    """Ints to compare, as positions in `present`, ordered by the first."""
-    if order is None:
-        return np.stack(np.triu_indices(n_present, k=1), axis=1)
-    usable = order[np.isin(order, present).all(axis=1)][:n_pairs]
-    positions = np.searchsorted(present, usable)
-    return np.asarray(positions[np.lexsort(positions.T[::-1])])
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.linalg import solve
 from scipy.stats import rankdata
 from sklearn.utils import Tags
@@ -19,13 +19,13 @@ from skte.estimators._base import Details, Diagnosis, EstimatorTags, Transferabi
 from skte.estimators._samples import (
     Array,
     Ints,
-    as_plain,
+    classes_of_two_cases,
     encode_labels,
     group_codes,
     held_groups,
     unit_range,
 )
-from skte.exceptions import CollapsedFeaturesWarning, UnusableClassWarning
+from skte.exceptions import CollapsedFeaturesWarning
 from skte.features import FeatureBlock
 
 #: Up to this many cases are left out one by one; with more, this many folds are made.
@@ -116,7 +116,13 @@ class CrossCaseProbe(TransferabilityEstimator):
     def _score_block(self, block: FeatureBlock) -> tuple[float, Details]:
         names, cases = _cases(block)
         classes, codes = encode_labels(block.y)
-        judged = self._judged(classes, codes, cases, block.label)
+        wanted = np.array([self.background is None or k != self.background for k in classes])
+        rows = wanted[codes]
+        why = (
+            f"no class but the background ({self.background!r}) occurs in two cases, so none can "
+            "be learnt in one case and judged in another"
+        )
+        judged = classes_of_two_cases(block, classes, codes[rows], cases[rows], why)
         shares = np.eye(len(classes))[codes]
         problem = _Problem(block.X, shares, cases, names, self.ridge)
         if problem.collapsed:
@@ -139,29 +145,6 @@ class CrossCaseProbe(TransferabilityEstimator):
             "predictions": problem.held_out,
             "classes": classes,
         }
-
-    def _judged(
-        self, classes: NDArray[np.generic], codes: Ints, cases: Ints, where: str
-    ) -> list[int]:
-        """Positions of the classes that are judged: not the background, and of two cases."""
-        wanted = [
-            k
-            for k, label in enumerate(classes.tolist())
-            if self.background is None or label != self.background
-        ]
-        usable = [k for k in wanted if len(np.unique(cases[codes == k])) > 1]
-        if not usable:
-            raise ValueError(
-                f"{where}: no class but the background ({self.background!r}) occurs in two cases, "
-                "so none can be learnt in one case and judged in another. Pass more cases."
-            )
-        for k in sorted(set(wanted) - set(usable)):
-            warnings.warn(
-                f"{where}: class {as_plain(classes[k])!r} occurs in one case only and is left out.",
-                UnusableClassWarning,
-                stacklevel=4,
-            )
-        return usable
 
     def _summarise(self) -> None:
         [details] = self.layer_details_
@@ -192,65 +175,11 @@ class CrossCaseProbe(TransferabilityEstimator):
         return tags
 
 
-def cross_case_probe(
-    X: ArrayLike,
-    shares: ArrayLike,
-    groups: ArrayLike,
-    *,
-    ridge: float = 1.0,
-    background: int | None = 0,
-) -> dict[str, Array]:
-    """Probe features across cases where a row holds shares of several classes.
-
-    Rows may be cells of a grid that is coarser than the labels: their targets are the shares
-    of the classes in the cell.
-
-    Parameters
-    ----------
-    X : array-like of shape (n_cells, n_channels)
-        Features of all layers at the same places.
-    shares : array-like of shape (n_cells, n_classes)
-        Share of each class in the cell, in [0, 1].
-    groups : array-like of shape (n_cells,)
-        The case each row came from.
-    ridge : float, default=1.0
-        As for `CrossCaseProbe`.
-    background : int or None, default=0
-        Column of `shares` that is not judged.
-
-    Returns
-    -------
-    dict of str to ndarray of shape (n_cases,)
-        By reading, what each case (in sorted order) contributes when it is left out: "dice",
-        "threshold" and "auc" as for `CrossCaseProbe`, and "best": the Dice at the threshold
-        that is best for the very case that was left out, an upper bound.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree, or there is one case only.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from skte.estimators import cross_case_probe
-    >>> rng = np.random.default_rng(0)
-    >>> foreground = rng.random(60)
-    >>> shares = np.column_stack([1 - foreground, foreground])
-    >>> values = cross_case_probe(foreground[:, None], shares, np.repeat([0, 1, 2], 20), ridge=1e-9)
-    >>> values["dice"].round(3)
-    array([1., 1., 1.])
-    """
-    X = np.asarray(X, dtype=np.float64)
-    T = np.asarray(shares, dtype=np.float64)
-    if X.ndim != 2 or T.ndim != 2 or len(X) != len(T):
-        raise ValueError(
-            f"X must have shape (n_cells, n_channels) and shares (n_cells, n_classes); got "
-            f"{X.shape} and {T.shape}."
-        )
-    names, cases = _cases(FeatureBlock(X, T[:, 0], np.asarray(groups)))
-    judged = [k for k in range(T.shape[1]) if k != background and T[:, k].any()]
-    return _Problem(X, T, cases, names, ridge).read(("dice", "threshold", "best", "auc"), judged)
+def cross_case_probe(X: Array, shares: Array, groups: NDArray[Any]) -> dict[str, Array]:
+    """Probe cells that hold shares of several classes; what each case contributes, by reading."""
+    names, cases = _cases(FeatureBlock(X, shares[:, 0], groups))
+    judged = [k for k in range(1, shares.shape[1]) if shares[:, k].any()]
+    return _Problem(X, shares, cases, names, 1.0).read(tuple(_READINGS), judged)
 
 
 def _cases(block: FeatureBlock) -> tuple[tuple[str, ...], Ints]:
@@ -392,6 +321,7 @@ def _auc(p: Array, t: Array, is_class: NDArray[np.bool_], cut: float) -> float:
     return (ranks - n * (n + 1) / 2) / (n * (len(p) - n))
 
 
+#: "best" takes the threshold that is best for the case itself: an upper bound, for studies.
 _READINGS = {"dice": _soft_dice, "threshold": _dice_at, "best": _best_dice, "auc": _auc}
 
 

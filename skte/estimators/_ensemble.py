@@ -37,7 +37,6 @@ class Ensemble(TransferabilityEstimator):
     are brought to a common one over the models of the bank::
 
         mean_rank: - 1/M sum_m r_m           r_m the rank by member m, 1 for the best
-        borda:       1/M sum_m (K - r_m)     the models that it beats, ties counted half
         z_mean:      1/M sum_m (s_m - mean) / std
 
     Parameters
@@ -45,7 +44,7 @@ class Ensemble(TransferabilityEstimator):
     estimators : mapping of str to TransferabilityEstimator, optional
         The members by name. Default: `LogME`, `HScore` and `KNN`, the
         recommended ones that look at each layer alone.
-    method : {"mean_rank", "borda", "z_mean"}, default="mean_rank"
+    method : {"mean_rank", "z_mean"}, default="mean_rank"
         How scores are put on a common scale. Ranks do not care how far models are
         apart; "z_mean" does, and one far outlier squeezes the others together.
     weights : mapping of str to float, optional
@@ -67,9 +66,7 @@ class Ensemble(TransferabilityEstimator):
 
     References
     ----------
-    .. [1] de Borda, J.-C. "Mémoire sur les élections au scrutin". Histoire de l'Académie Royale
-       des Sciences (1781).
-    .. [2] Agostinelli, A. et al. "How Stable are Transferability Metrics Evaluations?". ECCV
+    .. [1] Agostinelli, A. et al. "How Stable are Transferability Metrics Evaluations?". ECCV
        2022. arXiv:2204.01403.
 
     Examples
@@ -88,7 +85,7 @@ class Ensemble(TransferabilityEstimator):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **TransferabilityEstimator._parameter_constraints,
         "estimators": [Mapping, None],
-        "method": [StrOptions({"mean_rank", "borda", "z_mean"})],
+        "method": [StrOptions({"mean_rank", "z_mean"})],
         "weights": [Mapping, None],
     }
 
@@ -220,8 +217,6 @@ def _is_member(name: object, estimator: object) -> bool:
 def _on_common_scale(scores: Array, method: str) -> Array:
     if method == "mean_rank":
         return np.asarray(-rankdata(-scores))
-    if method == "borda":
-        return np.asarray(len(scores) - rankdata(-scores))
     finite = np.isfinite(scores)
     result = np.where(finite, 0.0, scores)
     if finite.any():

@@ -7,13 +7,12 @@ from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 from scipy.special import logsumexp
 
 from skte._sklearn import Interval, StrOptions
 from skte.estimators._base import EstimatorTags, TransferabilityEstimator
-from skte.estimators._samples import Array, centred, encode_labels
+from skte.estimators._samples import Array, encode_labels, moments_of
 from skte.exceptions import SaturatedScoreWarning, UnusableClassWarning
 from skte.features import ClassMoments, FeatureBlock
 
@@ -101,25 +100,21 @@ class GBC(TransferabilityEstimator):
     def _score_block(self, block: FeatureBlock) -> float:
         _warn_single_rows(block)
         encode_labels(block.y)  # refuses a single class
-        if block.moments_suffice:
-            return self._score_moments(block.moments)
-        # Differences of features are all that counts, and their scale cancels.
-        Z, _ = centred(block.X)
-        if self.n_components is not None:
-            Z = _principal_components(Z, self.n_components)
-        D = bhattacharyya_distances(
-            Z, block.y, covariance=self.covariance, min_variance=self.min_variance
+        # Variances along the axes of channels do not survive a rotation.
+        return self._score_moments(
+            block.moments if self.n_components is None else moments_of(block)
         )
-        return self._overlap(D, block.label)
 
     def _score_moments(self, moments: ClassMoments) -> float:
         covariances = moments.scatters / moments.counts[:, None, None]
         centres, total = moments.centres, moments.total
+        floor = self.min_variance * float(np.trace(total)) / moments.n_voxels
+        if floor == 0.0:  # all features are constant: the classes are alike
+            return self._overlap(np.zeros((len(centres), len(centres))), moments.label)
         if self.n_components is not None:
             V = _principal_axes(total, moments.n_voxels, self.n_components)
             centres, covariances = centres @ V, V.T @ covariances @ V
-            total = V.T @ total @ V
-        floor = self.min_variance * float(np.trace(total)) / moments.n_voxels
+            floor = self.min_variance * float(np.trace(V.T @ total @ V)) / moments.n_voxels
         if self.covariance == "full":
             D = _full_distances(centres, covariances, floor)
         else:
@@ -142,45 +137,9 @@ class GBC(TransferabilityEstimator):
         return -float(np.exp(log_overlap))
 
 
-def bhattacharyya_distances(
-    X: NDArray[np.floating],
-    y: NDArray[np.generic],
-    *,
-    covariance: str = "diagonal",
-    min_variance: float = 1e-6,
-) -> Array:
-    """Bhattacharyya distances between the Gaussians fitted to each two classes.
-
-    Arrays X of shape (n_samples, n_features) and y of shape (n_samples,) are taken as they are; all
-    else is as for `GBC`; returned is a symmetric ndarray of shape (n_classes, n_classes), classes
-    in sorted order.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from skte.estimators import bhattacharyya_distances
-    >>> X = np.array([[-1.0], [1.0], [3.0], [5.0]])  # means 0 and 4, variances 1
-    >>> bhattacharyya_distances(X, np.array([0, 0, 1, 1]))
-    array([[0., 2.],
-           [2., 0.]])
-    """
-    classes, codes = encode_labels(y)
-    Z, _ = centred(X)
-    samples = [Z[codes == k] for k in range(len(classes))]
-    means = np.stack([sample.mean(axis=0) for sample in samples])
-    spread = [sample - mean for sample, mean in zip(samples, means, strict=True)]
-    floor = min_variance * float(np.einsum("ij,ij->", Z, Z)) / len(Z)
-    if covariance == "full":
-        return _full_distances(means, np.stack([A.T @ A / len(A) for A in spread]), floor)
-    variances = np.stack([np.einsum("ij,ij->j", A, A) / len(A) for A in spread])
-    return _axis_distances(means, variances, floor, covariance)
-
-
 def _axis_distances(means: Array, variances: Array, floor: float, covariance: str) -> Array:
     """Distances between Gaussians of diagonal or spherical covariance."""
     distances = np.zeros((len(means), len(means)))
-    if floor == 0.0:
-        return distances  # all features are constant: the classes are alike
     if covariance == "spherical":
         variances = np.broadcast_to(variances.mean(axis=1, keepdims=True), variances.shape)
     variances = np.maximum(variances, floor)
@@ -197,8 +156,6 @@ def _axis_distances(means: Array, variances: Array, floor: float, covariance: st
 def _full_distances(means: Array, covariances: Array, floor: float) -> Array:
     """Distances between Gaussians of any covariance."""
     distances = np.zeros((len(means), len(means)))
-    if floor == 0.0:
-        return distances
     covariances = np.stack([_floored(S, floor) for S in covariances])
     logdets = np.linalg.slogdet(covariances).logabsdet
     for i, j in zip(*np.triu_indices(len(means), k=1), strict=True):
@@ -221,15 +178,6 @@ def _principal_axes(total: Array, n: int, n_components: int) -> Array:
     eigenvalues, vectors = np.linalg.eigh(total)
     rank = int(np.sum(eigenvalues > max(n, len(total)) * _EPS * max(eigenvalues[-1], 0.0)))
     return np.asarray(vectors[:, len(eigenvalues) - min(rank, n_components) :])
-
-
-def _principal_components(Z: Array, n_components: int) -> Array:
-    """Scores on the leading principal axes of centred rows, fewer than channels."""
-    n = len(Z)
-    eigenvalues, vectors = np.linalg.eigh(Z @ Z.T)
-    rank = int(np.sum(eigenvalues > max(Z.shape) * _EPS * eigenvalues[-1]))
-    kept = slice(n - min(rank, n_components), None)
-    return np.asarray(vectors[:, kept] * np.sqrt(eigenvalues[kept]))
 
 
 def _warn_single_rows(block: FeatureBlock) -> None:

@@ -6,11 +6,11 @@ import warnings
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
+from sklearn.covariance import ledoit_wolf_shrinkage
 
 from skte._sklearn import StrOptions
 from skte.estimators._base import EstimatorTags, TransferabilityEstimator
-from skte.estimators._samples import Array, centred, encode_labels
+from skte.estimators._samples import encode_labels, moments_of, unit_range
 from skte.exceptions import SaturatedScoreWarning
 from skte.features import ClassMoments, FeatureBlock
 
@@ -79,92 +79,32 @@ class HScore(TransferabilityEstimator):
 
     def _score_block(self, block: FeatureBlock) -> float:
         encode_labels(block.y)  # refuses a single class
-        if self.shrinkage is None and block.moments_suffice:
-            return self._score_moments(block.moments)
-        score = h_score(block.X, block.y, shrinkage=self.shrinkage)
-        self._warn_at_ceiling(score, len(np.unique(block.y)), block.label)
-        return score
+        if self.shrinkage is None:
+            return self._score_moments(moments_of(block))
+        amount = float(ledoit_wolf_shrinkage(unit_range(block.X)[0]))
+        return _ratio(moments_of(block), amount, block.n_channels)
 
     def _score_moments(self, moments: ClassMoments) -> float:
-        score = _from_moments(moments)
-        self._warn_at_ceiling(score, len(moments.classes), moments.label)
-        return score
-
-    def _warn_at_ceiling(self, score: float, n_classes: int, where: str) -> None:
-        if self.shrinkage is None and score > _AT_CEILING * (n_classes - 1):
+        score, ceiling = _ratio(moments), len(moments.classes) - 1
+        if score > _AT_CEILING * ceiling:
             warnings.warn(
-                f"{where}: the H-score is {score:.4g}, its ceiling C - 1 = {n_classes - 1}, where "
-                "models cannot be separated. Use HScore(shrinkage='ledoit-wolf'), or sample "
+                f"{moments.label}: the H-score is {score:.4g}, its ceiling C - 1 = {ceiling}, "
+                "where models cannot be separated. Use HScore(shrinkage='ledoit-wolf'), or sample "
                 "more voxels.",
                 SaturatedScoreWarning,
                 stacklevel=2,
             )
+        return score
 
 
-def h_score(
-    X: NDArray[np.floating], y: NDArray[np.generic], *, shrinkage: str | None = None
-) -> float:
-    """H-score of features for labels.
-
-    Arrays X of shape (n_samples, n_features) and y of shape (n_samples,) are taken as they are; all
-    else is as for `HScore`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from skte.estimators import h_score
-    >>> X = np.array([[-1.0], [1.0], [3.0], [5.0]])  # means 0 and 4, variance 5 in all
-    >>> round(h_score(X, np.array([0, 0, 1, 1])), 6)
-    0.8
-    """
-    classes, codes = encode_labels(y)
-    if shrinkage is None and X.shape[1] <= len(X):
-        return _from_moments(ClassMoments.from_arrays(X, codes))
-    Z, _ = centred(X)
-    if not Z.size:
-        return 0.0
-    counts = np.bincount(codes)
-    means = np.stack([Z[codes == k].mean(axis=0) for k in range(len(classes))])
-    between = means * np.sqrt(counts / len(Z))[:, None]  # between^T between = cov(E[f | y])
-    variances, axes = _principal_axes(Z)
-    along = (between @ axes) ** 2
-    if shrinkage is None:
-        kept = variances > max(Z.shape) * _EPS * variances[0]
-        return float((along[:, kept] / variances[kept]).sum())
-    amount, mean_variance = _ledoit_wolf(Z, X.shape[1], variances)
-    shrunk = (1 - amount) * variances + amount * mean_variance
-    return float((1 - amount) * (along / shrunk).sum())
-
-
-def _principal_axes(Z: Array) -> tuple[Array, Array]:
-    """Variances, largest first, along orthonormal columns that span the rows of `Z`."""
-    if Z.shape[1] <= len(Z):
-        eigenvalues, vectors = np.linalg.eigh(Z.T @ Z)
-        return np.maximum(eigenvalues[::-1], 0.0) / len(Z), vectors[:, ::-1]
-    _, singular, axes = np.linalg.svd(Z, full_matrices=False)
-    return singular**2 / len(Z), axes.T
-
-
-def _from_moments(moments: ClassMoments) -> float:
-    total = moments.total
-    eigenvalues, V = np.linalg.eigh(total)
-    largest = eigenvalues[-1] if len(eigenvalues) else 0.0
-    kept = eigenvalues > max(moments.n_voxels, len(total)) * _EPS * largest
-    if largest <= 0.0 or not kept.any():
+def _ratio(moments: ClassMoments, amount: float = 0.0, n_channels: int = 1) -> float:
+    """Trace of the ratio of covariances, shrunk by an amount toward the mean over channels."""
+    eigenvalues, V = np.linalg.eigh(moments.total)
+    largest = max(eigenvalues, default=0.0)
+    kept = eigenvalues > max(moments.n_voxels, len(eigenvalues)) * _EPS * largest
+    if largest <= 0.0:
         return 0.0
     along = (moments.centres * np.sqrt(moments.counts)[:, None]) @ V[:, kept]
-    return float((along**2 / eigenvalues[kept]).sum())
-
-
-def _ledoit_wolf(Z: Array, n_features: int, variances: Array) -> tuple[float, float]:
-    """Amount of shrinkage and its target, the mean variance over all channels."""
-    # ``a = b / d``: d is the squared distance of the covariance from its target, b the
-    # expected squared error of the covariance, both per channel, and ``a <= 1``. Only sums
-    # are needed: no matrix of channels by channels is formed.
-    n = len(Z)
-    squares = np.einsum("ij,ij->i", Z, Z)
-    norm = float((variances**2).sum())  # |cov|^2
-    mean_variance = float(variances.sum()) / n_features
-    error = (float((squares**2).sum()) / n - norm) / n
-    distance = norm - n_features * mean_variance**2
-    return (min(error, distance) / distance if distance > 0 else 0.0), mean_variance
+    mean = float(eigenvalues.sum()) / n_channels
+    shrunk = (1 - amount) * eigenvalues[kept] + amount * mean
+    return float((1 - amount) * (along**2 / shrunk).sum())

@@ -15,13 +15,14 @@ from skte.estimators._samples import (
     Array,
     Ints,
     canonical_subsample,
+    classes_of_two_cases,
     encode_labels,
     group_codes,
     held_groups,
     unit_length,
     unit_range,
 )
-from skte.exceptions import CollapsedFeaturesWarning, SkteWarning, UnusableClassWarning
+from skte.exceptions import CollapsedFeaturesWarning, SkteWarning
 from skte.features import FeatureBlock
 
 # Entries of the matrix of distances computed at a time.
@@ -31,6 +32,8 @@ _CHUNK = 4_000_000
 _TIE = 1e-12
 # Neighbours kept of each row; those of rows that need more are searched again.
 _KEPT = 64
+# Columns of distances whose smallest is looked at first.
+_GROUP = 8
 
 
 class KNN(TransferabilityEstimator):
@@ -125,7 +128,10 @@ class KNN(TransferabilityEstimator):
             random_state=self.random_state,
         )
         X, codes, cases = block.X[rows], codes[rows], cases[rows]
-        _check_classes(classes, codes, cases, block.label)
+        why = (
+            "no class occurs in two cases, so no voxel can have a neighbour of its class in another"
+        )
+        classes_of_two_cases(block, classes, codes, cases, why)
         if not (X.min(axis=0) < X.max(axis=0)).any():
             warnings.warn(
                 f"{block.label}: all voxels have the same features; every voxel is every "
@@ -179,22 +185,6 @@ def _case_codes(block: FeatureBlock) -> Ints:
     return group_codes(block, "KNN looks for neighbours in other cases")[1]
 
 
-def _check_classes(classes: NDArray[np.generic], codes: Ints, cases: Ints, where: str) -> None:
-    """Name the classes in a single case: they cannot have a neighbour of their own."""
-    usable = np.array([len(np.unique(cases[codes == k])) > 1 for k in range(len(classes))])
-    if not usable.any():
-        raise ValueError(
-            f"{where}: no class occurs in two cases, so no voxel can have a neighbour of its "
-            "class in another case. Pass more cases."
-        )
-    for label in classes[~usable]:
-        warnings.warn(
-            f"{where}: class {label!r} occurs in one case only and is left out.",
-            UnusableClassWarning,
-            stacklevel=3,
-        )
-
-
 class _Neighbors:
     """The nearest rows of other cases of each row, nearest first.
 
@@ -218,15 +208,15 @@ class _Neighbors:
         # More than a score looks at, since cases may be left out.
         kept = min(len(cases), max(_KEPT, 8 * n_neighbors))
         parts = [self._search(rows, kept) for rows in self._chunks(np.arange(len(cases)))]
-        self.distances = np.concatenate([distances for distances, _ in parts])
-        self.indices = np.concatenate([indices for _, indices in parts])
+        self.distances = np.concatenate([distances for distances, _ in parts], axis=1)
+        self.indices = np.concatenate([indices for _, indices in parts], axis=1)
 
     def hits(self, row_weights: Array, k: int) -> Array:
         """Share of each row's k nearest that have its label, rows counted with weights."""
         hits = np.zeros(len(self.cases))
         open_rows = np.flatnonzero(row_weights > 0)
-        for width in (4 * k, self.distances.shape[1]):  # the first nearly always tell
-            D, indices = self.distances[open_rows, :width], self.indices[open_rows, :width]
+        for width in (2 * k, len(self.distances)):  # the first nearly always tell
+            D, indices = self.distances[:width, open_rows], self.indices[:width, open_rows]
             hits[open_rows], complete = self._hits(open_rows, D, indices, row_weights, k)
             open_rows = open_rows[~complete]
         for rows in self._chunks(open_rows):
@@ -238,35 +228,44 @@ class _Neighbors:
         return [rows[start : start + step] for start in range(0, len(rows), step)]
 
     def _search(self, rows: Ints, kept: int) -> tuple[Array, Ints]:
-        """Distances (inf within the case) and indices of the nearest, (n_rows, n_kept) each."""
+        """Distances (inf within the case) and indices of the nearest, (n_kept, n_rows) each."""
         D = self.left[rows] @ self.right.T
         for case in np.unique(self.cases[rows]):
             D[np.ix_(self.cases[rows] == case, self.cases == case)] = np.inf
-        nearest = np.broadcast_to(np.arange(len(self.cases)), D.shape)
-        if len(np.unique(D[0])) < kept:  # partitioning equal numbers takes far longer
-            nearest = np.argsort(D, axis=1, kind="stable")[:, :kept]
-        elif kept < len(self.cases):
-            nearest = np.argpartition(D, kept - 1, axis=1)[:, :kept]
-        found = np.take_along_axis(D, nearest, axis=1)
-        order = np.argsort(found, axis=1, kind="stable")
-        return np.take_along_axis(found, order, axis=1), np.take_along_axis(nearest, order, axis=1)
+        n_groups = D.shape[1] // _GROUP
+        indices = np.broadcast_to(np.arange(D.shape[1]), D.shape)
+        if n_groups > kept:
+            # That many groups hold a number up to this bound: so do at least as many columns.
+            least = D[:, : _GROUP * n_groups].reshape(len(D), _GROUP, n_groups).min(axis=1)
+            bound = np.partition(least, kept - 1, axis=1)[:, kept - 1]
+            at, columns = np.nonzero(bound[:, None] >= D)
+            counts = np.bincount(at, minlength=len(D))
+            place = np.arange(len(at)) - np.repeat(np.cumsum(counts) - counts, counts)
+            found = np.full((len(D), int(counts.max())), np.inf)
+            indices = np.zeros(found.shape, dtype=np.intp)
+            found[at, place], indices[at, place] = D[at, columns], columns
+            D = found
+        order = np.argsort(D, axis=1, kind="stable")[:, :kept]
+        nearest = (np.take_along_axis(each, order, axis=1) for each in (D, indices))
+        distances, indices = (np.ascontiguousarray(each.T) for each in nearest)
+        return distances, indices
 
     def _hits(
         self, rows: Ints, D: Array, indices: Ints, row_weights: Array, k: int
     ) -> tuple[Array, NDArray[np.bool_]]:
         """Hits of rows, and whether the neighbours at hand were enough to tell."""
         W = np.where(np.isfinite(D), row_weights[indices], 0.0)
-        reached = np.cumsum(W, axis=1)
-        last = np.minimum((reached < k).sum(axis=1), D.shape[1] - 1)
-        farthest = D[np.arange(len(D)), last]
+        reached = np.cumsum(W, axis=0)
+        last = np.minimum((reached < k).sum(axis=0), len(D) - 1)
+        farthest = D[last, np.arange(len(rows))]
         slack = _TIE * (self.squares[rows] + farthest)
-        closer = (farthest - slack)[:, None] > D
-        tied = ((farthest + slack)[:, None] >= D) & ~closer
-        same = W * (self.codes[indices] == self.codes[rows, None])
-        places = k - (W * closer).sum(axis=1)
+        closer = farthest - slack > D
+        tied = (farthest + slack >= D) & ~closer
+        same = W * (self.codes[indices] == self.codes[rows])
+        places = k - (W * closer).sum(axis=0)
         with np.errstate(invalid="ignore", divide="ignore"):
-            shared = places * (same * tied).sum(axis=1) / (W * tied).sum(axis=1)
-        hits = ((same * closer).sum(axis=1) + shared) / k
+            shared = places * (same * tied).sum(axis=0) / (W * tied).sum(axis=0)
+        hits = ((same * closer).sum(axis=0) + shared) / k
         # A tie may go on beyond the neighbours at hand.
-        whole = D.shape[1] == len(self.codes)
-        return hits, (reached[:, -1] >= k) & (whole | (D[:, -1] > farthest + slack))
+        whole = len(D) == len(self.codes)
+        return hits, (reached[-1] >= k) & (whole | (D[-1] > farthest + slack))

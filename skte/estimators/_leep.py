@@ -14,7 +14,7 @@ from sklearn.utils import Tags
 from skte._sklearn import StrOptions
 from skte.estimators._base import Details, EstimatorTags, Features, TransferabilityEstimator
 from skte.estimators._samples import Array, Ints, encode_labels, held_groups, warn_at_floor
-from skte.features import CaseFeatures, ClassMoments, FeatureBlock, FeatureSet
+from skte.features import CaseFeatures, FeatureBlock, FeatureSet
 
 # Rows looked at together: they stay in the cache.
 _CHUNK = 8192
@@ -37,19 +37,16 @@ class SourceHeadEstimator(TransferabilityEstimator):
 
     def _check_blocks(
         self, X: Features, y: ArrayLike | None, groups: ArrayLike | None, *, reset: bool
-    ) -> list[FeatureBlock | ClassMoments]:
+    ) -> list[FeatureBlock]:
         blocks = super()._check_blocks(X, y, groups, reset=reset)
         cases = isinstance(X, FeatureSet) or (
             isinstance(X, Sequence) and len(X) > 0 and isinstance(X[0], CaseFeatures)
         )
-        checked: list[FeatureBlock | ClassMoments] = []
+        if self.input == "logits" and not cases:
+            blocks = [replace(block, X=softmax(block.X, axis=1)) for block in blocks]
         for block in blocks:
-            assert isinstance(block, FeatureBlock)  # moments are refused before
-            if self.input == "logits" and not cases:
-                block = replace(block, X=softmax(block.X, axis=1))
             self._check_probabilities(block.X, block.name)
-            checked.append(block)
-        return checked
+        return blocks
 
     def _check_probabilities(self, P: NDArray[np.floating], name: str) -> None:
         sums = P.sum(axis=1)
@@ -120,7 +117,7 @@ class LEEP(SourceHeadEstimator):
     """
 
     def _score_block(self, block: FeatureBlock) -> float:
-        score = leep_score(block.X, block.y)
+        score = leep_of(block.X, block.y)
         warn_at_floor("LEEP", score, block)
         return score
 
@@ -128,19 +125,8 @@ class LEEP(SourceHeadEstimator):
         return weighted_leep(block.X, block.y, held_groups(block), weights)
 
 
-def leep_score(P: NDArray[np.floating], y: NDArray[np.generic]) -> float:
-    """Log expected empirical prediction of labels by source-class probabilities.
-
-    Arrays P of shape (n_samples, n_source_classes) and y of shape (n_samples,) are taken as they
-    are; all else is as for `LEEP`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from skte.estimators import leep_score
-    >>> round(leep_score(np.array([[0.5, 0.5], [0.5, 0.5]]), np.array([3, 8])), 4)
-    -0.6931
-    """
+def leep_of(P: NDArray[np.floating], y: NDArray[np.generic]) -> float:
+    """LEEP of all rows."""
     once = np.ones((1, 1), dtype=np.intp)
     return float(weighted_leep(P, y, np.zeros(len(P), dtype=np.intp), once)[0])
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
-from numbers import Integral, Real
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import column_or_1d
 
-from skte._sklearn import Interval
 from skte.estimators._base import Details, EstimatorTags, TransferabilityEstimator
 from skte.estimators._samples import Array, Ints, each_or_nan, encode_labels, unit_range
 from skte.features import ClassMoments, FeatureBlock
@@ -26,6 +22,8 @@ _GRAM_RESIDUAL = 1e-6
 # Step, in log(alpha / beta), of the search for the basin of the global maximum. The
 # evidence is a sum of logistic curves in that variable, none steeper than one e-fold.
 _GRID_STEP = 0.5
+# On that variable, at the maximum.
+_TOLERANCE = 1e-8
 
 
 class LogME(TransferabilityEstimator):
@@ -44,10 +42,6 @@ class LogME(TransferabilityEstimator):
 
     Parameters
     ----------
-    tol : float, default=1e-8
-        Tolerance on ``log(alpha / beta)`` at the maximum.
-    max_iter : int, default=100
-        Largest number of halvings of the bracket around the maximum.
     layer_reduction : {"mean", "last"}, default="mean"
         Mean over layers, or the last (finest) layer alone.
 
@@ -77,34 +71,35 @@ class LogME(TransferabilityEstimator):
     """
 
     _tags: ClassVar[EstimatorTags] = EstimatorTags(moments=True, continuous_labels=True)
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **TransferabilityEstimator._parameter_constraints,
-        "tol": [Interval(Real, 0, None, closed="neither")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
-    }
-
-    def __init__(
-        self, *, tol: float = 1e-8, max_iter: int = 100, layer_reduction: str = "mean"
-    ) -> None:
-        super().__init__(layer_reduction=layer_reduction)
-        self.tol = tol
-        self.max_iter = max_iter
 
     def _score_block(self, block: FeatureBlock) -> float:
         if block.y.ndim == 2 and block.y.shape[1] == 1:
             block = replace(block, y=column_or_1d(block.y, warn=True))
         evidence = self._exact_evidence(block)
-        if evidence is None:
-            Y = _as_targets(block.y)
-            evidence = logme_evidence(block.X, Y, tol=self.tol, max_iter=self.max_iter)
-        return float(evidence.mean())
+        return float((self._evidence(block) if evidence is None else evidence).mean())
 
     def _exact_evidence(self, block: FeatureBlock) -> Array | None:
         """Evidence of classes from moments, where they have every digit that features have."""
         if type_of_target(block.y) not in ("binary", "multiclass") or not block.moments_suffice:
             return None
         encode_labels(block.y)  # refuses a single class
-        return _class_evidence(block.moments, tol=self.tol, max_iter=self.max_iter, exact=True)
+        spectrum = _decompose_moments(block.moments, exact=True)
+        return None if spectrum is None else _maximise(spectrum)
+
+    def _evidence(self, block: FeatureBlock) -> Array:
+        """Evidence of each target, from the features themselves."""
+        Y = _as_targets(block.y)
+        silent = np.flatnonzero(~Y.any(axis=0))
+        if len(silent):
+            raise ValueError(
+                f"Target column(s) {silent.tolist()} are zero everywhere, so every model "
+                "explains them perfectly. Leave them out."
+            )
+        targets, exponents = zip(*(unit_range(y) for y in Y.T), strict=True)
+        # Scaling X changes alpha alone, scaling y by c takes log(c) off the evidence.
+        spectrum = _decompose(unit_range(block.X)[0], np.stack(targets, axis=1))
+        evidence = _maximise(spectrum)
+        return np.asarray(evidence - np.log(2.0) * np.array(exponents))
 
     def _resample_block(self, block: FeatureBlock, details: Details, weights: Ints) -> Array:
         if self._exact_evidence(block) is not None:
@@ -112,9 +107,9 @@ class LogME(TransferabilityEstimator):
         return each_or_nan(self._score_block, block, weights)
 
     def _score_moments(self, moments: ClassMoments) -> float:
-        evidence = _class_evidence(moments, tol=self.tol, max_iter=self.max_iter)
-        assert evidence is not None  # None means: ask the features, and there are none
-        return float(evidence.mean())
+        spectrum = _decompose_moments(moments)
+        assert spectrum is not None  # None means: ask the features, and there are none
+        return float(_maximise(spectrum).mean())
 
 
 def _as_targets(y: NDArray[np.generic]) -> Array:
@@ -131,50 +126,6 @@ def _as_targets(y: NDArray[np.generic]) -> Array:
     return np.eye(len(classes))[codes]
 
 
-def logme_evidence(
-    X: NDArray[np.floating], Y: NDArray[np.floating], *, tol: float = 1e-8, max_iter: int = 100
-) -> Array:
-    """Maximum log evidence per sample of a Bayesian linear model, for each target.
-
-    Arrays X of shape (n_samples, n_features), and Y of shape (n_samples, n_targets) or
-    (n_samples,), one indicator per class are taken as they are; all else is as for `LogME`;
-    returned is an ndarray of shape (n_targets,).
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from skte.estimators import logme_evidence
-    >>> X, y = np.array([[1.0], [2.0], [3.0]]), np.array([1.1, 1.9, 3.2])
-    >>> logme_evidence(X, y).round(3)
-    array([-0.584])
-    """
-    Y = Y[:, None] if Y.ndim == 1 else Y
-    silent = np.flatnonzero(~Y.any(axis=0))
-    if len(silent):
-        raise ValueError(
-            f"Target column(s) {silent.tolist()} are zero everywhere, so every model "
-            "explains them perfectly. Leave them out."
-        )
-    targets, exponents = zip(*(unit_range(y) for y in Y.T), strict=True)
-    # Scaling X changes alpha alone, scaling y by c takes log(c) off the evidence.
-    spectrum = _decompose(unit_range(X)[0], np.stack(targets, axis=1))
-    evidence = _maximise(spectrum, tol, max_iter)
-    return np.asarray(evidence - np.log(2.0) * np.array(exponents))
-
-
-def _class_evidence(
-    moments: ClassMoments, *, tol: float, max_iter: int, exact: bool = False
-) -> Array | None:
-    """Maximum log evidence per voxel of each class, from moments alone."""
-    # With `exact`, None where squared features lack digits that the features would give.
-    mean = moments.pivot + moments.mean_offset
-    n = moments.n_voxels
-    gram = moments.total + n * np.outer(mean, mean)
-    cross = (moments.pivot + moments.offsets).T * moments.counts
-    spectrum = _decompose_gram(gram, cross, moments.counts.astype(np.float64), n, exact=exact)
-    return None if spectrum is None else _maximise(spectrum, tol, max_iter)
-
-
 class _Spectrum(NamedTuple):
     """What the evidence depends on: r eigenvalues and the targets along them."""
 
@@ -184,34 +135,26 @@ class _Spectrum(NamedTuple):
     n_samples: int
 
 
-def _decompose(X: Array, Y: Array) -> _Spectrum:
+def _decompose_moments(moments: ClassMoments, *, exact: bool = False) -> _Spectrum | None:
+    """From moments of classes; with `exact`, None where squares lack digits that features have."""
+    mean, n = moments.pivot + moments.mean_offset, moments.n_voxels
+    gram = moments.total + n * np.outer(mean, mean)
+    cross = (moments.pivot + moments.offsets).T * moments.counts
+    squares = moments.counts.astype(np.float64)
     # A zero channel adds log(alpha) to the determinant and takes it off again.
-    X = X[:, X.any(axis=0)]
-    n_samples, n_features = X.shape
-    squares = np.einsum("ij,ij->j", Y, Y)
-    spectrum = None
-    if n_features <= n_samples:
-        spectrum = _decompose_gram(X.T @ X, X.T @ Y, squares, n_samples, exact=True)
-    return _decompose_factor(X, Y) if spectrum is None else spectrum
-
-
-def _decompose_gram(
-    gram: Array, cross: Array, squares: Array, n_samples: int, *, exact: bool
-) -> _Spectrum | None:
-    """From ``X^T X`` and ``X^T Y`` alone; with `exact`, None where that costs digits."""
     kept = np.flatnonzero(np.diag(gram) > 0)
     if len(kept) == 0:
-        return _Spectrum(np.zeros(0), np.zeros((0, len(squares))), squares, n_samples)
+        return _Spectrum(np.zeros(0), np.zeros((0, len(squares))), squares, n)
     eigenvalues, V = np.linalg.eigh(gram[np.ix_(kept, kept)])
     if exact and eigenvalues[0] <= _GRAM_CONDITION * eigenvalues[-1]:
         return None
-    rank = eigenvalues > max(n_samples, len(kept)) * _EPS * eigenvalues[-1]
+    rank = eigenvalues > max(n, len(kept)) * _EPS * eigenvalues[-1]
     eigenvalues, V = eigenvalues[rank], V[:, rank]
     energies = (V.T @ cross[kept]) ** 2 / eigenvalues[:, None]
     residuals = squares - energies.sum(axis=0)
     if exact and (residuals < _GRAM_RESIDUAL * squares).any():
         return None
-    return _spectrum(eigenvalues, energies, residuals, squares, n_samples)
+    return _spectrum(eigenvalues, energies, residuals, squares, n)
 
 
 def _spectrum(
@@ -224,9 +167,13 @@ def _spectrum(
     return _Spectrum(eigenvalues, energies, residuals, n_samples)
 
 
-def _decompose_factor(X: Array, Y: Array) -> _Spectrum:
+def _decompose(X: Array, Y: Array) -> _Spectrum:
     """From a triangular factor, to full precision whatever the condition of X."""
+    X = X[:, X.any(axis=0)]
     n_samples, n_features = X.shape
+    squares = np.einsum("ij,ij->j", Y, Y)
+    if not n_features:
+        return _Spectrum(np.zeros(0), np.zeros((0, len(squares))), squares, n_samples)
     if n_features <= n_samples:
         R = np.asarray(np.linalg.qr(np.hstack([X, Y]), mode="r"))
         square, projected = R[:n_features, :n_features], R[:n_features, n_features:]
@@ -238,11 +185,10 @@ def _decompose_factor(X: Array, Y: Array) -> _Spectrum:
     energies = (U.T @ projected) ** 2
     rank = int(np.sum(singular > max(X.shape) * _EPS * singular[0]))
     residuals = residuals + energies[rank:].sum(axis=0)
-    squares = np.einsum("ij,ij->j", Y, Y)
     return _spectrum(singular[:rank] ** 2, energies[:rank], residuals, squares, n_samples)
 
 
-def _maximise(spectrum: _Spectrum, tol: float, max_iter: int) -> Array:
+def _maximise(spectrum: _Spectrum) -> Array:
     """Global maximum over ``log(alpha / beta)``: a grid finds the basin, then bisection."""
     n = spectrum.n_samples
     squares = spectrum.energies.sum(axis=0) + spectrum.residuals
@@ -262,18 +208,10 @@ def _maximise(spectrum: _Spectrum, tol: float, max_iter: int) -> Array:
     rising = _slope(grid[best], spectrum) > 0
     left = grid[np.where(rising, best, np.maximum(best - 1, 0))]
     right = grid[np.where(rising, np.minimum(best + 1, len(grid) - 1), best)]
-    for _ in range(max_iter):
-        if (right - left).max() <= tol:
-            break
+    while (right - left).max() > _TOLERANCE:
         middle = 0.5 * (left + right)
         rising = _slope(middle, spectrum) > 0
         left, right = np.where(rising, middle, left), np.where(rising, right, middle)
-    else:
-        warnings.warn(
-            f"LogME did not reach tol={tol:g} in max_iter={max_iter} steps; raise max_iter.",
-            ConvergenceWarning,
-            stacklevel=2,
-        )
     return np.asarray(np.maximum(evidence, np.diag(_profile(0.5 * (left + right), spectrum))))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import xlogy
 
 from skte.estimators._leep import SourceHeadEstimator
@@ -57,31 +56,16 @@ class NCE(SourceHeadEstimator):
     """
 
     def _score_block(self, block: FeatureBlock) -> float:
-        score = nce_score(block.X, block.y)
+        P = block.X
+        classes, codes = encode_labels(block.y)
+        joint = np.zeros((len(classes), P.shape[1]))
+        for start in range(0, len(P), _CHUNK):
+            rows, labels = P[start : start + _CHUNK], codes[start : start + _CHUNK]
+            largest = rows == rows.max(axis=1, keepdims=True)
+            np.add.at(joint, labels, largest / largest.sum(axis=1, keepdims=True))
+        marginal = joint.sum(axis=0)
+        # A source class that never wins has no P(y | z), and needs none.
+        conditional = joint / np.where(marginal > 0, marginal, 1.0)
+        score = min(float(xlogy(joint, conditional).sum()) / len(P), 0.0)
         warn_at_floor("NCE", score, block)
         return score
-
-
-def nce_score(P: NDArray[np.floating], y: NDArray[np.generic]) -> float:
-    """Negative conditional entropy of labels given the most probable source class.
-
-    Arrays P of shape (n_samples, n_source_classes) and y of shape (n_samples,) are taken as they
-    are; all else is as for `NCE`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from skte.estimators import nce_score
-    >>> nce_score(np.array([[0.6, 0.4], [0.2, 0.8]]), np.array([3, 8]))
-    0.0
-    """
-    classes, codes = encode_labels(y)
-    joint = np.zeros((len(classes), P.shape[1]))
-    for start in range(0, len(P), _CHUNK):
-        rows, labels = P[start : start + _CHUNK], codes[start : start + _CHUNK]
-        largest = rows == rows.max(axis=1, keepdims=True)
-        np.add.at(joint, labels, largest / largest.sum(axis=1, keepdims=True))
-    marginal = joint.sum(axis=0)
-    # A source class that never wins has no P(y | z), and needs none.
-    conditional = joint / np.where(marginal > 0, marginal, 1.0)
-    return min(float(xlogy(joint, conditional).sum()) / len(P), 0.0)

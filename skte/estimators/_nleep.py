@@ -13,7 +13,7 @@ from sklearn.mixture import GaussianMixture
 
 from skte._sklearn import Interval, StrOptions
 from skte.estimators._base import Details, EstimatorTags, TransferabilityEstimator
-from skte.estimators._leep import leep_score, weighted_leep
+from skte.estimators._leep import leep_of, weighted_leep
 from skte.estimators._samples import Array, Ints, centred, encode_labels, held_groups, warn_at_floor
 from skte.exceptions import SaturatedScoreWarning
 from skte.features import FeatureBlock
@@ -22,8 +22,6 @@ from skte.features import FeatureBlock
 # the order of rows that coincide, and the k-means that starts it, can depend on the
 # last bit, and that on the order of rows and channels.
 _DECIMALS = 8
-
-
 _EPS = float(np.finfo(np.float64).eps)
 
 
@@ -96,82 +94,45 @@ class NLEEP(TransferabilityEstimator):
         self.covariance = covariance
         self.random_state = random_state
 
-    def _settings(self) -> dict[str, Any]:
-        """Return the parameters of `nleep_score`."""
-        return {k: v for k, v in self.get_params().items() if k != "layer_reduction"}
-
     def _score_block(self, block: FeatureBlock) -> tuple[float, Details]:
-        posterior = _posterior(block.X, block.y, block.label, **self._settings())
-        score = leep_score(posterior, block.y)
+        posterior = self._posterior(block)
+        score = leep_of(posterior, block.y)
         warn_at_floor("NLEEP", score, block)
         return score, {"posterior": posterior}
 
     def _resample_block(self, block: FeatureBlock, details: Details, weights: Ints) -> Array:
         """Scores with the mixture of all cases: one of its own would be another local optimum."""
-        if len(details["posterior"]) != block.n_voxels:
-            raise ValueError(f"{block.label}: resample the cases that it was fitted on.")
         return weighted_leep(details["posterior"], block.y, held_groups(block), weights)
 
-
-def nleep_score(
-    X: NDArray[np.floating],
-    y: NDArray[np.generic],
-    *,
-    variance: float = 0.8,
-    n_components_per_class: int = 5,
-    covariance: str = "full",
-    random_state: int = 0,
-    name: str = "features",
-) -> float:
-    """Log expected empirical prediction of labels by a mixture fitted to features.
-
-    Arrays X of shape (n_samples, n_features) and y of shape (n_samples,) are taken as they are; all
-    else is as for `NLEEP`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from skte.estimators import nleep_score
-    >>> rng = np.random.default_rng(0)
-    >>> y = np.repeat([0, 1], 50)
-    >>> X = rng.normal(size=(100, 2)) + 9 * y[:, None]
-    >>> nleep_score(X, y) > -0.1
-    True
-    """
-    P = _posterior(X, y, name, variance, n_components_per_class, covariance, random_state)
-    return leep_score(P, y)
-
-
-def _posterior(
-    X: NDArray[np.floating], y: NDArray[np.generic], name: str, variance: float,
-    n_components_per_class: int, covariance: str, random_state: int,
-) -> Array:  # fmt: skip
-    """Probabilities of the components of a mixture fitted to principal coordinates."""
-    classes, _ = encode_labels(y)
-    T = principal_coordinates(X, variance)
-    if not T.shape[1]:  # constant features: one component holds all
-        return np.ones((len(X), 1))
-    T = np.round(T, _DECIMALS)
-    order = np.lexsort(T.T[::-1])
-    T = T[order]
-    n_distinct = 1 + int((np.diff(T, axis=0) != 0).any(axis=1).sum())
-    wanted = n_components_per_class * len(classes)
-    n_components = min(wanted, max(1, n_distinct // 2))
-    if n_components < wanted:
-        warnings.warn(
-            f"{name}: {n_distinct} distinct voxels are too few for a mixture of {wanted} "
-            f"components; NLEEP fits {n_components}, and its score is optimistic. Sample more "
-            "voxels, or lower n_components_per_class.",
-            SaturatedScoreWarning,
-            stacklevel=3,
+    def _posterior(self, block: FeatureBlock) -> Array:
+        """Probabilities of the components of a mixture fitted to principal coordinates."""
+        classes, _ = encode_labels(block.y)
+        T = principal_coordinates(block.X, self.variance)
+        if not T.shape[1]:  # constant features: one component holds all
+            return np.ones((block.n_voxels, 1))
+        T = np.round(T, _DECIMALS)
+        order = np.lexsort(T.T[::-1])
+        T = T[order]
+        n_distinct = 1 + int((np.diff(T, axis=0) != 0).any(axis=1).sum())
+        wanted = self.n_components_per_class * len(classes)
+        n_components = min(wanted, max(1, n_distinct // 2))
+        if n_components < wanted:
+            warnings.warn(
+                f"{block.label}: {n_distinct} distinct voxels are too few for a mixture of "
+                f"{wanted} components; NLEEP fits {n_components}, and its score is optimistic. "
+                "Sample more voxels, or lower n_components_per_class.",
+                SaturatedScoreWarning,
+                stacklevel=3,
+            )
+        mixture = GaussianMixture(
+            n_components, covariance_type=self.covariance, random_state=self.random_state
         )
-    mixture = GaussianMixture(n_components, covariance_type=covariance, random_state=random_state)
-    posterior = np.empty((len(T), n_components))
-    with warnings.catch_warnings():
-        # A fit cut off after 100 steps has a posterior all the same; only its optimum differs.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        posterior[order] = mixture.fit(T).predict_proba(T)
-    return posterior
+        posterior = np.empty((len(T), n_components))
+        with warnings.catch_warnings():
+            # A fit cut off after 100 steps has a posterior all the same; only its optimum differs.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            posterior[order] = mixture.fit(T).predict_proba(T)
+        return posterior
 
 
 def principal_coordinates(X: NDArray[np.floating], variance: float) -> Array:

@@ -87,7 +87,7 @@ class PARC(TransferabilityEstimator):
             block, block.y, max_samples=self.max_samples, random_state=self.random_state
         )
         pairs = _Pairs(block.X, block.y, rows)
-        if len(pairs.bounds) == 2:
+        if len(pairs.starts) == 1:
             warnings.warn(
                 f"{block.label}: all pairs of voxels are equally far apart, so PARC has nothing "
                 "to correlate with the labels; its score is 0.",
@@ -109,25 +109,8 @@ class PARC(TransferabilityEstimator):
             if len(np.unique(y[w[cases] > 0])) > 1:
                 often = np.outer(w, w)
                 np.fill_diagonal(often, w)
-                scores[b] = pairs.spearman(often.ravel()[both])
+                scores[b] = pairs.spearman(often.take(both))
         return scores
-
-
-def parc_score(X: NDArray[np.floating], y: NDArray[np.generic]) -> float:
-    """Rank correlation of the distances of features and of labels, over all pairs.
-
-    Arrays X of shape (n_samples, n_features) and y of shape (n_samples,) are taken as they are; all
-    else is as for `PARC`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from skte.estimators import parc_score
-    >>> X = np.array([[0.0, 1.0], [0.0, 2.0], [1.0, 0.0], [2.0, 0.0]])
-    >>> round(parc_score(X, np.array([0, 0, 1, 1])), 12)
-    1.0
-    """
-    return _Pairs(X, y, np.arange(len(X))).spearman()
 
 
 class _Pairs:
@@ -136,29 +119,29 @@ class _Pairs:
     def __init__(self, X: NDArray[np.floating], y: NDArray[np.generic], rows: Ints) -> None:
         _, codes = encode_labels(y[rows])
         distances = _distances(X[rows])
-        order = np.argsort(distances, kind="stable")
+        order = np.argsort(distances)
         first, second = np.triu_indices(len(rows), 1)
         self.rows, self.first, self.second = rows, first[order], second[order]
         self.alike = codes[self.first] == codes[self.second]
-        #: Where a distance begins that the pair before does not have, and the end.
-        self.bounds = np.append(
-            np.flatnonzero(np.diff(distances[order], prepend=-np.inf) != 0), len(order)
-        )
+        #: Where a distance begins that the pair before does not have.
+        self.starts = np.flatnonzero(np.diff(distances[order], prepend=-np.inf) != 0)
 
     def spearman(self, weights: Array | None = None) -> float:
         """Rank correlation with the label distances, which take two values (or one)."""
-        w = np.ones(len(self.alike)) if weights is None else weights
-        reached = np.append(0.0, np.cumsum(w))[self.bounds]
-        alike = np.append(0.0, np.cumsum(w * self.alike))[self.bounds]
-        total, share = reached[-1], alike[-1] / max(reached[-1], 1.0)
-        sizes = np.diff(reached)
+        sizes = np.ones(len(self.alike)) if weights is None else weights
+        alike = sizes * self.alike
+        if len(self.starts) < len(alike):
+            sizes, alike = (np.add.reduceat(each, self.starts) for each in (sizes, alike))
+        ranks = np.cumsum(sizes)
+        total, share = float(ranks[-1]), float(alike.sum()) / max(ranks[-1], 1.0)
         if share in (0.0, 1.0) or np.count_nonzero(sizes) < 2:
             return 0.0
         # Ranks have the mean total / 2, and without ties the variance total**2 / 12.
-        ranks = (reached[1:] + reached[:-1] - total) / 2
+        ranks -= sizes / 2
+        ranks -= total / 2
         spread = np.sqrt((total**2 - float(sizes**2 @ sizes) / total) / 12)
         # Correlation with a two-valued variable: the gap of means over the spread.
-        gap = -float(np.diff(alike) @ ranks) / (total * share * (1 - share))
+        gap = -float(alike @ ranks) / (total * share * (1 - share))
         return float(np.clip(gap * np.sqrt(share * (1.0 - share)) / spread, -1.0, 1.0))
 
 

@@ -73,7 +73,9 @@ class RankMe(TransferabilityEstimator):
                 f"{block.label}: the whole-case sample is empty, so RankMe has no features to "
                 "look at. Sample voxels of whole cases: samples='all' of the extractor."
             )
-        score = rankme_score(X)
+        Z, _ = unit_range(X)  # squares neither overflow nor vanish
+        n, d = Z.shape
+        score = _effective_rank(np.linalg.eigvalsh(Z.T @ Z if d <= n else Z @ Z.T), n, d)
         if score < 1 + _RANK_ONE and block.n_channels > 1:
             warnings.warn(
                 f"{block.label}: the features of all voxels are multiples of one vector, so "
@@ -99,23 +101,6 @@ class RankMe(TransferabilityEstimator):
                 squares = np.linalg.eigvalsh((weights[b] @ grams).reshape(d, d))
                 scores[b] = _effective_rank(squares, int(size), d)
         return scores
-
-
-def rankme_score(X: NDArray[np.floating]) -> float:
-    """Exponential of the entropy of the normalised singular values.
-
-    Arrays X of shape (n_samples, n_features) are taken as they are; all else is as for `RankMe`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from skte.estimators import rankme_score
-    >>> rankme_score(np.ones((5, 3)))
-    1.0
-    """
-    Z, _ = unit_range(X)  # squares neither overflow nor vanish
-    n, d = Z.shape
-    return _effective_rank(np.linalg.eigvalsh(Z.T @ Z if d <= n else Z @ Z.T), n, d)
 
 
 def _effective_rank(squares: NDArray[np.floating], n: int, d: int) -> float:

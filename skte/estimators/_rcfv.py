@@ -18,11 +18,12 @@ from skte.estimators._ccfv import CCFV
 from skte.estimators._consistency import (
     Gaussians,
     case_codes,
+    check_usable,
     fitted_gaussians,
     pairwise_wasserstein,
 )
 from skte.estimators._samples import Array, Ints, as_plain, encode_labels, unit_range
-from skte.exceptions import CollapsedFeaturesWarning, UnusableClassWarning
+from skte.exceptions import CollapsedFeaturesWarning
 from skte.features import FeatureBlock
 
 # A distance below this share of the features' spread is rounding, as in CC-FV.
@@ -113,7 +114,9 @@ class RCFV(TransferabilityEstimator):
         details["spread"] = float(np.ldexp(spread, exponent))
         within, between = np.diag(means), means[np.triu_indices(len(means), k=1)]
         plain = [as_plain(label) for label in classes]
-        _check_usable(block, plain, within)
+        unusable = [k for k, w in zip(plain, within, strict=True) if np.isnan(w)]
+        usable = len(unusable) < len(plain)
+        check_usable(block.label, usable, unusable, "distance within classes", "Label more cases.")
         details["within"] = {
             k: float(np.ldexp(w, exponent)) for k, w in zip(plain, within, strict=True) if w == w
         }
@@ -197,23 +200,6 @@ def _log_ratio(means: Array, floor: float) -> float:
     return float(
         np.log(np.maximum(between, least)).mean() - np.log(np.maximum(within, least)).mean()
     )
-
-
-def _check_usable(block: FeatureBlock, classes: list[Any], within: Array) -> None:
-    """Refuse a block without a class in two cases, and name the classes left out of W."""
-    unusable = [label for label, w in zip(classes, within, strict=True) if np.isnan(w)]
-    if len(unusable) == len(classes):
-        raise ValueError(
-            f"{block.label}: no class is present in two cases, so RCFV has no distance within "
-            "classes. Label more cases."
-        )
-    if unusable:
-        warnings.warn(
-            f"{block.label}: classes {unusable} are present in fewer than two cases and count "
-            "for nothing in the distances within classes.",
-            UnusableClassWarning,
-            stacklevel=3,
-        )
 
 
 def _is_rounding(within: Array, spread: float) -> bool:

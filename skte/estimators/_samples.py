@@ -10,7 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from skte.exceptions import CollapsedFeaturesWarning, SaturatedScoreWarning
+from skte.exceptions import (
+    CollapsedFeaturesWarning,
+    SaturatedScoreWarning,
+    UnusableClassWarning,
+)
 from skte.features import ClassMoments, FeatureBlock
 
 Array = NDArray[np.float64]
@@ -49,6 +53,24 @@ def group_codes(block: FeatureBlock, why: str) -> tuple[NDArray[np.generic], Int
     return cases, codes
 
 
+def classes_of_two_cases(
+    block: FeatureBlock, classes: NDArray[np.generic], codes: Ints, cases: Ints, why: str
+) -> list[int]:
+    """Return positions of the classes that two cases hold, and name the others with a code."""
+    present = np.unique(codes)
+    usable = [int(k) for k in present if len(np.unique(cases[codes == k])) > 1]
+    if not usable:
+        raise ValueError(f"{block.label}: {why}. Pass more cases.")
+    for k in sorted({*present.tolist()} - {*usable}):
+        warnings.warn(
+            f"{block.label}: class {as_plain(classes[k])!r} occurs in one case only and is left "
+            "out.",
+            UnusableClassWarning,
+            stacklevel=4,
+        )
+    return usable
+
+
 def unit_range(X: NDArray[np.floating]) -> tuple[Array, int]:
     """Return ``X * 2.0**-exponent``, its largest absolute value in [0.5, 1), and the exponent."""
     # A power of two rounds nothing, so features of any size can be squared and summed.
@@ -64,6 +86,20 @@ def centred(X: NDArray[np.floating]) -> tuple[Array, int]:
     Z -= Z.mean(axis=0)
     Z -= Z.mean(axis=0)  # removes what rounding left of a mean far from zero
     return Z, exponent
+
+
+def fewest_coordinates(Z: Array) -> Array:
+    """Rotate rows, of which there are fewer than channels, into as many dimensions as rows."""
+    return np.ascontiguousarray(np.asarray(np.linalg.qr(Z.T, mode="r")).T)
+
+
+def moments_of(block: FeatureBlock) -> ClassMoments:
+    """Return moments of a block by class, up to a rotation where channels are more than rows."""
+    if block.moments_suffice:
+        return block.moments
+    Z, exponent = centred(block.X)
+    Z = fewest_coordinates(Z) if Z.shape[1] > len(Z) else Z
+    return replace(ClassMoments.from_arrays(Z, block.y, name=block.name), exponent=exponent)
 
 
 def unit_length(X: NDArray[np.floating]) -> Array:
@@ -130,13 +166,9 @@ def warn_at_floor(name: str, score: float, block: FeatureBlock) -> None:
         )
 
 
-def warn_if_constant(name: str, block: FeatureBlock | ClassMoments) -> None:
+def warn_if_constant(name: str, block: FeatureBlock) -> None:
     """Warn when no channel varies over the voxels, so that a score knows labels alone."""
-    if isinstance(block, ClassMoments):
-        constant = not np.any(block.scatters) and not np.any(block.centres)
-    else:
-        constant = _varies_by_rounding(block.X)
-    if constant:
+    if _varies_by_rounding(block.X):
         warnings.warn(
             f"{block.label}: features are the same at every voxel; they collapsed, and {name} "
             "says nothing about the model. Do not rank by it.",
@@ -160,21 +192,16 @@ def warn_if_subnormal(X: NDArray[Any], label: str) -> None:
         )
 
 
-def warn_outside_spread(
-    name: str, block: FeatureBlock | ClassMoments, bounds: tuple[float, float]
-) -> None:
+def warn_outside_spread(name: str, block: FeatureBlock, bounds: tuple[float, float]) -> None:
     """Warn when the mean squared distance from the mean lies outside `bounds`."""
     low, high = bounds
     if low <= 0.0 and np.isinf(high):
         return
-    if isinstance(block, ClassMoments):
-        spread, exponent = float(np.trace(block.total)) / block.n_voxels, block.exponent
-    else:
-        Z, exponent = centred(block.X)
-        spread = float(np.einsum("ij,ij->", Z, Z)) / len(block.X)
+    moments = moments_of(block)
+    spread = float(np.trace(moments.total)) / moments.n_voxels
     if spread == 0.0:
         return  # constant: another warning
-    size = np.log10(spread) + 2.0 * exponent * np.log10(2.0)
+    size = np.log10(spread) + 2.0 * moments.exponent * np.log10(2.0)
     if np.log10(low) <= size <= np.log10(high):
         return
     warnings.warn(
@@ -261,8 +288,8 @@ class _Stacked(NamedTuple):
 
 def fits_in_memory(block: FeatureBlock, n_cases: int) -> bool:
     """Whether second moments of every case can be held at once."""
-    classes = len(block.moments.classes)
-    return 8 * n_cases * classes * block.n_channels**2 <= _MOST_BYTES
+    n_classes, edge = len(np.unique(block.y)), min(block.X.shape)
+    return bool(8 * n_cases * n_classes * edge**2 <= _MOST_BYTES)
 
 
 def scores_from_moments(

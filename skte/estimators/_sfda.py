@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
-from scipy.special import log_softmax
 
 from skte._sklearn import Interval, StrOptions
-from skte.estimators._base import EstimatorTags, TransferabilityEstimator
+from skte.estimators._base import Details, EstimatorTags, TransferabilityEstimator
 from skte.estimators._samples import (
     Array,
     Ints,
     centred,
     encode_labels,
-    label_entropy,
+    fewest_coordinates,
+    fits_in_memory,
+    held_groups,
     warn_at_floor,
 )
 from skte.features import FeatureBlock
@@ -28,6 +28,9 @@ _MIN_SHRINKAGE = 1e-10
 _LEAST_EXPONENT = 1e-3
 # Variance, as a share of the mean over channels, below which features differ by rounding.
 _ROUNDING = 1e-24
+# Numbers held for each row, class and resample together, and rows squared together.
+_HELD = 2**23
+_CHUNK = 1024
 
 
 class SFDA(TransferabilityEstimator):
@@ -98,68 +101,171 @@ class SFDA(TransferabilityEstimator):
         return (0.0 if self.normalize == "trace" else _LEAST_EXPONENT / self.a), np.inf
 
     def _score_block(self, block: FeatureBlock) -> float:
-        score = sfda_score(block.X, block.y, a=self.a, normalize=self.normalize)
+        once = np.zeros(block.n_voxels, dtype=np.intp)
+        score = float(self._weighted(block, once, np.ones((1, 1), dtype=np.intp))[0])
         warn_at_floor("SFDA", score, block)
         return score
 
+    def _resample_block(self, block: FeatureBlock, details: Details, weights: Ints) -> Array:
+        if not fits_in_memory(block, weights.shape[1]):
+            return super()._resample_block(block, details, weights)
+        return self._weighted(block, held_groups(block), weights)
 
-def sfda_score(
-    X: NDArray[np.floating], y: NDArray[np.generic], *, a: float = 5.0, normalize: str | None = None
-) -> float:
-    """Mean log posterior of the labels by Fisher discriminants of harder features.
+    def _weighted(self, block: FeatureBlock, groups: Ints, weights: Ints) -> Array:
+        """Score where case i is drawn ``weights[b, i]`` times, for each b; NaN if undefined."""
+        problem = _Problem(block, groups, weights.shape[1])
+        counts = weights @ problem.case_counts
+        shares = counts / counts.sum(axis=1, keepdims=True)
+        scores: Array = (shares * np.log(np.where(shares > 0, shares, 1.0))).sum(axis=1)
+        scores[(counts > 0).sum(axis=1) < 2] = np.nan
+        n_varying = problem.n_varying(weights)
+        todo = np.flatnonzero(np.isfinite(scores) & (n_varying > 0))
+        step = max(1, _HELD // (block.n_voxels * counts.shape[1]))
+        for start in range(0, len(todo), step):
+            b = todo[start : start + step]
+            scores[b] = self._of_drawn(problem, weights[b], counts[b], n_varying[b])
+        return scores
 
-    Arrays X of shape (n_samples, n_features) and y of shape (n_samples,) are taken as they are; all
-    else is as for `SFDA`.
+    def _of_drawn(self, problem: _Problem, weights: Ints, counts: Array, d: Ints) -> Array:
+        n = counts.sum(axis=1)
+        w = weights[:, problem.cases].astype(np.float64)
+        grams = np.tensordot(weights, problem.squares, axes=1)
+        still = np.broadcast_to(problem.means, (len(w), *problem.means.shape))
+        first = problem.fisher(grams, w, np.ones_like(w), still, counts)
+        sigma = np.maximum(first.eigenvalues[:, -1], np.finfo(np.float64).tiny)
+        log_scale = 2.0 * problem.exponent * np.log(2.0)
+        if self.normalize == "trace":
+            log_scale = -np.log(first.spread)
+        with np.errstate(over="ignore"):  # then shrinkage is at its least
+            shrinkage = np.exp(-self.a * np.exp(np.log(sigma) + log_scale))
+        shrinkage = np.maximum(shrinkage, _MIN_SHRINKAGE)
+        confidence = np.exp(problem.log_posterior(first, shrinkage, d))
+        rest = n[:, None] - counts
+        total = np.einsum("bk,bkd->bd", counts, first.means)
+        others = (total[:, None] - counts[..., None] * first.means) / rest[..., None]
+        grams = problem.grams(np.sqrt(w) * confidence)
+        second = problem.fisher(grams, w, confidence, others, counts)
+        log_posterior = problem.log_posterior(second, shrinkage, d)
+        return np.asarray(np.einsum("bi,bi->b", w, log_posterior) / n)
 
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from skte.estimators import sfda_score
-    >>> round(sfda_score(np.ones((4, 2)), np.array([0, 0, 1, 1])), 4)  # minus log 2
-    -0.6931
+
+@dataclass(frozen=True)
+class _Fisher:
+    """Classes of moved rows ``x' = o + p (x - o)``, of each resample: o the mean of the others."""
+
+    p: Array  # (n_resamples, n_rows)
+    shares: Array  # (n_resamples, n_classes)
+    means: Array  # (n_resamples, n_classes, n_channels), as those that follow
+    to_others: Array  # from the means of all cases
+    shifts: Array  # p u, mean over the class
+    mean_p: Array  # (n_resamples, n_classes)
+    eigenvalues: Array  # of the covariance within classes, (n_resamples, n_channels)
+    vectors: Array
+    spread: Array  # mean squared distance from the mean, (n_resamples,)
+
+
+class _Problem:
+    """Features about the means of their classes: what all resamples share.
+
+    With ``u`` a row less the mean of its class over all cases, a resample differs by the weights
+    of the rows in sums of ``u`` and ``u u^T`` alone, and no row is moved or copied.
     """
-    _, codes = encode_labels(y)
-    Z, exponent = centred(X)
-    n, d = Z.shape
-    if not d:
-        return -label_entropy(y)
-    trace = float(np.einsum("ij,ij->", Z, Z)) / n
-    log_scale = -np.log(trace) if normalize == "trace" else 2.0 * exponent * np.log(2.0)
-    if d > n:  # all rows lie in n dimensions: the same distances in fewer coordinates
-        Z = np.asarray(np.linalg.qr(Z.T, mode="r")).T
-    counts = np.bincount(codes)
-    means, within = _fisher(Z, codes, counts)
-    sigma = max(float(np.linalg.eigvalsh(within)[-1]), np.finfo(np.float64).tiny)
-    with np.errstate(over="ignore"):  # then shrinkage is at its least
-        shrinkage = max(float(np.exp(-a * np.exp(np.log(sigma) + log_scale))), _MIN_SHRINKAGE)
-    confidence = np.exp(_log_posterior(Z, codes, counts, means, within, shrinkage, d))[:, None]
-    others = (n * Z.mean(axis=0) - counts[:, None] * means) / (n - counts)[:, None]
-    Z = confidence * Z + (1.0 - confidence) * others[codes]
-    means, within = _fisher(Z, codes, counts)
-    return float(_log_posterior(Z, codes, counts, means, within, shrinkage, d).mean())
 
+    def __init__(self, block: FeatureBlock, groups: Ints, n_cases: int) -> None:
+        classes, codes = encode_labels(block.y)
+        order = np.argsort(codes, kind="stable")
+        self.cases = groups[order]
+        ends = np.cumsum(np.bincount(codes))
+        self.rows = [slice(i, j) for i, j in zip([0, *ends[:-1]], ends, strict=True)]
+        self.case_counts = np.zeros((n_cases, len(classes)))
+        np.add.at(self.case_counts, (groups, codes), 1.0)
+        Z, self.exponent = centred(block.X)
+        Z = Z[order]
+        in_case = [np.flatnonzero(self.cases == case) for case in range(n_cases)]
+        self.low = np.stack([Z[i].min(axis=0, initial=np.inf) for i in in_case])
+        self.high = np.stack([Z[i].max(axis=0, initial=-np.inf) for i in in_case])
+        if Z.shape[1] > len(Z):  # all rows lie in n dimensions: fewer coordinates
+            Z = fewest_coordinates(Z)
+        self.means = np.stack([Z[rows].mean(axis=0) for rows in self.rows])
+        for rows, mean in zip(self.rows, self.means, strict=True):
+            Z[rows] -= mean
+        self.U = Z
+        self.squares = np.stack([A.T @ A for A in (Z[i] for i in in_case)])
 
-def _fisher(Z: Array, codes: Ints, counts: Ints) -> tuple[Array, Array]:
-    """Class means and the covariance within classes (divided by n)."""
-    means = np.stack([Z[codes == k].mean(axis=0) for k in range(len(counts))])
-    A = Z - means[codes]
-    return means, A.T @ A / len(Z)
+    def n_varying(self, weights: Ints) -> Ints:
+        """Channels that vary over the cases drawn."""
+        return np.array(
+            [
+                np.count_nonzero(self.low[w > 0].min(axis=0) < self.high[w > 0].max(axis=0))
+                for w in weights
+            ],
+            dtype=np.intp,
+        )
 
+    def grams(self, roots: Array) -> Array:
+        """Sum ``r^2 u u^T`` for each row of roots, (n_resamples, n_channels, n_channels)."""
+        d = self.U.shape[1]
+        grams = np.zeros((len(roots), d, d))
+        for start in range(0, len(self.U), _CHUNK):
+            U = self.U[start : start + _CHUNK]
+            for gram, r in zip(grams, roots[:, start : start + _CHUNK], strict=True):
+                A = U * r[:, None]
+                gram += A.T @ A
+        return grams
 
-def _log_posterior(
-    Z: Array, codes: Ints, counts: Ints, means: Array, within: Array, shrinkage: float, d: int
-) -> Array:
-    """Log probability of each row's own class."""
-    eigenvalues, vectors = np.linalg.eigh(within)
-    shares = counts / len(Z)
-    spread = Z - Z.mean(axis=0)
-    rounding = _ROUNDING * float(np.einsum("ij,ij->", spread, spread)) / len(Z)
-    ridge = max(shrinkage * float(np.trace(within)), rounding) / d
-    variances = (1.0 - shrinkage) * np.maximum(eigenvalues, 0.0) + ridge
-    if not variances.min() > 0:  # the moved features coincide
-        return np.log(shares)[codes]
-    whitening = vectors / np.sqrt(variances)
-    # Differences, not products: rounding must not separate classes with one mean.
-    distances = cdist(Z @ whitening, means @ whitening, "sqeuclidean")
-    scores = log_softmax(np.log(shares) - 0.5 * distances, axis=1)
-    return np.asarray(scores[np.arange(len(Z)), codes])
+    def fisher(self, grams: Array, w: Array, p: Array, others: Array, counts: Array) -> _Fisher:
+        """Means and covariance within of the rows moved; `grams` are sums of ``w p^2 u u^T``."""
+        t = others - self.means
+        wp = w * p
+        shifts, mean_p = np.zeros_like(t), np.ones_like(counts)
+        within = grams.copy()
+        for k, rows in enumerate(self.rows):
+            size = np.maximum(counts[:, k], 1.0)[:, None]
+            shifts[:, k] = wp[:, rows] @ self.U[rows] / size
+            mean_p[:, k] = wp[:, rows].sum(axis=1) / size[:, 0]
+            # About the mean, x' is p u - (its mean) - (p - mean p) t.
+            gap = p[:, rows] - mean_p[:, k, None]
+            e, tk = shifts[:, k], t[:, k]
+            cross = (wp[:, rows] * gap) @ self.U[rows]
+            spread = np.einsum("bi,bi,bi->b", w[:, rows], gap, gap)
+            within -= (size * e)[:, :, None] * e[:, None, :]
+            mixed = (0.5 * spread[:, None] * tk - cross)[:, :, None] * tk[:, None, :]
+            within += mixed + mixed.transpose(0, 2, 1)
+        n = counts.sum(axis=1)
+        shares = counts / n[:, None]
+        means = others + shifts - mean_p[..., None] * t
+        centres = means - np.einsum("bk,bkd->bd", shares, means)[:, None]
+        within /= n[:, None, None]
+        spread = np.einsum("bk,bkd,bkd->b", shares, centres, centres)
+        spread += np.trace(within, axis1=1, axis2=2)
+        return _Fisher(p, shares, means, t, shifts, mean_p, *np.linalg.eigh(within), spread)
+
+    def log_posterior(self, fisher: _Fisher, shrinkage: Array, d: Ints) -> Array:
+        """Log probability of each row's own class, (n_resamples, n_rows)."""
+        eigenvalues = np.maximum(fisher.eigenvalues, 0.0)
+        trace = fisher.eigenvalues.sum(axis=1)
+        ridge = np.maximum(shrinkage * trace, _ROUNDING * fisher.spread) / d
+        variances = (1.0 - shrinkage)[:, None] * eigenvalues + ridge[:, None]
+        alive = variances.min(axis=1) > 0  # else the moved features coincide
+        whitening = fisher.vectors / np.sqrt(np.where(alive[:, None], variances, np.inf))[:, None]
+        log_shares = np.log(np.where(fisher.shares > 0, fisher.shares, 1.0))
+        result = np.empty_like(fisher.p)
+        for k, rows in enumerate(self.rows):
+            # Differences, not products: rounding must not separate classes with one mean.
+            gaps = (fisher.means - fisher.means[:, k, None]) @ whitening
+            V = gaps @ whitening.transpose(0, 2, 1)  # (n_resamples, n_classes, n_channels)
+            toward = np.einsum("bjd,bd->jb", V, fisher.to_others[:, k])
+            fixed = fisher.mean_p[:, k] * toward - np.einsum("bjd,bd->jb", V, fisher.shifts[:, k])
+            fixed -= 0.5 * np.einsum("bjd,bjd->jb", gaps, gaps)
+            fixed += (log_shares - log_shares[:, k, None]).T
+            fixed[fisher.shares.T == 0] = -np.inf
+            fixed[k] = 0.0
+            logits = self.U[rows] @ V.transpose(2, 1, 0).reshape(self.U.shape[1], -1)
+            logits = logits.reshape(-1, *fixed.shape)
+            logits -= toward
+            logits *= fisher.p[:, None, rows].transpose(2, 1, 0)
+            logits += fixed
+            largest = logits.max(axis=1)
+            np.exp(logits - largest[:, None], out=logits)
+            result[:, rows] = -(largest + np.log(logits.sum(axis=1))).T
+        return result

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from skte._sklearn import Interval, StrOptions
 from skte.estimators._base import EstimatorTags, TransferabilityEstimator
-from skte.estimators._samples import Array, centred, encode_labels
+from skte.estimators._samples import Array, encode_labels, moments_of
 from skte.features import ClassMoments, FeatureBlock
 
 _EPS = float(np.finfo(np.float64).eps)
@@ -81,73 +79,26 @@ class TransRate(TransferabilityEstimator):
         return _LEAST_SPREAD * self.eps, _MOST_SPREAD * self.eps
 
     def _score_block(self, block: FeatureBlock) -> float:
-        if block.moments_suffice:
-            encode_labels(block.y)  # refuses a single class
-            return self._score_moments(block.moments)
-        return transrate_score(block.X, block.y, eps=self.eps, normalize=self.normalize)
+        encode_labels(block.y)  # refuses a single class
+        return self._score_moments(moments_of(block))
 
     def _score_moments(self, moments: ClassMoments) -> float:
-        return _from_moments(moments, self.eps, self.normalize)
-
-
-def transrate_score(
-    X: NDArray[np.floating],
-    y: NDArray[np.generic],
-    *,
-    eps: float = 1e-4,
-    normalize: str | None = None,
-) -> float:
-    """Coding rate of features minus the weighted coding rates of the classes.
-
-    Arrays X of shape (n_samples, n_features) and y of shape (n_samples,) are taken as they are; all
-    else is as for `TransRate`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from skte.estimators import transrate_score
-    >>> X = np.array([[-1.0], [1.0], [-1.0], [1.0]])
-    >>> transrate_score(X, np.array([0, 0, 1, 1]))  # classes alike
-    0.0
-    """
-    classes, codes = encode_labels(y)
-    n = len(X)
-    if np.ndim(X) == 2 and X.shape[1] <= n:
-        return _from_moments(ClassMoments.from_arrays(X, codes), eps, normalize)
-    Z, exponent = centred(X)
-    if not Z.size:
-        return 0.0
-    total = Z @ Z.T  # the same non-zero eigenvalues in a smaller matrix
-    rows = [np.flatnonzero(codes == k) for k in range(len(classes))]
-    grams = [total[np.ix_(r, r)] for r in rows]
-    log_scale = _log_scale(float(np.trace(total)) / n, exponent, eps, normalize)
-    return _gain(total, grams, [len(r) for r in rows], log_scale)
-
-
-def _from_moments(moments: ClassMoments, eps: float, normalize: str | None) -> float:
-    spread = float(np.trace(moments.total)) / moments.n_voxels
-    if spread == 0.0:
-        return 0.0
-    outer = moments.centres[:, :, None] * moments.centres[:, None, :]
-    grams = moments.scatters + moments.counts[:, None, None] * outer
-    log_scale = _log_scale(spread, moments.exponent, eps, normalize)
-    return _gain(grams.sum(axis=0), list(grams), moments.counts.tolist(), log_scale)
-
-
-def _log_scale(spread: float, exponent: int, eps: float, normalize: str | None) -> float:
-    """Logarithm of what Gram matrices are multiplied by: the scale, over `eps`."""
-    scale = -np.log(spread) if normalize == "trace" else 2.0 * exponent * np.log(2.0)
-    return float(scale - np.log(eps))
-
-
-def _gain(total: Array, grams: Sequence[Array], counts: Sequence[int], log_scale: float) -> float:
-    n = sum(counts)
-    within = sum(
-        count / n * _coding_rate(gram, count, log_scale)
-        for gram, count in zip(grams, counts, strict=True)
-    )
-    # The log determinant is concave, so a negative value is rounding.
-    return max(float(_coding_rate(total, n, log_scale) - within), 0.0)
+        n = moments.n_voxels
+        spread = float(np.trace(moments.total)) / n
+        if spread == 0.0:
+            return 0.0
+        log_scale = 2.0 * moments.exponent * np.log(2.0)
+        if self.normalize == "trace":
+            log_scale = -np.log(spread)
+        log_scale -= np.log(self.eps)
+        outer = moments.centres[:, :, None] * moments.centres[:, None, :]
+        grams = moments.scatters + moments.counts[:, None, None] * outer
+        within = sum(
+            count / n * _coding_rate(gram, count, log_scale)
+            for gram, count in zip(grams, moments.counts.tolist(), strict=True)
+        )
+        # The log determinant is concave, so a negative value is rounding.
+        return float(max(_coding_rate(grams.sum(axis=0), n, log_scale) - within, 0.0))
 
 
 def _coding_rate(gram: Array, n: int, log_scale: float) -> float:

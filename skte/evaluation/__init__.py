@@ -2,7 +2,6 @@
 
 from skte.evaluation._card import (
     Agreement,
-    BankScorer,
     EvaluationCard,
     WithinArchitecture,
     evaluate_ranking,
@@ -11,20 +10,17 @@ from skte.evaluation._card import (
 from skte.evaluation._comparison import (
     EstimatorComparison,
     EstimatorPair,
-    compare_estimators,
     compare_scores,
 )
 from skte.evaluation._learning_curve import RankLearningCurve, rank_learning_curve
 
 __all__ = [
     "Agreement",
-    "BankScorer",
     "EstimatorComparison",
     "EstimatorPair",
     "EvaluationCard",
     "RankLearningCurve",
     "WithinArchitecture",
-    "compare_estimators",
     "compare_scores",
     "evaluate_ranking",
     "make_bank_scorer",

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from numbers import Integral, Real
 from typing import Any
 
@@ -227,15 +228,15 @@ def evaluate_ranking(
     check_draws(confidence_level, n_resamples)
     if not len(ks) or not all(isinstance(k, Integral) and k >= 1 for k in ks):
         raise ValueError(f"ks must hold positive integers, got {ks!r}.")
-    methods = _methods(scores)
-    models = _model_names(methods, performance, names)
-    reached = _aligned("performance", performance, models)
-    columns = {name: _aligned(name, given, models) for name, given in methods.items()}
+    methods = methods_of(scores)
+    models = model_names(methods, performance, names)
+    reached = aligned("performance", performance, models)
+    columns = {name: aligned(name, given, models) for name, given in methods.items()}
     for name, given in (("size", size), ("zero-shot", zero_shot)):
         if given is not None:
             if name in columns:
                 raise ValueError(f"{name!r} is the name of a baseline: name the scores otherwise.")
-            found = _aligned(name, given, models)
+            found = aligned(name, given, models)
             columns[name] = np.where(np.isnan(found), -np.inf, found)
     kept = np.isfinite(reached) & ~np.isnan(np.stack(list(columns.values()))).any(axis=0)
     if kept.sum() < _FEWEST:
@@ -271,7 +272,8 @@ def check_draws(confidence_level: float, n_resamples: int) -> None:
         raise ValueError(f"n_resamples must be an integer of at least 100, got {n_resamples!r}.")
 
 
-def _methods(scores: Any) -> dict[str, Any]:
+def methods_of(scores: Any) -> dict[str, Any]:
+    """Scores by the name of their method."""
     if isinstance(scores, ModelBankSelector):
         check_is_fitted(scores, "results_")
         columns = {
@@ -291,8 +293,8 @@ def _methods(scores: Any) -> dict[str, Any]:
     return {"score": scores}
 
 
-def _model_names(
-    methods: Mapping[str, Any], performance: Any, names: Sequence[str] | None
+def model_names(
+    methods: Mapping[str, Any], performance: Any, names: Sequence[str] | None = None
 ) -> list[str]:
     """Models of the scores, in their order."""
     if names is not None:
@@ -305,7 +307,7 @@ def _model_names(
     return [str(i) for i in range(len(np.asarray(performance, dtype=np.float64)))]
 
 
-def _aligned(what: str, given: Any, models: Sequence[str]) -> Values:
+def aligned(what: str, given: Any, models: Sequence[str]) -> Values:
     """One number per model; NaN for models that a mapping lacks."""
     if isinstance(given, Ranking):
         given = dict(zip(given.names, given.scores.tolist(), strict=True))
@@ -386,25 +388,19 @@ def _null_std(performance: Values, random_state: int) -> float:
     return test.null_std
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class BankScorer:
-    """Scorer of a pipeline's parameters by how well it ranks a bank; see `make_bank_scorer`."""
-
-    bank: ModelBank
-    performance: ArrayLike
-    metric: Callable[[ArrayLike, ArrayLike], float]
-    entry_parameter: str
-
-    def __call__(self, estimator: Any, X: Any, y: Any = None) -> float:
-        """Score every model of the bank on the cases `X`, and the order that results."""
-        scores = []
-        for entry in self.bank:
-            pipeline = clone(estimator).set_params(**{self.entry_parameter: entry})
-            scores.append(pipeline.fit(X)[-1].score_)
-        return self.metric(self.performance, np.array(scores))
-
-    def __repr__(self) -> str:
-        return f"make_bank_scorer({len(self.bank)} models, {self.metric.__name__})"
+def _score_bank(
+    pipeline: Any,
+    X: Any,
+    y: Any = None,
+    *,
+    bank: ModelBank,
+    performance: ArrayLike,
+    metric: Callable[[ArrayLike, ArrayLike], float],
+    entry_parameter: str,
+) -> float:
+    """Score every model of the bank on the cases `X`, and the order that results."""
+    entries = [clone(pipeline).set_params(**{entry_parameter: entry}).fit(X) for entry in bank]
+    return metric(performance, np.array([fitted[-1].score_ for fitted in entries]))
 
 
 def make_bank_scorer(
@@ -413,7 +409,7 @@ def make_bank_scorer(
     *,
     metric: Callable[[ArrayLike, ArrayLike], float] = weighted_kendall_score,
     entry_parameter: str = "extract__entry",
-) -> BankScorer:
+) -> Callable[..., float]:
     """Make a scorer for searching the parameters of an extract-and-score pipeline.
 
     It fits the pipeline for each model of the bank on the cases it is given, and returns how
@@ -456,4 +452,10 @@ def make_bank_scorer(
     ['score__s']
     """
     models = load_bank(bank)
-    return BankScorer(models, align_performance(performance, models.names), metric, entry_parameter)
+    return partial(
+        _score_bank,
+        bank=models,
+        performance=align_performance(performance, models.names),
+        metric=metric,
+        entry_parameter=entry_parameter,
+    )

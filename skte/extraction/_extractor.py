@@ -21,7 +21,7 @@ from torch import nn
 
 from skte._isolation import isolated
 from skte._registry import LAYER_SETS
-from skte._sklearn import DocLinkMixin, Interval, StrOptions, fit_context
+from skte._sklearn import Interval, StrOptions, fit_context
 from skte.bank import BankEntry, LayerInfo
 from skte.datasets import Case, DatasetLike, load_dataset
 from skte.exceptions import GuessedLayersWarning, SkteWarning
@@ -62,7 +62,7 @@ def tell_progress(model: str, n_done: int, n_cases: int) -> None:
 
 
 class SegmentationFeatureExtractor(  # type: ignore[call-arg]
-    TransformerMixin, DocLinkMixin, BaseEstimator, auto_wrap_output_keys=None
+    TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
 ):
     """Sample decoder features of a segmentation network, case by case.
 

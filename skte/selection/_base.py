@@ -16,7 +16,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
-from skte._sklearn import UNUSED, DocLinkMixin, Interval, StrOptions
+from skte._sklearn import UNUSED, Interval, StrOptions
 from skte._table import NONE
 from skte._text import did_you_mean
 from skte.bank import BankEntry, ModelBank
@@ -35,7 +35,7 @@ _RAW_MEAN, _RAW_SPREAD = 2.0, 5.0
 _NAMED = 3  # models in a sentence
 
 
-class BankSelector(DocLinkMixin, BaseEstimator):
+class BankSelector(BaseEstimator):
     """What the selectors of a bank share."""
 
     estimator: Any

@@ -284,11 +284,6 @@ def results_table(
         if several:
             for key, confidence in confidences.items():
                 table |= _confidence_columns(confidence, f"_{key}")
-    for key in scores:
-        if any(record.pair_standard_errors.get(key, 0.0) > 0.0 for record in records):
-            name = f"pair_standard_error_{key}" if key else "pair_standard_error"
-            errors = [record.pair_standard_errors.get(key, np.nan) for record in records]
-            table[name] = np.array(errors)
     table["layers"] = _objects(record.layers for record in records)
     table["layers_certainty"] = _objects(record.layers_certainty for record in records)
     table["layer_scores"] = _objects(r.layer_scores.get(first, np.array([])) for r in records)

@@ -127,8 +127,6 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
         estimators also ``score_<key>`` and ``rank_<key>``; with ``confidence_level`` also
         ``standard_error``, ``interval_low``, ``interval_high``, ``rank_low``, ``rank_high``,
         ``first_share``, ``group`` (and each with ``_<key>``), as in `BankConfidence`.
-        ``pair_standard_error``, contained in ``standard_error``, is what comparing all pairs of
-        cases would change where an estimator compares a sample of them (see `CCFV`).
 
     See Also
     --------

@@ -222,9 +222,9 @@ class ModelRecord:
         Category and text of each warning, without repetition.
     layers, layers_certainty : tuple of str, str
         Layers read, coarse to fine, and the certainty of the least certain (`skte.bank.LayerInfo`).
-    layer_scores, pair_standard_errors, resampled : dict
-        By estimator: the score of each layer, the score's error from comparing some pairs of
-        cases alone, and what ``resample_cases`` gave, where cases were resampled.
+    layer_scores, resampled : dict
+        By estimator: the score of each layer, and what ``resample_cases`` gave, where cases were
+        resampled.
     void : list of str
         Estimators that warned of every layer that it collapsed, or that its score is at the end
         of its range.
@@ -255,7 +255,6 @@ class ModelRecord:
     layers: tuple[str, ...] = ()
     layers_certainty: str = ""
     layer_scores: dict[str, NDArray[np.float64]] = field(default_factory=dict)
-    pair_standard_errors: dict[str, float] = field(default_factory=dict)
     resampled: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     void: list[str] = field(default_factory=list)
     n_parameters: int = 0
@@ -381,8 +380,6 @@ def _score(
         }
         if 0 < len(record.layer_scores[key]) <= len(warned):
             record.void.append(key)
-        if hasattr(fitted, "standard_error_"):
-            record.pair_standard_errors[key] = fitted.standard_error_
     record.seconds_score = time.perf_counter() - begun
 
 

@@ -1,4 +1,4 @@
-"""CC-FV with many cases: some of the pairs, memory, diagnosis."""
+"""CC-FV: memory, extremes, diagnosis."""
 
 import tracemalloc
 import warnings
@@ -10,93 +10,6 @@ from skte import CCFV, FeatureBlock, FeatureSet
 from skte.estimators import Diagnosis
 from skte.features import CaseFeatures, LayerSample
 from tests.estimator_problems import make_problem
-
-
-def many_cases(n_cases=30, seed=0, **kwargs):
-    return make_problem(n_cases=n_cases, n_rows=6, seed=seed, **kwargs)
-
-
-def consistency(problem, **params):
-    return CCFV(feature_variety=False, **params).fit(problem.X, problem.y, groups=problem.groups)
-
-
-class TestPairs:
-    def test_more_pairs_than_there_are_is_all_of_them(self):
-        problem = many_cases(6)
-        every = consistency(problem)
-        assert consistency(problem, n_pairs=1000).score_ == pytest.approx(every.score_, rel=1e-12)
-        assert consistency(problem, n_pairs=1000).standard_error_ == 0.0
-        assert every.standard_error_ == 0.0
-
-    def test_score_is_that_of_the_pairs_compared(self):
-        fitted = consistency(many_cases(), n_pairs=20)
-        details = fitted.layer_details_[0]
-        total = 0.0
-        for D in details["distances"].values():
-            values = D[np.triu_indices(len(D), 1)]
-            values = values[np.isfinite(values)]
-            assert len(values) == 20
-            total += values.mean()
-        assert fitted.score_ == pytest.approx(-np.log(total))
-        assert details["n_pairs"] == {1: 435, 2: 435}
-
-    def test_order_of_cases_and_rows_does_not_matter(self):
-        problem = many_cases()
-        order = np.random.default_rng(0).permutation(len(problem.y))
-        names = np.array([f"case{i}" for i in range(30)])[problem.groups]
-        forward = CCFV(n_pairs=20).score(problem.X, problem.y, groups=names)
-        shuffled = CCFV(n_pairs=20).score(problem.X[order], problem.y[order], groups=names[order])
-        assert shuffled == pytest.approx(forward, rel=1e-9)
-
-    def test_layers_and_models_are_compared_on_the_same_pairs(self):
-        a, b = many_cases(seed=0), many_cases(seed=1)
-        layers = FeatureSet.from_blocks([a.block("up0"), b.block("up1")])
-        first, second = CCFV(n_pairs=20).fit(layers).layer_details_
-        for label in (1, 2):
-            np.testing.assert_array_equal(
-                np.isfinite(first["distances"][label]), np.isfinite(second["distances"][label])
-            )
-
-    def test_seed_draws_other_pairs(self):
-        problem = many_cases()
-        scores = {consistency(problem, n_pairs=20, random_state=s).score_ for s in range(5)}
-        assert len(scores) == 5
-
-    @pytest.mark.slow
-    def test_pairs_are_drawn_evenly(self):
-        """Over seeds each pair comes up as often as any other, up to chance."""
-        problem = many_cases(8)
-        counts = np.zeros((8, 8))
-        for seed in range(400):
-            D = consistency(problem, n_pairs=7, random_state=seed).layer_details_[0]["distances"][1]
-            counts += np.isfinite(D)
-        off = counts[np.triu_indices(8, 1)]  # binomial: mean 100, deviation 8.7
-        assert off.mean() == pytest.approx(100)
-        assert off.min() > 65
-        assert off.max() < 135
-
-    @pytest.mark.slow
-    @pytest.mark.parametrize("reduction", ["mean", "last"])
-    def test_standard_error_is_the_spread_over_seeds(self, reduction):
-        layers = FeatureSet.from_blocks(
-            [many_cases(20, seed=s, n_channels=3 + s).block(f"up{s}") for s in range(2)]
-        )
-        fits = [
-            CCFV(n_pairs=40, random_state=s, feature_variety=False, layer_reduction=reduction).fit(
-                layers
-            )
-            for s in range(150)
-        ]
-        spread = np.std([fit.score_ for fit in fits], ddof=1)
-        assert np.mean([fit.standard_error_ for fit in fits]) == pytest.approx(spread, rel=0.2)
-
-    def test_a_class_that_few_cases_hold_keeps_its_pairs(self):
-        problem = many_cases()
-        kept = (problem.y != 2) | (problem.groups < 3)
-        problem = problem.of(X=problem.X[kept], y=problem.y[kept], groups=problem.groups[kept])
-        details = consistency(problem, n_pairs=10).layer_details_[0]
-        assert np.isfinite(details["distances"][2]).sum() == 3 + 2 * 3
-        assert details["n_pairs"] == {1: 435, 2: 3}
 
 
 def test_energy_needs_memory_for_a_block_of_distances_alone():
@@ -137,7 +50,7 @@ class TestExtremes:
 
 
 @pytest.mark.parametrize("offset", [0.0, 100.0, 1e6])
-@pytest.mark.parametrize("params", [{}, {"normalize": None}, {"n_pairs": 2}])
+@pytest.mark.parametrize("params", [{}, {"normalize": None}])
 def test_identical_cases_collapse_whatever_rounding_says(offset, params):
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(60, 5)) + offset, np.arange(60) % 3
@@ -196,7 +109,6 @@ class TestDiagnosis:
         assert diagnosis.cases[0].ratio > 1.5
         others = [one.ratio for one in diagnosis.cases if one.case != "pat7"]
         assert max(others) < 1.3
-        assert all("pat7" in pair.cases for pair in diagnosis.pairs)
         assert "pat7" in str(diagnosis)
 
     def test_class_shares_add_up_and_the_worst_comes_first(self):

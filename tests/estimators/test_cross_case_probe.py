@@ -10,7 +10,6 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import GroupKFold
 
 from skte import CrossCaseProbe, FeatureBlock
-from skte.estimators import cross_case_probe
 from skte.exceptions import CollapsedFeaturesWarning, UnusableClassWarning
 from tests.estimator_problems import Problem, make_problem
 
@@ -113,32 +112,6 @@ def test_primal_and_dual_agree():
     wide = problem.of(X=np.hstack([problem.X, np.zeros((96, 100))]))
     for reading in READINGS:
         assert wide.score(probe(reading)) == pytest.approx(problem.score(probe(reading)), rel=1e-9)
-
-
-def test_shares_that_are_labels_give_what_the_estimator_gives():
-    problem = make_problem()
-    values = cross_case_probe(problem.X, np.eye(3)[problem.y], problem.groups)
-    for reading in READINGS:
-        assert values[reading].mean() == pytest.approx(problem.score(probe(reading)), rel=1e-12)
-    assert (values["best"] >= values["threshold"] - 1e-12).all()
-
-
-def test_shares_are_learnt_as_shares():
-    rng = np.random.default_rng(0)
-    share = rng.random(90)
-    values = cross_case_probe(
-        share[:, None], np.column_stack([1 - share, share]), np.repeat([0, 1, 2], 30), ridge=1e-9
-    )
-    np.testing.assert_allclose(values["dice"], 1.0, atol=1e-6)
-    np.testing.assert_allclose(values["auc"], 1.0)
-
-
-@pytest.mark.parametrize(
-    ("X", "shares"), [(np.zeros((4, 1)), np.zeros((3, 2))), (np.zeros(4), np.zeros((4, 2)))]
-)
-def test_shapes_of_shares_are_checked(X, shares):
-    with pytest.raises(ValueError, match="shares"):
-        cross_case_probe(X, shares, [0, 0, 1, 1])
 
 
 def test_without_groups_the_error_asks_for_cases():

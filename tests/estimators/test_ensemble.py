@@ -26,7 +26,6 @@ def bank_of_parts(ensemble, n_models=5):
     ("method", "oracle"),
     [
         ("mean_rank", lambda s: -rankdata(-s)),
-        ("borda", lambda s: (s[:, None] > s).sum(axis=1) + ((s[:, None] == s).sum(axis=1) - 1) / 2),
         ("z_mean", zscore),
     ],
 )
@@ -46,7 +45,7 @@ def test_ties_and_weights():
     )
 
 
-@pytest.mark.parametrize("method", ["mean_rank", "borda", "z_mean"])
+@pytest.mark.parametrize("method", ["mean_rank", "z_mean"])
 def test_collapsed_models_come_last_and_constant_members_are_mute(method):
     ensemble = Ensemble(estimators={"a": CCFV(), "b": LogME()}, method=method)
     scores = [[-1.0, 0.1], [-np.inf, 0.1], [-2.0, 0.1]]

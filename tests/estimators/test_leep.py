@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from skte.estimators import LEEP, leep_score
+from skte.estimators import LEEP
 from skte.features import FeatureBlock, FeatureSet
 from tests.estimator_problems import make_problem
 
@@ -18,30 +18,30 @@ def entropy(y):
 
 def test_perfect_source_gives_zero():
     y = make_problem().y
-    assert leep_score(np.eye(3)[y], y) == 0.0
+    assert LEEP().score(np.eye(3)[y], y) == 0.0
     # So does one that splits target classes: the source may know more.
     finer = np.eye(6)[2 * y + np.arange(len(y)) % 2]
-    assert leep_score(finer, y) == 0.0
+    assert LEEP().score(finer, y) == 0.0
 
 
 @pytest.mark.parametrize("P", [[0.25, 0.25, 0.5], [1.0, 0.0, 0.0]])
 def test_uninformative_source_gives_minus_entropy(P):
     y = np.array([0, 0, 0, 2, 7, 7, 7, 7])
-    assert leep_score(np.tile(P, (8, 1)), y) == pytest.approx(-entropy(y), rel=1e-12)
+    assert LEEP().score(np.tile(P, (8, 1)), y) == pytest.approx(-entropy(y), rel=1e-12)
 
 
 def test_hard_predictions_give_minus_conditional_entropy():
     """With one-hot rows, LEEP is -H(y | z)."""
     z, y = np.array([0, 0, 0, 0, 1, 1]), np.array([0, 0, 0, 1, 1, 1])
     expected = -4 / 6 * -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))
-    assert leep_score(np.eye(2)[z], y) == pytest.approx(expected, rel=1e-12)
+    assert LEEP().score(np.eye(2)[z], y) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("tiny", [0.0, 5e-324, 1e-300])
 def test_source_class_that_is_never_predicted(tiny):
     problem = make_problem(LEEP())
     P = np.hstack([problem.X, np.full((len(problem.X), 2), tiny)])
-    assert leep_score(P, problem.y) == pytest.approx(problem.score(LEEP()), rel=1e-12)
+    assert LEEP().score(P, problem.y) == pytest.approx(problem.score(LEEP()), rel=1e-12)
 
 
 def test_extreme_logits_do_not_overflow():
@@ -73,8 +73,10 @@ def test_rounded_probabilities_pass_and_are_renormalised():
     rounded = np.round(problem.X, 5)
     assert (rounded.sum(axis=1) != 1).any()
     exact = rounded / rounded.sum(axis=1, keepdims=True)
-    assert leep_score(rounded, problem.y) == pytest.approx(leep_score(exact, problem.y), rel=1e-12)
-    assert LEEP().score(rounded, problem.y) == leep_score(rounded, problem.y)
+    assert LEEP().score(rounded, problem.y) == pytest.approx(
+        LEEP().score(exact, problem.y), rel=1e-12
+    )
+    assert LEEP().score(rounded, problem.y) == LEEP().score(rounded, problem.y)
     assert LEEP().score(np.eye(3)[problem.y] * (1 + 5e-5), problem.y) == 0.0
 
 
@@ -98,5 +100,5 @@ def test_tags_follow_the_input():
 def test_better_heads_score_higher():
     y = make_problem().y
     noise = np.random.default_rng(0).normal(size=(len(y), 3))
-    scores = [leep_score(softmax(k * np.eye(3)[y] + noise, axis=1), y) for k in (0, 1, 2, 4)]
+    scores = [LEEP().score(softmax(k * np.eye(3)[y] + noise, axis=1), y) for k in (0, 1, 2, 4)]
     assert scores == sorted(scores)

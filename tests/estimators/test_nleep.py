@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from skte.estimators import NLEEP, nleep_score
+from skte.estimators import NLEEP
 from skte.exceptions import SaturatedScoreWarning
 from tests.estimator_problems import Problem, make_problem
 
@@ -22,15 +22,15 @@ def test_separate_clusters_give_zero():
     rng = np.random.default_rng(0)
     y = np.repeat([0, 3, 9], 60)
     X = 0.1 * rng.normal(size=(180, 4)) + 100 * rng.normal(size=(3, 4))[np.repeat([0, 1, 2], 60)]
-    assert nleep_score(X, y) == pytest.approx(0.0, abs=1e-9)
-    assert nleep_score(X, y, n_components_per_class=1) == pytest.approx(0.0, abs=1e-9)
+    assert NLEEP().score(X, y) == pytest.approx(0.0, abs=1e-9)
+    assert NLEEP(n_components_per_class=1).score(X, y) == pytest.approx(0.0, abs=1e-9)
 
 
 def test_one_component_knows_nothing():
     """Rounding up the share to one axis, and one component for two tiny classes."""
     y = np.array([0, 0, 1])
     with pytest.warns(SaturatedScoreWarning, match=r"3 distinct voxels.*fits 1"):
-        score = nleep_score(np.array([[0.0], [1.0], [2.0]]), y)
+        score = NLEEP().score(np.array([[0.0], [1.0], [2.0]]), y)
     assert score == pytest.approx(-entropy(y), rel=1e-9)
 
 
@@ -54,7 +54,7 @@ def test_coinciding_voxels_count_once():
     y = np.tile([0, 1], 60)
     X = np.tile(np.arange(6.0), 20)[:, None] ** 2
     with pytest.warns(SaturatedScoreWarning, match="6 distinct voxels.*fits 3"):
-        score = nleep_score(X, y)
+        score = NLEEP().score(X, y)
     assert -np.log(2) - 1e-12 <= score <= 0.0
 
 
@@ -76,8 +76,8 @@ def test_seed_matters():
 @pytest.mark.parametrize("factor", [1e-300, 1e-150, 1e150, 1e300])
 def test_extreme_scales(factor):
     problem = make_problem()
-    scaled = nleep_score(factor * problem.X, problem.y)
-    assert scaled == pytest.approx(nleep_score(problem.X, problem.y), rel=1e-9)
+    scaled = NLEEP().score(factor * problem.X, problem.y)
+    assert scaled == pytest.approx(NLEEP().score(problem.X, problem.y), rel=1e-9)
 
 
 @pytest.mark.parametrize("covariance", ["full", "diag"])
@@ -88,7 +88,7 @@ def test_wide_and_rank_deficient_features_stay_finite(covariance):
     rank_two = problem.X[:, :2] @ rng.normal(size=(2, 50))
     for X in (wide, rank_two, np.outer(problem.X[:, 0], np.ones(9))):
         for variance in (0.8, 1.0):
-            score = nleep_score(X, problem.y, covariance=covariance, variance=variance)
+            score = NLEEP(covariance=covariance, variance=variance).score(X, problem.y)
             assert -np.log(3) - 1e-9 <= score <= 0.0
 
 
@@ -96,15 +96,15 @@ def test_many_classes_and_a_class_of_one_voxel():
     rng = np.random.default_rng(0)
     y = np.repeat(np.arange(200), 2)
     with pytest.warns(SaturatedScoreWarning, match="400 distinct voxels.*1000 components.*200"):
-        score = nleep_score(rng.normal(size=(400, 3)), y, covariance="diag")
+        score = NLEEP(covariance="diag").score(rng.normal(size=(400, 3)), y)
     assert -np.log(200) <= score <= 0.0
     y = np.where(np.arange(100) == 7, 5, np.arange(100) % 2)
-    assert np.isfinite(nleep_score(rng.normal(size=(100, 3)), y))
+    assert np.isfinite(NLEEP().score(rng.normal(size=(100, 3)), y))
 
 
 def test_two_voxels():
     with pytest.warns(SaturatedScoreWarning):
-        assert nleep_score(np.eye(2), np.array([0, 1])) == pytest.approx(-np.log(2))
+        assert NLEEP().score(np.eye(2), np.array([0, 1])) == pytest.approx(-np.log(2))
 
 
 def test_healthy_features_leak_no_warning_of_convergence():
@@ -119,8 +119,8 @@ def test_principal_coordinates_are_those_of_pca(n_channels):
     problem = make_problem(n_channels=n_channels, separation=0.2)
     T = PCA(0.6, svd_solver="full").fit_transform(problem.X)
     settings = {"n_components_per_class": 2, "covariance": "diag"}
-    expected = nleep_score(T, problem.y, variance=1.0, **settings)
-    score = nleep_score(problem.X, problem.y, variance=0.6, **settings)
+    expected = NLEEP(variance=1.0, **settings).score(T, problem.y)
+    score = NLEEP(variance=0.6, **settings).score(problem.X, problem.y)
     assert score == pytest.approx(expected, rel=1e-5)
-    whole = nleep_score(problem.X, problem.y, variance=1.0, **settings)
+    whole = NLEEP(variance=1.0, **settings).score(problem.X, problem.y)
     assert score != pytest.approx(whole, rel=1e-2)

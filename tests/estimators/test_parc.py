@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import spearmanr
 from sklearn.base import clone
 
-from skte.estimators import KNN, PARC, parc_score
+from skte.estimators import KNN, PARC
 from skte.exceptions import CollapsedFeaturesWarning
 from skte.features import FeatureSet
 from tests.estimator_problems import Problem, make_problem
@@ -15,16 +15,16 @@ from tests.estimator_problems import Problem, make_problem
 
 def test_onehot_features_give_one():
     y = make_problem().y
-    assert parc_score(np.eye(3)[y], y) == pytest.approx(1.0, rel=1e-12)
+    assert PARC().score(np.eye(3)[y], y) == pytest.approx(1.0, rel=1e-12)
     # Three classes at three distances: half of the list has ties that the other has not.
     uneven = np.eye(3)[y] @ np.array([[1, 5, 2], [7, 1, 1], [0, 2, 9]])
-    assert 0.8 < parc_score(uneven, y) < 0.9
+    assert 0.8 < PARC().score(uneven, y) < 0.9
 
 
 def test_features_of_the_other_grouping_give_less_than_zero():
     """Voxels of a class opposite, those of the other class alike."""
     X = np.array([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
-    assert parc_score(X, np.array([0, 0, 1, 1])) == pytest.approx(-0.5, rel=1e-12)
+    assert PARC().score(X, np.array([0, 0, 1, 1])) == pytest.approx(-0.5, rel=1e-12)
 
 
 def test_label_ties_are_ties():
@@ -35,10 +35,10 @@ def test_label_ties_are_ties():
     features = (1 - np.corrcoef(problem.X))[pairs]
     assert len(np.unique(labels)) > 2
     differ = (problem.y[:, None] != problem.y)[pairs]
-    assert parc_score(problem.X, problem.y) == pytest.approx(
+    assert PARC().score(problem.X, problem.y) == pytest.approx(
         spearmanr(features, differ)[0], rel=1e-9
     )
-    assert parc_score(problem.X, problem.y) != pytest.approx(
+    assert PARC().score(problem.X, problem.y) != pytest.approx(
         spearmanr(features, labels)[0], rel=0.1
     )
 
@@ -50,7 +50,7 @@ def test_feature_ties_are_ties():
     pairs = np.triu_indices(80, 1)
     sign = X[:, 0] > X[:, 1]
     expected = spearmanr((sign[:, None] != sign)[pairs], (y[:, None] != y)[pairs])[0]
-    assert parc_score(X, y) == pytest.approx(expected, rel=1e-9)
+    assert PARC().score(X, y) == pytest.approx(expected, rel=1e-9)
 
 
 def test_constant_row_is_at_distance_one_from_all():
@@ -61,7 +61,7 @@ def test_constant_row_is_at_distance_one_from_all():
     D[np.ix_(rest, rest)] = 1 - np.corrcoef(X[rest])
     pairs = np.triu_indices(4, 1)
     expected = spearmanr(D[pairs], (y[:, None] != y)[pairs])[0]
-    assert parc_score(X, y) == pytest.approx(expected, rel=1e-9)
+    assert PARC().score(X, y) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -78,36 +78,36 @@ def test_collapsed_features(X):
     problem = make_problem().of(X=X)
     with pytest.warns(CollapsedFeaturesWarning, match=r"layer 'up1'.*nothing to correlate"):
         assert PARC().score(problem.block("up1")) == 0.0
-    assert parc_score(X, problem.y) == 0.0
+    assert PARC().score(X, problem.y) == 0.0
 
 
 def test_two_voxels_and_classes_of_one():
-    assert parc_score(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([0, 1])) == 0.0
+    assert PARC().score(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([0, 1])) == 0.0
     problem = make_problem(n_rows=1, n_cases=1, n_classes=4)  # no pair shares a class
-    assert parc_score(problem.X, problem.y) == 0.0
+    assert PARC().score(problem.X, problem.y) == 0.0
 
 
 @pytest.mark.parametrize("factor", [1e-300, 1e-150, 1e150, 1e300])
 def test_extreme_scales(factor):
     problem = make_problem()
     rows = np.where(np.arange(96) % 2, factor, 1.0)[:, None]
-    assert parc_score(rows * problem.X, problem.y) == pytest.approx(
-        parc_score(problem.X, problem.y), rel=1e-9
+    assert PARC().score(rows * problem.X, problem.y) == pytest.approx(
+        PARC().score(problem.X, problem.y), rel=1e-9
     )
 
 
 def test_wide_rank_one_and_many_classes():
     rng = np.random.default_rng(0)
     y = np.repeat(np.arange(200), 2)
-    assert parc_score(np.eye(200)[y], y) == pytest.approx(1.0, rel=1e-12)
+    assert PARC().score(np.eye(200)[y], y) == pytest.approx(1.0, rel=1e-12)
     rank_one = np.outer(np.where(y % 2, 1.0, -1.0), rng.normal(size=50))
-    assert -1.0 <= parc_score(rank_one, y) <= 1.0
-    assert np.isfinite(parc_score(rng.normal(size=(10, 5000)), y[:10]))
+    assert -1.0 <= PARC().score(rank_one, y) <= 1.0
+    assert np.isfinite(PARC().score(rng.normal(size=(10, 5000)), y[:10]))
 
 
 def test_subsample_is_used_beyond_max_samples_alone():
     problem = make_problem(n_rows=40)
-    whole = parc_score(problem.X, problem.y)
+    whole = PARC().score(problem.X, problem.y)
     assert PARC(max_samples=480).score(problem.X, problem.y) == whole
     part = PARC(max_samples=200).score(problem.X, problem.y)
     assert part != whole
@@ -128,7 +128,7 @@ def test_subsample_is_drawn_by_the_seed_and_not_by_size():
     problem = make_problem(n_rows=20)
     draws = [PARC(max_samples=60, random_state=s).score(problem.X, problem.y) for s in range(100)]
     assert len(set(draws)) == 100
-    assert np.mean(draws) == pytest.approx(parc_score(problem.X, problem.y), abs=0.02)
+    assert np.mean(draws) == pytest.approx(PARC().score(problem.X, problem.y), abs=0.02)
 
 
 @pytest.mark.parametrize("estimator", [PARC(max_samples=60), KNN(max_samples=60)], ids=str)
@@ -148,4 +148,4 @@ def test_models_are_compared_at_the_same_voxels_of_named_cases(estimator):
 
 def test_noise_scores_around_zero():
     rng = np.random.default_rng(0)
-    assert abs(parc_score(rng.normal(size=(600, 8)), rng.integers(0, 3, 600))) < 0.01
+    assert abs(PARC().score(rng.normal(size=(600, 8)), rng.integers(0, 3, 600))) < 0.01

@@ -24,7 +24,6 @@ from skte.estimators import (
     RankMe,
     TransferabilityEstimator,
     TransRate,
-    leep_score,
 )
 from skte.features import CaseFeatures, FeatureSet
 from tests.estimator_problems import VARIANTS, as_feature_set, make_problem
@@ -195,14 +194,12 @@ def test_nleep_keeps_the_mixture_of_all_cases() -> None:
     # Fits of their own jump between optima; these do not.
     own = [clone(nleep).fit(features[w.astype(bool)]).score_ for w in LEAVE_ONE_OUT]
     assert np.std(scores) < np.std(own)
-    with pytest.raises(ValueError, match="resample the cases that it was fitted on"):
-        nleep.resample_cases(features[1:], np.ones((1, N_CASES - 1)))
     # Given the mixtures of the layers it is LEEP.
     layers = list(zip(features.blocks(), nleep.layer_details_, strict=True))
     for score, weights in zip(scores, LEAVE_ONE_OUT, strict=True):
         kept = [(one["posterior"][w], block.y[w]) for block, one in layers
                 for w in [weights[block.groups] > 0]]  # fmt: skip
-        assert score == pytest.approx(np.mean([leep_score(*rows) for rows in kept]))
+        assert score == pytest.approx(np.mean([LEEP().score(*rows) for rows in kept]))
 
 
 @pytest.mark.filterwarnings("ignore::skte.exceptions.SkteWarning")
@@ -313,5 +310,18 @@ class TestRefusals:
         with pytest.raises(NotFittedError):
             LogME().resample_cases(features, LEAVE_ONE_OUT)
         other = FeatureSet.from_blocks(features.blocks()[:1])
-        with pytest.raises(ValueError, match="fitted on"):
+        with pytest.raises(ValueError, match="not fitted on"):
             LogME().fit(other).resample_cases(features, LEAVE_ONE_OUT)
+
+    @pytest.mark.filterwarnings("ignore::skte.exceptions.SkteWarning")
+    @pytest.mark.parametrize("name", NAMES)
+    def test_of_other_cases(self, name: str) -> None:
+        estimator = clone(VARIANTS[name])
+        features = problem_set(estimator)
+        estimator.fit(features)
+        renamed = FeatureSet(
+            CaseFeatures(f"other {case.case_id}", case.layers, case.posterior) for case in features
+        )
+        for others in (features[1:], features[::-1], renamed, problem_set(estimator, n_rows=5)):
+            with pytest.raises(ValueError, match="Resample the FeatureSet that it was fitted on"):
+                estimator.resample_cases(others, np.ones((1, len(others))))

@@ -2,11 +2,8 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from skte.features import ClassMoments, FeatureBlock
-from skte.features._moments import _CHUNK  # no door says where a second chunk begins
 
 
 def problem(seed=0, n=200, d=4, shift=0.0):
@@ -30,27 +27,8 @@ def assert_describes(moments, X, y, rtol=1e-10):
 
 
 def test_moments_are_those_of_numpy():
-    X, y = problem(n=8 * _CHUNK)
-    assert np.unique(y, return_counts=True)[1].min() > 2 * _CHUNK  # three chunks of each class
+    X, y = problem(n=5000)
     assert_describes(ClassMoments.from_arrays(X, y), X, y)
-
-
-@settings(max_examples=25)
-@given(st.integers(0, 2**31), st.lists(st.integers(1, 199), min_size=1, max_size=5, unique=True))
-def test_parts_merge_to_the_whole(seed, cuts):
-    X, y = problem(seed)
-    parts = [
-        ClassMoments.from_arrays(a, b)
-        for a, b in zip(np.split(X, sorted(cuts)), np.split(y, sorted(cuts)), strict=True)
-    ]
-    merged = parts[0]
-    for part in parts[1:]:
-        merged = merged.merge(part)
-    assert_describes(merged, X, y)
-    backwards = parts[-1]
-    for part in parts[-2::-1]:
-        backwards = backwards.merge(part)
-    assert_describes(backwards, X, y)
 
 
 def test_means_far_from_zero_cost_no_digits():
@@ -74,15 +52,6 @@ def test_squares_that_would_overflow_or_vanish(factor):
     assert_describes(ClassMoments.from_arrays(X[:50], y[:50]), X[:50], y[:50])
 
 
-def test_parts_of_different_scale_merge():
-    X, y = problem()
-    X[100:] *= 1e150
-    merged = ClassMoments.from_arrays(X[:100], y[:100]).merge(
-        ClassMoments.from_arrays(X[100:], y[100:])
-    )
-    assert_describes(merged, X, y)
-
-
 def test_constant_channels_have_a_scatter_of_exactly_zero():
     X, y = problem(n=999)
     X[:, 1] = 1e3 / 7
@@ -102,19 +71,3 @@ def test_blocks_compute_them_once():
     block = FeatureBlock(X, y, name="up1")
     assert block.moments is block.moments
     assert block.moments.name == "up1"
-
-
-def test_bad_input_is_refused():
-    X, y = problem()
-    with pytest.raises(ValueError, match="one label per voxel"):
-        ClassMoments.from_arrays(X, y[:-1])
-    with pytest.raises(ValueError, match="one label per voxel"):
-        ClassMoments.from_arrays(X[:0], y[:0])
-    X[3, 1] = np.nan
-    with pytest.raises(ValueError, match=r"layer 'up'.*NaN"):
-        ClassMoments.from_arrays(X, y, name="up")
-    narrow = ClassMoments.from_arrays(X[:3, :2], y[:3])
-    with pytest.raises(ValueError, match="4 and of 2 channels"):
-        ClassMoments.from_arrays(X[:3], y[:3]).merge(narrow)
-    with pytest.raises(ValueError, match="offsets has shape"):
-        ClassMoments(np.arange(2), np.ones(2, int), np.zeros(3), np.zeros((2, 2)), np.eye(3))

@@ -263,7 +263,7 @@ class TestSelector:
     def test_bootstrap_agrees_with_the_jackknife(self, cases, bank, extractor):
         results = [
             ModelBankSelector(
-                LogME(tol=1e-4), extractor=extractor, confidence_level=0.9, resampling=method,
+                LogME(), extractor=extractor, confidence_level=0.9, resampling=method,
                 n_resamples=400,
             )
             .fit(bank, cases)
