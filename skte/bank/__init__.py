@@ -10,12 +10,11 @@ from skte.bank._layers import find_layers
 from skte.bank._layers import model_in_channels as model_in_channels
 from skte.bank._layers import model_spatial_dims as model_spatial_dims
 from skte.bank._manifest import keep_trust as keep_trust
-from skte.bank._manifest import manifest_schema
 from skte.bank._probe import LayerInfo
 from skte.bank._probe import as_map as as_map
 from skte.bank._readers import Reader, ReadOptions, all_readers
 from skte.bank._trace import main_output as main_output
-from skte.bank._weights import weight_files as weight_files
+from skte.bank._weights import weight_file as weight_file
 
 __all__ = [
     "BankEntry",
@@ -32,5 +31,4 @@ __all__ = [
     "entry_digest",
     "find_layers",
     "load_bank",
-    "manifest_schema",
 ]

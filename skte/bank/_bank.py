@@ -8,7 +8,6 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, TypeAlias, overload
@@ -21,7 +20,7 @@ from skte._text import clean_text, did_you_mean
 from skte.bank._entry import BankEntry
 from skte.bank._manifest import check_packages, read_manifest
 from skte.bank._readers import MANIFEST, Reader, ReadOptions, all_readers
-from skte.bank._weights import NOT_READ, read_checkpoint, weight_files
+from skte.bank._weights import NOT_READ, read_checkpoint, weight_file
 from skte.exceptions import BankError, SkteWarning
 
 
@@ -397,8 +396,7 @@ class _FolderSearch:
                 entries = self._read(file, reader)
                 for entry in entries:
                     if entry.weights is not None:
-                        with suppress(BankError):  # loading says what is wrong
-                            self.used |= {*weight_files(Path(entry.weights))}
+                        self.used.add(weight_file(Path(entry.weights)))
             elif file.absolute() not in self.used:
                 self.not_understood[self._name(file)] = _why_not(file)
 

@@ -8,21 +8,16 @@ torch's reader is not used here, and neither is the `pickle` module's, whose BUI
 memo act on any object at hand. `pickletools.genops` of the standard library cuts the program
 into instructions, and `_Machine` interprets the few that ``torch.save`` writes:
 
-- no class or function ever stands on the stack: a global is its name, and calling it
-  looks the name up in `_CALLS`, whose functions are all of this file, take plain
-  arguments, check each, and return plain values;
-- only lists, dicts and sets made here are filled, and BUILD sets the content of a
-  dict or an array, or nothing;
+- no class or function ever stands on the stack: a global is a `LeftOut`, which holds its name,
+  and so is whatever it would have made, unless `_CALLS` has a function of this file for it;
+- only lists and dicts made here are filled; what is set of anything else is dropped;
 - a tensor is a view whose sizes, strides and offset were checked against a storage, whose
   bytes are a stored (never compressed) part of the archive, or of the file in the older format.
 
-The program runs twice. First all tensors are on the meta device, which takes no memory, and what
-came out is measured: every value of a known plain type, nested moderately, without cycles, and
-what it will take compared with the limit on memory. Only then are values read.
-
-Where a class is mere decoration of data its content is kept as numbers, text, tuples and dicts
-(numpy's numbers and arrays, `argparse.Namespace`, paths, devices, dtypes). All other
-classes, and sparse, quantized, nested and meta tensors, are refused by name.
+So what stands beside the weights costs nothing, and is refused by name where it is asked for. The
+program runs twice. First all tensors are on the meta device, which takes no memory, and what
+came out is measured: nested moderately, without cycles, and what it will take compared with the
+limit on memory. Only then are values read.
 """
 
 from __future__ import annotations
@@ -34,12 +29,11 @@ import re
 import struct
 import zipfile
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any
 
-import numpy as np
 import torch
 
 from skte._memory import memory_problem
@@ -52,11 +46,7 @@ _MOST_ITEMS = 2_000_000  # where shared containers are counted as often as they 
 _MOST_DEPTH = 100
 _MOST_EDGE = 2**48
 _MOST_AXES = 64
-# What calls copy: a short program could ask for the same long text again and again.
-_MOST_COPIED = 64 * 2**20
 _TENSOR_STEPS = 10
-# Python's hash of such keys can be made to collide, so that a dict of them takes for ever.
-_KEY_STEPS = 1000
 _LONGEST_LINE = 1000
 
 _REMEDY = "the file is damaged or was not written by torch.save, and was refused"
@@ -96,29 +86,7 @@ _DTYPES = {
     and re.fullmatch(r"torch\.(bool|u?int(8|16|32|64)|b?float\w+|complex\d+)", str(value))
     and "x2" not in str(value)
 }
-_BUILTINS = ("builtins", "__builtin__")
-# Numbers of numpy: letter and size, as in the text of a dtype.
-_NUMBERS = re.compile(r"[iu][1248]|f(2|4|8|16)|c(8|16|32)|b1")
-_CHARACTERS = re.compile(r"[US](\d{1,9})")
-# What stands for itself, as an argument of others or as text.
-_NAMES = frozenset(
-    [
-        *_STORAGE_NAMES,
-        *_DTYPES,
-        *(
-            f"{b}.{t.__name__}"
-            for b in _BUILTINS
-            for t in (bool, int, float, str, list, tuple, dict)
-        ),
-        *(f"numpy.{name}" for name in np.sctypeDict if isinstance(name, str)),
-        "numpy.ndarray",
-        "torch.Tensor",
-        "torch.nn.parameter.Parameter",
-        "monai.data.meta_tensor.MetaTensor",
-    ]
-)
-_KEYS = (str, bytes, int, float, bool, type(None))
-_LEAVES = (*_KEYS, complex)
+_PLAIN = (str, bytes, int, float, bool, type(None))
 
 
 class MalformedError(Exception):
@@ -128,27 +96,16 @@ class MalformedError(Exception):
         super().__init__(f"{problem}; {remedy}" if remedy else problem)
 
 
-class RefusedGlobalsError(Exception):
-    """A file needs classes or functions that are not data."""
+class LeftOut:
+    """Stands for what is not read: a class or function, or what it would have made."""
 
-    def __init__(self, names: Iterable[str]) -> None:
-        self.names = sorted({clean_text(name, 100) for name in names})
-        super().__init__(", ".join(self.names))
+    __slots__ = ("name",)
 
+    def __init__(self, name: str) -> None:
+        self.name = clean_text(name, 100)
 
-class _Global(str):
-    """Name of something that can be called; it never leaves the machine."""
-
-    __slots__ = ()
-
-
-class _Kind:
-    """What a dtype of numpy says; it never leaves the machine."""
-
-    __slots__ = ("code", "order")
-
-    def __init__(self, code: str) -> None:
-        self.code, self.order = code, "<"
+    def __repr__(self) -> str:
+        return f"<{self.name}, not read>"
 
 
 @dataclass(frozen=True)
@@ -167,74 +124,45 @@ class _Storage:
 _Read = Callable[[_Storage], torch.UntypedStorage]
 
 
-def read_torch_file(path: Path, archive: Archive | None, *, values: bool) -> Any:
-    """Read what ``torch.save`` wrote."""
+def read_torch_file(path: Path, *, values: bool) -> Any:
+    """Read what ``torch.save`` wrote, as an archive or as it did before torch 1.6."""
     with path.open("rb") as file:
-        if archive is not None:
-            return _read_archive(file, archive, values)
+        if file.read(2) == b"PK":
+            with zipfile.ZipFile(file) as archive:
+                return _read_archive(archive, path.stat().st_size, values)
+        file.seek(0)
         return _read_legacy(file, path.stat().st_size, values)
 
 
-class Archive:
-    """Parts of a zip archive that are stored as they are."""
-
-    def __init__(self, path: Path) -> None:
-        size = path.stat().st_size
-        with zipfile.ZipFile(path) as archive:
-            parts = archive.infolist()
-        self.parts = {part.filename: part for part in parts}
-        self._all, self._size = parts, size
-
-    def check(self) -> None:
-        """Refuse what torch.save does not write."""
-        parts, size = self._all, self._size
-        unpacked = sum(part.file_size for part in parts)
-        if unpacked > size or any(part.compress_type != zipfile.ZIP_STORED for part in parts):
-            raise MalformedError(
-                f"the archive unpacks to {unpacked} bytes from {size}, but torch.save does not "
-                "compress",
-            )
-        if any(part.flag_bits & 1 or part.file_size != part.compress_size for part in parts):
-            raise MalformedError("parts of the archive are encrypted")
-        if len(self.parts) != len(parts):
-            twice = next(name for name, n in Counter(p.filename for p in parts).items() if n > 1)
-            raise MalformedError(f"the archive holds {clean_text(twice, 100)} twice")
-
-    def place(self, file: IO[bytes], name: str) -> tuple[int, int]:
-        """Where a part's bytes begin, and how many there are."""
-        part = self.parts.get(name)
-        if part is None:
-            raise MalformedError(f"the archive has no part {clean_text(name, 100)}")
-        file.seek(part.header_offset)
-        header = file.read(30)
-        if len(header) < 30 or not header.startswith(b"PK\3\4"):
-            raise MalformedError(f"part {clean_text(name, 100)} is not where the archive says")
-        n_name, n_extra = struct.unpack("<HH", header[26:])
-        return part.header_offset + 30 + n_name + n_extra, part.file_size
-
-    def read(self, file: IO[bytes], name: str, most: int) -> bytes:
-        """Read a small part."""
-        start, size = self.place(file, name)
-        if size > most:
-            raise MalformedError(f"part {clean_text(name, 100)} has {size} bytes, too many")
-        file.seek(start)
-        data = file.read(size)
-        if len(data) < size:
-            raise MalformedError(f"part {clean_text(name, 100)} is cut off")
-        return data
-
-    def damaged(self, path: Path) -> list[str]:
-        """Names of the parts whose bytes are not what was written, by their checksums."""
-        found = []
-        with zipfile.ZipFile(path) as archive:
-            for name in self.parts:
-                try:
-                    with archive.open(name) as part:
-                        while part.read(2**20):
-                            pass
-                except (zipfile.BadZipFile, EOFError, OSError):
-                    found.append(name)
-        return found
+def check_archive(archive: zipfile.ZipFile, size: int, *, whole: bool) -> None:
+    """Refuse TorchScript, what torch.save does not write, and, if told so, wrong checksums."""
+    parts = archive.infolist()
+    names = Counter(part.filename for part in parts)
+    if any(re.match("[^/]*/(constants.pkl$|code/)", name) for name in names):
+        raise MalformedError(
+            "this is TorchScript, whose layers cannot be hooked, so no features can be read; "
+            "save the state_dict() of the original nn.Module with torch.save",
+            "",
+        )
+    unpacked = sum(part.file_size for part in parts)
+    if unpacked > size or any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+        raise MalformedError(
+            f"the archive unpacks to {unpacked} bytes from {size}, but torch.save does not compress"
+        )
+    if any(part.flag_bits & 1 or part.file_size != part.compress_size for part in parts):
+        raise MalformedError("parts of the archive are encrypted")
+    twice, n = names.most_common(1)[0] if names else ("", 0)
+    if n > 1:
+        raise MalformedError(f"the archive holds {clean_text(twice, 100)} twice")
+    if not any(part.CRC for part in parts):  # torch.save can be set to write none
+        for part in parts:
+            del part.CRC
+    elif whole and (damaged := archive.testzip()):  # torch.load does not look at them
+        raise MalformedError(
+            f"the checksum does not fit in: {clean_text(damaged, 200)}: the file was changed or "
+            "damaged after it was written",
+            "copy or download it again",
+        )
 
 
 def check_shape(shape: Any, itemsize: int) -> int:
@@ -250,37 +178,38 @@ def check_shape(shape: Any, itemsize: int) -> int:
     return n_bytes
 
 
-def _read_archive(file: IO[bytes], archive: Archive, values: bool) -> Any:
-    programs = [name for name in archive.parts if name.partition("/")[2] == "data.pkl"]
+def _read_archive(archive: zipfile.ZipFile, file_bytes: int, values: bool) -> Any:
+    check_archive(archive, file_bytes, whole=values)
+    sizes = {part.filename: part.file_size for part in archive.infolist()}
+    programs = [name for name in sizes if name.partition("/")[2] == "data.pkl"]
     if len(programs) != 1:
         raise MalformedError("the archive holds no data.pkl, or several")
     root = programs[0].partition("/")[0]
-    if f"{root}/byteorder" in archive.parts:
-        order = archive.read(file, f"{root}/byteorder", 16)
-        if order != b"little":
-            raise MalformedError(*_BIG_ENDIAN)
-    size = archive.parts[programs[0]].file_size
+    order = f"{root}/byteorder"
+    if order in sizes and archive.read(order) != b"little":
+        raise MalformedError(*_BIG_ENDIAN)
+    size = sizes[programs[0]]
     _check_memory(4 * size, size)  # before it is read; text may take four bytes for one
-    program = archive.read(file, programs[0], size)
-
-    def place(storage: _Storage) -> tuple[int, int]:
-        return archive.place(file, f"{root}/data/{storage.key}")
-
-    shapes = _Machine(None, size)
+    program = archive.read(programs[0])
+    shapes = _Machine()
     found = shapes.run(io.BytesIO(program))
-    _check_content(found, shapes, Path(file.name).stat().st_size)
+    _check_content(found, shapes, file_bytes)
     for storage in shapes.storages.values():
-        if storage.n_bytes > place(storage)[1]:
-            raise MalformedError(f"storage {clean_text(storage.key, 100)} is cut off")
+        if storage.n_bytes > sizes.get(f"{root}/data/{storage.key}", -1):
+            raise MalformedError(f"storage {clean_text(storage.key, 100)} is missing or cut off")
     if not values or not shapes.n_tensors:
         return found
-    machine = _Machine(lambda s: _fill(file, s, place(s)[0]), size)
-    return machine.run(io.BytesIO(program))
+
+    def read(storage: _Storage) -> torch.UntypedStorage:
+        with archive.open(f"{root}/data/{storage.key}") as part:
+            return _fill(part, storage)
+
+    return _Machine(read).run(io.BytesIO(program))
 
 
 def _read_legacy(file: IO[bytes], size: int, values: bool) -> Any:
     stream = _Stream(file, size)
-    machine = _Machine(None, size)
+    machine = _Machine()
     if machine.run(stream) != _TORCH_MAGIC or machine.run(stream) != _TORCH_PROTOCOL:
         raise MalformedError("it does not start as a file of torch.save does")
     system = machine.run(stream)
@@ -296,7 +225,12 @@ def _read_legacy(file: IO[bytes], size: int, values: bool) -> Any:
         return found
     file.seek(start)
     program = io.BytesIO(file.read(stop - start))
-    return _Machine(lambda s: _fill(file, s, places[s.key]), size).run(program)
+
+    def read(storage: _Storage) -> torch.UntypedStorage:
+        file.seek(places[storage.key])
+        return _fill(file, storage)
+
+    return _Machine(read).run(program)
 
 
 def _legacy_places(stream: _Stream, keys: Any, storages: Mapping[str, _Storage]) -> dict[str, int]:
@@ -317,10 +251,9 @@ def _legacy_places(stream: _Stream, keys: Any, storages: Mapping[str, _Storage])
     return places
 
 
-def _fill(file: IO[bytes], storage: _Storage, start: int) -> torch.UntypedStorage:
+def _fill(file: IO[bytes], storage: _Storage) -> torch.UntypedStorage:
     """Read the bytes of a storage."""
     raw = torch.empty(storage.n_bytes, dtype=torch.uint8, device="cpu")
-    file.seek(start)
     if storage.n_bytes and file.readinto(raw.numpy()) < storage.n_bytes:  # type: ignore[attr-defined]
         raise MalformedError(f"storage {clean_text(storage.key, 100)} is cut off")
     if storage.dtype == torch.bool:
@@ -362,29 +295,24 @@ class _Stream:
 class _Machine:
     """Interprets pickled programs whose only effect is plain data."""
 
-    def __init__(self, read: _Read | None, size: int) -> None:
+    def __init__(self, read: _Read | None = None) -> None:
         self.storages: dict[str, _Storage] = {}
         self.n_tensors = 0
         self._read = read
         self._filled: dict[str, torch.UntypedStorage] = {}
-        self._left, self._room = _MOST_STEPS, _MOST_COPIED + 4 * size
-        self._arrays: dict[int, torch.Tensor] = {}  # those that BUILD fills yet
+        self._left = _MOST_STEPS
 
     def run(self, stream: Any) -> Any:
         """Run one program and return its result."""
         self._memo: dict[int, Any] = {}
         self._stack: list[Any] = []
         self._marks: list[list[Any]] = []
-        program = pickletools.genops(stream)
-        for opcode, argument, _ in program:
+        for opcode, argument, _ in pickletools.genops(stream):
             self.spend(1)
             step = _STEPS.get(opcode.name)
             if step is None:
                 raise MalformedError(f"it holds the instruction {opcode.name}", _NOT_PLAIN)
-            try:
-                step(self, argument)
-            except RefusedGlobalsError as error:
-                raise RefusedGlobalsError([*error.names, *_globals(program)]) from None
+            step(self, argument)
         if self._marks or self._stack:
             raise MalformedError("its program leaves something behind")
         return self._result
@@ -395,24 +323,14 @@ class _Machine:
         if self._left < 0:
             raise MalformedError(f"its program takes more than {_MOST_STEPS} steps", _NOT_PLAIN)
 
-    def copy(self, n_bytes: int) -> None:
-        """Count bytes that are copied."""
-        self._room -= n_bytes
-        if self._room < 0:
-            raise MalformedError("its program copies the same bytes again and again")
-
-    def count_tensor(self) -> None:
-        """Count a tensor, which takes longer to make than a number."""
-        self.spend(_TENSOR_STEPS)
-        self.n_tensors += 1
-
     def tensor(
         self, storage: Any, offset: Any, size: Any, stride: Any, dtype: torch.dtype | None = None
     ) -> torch.Tensor:
         """Make a tensor that lies within its storage."""
         if type(storage) is not _Storage:
             raise MalformedError("a tensor has no storage")
-        self.count_tensor()
+        self.spend(_TENSOR_STEPS)  # it takes longer to make than a number
+        self.n_tensors += 1
         kind = dtype or storage.dtype
         check_shape(size, kind.itemsize)
         if type(stride) not in (tuple, list) or len(stride) != len(size):
@@ -430,25 +348,10 @@ class _Machine:
         tensor = torch.empty(0, dtype=kind, device="cpu")
         return tensor.set_(self._filled[storage.key], offset, size, stride)
 
-    def array(self) -> torch.Tensor:
-        """Make the tensor that BUILD will fill with a numpy array."""
-        self.count_tensor()
-        tensor = torch.empty(0, device="meta" if self._read is None else "cpu")
-        self._arrays[id(tensor)] = tensor
-        return tensor
-
     # Steps of a program, by the names that pickletools has for them.
 
     def push(self, value: Any) -> None:
         self._stack.append(value)
-
-    def text(self, value: str) -> None:
-        """Text of Python 2, which may be bytes."""
-        data = value.encode("latin-1")
-        try:
-            self.push(data.decode())
-        except UnicodeDecodeError:
-            self.push(data)
 
     def mark(self, _: Any) -> None:
         self._marks.append(self._stack)
@@ -457,6 +360,10 @@ class _Machine:
     def marked(self) -> list[Any]:
         items, self._stack = self._stack, self._marks.pop()
         return items
+
+    def drop(self, _: Any) -> None:
+        self.marked()
+        self.push(LeftOut("builtins.frozenset"))
 
     def pack(self, n: int) -> None:
         self._stack[-n:] = [tuple(self._stack[-n:])]
@@ -472,70 +379,41 @@ class _Machine:
 
     def append(self, items: list[Any]) -> None:
         target = self._stack[-1]
-        if type(target) is not list:
+        if type(target) is list:
+            target.extend(items)
+        elif type(target) is not LeftOut:
             raise MalformedError("it appends to what is not a list")
-        target.extend(items)
 
     def set_items(self, items: list[Any]) -> None:
         target = self._stack[-1]
-        if type(target) not in (dict, OrderedDict, Counter) or len(items) % 2:
+        if type(target) not in (dict, OrderedDict, LeftOut) or len(items) % 2:
             raise MalformedError("it sets items of what is not a dict")
-        for key, value in zip(items[::2], items[1::2], strict=True):
-            target[self.key(key)] = value
+        if type(target) is not LeftOut:
+            target.update(zip(map(_key, items[::2]), items[1::2], strict=True))
 
-    def add(self, items: list[Any]) -> None:
-        target = self._stack[-1]
-        if type(target) is not set:
-            raise MalformedError("it adds to what is not a set")
-        target.update(map(self.key, items))
-
-    def key(self, value: Any) -> Any:
-        """Check a key of a dict or set: its hash must neither recurse nor be Python code."""
-        if type(value) is tuple and len(value) <= 16 and all(type(v) in _KEYS for v in value):
-            self.spend(_KEY_STEPS)
-        elif type(value) not in _KEYS:
-            raise MalformedError(f"it uses a {_spoken(value)} as key", _NOT_PLAIN)
-        elif type(value) is int and value.bit_length() > 64:
-            self.spend(_KEY_STEPS)
-        return value
-
-    def name(self, module: str, name: str) -> None:
-        full = f"{module}.{name}"
-        if full in _CALLS:
-            self.push(_Global(full))
-        elif full in _NAMES:
-            self.push(full)
-        else:
-            raise RefusedGlobalsError([full])
+    def name(self, module: Any, name: Any) -> None:
+        if type(name) is not str or type(module) is not str:
+            raise MalformedError("the name of a global is not text")
+        self.push(LeftOut(f"{module:.200}.{name:.200}"))
 
     def call(self, _: Any) -> None:
         arguments, function = self._stack.pop(), self._stack.pop()
-        if type(function) is not _Global or type(arguments) is not tuple:
-            raise MalformedError(f"it calls a {_spoken(function)}")
-        self.push(_CALLS[function](self, *arguments))
+        if type(function) is not LeftOut or type(arguments) is not tuple:
+            raise MalformedError(f"it calls a {type(function).__name__}")
+        make = _CALLS.get(function.name)
+        self.push(make(self, *arguments) if make else function)
 
     def build(self, _: Any) -> None:
-        state, target = self._stack.pop(), self._stack[-1]
-        if type(target) is OrderedDict:
-            return  # versions of modules, which skte leaves out with all else around the weights
-        if type(target) is dict and type(state) is dict:
-            self.spend(len(state))
-            target.update(state)  # a namespace
-        elif type(target) is _Kind:
-            _set_kind(target, state)
-        elif id(target) in self._arrays:
-            match state:
-                case (int(), shape, kind, bool() as turned, data):
-                    filled = self.filled(data, kind, shape, "F" if turned else "C")
-                    self._arrays.pop(id(target)).data = filled
-                case _:
-                    raise MalformedError("the content of a numpy array is malformed")
-        else:
-            raise MalformedError(f"it sets the state of a {_spoken(target)}")
+        # Versions of modules, which skte leaves out with all else around the weights, or nothing.
+        self._stack.pop()
+        if type(self._stack[-1]) not in (OrderedDict, LeftOut):
+            raise MalformedError(f"it sets the state of a {type(self._stack[-1]).__name__}")
 
     def persistent(self, _: Any) -> None:
         match self._stack.pop():
-            case ("storage", str() as name, str() as key, str(), int() as n, *rest):
+            case ("module", LeftOut() as kind, *_):
+                return self.push(kind)
+            case ("storage", LeftOut(name=name), str() as key, str(), int() as n, *rest):
                 pass
             case _:
                 raise MalformedError("it refers to something other than a storage")
@@ -548,47 +426,11 @@ class _Machine:
             raise MalformedError("a storage has two sizes or types")
         self.push(self.storages[storage.key])
 
-    def filled(self, data: Any, kind: Any, shape: Any, order: Any) -> torch.Tensor:
-        """Make a tensor from the bytes of a numpy array."""
-        if type(data) is str:
-            data = _encode(self, data, "latin-1")
-        if type(kind) is not _Kind or type(data) is not bytes:
-            raise MalformedError("the content of a numpy array is not numbers", _NOT_PLAIN)
-        if not _NUMBERS.fullmatch(kind.code):
-            raise MalformedError(f"a numpy array holds {kind.code!r}, not numbers", _NOT_PLAIN)
-        self.count_tensor()
-        self.copy(2 * len(data))
-        dtype = np.dtype(kind.order + kind.code)
-        if check_shape(shape, dtype.itemsize) != len(data) or order not in ("C", "F"):
-            raise MalformedError("the size of a numpy array does not match its shape")
-        array = _plain_array(np.frombuffer(data, dtype))
-        tensor = torch.from_numpy(array.reshape(shape, order=order))
-        return tensor.to("meta") if self._read is None else tensor
 
-
-def _plain_array(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Copy an array to the byte order of this machine and a type that torch has."""
-    if array.dtype == bool:
-        return np.asarray(array.view(np.uint8) != 0)
-    if array.dtype.itemsize > 8 and array.dtype.kind == "f":
-        return array.astype(np.float64)
-    if array.dtype.itemsize > 16:
-        return array.astype(np.complex128)
-    return array.astype(array.dtype.newbyteorder("="))
-
-
-def _globals(program: Iterable[Any]) -> list[str]:
-    """Names that the rest of a program needs and that are refused as well."""
-    found: list[str] = []
-    try:
-        for opcode, argument, _ in program:
-            full = str(argument).replace(" ", ".", 1)
-            known = full in _CALLS or full in _NAMES
-            if opcode.name == "GLOBAL" and not known and len(found) < 1000:
-                found.append(full)
-    except (ValueError, MalformedError):  # cut off
-        pass
-    return found
+def _key(value: Any) -> Any:
+    """Return a key of a dict: its hash must neither recurse nor be made to collide."""
+    plain = type(value) in _PLAIN and (type(value) is not int or value.bit_length() <= 64)
+    return value if plain else LeftOut("a key that is not text or a number")
 
 
 def _check_content(found: Any, machine: _Machine, file_bytes: int) -> None:
@@ -614,14 +456,14 @@ def _check_content(found: Any, machine: _Machine, file_bytes: int) -> None:
         elif number not in done:
             if type(value) in (torch.Tensor, torch.nn.Parameter):
                 done[number] = 1, value.numel() * value.element_size(), 0
-            elif type(value) in _LEAVES:
+            elif type(value) is LeftOut or type(value) in _PLAIN:
                 done[number] = 1, 0, 0
-            elif type(value) in (list, tuple, dict, OrderedDict, Counter, set):
+            elif type(value) in (list, tuple, dict, OrderedDict):
                 above.add(number)
                 waiting.append((value, True))
                 waiting += [(part, False) for part in _parts(value)]
             else:
-                raise MalformedError(f"it holds a {_spoken(value)} as a value", _NOT_PLAIN)
+                raise MalformedError(f"it holds a {type(value).__name__} as a value", _NOT_PLAIN)
     n_bytes = max(done[id(found)][1], sum(s.n_bytes for s in machine.storages.values()))
     _check_memory(n_bytes, file_bytes)
 
@@ -629,139 +471,22 @@ def _check_content(found: Any, machine: _Machine, file_bytes: int) -> None:
 def _parts(value: Any) -> list[Any]:
     """List what a container holds; plain values need no second look."""
     inner = value.values() if isinstance(value, dict) else value
-    return [part for part in inner if type(part) not in _LEAVES]
-
-
-def _spoken(value: Any) -> str:
-    if isinstance(value, _Global):
-        return str(value)
-    return {_Kind: "numpy.dtype", _Storage: "storage"}.get(type(value), type(value).__name__)
+    return [part for part in inner if type(part) not in _PLAIN]
 
 
 # What globals stand for. Each takes the machine and the arguments that the file gives.
 
 
-def _refuse(what: str) -> NoReturn:
-    raise MalformedError(f"it calls {what} with arguments that training code does not leave")
-
-
-def _ordered(machine: _Machine, pairs: Any = ()) -> OrderedDict[Any, Any]:
-    found: OrderedDict[Any, Any] = OrderedDict()
-    if type(pairs) not in (list, tuple):
-        _refuse("OrderedDict")
+def _dict(machine: _Machine, pairs: Any = ()) -> OrderedDict[Any, Any]:
+    """Make a dict; a factory of default values is dropped."""
+    if type(pairs) is LeftOut or pairs is None:
+        pairs = ()
+    if type(pairs) not in (list, tuple) or not all(
+        type(pair) in (list, tuple) and len(pair) == 2 for pair in pairs
+    ):
+        raise MalformedError("it makes a dict of what is not pairs")
     machine.spend(len(pairs))
-    for pair in pairs:
-        if type(pair) not in (list, tuple) or len(pair) != 2:
-            _refuse("OrderedDict")
-        found[machine.key(pair[0])] = pair[1]
-    return found
-
-
-def _counter(machine: _Machine, counts: Any = None) -> Counter[Any]:
-    found: Counter[Any] = Counter()
-    if counts is not None:
-        if type(counts) is not dict:
-            _refuse("Counter")
-        machine.spend(len(counts))
-        dict.update(found, counts)  # its own update would add
-    return found
-
-
-def _default_dict(machine: _Machine, factory: Any = None) -> dict[Any, Any]:
-    return {} if factory is None or type(factory) in (str, _Global) else _refuse("defaultdict")
-
-
-def _set(machine: _Machine, items: Any = ()) -> set[Any]:
-    if type(items) not in (list, tuple):
-        _refuse("set")
-    machine.spend(len(items))
-    return set(map(machine.key, items))
-
-
-def _encode(machine: _Machine, text: Any, codec: Any) -> bytes:
-    if type(text) is not str or codec not in ("latin1", "latin-1"):
-        _refuse("_codecs.encode")
-    machine.copy(len(text))
-    return text.encode("latin-1")
-
-
-def _size(machine: _Machine, edges: Any) -> tuple[int, ...]:
-    check_shape(edges, 1)
-    return tuple(edges)
-
-
-def _plain(what: str, kinds: Sequence[type], make: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a call that takes at most these arguments, of these very types."""
-
-    def call(machine: _Machine, *arguments: Any) -> Any:
-        if len(arguments) > len(kinds) or not all(map(_is_of, arguments, kinds)):
-            _refuse(what)
-        return make(*arguments)
-
-    return call
-
-
-def _is_of(value: Any, kind: type) -> bool:
-    return type(value) is kind
-
-
-def _path(machine: _Machine, *parts: Any) -> str:
-    if not all(type(part) is str for part in parts):
-        _refuse("pathlib.Path")
-    machine.copy(sum(map(len, parts)))
-    root = parts[0] if parts and parts[0].endswith(("/", "\\")) else ""
-    return root + "/".join(parts[1:] if root else parts)
-
-
-def _kind(machine: _Machine, code: Any, *flags: Any) -> _Kind:
-    if type(code) is not str or not all(type(flag) in (int, bool) for flag in flags):
-        _refuse("numpy.dtype")
-    if not (_NUMBERS.fullmatch(code) or _CHARACTERS.fullmatch(code)):
-        raise MalformedError(
-            f"it holds values of numpy's type {clean_text(code, 40)!r}, which are neither "
-            "numbers nor text",
-            _NOT_PLAIN,
-        )
-    return _Kind(code)
-
-
-def _set_kind(kind: _Kind, state: Any) -> None:
-    """Take the byte order from the state of a dtype, which may say nothing else of weight."""
-    match state:
-        case (int(), ("<" | ">" | "|" | "=") as order, None, None, None, int(), int(), int()):
-            kind.order = ">" if order == ">" else "<"
-        case _:
-            raise MalformedError("a dtype of numpy has fields, or a malformed state", _NOT_PLAIN)
-
-
-def _scalar(machine: _Machine, kind: Any, data: Any) -> Any:
-    """Make a number of Python from one of numpy, and text from text."""
-    if type(data) is str:
-        data = _encode(machine, data, "latin-1")
-    if type(kind) is not _Kind or type(data) is not bytes:
-        _refuse("numpy's scalar")
-    characters = _CHARACTERS.fullmatch(kind.code)
-    width = {"U": 4, "S": 1}.get(kind.code[0], 0)
-    n_bytes = width * int(characters[1]) if characters else int(kind.code[1:])
-    if len(data) != n_bytes:
-        _refuse("numpy's scalar")
-    machine.copy(2 * n_bytes)
-    if kind.code[0] == "S":
-        return data.rstrip(b"\0")
-    if kind.code[0] == "U":
-        codec = "utf-32-be" if kind.order == ">" else "utf-32-le"
-        return data.decode(codec).rstrip("\0")
-    return _plain_array(np.frombuffer(data, np.dtype(kind.order + kind.code)))[0].item()
-
-
-def _reconstruct(machine: _Machine, name: Any, shape: Any, code: Any) -> torch.Tensor:
-    if name != "numpy.ndarray" or shape != (0,):
-        _refuse("numpy's _reconstruct")
-    return machine.array()
-
-
-def _from_buffer(machine: _Machine, data: Any, kind: Any, shape: Any, order: Any) -> torch.Tensor:
-    return machine.filled(data, kind, shape, order)
+    return OrderedDict((_key(key), value) for key, value in pairs)
 
 
 def _tensor(
@@ -780,7 +505,7 @@ def _typed_tensor(
     machine: _Machine, storage: Any, offset: Any, size: Any, stride: Any, grad: Any,
     hooks: Any, dtype: Any, metadata: Any = None,
 ) -> torch.Tensor:  # fmt: skip
-    kind = _DTYPES.get(dtype) if type(dtype) is str else None
+    kind = _DTYPES.get(dtype.name) if type(dtype) is LeftOut else None
     if kind in (None, torch.bool):
         raise MalformedError("a tensor is not of a plain type", _NOT_PLAIN)
     return _tensor(machine, storage, offset, size, stride, grad, hooks, metadata, kind=kind)
@@ -791,59 +516,23 @@ def _is_empty(value: Any) -> bool:
 
 
 def _parameter(machine: _Machine, data: Any, grad: Any, *hooks_and_state: Any) -> torch.Tensor:
-    if type(data) is not torch.Tensor or data.requires_grad or id(data) in machine._arrays:
-        _refuse("a parameter")
+    if type(data) is not torch.Tensor or data.requires_grad:
+        raise MalformedError("a parameter is not made of a tensor")
     able = data.is_floating_point() or data.is_complex()
     return torch.nn.Parameter(data, grad is True and able)
 
 
 def _of_type(machine: _Machine, function: Any, kind: Any, arguments: Any, *state: Any) -> Any:
     """Make a plain tensor of one with attributes, or of a derived class."""
-    if type(function) is not _Global or function not in _TENSORS or type(arguments) is not tuple:
-        _refuse("torch's _rebuild_from_type")
-    return _CALLS[function](machine, *arguments)
+    name = function.name if type(function) is LeftOut else ""
+    if not name.startswith("torch._utils.") or type(arguments) is not tuple:
+        raise MalformedError("a tensor of a derived class is not made of a tensor")
+    return _CALLS[name](machine, *arguments) if name in _CALLS else function
 
 
-_TENSORS = (
-    "torch._utils._rebuild_tensor",
-    "torch._utils._rebuild_tensor_v2",
-    "torch._utils._rebuild_tensor_v3",
-    "torch._utils._rebuild_parameter",
-)
-_BUILTIN_CALLS: dict[str, Callable[..., Any]] = {
-    "set": _set,
-    "frozenset": _set,
-    "bytes": _plain("bytes", (), bytes),
-    "complex": _plain("complex", (float, float), complex),
-}
 _CALLS: dict[str, Callable[..., Any]] = {
-    "collections.OrderedDict": _ordered,
-    "collections.Counter": _counter,
-    "collections.defaultdict": _default_dict,
-    "argparse.Namespace": _default_dict,
-    "types.SimpleNamespace": _default_dict,
-    "pytorch_lightning.utilities.parsing.AttributeDict": _default_dict,
-    "lightning.fabric.utilities.data.AttributeDict": _default_dict,
-    "lightning_fabric.utilities.data.AttributeDict": _default_dict,
-    **{f"{module}.{name}": call for module in _BUILTINS for name, call in _BUILTIN_CALLS.items()},
-    "_codecs.encode": _encode,
-    "torch.Size": _size,
-    "torch.device": _plain("torch.device", (str, int), lambda *parts: ":".join(map(str, parts))),
-    "torch.torch_version.TorchVersion": _plain("TorchVersion", (str,), str),
-    **{
-        f"pathlib{private}.{pure}{system}Path": _path
-        for private in ("", "._local")
-        for pure in ("", "Pure")
-        for system in ("Posix", "Windows")
-    },
-    "numpy.dtype": _kind,
-    **{
-        f"numpy.{core}.multiarray.{name}": call
-        for core in ("core", "_core")
-        for name, call in (("scalar", _scalar), ("_reconstruct", _reconstruct))
-    },
-    "numpy.core.numeric._frombuffer": _from_buffer,
-    "numpy._core.numeric._frombuffer": _from_buffer,
+    "collections.OrderedDict": _dict,
+    "collections.defaultdict": _dict,
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_tensor_v3": _typed_tensor,
@@ -852,13 +541,6 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "torch._tensor._rebuild_from_type_v2": _of_type,
     "torch._tensor._rebuild_from_type": _of_type,
 }
-
-
-def _stack_global(machine: _Machine, _: Any) -> None:
-    name, module = machine._stack.pop(), machine._stack.pop()
-    if type(name) is not str or type(module) is not str:
-        raise MalformedError("the name of a global is not text")
-    machine.name(module, name)
 
 
 _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
@@ -872,12 +554,12 @@ _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
     **dict.fromkeys(["BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"], _Machine.push),
     **dict.fromkeys(["BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"], _Machine.push),
     **dict.fromkeys(["BINBYTES", "SHORT_BINBYTES", "BINBYTES8"], _Machine.push),
-    "BYTEARRAY8": lambda m, a: m.push(bytes(a)),  # of numpy arrays, by protocol 5
-    **dict.fromkeys(["BINSTRING", "SHORT_BINSTRING"], _Machine.text),
+    **dict.fromkeys(["BINSTRING", "SHORT_BINSTRING"], _Machine.push),  # text of Python 2
+    "BYTEARRAY8": lambda m, a: m.push(LeftOut("builtins.bytearray")),
     "EMPTY_TUPLE": lambda m, a: m.push(()),
     "EMPTY_LIST": lambda m, a: m.push([]),
     "EMPTY_DICT": lambda m, a: m.push({}),
-    "EMPTY_SET": lambda m, a: m.push(set()),
+    "EMPTY_SET": lambda m, a: m.push(LeftOut("builtins.set")),
     "TUPLE": lambda m, a: m.push(tuple(m.marked())),
     "TUPLE1": lambda m, a: m.pack(1),
     "TUPLE2": lambda m, a: m.pack(2),
@@ -886,12 +568,12 @@ _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
     "APPENDS": lambda m, a: m.append(m.marked()),
     "SETITEM": lambda m, a: m.set_items([m._stack.pop(-2), m._stack.pop()]),
     "SETITEMS": lambda m, a: m.set_items(m.marked()),
-    "ADDITEMS": lambda m, a: m.add(m.marked()),
-    "FROZENSET": lambda m, a: m.push(set(map(m.key, m.marked()))),
+    "ADDITEMS": lambda m, a: m.append(m.marked()),
+    "FROZENSET": _Machine.drop,
     **dict.fromkeys(["BINPUT", "LONG_BINPUT", "MEMOIZE"], _Machine.put),
     **dict.fromkeys(["BINGET", "LONG_BINGET"], _Machine.get),
     "GLOBAL": lambda m, a: m.name(*a.split(" ", 1)),
-    "STACK_GLOBAL": _stack_global,
+    "STACK_GLOBAL": lambda m, a: m.name(m._stack.pop(-2), m._stack.pop()),
     "REDUCE": _Machine.call,
     "NEWOBJ": _Machine.call,  # as good as a call: no class stands on the stack
     "BUILD": _Machine.build,

@@ -26,7 +26,7 @@ from torch import nn
 from skte._digests import file_digest, tensor_digest, version_of
 from skte.bank._entry import BankEntry
 from skte.bank._factory import LiveModule, resolve_factory
-from skte.bank._weights import weight_files, zip_place
+from skte.bank._weights import weight_file, zip_place
 from skte.exceptions import BankError
 
 # Described in their own ways, or not at all; every other field counts as it is.
@@ -133,7 +133,7 @@ def _describe_weights(entry: BankEntry) -> Any:
         return ["initialised by", entry.name]
     path = Path(entry.weights)
     place = zip_place(path)
-    return ["file", *map(file_digest, weight_files(path)), *(place or ())[1:]]
+    return ["file", file_digest(weight_file(path)), *(place or ())[1:]]
 
 
 def _describe_factory(factory: Any) -> Any:

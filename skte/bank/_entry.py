@@ -32,7 +32,7 @@ from skte.bank._monai_bundle import bundle_fields
 from skte.bank._nnssl import nnssl_fields
 from skte.bank._nnunet import nnunet_fields
 from skte.bank._preprocessing import build_chain, normalize_steps, step_problems
-from skte.bank._weights import load_weights, rename_problem, weight_files
+from skte.bank._weights import load_weights, rename_problem, weight_file
 from skte.exceptions import BankError
 
 
@@ -204,10 +204,10 @@ class BankEntry(FolderReaders):
         Keyword arguments of the factory.
     weights : path-like, optional
         A file written by ``torch.save(network.state_dict(), ...)``, loaded strictly
-        and without running what stands in it, a ``.safetensors`` file, or the
-        ``.safetensors.index.json`` of several. It may be a part of a zip archive
-        (``models.zip/fold_0/checkpoint.pth``). None: whatever the factory returns; its random
-        initial weights then depend on `name` alone. A manifest says ``none`` where that is meant.
+        and without running what stands in it, or a ``.safetensors`` file.
+        It may be a part of a zip archive (``models.zip/fold_0/checkpoint.pth``). None:
+        whatever the factory returns; its random initial weights then depend on `name` alone. A
+        manifest says ``none`` where that is meant.
     state_key : str, optional
         Where in the file the state dict lies, such as ``"network_weights"`` or
         ``"model.state_dict"``.
@@ -478,11 +478,10 @@ class BankEntry(FolderReaders):
         """Memory that a factory named by a file may take: some times that of the weights."""
         if self.trusted or not isinstance(self.factory, str):
             return None
-        files = [] if self.weights is None else weight_files(Path(self.weights))
-        sizes = [file.stat().st_size for file in files if file.is_file()]
-        if not sizes:
+        file = None if self.weights is None else weight_file(Path(self.weights))
+        if file is None or not file.is_file():
             return min(_MOST_WITHOUT_WEIGHTS, free_memory() // 4)
-        return 4 * sum(sizes) + 2**28
+        return 4 * file.stat().st_size + 2**28
 
     def _trainer_hint(self) -> str:
         trainer = self.provenance.get("trainer", "nnUNetTrainer")
@@ -508,14 +507,15 @@ def equal(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-LARGEST_EDGE = 65_536  # no volume is as long, and a slip of the pen would fill the memory
+#: No volume has a longer edge in voxels, and a slip of the pen would fill the memory.
+LARGEST_EDGE = 65_536
 
 
 def field_problems(values: Mapping[str, Any]) -> list[str]:
     """List everything wrong with the fields of an entry; empty if nothing is."""
     problems = []
     for name, value in values.items():
-        problem = _field_problem(name, value)
+        problem = _CHECKS[name](value)
         if problem:
             problems.append(problem if name in problem else f"{name} {problem}")
     packages = values.get("trusted_packages", ())
@@ -523,7 +523,7 @@ def field_problems(values: Mapping[str, Any]) -> list[str]:
         problem = factory_name_problem(values["factory"], packages)
         problems += [problem] if problem else []
     steps = values.get("preprocessing", ())
-    if _field_problem("preprocessing", steps) is None:
+    if _CHECKS["preprocessing"](steps) is None:
         problems += step_problems(normalize_steps(steps))
     if isinstance(values.get("factory"), LiveModule):
         given = [f for f in ("arguments", "weights", *_UNSET) if values.get(f)]
@@ -605,51 +605,47 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-# What a field must be, where one condition says it all.
-_CONDITIONS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "arguments": (lambda v: _maps_names(v), "map names to values"),
-    "provenance": (lambda v: _maps_names(v), "map names to values"),
-    "weights": (
-        lambda v: v is None or (isinstance(v, (str, os.PathLike)) and bool(str(v))),
-        "be the path of a file",
-    ),
-    "prefix": (lambda v: isinstance(v, str), "be text"),
-    "in_channels": (lambda v: v is None or _is_count(v), "be a positive integer or left out"),
-    "spatial_dims": (
-        lambda v: v is None or (_is_count(v) and v in (2, 3)), "be 2, 3 or left out",
-    ),
-    # A string or one mapping in place of a list is the usual slip.
-    "preprocessing": (
-        lambda v: isinstance(v, Sequence) and not isinstance(v, (str, Mapping)),
-        "be a list of steps",
-    ),
-    "activation": (
-        lambda v: v in ("softmax", "sigmoid", None), "be 'softmax', 'sigmoid' or null",
-    ),
-    "output": (
-        lambda v: v is None or (isinstance(v, (str, int)) and not isinstance(v, bool) and v != ""),
-        "be a key or position of the network's output, or left out",
-    ),
-    "source_head": (lambda v: isinstance(v, bool), "be true or false"),
-    "trusted": (lambda v: isinstance(v, bool), "be true or false"),
-}  # fmt: skip
-_CHECKS: dict[str, Callable[[Any], str | None]] = {
-    "name": _name,
-    "factory": _factory,
-    "rename": rename_problem,
-    "state_key": _state_key,
-    "layers": _layers,
-    "window_size": _window,
-    "trusted_packages": _packages,
-}
-
-
 def _maps_names(value: Any) -> bool:
     return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
 
 
-def _field_problem(name: str, value: Any) -> str | None:
-    if name in _CHECKS:
-        return _CHECKS[name](value)
-    is_met, condition = _CONDITIONS.get(name, (lambda v: True, ""))
-    return None if is_met(value) else f"must {condition}, got {value!r}"
+def _must(is_met: Callable[[Any], bool], condition: str) -> Callable[[Any], str | None]:
+    return lambda value: None if is_met(value) else f"must {condition}, got {value!r}"
+
+
+_NAMES_TO_VALUES = _must(_maps_names, "map names to values")
+_TRUTH = _must(lambda v: isinstance(v, bool), "be true or false")
+_CHECKS: dict[str, Callable[[Any], str | None]] = {
+    "name": _name,
+    "factory": _factory,
+    "arguments": _NAMES_TO_VALUES,
+    "weights": _must(
+        lambda v: v is None or (isinstance(v, (str, os.PathLike)) and bool(str(v))),
+        "be the path of a file",
+    ),
+    "state_key": _state_key,
+    "prefix": _must(lambda v: isinstance(v, str), "be text"),
+    "rename": rename_problem,
+    "layers": _layers,
+    "window_size": _window,
+    "spatial_dims": _must(
+        lambda v: v is None or (_is_count(v) and v in (2, 3)), "be 2, 3 or left out"
+    ),
+    "in_channels": _must(lambda v: v is None or _is_count(v), "be a positive integer or left out"),
+    # A string or one mapping in place of a list is the usual slip.
+    "preprocessing": _must(
+        lambda v: isinstance(v, Sequence) and not isinstance(v, (str, Mapping)),
+        "be a list of steps",
+    ),
+    "output": _must(
+        lambda v: v is None or (isinstance(v, (str, int)) and not isinstance(v, bool) and v != ""),
+        "be a key or position of the network's output, or left out",
+    ),
+    "source_head": _TRUTH,
+    "activation": _must(
+        lambda v: v in ("softmax", "sigmoid", None), "be 'softmax', 'sigmoid' or null"
+    ),
+    "trusted": _TRUTH,
+    "trusted_packages": _packages,
+    "provenance": _NAMES_TO_VALUES,
+}

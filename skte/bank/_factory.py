@@ -11,9 +11,9 @@ import re
 import sys
 import threading
 import zlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from types import FrameType, ModuleType, TracebackType
+from types import FrameType, ModuleType
 from typing import Any, Self
 
 import torch
@@ -153,8 +153,7 @@ def build_network(
     shown = factory if isinstance(factory, str) else getattr(factory, "__qualname__", factory)
     limit = contextlib.nullcontext() if max_bytes is None else MemoryLimit(max_bytes)
     watch = Watch()
-    with _BUILDING, torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(zlib.crc32(seed.encode()))
+    with _seeded(seed):
         try:
             with limit, contextlib.nullcontext() if is_trusted else watch:
                 network = call(**arguments)
@@ -176,6 +175,13 @@ def build_network(
     if reason:
         raise BankError(f"factory {shown} returned {reason}.")
     return network.cpu().float().eval()
+
+
+@contextlib.contextmanager
+def _seeded(seed: str) -> Iterator[None]:
+    with _BUILDING, torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(zlib.crc32(seed.encode()))
+        yield
 
 
 def _import(path: str, name: str) -> ModuleType:
@@ -344,32 +350,19 @@ def _storages(values: Any) -> dict[int, torch.UntypedStorage]:
     return {(storage := tensor.untyped_storage())._cdata: storage for tensor in tensors}
 
 
-# Python's audit events that building a network does not need.
-_STARTS = frozenset(
-    {
-        "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.startfile",
-        "os.startfile/2", "os.system", "pty.spawn", "subprocess.Popen", "webbrowser.open",
-    }
-)  # fmt: skip
-_CHANGES = frozenset(
-    {
-        "os.chmod", "os.chown", "os.kill", "os.link", "os.mkdir", "os.putenv", "os.remove",
-        "os.rename", "os.rmdir", "os.symlink", "os.truncate", "os.unsetenv", "os.utime",
-        "shutil.copyfile", "shutil.copytree", "shutil.move", "shutil.rmtree", "signal.pthread_kill",
-        "tempfile.mkdtemp", "tempfile.mkstemp",
-    }
-)  # fmt: skip
-_NETWORK = frozenset(
-    {
-        "ftplib.connect", "http.client.connect", "socket.bind", "socket.connect",
-        "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "urllib.Request",
-    }
-)  # fmt: skip
+# Kinds of Python's audit events that building a network does not need: programs, files and
+# settings, connections. Opening a file has rules of its own.
+_CONNECTIONS = frozenset({"ftplib", "http", "socket", "urllib", "webbrowser"})
+_AREAS = _CONNECTIONS | {"os", "pty", "shutil", "signal", "subprocess", "tempfile"}
+_HARMLESS = frozenset({"os.fwalk", "os.listdir", "os.scandir", "os.walk", "socket.gethostname"})
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 _here = threading.local()
-_installing = threading.Lock()
-_installed = False
+
+
+@functools.cache
+def _install() -> None:
+    sys.addaudithook(_hook)
 
 
 class Watch:
@@ -385,23 +378,14 @@ class Watch:
         self._outermost: FrameType | None = None
 
     def __enter__(self) -> Self:
-        global _installed
-        with _installing:
-            if not _installed:
-                sys.addaudithook(_hook)
-                _installed = True
+        _install()
         self._outermost = sys._getframe(1)  # a program of the user's own is a module, too
         self._places = _library_folders()
         self._before = getattr(_here, "watch", None)
         _here.watch = self
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         _here.watch = self._before
 
     def look(self, event: str, args: tuple[Any, ...]) -> None:
@@ -409,7 +393,7 @@ class Watch:
         what = self._what(event, args)
         # What a library does at its import it does whatever the arguments are, and half an
         # import would leave it broken.
-        if not what or (event not in _NETWORK and self._is_importing()):
+        if not what or (_area(event) not in _CONNECTIONS and self._is_importing()):
             return
         self.stopped = self.stopped or (
             f"while it built the network it tried to {what}, which only trusted code may do; "
@@ -436,18 +420,13 @@ class Watch:
             if isinstance(flags, int) and flags & _WRITING:
                 return f"write {text[:200]!r}"
             return "" if _is_below(text, self._places) else f"read {text[:200]!r}"
-        if event == "ctypes.dlopen":
-            text = str(args[0] or "")
-            return (
-                f"load {text[:200]!r}"
-                if os.sep in text and not _is_below(text, self._places)
-                else ""
-            )
-        if event in _STARTS:
-            return "start a program"
-        if event in _CHANGES:
-            return f"change files or settings ({event})"
-        return f"use the network ({event})" if event in _NETWORK else ""
+        if event == "ctypes.dlopen" and os.sep in (text := str(args[0] or "")):
+            return "" if _is_below(text, self._places) else f"load {text[:200]!r}"
+        return f"call {event}" if _area(event) in _AREAS and event not in _HARMLESS else ""
+
+
+def _area(event: str) -> str:
+    return event.partition(".")[0]
 
 
 def _hook(event: str, args: tuple[Any, ...]) -> None:
@@ -493,8 +472,7 @@ def reinitialised(module: nn.Module, seed: str) -> nn.Module:
     problem = "it cannot be re-initialised"
     try:
         network = copy.deepcopy(module).cpu()
-        with _BUILDING, torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(zlib.crc32(seed.encode()))
+        with _seeded(seed):
             for name, part in network.named_modules():
                 if next(part.parameters(recurse=False), None) is not None:
                     kind = type(part).__name__

@@ -22,7 +22,7 @@ from skte.bank._stages import (
     traced_decoder_stages,
     traced_encoder_stages,
 )
-from skte.bank._trace import FIRST, FeatureFlow, prompt_hint, trace_forward
+from skte.bank._trace import FIRST, FeatureFlow, further_inputs, trace_forward
 from skte.exceptions import BankError
 
 
@@ -172,11 +172,10 @@ class _Network:
 
     def _nothing(self, what: str, why: str) -> BankError:
         """Say why a network has no stages; that it wants a prompt, where it ignores the image."""
-        hint = prompt_hint(self.module) if self.flow.trace.output is None else ""
-        if hint:
-            why, remedy = "what it returns does not depend on the image", f"It {hint}"
-        else:
-            remedy = _remedy(self.module)
+        remedy = further_inputs(self.module)[0] if self.flow.trace.output is None else ""
+        if remedy:
+            why = "what it returns does not depend on the image"
+        remedy = remedy or _remedy(self.module)
         return BankError(f"No {what} found in {type(self.module).__name__}: {why}. {remedy}")
 
     def checked(self, named: Sequence[_Named]) -> list[LayerInfo]:

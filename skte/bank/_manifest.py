@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
@@ -15,11 +13,10 @@ from typing import Any
 
 from skte._files import outside_problem, write_text_atomically
 from skte._text import clean_text, did_you_mean
-from skte.bank._documents import count_values, parse_file
-from skte.bank._entry import LARGEST_EDGE, BankEntry, field_problems
-from skte.bank._factory import FACTORY_NAME, package_problem
-from skte.bank._preprocessing import ALLOWED
-from skte.bank._weights import weight_files
+from skte.bank._documents import parse_file
+from skte.bank._entry import BankEntry, field_problems
+from skte.bank._factory import package_problem
+from skte.bank._weights import weight_file
 from skte.exceptions import BankError
 
 #: Names of manifests that are looked for in a folder.
@@ -41,7 +38,7 @@ _WITHOUT = (
     "be untrained"
 )
 _MOST_SHOWN = 50  # problems
-_MOST_VALUES = 1_000_000  # in all models together, what they share written out
+_MOST_COPIED = 10_000_000  # characters of all that models share
 
 
 def read_manifest(
@@ -117,7 +114,7 @@ def _top_level(content: Any) -> tuple[list[Any], dict[str, Any], list[str]]:
         shown = clean_text(repr(models), 100)
         problems.append(f"models must be a list of at least one model, got {shown}")
         models = []
-    if count_values(defaults) * len(models) > _MOST_VALUES:  # every model gets a copy
+    if len(repr(defaults)) * len(models) > _MOST_COPIED:  # every model gets a copy
         problems.append(
             "defaults hold too many values for this number of models; write out what differs"
         )
@@ -154,9 +151,7 @@ def _path_problems(
     leaves = any(form.is_absolute() or form.anchor or ".." in form.parts for form in forms)
     try:
         problem = outside_problem(folder / weights, [*roots] if leaves else [folder, *roots])
-        found = weight_files(folder / weights)[0].is_file()
-    except BankError as error:  # an index of several files
-        return [f"weights {shown}: {error}"]
+        found = weight_file(folder / weights).is_file()
     except (OSError, ValueError):  # a name that no file can have, too long for instance
         return [f"weights {shown}: there is no such file in the manifest's folder"]
     if leaves and problem:
@@ -240,126 +235,3 @@ def _read_trust(path: Path) -> dict[str, list[str]]:
             "or remove it."
         )
     return content
-
-
-_TEXT = {"type": "string", "minLength": 1}
-_SOMEWHERE = ("factory", "weights")  # in a model, or in the defaults
-_EDGE = {"type": "integer", "minimum": 1, "maximum": LARGEST_EDGE}
-
-
-def manifest_schema() -> dict[str, Any]:
-    """Describe a bank's manifest as a JSON Schema (draft 2020-12).
-
-    Editors complete and check manifests by it. It accepts all that `ModelBank.from_manifest`
-    reads; what it cannot know, such as whether a file exists, is left to reading.
-
-    Returns
-    -------
-    dict
-        What JSON can hold.
-
-    See Also
-    --------
-    skte.ModelBank.from_manifest : Reads a manifest, and names every problem in it.
-
-    Examples
-    --------
-    >>> from skte.bank import manifest_schema
-    >>> sorted(manifest_schema()["properties"])
-    ['defaults', 'description', 'models', 'version']
-    """
-    fields = _fields()
-    shared = {name: value for name, value in fields.items() if name != "name"}
-    shared["weights"] = {**fields["weights"], "type": ["string", "null"]}
-    model = {"required": ["name"], **_object(fields)}
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "Models for skte to rank",
-        "type": ["object", "array"],
-        "properties": {
-            "version": {"const": VERSION},
-            "description": {},
-            "defaults": {"description": "Fields of all models.", **_object(shared, null=True)},
-            "models": {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/model"}},
-        },
-        "additionalProperties": False,
-        "required": ["models"],
-        # A list is a list of models. Factory and weights may be in the defaults.
-        "minItems": 1,
-        "items": {"$ref": "#/$defs/model", "required": list(_SOMEWHERE)},
-        "allOf": [
-            {
-                "anyOf": [
-                    {"type": "array"},
-                    {"properties": {"defaults": {"required": [key]}}, "required": ["defaults"]},
-                    {"properties": {"models": {"items": {"required": [key]}}}},
-                ]
-            }
-            for key in _SOMEWHERE
-        ],
-        "$defs": {"model": model, "step": {"anyOf": _steps()}},
-    }
-
-
-def _fields() -> dict[str, Any]:
-    kinds: dict[str, Any] = {
-        "name": {"type": "string", "pattern": r"\S"},
-        "factory": {"type": "string", "pattern": f"^{FACTORY_NAME.pattern}$"},
-        "arguments": {"type": "object"},
-        "weights": _TEXT,
-        "state_key": {"type": ["string", "null"]},
-        "prefix": {"type": "string"},
-        "rename": {
-            "type": "object",
-            "additionalProperties": {"type": "string", "maxLength": 300},
-            "propertyNames": {"minLength": 1, "maxLength": 300},
-            "maxProperties": 50,
-        },
-        "layers": {
-            "anyOf": [
-                {"enum": ["auto", "encoder"]},
-                {"type": "array", "items": _TEXT, "minItems": 1, "uniqueItems": True},
-            ]
-        },
-        "window_size": {
-            "anyOf": [
-                {"type": "null"},
-                _EDGE,
-                {"type": "array", "items": _EDGE, "minItems": 2, "maxItems": 3},
-            ]
-        },
-        "spatial_dims": {"enum": [2, 3, None]},
-        "in_channels": {"type": ["integer", "null"], "minimum": 1},
-        "preprocessing": {"type": "array", "items": {"$ref": "#/$defs/step"}},
-        "output": {"type": ["string", "integer", "null"], "minLength": 1},
-        "source_head": {"type": "boolean"},
-        "activation": {"enum": ["softmax", "sigmoid", None]},
-        "provenance": {"type": "object"},
-    }
-    described = _descriptions()
-    return {name: {"description": described.get(name, ""), **kinds[name]} for name in FIELDS}
-
-
-def _steps() -> list[dict[str, Any]]:
-    """Describe the forms of a step: a name, a mapping with parameters, or a pair of both."""
-    steps: list[dict[str, Any]] = [{"enum": list(ALLOWED)}]
-    for name, allowed in ALLOWED.items():
-        parameters: dict[str, Any] = {parameter: {} for parameter in allowed}
-        steps += [
-            {**_object({key: {"const": name}, **parameters}), "required": [key]}
-            for key in ("name", "transform")
-        ]
-        pair = [{"const": name}, _object(parameters)]
-        steps.append({"type": "array", "prefixItems": pair, "minItems": 2, "maxItems": 2})
-    return steps
-
-
-def _object(properties: dict[str, Any], *, null: bool = False) -> dict[str, Any]:
-    kind: Any = ["object", "null"] if null else "object"
-    return {"type": kind, "properties": properties, "additionalProperties": False}
-
-
-def _descriptions() -> dict[str, str]:
-    """Take what `BankEntry` says of each field from its docstring, as plain text."""
-    found = re.findall(r"^(\w+) : .*\n((?:    .*\n)+)", inspect.getdoc(BankEntry) or "", re.M)
-    return {name: " ".join(text.replace("`", "").split()) for name, text in found}

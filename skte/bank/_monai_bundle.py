@@ -19,13 +19,8 @@ from torch import nn
 from skte._text import clean_text
 from skte.bank._documents import check_inside, parse_file
 from skte.bank._monai_config import FILES, TARGET, Configuration, refused_in
-from skte.bank._monai_transforms import (
-    MappedSteps,
-    class_name,
-    map_preprocessing,
-    transform_keys,
-)
-from skte.bank._weights import read_checkpoint, state_dict_places
+from skte.bank._monai_transforms import class_name, map_preprocessing
+from skte.bank._weights import pick_state_dict, read_checkpoint, state_dict_places
 from skte.exceptions import BankError, SkteWarning
 
 _NETS = "monai.networks.nets"
@@ -108,7 +103,13 @@ def _fields(
 
 def _preprocessing(config: Configuration, read: Mapping[str, Any]) -> dict[str, Any]:
     """Read the steps; what may move voxels and cannot be done as there is an error."""
-    mapped = _mapped(config)
+    if "preprocessing" not in config.content:
+        raise BankError(
+            "there is no 'preprocessing': name the list of transforms that prepares images for "
+            'inference, such as \'"preprocessing": "%validate::preprocessing"\', in the '
+            "configuration, or give the steps yourself, preprocessing=[...] ([] for none)"
+        )
+    mapped = map_preprocessing(config.get("preprocessing"))
     if mapped.missing:
         raise BankError(
             f"of its preprocessing, {'; '.join(mapped.missing)}. Without it the network would see "
@@ -124,29 +125,6 @@ def _preprocessing(config: Configuration, read: Mapping[str, Any]) -> dict[str, 
         )
     provenance = {**read["provenance"], "preprocessing_left_out": mapped.left_out}
     return {"preprocessing": mapped.steps, "provenance": provenance}
-
-
-def _mapped(config: Configuration) -> MappedSteps:
-    """Map 'preprocessing', or the one list of transforms for inference that stands elsewhere."""
-    if "preprocessing" in config.content:
-        return map_preprocessing(config.get("preprocessing"))
-    keys = list(transform_keys(config.content))
-    lists: dict[str, Any] = {}
-    for key in keys:
-        if not re.search("train|rand|aug", key.lower()):
-            found = config.get(key)
-            found = found.get("transforms", found) if isinstance(found, Mapping) else found
-            if found not in lists.values():
-                lists[key] = found
-    if keys and len(lists) != 1:
-        unclear = f"there is no 'preprocessing', and which of {keys[:8]} prepares images"
-        remedy = f'write \'"preprocessing": "%{keys[-1]}"\', or another, into the configuration'
-        return MappedSteps(missing=[f"{unclear} for inference is not known ({remedy})"])
-    key, steps = lists.popitem() if lists else ("", None)
-    mapped = map_preprocessing(steps)
-    if key:
-        mapped.left_out.insert(0, f"there is no 'preprocessing': {key!r} is used instead")
-    return mapped
 
 
 def _import_nets() -> Any:
@@ -293,7 +271,10 @@ def _weights_file(folder: Path) -> Path:
 
 
 def _state_key(weights: Path, trusted: bool) -> str | None:
-    places = state_dict_places(read_checkpoint(weights, trusted=trusted, lazily=True))
+    saved = read_checkpoint(weights, trusted=trusted, lazily=True)
+    places = state_dict_places(saved)
+    if not places:
+        pick_state_dict(saved, weights, None, "")  # says what is wrong with it, if anything is
     return places[0] if len(places) == 1 else None
 
 

@@ -1,4 +1,8 @@
-"""The configuration of a MONAI bundle: files merged, references followed, expressions bounded."""
+"""The configuration of a MONAI bundle: files merged, references followed, expressions bounded.
+
+Of MONAI's language as much is read as published bundles need (github.com/Project-MONAI/model-zoo);
+anything else is refused by name.
+"""
 
 from __future__ import annotations
 
@@ -65,19 +69,14 @@ class Configuration:
         self.folder, self.roots = folder, roots
         self.content: dict[str, Any] = {}
         self.files: list[Path] = []
-        self._macros: dict[str, Any] = {}
         self._n_values = 0
         self.network_key = self._read()
 
     def get(self, key: str) -> Any:
         """Return a part with its references (``@``, ``%``) and expressions replaced."""
         self._n_values = 0
-        place = tuple(key.split("::"))
-        value: Any = self.content
-        for part in place:
-            value = value.get(part) if isinstance(value, Mapping) else None
         try:
-            found = self._resolve(value, place, 0)
+            found = self._resolve(self.content.get(key), 0)
         except RecursionError:
             raise BankError(f"{key!r:.100} is nested too deep") from None
         return None if found is _DISABLED else found
@@ -91,9 +90,14 @@ class Configuration:
             for path in self._existing(group):
                 content = parse_file(path, "Configuration")
                 self.files.append(path)
-                for key, value in content.items() if isinstance(content, Mapping) else ():
-                    _merge(merged, key, value)
+                merged |= content if isinstance(content, Mapping) else {}
             self.content = {**merged, **self.content}
+            extended = [key for key in self.content if str(key).startswith("+")]
+            if extended:
+                raise BankError(
+                    f"{clean_text(extended, 200)} add to what other files say, which is not "
+                    "followed: write the whole value into the configuration"
+                )
             for key in _NETWORK_KEYS:
                 value = self.content.get(key)
                 if isinstance(value, Mapping) and TARGET in value:
@@ -112,8 +116,8 @@ class Configuration:
         found = (self.folder / "configs" / f"{s}{end}" for s in stems for end in _SUFFIXES[::-1])
         return [path for path in found if path.is_file()]
 
-    def _resolve(self, value: Any, place: tuple[str, ...], depth: int) -> Any:
-        """Replace references and expressions in the value at a place."""
+    def _resolve(self, value: Any, depth: int) -> Any:
+        """Replace references and expressions in a value."""
         self._n_values += 1
         if self._n_values > _MOST_VALUES:
             raise BankError(
@@ -123,48 +127,43 @@ class Configuration:
         if depth > _DEEPEST:
             raise BankError(f"references lead in a circle, or too deep: {value!r:.80}")
         if isinstance(value, str):
-            return self._resolve_text(value, place, depth)
+            if value.startswith("$"):
+                return self._evaluate(value, depth)
+            if value.startswith("%") or _REFERENCE.fullmatch(value.replace("#", "::")):
+                return self._resolve(self._find(value), depth + 1)
+            return value
         if isinstance(value, Mapping):
             inner = {
-                key: self._resolve(item, (*place, str(key)), depth + 1)
+                key: self._resolve(item, depth + 1)
                 for key, item in value.items()
                 if key not in _ABOUT
             }
-            if TARGET in value and self._is_disabled(value, place, depth):
+            if TARGET in value and self._is_disabled(value, depth):
                 return _DISABLED
             return {key: item for key, item in inner.items() if item is not _DISABLED}
         if isinstance(value, list):
-            items = (self._resolve(v, (*place, str(i)), depth + 1) for i, v in enumerate(value))
+            items = (self._resolve(item, depth + 1) for item in value)
             return [item for item in items if item is not _DISABLED]
         return value
 
-    def _is_disabled(self, value: Mapping[str, Any], place: tuple[str, ...], depth: int) -> bool:
-        flag = self._resolve(value.get("_disabled_", False), (*place, "_disabled_"), depth + 1)
+    def _is_disabled(self, value: Mapping[str, Any], depth: int) -> bool:
+        flag = self._resolve(value.get("_disabled_", False), depth + 1)
         refused = refused_in(flag)
         if refused:
             raise BankError(f"whether {value[TARGET]!r:.80} is used is unknown: {refused}")
         return flag.strip().lower() == "true" if isinstance(flag, str) else bool(flag)
 
-    def _resolve_text(self, text: str, place: tuple[str, ...], depth: int) -> Any:
-        if text.startswith("%"):
-            return self._resolve(self._find(text, place)[0], place, depth + 1)
-        if text.startswith("$"):
-            return self._evaluate(text, place, depth)
-        if _REFERENCE.fullmatch(text.replace("#", "::")):
-            return self._resolve(*self._find(text, place), depth + 1)
-        return text
-
-    def _find(self, text: str, place: tuple[str, ...]) -> tuple[Any, tuple[str, ...]]:
-        """Return what a reference or macro leads to, before it is resolved, and its place."""
-        name = text[1:].replace("#", "::")
-        file = re.match(r"(.*\.(?:json|ya?ml))(?:::(.*))?$", name) if text[0] == "%" else None
-        found: Any = self._file(file[1]) if file else self.content
-        parts = ((file[2] or "") if file else name).split("::")
-        above = 0
-        while len(parts) > 1 and parts[0] == "" and not file:  # relative to where it stands
-            parts, above = parts[1:], above + 1
-        where = [*(place[:-above] if above else ()), *(p for p in parts if p)]
-        for part in where:
+    def _find(self, text: str) -> Any:
+        """Return what a reference or macro leads to, before it is resolved."""
+        found: Any = self.content
+        parts = text[1:].replace("#", "::").split("::")
+        if not parts[0] or _FILE.search(parts[0]):
+            what = "is relative to where it stands" if not parts[0] else "copies from another file"
+            raise BankError(
+                f"the reference {text[:100]!r} {what}, which is not followed: name the place from "
+                "the top of the configuration, or write the value itself"
+            )
+        for part in parts:
             if isinstance(found, list) and _INDEX.fullmatch(part) and int(part) < len(found):
                 found = found[int(part)]
             elif isinstance(found, Mapping) and part in found:
@@ -173,25 +172,13 @@ class Configuration:
                 raise BankError(
                     f"the reference {text[:100]!r} leads nowhere: there is no {part[:100]!r}"
                 )
-        return found, tuple(where)
+        return found
 
-    def _file(self, name: str) -> Any:
-        """Read a file that a macro names, within the bundle's folder."""
-        if name not in self._macros:
-            leaves = os.path.isabs(name) or ".." in Path(name).parts
-            if leaves or "\\" in name or ":" in name:
-                raise BankError(
-                    f"the macro '%{name[:100]}' was refused: it leads out of the bundle's folder"
-                )
-            check_inside(self.folder, [name], self.roots)
-            self._macros[name] = parse_file(self.folder / name, "Configuration")
-        return self._macros[name]
-
-    def _evaluate(self, text: str, place: tuple[str, ...], depth: int) -> Any:
+    def _evaluate(self, text: str, depth: int) -> Any:
         names: list[str] = []
 
         def look_up(number: int) -> Any:
-            found = self._resolve(*self._find(names[number], place), depth + 1)
+            found = self._resolve(self._find(names[number]), depth + 1)
             return None if found is _DISABLED else found
 
         def keep(match: re.Match[str]) -> str:
@@ -217,37 +204,20 @@ class Configuration:
             return Refused(text, f"it fails: {type(error).__name__}")
 
 
-def _merge(merged: dict[str, Any], key: str, value: Any) -> None:
-    """Add a key to what earlier files say; ``+key`` extends a list or mapping there."""
-    name = str(key).removeprefix("+")
-    before = merged.get(name)
-    if name != key and isinstance(before, Mapping) and isinstance(value, Mapping):
-        value = {**before, **value}
-    elif name != key and isinstance(before, list) and isinstance(value, list):
-        value = before + value
-    merged[name] = value
-
-
 _REFERENCE = re.compile(r"@(?:::)*\w+(?:::\w+)*")
+_FILE = re.compile(r"[.](json|ya?ml)$")
 _NAME = "__reference_"
 _LONGEST = 1000  # characters of an expression
 _DEEPEST_CODE = 5  # brackets in brackets
 _MOST_ITEMS = 10_000  # of a list or text that an expression makes
 _LARGEST = 2**63
 _SCALARS = (bool, int, float, str, type(None))
-_CONSTANTS = {
-    f"monai.utils.{path}CommonKeys.{key.upper()}": key
-    for path in ("", "enums.")
-    for key in ("image", "label", "pred")
-}
 _ARITHMETIC: dict[type, Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
     ast.FloorDiv: operator.floordiv,
-    ast.Mod: operator.mod,
-    ast.Pow: operator.pow,
 }
 _COMPARISONS: dict[type, Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq,
@@ -256,14 +226,8 @@ _COMPARISONS: dict[type, Callable[[Any, Any], Any]] = {
     ast.LtE: operator.le,
     ast.Gt: operator.gt,
     ast.GtE: operator.ge,
-    ast.In: lambda a, b: a in b,
-    ast.NotIn: lambda a, b: a not in b,
 }
-_UNARY: dict[type, Callable[[Any], Any]] = {
-    ast.UAdd: operator.pos,
-    ast.USub: operator.neg,
-    ast.Not: operator.not_,
-}
+_UNARY: dict[type, Callable[[Any], Any]] = {ast.USub: operator.neg, ast.Not: operator.not_}
 
 
 class _RefusedError(Exception):
@@ -282,71 +246,39 @@ class _Walk:
             case ast.Constant(value=value) if isinstance(value, _SCALARS):
                 return _bounded(value)
             case ast.Name(id=name) if name.startswith(_NAME):
-                return self._reference(int(name.removeprefix(_NAME)))
-            case ast.Attribute() if ast.unparse(node) in _CONSTANTS:
-                return _CONSTANTS[ast.unparse(node)]
+                return _evaluated(self.look_up(int(name.removeprefix(_NAME))))
             case ast.List(elts=items) | ast.Tuple(elts=items):
                 values = [self.value(item) for item in items]
                 _check_size(values)
                 return values if isinstance(node, ast.List) else tuple(values)
             case ast.IfExp(test=test, body=body, orelse=other):
                 return self.value(body if self._known(test) else other)
-            case ast.BoolOp(op=op, values=parts):
-                return self._either(parts, stop=isinstance(op, ast.Or))
             case ast.UnaryOp(op=op, operand=operand) if type(op) in _UNARY:
                 return _bounded(_UNARY[type(op)](self._known(operand)))
             case ast.BinOp(op=op, left=left, right=right) if type(op) in _ARITHMETIC:
                 return _calculate(op, self.value(left), self.value(right))
-            case ast.Compare(left=left, ops=[ast.Is() | ast.IsNot() as op], comparators=[other]):
-                before, after = self._known(left), self._known(other)
-                if not any(after is one for one in (None, True, False)):
-                    raise _RefusedError("it asks for the identity of values")
-                return (before is after) is isinstance(op, ast.Is)
-            case ast.Compare(left=left, ops=[op], comparators=[other]):
+            case ast.Compare(left=left, ops=[op], comparators=[other]) if type(op) in _COMPARISONS:
                 return _COMPARISONS[type(op)](self._known(left), self._known(other))
             case ast.Subscript(value=inner, slice=index):
-                return self._item(self._known(inner, deep=False), index)
+                return _evaluated(self._known(inner, deep=False)[self._known(index)])
             case ast.Call(func=ast.Name(id="len"), args=[one], keywords=[]):
                 return len(self._known(one, deep=False))
         raise _RefusedError(_named(node))
-
-    def _reference(self, number: int) -> Any:
-        found = self.look_up(number)
-        if isinstance(found, Refused):
-            raise _RefusedError(f"it needs {clean_text(repr(found.text), 100)}: {found.why}")
-        return found
 
     def _known(self, node: ast.expr, deep: bool = True) -> Any:
         """Return a value that is data throughout, or at its top: no component of MONAI's."""
         value = self.value(node)
         if isinstance(value, Mapping) and TARGET in value:
             raise _RefusedError(f"it needs the object that {value[TARGET]!r:.80} would make")
-        if (
-            deep
-            and isinstance(value, (list, tuple, Mapping))
-            and (_has_component(value) or refused_in(value))
-        ):
+        if deep and (_has_component(value) or refused_in(value)):
             raise _RefusedError("it looks at objects that would have to be made")
         return value
 
-    def _either(self, parts: Sequence[ast.expr], stop: bool) -> Any:
-        value: Any = None
-        for part in parts:
-            value = self._known(part)
-            if bool(value) is stop:
-                break
-        return value
 
-    def _item(self, value: Any, index: ast.expr) -> Any:
-        if isinstance(index, ast.Slice):
-            ends = (None if p is None else self._known(p) for p in
-                    (index.lower, index.upper, index.step))  # fmt: skip
-            found = value[slice(*ends)]
-        else:
-            found = value[self._known(index)]
-        if isinstance(found, Refused):
-            raise _RefusedError(f"it needs {clean_text(repr(found.text), 100)}: {found.why}")
-        return found
+def _evaluated(value: Any) -> Any:
+    if isinstance(value, Refused):
+        raise _RefusedError(f"it needs {clean_text(repr(value.text), 100)}: {value.why}")
+    return value
 
 
 def _nesting(code: str) -> int:
@@ -360,14 +292,11 @@ def _nesting(code: str) -> int:
 def _calculate(op: ast.operator, a: Any, b: Any) -> Any:
     """Apply an operator to numbers; add texts and lists, and repeat lists; all bounded."""
     numbers = (bool, int, float)
-    if isinstance(a, numbers) and isinstance(b, numbers):
-        if isinstance(op, ast.Pow) and (abs(a) > 10**6 or abs(b) > 64):
-            raise _RefusedError("its power is too large")
-    elif isinstance(op, ast.Add) and type(a) is type(b) and isinstance(a, (str, list, tuple)):
+    if isinstance(op, ast.Add) and type(a) is type(b) and isinstance(a, (str, list, tuple)):
         _check_size([a, b])
     elif isinstance(op, ast.Mult) and isinstance(a, (list, tuple)) and isinstance(b, int):
         _check_size(a, b)
-    else:
+    elif not (isinstance(a, numbers) and isinstance(b, numbers)):
         raise _RefusedError(f"it applies {type(op).__name__} to other things than numbers or lists")
     return _bounded(_ARITHMETIC[type(op)](a, b))
 

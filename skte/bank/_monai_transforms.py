@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,19 +17,15 @@ from skte.bank._monai_config import TARGET, Refused, refused_in
 
 _PACKAGE = "monai.transforms"
 _MOST_COPIES = 100
-_DEEPEST = 3  # of lists of transforms, in a configuration
 # Deterministic, and keeping the affine true.
-_GEOMETRIC = frozenset(
+_MAPPED = frozenset(
     {
-        "BorderPad", "DivisiblePad", "Flip", "Orientation", "Resize", "Rotate90", "Spacing",
-        "SpatialPad",
+        "AdjustContrast", "BorderPad", "ClipIntensityPercentiles", "DivisiblePad", "Flip",
+        "GaussianSmooth", "HistogramNormalize", "NormalizeIntensity", "Orientation", "Resize",
+        "Rotate90", "ScaleIntensity", "ScaleIntensityRange", "ScaleIntensityRangePercentiles",
+        "ShiftIntensity", "Spacing", "SpatialPad", "ThresholdIntensity",
     }
 )  # fmt: skip
-_MAPPED = _GEOMETRIC | {
-    "AdjustContrast", "ClipIntensityPercentiles", "GaussianSmooth", "HistogramNormalize",
-    "NormalizeIntensity", "ScaleIntensity", "ScaleIntensityRange",
-    "ScaleIntensityRangePercentiles", "ShiftIntensity", "ThresholdIntensity",
-}  # fmt: skip
 # What reading a case does already.
 _READING = frozenset(
     {
@@ -52,19 +48,14 @@ _STATISTICS = ("NormalizeIntensity", "ScaleIntensity", "ScaleIntensityRangePerce
 
 @versioned("transform of MONAI", 1)
 class MonaiTransform(tio.SpatialTransform):
-    """One of MONAI's array transforms; its affine is followed.
+    """One of MONAI's array transforms; its affine is followed."""
 
-    Of single `channels`, where given, each is an image of its own.
-    """
-
-    def __init__(
-        self, kind: str, options: Mapping[str, Any], channels: Sequence[int] | None = None
-    ) -> None:
+    def __init__(self, kind: str, options: Mapping[str, Any]) -> None:
         super().__init__()
         self.kind = kind
         self.options = dict(options)
-        self.channels = None if channels is None else tuple(channels)
-        self.args_names = ["kind", "options", "channels"]
+        self.channels = None  # which digests hold
+        self.args_names = ["kind", "options"]
 
     def build(self) -> Any:
         """Make MONAI's transform."""
@@ -79,13 +70,6 @@ class MonaiTransform(tio.SpatialTransform):
         transform = self.build()
         for image in self.get_images(subject):
             affine = torch.as_tensor(np.asarray(image.affine), dtype=torch.float64)
-            if self.channels is not None:
-                data = image.data.float().clone()
-                for channel in self.channels:
-                    alone = MetaTensor(data[channel : channel + 1], affine=affine)
-                    data[channel : channel + 1] = transform(alone).as_tensor()
-                image.set_data(data)
-                continue
             data = image.data.float()
             parts = data.unbind(-1) if self._is_of_slices() else [data]
             results = [transform(MetaTensor(part, affine=affine)) for part in parts]
@@ -124,7 +108,7 @@ def map_preprocessing(described: Any) -> MappedSteps:
     """Turn the preprocessing of a bundle into steps."""
     mapped = MappedSteps()
     if described is None:
-        mapped.left_out.append("there is no 'preprocessing': images are given as they are stored")
+        mapped.left_out.append("'preprocessing' is empty: images are given as they are stored")
         return mapped
     transforms = _flattened(described)
     if isinstance(transforms, str):
@@ -138,23 +122,6 @@ def map_preprocessing(described: Any) -> MappedSteps:
         if followers:
             mapped.left_out.append(f"{followers} therefore look at the whole image")
     return mapped
-
-
-def transform_keys(content: Mapping[str, Any], place: str = "") -> Iterator[str]:
-    """Name the places of lists of transforms, but not those of a network's output."""
-    for name, value in content.items():
-        if "post" in str(name).lower():
-            continue
-        parts = value if isinstance(value, list) else [value]
-        kinds = [class_name(one.get(TARGET), _PACKAGE) for one in parts if isinstance(one, Mapping)]
-        if isinstance(value, list):
-            is_list = any(hasattr(importlib.import_module(_PACKAGE), kind or "") for kind in kinds)
-        else:
-            is_list = kinds == ["Compose"] or (isinstance(value, str) and "Compose(" in value)
-        if is_list:
-            yield f"{place}{name}"
-        elif isinstance(value, Mapping) and place.count("::") < _DEEPEST:
-            yield from transform_keys(value, f"{place}{name}::")
 
 
 def _flattened(described: Any) -> list[Any] | str:
@@ -183,16 +150,14 @@ class _Reader:
     def __init__(self, transforms: Sequence[Any], mapped: MappedSteps) -> None:
         self.mapped = mapped
         self.cropped = False  # by a step that is left out
-        joins = [t for t in transforms if isinstance(t, Mapping) and _kind(t) == "ConcatItems"]
-        self.join = joins[0] if joins and joins[0].get("dim", 0) == 0 else None
-        self.parts = _keys(self.join) if self.join else []  # single channels, before the join
-        self.key = str(self.join.get("name", "image")) if self.join else _first_key(transforms)
+        self.key = _first_key(transforms)
         self.copies: list[Any] = []  # keys of copies of the image
 
     def add(self, transform: Any) -> None:
         """Map a transform to a step, or to a clause on why there is none."""
         kind = _kind(transform)
         keys = _keys(transform, self.key)
+        copy = next((one for one in self.copies if one in keys), None)
         if kind is None:
             named = transform.get(TARGET) if isinstance(transform, Mapping) else transform
             strange = f"{named!r:.80} is not a transform of {_PACKAGE} and was not run"
@@ -201,18 +166,15 @@ class _Reader:
             self.mapped.missing.append(f"what {kind} is applied to is unknown: {found}")
         elif kind == "CopyItems":
             self._follow(transform, keys)
-        elif kind in _READING:
-            return
-        elif copy := next((one for one in self.copies if one in keys), None):
-            copied = (
-                f"{kind} is applied to {copy!r:.80}, a copy of the image, which is not followed"
+        elif copy is not None and kind not in _READING:
+            copied = f"is applied to {copy!r:.80}, a copy of the image, which is not followed"
+            self.mapped.missing.append(f"{kind} {copied}")
+        elif kind == "ConcatItems":
+            self.mapped.missing.append(
+                "ConcatItems joins channels that are read apart, which is not followed: store the "
+                "channels of each case in one file"
             )
-            self.mapped.missing.append(copied)
-        elif transform is self.join:
-            self.parts = []
-        elif self.parts:
-            self._add_to_parts(transform, kind, keys)
-        elif self.key in keys:
+        elif kind not in _READING and self.key in keys:
             self._add(kind, _options(transform, keys, self.key))
 
     def _follow(self, transform: Mapping[str, Any], keys: list[Any]) -> None:
@@ -222,29 +184,10 @@ class _Reader:
         usual = [f"{key}_{i}" for key in keys for i in range(n_times)]
         names = usual if transform.get("names") is None else _listed(transform["names"])
         for i, name in enumerate(names):
-            if keys and keys[i % len(keys)] in [self.key, *self.parts, *self.copies]:
+            if keys and keys[i % len(keys)] in [self.key, *self.copies]:
                 self.copies.append(name)
 
-    def _add_to_parts(self, transform: Mapping[str, Any], kind: str, keys: list[Any]) -> None:
-        """Map what is applied to channels that are joined later."""
-        touched = [part for part in self.parts if part in keys]
-        options = [_options(transform, keys, part) for part in touched]
-        if not touched:
-            return
-        alike = all(one == options[0] for one in options)
-        if kind in _GEOMETRIC and alike and len(touched) == len(self.parts):
-            self._add(kind, options[0])
-        elif kind in _GEOMETRIC:
-            self.mapped.missing.append(f"{kind} does not treat all channels alike")
-        elif alike:
-            self._add(kind, options[0], [self.parts.index(part) for part in touched])
-        else:
-            for part, own in zip(touched, options, strict=True):
-                self._add(kind, own, [self.parts.index(part)])
-
-    def _add(
-        self, kind: str, options: dict[str, Any], channels: Sequence[int] | None = None
-    ) -> None:
+    def _add(self, kind: str, options: dict[str, Any]) -> None:
         if kind == "CropForeground":
             self.cropped = True
             self.mapped.left_out.append(
@@ -252,7 +195,7 @@ class _Reader:
                 "values of the foreground are the same"
             )
             return
-        step = MonaiTransform(kind, {**_DEFAULTS.get(kind, {}), **options}, channels)
+        step = MonaiTransform(kind, {**_DEFAULTS.get(kind, {}), **options})
         known = getattr(importlib.import_module(_PACKAGE), kind, None)
         in_place = str(getattr(known, "__module__", "")).startswith(_IN_PLACE)
         harmless = in_place or kind.startswith("Rand")

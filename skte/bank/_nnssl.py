@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from skte._text import clean_text
 from skte.bank._documents import check_inside, parse_file
-from skte.bank._nnunet import check_package, read_plan, weights_file
+from skte.bank._nnunet import check_package, named_errors, read_plan, weights_file
 from skte.bank._weights import read_checkpoint
 from skte.exceptions import BankError
 
@@ -39,7 +38,7 @@ def nnssl_fields(
 ) -> dict[str, Any]:
     """Read the fields of a `BankEntry` from a folder or repository of nnssl."""
     folder = Path(folder)
-    try:
+    with named_errors(f"nnssl folder {folder}", _PLAN, "nnssl", folder):
         if not is_nnssl_folder(folder):
             raise BankError(f"it has no {_PLAN}; give the folder that has")
         weights = weights_file(folder, None, checkpoint, at_top=True)
@@ -47,14 +46,6 @@ def nnssl_fields(
         check_package()
         plan = parse_file(folder / _PLAN, "Plan")
         return _fields(plan, weights, name or folder.absolute().name, trusted)
-    except BankError as error:
-        raise BankError(f"nnssl folder {folder}: {clean_text(error)}") from error
-    except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
-        raise BankError(
-            f"nnssl folder {folder}: {_PLAN} is not of the form that nnssl writes "
-            f"({type(error).__name__}: {clean_text(error, 300)}); copy it again from where it was "
-            "trained"
-        ) from error
 
 
 def _fields(plan: Mapping[str, Any], weights: Path, name: str, trusted: bool) -> dict[str, Any]:
@@ -64,28 +55,14 @@ def _fields(plan: Mapping[str, Any], weights: Path, name: str, trusted: bool) ->
     plans, configuration = _as_nnunet_plans(plan, n_channels)
     read = read_plan(plans, configuration, n_channels, trusted=trusted)
     saved = read_checkpoint(weights, trusted=trusted, lazily=True)
-    trainer = plan.get("trainer_name", saved.get("trainer_name", "unknown"))
+    trainer = saved.get("trainer_name", "unknown")
     return {
+        **read.fields(weights, n_channels, 1, trusted),
         "name": name,
-        "factory": read.factory,
-        "arguments": read.with_channels(n_channels, 1),
-        "weights": weights,
-        "state_key": "network_weights",
         "rename": _renamed(plan, read.factory.rpartition(":")[2]),
         "layers": "encoder",
-        "window_size": read.patch_size,
-        "spatial_dims": len(read.patch_size),
-        "in_channels": n_channels,
-        "preprocessing": read.steps(),
-        "trusted": trusted,
-        "trusted_packages": [read.factory.partition(":")[0]] if trusted else [],
         "provenance": {
-            "format": "nnssl",
-            "dataset": read.dataset,
-            "configuration": configuration,
-            "checkpoint": weights.name,
-            "trainer": str(trainer),
-            "spacing": list(read.preprocessing["spacing"]),
+            **read.provenance("nnssl", weights, plan.get("trainer_name", trainer)),
             "loaded": "the encoder; the decoder is random and not read",
         },
     }

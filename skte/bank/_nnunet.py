@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import os
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,8 @@ from skte.exceptions import BankError
 
 _FOLD = re.compile(r"fold_(\d+|all)")
 _CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
+_UNFINISHED = "checkpoint_latest.pth"
+_log = logging.getLogger("skte")
 _KEY = "network_weights"
 _DESCRIPTIONS = ("plans.json", "dataset.json")
 _ZIPPED = re.compile(r"fold_(\d{1,4}|all)/\w[\w.-]{0,100}\.pth", re.ASCII)
@@ -54,23 +58,34 @@ def nnunet_fields(
     folder = Path(folder)
     if fold is None and _FOLD.fullmatch(folder.name) and not (folder / "plans.json").is_file():
         folder, fold = folder.parent, folder.name
-    options = {"name": name, "configuration": configuration, "trusted": trusted}
-    if zip_place(folder / _DESCRIPTIONS[0]):
-        return _zipped_fields(folder, fold, checkpoint, options)
-    try:
-        _check_folder(folder)
-        weights = weights_file(folder, fold, checkpoint)
-        check_inside(folder, [*_DESCRIPTIONS, weights], extra_roots)
+    is_zipped = zip_place(folder / _DESCRIPTIONS[0]) is not None
+    shown = f"nnU-Net {'archive' if is_zipped else 'folder'} {folder}"
+    scratch = scratch_folder("skte-nnunet-") if is_zipped else nullcontext(folder)
+    with scratch as place, named_errors(shown, "plans.json or dataset.json", "nnU-Net", place):
+        source, here = _unpacked(folder, place) if is_zipped else (folder, place)
+        _check_folder(here)
+        weights = weights_file(here, fold, checkpoint)
+        part = weights.relative_to(here.absolute()).as_posix()
+        if is_zipped:
+            unpack(source / part, weights.parent)
+        check_inside(here, [*_DESCRIPTIONS, weights], extra_roots)
         check_package()
-        return _fields(folder, name, configuration, weights, trusted)
+        fields = _fields(here, name, configuration, weights, trusted)
+    return {**fields, "weights": source.absolute() / part}
+
+
+@contextmanager
+def named_errors(what: str, files: str, tool: str, place: Path) -> Iterator[None]:
+    """Let errors say which model they are about; unusual values in its files become `BankError`."""
+    try:
+        yield
     except BankError as error:
-        text = str(error).replace(f"{folder.absolute()}{os.sep}", "")  # it stands in front
-        raise BankError(f"nnU-Net folder {folder}: {clean_text(text)}") from error
-    except (AttributeError, OverflowError, TypeError, ValueError) as error:  # an unusual value
+        text = str(error).replace(f"{place.absolute()}{os.sep}", "")  # it stands in front
+        raise BankError(f"{what}: {clean_text(text)}") from error
+    except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
         raise BankError(
-            f"nnU-Net folder {folder}: plans.json or dataset.json is not of the form that nnU-Net "
-            f"writes ({type(error).__name__}: {clean_text(error, 300)}); copy them again from "
-            "where it was trained"
+            f"{what}: {files} is not of the form that {tool} writes ({type(error).__name__}: "
+            f"{clean_text(error, 300)}); copy it again from where it was trained"
         ) from error
 
 
@@ -81,9 +96,9 @@ def nnunet_models(path: Path) -> list[Path]:
         return [path]
     names = _zipped_names(archive)
     within = inner.removesuffix(_DESCRIPTIONS[0])
-    described = {n.rpartition("/")[0] for n in names if n.endswith(f"/{_DESCRIPTIONS[0]}")}
+    safe = [n for n in names if n[:1] != "/" and ".." not in n.split("/")]
+    described = {n.rpartition("/")[0] for n in safe if f"/{n}".endswith(f"/{_DESCRIPTIONS[0]}")}
     described = {folder for folder in described if f"{folder}/".startswith(within)}
-    described = {one for one in described if one[:1] != "/" and ".." not in one.split("/")}
     # Results of cross-validation are described as well.
     trained = {n.rpartition("/fold_")[0] for n in names if _ZIPPED.search(n)} & described
     return sorted(archive / folder for folder in trained or described)
@@ -99,9 +114,13 @@ def nnunet_folds(path: Path) -> list[Path]:
         else:
             start = inner.removesuffix("fold")
             names = [n.removeprefix(start) for n in _zipped_names(archive) if n.startswith(start)]
-        folds = {name.partition("/")[0] for name in names if _ZIPPED.fullmatch(name)}
-        several = 1 < len(folds) <= _MOST_ZIPPED
-        found += [model / fold for fold in sorted(folds, key=_place)] if several else [model]
+        saved = [name.split("/") for name in names if _ZIPPED.fullmatch(name)]
+        folds = {fold for fold, last in saved if last != _UNFINISHED}
+        unfinished = sorted({fold for fold, _ in saved} - folds)
+        if folds and unfinished:
+            _log.info("%s: left out, as not trained to the end: %s", model, ", ".join(unfinished))
+        one_by_one = len({fold for fold, _ in saved}) > 1 and 0 < len(folds) <= _MOST_ZIPPED
+        found += [model / fold for fold in sorted(folds, key=_place)] if one_by_one else [model]
     return found
 
 
@@ -113,43 +132,26 @@ def _zipped_names(archive: Path) -> list[str]:
         return []
 
 
-def _zipped_fields(
-    path: Path, fold: int | str | None, checkpoint: str | None, options: dict[str, Any]
-) -> dict[str, Any]:
-    """Read a model of an exported zip through a scratch folder, which goes again."""
+def _unpacked(path: Path, scratch: Path) -> tuple[Path, Path]:
+    """Find the one model of an exported zip, and unpack its descriptions beside empty weights."""
     models = nnunet_models(path)
     if len(models) != 1:
         what = f"it holds several models; name one of {', '.join(map(str, models))}"
-        raise BankError(
-            f"nnU-Net archive {path}: {what if models else 'it holds no model of nnU-Net v2'}"
-        )
+        raise BankError(what if models else "it holds no model of nnU-Net v2")
     archive, inner = zip_place(models[0]) or (path, "")
-    with scratch_folder("skte-nnunet-") as scratch:
-        folder = scratch / (re.sub(r"[^\w.+-]|^\.+", "_", models[0].name))
-        folder.mkdir()
-        with zipfile.ZipFile(archive) as file:
-            names = [n.removeprefix(f"{inner}/") for n in file.namelist() if n.startswith(inner)]
-        for name in set(names) & {*_DESCRIPTIONS}:
-            unpack(archive, f"{inner}/{name}", folder)
-        checkpoints = [*filter(_ZIPPED.fullmatch, names)]
-        if len(checkpoints) > _MOST_ZIPPED:
-            raise BankError(f"nnU-Net archive {path}: it holds {len(checkpoints)} checkpoints")
-        for name in checkpoints:  # to choose from; filled when chosen
-            (folder / name).parent.mkdir(exist_ok=True)
-            (folder / name).touch()
-        try:
-            _check_folder(folder)
-            weights = weights_file(folder, fold, checkpoint)
-            place = f"{weights.parent.name}/{weights.name}"
-            unpack(archive, f"{inner}/{place}", weights.parent)
-            fields = nnunet_fields(
-                folder, fold=weights.parent.name, checkpoint=weights.name, **options
-            )
-        except BankError as error:
-            text = str(error).removeprefix(f"nnU-Net folder {folder}: ")
-            shown = text.replace(str(folder), str(models[0]))
-            raise BankError(f"nnU-Net archive {models[0]}: {shown}") from error
-    return {**fields, "weights": models[0].absolute() / place}
+    folder = scratch / (re.sub(r"[^\w.+-]|^\.+", "_", models[0].name))
+    folder.mkdir()
+    start = f"{inner}/" if inner else ""
+    names = [n.removeprefix(start) for n in _zipped_names(archive) if n.startswith(start)]
+    checkpoints = [*filter(_ZIPPED.fullmatch, names)]
+    if len(checkpoints) > _MOST_ZIPPED:
+        raise BankError(f"it holds {len(checkpoints)} checkpoints")
+    for name in {*names} & {*_DESCRIPTIONS}:
+        unpack(models[0] / name, folder)
+    for name in checkpoints:  # to choose from; filled when chosen
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    return models[0], folder
 
 
 def _fields(
@@ -180,20 +182,19 @@ def _fields(
         )
     labels = dataset.get("labels", {})
     regions = isinstance(labels, Mapping) and any(isinstance(v, list) for v in labels.values())
+    fold = weights.parent.name
     return {
-        "name": name or f"{plan.dataset}-{plan.configuration}-{weights.parent.name}",
-        "factory": plan.factory,
-        "arguments": plan.with_channels(n_inputs, n_outputs),
-        "weights": weights,
-        "state_key": _KEY,
-        "window_size": plan.patch_size,
-        "spatial_dims": len(plan.patch_size),
-        "in_channels": n_inputs,
-        "preprocessing": plan.steps(),
+        **plan.fields(weights, n_inputs, n_outputs, trusted),
+        "name": name or f"{plan.dataset}-{plan.configuration}-{fold}",
         "activation": "sigmoid" if regions else "softmax",
-        "trusted": trusted,
-        "trusted_packages": [plan.factory.partition(":")[0]] if trusted else [],
-        "provenance": _provenance(plan, saved, weights, channels, labels),
+        "provenance": plan.provenance(
+            "nnU-Net v2",
+            weights,
+            saved.get("trainer_name", "unknown"),
+            fold=fold.removeprefix("fold_"),
+            channels=channels,
+            labels=labels,
+        ),
     }
 
 
@@ -298,22 +299,6 @@ def _ends(state: Mapping[str, torch.Tensor], weights: Path) -> tuple[int, int]:
     return first.shape[1], heads[-1].shape[0]
 
 
-def _provenance(
-    plan: NNUNetPlan, saved: Mapping[str, Any], weights: Path, channels: list[str], labels: Any
-) -> dict[str, Any]:
-    return {
-        "format": "nnU-Net v2",
-        "dataset": plan.dataset,
-        "configuration": plan.configuration,
-        "fold": weights.parent.name.removeprefix("fold_"),
-        "checkpoint": weights.name,
-        "trainer": str(saved.get("trainer_name", "unknown")),
-        "channels": channels,
-        "labels": labels,
-        "spacing": list(plan.preprocessing["spacing"]),
-    }
-
-
 _PREPROCESSOR, _RESAMPLER = "DefaultPreprocessor", "resample_data_or_seg_to_shape"
 _MOST_ANCESTORS = 20
 _REORIENTS = {
@@ -338,17 +323,37 @@ class NNUNetPlan:
     reorient: bool
     preprocessing: dict[str, Any]
 
-    def steps(self) -> list[Any]:
-        """Return the preprocessing."""
-        first = ["ToCanonical"] if self.reorient else []
-        return [*first, NNUNetPreprocessing(**self.preprocessing)]
-
-    def with_channels(self, n_inputs: int, n_outputs: int) -> dict[str, Any]:
-        """Return the arguments of the factory with the numbers of channels."""
+    def fields(self, weights: Path, n_inputs: int, n_outputs: int, trusted: bool) -> dict[str, Any]:
+        """Return what the fields of an entry have in common for all who write such plans."""
         ends: dict[str, Any] = {"num_classes": n_outputs, "deep_supervision": False}
         if self.factory.startswith(f"{_PRIMUS}:"):
             ends = {"output_channels": n_outputs}
-        return {**self.arguments, "input_channels": n_inputs, **ends}
+        first = ["ToCanonical"] if self.reorient else []
+        return {
+            "factory": self.factory,
+            "arguments": {**self.arguments, "input_channels": n_inputs, **ends},
+            "weights": weights,
+            "state_key": _KEY,
+            "window_size": self.patch_size,
+            "spatial_dims": len(self.patch_size),
+            "in_channels": n_inputs,
+            "preprocessing": [*first, NNUNetPreprocessing(**self.preprocessing)],
+            "trusted": trusted,
+            "trusted_packages": [self.factory.partition(":")[0]] if trusted else [],
+        }
+
+    def provenance(self, tool: str, weights: Path, trainer: Any, **more: Any) -> dict[str, Any]:
+        """Return where a model comes from."""
+        return {
+            "format": tool,
+            "dataset": self.dataset,
+            "configuration": self.configuration,
+            **({"fold": more.pop("fold")} if "fold" in more else {}),
+            "checkpoint": weights.name,
+            "trainer": str(trainer),
+            **more,
+            "spacing": list(self.preprocessing["spacing"]),
+        }
 
 
 def read_plan(

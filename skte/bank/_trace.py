@@ -224,43 +224,30 @@ def _remedy(module: nn.Module) -> str:
     if kinds:
         found = ", ".join(sorted(str(kind) for kind in kinds))
         return f"Its parameters are {found}, but images are torch.float32: give network.float()."
-    required = _further_inputs(module)[0]
-    if required:
-        return (
-            f"It wants more inputs than the image ({', '.join(required)}): wrap it in a module "
-            "whose forward takes the image alone and gives the rest."
-        )
+    wants, is_needed = further_inputs(module)
+    if is_needed:
+        return wants
     hint = (
         "Check the number of channels, the window size (window_size=...) and spatial_dims=... "
         "of its entry."
     )
-    return " ".join([hint, *([f"It {also}"] if (also := prompt_hint(module)) else [])])
+    return f"{hint} {wants}".rstrip()
 
 
-def prompt_hint(module: nn.Module) -> str:
-    """Say what a network may want beside the image, and what to do; nothing where there is none."""
-    optional = _further_inputs(module)[1]
-    if not optional:
-        return ""
-    return (
-        f"also takes {_few(optional)}: if it needs one of them, wrap it in a module whose "
-        "forward takes the image alone and gives the rest."
-    )
-
-
-def _further_inputs(module: nn.Module) -> tuple[list[str], list[str]]:
-    """Name what a network's forward must and may be given beside the image."""
+def further_inputs(module: nn.Module) -> tuple[str, bool]:
+    """Say what a network wants beside the image, if anything, and whether it cannot do without."""
     try:
         parameters = list(inspect.signature(module.forward).parameters.values())[1:]
     except (TypeError, ValueError):  # a forward that is not a function
-        return [], []
+        return "", False
     named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     required = [p.name for p in named if p.default is p.empty]
-    return required, [p.name for p in named if p.default is None]
-
-
-def _few(names: Sequence[str], most: int = 6) -> str:
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+    names = required or [p.name for p in named if p.default is None]
+    shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
+    remedy = "wrap it in a module whose forward takes the image alone and gives the rest."
+    if required:
+        return f"It wants more inputs than the image ({shown}): {remedy}", True
+    return (f"It also takes {shown}: if it needs one of them, {remedy}" if names else ""), False
 
 
 def main_output(output: Any, key: str | int | None = None) -> torch.Tensor | None:

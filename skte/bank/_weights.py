@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import re
 import shutil
 import zipfile
 import zlib
@@ -21,21 +19,18 @@ from skte._files import scratch_folder
 from skte._memory import memory_problem
 from skte._text import clean_text, did_you_mean
 from skte.bank._checkpoint import (
-    Archive,
+    LeftOut,
     MalformedError,
-    RefusedGlobalsError,
+    check_archive,
     check_shape,
     read_torch_file,
 )
-from skte.bank._documents import check_inside, parse_file
 from skte.bank._stages import architecture_of
 from skte.exceptions import BankError
 
 _log = logging.getLogger("skte")
 _AGAIN = "copy or download it again"
 _MOST_SHOWN = 5
-_INDEX = ".safetensors.index.json"
-_PART = re.compile(r"\w[\w.-]*\.safetensors")
 # Of data-parallel and averaged, compiled, and sharded networks.
 _WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.")
 _MOST_PARTS = 50  # of a key, between its dots
@@ -53,6 +48,7 @@ NOT_READ = {
     ".gguf": "a file of GGUF, which skte does not read",
     ".t7": "a file of Lua Torch, which skte does not read",
     ".tar.gz": "a packed folder, which skte does not unpack",
+    ".safetensors.index.json": "the index of weights in several files, which skte does not join",
 }
 
 
@@ -215,12 +211,11 @@ def _cuts(key: str) -> Iterator[tuple[str, str]]:
 
 
 def read_checkpoint(path: Path, *, trusted: bool = False, lazily: bool = False) -> Any:
-    """Read a file of weights, in an archive or in parts, without executing anything in it."""
-    place = zip_place(path)
-    if place is None:
+    """Read a file of weights, perhaps in an archive, without executing anything in it."""
+    if zip_place(path) is None:
         return _read_file(path, path, trusted, lazily)
     with scratch_folder("skte-unpacked-") as folder:
-        return _read_file(unpack(*place, folder), path, trusted, lazily)
+        return _read_file(unpack(path, folder), path, trusted, lazily)
 
 
 def zip_place(path: Path) -> tuple[Path, str] | None:
@@ -229,8 +224,9 @@ def zip_place(path: Path) -> tuple[Path, str] | None:
     return None if archive is None else (archive, path.relative_to(archive).as_posix())
 
 
-def unpack(archive: Path, part: str, folder: Path) -> Path:
+def unpack(path: Path, folder: Path) -> Path:
     """Unpack one part of a zip archive, of bounded size, into a folder, without its path."""
+    archive, part = zip_place(path) or (path, "")
     shown = f"{archive}: its part {clean_text(part, 300)}"
     target = folder / PurePosixPath(part).name
     try:
@@ -252,53 +248,10 @@ def unpack(archive: Path, part: str, folder: Path) -> Path:
     return target
 
 
-def weight_files(path: Path) -> list[Path]:
-    """Return the files that weights are read from: one, or an index and the parts it names."""
+def weight_file(path: Path) -> Path:
+    """Return the file that weights are read from: their own, or the archive they lie in."""
     place = zip_place(path)
-    return [place[0]] if place else [path, *_parts(path)]
-
-
-def _parts(path: Path) -> dict[Path, set[str]]:
-    """Return the keys in each part that an index names; none for what is not an index."""
-    if not path.name.endswith(_INDEX):
-        return {}
-    content = parse_file(path, "Index of weights")
-    table = content.get("weight_map") if isinstance(content, Mapping) else None
-    if not isinstance(table, Mapping) or not table:
-        raise BankError(f"Weights {path}: the index has no 'weight_map'; {_AGAIN}.")
-    parts: dict[Path, set[str]] = {}
-    for key, name in table.items():
-        if not isinstance(name, str) or not _PART.fullmatch(name):
-            raise BankError(
-                f"Weights {path}: the index names {clean_text(repr(name), 200)}, which is not a "
-                ".safetensors file beside it; it was refused."
-            )
-        parts.setdefault(path.parent / name, set()).add(key)
-    # In a cache of the Hub the index and its parts are links to one folder.
-    check_inside(path.parent, parts, [os.path.dirname(os.path.realpath(path))])
-    return parts
-
-
-def _read_parts(path: Path, values: bool) -> dict[str, torch.Tensor]:
-    state: dict[str, torch.Tensor] = {}
-    parts = _parts(path)
-    for part in parts:
-        problem = _file_problem(part)
-        if problem:
-            raise MalformedError(f"its part {part.name}: {problem}", "")
-    size = sum(part.stat().st_size for part in parts)
-    problem = memory_problem(size, size) if values else None
-    if problem:
-        raise MalformedError(f"the file {problem}", "")
-    for part, keys in parts.items():
-        read = read_safetensors(part, values=values)
-        if read.keys() != keys:
-            wrong = clean_text(min(read.keys() ^ keys), 200)
-            raise MalformedError(
-                f"the index and its part {part.name} disagree on {wrong}", f"{_AGAIN}, all parts"
-            )
-        state |= read
-    return state
+    return place[0] if place else path
 
 
 def _read_file(file: Path, path: Path, trusted: bool, lazily: bool) -> Any:
@@ -307,18 +260,19 @@ def _read_file(file: Path, path: Path, trusted: bool, lazily: bool) -> Any:
     if problem:
         raise BankError(f"Weights {path}: {problem}.")
     try:
-        if file.name.endswith(_INDEX):
-            return _read_parts(file, values=not lazily)
         if file.suffix == ".safetensors":
             return read_safetensors(file, values=not lazily)
-        archive = _archive(file, whole=not lazily)
         if trusted:
+            if zipfile.is_zipfile(file):
+                with zipfile.ZipFile(file) as archive:
+                    check_archive(archive, file.stat().st_size, whole=True)
             return torch.load(file, map_location="cpu", weights_only=False)
-        return read_torch_file(file, archive, values=not lazily)
+        found = read_torch_file(file, values=not lazily)
+        if isinstance(found, LeftOut):
+            raise MalformedError(_refusal([found.name], path, whole=True), "")
+        return found
     except BankError:
         raise
-    except RefusedGlobalsError as error:
-        raise BankError(f"Weights {path}: {_refusal(error.names, path)}.") from None
     except Exception as error:  # what the file holds decides what is raised
         raise BankError(f"Weights {path}: {_corrupt(error)}.") from error
 
@@ -345,51 +299,22 @@ def _file_problem(path: Path) -> str | None:
     return None
 
 
-def _archive(path: Path, whole: bool) -> Archive | None:
-    """Look at the parts of a file; None where it is not an archive."""
-    with path.open("rb") as file:
-        if file.read(2) != b"PK":
-            return None
-    archive = Archive(path)
-    inner = {name.partition("/")[2] for name in archive.parts}
-    if "constants.pkl" in inner or any(name.startswith("code/") for name in inner):
-        raise MalformedError(
-            "this is TorchScript, whose layers cannot be hooked, so no features can be read; "
-            "save the state_dict() of the original nn.Module with torch.save",
-            "",
-        )
-    archive.check()
-    damaged = archive.damaged(path) if whole else []
-    # torch.load does not look at checksums, and torch.save can be set to write none.
-    if 0 < len(damaged) < len(archive.parts):
-        raise MalformedError(
-            f"{_some('the checksum does not fit in', damaged)}: the file was changed or "
-            "damaged after it was written",
-            "copy or download it again",
-        )
-    return archive
-
-
-def _refusal(refused: Sequence[str], path: Path) -> str:
+def _refusal(refused: Sequence[str], path: Path, *, whole: bool) -> str:
+    """Say what was left out where weights were asked for; `whole`: they are all of it."""
     remedy = (
         "Where you trust its origin, pass trusted=True for this entry, or load it yourself with "
         "torch.load(..., weights_only=False) and save network.state_dict() with torch.save"
     )
-    if any(name.startswith("torch.nn.modules.") for name in refused):
-        what = "the file holds a whole pickled network, and unpickling one runs its code"
+    if all(name.startswith("torch._utils._rebuild") for name in refused):
+        what = "the file holds sparse, quantized, nested or meta tensors, which are not read"
+    elif whole or any(name.startswith("torch.nn.modules.") for name in refused):
+        what = "the file is a whole pickled network or other object, and reading it would run code"
         remedy = (
             "Where you trained it, save its weights alone: "
             f"network = torch.load({clean_text(path.name)!r}, weights_only=False); "
             f"torch.save(network.state_dict(), {clean_text(path.stem) + '_state.pt'!r}). Or, "
             "where you trust its origin, pass trusted=True for this entry"
         )
-    elif all(
-        name.startswith(
-            ("torch._utils._rebuild", "torch.per_", "torch.Q", "torch.serialization._get_layout")
-        )
-        for name in refused
-    ):
-        what = "the file holds sparse, quantized, nested or meta tensors, which are not read"
     else:
         what = "the file holds more than tensors, and reading the rest would run code"
     return f"{what} ({_some('needs', sorted(refused))}). It was refused. {remedy}"
@@ -449,6 +374,10 @@ def pick_state_dict(
     if isinstance(found, nn.Module):  # of a file that is trusted
         found = found.state_dict()
     if not _is_state_dict(found):
+        names = {value.name for value in _below(found) if isinstance(value, LeftOut)}
+        if names and not any(_state_dicts(found)):
+            refusal = _refusal(sorted(names), path, whole=isinstance(found, LeftOut))
+            raise BankError(f"Weights {path}: {refusal}.")
         place = f" under state_key={state_key!r}" if state_key else ""
         raise BankError(
             f"Weights {path}: no state dict{place}, but {_spoken(found)}. {_advice(checkpoint)}"
@@ -496,11 +425,22 @@ def _is_state_dict(value: Any) -> bool:
         isinstance(value, Mapping)
         and any(isinstance(item, torch.Tensor) for item in value.values())
         and all(
-            isinstance(key, str)
-            and (isinstance(item, torch.Tensor) or key.endswith("_extra_state"))
+            isinstance(key, str) and (isinstance(item, torch.Tensor) or _is_extra_state(key, item))
             for key, item in value.items()
         )
     )
+
+
+def _is_extra_state(key: str, item: Any) -> bool:
+    return key.endswith("_extra_state") and not any(isinstance(v, LeftOut) for v in _below(item))
+
+
+def _below(value: Any, depth: int = 3) -> Iterator[Any]:
+    """Yield what a value holds, itself included."""
+    yield value
+    if isinstance(value, (Mapping, list, tuple)) and depth:
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _below(item, depth - 1)
 
 
 def _state_dicts(value: Any, place: str = "", depth: int = 3) -> Iterator[str]:

@@ -185,11 +185,11 @@ def _already_there(found: ModelBank, bank: Path, args: argparse.Namespace) -> di
 
 
 def _are_alike(entry: BankEntry, other: BankEntry) -> bool:
-    from skte.bank import entry_digest, weight_files
+    from skte.bank import entry_digest, weight_file
 
     try:
         sizes = [
-            [file.stat().st_size for file in weight_files(Path(one.weights))] if one.weights else []
+            weight_file(Path(one.weights)).stat().st_size if one.weights else None
             for one in (entry, other)
         ]
         # A digest reads the whole file; None is that of no entry.
@@ -269,12 +269,12 @@ def _manifest_of(source: Path) -> Path | None:
 
 def _copy_manifest(manifest: Path, target: Path, args: argparse.Namespace) -> None:
     """Copy a manifest and the weights that it names, and nothing else."""
-    from skte.bank import ModelBank, weight_files
+    from skte.bank import ModelBank, weight_file
 
     limits = {"trusted_packages": args.trust_package, "extra_roots": args.allow_root}
     folder = manifest.parent.absolute()
     named = [e.weights for e in ModelBank.from_manifest(manifest, **limits) if e.weights]
-    files = dict.fromkeys(file for weights in named for file in weight_files(Path(weights)))
+    files = dict.fromkeys(weight_file(Path(weights)) for weights in named)
     for file in files:
         if not file.is_relative_to(folder):
             raise SkteError(f"{file} is not in the folder of {manifest}: move it there first.")

@@ -175,11 +175,16 @@ def test_a_folder_within_folders_has_an_end(tmp_path):
 
 
 class Crafted:
-    def __init__(self, marker):
-        self.marker = marker
+    def __init__(self, weights, marker):
+        self.parts = weights, str(marker)
 
     def __reduce__(self):
-        return os.mkdir, (str(self.marker),)
+        return run, self.parts
+
+
+def run(weights, marker):
+    os.mkdir(marker)
+    return weights
 
 
 def test_links_are_followed_and_loops_of_them_are_not(tmp_path):
@@ -220,10 +225,11 @@ def test_trust_is_given_to_one_model_by_its_path(dna, tmp_path):
         folder, _ = write_nnunet(tmp_path / "bank", dataset=dataset)
         path = folder / "fold_0" / "checkpoint_final.pth"
         content = torch.load(path, weights_only=False)
-        torch.save({**content, "logging": Crafted(marker / dataset)}, path)
+        weights = content["network_weights"]
+        torch.save(content | {"network_weights": Crafted(weights, marker / dataset)}, path)
         folders.append(folder.relative_to(tmp_path / "bank").as_posix())
     marker.mkdir()
-    with pytest.raises(BankError, match=r"\(needs: .*mkdir\)"):
+    with pytest.raises(BankError, match=r"\(needs: \S*[.]run\)"):
         ModelBank.from_folder(tmp_path / "bank")
     assert list(marker.iterdir()) == []
     with pytest.warns(SkteWarning, match="would run code"):
@@ -246,17 +252,6 @@ def test_a_manifest_cannot_trust_itself(tmp_path):
 def test_only_entries_that_say_so_are_trusted():
     with pytest.raises(BankError, match="trusted must be true or false"):
         BankEntry("a", "skte.demo:small_unet", trusted="yes")
-
-
-@pytest.mark.parametrize(("depth", "refused"), [(3, False), (9, True)])
-def test_aliases_that_stand_for_more_than_memory_holds_are_refused(tmp_path, depth, refused):
-    pytest.importorskip("yaml")
-    lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
-    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, depth)]
-    (tmp_path / "bank.yaml").write_text("\n".join([*lines, "models: []"]))
-    with pytest.raises(BankError) as caught:
-        ModelBank.from_manifest(tmp_path / "bank.yaml")
-    assert ("its aliases (*) stand for" in str(caught.value)) == refused
 
 
 def test_descriptions_without_end_are_refused(tmp_path, monkeypatch):
@@ -299,7 +294,7 @@ def test_tensors_that_claim_more_than_the_file_holds_are_refused(tmp_path):
 def test_factories_that_read_files_are_refused(tmp_path, factory, where):
     """A manifest could name one of these, and a crafted file beside it."""
     marker = tmp_path / "was_run"
-    torch.save({"x": Crafted(marker)}, tmp_path / "evil.bin")
+    torch.save({"x": Crafted({}, marker)}, tmp_path / "evil.bin")
     evil = {"f": str(tmp_path / "evil.bin"), "weights_only": False}
     with pytest.raises(BankError, match=f"is refused: it is part of {where}"):
         BankEntry("x", factory, arguments=evil).load()

@@ -187,6 +187,19 @@ def test_a_fold_whose_training_goes_on_is_passed_over(tmp_path):
         BankEntry.from_nnunet(folder, fold=0)
 
 
+@pytest.mark.parametrize("folds", [(0, 1), (0, 1, 2)])
+def test_a_fold_that_was_trained_for_a_while_is_no_problem(tmp_path, folds, caplog):
+    folder, _ = write_nnunet(tmp_path, folds=folds)
+    (folder / "fold_0" / "checkpoint_final.pth").rename(folder / "fold_0" / "checkpoint_latest.pth")
+    with caplog.at_level("INFO", "skte"):
+        bank = ModelBank.from_folder(tmp_path)
+    assert [entry.provenance["fold"] for entry in bank] == [str(fold) for fold in folds[1:]]
+    assert bank.not_understood == {}
+    assert "left out, as not trained to the end: fold_0" in caplog.text
+    with pytest.raises(BankError, match=r"name one of checkpoint=\['checkpoint_latest.pth'\]"):
+        BankEntry.from_nnunet(folder, fold=0)
+
+
 def test_a_reader_that_reorients(tmp_path):
     plans = nnunet_plans(image_reader_writer="NibabelIOWithReorient")
     folder, _ = write_nnunet(tmp_path, plans)
@@ -323,15 +336,17 @@ class Crafted:
         return os.mkdir, (str(self.marker),)
 
 
-def test_a_crafted_checkpoint_is_refused_unless_trusted(tmp_path):
+def test_a_crafted_checkpoint_runs_nothing_unless_trusted(tmp_path):
     folder, trained = write_nnunet(tmp_path)
     path, marker = folder / "fold_0" / "checkpoint_final.pth", tmp_path / "was_run"
     content = torch.load(path, weights_only=False)
-    torch.save({**content, "logging": Crafted(marker)}, path)
+    torch.save({**content, "network_weights": Crafted(marker)}, path)
     message = refused(folder)
     assert "would run code" in message
     assert ".mkdir" in message
     assert "pass trusted=True for this entry" in message
+    torch.save({**content, "logging": Crafted(marker)}, path)
+    assert same_output(BankEntry.from_nnunet(folder), trained, (16, 16, 16))
     assert not marker.exists()
     entry = BankEntry.from_nnunet(folder, trusted=True)
     assert marker.exists()  # this is what trust means
@@ -520,14 +535,18 @@ def test_parts_of_a_zip_stay_in_the_scratch_folder(tmp_path, name):
 
 
 def test_a_zip_cannot_lead_to_files_beside_it(tmp_path):
-    folder, _ = write_nnunet(tmp_path / "results")
+    folder, trained = write_nnunet(tmp_path / "results")
     path = tmp_path / "model.zip"
     with zipfile.ZipFile(path, "w") as archive:
         for file in (f for f in folder.rglob("*") if f.is_file()):
             for start in ("", folder.as_posix()):
                 name = f"{start}/{file.relative_to(folder).as_posix()}"
                 archive.writestr(name, file.read_bytes())
-    assert BankEntry.from_nnunet(path).weights.is_relative_to(path)
+    assert "it holds no model" in refused_zip(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in (f for f in folder.rglob("*") if f.is_file()):
+            archive.writestr(file.relative_to(folder).as_posix(), file.read_bytes())
+    assert same_output(BankEntry.from_nnunet(path), trained, (16, 16, 16))
 
 
 def test_checkpoints_in_a_zip_are_bounded(tmp_path):

@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import pickle
+import re
 import zipfile
 from collections import Counter, defaultdict
 from pathlib import PurePosixPath
@@ -16,7 +17,6 @@ import torch
 from torch import nn
 
 from skte import BankEntry, ModelBank, memory_limit
-from skte.bank import entry_digest
 from skte.bank._weights import load_weights, read_checkpoint
 from skte.exceptions import BankError
 
@@ -223,6 +223,8 @@ def test_a_pickled_network_is_refused(path, trained, zipped):
     torch.save(trained, path, _use_new_zipfile_serialization=zipped)
     message = refused(path)
     assert "a whole pickled network" in message
+    torch.save(Nested(), path.with_name("own.pt"), _use_new_zipfile_serialization=zipped)
+    assert "a whole pickled network" in refused(path.with_name("own.pt"))
     lines = message.partition("weights alone: ")[2].partition(". Or,")[0]
     with contextlib.chdir(path.parent):
         exec(lines, {"torch": torch})
@@ -279,7 +281,7 @@ def test_an_archive_that_unpacks_to_much_more_is_refused(path):
     assert "unpacks to 16777216 bytes" in refused(path)
 
 
-@pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2", ".safetensors.index.json"])
 def test_formats_without_a_reader_are_named(tmp_path, suffix):
     path = tmp_path / f"weights{suffix}"
     path.write_bytes(b"x")
@@ -365,50 +367,50 @@ def test_what_is_no_file_is_not_opened(tmp_path):
 
 
 KINDS = ["?", *"bhilBHIL", "e", "f", "d", "g", "F", "D", "G", "S3", "U3"]
-KEPT = {
-    "namespace": (argparse.Namespace(a=1, b=argparse.Namespace(c=[1])), {"a": 1, "b": {"c": [1]}}),
-    "path": (PurePosixPath("/a/b.c"), "/a/b.c"),
-    "default": (defaultdict(list, a=[1]), {"a": [1]}),
-    "device": (torch.device("cuda", 1), "cuda:1"),
-    "dtype": (torch.float16, "torch.float16"),
-    "counter": (Counter("aab"), Counter("aab")),
-    "set": ({1, 2}, {1, 2}),
-    "bytes": ((b"a\xff", b""), (b"a\xff", b"")),
-    "complex": (1 + 2j, 1 + 2j),
-    "large": (2**70, 2**70),
+BESIDE = {
+    "namespace": argparse.Namespace(a=1, b=argparse.Namespace(c=[1])),
+    "path": PurePosixPath("/a/b.c"),
+    "default": {"inner": defaultdict(list, a=[1])},
+    "device": torch.device("cuda", 1),
+    "dtype": torch.float16,
+    "counter": Counter("aab"),
+    "set": {1, 2},
+    "frozenset": frozenset({1, 2}),
+    "bytes": (b"a\xff", b""),
+    "complex": 1 + 2j,
+    "large": 2**70,
+    "dates": np.array(["2024-01-01"], "M8[D]"),
+    "objects": np.array([None]),
+    "keys": {(1, 2): 3, 2**70: 4, torch.float16: 5},
+    "version": torch.torch_version.TorchVersion("2.1"),
+    "pickled network": nn.Conv2d(1, 1, 1),
+    **{kind: np.zeros(2, kind)[0] for kind in KINDS},
 }
 FORMATS = [{}, {"_use_new_zipfile_serialization": False}, {"pickle_protocol": 4}]
 
 
 @pytest.mark.parametrize("options", FORMATS)
-@pytest.mark.parametrize("order", "<>")
-@pytest.mark.parametrize("kind", KINDS)
-def test_numbers_of_numpy_become_those_of_python(path, kind, order, options):
-    dtype = np.dtype(kind).newbyteorder(order)
-    value = np.array(["1", "0"] if kind[0] in "SU" else [1, 0]).astype(dtype)[0]
-    torch.save({"a": value}, path, **options)
-    (found,) = read_checkpoint(path).values()
-    assert found == value
-    assert type(found) in (bool, int, float, complex, str, bytes)
+@pytest.mark.parametrize("name", BESIDE)
+def test_what_training_leaves_beside_the_weights_is_left_out(path, trained, name, options):
+    torch.save({"w": trained.state_dict(), "a": BESIDE[name]}, path, **options)
+    assert same(load(path, state_key="w"), trained)
+    assert repr(read_checkpoint(path)["a"]).count("not read") <= 3
 
 
-@pytest.mark.parametrize("options", FORMATS)
-@pytest.mark.parametrize("name", KEPT)
-def test_what_training_leaves_becomes_plain(path, name, options):
-    value, expected = KEPT[name]
-    torch.save({"a": value}, path, **options)
-    found = read_checkpoint(path)["a"]
-    assert found == expected
-    assert type(found) is type(expected)
+def test_dicts_with_a_default_are_state_dicts(path, trained):
+    torch.save(defaultdict(list, trained.state_dict()), path)
+    assert same(load(path), trained)
 
 
-@pytest.mark.parametrize("order", "<>")
-def test_arrays_of_numpy_become_tensors(path, order):
-    arrays = [np.arange(6.0).reshape(2, 3), np.asfortranarray(np.eye(2)), np.array([True]),
-              np.array(3), np.zeros((0, 3), "u1")]  # fmt: skip
-    torch.save([a.astype(a.dtype.newbyteorder(order)) for a in arrays], path)
-    for found, array in zip(read_checkpoint(path), arrays, strict=True):
-        assert torch.equal(found, torch.from_numpy(array))
+@pytest.mark.parametrize(
+    "value", [np.eye(2), np.float32(1), {1, 2}, np.dtype("f4"), torch.device("cpu"), b"a"]
+)
+def test_what_is_left_out_is_named_where_it_is_asked_for(path, trained, value):
+    torch.save({**trained.state_dict(), "x_extra_state": {"inner": [value]}}, path)
+    assert re.search(r"would run code \(needs: \w+[.]\w+", refused(path))
+    torch.save({"a": value, "w": trained.state_dict()}, path)
+    assert re.search(r"would run code \(needs: \w+[.]\w+", refused(path, state_key="a"))
+    assert "Pass state_key='w'" in refused(path)
 
 
 TENSORS = {
@@ -456,10 +458,9 @@ def flat(value):
 @pytest.mark.parametrize(
     ("value", "names"),
     [
-        (np.array([None]), "type 'O8'"),
-        (np.datetime64("2024-01-01"), "type 'M8'"),
-        (np.array(["a"]), "'U1', not numbers"),
-        (np.dtype("f4"), "numpy.dtype as a value"),
+        (np.array([None]), "multiarray._reconstruct"),
+        (np.datetime64("2024-01-01"), "multiarray.scalar"),
+        (np.dtype("f4"), "needs: numpy.dtype"),
         (torch.eye(2).to_sparse(), "sparse, quantized.*_rebuild_sparse_tensor"),
         (torch.empty(2, device="meta"), "sparse, quantized.*_rebuild_meta_tensor"),
         (range(3), "xrange"),
@@ -467,9 +468,9 @@ def flat(value):
 )
 def test_what_is_not_plain_is_refused_by_name(path, value, names):
     torch.save({"x": value}, path)
-    with pytest.raises(BankError, match=names) as caught:
-        read_checkpoint(path)
-    assert "trusted=True" in str(caught.value)
+    message = refused(path)
+    assert re.search(names, message)
+    assert "trusted=True" in message
 
 
 def test_shapes_are_read_without_values(path, trained):
@@ -541,88 +542,6 @@ def test_keys_made_to_take_time_end_in_a_short_message(tmp_path, content):
         with pytest.raises(BankError) as caught:
             load_weights(nn.Conv2d(1, 1, 1), tmp_path / "w.pt", state_key=state_key)
         assert len(str(caught.value)) < 5000
-
-
-def test_a_version_of_torch_is_text(tmp_path):
-    version = torch.torch_version.TorchVersion("2.1")
-    torch.save({"w": torch.ones(2), "version": version}, tmp_path / "w.pt")
-    assert read_checkpoint(tmp_path / "w.pt")["version"] == "2.1"
-
-
-@pytest.fixture
-def sharded(tmp_path, trained):
-    """Weights in two files with an index, as the Hub has them."""
-    safetensors = pytest.importorskip("safetensors.torch")
-    state = trained.state_dict()
-    names = dict.fromkeys(state, "model-00001-of-00002.safetensors")
-    names |= dict.fromkeys([k for k in state if k[0] == "2"], "model-00002-of-00002.safetensors")
-    for name in set(names.values()):
-        part = {key: state[key] for key in state if names[key] == name}
-        safetensors.save_file(part, tmp_path / name)
-    path = tmp_path / "model.safetensors.index.json"
-    path.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": names}))
-    return path
-
-
-def test_weights_in_parts_are_read_by_their_index(sharded, trained, tmp_path):
-    assert same(load(sharded), trained)
-    shapes = read_checkpoint(sharded, lazily=True)
-    assert {key: value.shape for key, value in shapes.items()} == {
-        key: value.shape for key, value in trained.state_dict().items()
-    }
-    entry = BankEntry("a", "torch.nn:Sequential", weights=sharded)
-    before = entry_digest(entry)
-    part = tmp_path / "model-00002-of-00002.safetensors"
-    data = bytearray(part.read_bytes())
-    data[-1] ^= 1
-    part.write_bytes(data)
-    assert entry_digest(entry) != before
-    with memory_limit(100):
-        assert "of memory" in refused(sharded)
-
-
-def test_links_of_a_cache_to_parts_are_followed_and_others_are_not(
-    sharded, trained, tmp_path, tmp_path_factory
-):
-    snapshot = tmp_path / "snapshots" / "main"
-    snapshot.mkdir(parents=True)
-    for file in [*tmp_path.glob("*.safetensors"), sharded]:
-        (snapshot / file.name).symlink_to(file)
-    assert same(load(snapshot / sharded.name), trained)
-    part = tmp_path / "model-00001-of-00002.safetensors"
-    part.symlink_to(part.rename(tmp_path_factory.mktemp("far") / part.name))
-    with pytest.raises(BankError, match=r"leads to .*outside the folder"):
-        load(sharded)
-
-
-@pytest.mark.parametrize(
-    ("change", "match"),
-    [
-        (lambda t: t.clear(), "has no 'weight_map'"),
-        (lambda t: t.update(extra="model-00001-of-00002.safetensors"), "disagree on extra"),
-        (lambda t: t.pop("2.bias"), r"disagree on 2\.bias"),
-        (lambda t: t.update({"2.bias": "../model-00002-of-00002.safetensors"}), "was refused"),
-        (lambda t: t.update({"2.bias": "/etc/passwd"}), "was refused"),
-        (lambda t: t.update({"2.bias": ["x"]}), "was refused"),
-        (lambda t: t.update({"2.bias": "weights.pt"}), "was refused"),
-        (lambda t: t.update({"2.bias": "gone.safetensors"}), "gone.safetensors: there is no such"),
-    ],
-)
-def test_an_index_that_lies_is_told(sharded, change, match):
-    content = json.loads(sharded.read_text())
-    change(content["weight_map"])
-    sharded.write_text(json.dumps(content))
-    with pytest.raises(BankError, match=match):
-        load(sharded)
-
-
-def test_parts_of_a_manifest_s_weights_are_not_left_over(sharded, tmp_path):
-    model = {"name": "a", "factory": "torch.nn:Identity", "weights": sharded.name}
-    (tmp_path / "bank.json").write_text(json.dumps({"models": [model]}))
-    bank = ModelBank.from_folder(tmp_path)
-    assert bank.not_understood == {}
-    with pytest.raises(BankError, match="0 of its 0 keys"):
-        bank["a"].load()
 
 
 @pytest.mark.slow

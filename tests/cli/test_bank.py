@@ -85,14 +85,14 @@ def test_what_was_not_understood_is_a_problem(bank, tmp_path, capsys):
     assert "spleen_bundle" in out
     assert error.startswith("skte: problem: graph.onnx: ")
     assert error.count("graph.onnx") == 2  # the name, and the path in the reason
-    torch.save({}, bundle / "models" / "model.pt")
+    torch.save({"w": torch.ones(1)}, bundle / "models" / "model.pt")
     (bank / "spleen_bundle" / "models" / "model.pt").write_bytes(
         (bundle / "models" / "model.pt").read_bytes()
     )
     code, out, error = run(capsys, "bank", "check", bank)
     assert code == 1
     assert "spleen_bundle: cannot be used" in out
-    assert "no state dict" in error
+    assert "do not fit the model" in error
 
 
 def names_in(bank, capsys):
@@ -223,19 +223,25 @@ def test_a_ranking_that_lacks_models_says_so(write_bank, tmp_path, data, capsys)
 
 
 class Crafted:
-    """Unpickled, it makes a folder."""
+    """Unpickled, it makes a folder, and is a state dict."""
 
-    def __init__(self, marker):
-        self.marker = marker
+    def __init__(self, weights, marker):
+        self.parts = weights, str(marker)
 
     def __reduce__(self):
-        return os.makedirs, (str(self.marker), 0o777, True)  # as often as it is read
+        return crafted, self.parts
+
+
+def crafted(weights, marker):
+    os.makedirs(marker, exist_ok=True)  # as often as it is read
+    return weights
 
 
 def craft(path, marker):
     content = torch.load(path, weights_only=False)
     content = content if "network_weights" in content else {"state_dict": content}
-    torch.save({**content, "logging": Crafted(marker)}, path)
+    (key,) = content.keys() & {"network_weights", "state_dict"}
+    torch.save({**content, key: Crafted(content[key], marker)}, path)
 
 
 @pytest.mark.slow
@@ -253,7 +259,7 @@ def test_trust_is_given_to_one_model_of_a_folder(dna, bank, tmp_path, data, caps
     ):
         code, _, error = run(capsys, *command)
         assert code == 2
-        assert "makedirs" in error
+        assert "test_bank.crafted" in error
         assert "give --trusted NAME" in error
         assert not list(tmp_path.glob("*_ran"))
         code, _, error = run(capsys, *command, "--trusted", "Dataset001_A")

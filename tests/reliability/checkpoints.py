@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch._weights_only_unpickler import _get_allowed_globals
 
+from skte.bank._checkpoint import LeftOut
 from skte.bank._weights import read_checkpoint
 from skte.exceptions import BankError
 from tests.reliability.mutate import bytes_mutated, pick
@@ -25,7 +26,7 @@ from tests.reliability.outcome import require
 
 __all__ = ["ATTACKS"]
 
-PLAIN = (bool, int, float, complex, str, bytes, bytearray, type(None))
+PLAIN = (bool, int, float, complex, str, bytes, bytearray, type(None), LeftOut)
 MOST_MEMORY = 500 * 2**20
 
 # All that torch's own reader allows, whatever skte made of it, and what lies near.
