@@ -6,7 +6,6 @@ import argparse
 import shutil
 import warnings
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import asdict
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -16,17 +15,18 @@ from skte._files import outside_problem
 from skte._registry import READERS
 from skte._table import format_table
 from skte._text import say, say_json
-from skte.cli._inspect import describe_entry, show_entry
+from skte.cli._inspect import inspect
 from skte.cli._options import (
+    add_command,
     add_trust_package_option,
     add_trusted_option,
     open_bank,
     tell_problems,
 )
-from skte.exceptions import BankError, SkteError, SkteWarning
+from skte.exceptions import SkteError, SkteWarning
 
 if TYPE_CHECKING:
-    from skte.bank import BankEntry, ModelBank
+    from skte.bank import BankEntry
 
 
 _HUB = "hub:"
@@ -52,46 +52,37 @@ models:
 
 def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add ``skte bank`` to the command line."""
-    example = "example:\n  skte bank {} bank{}\n\n"
     parser = commands.add_parser(
-        "bank", help="manage a folder of models", epilog=example.format("list", "")
+        "bank", help="manage a folder of models", epilog="example:\n  skte bank list bank\n\n"
     )
     actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION")
-    for name, run, text in (
-        ("init", _init, "create an empty bank"),
-        ("add", _add, "copy a model into a bank, or download one from the Hugging Face Hub"),
-        ("list", _list, "list models, and what was not understood; nothing is loaded"),
-        ("check", _check, "load every model and show the layers that are read"),
-    ):
-        more = " nnUNet_results/Dataset009_Spleen/nnUNetTrainer__nnUNetPlans__3d_fullres"
-        epilog = example.format(name, more if name == "add" else "")
-        action = actions.add_parser(name, parents=[common], help=text, epilog=epilog)
-        action.set_defaults(run=run)
-        action.add_argument("bank", metavar="BANK", help="the bank's folder, or a manifest")
+    model = "nnUNet_results/Dataset009_Spleen/nnUNetTrainer__nnUNetPlans__3d_fullres"
+    found = {}
+    for name, run, example, text in (
+        ("init", _init, "bank", "create an empty bank"),
+        ("add", _add, f"bank {model}",
+         "copy a model into a bank, or download one from the Hugging Face Hub"),
+        ("list", _list, "bank", "list models, and what was not understood; nothing is loaded"),
+        ("check", inspect, "bank", "load every model and show the layers that are read"),
+        ("catalogue", _catalogue, "--json", "list published collections of models"),
+    ):  # fmt: skip
+        action = add_command(actions, common, run, name, text, f"bank {name} {example}")
+        if name != "catalogue":
+            action.add_argument("bank", metavar="BANK", help="the bank's folder, or a manifest")
         action.add_argument("--json", action="store_true", help="print JSON instead of text")
-        if name == "init":
-            add_trust_package_option(action)
-        else:
-            add_trusted_option(action)
-        if name == "check":
-            action.add_argument("--entry", metavar="NAME", help="this model only")
-        if name == "add":
-            action.add_argument(
-                "source",
-                metavar="SOURCE",
-                help=f"what a reader knows ({', '.join(READERS)}, or "
-                "a format of another package), a manifest with the weights it names, or "
-                "hub:owner/name[@revision]",
-            )
-            action.add_argument("--as", dest="name", metavar="FOLDER", help="its folder's name")
-    action = actions.add_parser(
-        "catalogue",
-        parents=[common],
-        help="list published collections of models",
-        epilog="example:\n  skte bank catalogue --json\n\n",
+        found[name] = action
+    add_trust_package_option(found["init"])
+    for name in ("add", "list", "check"):
+        add_trusted_option(found[name])
+    found["check"].set_defaults(path=None, all=False)
+    found["check"].add_argument("--entry", metavar="NAME", help="this model only")
+    found["add"].add_argument(
+        "source",
+        metavar="SOURCE",
+        help=f"what a reader knows ({', '.join(READERS)}, or a format of another package), a "
+        "manifest with the weights it names, or hub:owner/name[@revision]",
     )
-    action.set_defaults(run=_catalogue)
-    action.add_argument("--json", action="store_true", help="print JSON instead of text")
+    found["add"].add_argument("--as", dest="name", metavar="FOLDER", help="its folder's name")
 
 
 def _catalogue(args: argparse.Namespace) -> int:
@@ -145,57 +136,25 @@ def _add(args: argparse.Namespace) -> int:
     if target.exists():
         raise SkteError(f"{target} already exists: remove it first, or pass --as.")
     args.trusted = _within(args.trusted, bank, target)
-    added: tuple[str, ...] = ()
-    there: dict[str, str] = {}
     unread: dict[str, str] = {}
     kept, left = {source}, set[Path]()
     if source.is_dir() and _manifest_of(source) is None:
         found, _ = open_bank(args.source, args)
-        there, unread = _already_there(found, bank, args), found.not_understood
-        kept = {source / place for name, place in found.places.items() if name not in there}
-        left = {source / place for place in (*found.places.values(), *unread)} - kept
+        unread = found.not_understood
+        kept = {source / place for place in found.places.values()}
+        left = {source / place for place in unread}
     try:
-        if kept:
-            _fetch(args.source, target, args, kept, left)
-            found, _ = open_bank(str(target), args)
-            added, unread = found.names, unread | found.not_understood
+        _fetch(args.source, target, args, kept, left)
+        found, _ = open_bank(str(target), args)
     except BaseException:
         _remove(target, bank)
         raise
+    unread = unread | found.not_understood
     if args.json:
-        say_json({"added": added, "already_there": there, "not_understood": unread})
+        say_json({"added": found.names, "not_understood": unread})
     else:
-        for name, other in there.items():
-            say(f"already there: {name}, as {other}")
-        for name in added:
-            say(f"added {name}")
+        say("\n".join(f"added {name}" for name in found.names))
     return tell_problems([f"{name}: {why}" for name, why in unread.items()])
-
-
-def _already_there(found: ModelBank, bank: Path, args: argparse.Namespace) -> dict[str, str]:
-    """Map names of models that a bank holds with equal content to their names there."""
-    from skte.bank import ModelBank
-
-    held: list[BankEntry] = []
-    with warnings.catch_warnings(), suppress(BankError):  # a bank may be empty
-        warnings.simplefilter("ignore", SkteWarning)
-        limits = {"trusted_packages": args.trust_package, "extra_roots": args.allow_root}
-        held += ModelBank.from_folder(bank, **limits)
-    return {entry.name: other.name for entry in found for other in held if _are_alike(entry, other)}
-
-
-def _are_alike(entry: BankEntry, other: BankEntry) -> bool:
-    from skte.bank import entry_digest, weight_file
-
-    try:
-        sizes = [
-            weight_file(Path(one.weights)).stat().st_size if one.weights else None
-            for one in (entry, other)
-        ]
-        # A digest reads the whole file; None is that of no entry.
-        return sizes[0] == sizes[1] and entry_digest(entry) == (entry_digest(other) or "")
-    except (BankError, OSError):  # loading says what is wrong
-        return False
 
 
 def _within(names: list[str], bank: Path, target: Path) -> list[str]:
@@ -309,7 +268,10 @@ def _remove(target: Path, bank: Path) -> None:
 
 
 def _list(args: argparse.Namespace) -> int:
-    bank, problems = _open(args)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", SkteWarning)
+        bank, problems = open_bank(args.bank, args)
+    problems += [str(w.message) for w in caught if issubclass(w.category, SkteWarning)]
     rows = [_summary(entry) for entry in bank]
     if args.json:
         say_json({"models": rows, "not_understood": bank.not_understood})
@@ -317,29 +279,6 @@ def _list(args: argparse.Namespace) -> int:
         header = ["name", "format", "weights", "channels", "window", "preprocessing"]
         say(format_table(header, [[row[key] for key in header] for row in rows]))
     return tell_problems(problems)
-
-
-def _check(args: argparse.Namespace) -> int:
-    bank, problems = _open(args)
-    entries = [bank[args.entry]] if args.entry else list(bank)
-    found = []
-    for entry in entries:
-        described, own = describe_entry(entry, [], show_all=False)
-        found.append(described)
-        problems += own
-        if not args.json:
-            show_entry(described)
-    if args.json:
-        say_json({"models": found, "not_understood": bank.not_understood})
-    return tell_problems(problems)
-
-
-def _open(args: argparse.Namespace) -> tuple[ModelBank, list[str]]:
-    """Return a bank and all there is to say about it: here warnings are what is asked for."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", SkteWarning)
-        bank, problems = open_bank(args.bank, args)
-    return bank, problems + [str(w.message) for w in caught if issubclass(w.category, SkteWarning)]
 
 
 def _summary(entry: BankEntry) -> dict[str, Any]:

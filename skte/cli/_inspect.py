@@ -32,7 +32,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add ``skte inspect`` to the command line."""
     text = "show a bank's layers, or a dataset's cases and problems"
     example = "inspect Task04_Hippocampus --bank bank.yaml"
-    parser = add_command(commands, common, _run, "inspect", text, example)
+    parser = add_command(commands, common, inspect, "inspect", text, example)
     add = parser.add_argument
     add("path", nargs="?", metavar="DATA", help="folder or CSV of cases")
     add_data_options(parser)
@@ -43,7 +43,8 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="print JSON instead of tables")
 
 
-def _run(args: argparse.Namespace) -> int:
+def inspect(args: argparse.Namespace) -> int:
+    """Show a dataset, the models of a bank, or both."""
     from skte.datasets import inspect_dataset
 
     path = args.path

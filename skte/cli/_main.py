@@ -35,6 +35,8 @@ exit codes:
   130  interrupted
   141  stopped, because what read the output was closed
 """
+
+
 _COMPLETION = """\
 Print a script that completes commands, options and their values. To install it:
 

@@ -44,15 +44,6 @@ if TYPE_CHECKING:
     from skte.selection import DatasetRanks, HalvingModelBankSelector, ModelBankSelector
 
 
-class _Known(tuple[str, ...]):
-    """Names for completion; `_estimators` says which others there are."""
-
-    __slots__ = ()
-
-    def __contains__(self, made: object) -> bool:
-        return True
-
-
 def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add ``skte rank`` to the command line."""
     example = "rank --bank bank.yaml --data Task04_Hippocampus --confidence 0.9 --out ranking.json"
@@ -75,7 +66,6 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         "--estimator",
         action="append",
         type=_estimators,
-        choices=_Known(known),
         metavar="NAME",
         help=f"one or several of {', '.join(known)}, or package.module:Class of your own, "
         "which is imported; by commas or repeated: one extraction serves all, the first ranks "

@@ -12,7 +12,7 @@ from skte.report._page import write_report
 from skte.report._ranking_displays import LayerScoreDisplay, RankingDisplay, StabilityDisplay
 from skte.report._results import SeenTable, results_rows, write_results
 from skte.report._results import finite as finite
-from skte.report._sampled_voxels_display import ProbeDisplay, SampledVoxelsDisplay
+from skte.report._sampled_voxels_display import SampledVoxelsDisplay
 
 __all__ = [
     "CaseDistanceDisplay",
@@ -21,7 +21,6 @@ __all__ = [
     "FeatureEmbeddingDisplay",
     "LayerScoreDisplay",
     "LearningCurveDisplay",
-    "ProbeDisplay",
     "RankingDisplay",
     "SampledVoxelsDisplay",
     "SeenTable",

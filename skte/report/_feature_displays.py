@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.decomposition import PCA
+from sklearn.preprocessing import normalize
 
 from skte.estimators import CCFV
 from skte.features import FeatureSet
@@ -65,11 +66,11 @@ class FeatureEmbeddingDisplay(Display):
         *,
         layer: str | None = None,
         label: int | None = None,
-        normalize: str | None = "l2",
-        random_state: int = 0,
         ax: Any = None,
     ) -> Self:
-        """Plot the features of a class on their first two principal components.
+        """Plot the features of a class, scaled to length 1, on their first two components.
+
+        At most 3000 voxels are shown, in equal shares per case.
 
         Parameters
         ----------
@@ -79,31 +80,22 @@ class FeatureEmbeddingDisplay(Display):
             Default: the last, finest one.
         label : int, optional
             The class. Default: that of the most cases and then voxels, 0 aside.
-        normalize : {"l2"} or None, default="l2"
-            "l2" puts features on the unit sphere first, as `CCFV` does.
-        random_state : int, default=0
-            Seed of the voxels shown (at most 3000, in equal shares per case).
         ax : matplotlib Axes, optional
             As for `plot`.
 
         Raises
         ------
         ValueError
-            If there is no such layer, class or method, or fewer than three voxels.
+            If there is no such layer or class, or fewer than three voxels.
         """
         if not isinstance(features, FeatureSet):
             raise TypeError(f"features must be a FeatureSet, got {type(features).__name__}.")
-        if normalize not in ("l2", None):
-            raise ValueError(f"normalize must be 'l2' or None, got {normalize!r}.")
         layer = features.layer_names[-1] if layer is None else layer
         if layer not in features.layer_names:
             raise ValueError(f"There is no layer {layer!r}; there are {features.layer_names}.")
         label = _commonest_label(features, layer) if label is None else label
-        X, cases = _gather(features, layer, label, random_state)
-        if normalize == "l2":
-            lengths = np.linalg.norm(X, axis=1, keepdims=True)
-            X = X / np.where(lengths > 0, lengths, 1.0)
-        embedding, axis_names = _project(X)
+        X, cases = _gather(features, layer, label)
+        embedding, axis_names = _project(normalize(X))
         of = f"{features.name}, " if features.name else ""
         title = f"{plot_name(of + f'layer {layer}', 50)}, class {label}"
         return cls(embedding, cases, title=title, axis_names=axis_names).plot(ax)
@@ -147,10 +139,8 @@ def _commonest_label(features: FeatureSet, layer: str) -> int:
     return max(foreground, key=lambda k: (*foreground[k], -k))
 
 
-def _gather(
-    features: FeatureSet, layer: str, label: int, random_state: int
-) -> tuple[NDArray[np.float64], list[str]]:
-    rng = np.random.default_rng(random_state)
+def _gather(features: FeatureSet, layer: str, label: int) -> tuple[NDArray[np.float64], list[str]]:
+    rng = np.random.default_rng(0)
     parts = {c.case_id: c.layers[layer].X[c.layers[layer].y == label] for c in features}
     parts = {case: X for case, X in parts.items() if len(X)}
     share = max(1, _MOST_VOXELS // max(1, len(parts)))
@@ -222,34 +212,36 @@ class CaseDistanceDisplay(Display):
         self.distance_name = distance_name
 
     @classmethod
-    def from_estimator(
-        cls, estimator: CCFV, *, layer: str | None = None, label: Any = None, ax: Any = None
-    ) -> Self:
+    def from_estimator(cls, estimator: CCFV, *, ax: Any = None) -> Self:
         """Plot the distances that a fitted `CCFV` computed.
+
+        Those of a layer and class are divided by their median, and averaged over the layers and
+        classes that know the pair: 1 is ordinary.
 
         Parameters
         ----------
         estimator : CCFV
             Fitted, with ``class_consistency=True``.
-        layer, label : str and int, optional
-            One layer, one class. Default: all; distances are then divided by their median, and
-            averaged over the layers and classes that know the pair: 1 is ordinary.
         ax : matplotlib Axes, optional
             As for `plot`.
 
         Raises
         ------
         ValueError
-            If the estimator has no such distances; the message says what it has.
+            If the estimator has no such distances.
         """
-        chosen, cases = _matrices(estimator, layer, label)
-        if len(chosen) == 1:
-            ((name, of), D) = next(iter(chosen.items()))
-            what = f"{estimator.distance} distance, class {of}, layer {name}"
-            return cls(cases, D, distance_name=what).plot(ax)
-        known = np.array([D / _median(D) for D in chosen.values()])
-        mean = _mean(known, np.isfinite(known), axis=0)
-        return cls(cases, mean, distance_name="distance over the median").plot(ax)
+        if not hasattr(estimator, "layer_details_"):
+            raise ValueError("The estimator is not fitted: call fit(X) first.")
+        # All layers know the same cases.
+        details = [one for one in estimator.layer_details_ if one.get("distances")]
+        if not details:
+            raise ValueError(
+                "The estimator keeps no distances between cases: it has class_consistency=False, "
+                "or more than 512 rows were cases of their own."
+            )
+        found = [D / _median(D) for one in details for D in map(_floats, one["distances"].values())]
+        mean = _mean(np.array(found), np.isfinite(found), axis=0)
+        return cls(details[0]["cases"], mean, distance_name="distance over the median").plot(ax)
 
     def _size(self) -> tuple[float, float]:
         side = 2.2 + 0.19 * min(len(self.case_ids), MOST_ROWS)
@@ -271,32 +263,8 @@ class CaseDistanceDisplay(Display):
             ax.figure.colorbar(image, ax=ax, label=plot_name(self.distance_name, 60), shrink=0.8)
 
 
-def _matrices(
-    estimator: CCFV, layer: str | None, label: Any
-) -> tuple[dict[tuple[str, Any], NDArray[np.float64]], Sequence[str]]:
-    """Distances by layer and class, all over the same cases."""
-    if not hasattr(estimator, "layer_details_"):
-        raise ValueError("The estimator is not fitted: call fit(X) first.")
-    found = {
-        (name, of): np.asarray(D, dtype=np.float64)
-        for name, details in zip(estimator.layer_names_, estimator.layer_details_, strict=True)
-        for of, D in details.get("distances", {}).items()
-    }
-    if not found:
-        raise ValueError(
-            "The estimator keeps no distances between cases: it has class_consistency=False, or "
-            "more than 512 rows were cases of their own."
-        )
-    chosen = {
-        key: D for key, D in found.items() if layer in (None, key[0]) and label in (None, key[1])
-    }
-    if not chosen:
-        raise ValueError(
-            f"There are no distances for layer {layer!r} and class {label!r}; there are layers "
-            f"{sorted({k[0] for k in found})} and classes {sorted({k[1] for k in found})}."
-        )
-    at = list(estimator.layer_names_).index(next(iter(chosen))[0])
-    return chosen, [str(case) for case in estimator.layer_details_[at]["cases"]]
+def _floats(D: ArrayLike) -> NDArray[np.float64]:
+    return np.asarray(D, dtype=np.float64)
 
 
 def _off_diagonal(D: NDArray[np.float64]) -> NDArray[np.bool_]:

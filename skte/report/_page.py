@@ -33,12 +33,12 @@ from skte.report._evidence import (
     voxel_section,
 )
 from skte.report._ranking_displays import LayerScoreDisplay, RankingDisplay
-from skte.report._results import FittedSelector, check_columns, results_of, results_rows
+from skte.report._results import FittedSelector, results_of, results_rows
 from skte.selection import DatasetRanks, Ranking
 
 
 def write_report(
-    ranked: FittedSelector | DatasetRanks | Mapping[str, Any],
+    ranked: FittedSelector | DatasetRanks,
     path: str | os.PathLike[str],
     *,
     title: str = "Ranking of pre-trained models",
@@ -53,10 +53,10 @@ def write_report(
 
     Parameters
     ----------
-    ranked : ModelBankSelector, HalvingModelBankSelector, DatasetRanks or mapping
-        A fitted selector, or its ``results_`` alone, without sections on dataset and bank. Of
-        several datasets, the page has the ranks side by side, and answer, scores, warnings and
-        provenance of each; for all else, write a page of one of its ``selectors``.
+    ranked : ModelBankSelector, HalvingModelBankSelector or DatasetRanks
+        A fitted selector. Of several datasets, the page has the ranks side by side, and answer,
+        scores, warnings and provenance of each; for all else, write a page of one of its
+        ``selectors``.
     path : path-like
         Ends in ``.html``. An existing file is replaced in one step.
     title : str, default="Ranking of pre-trained models"
@@ -77,7 +77,7 @@ def write_report(
     Raises
     ------
     ValueError
-        If the name does not end in ``.html``, the selector is not fitted, or a column is missing.
+        If the name does not end in ``.html``, or the selector is not fitted.
     OSError
         If the file cannot be written; raised before the best model runs once more.
     ImportError
@@ -86,10 +86,15 @@ def write_report(
     Examples
     --------
     >>> from tempfile import TemporaryDirectory
+    >>> from skte import LogME, ModelBankSelector
+    >>> from skte.datasets import make_phantoms
+    >>> from skte.demo import small_unet
     >>> from skte.report import write_report
-    >>> results = {"name": ["a", "b"], "score": [-1.0, -2.0], "rank": [1, 2]}
+    >>> bank = {name: small_unet(widths=(4, 8)) for name in ("a", "b")}
+    >>> cases = make_phantoms(2, size=(16, 16, 16))
+    >>> selector = ModelBankSelector(LogME(), reference=False).fit(bank, cases)
     >>> with TemporaryDirectory() as folder:
-    ...     page = write_report(results, f"{folder}/ranking.html").read_text("utf-8")
+    ...     page = write_report(selector, f"{folder}/ranking.html").read_text("utf-8")
     >>> "<title>Ranking of pre-trained models</title>" in page
     True
     """
@@ -100,34 +105,27 @@ def write_report(
     if isinstance(ranked, DatasetRanks):
         check_writable(path)
         return write_text_atomically(path, _datasets_page(title, ranked, command))
-    selector = None if isinstance(ranked, Mapping) else ranked
-    results = ranked if isinstance(ranked, Mapping) else results_of(ranked)
-    check_columns(results, ["name", "score", "rank"])
-    if len(results["name"]) == 0:
-        raise ValueError("results have no rows: a report needs at least one model.")
+    results = results_of(ranked)
     check_writable(path)
-    ranking = None if selector is None else selector.ranking_
-    spoken = _spoken(results, ranking)
-    sections = [_ranking_section(results, ranking), _how_to_read("interval_low" in results)]
-    if selector is not None and n_cases > 0:
-        last = len(selector.dataset_) - 1
-        shown = sorted({round(i * last / max(1, n_cases - 1)) for i in range(n_cases)})
-        sections.append(_guarded("voxels", lambda: voxel_section(selector, shown)))
-        if explain:
-            sections.append(_guarded("probe", lambda: probe_section(selector, shown)))
-    sections.append(_layer_section(results))
-    if selector is not None and explain:
-        best = selector.best_name_
-        sections.append(_guarded("cases", lambda: explanation_section(selector, best)))
-    sections.append(_warning_section(results))
-    if selector is not None:
-        sections += [seen_section(selector), dataset_section(selector)]
-    sections.append(_cost_section(results))
-    if selector is not None:
-        sections.append(provenance_section(selector, command))
-    looked = f"{len(results['name'])} models"
-    looked += "" if selector is None else f", {len(selector.dataset_)} labelled cases"
-    return write_text_atomically(path, _page(title, spoken, looked, TITLES, sections))
+    sections = [_ranking_section(ranked), _how_to_read("interval_low" in results)]
+    n_all = len(ranked.dataset_)
+    shown = sorted({round(i * (n_all - 1) / max(1, n_cases - 1)) for i in range(n_cases)})
+    if shown:
+        sections.append(_guarded("voxels", lambda: voxel_section(ranked, shown)))
+    if shown and explain:
+        sections.append(_guarded("probe", lambda: probe_section(ranked, shown)))
+    sections.append(_layer_section(ranked))
+    if explain:
+        sections.append(_guarded("cases", lambda: explanation_section(ranked, ranked.best_name_)))
+    sections += [
+        _warning_section(results),
+        seen_section(ranked),
+        dataset_section(ranked),
+        _cost_section(results),
+        provenance_section(ranked, command),
+    ]
+    looked = f"{len(ranked.names_)} models, {n_all} labelled cases"
+    return write_text_atomically(path, _page(title, ranked.answer_.above, looked, TITLES, sections))
 
 
 def _guarded(key: str, make: Callable[[], Html]) -> Html:
@@ -146,10 +144,10 @@ def _datasets_page(title: str, found: DatasetRanks, command: str | None) -> str:
     n_models = len(found.names)
     rows = [
         [
-            mean if isinstance(mean, float) else Cell(NONE, np.inf),
+            _last(mean),
             name,
             *(
-                Cell(NONE, np.inf) if rank == NONE else Cell(str(rank), rank, _tint(rank, n_models))
+                _last(rank) if rank == NONE else Cell(str(rank), rank, _tint(rank, n_models))
                 for rank in ranks
             ),
         ]
@@ -173,24 +171,27 @@ def _datasets_page(title: str, found: DatasetRanks, command: str | None) -> str:
     for i, (name, selector) in enumerate(found.selectors.items()):
         links[f"dataset-{i}"] = name
         sections += [
-            _ranking_section(
-                selector.results_, selector.ranking_, f"dataset-{i}", name, selector.answer_.above
-            ),
+            _ranking_section(selector, f"dataset-{i}", name, selector.answer_.above),
             _warning_section(selector.results_, f"warnings-{i}", f"{name}: warnings"),
             provenance_section(selector, command, f"provenance-{i}", f"{name}: provenance"),
         ]
     looked = f"{n_models} models, {len(found.datasets)} datasets"
-    return _page(title, list(found.answer.choice), looked, links, sections)
+    return _page(title, found.answer.choice, looked, links, sections)
 
 
-def _tint(rank: int, n_models: int) -> float:
+def _last(value: Any) -> Any:
+    """Return a rank, or a dash that is sorted behind all ranks."""
+    return Cell(NONE, np.inf) if value == NONE else value
+
+
+def _tint(rank: float, n_models: int) -> float:
     """Return how strong a tint is: the better the rank, the stronger."""
     last = max(2, n_models)
     return (last - rank) / (last - 1)
 
 
 def _page(
-    title: str, spoken: list[str], looked: str, links: Mapping[str, str], sections: list[Html]
+    title: str, spoken: Sequence[str], looked: str, links: Mapping[str, str], sections: list[Html]
 ) -> str:
     assets = files("skte.report").joinpath("_assets")
     style = assets.joinpath("report.css").read_text(encoding="utf-8")
@@ -233,118 +234,79 @@ def _page(
     return f'<!doctype html>\n<html lang="en">\n{head}\n{body}\n</html>\n'
 
 
-def _spoken(results: Mapping[str, Any], ranking: Ranking | None) -> list[str]:
-    """Return what belongs on top: the answer, and what speaks against it."""
-    if ranking is not None:
-        return list(ranking.answer.above)
-    rows = results_rows(results)
-    return [
-        f"{rows[0]['name']} scores best of {len(rows)}. Write the report of a fitted selector to "
-        "see what speaks against it."
-    ]
-
-
 def _ranking_section(
-    results: Mapping[str, Any],
-    ranking: Ranking | None,
-    key: str = "ranking",
-    title: str = "",
-    spoken: Sequence[str] = (),
+    selector: FittedSelector, key: str = "ranking", title: str = "", spoken: Sequence[str] = ()
 ) -> Html:
     """Return the table of all models, what it rests on, and its picture."""
-    rows = results_rows(results)
-    keys = [k.removeprefix("score_") for k in results if k.startswith("score_")] or [""]
-    facts = {
-        "n_cases": "cases",
-        "n_parameters": "parameters",
-        "width": "finest width",
-        "untrained_twin": "untrained twin",
-        "zero_shot": "zero-shot Dice",
+    ranking = selector.ranking_
+    notes = {
+        row["name"]: "failed" if row["error"] else "warned" if row["warnings"] else ""
+        for row in results_rows(selector.results_)
     }
-    known = [key for key in facts if any(row.get(key) is not None for row in rows)]
-    status = ["failed" if r.get("error") else "warned" if r.get("warnings") else "" for r in rows]
+    status = [notes[name] for name in ranking] if any(notes.values()) else []
+    several = len(ranking.columns) > 1
     body = []
-    for row, state in zip(rows, status, strict=True):
-        cells: list[Any] = [_rank_of(row), _marked(row)]
-        cells += [_score_cell(row, key, keys, len(rows)) for key in keys]
-        cells += [Cell(NONE, -1) if row[key] is None else row[key] for key in known]
-        body.append([*cells, state] if any(status) else cells)
-    header = ["rank", "model", *(key or "score" for key in keys), *(f"({facts[k]})" for k in known)]
-    header += ["status"] if any(status) else []
+    for i, (rank, name, *cells) in enumerate(ranking.rows()):
+        if several:
+            cells[: len(ranking.columns)] = _score_cells(ranking, i)
+        cells = [Cell(NONE, -np.inf) if cell == NONE else cell for cell in cells]
+        body.append([_last(rank), name, *map(_unbroken, cells), *status[i : i + 1]])
+    first = next(iter(ranking.columns), "")
+    who = f" by {first}" if first else ""
     explained = []
-    if len(keys) > 1:
+    if several:
         explained.append(
             "In brackets: ranks by each estimator, the stronger the colour the better."
         )
-    if known:
-        explained.append("Columns in parentheses are no estimators: what a score has to beat.")
-    sure = "interval_low" in results
-    display = RankingDisplay.from_results(results)
-    who = f" by {keys[0]}" if keys[0] else ""
-    caption = f"Points: scores{who}; higher is better." + (
-        " Bars: confidence intervals. Models of one group cannot be told apart." if sure else ""
-    )
-    alt = f"Scores of the models, best on top. The first is {rows[0]['name']}."
-    below = () if ranking is None else ranking.answer.below
+    explained.append("Columns in parentheses are no estimators: what a score has to beat.")
+    display = RankingDisplay.from_selector(selector)
+    caption = f"Points: scores{who}; higher is better."
+    if display.intervals is not None:
+        caption += " Bars: confidence intervals. Models of one group cannot be told apart."
+    header = [*ranking.header, *(["status"] if status else [])]
+    alt = f"Scores of the models, best on top. The first is {ranking[0]}."
     return section(
         key,
         [element("p", sentence, class_="verdict") for sentence in spoken],
         table(
             header, body, caption=f"Models, best first{who and f', ordered{who}'}", sortable=True
         ),
-        [element("p", line, class_="soft") for line in (*explained, *below)],
-        _sure_table(rows, ranking, keys[0]) if sure else None,
+        [element("p", line, class_="soft") for line in (*explained, *ranking.answer.below)],
+        _sure_table(ranking),
         picture(display.figure_, alt, caption, narrow=display.narrow().plot().figure_),
         title=title,
     )
 
 
-def _score_cell(row: Mapping[str, Any], key: str, keys: Sequence[str], n_models: int) -> Any:
-    """Return a score, with its rank as a number and a tint where there are several."""
-    score, rank = (row[f"{what}_{key}" if key else what] for what in ("score", "rank"))
-    if rank is None:
-        return Cell(NONE, -np.inf)
-    if len(keys) == 1:
-        return score
-    return Cell(f"{number(score)} ({rank})", score, _tint(rank, n_models))
+def _score_cells(ranking: Ranking, i: int) -> list[Any]:
+    """Return the scores of a model by several estimators, with ranks as numbers and a tint."""
+    cells: list[Any] = []
+    for scores, ranks in zip(ranking.columns.values(), ranking.ranks_by_column(), strict=True):
+        score, rank = float(scores[i]), float(ranks[i])
+        tint = 0.0 if np.isnan(rank) else _tint(rank, len(ranking))
+        cells.append(NONE if np.isnan(rank) else Cell(f"{number(score)} ({rank:g})", score, tint))
+    return cells
 
 
-def _rank_of(row: Mapping[str, Any]) -> Any:
-    return Cell(NONE, np.inf) if row["rank"] is None else row["rank"]
+def _unbroken(cell: Any) -> Any:
+    return element("span", cell, class_="one") if type(cell) is str else cell
 
 
-def _marked(row: Mapping[str, Any]) -> str:
-    return f"{row['name']} (untrained)" if row.get("untrained") else str(row["name"])
+def _sure_table(ranking: Ranking) -> Html | None:
+    """Return how sure the order is, where that is not part of the ranking's own table."""
+    found = ranking.sure_table()
+    if found is None:
+        return None
+    title, header, rows = found
+    cells = [[_last(rank), name, *map(_unbroken, more)] for rank, name, *more in rows]
+    return table(header, cells, caption=title)
 
 
-def _sure_table(rows: Sequence[Mapping[str, Any]], ranking: Ranking | None, key: str) -> Html:
-    """Return intervals, ranks and shares of first places of the estimator that ranks."""
-    behind: set[str] = set()
-    if ranking is not None and ranking.confidence is not None:
-        behind = set(ranking.confidence.behind())
-    body = []
-    for row in rows:
-        low, high, share = row["interval_low"], row["interval_high"], row["first_share"]
-        texts = ["", "", ""]
-        if row["rank"] is not None:
-            texts = [
-                "" if np.isnan(low) else f"{low:.4g} to {high:.4g}",
-                f"{int(row['rank_low'])}-{int(row['rank_high'])}",
-                "" if np.isnan(share) else f"{100 * share:.0f} %",
-            ]
-        cells = [element("span", text, class_="one") for text in texts]
-        said = Html("clearly" if row["name"] in behind else "")
-        body.append([_rank_of(row), _marked(row), *cells, said])
-    who = f" of {key}" if key else ""
-    header = ["rank", "model", f"interval{who}", "ranks", "first in", "behind the first"]
-    return table(header, body, caption=f"How sure the order{who} is")
-
-
-def _layer_section(results: Mapping[str, Any]) -> Html:
+def _layer_section(selector: FittedSelector) -> Html:
     """Return the layers and their scores, if a model has any."""
-    if not any(len(scores) for scores in results.get("layer_scores", ())):
+    if not any(map(len, selector.results_["layer_scores"])):
         return Html("")
-    found = results_rows(results)
+    found = results_rows(selector.results_)
     joined = any(len(row["layers"]) > len(row["layer_scores"]) == 1 for row in found)
     rows = []
     for row in found:
@@ -353,7 +315,7 @@ def _layer_section(results: Mapping[str, Any]) -> Html:
             pairs = zip(shown, row["layer_scores"], strict=False)
             shown = [f"{name}: {score:.4g}" for name, score in pairs]
         listed = Html("<br>".join(element("code", text) for text in shown))
-        rows.append([_rank_of(row), row["name"], listed])
+        rows.append([_last(NONE if row["rank"] is None else row["rank"]), row["name"], listed])
     header = ["rank", "model", "layers, coarse to fine"]
     names = table(header, rows, caption="Layers that were read")
     if joined:
@@ -364,7 +326,7 @@ def _layer_section(results: Mapping[str, Any]) -> Html:
         "whose deepest layer collapsed, shows here."
     )
     colours = picture(
-        LayerScoreDisplay.from_results(results).figure_,
+        LayerScoreDisplay.from_selector(selector).figure_,
         "Score of every layer of every model, as a table of colours.",
         "Darker is lower. Grey: the layer collapsed. Empty: the model has no such layer.",
     )
@@ -376,17 +338,17 @@ def _warning_section(results: Mapping[str, Any], key: str = "warnings", title: s
     """Return failures and warnings by model."""
     found = []
     for row in results_rows(results):
-        if row.get("error"):
+        if row["error"]:
             text = element("strong", f"{row['name']} failed: ")
             found.append(element("p", text, row["error"], class_="warn"))
-        for text in row.get("warnings") or ():
+        for text in row["warnings"]:
             found.append(element("p", element("strong", f"{row['name']}: "), text, class_="warn"))
     nothing = element("p", "No model failed, and none gave a warning.")
     return section(key, found or nothing, title=title)
 
 
 def _cost_section(results: Mapping[str, Any]) -> Html:
-    """Return what each model took, where that is known."""
+    """Return what each model took."""
     columns = {
         "n_windows": "windows",
         "n_cached": "cases from the cache",
@@ -394,20 +356,17 @@ def _cost_section(results: Mapping[str, Any]) -> Html:
         "seconds_forward": "forward passes (s)",
         "seconds_score": "scoring (s)",
     }
-    known = {key: title for key, title in columns.items() if key in results}
-    if not known:
-        return Html("")
     rows = [
-        [row["name"], *(v if isinstance(v := row[key], int) else round(v, 2) for key in known)]
+        [row["name"], *(v if isinstance(v := row[key], int) else round(v, 2) for key in columns)]
         for row in results_rows(results)
     ]
-    seconds = [key for key in known if key.startswith("seconds")]
+    seconds = [key for key in columns if key.startswith("seconds")]
     total = sum(float(np.nansum(results[key])) for key in seconds)
     title = "Cost of each model"
     return section(
         "cost",
         element("p", f"{total:.1f} s for all models, added up; no model was trained."),
-        folded(title, table(["model", *known.values()], rows, caption=title)),
+        folded(title, table(["model", *columns.values()], rows, caption=title)),
     )
 
 

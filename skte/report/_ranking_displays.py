@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from skte._table import rank_cell
+from skte._text import did_you_mean
 from skte.metrics import best_first, rank_scores
 from skte.report._drawing import (
     COLORS,
@@ -20,7 +21,7 @@ from skte.report._drawing import (
     plot_names,
     width_of,
 )
-from skte.report._results import FittedSelector, check_columns, results_of
+from skte.report._results import FittedSelector, results_of
 from skte.selection import BankConfidence
 
 _NARROW = 4.0  # inches beside the names, below which a legend has one column
@@ -84,58 +85,45 @@ class RankingDisplay(Display):
                 )
 
     @classmethod
-    def from_selector(cls, selector: FittedSelector, *, ax: Any = None) -> Self:
+    def from_selector(
+        cls, selector: FittedSelector, *, estimator: str | None = None, ax: Any = None
+    ) -> Self:
         """Plot the ranking of a fitted selector, with intervals and groups where it has them.
 
         Parameters
         ----------
         selector : ModelBankSelector or HalvingModelBankSelector
             Fitted.
+        estimator : str, optional
+            Name of the estimator. Default: the first one, which ranks.
         ax : matplotlib Axes, optional
             As for `plot`.
+
+        Raises
+        ------
+        ValueError
+            If there is no estimator of this name.
         """
         results = results_of(selector)
-        estimator = next(iter(selector.estimators_.values()))
-        display = cls._of_results(results, "score", type(estimator).__name__)
-        return display.plot(ax)
-
-    @classmethod
-    def from_results(
-        cls, results: Mapping[str, Any], *, column: str = "score", ax: Any = None
-    ) -> Self:
-        """Plot one column of scores of a table of results.
-
-        Parameters
-        ----------
-        results : mapping of str to sequence
-            ``selector.results_``, or a table read back; needs ``name`` and `column`.
-            Intervals and groups are drawn if their columns are present.
-        column : str, default="score"
-            The scores; ``score_<key>`` for another estimator's.
-        ax : matplotlib Axes, optional
-            As for `plot`.
-        """
-        check_columns(results, ["name", column])
-        return cls._of_results(results, column, column).plot(ax)
-
-    @classmethod
-    def _of_results(cls, results: Mapping[str, Any], column: str, score_name: str) -> Self:
-        scores = np.asarray(results[column], dtype=np.float64)
-        suffix = column.removeprefix("score")
+        known = selector.estimators_
+        key = next(iter(known)) if estimator is None else estimator
+        if key not in known:
+            raise ValueError(f"There is no estimator {key!r}: {did_you_mean(key, known)}")
+        suffix = f"_{key}" if key else ""
         # Scores of a race are not comparable, ranks are.
-        ranks = np.asarray(results.get(f"rank{suffix}", rank_scores(scores)), dtype=np.float64)
+        ranks = results[f"rank{suffix}"]
         order = np.argsort(ranks, kind="stable")
         low, high, groups = (
             results.get(f"{name}{suffix}") for name in ("interval_low", "interval_high", "group")
         )
         return cls(
             [str(results["name"][i]) for i in order],
-            np.where(np.isnan(ranks), np.nan, scores)[order],
+            np.where(np.isnan(ranks), np.nan, results[f"score{suffix}"])[order],
             ranks=ranks[order],
-            score_name=score_name,
+            score_name=type(known[key]).__name__,
             intervals=None if low is None or high is None else np.stack([low, high], axis=1)[order],
-            groups=None if groups is None else np.asarray(groups)[order],
-        )
+            groups=None if groups is None else groups[order],
+        ).plot(ax)
 
     def narrow(self) -> Self:
         """Return the same plot for narrow windows, not drawn yet: shorter names, less room."""
@@ -247,22 +235,9 @@ class LayerScoreDisplay(Display):
 
     @classmethod
     def from_selector(cls, selector: FittedSelector, *, ax: Any = None) -> Self:
-        """Plot the layers of a fitted selector's first estimator; see `from_results`."""
-        return cls.from_results(results_of(selector), ax=ax)
-
-    @classmethod
-    def from_results(cls, results: Mapping[str, Any], *, ax: Any = None) -> Self:
-        """Plot the layers of a table of results.
-
-        Parameters
-        ----------
-        results : mapping of str to sequence
-            ``selector.results_``; needs ``name``, ``rank`` and ``layer_scores``.
-        ax : matplotlib Axes, optional
-            As for `plot`.
-        """
-        check_columns(results, ["name", "rank", "layer_scores"])
-        ranks = np.asarray(results["rank"], dtype=np.float64)
+        """Plot the layers of a fitted selector's first estimator on `ax`, or a new figure."""
+        results = results_of(selector)
+        ranks = results["rank"]
         order = np.argsort(ranks, kind="stable")
         return cls(
             [str(results["name"][i]) for i in order],

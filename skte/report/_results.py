@@ -306,7 +306,7 @@ def _how_sure(selector: FittedSelector) -> dict[str, str]:
     """Name the settings of the confidence, or of a race and the rungs that it took."""
     level = selector.confidence_level
     if isinstance(selector, ModelBankSelector):
-        return {"confidence": "not computed" if not level else f"{level:g}, {selector.resampling}"}
+        return {"confidence": "not computed" if not level else f"{level:g}"}
     rungs = zip(selector.n_candidates_, selector.n_resources_, strict=True)
     shown = ", ".join(f"{n_models} models on {n_cases} cases" for n_models, n_cases in rungs)
     return {"race": f"{selector.elimination}, {level:g}: {shown}"}

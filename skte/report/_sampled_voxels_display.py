@@ -219,27 +219,6 @@ class ProbeDisplay(SampledVoxelsDisplay):
 
     Each sampled voxel has the colour of the class that the probe predicts for it: a dot where that
     is its label, a cross where it is not. White lines are the outlines of the labels.
-
-    Parameters
-    ----------
-    case, sample, n_slices
-        As for `SampledVoxelsDisplay`, and so are the attributes.
-    predicted : array-like of shape (n_class_voxels,)
-        Class that is predicted for each voxel of the class sample.
-
-    Examples
-    --------
-    >>> from skte import BankEntry, CrossCaseProbe, SegmentationFeatureExtractor
-    >>> from skte.datasets import make_phantoms
-    >>> from skte.demo import small_unet
-    >>> from skte.report import ProbeDisplay
-    >>> cases = make_phantoms(3, size=(16, 16, 16))
-    >>> entry = BankEntry("model", small_unet)
-    >>> extractor = SegmentationFeatureExtractor(entry, layers="all", taper=False)
-    >>> probe = CrossCaseProbe().fit(extractor.fit_transform(cases))
-    >>> displays = ProbeDisplay.from_probe(probe, extractor, cases)
-    >>> [display.case.case_id == name for display, name in zip(displays, probe.case_names_)]
-    [True, True, True]
     """
 
     def __init__(
@@ -262,24 +241,7 @@ class ProbeDisplay(SampledVoxelsDisplay):
         dataset: DatasetLike,
         shown: Sequence[int] | None = None,
     ) -> list[Self]:
-        """Plot cases of the dataset whose features a probe was fitted on.
-
-        Parameters
-        ----------
-        probe : CrossCaseProbe
-            Fitted on the features of all cases, in their order.
-        extractor : SegmentationFeatureExtractor
-            Fitted; with ``taper=False``.
-        dataset : list of Subject, SubjectsDataset, list of dict, or path
-            The cases.
-        shown : sequence of int, optional
-            Positions of the cases that are plotted. Default: all.
-
-        Raises
-        ------
-        ValueError
-            If the probe was fitted on other voxels.
-        """
+        """Plot cases whose features a probe was fitted on, all or those at positions `shown`."""
         cases = [read_case(subject) for subject in load_dataset(dataset)]
         samples = [sampled_voxels(extractor, case) for case in cases]
         ends = np.cumsum([len(sample.labels) for sample in samples])

@@ -56,56 +56,27 @@ AGREED = Agreed(0.65, 0.44, 0.30)
 
 @dataclass(frozen=True)
 class Findings:
-    """What a fitted selector knows, for `answer_of`.
+    """What a fitted selector knows, for `answer_of`."""
 
-    Attributes
-    ----------
-    order : sequence of str
-        All models, best first.
-    scores : mapping of str to ndarray of shape (n_models,)
-        By estimator, in this order; NaN where a model failed. The first estimator ranks.
-    estimators : mapping of str to TransferabilityEstimator
-        By the same keys.
-    layers : str or sequence of str
-        What the extractor was told to read.
-    n_cases : int
-        Labelled cases.
-    untrained : sequence of str
-        Models whose weights are random.
-    guessed : sequence of str
-        Models of whose layers it is not certain that they are maps of the image.
-    raw_images : str
-        Which models without preprocessing got images that look raw; empty where none did.
-    references, confidence, agreement
-        As of `ModelBankSelector`.
-    ranks : ndarray of shape (n_models,), optional
-        By the first estimator, where its scores alone do not decide: in a race.
-    copies : sequence of str
-        Models that are the same network as one before them.
-    void : mapping of str to sequence of str
-        By estimator: models whose features collapsed, or whose score is at the end of its range.
-    seen : sequence of int
-        Of a race: cases that each model has seen; empty otherwise.
-    not_understood : sequence of str
-        Entries of the bank that could not be read.
-    """
-
-    order: Sequence[str]
+    order: Sequence[str]  # all models, best first
+    # By estimator, in this order; NaN where a model failed. The first estimator ranks.
     scores: Mapping[str, NDArray[np.float64]]
-    estimators: Mapping[str, TransferabilityEstimator]
-    layers: Any = "auto"
+    estimators: Mapping[str, TransferabilityEstimator]  # by the same keys
+    layers: Any = "auto"  # what the extractor was told to read
     n_cases: int = 0
-    untrained: Sequence[str] = ()
-    guessed: Sequence[str] = ()
-    raw_images: str = ""
+    untrained: Sequence[str] = ()  # models whose weights are random
+    guessed: Sequence[str] = ()  # ... of whose layers it is not certain that they are maps
+    raw_images: str = ""  # which models got images that look raw; empty where none did
     references: Sequence[Reference] = ()
     confidence: BankConfidence | None = None
     agreement: float = np.nan
+    # By the first estimator, where its scores alone do not decide: in a race.
     ranks: NDArray[np.float64] | None = None
-    copies: Sequence[str] = ()
+    copies: Sequence[str] = ()  # models that are the same network as one before them
+    # By estimator: models whose features collapsed, or whose score is at the end of its range.
     void: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    seen: Sequence[int] = ()
-    not_understood: Sequence[str] = ()
+    seen: Sequence[int] = ()  # of a race: cases that each model has seen
+    not_understood: Sequence[str] = ()  # entries of the bank that could not be read
 
     def label(self, key: str) -> str:
         """Name of an estimator in sentences."""

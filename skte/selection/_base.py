@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime
 from numbers import Integral, Real
 from types import MappingProxyType
@@ -35,16 +36,27 @@ _RAW_MEAN, _RAW_SPREAD = 2.0, 5.0
 _NAMED = 3  # models in a sentence
 
 
+@dataclass(eq=False, repr=False)
 class BankSelector(BaseEstimator):
     """What the selectors of a bank share."""
 
-    estimator: Any
-    estimators_: dict[str, TransferabilityEstimator]
+    estimator: TransferabilityEstimator | Mapping[str, TransferabilityEstimator] | None = None
+    _: KW_ONLY
+    extractor: SegmentationFeatureExtractor | None = None
+    n_jobs: int | None = None
+    device: str | torch.device | None = None
+    cache: str | os.PathLike[str] | FeatureCache | None = None
+    timeout: float | None = None
+    error_score: str | float = "raise"
+    reference: bool = True
+    random_state: int | np.random.RandomState | None = 0
+    verbose: int = 0
 
     # fit(bank, dataset) has no metadata to route; keep sklearn from inventing requests.
     __metadata_request__fit: ClassVar[dict[str, Any]] = {"bank": UNUSED, "dataset": UNUSED}
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "estimator": [TransferabilityEstimator, Mapping, None],
         "extractor": [SegmentationFeatureExtractor, None],
         "n_jobs": [Integral, None],
         "device": [str, torch.device, None],
@@ -57,7 +69,7 @@ class BankSelector(BaseEstimator):
     }
 
     def _engine(self, **changed: Any) -> Engine:
-        names = BankSelector._parameter_constraints.keys() - {"reference"}
+        names = BankSelector._parameter_constraints.keys() - {"estimator", "reference"}
         shared = {name: getattr(self, name) for name in names}
         return Engine.from_settings(self.estimator, **{**shared, **changed})
 
@@ -109,9 +121,10 @@ class BankSelector(BaseEstimator):
         """Set what is found; everything is in bank order, `n_cases` is of a race."""
         first = next(iter(scores))
         self.bank_, self.dataset_, self.extractor_ = models, cases, engine.extractor
+        self._fitted_engine = engine
         self.date_: str = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
         self.random_state_ = engine.random_state
-        self.estimators_ = dict(engine.estimators)
+        self.estimators_: dict[str, TransferabilityEstimator] = dict(engine.estimators)
         self.names_: list[str] = [record.name for record in records]
         self.scores_: NDArray[np.float64] = scores[first]
         self.ranks_: NDArray[np.float64] = ranks

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -19,8 +18,6 @@ from skte.exceptions import SkteWarning
 from skte.metrics import best_first, rank_scores
 
 _NAMED = 2  # at most this many models that tie with the best are named
-# Of the bootstrap's draws; such as those without a class.
-_MOST_UNDEFINED = 0.5
 _CHUNK = 2**20  # numbers worked on together
 Part = Mapping[str, Any]
 
@@ -63,8 +60,6 @@ class BankConfidence:
         Of intervals, of all rank intervals together and of all groups together.
     n_cases : int
         Labelled cases.
-    method : {"jackknife", "bootstrap"}
-        How cases were resampled.
 
     Notes
     -----
@@ -93,7 +88,6 @@ class BankConfidence:
     critical_value: float
     confidence_level: float
     n_cases: int
-    method: str
 
     def told_apart(self, first: str, second: str) -> bool:
         """Whether two models, by name, differ by more than chance allows over all pairs."""
@@ -185,15 +179,9 @@ def _percent(share: float) -> str:
     return "" if np.isnan(share) else f"{100 * share:.0f} %"
 
 
-def resampling_weights(
-    n_cases: int, n_resamples: int, random_state: int, method: str
-) -> NDArray[np.intp]:
-    """How often each case is drawn, the same for every model: (n_resamples, n_cases)."""
-    if method == "jackknife":
-        return 1 - np.eye(n_cases, dtype=np.intp)
-    rng = np.random.default_rng(random_state)
-    drawn = rng.multinomial(n_cases, np.full(n_cases, 1 / n_cases), size=n_resamples)
-    return np.asarray(drawn, dtype=np.intp)
+def without_each(n_cases: int) -> NDArray[np.intp]:
+    """How often each case is drawn where each is left out in turn: (n_cases, n_cases)."""
+    return 1 - np.eye(n_cases, dtype=np.intp)
 
 
 def _leaves(part: Part, of: Callable[[Any], Any]) -> dict[str, Any]:
@@ -223,30 +211,6 @@ def _first_leaf(part: Part) -> Any:
     return _first_leaf(value) if isinstance(value, Mapping) else value
 
 
-@dataclass(frozen=True)
-class _Design:
-    """How cases were resampled, and what is to be concluded from it."""
-
-    n_cases: int
-    n_draws: int
-    method: str
-    random_state: int
-    level: float
-
-    @property
-    def factors(self) -> NDArray[np.float64]:
-        """Turn normal deviations into those of Student's t: (n_draws,)."""
-        rng = np.random.default_rng([self.random_state, 1])
-        degrees = self.n_cases - 1
-        return np.asarray(np.sqrt(degrees / rng.chisquare(degrees, self.n_draws)))
-
-    @property
-    def shocks(self) -> NDArray[np.float64]:
-        """Normal weights of the cases, the same for all models: they stay paired."""
-        rng = np.random.default_rng([self.random_state, 2])
-        return rng.normal(size=(self.n_cases, self.n_draws))
-
-
 class _Law(NamedTuple):
     """What resampling says of the scores of the models that have any."""
 
@@ -254,7 +218,7 @@ class _Law(NamedTuple):
     errors: NDArray[np.float64]  # (n_models,)
     pair_errors: NDArray[np.float64]  # (n_models, n_models)
     draws: NDArray[np.float64]  # (n_models, n_draws), scores
-    critical_value: Callable[[float], float]
+    critical_value: float
 
 
 def estimate_confidence(
@@ -267,67 +231,39 @@ def estimate_confidence(
     n_cases: int,
     confidence_level: float,
     n_resamples: int,
-    method: str,
     random_state: int,
 ) -> BankConfidence:
-    """From resampled scores to intervals, ranks and ties, in bank order."""
-    design = _Design(n_cases, n_resamples, method, random_state, confidence_level)
+    """From scores without each case to intervals, ranks and ties, in bank order."""
     usable = np.zeros(len(names), dtype=bool)
     for i, part in enumerate(resampled):
-        usable[i] = part is not None and np.isfinite(scores[i]) and _all_finite(part, method)
-    _warn_of_undefined(names, scores, resampled, usable, method)
-    law = _nothing(n_resamples)
-    if usable.any():
-        kept = [int(i) for i in np.flatnonzero(usable)]
+        if part is not None and np.isfinite(scores[i]):
+            undefined = _undefined(part)
+            usable[i] = not undefined
+            if undefined:
+                warnings.warn(
+                    f"Model {names[i]!r}: its score is undefined or -inf without some of the cases "
+                    f"(at positions {undefined}), so it has no standard error. Label more cases "
+                    "that hold every class.",
+                    SkteWarning,
+                    stacklevel=4,
+                )
+    kept = np.flatnonzero(usable).tolist()
+    law = _Law(np.zeros(0), np.zeros(0), np.zeros((0, 0)), np.zeros((0, n_resamples)), 0.0)
+    if len(kept):
         chosen = [parts[i] for i in kept], [resampled[i] for i in kept]
-        law = _law(estimator, scores[kept], *chosen, design)
-    return _collect(names, scores, usable, law, design, estimator.tags.relative_to_bank)
-
-
-def _all_finite(part: Part, method: str) -> bool:
-    """Bootstrap draws may lose a class now and then; without a case, a score must exist."""
-    for values in _arrays(part):
-        collapsed = bool((values == -np.inf).all())  # a member of an ensemble that always is
-        if method == "bootstrap" and np.isinf(values).any() and not collapsed:
-            return False
-        if method == "bootstrap" and np.isnan(values).mean() > _MOST_UNDEFINED:
-            return False
-        if method == "jackknife" and not (collapsed or np.isfinite(values).all()):
-            return False
-    return True
-
-
-def _arrays(part: Part) -> list[NDArray[np.float64]]:
-    found: list[NDArray[np.float64]] = []
-    _leaves(part, lambda values: found.append(np.asarray(values)))
-    return found
-
-
-def _warn_of_undefined(
-    names: Sequence[str],
-    scores: NDArray[np.float64],
-    resampled: Sequence[Part | None],
-    usable: NDArray[np.bool_],
-    method: str,
-) -> None:
-    for name, score, part, known in zip(names, scores, resampled, usable, strict=True):
-        if part is None or known or not np.isfinite(score):
-            continue
-        which = ""
-        if method == "jackknife":
-            without = {int(i) for a in _arrays(part) for i in np.flatnonzero(~np.isfinite(a))}
-            which = f" (at positions {sorted(without)})"
-        warnings.warn(
-            f"Model {name!r}: its score is undefined or -inf without some of the cases{which}, so "
-            "it has no standard error. Label more cases that hold every class.",
-            SkteWarning,
-            stacklevel=4,
+        law = _law(
+            estimator, scores[kept], *chosen, n_cases, n_resamples, random_state, confidence_level
         )
+    relative = estimator.tags.relative_to_bank
+    return _collect(names, scores, usable, law, n_cases, confidence_level, relative)
 
 
-def _nothing(n_draws: int) -> _Law:
-    none = np.zeros((0, n_draws))
-    return _Law(np.zeros(0), np.zeros(0), np.zeros((0, 0)), none, lambda level: 0.0)
+def _undefined(part: Part) -> list[int]:
+    """Cases without which a score is unknown; a member of an ensemble may be collapsed in all."""
+    values: list[NDArray[np.float64]] = []
+    _leaves(part, lambda leaf: values.append(np.asarray(leaf)))
+    known = [one for one in values if not (one == -np.inf).all()]
+    return sorted({int(i) for one in known for i in np.flatnonzero(~np.isfinite(one))})
 
 
 def _law(
@@ -335,68 +271,50 @@ def _law(
     scores: NDArray[np.float64],
     parts: Sequence[Any],
     resampled: Sequence[Any],
-    design: _Design,
+    n: int,
+    n_draws: int,
+    random_state: int,
+    level: float,
 ) -> _Law:
-    n, method = design.n_cases, design.method
-    if estimator.tags.relative_to_bank:
-        drawn = list(resampled)
-        if method == "jackknife":  # of the members: an order has no derivative
-            shocks, factors = design.shocks, design.factors
-            drawn = [_drawn(p, r, shocks, factors) for p, r in zip(parts, resampled, strict=True)]
-        draws = combined_scores(estimator, drawn)
-        errors, pair_errors, deviations = _of_draws(draws, n if method == "bootstrap" else 0)
-        return _Law(scores, errors, pair_errors, draws, _largest_gaps(deviations, pair_errors))
-    values = combined_scores(estimator, resampled)
-    if method == "bootstrap":
-        errors, pair_errors, deviations = _of_draws(values, n)
-        deviations = deviations * design.factors[: deviations.shape[1]]
-        critical = _largest_gaps(deviations, pair_errors)
-        if estimator.tags.corrects_bias:
-            shift = scores - np.nanmean(values, axis=1)
-            return _Law(scores + shift, errors, pair_errors, values + 2 * shift[:, None], critical)
-        return _Law(scores, errors, pair_errors, values, critical)
-    gaps = values - values.mean(axis=1, keepdims=True)
     share = (n - 1) / n
+    # Normal weights of the cases, the same for all models: they stay paired.
+    shocks = np.random.default_rng([random_state, 2]).normal(size=(n, n_draws))
+    # These turn normal deviations into those of Student's t.
+    chi_square = np.random.default_rng([random_state, 1]).chisquare(n - 1, n_draws)
+    factors = np.sqrt((n - 1) / chi_square)
+
+    def drawn(gaps: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(gaps @ shocks * np.sqrt(share) * factors)
+
+    if estimator.tags.relative_to_bank:  # members are drawn: an order has no derivative
+        pairs = zip(parts, resampled, strict=True)
+        draws = combined_scores(estimator, [_drawn(part, one, drawn) for part, one in pairs])
+        gaps = draws - np.nanmean(draws, axis=1, keepdims=True)
+        errors = np.sqrt(np.nanmean(gaps**2, axis=1))
+        pair_errors = np.stack([np.sqrt(np.nanmean((gaps - one) ** 2, axis=1)) for one in gaps])
+        return _Law(scores, errors, pair_errors, draws, _largest_gap(gaps, pair_errors, level))
+    values = combined_scores(estimator, resampled)
+    gaps = values - values.mean(axis=1, keepdims=True)
     errors = np.sqrt(share * (gaps**2).sum(axis=1))
     pair_errors = np.sqrt(share * ((gaps[:, None] - gaps) ** 2).sum(axis=2))
-    deviations = gaps @ design.shocks * np.sqrt(share) * design.factors
-    critical = partial(_critical_value, gaps, design.n_draws, design.random_state)
     centres = scores
     if estimator.tags.corrects_bias:
         centres = scores - (n - 1) * (values.mean(axis=1) - scores)
-    return _Law(centres, errors, pair_errors, centres[:, None] + deviations, critical)
+    critical = _critical_value(gaps, n_draws, random_state, level)
+    return _Law(centres, errors, pair_errors, centres[:, None] + drawn(gaps), critical)
 
 
-def _drawn(
-    part: Mapping[str, Any],
-    resampled: Mapping[str, Any],
-    shocks: NDArray[np.float64],
-    factors: NDArray[np.float64],
-) -> dict[str, Any]:
+def _drawn(part: Part, resampled: Part, drawn: Callable[[Any], Any]) -> dict[str, Any]:
     """Draws of every member's score, from those without each case."""
     result: dict[str, Any] = {}
     for key, values in resampled.items():
         if isinstance(values, Mapping):
-            result[key] = _drawn(part[key], values, shocks, factors)
-        elif not np.isfinite(values).all():  # always collapsed
-            result[key] = np.full(len(factors), -np.inf)
-        else:
-            share = (len(values) - 1) / len(values)
-            deviations = (values - values.mean()) @ shocks * np.sqrt(share) * factors
-            result[key] = part[key] + deviations
+            result[key] = _drawn(part[key], values, drawn)
+        elif np.isfinite(values).all():
+            result[key] = part[key] + drawn(values - values.mean())
+        else:  # always collapsed
+            result[key] = np.full_like(drawn(np.zeros(len(values))), -np.inf)
     return result
-
-
-def _of_draws(
-    draws: NDArray[np.float64], n_cases: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return standard errors and deviations; a bootstrap's variance is (n - 1) / n too small."""
-    deviations = draws - np.nanmean(draws, axis=1, keepdims=True)
-    if n_cases:
-        deviations = deviations * np.sqrt(n_cases / (n_cases - 1))
-    errors = np.sqrt(np.nanmean(deviations**2, axis=1))
-    pairs = [np.sqrt(np.nanmean((deviations - one) ** 2, axis=1)) for one in deviations]
-    return errors, np.stack(pairs), deviations
 
 
 def _collect(
@@ -404,10 +322,11 @@ def _collect(
     scores: NDArray[np.float64],
     usable: NDArray[np.bool_],
     law: _Law,
-    design: _Design,
+    n_cases: int,
+    level: float,
     relative: bool,
 ) -> BankConfidence:
-    n_models, level = len(names), design.level
+    n_models = len(names)
     kept = np.flatnonzero(usable)
     errors = np.full(n_models, np.nan)
     errors[kept] = law.errors
@@ -418,14 +337,16 @@ def _collect(
         tails = [(1 - level) / 2, (1 + level) / 2]
         intervals[kept] = np.nanquantile(law.draws, tails, axis=1).T
     else:
-        half = student.ppf((1 + level) / 2, design.n_cases - 1) * law.errors
+        half = student.ppf((1 + level) / 2, n_cases - 1) * law.errors
         intervals[kept] = np.stack([law.centres - half, law.centres + half], axis=1)
     collapsed = scores == -np.inf
     intervals[collapsed] = -np.inf
     intervals[np.isfinite(scores) & ~usable] = -np.inf, np.inf
-    pair_errors = _all_pair_errors(scores, usable, law.pair_errors)
-    critical = law.critical_value(level)
-    apart = tell_apart(centres, pair_errors, critical)
+    pair_errors = np.full((n_models, n_models), np.nan)
+    pair_errors[np.ix_(usable, usable)] = law.pair_errors
+    pair_errors[np.ix_(collapsed, usable)] = pair_errors[np.ix_(usable, collapsed)] = 0.0
+    np.fill_diagonal(pair_errors, 0.0)
+    apart = tell_apart(centres, pair_errors, law.critical_value)
     return BankConfidence(
         names=tuple(names),
         scores=scores,
@@ -436,22 +357,10 @@ def _collect(
         first_share=_first_share(scores, usable, law.draws),
         groups=_groups(scores, apart),
         difference_errors=pair_errors,
-        critical_value=critical,
+        critical_value=law.critical_value,
         confidence_level=level,
-        n_cases=design.n_cases,
-        method=design.method,
+        n_cases=n_cases,
     )
-
-
-def _all_pair_errors(
-    scores: NDArray[np.float64], usable: NDArray[np.bool_], known: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    errors = np.full((len(scores),) * 2, np.nan)
-    errors[np.ix_(usable, usable)] = known
-    collapsed = scores == -np.inf
-    errors[np.ix_(collapsed, usable)] = errors[np.ix_(usable, collapsed)] = 0.0
-    np.fill_diagonal(errors, 0.0)
-    return errors
 
 
 def _critical_value(
@@ -486,17 +395,17 @@ def _critical_value(
     return float(np.sqrt(n * np.quantile(np.concatenate(largest), level)))
 
 
-def _largest_gaps(
-    deviations: NDArray[np.float64], pair_errors: NDArray[np.float64]
-) -> Callable[[float], float]:
-    """Quantiles of the largest standardised difference of two models in draws of scores."""
+def _largest_gap(
+    deviations: NDArray[np.float64], pair_errors: NDArray[np.float64], level: float
+) -> float:
+    """Quantile of the largest standardised difference of two models in draws of scores."""
     i, j = np.triu_indices(len(deviations), k=1)
     varies = pair_errors[i, j] > 0
     largest = np.zeros(deviations.shape[1])
     for a, b in zip(i[varies], j[varies], strict=True):
         gaps = np.abs(deviations[a] - deviations[b]) / pair_errors[a, b]
         largest = np.fmax(largest, gaps)
-    return lambda level: float(np.quantile(largest, level))
+    return float(np.quantile(largest, level))
 
 
 def _rank_intervals(scores: NDArray[np.float64], apart: NDArray[np.bool_]) -> NDArray[np.intp]:

@@ -50,7 +50,6 @@ from skte.selection._workers import (
     run_apart,
     run_job,
     run_on_dask,
-    run_together,
 )
 
 # Preprocessed images that are kept from one model to the next.
@@ -67,32 +66,10 @@ class Engine:
 
     Selectors, races and learning curves make one with `from_settings`, which checks the
     user's settings before any model runs.
-
-    Attributes
-    ----------
-    estimators : mapping of str to TransferabilityEstimator
-        All score the same features.
-    extractor : SegmentationFeatureExtractor
-        Without an entry; every model gets a copy.
-    n_jobs, timeout, error_score, verbose
-        As for `ModelBankSelector`.
-
-    Examples
-    --------
-    >>> from torch import nn
-    >>> from skte import BankEntry, LogME, SegmentationFeatureExtractor
-    >>> from skte.datasets import make_phantoms
-    >>> from skte.selection import Engine
-    >>> network = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.Conv3d(4, 2, 1))
-    >>> bank = [BankEntry.from_module("a", network)]
-    >>> extractor = SegmentationFeatureExtractor(n_class_samples=50)
-    >>> engine = Engine.from_settings(LogME(), extractor=extractor)
-    >>> [record.name for record in engine.run(bank, make_phantoms(2, size=(12, 12, 12)))]
-    ['a']
     """
 
     estimators: Mapping[str, TransferabilityEstimator]
-    extractor: SegmentationFeatureExtractor
+    extractor: SegmentationFeatureExtractor  # without an entry; every model gets a copy
     n_jobs: int | None = None
     timeout: float | None = None
     error_score: str | float = "raise"
@@ -112,13 +89,7 @@ class Engine:
         error_score: str | float = "raise",
         verbose: int = 0,
     ) -> Self:
-        """Check the settings of a selector and make an engine of them.
-
-        Parameters
-        ----------
-        estimator, extractor, device, cache, random_state, n_jobs, timeout, error_score, verbose
-            As for `ModelBankSelector`; a single estimator has the key ``""``.
-        """
+        """Check the settings of a selector and make an engine of them."""
         estimators = _checked_estimators(estimator)
         template = extractor_for(estimators) if extractor is None else clone(extractor)
         _check_samples(template, estimators)
@@ -176,34 +147,14 @@ class Engine:
         known: Mapping[str, FeatureSet] | None = None,
         is_reference: bool = False,
     ) -> Generator[ModelRecord]:
-        """Extract, score and announce every model.
+        """Extract, score and announce every model, in order, as they become ready.
 
-        Close the generator if it is not used up: it owns processes and threads.
-
-        Parameters
-        ----------
-        entries, cases : sequence
-            The models, and the subjects.
-        weights : ndarray of shape (n_resamples, n_cases), optional
-            How often each case is drawn, in resamples that are scored as well.
-        known : mapping of str to FeatureSet, optional
-            Features of earlier cases, by model, to be put before those of `cases`. Where it
-            is given, even empty, records keep all features.
-        is_reference : bool, default=False
-            Whether the models are no candidates: their failures end no run, and neither these
-            nor their warnings are issued.
-
-        Yields
-        ------
-        ModelRecord
-            In the order of `entries`, as they become ready.
-
-        Raises
-        ------
-        DatasetError
-            If a case is at fault, or its files change while models run.
-        SkteError
-            If a model fails and `error_score` is "raise", or `timeout` is set on a dask cluster.
+        Close the generator if it is not used up: it owns processes and threads. `weights`
+        (n_resamples, n_cases) draw cases in resamples that are scored as well. `known` features
+        come before those of `cases`, by model; where it is given, records keep all features. A
+        reference is no candidate: its failure ends no run, and is not issued. Raises
+        `DatasetError` where a case is at fault, and `SkteError` where a model fails and
+        `error_score` is "raise".
         """
         client = dask_client()
         if client is not None and self.timeout is not None:
@@ -307,11 +258,9 @@ def _started(
     if client is not None:
         return closing(run_on_dask(jobs, client))
     n_workers = max(1, min(effective_n_jobs(n_jobs), len(jobs)))
-    if timeout is not None:
-        return closing(run_apart(jobs, n_workers, timeout))
-    if n_workers == 1:  # here and now
+    if n_workers == 1 and timeout is None:  # here and now
         return nullcontext(map(run_job, jobs))
-    return closing(run_together(jobs, n_workers))
+    return closing(run_apart(jobs, n_workers, timeout))
 
 
 def check_not_all_failed(records: Sequence[ModelRecord], key: str) -> None:

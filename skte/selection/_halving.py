@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-import os
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
@@ -20,18 +18,14 @@ from skte._files import scratch_folder
 from skte._sklearn import Interval, StrOptions, fit_context
 from skte.bank import BankEntry, BankLike, ModelBank, entry_digest, load_bank
 from skte.datasets import CaseList, DatasetLike
-from skte.estimators import TransferabilityEstimator
 from skte.exceptions import SkteError
-from skte.extraction import FeatureCache, SegmentationFeatureExtractor
 from skte.features import FeatureSet
 from skte.metrics import best_first, rank_scores
 from skte.selection._base import BankSelector
-from skte.selection._confidence import resampling_weights
+from skte.selection._confidence import without_each
 from skte.selection._engine import Engine, check_not_all_failed
-from skte.selection._reference import REFERENCE_LEVEL, Reference, Twins, compare_with_twins
+from skte.selection._reference import Reference, find_references
 from skte.selection._workers import COSTS, ModelRecord
-
-_N_DRAWS = 1000  # for the comparison with untrained twins
 
 
 class RaceStep(NamedTuple):
@@ -58,6 +52,7 @@ class Rung:
         return [record.name for record, dropped in pairs if not dropped]
 
 
+@dataclass(eq=False, repr=False)
 class HalvingModelBankSelector(BankSelector):
     """Find the best models of a bank without running all of them over all cases.
 
@@ -153,50 +148,20 @@ class HalvingModelBankSelector(BankSelector):
     (3, 4, ['a', 'b', 'c', 'd'])
     """
 
+    n_keep: int = 1
+    elimination: str = "both"
+    confidence_level: float = 0.95
+    min_cases: int = 4
+    factor: float = 1.5
+
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BankSelector._parameter_constraints,
-        "estimator": [TransferabilityEstimator, Mapping, None],
         "n_keep": [Interval(Integral, 1, None, closed="left")],
         "elimination": [StrOptions({"both", "confidence", "halving"})],
         "confidence_level": [Interval(Real, 0.5, 1, closed="neither")],
         "min_cases": [Interval(Integral, 3, None, closed="left")],
         "factor": [Interval(Real, 1, None, closed="neither")],
     }
-
-    def __init__(
-        self,
-        estimator: TransferabilityEstimator | Mapping[str, TransferabilityEstimator] | None = None,
-        *,
-        extractor: SegmentationFeatureExtractor | None = None,
-        n_keep: int = 1,
-        elimination: str = "both",
-        confidence_level: float = 0.95,
-        min_cases: int = 4,
-        factor: float = 1.5,
-        n_jobs: int | None = None,
-        device: str | torch.device | None = None,
-        cache: str | os.PathLike[str] | FeatureCache | None = None,
-        timeout: float | None = None,
-        error_score: str | float = "raise",
-        reference: bool = True,
-        random_state: int | np.random.RandomState | None = 0,
-        verbose: int = 0,
-    ) -> None:
-        self.estimator = estimator
-        self.extractor = extractor
-        self.n_keep = n_keep
-        self.elimination = elimination
-        self.confidence_level = confidence_level
-        self.min_cases = min_cases
-        self.factor = factor
-        self.n_jobs = n_jobs
-        self.device = device
-        self.cache = cache
-        self.timeout = timeout
-        self.error_score = error_score
-        self.reference = reference
-        self.random_state = random_state
-        self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=False)
     def fit(self, bank: BankLike, dataset: DatasetLike) -> Self:
@@ -240,7 +205,12 @@ class HalvingModelBankSelector(BankSelector):
             order = np.random.default_rng(engine.random_state).permutation(len(cases))
             shuffled = [cases[i] for i in order]
             rungs = self._race(engine, entries, shuffled)
-            references = self._compare_with_twins(engine, entries, rungs[-1], shuffled)
+            references = []
+            if self.reference:
+                last, seen = rungs[-1], shuffled[: rungs[-1].n_cases]
+                left = [models[record.name] for record in last.records]
+                weights = without_each(len(seen))
+                references = find_references(engine, left, last.records, seen, weights)
         if not has_cache:  # the folder is gone
             engine.extractor.set_params(cache=None)
         self._judge(engine, models, cases, rungs, references)
@@ -295,20 +265,6 @@ class HalvingModelBankSelector(BankSelector):
         dropped[order[keep:]] = True
         return dropped
 
-    def _compare_with_twins(
-        self, engine: Engine, entries: Sequence[BankEntry], last: Rung, cases: Sequence[Any]
-    ) -> list[Reference]:
-        names = {record.name for record in last.records if record.parts} if self.reference else ()
-        chosen = [entry for entry in entries if entry.name in names]
-        seen, seed = cases[: last.n_cases], engine.random_state
-        weights = resampling_weights(len(seen), 0, seed, "jackknife")
-        twins = Twins.of(chosen)
-        ran = list(engine.run(twins.entries, seen, weights=weights, is_reference=True))
-        return compare_with_twins(
-            engine.estimators, last.records, twins, ran, n_cases=len(seen), method="jackknife",
-            confidence_level=REFERENCE_LEVEL, n_resamples=_N_DRAWS, random_state=seed,
-        )  # fmt: skip
-
     def _judge(
         self,
         engine: Engine,
@@ -360,7 +316,7 @@ def _run_rung(
     engine: Engine, entries: Sequence[BankEntry], cases: Sequence[Any], known: dict[str, FeatureSet]
 ) -> list[ModelRecord]:
     """Score models on cases; `known` keeps the features of models that no cache can hold."""
-    weights = resampling_weights(len(cases), 0, engine.random_state, "jackknife")
+    weights = without_each(len(cases))
     on_disk = [entry for entry in entries if entry_digest(entry) is not None]
     with closing(engine.run(on_disk, cases, weights=weights)) as running:
         records = {record.name: record for record in running}

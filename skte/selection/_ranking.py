@@ -153,8 +153,7 @@ class Ranking(Sequence[str]):
     def rows(self) -> list[tuple[Any, ...]]:
         """Cells of the table, best first; untrained models are marked, failed ones have no rank."""
         sure = None if self._several else self._sure_cells()
-        _, *others = self.columns.values() if self._several else ((),)
-        ranks = [self.ranks, *map(rank_scores, others)]
+        ranks = self.ranks_by_column()
         rows: list[tuple[Any, ...]] = []
         for i, (name, score) in enumerate(zip(self.names, self.scores, strict=True)):
             cells: list[Any] = [NONE if np.isnan(score) else float(score)]
@@ -167,6 +166,10 @@ class Ranking(Sequence[str]):
             cells += [column[i] for column in self.facts.values()]
             rows.append((rank_cell(self.ranks[i]), self.marked(name), *cells))
         return rows
+
+    def ranks_by_column(self) -> list[NDArray[np.float64]]:
+        """Ranks by each estimator; the first one's are those of the ranking."""
+        return [self.ranks, *map(rank_scores, list(self.columns.values())[1:])]
 
     def sure_table(self) -> tuple[str, list[str], list[tuple[Any, ...]]] | None:
         """Title, header and rows of what is only of the first of several estimators, or None."""

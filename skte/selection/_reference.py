@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from skte.estimators import TransferabilityEstimator
 from skte.exceptions import BankError
 from skte.metrics import best_first
 from skte.selection._confidence import BankConfidence, estimate_confidence
+from skte.selection._engine import Engine
 from skte.selection._workers import ModelRecord
 
 REFERENCE_LEVEL = 0.9  # confidence of the comparison, where none is asked for
@@ -55,60 +56,63 @@ class Reference:
     problem: str = ""
 
 
-class Twins(NamedTuple):
-    """Untrained twins of a bank, one per architecture."""
-
-    entries: list[BankEntry]
-    models: dict[str, tuple[str, ...]]  # of the bank, by twin
-    problems: dict[tuple[str, ...], str]  # by models without a twin
-
-    @classmethod
-    def of(cls, entries: Sequence[BankEntry]) -> Twins:
-        """Build the twin of every distinct recipe; recipes of one architecture share it."""
-        recipes: dict[Any, list[BankEntry]] = {}
-        for entry in entries:
-            named = entry.factory if isinstance(entry.factory, str) else id(entry.factory)
-            recipes.setdefault((named, repr(entry.arguments)), []).append(entry)
-        found = cls([], {}, {})
-        for alike in recipes.values():
-            names = tuple(entry.name for entry in alike)
-            try:
-                twin = alike[0].untrained()
-            except BankError as error:
-                found.problems[names] = clean_text(error)
-            else:
-                if twin.name not in found.models:
-                    found.entries.append(twin)
-                found.models[twin.name] = (*found.models.get(twin.name, ()), *names)
-        return found
-
-
-def compare_with_twins(
-    estimators: Mapping[str, TransferabilityEstimator],
+def find_references(
+    engine: Engine,
+    entries: Sequence[BankEntry],
     records: Sequence[ModelRecord],
-    twins: Twins,
-    twin_records: Sequence[ModelRecord],
-    **resampling: Any,
+    cases: Sequence[Any],
+    weights: NDArray[np.intp] | None,
+    *,
+    confidence_level: float = REFERENCE_LEVEL,
+    n_resamples: int = 1000,
 ) -> list[Reference]:
-    """Compare each estimator's leader with every twin, paired by cases where they were resampled.
+    """Score a twin of each architecture that ran, and compare each estimator's leader with it.
 
-    `resampling` is as for `estimate_confidence`.
+    They are compared in pairs by cases, where `weights` resample these.
     """
+    twins, models, problems = _twins([e for e, r in zip(entries, records, strict=True) if r.parts])
+    ran = list(engine.run(twins, cases, weights=weights, is_reference=True))
+    resampling = {
+        "n_cases": len(cases),
+        "confidence_level": confidence_level,
+        "n_resamples": n_resamples,
+        "random_state": engine.random_state,
+    }
     found = []
-    for key, estimator in estimators.items():
+    for key, estimator in engine.estimators.items():
         label = key or type(estimator).__name__
-        ran = [record for record in records if key in record.parts]
-        found += [
-            Reference(label, "", models, problem=problem)
-            for models, problem in twins.problems.items()
-        ]
-        for record in twin_records if ran else ():
-            known = Reference(label, record.name, twins.models[record.name])
+        known = [record for record in records if key in record.parts]
+        found += [Reference(label, "", names, problem=why) for names, why in problems.items()]
+        for record in ran if known else ():
+            one = Reference(label, record.name, models[record.name])
             if key in record.parts:
-                found.append(_compared(known, key, estimator, [*ran, record], resampling))
+                found.append(_compared(one, key, estimator, [*known, record], resampling))
             else:
-                found.append(replace(known, problem=clean_text(record.errors[key])))
+                found.append(replace(one, problem=clean_text(record.errors[key])))
     return found
+
+
+def _twins(
+    entries: Sequence[BankEntry],
+) -> tuple[list[BankEntry], dict[str, tuple[str, ...]], dict[tuple[str, ...], str]]:
+    """Return a twin of each architecture, its models, and models without one with the reason."""
+    recipes: dict[Any, list[BankEntry]] = {}
+    for entry in entries:
+        named = entry.factory if isinstance(entry.factory, str) else id(entry.factory)
+        recipes.setdefault((named, repr(entry.arguments)), []).append(entry)
+    twins: dict[str, BankEntry] = {}
+    models: dict[str, tuple[str, ...]] = {}
+    problems: dict[tuple[str, ...], str] = {}
+    for alike in recipes.values():
+        names = tuple(entry.name for entry in alike)
+        try:
+            twin = alike[0].untrained()
+        except BankError as error:
+            problems[names] = clean_text(error)
+        else:
+            twins.setdefault(twin.name, twin)
+            models[twin.name] = (*models.get(twin.name, ()), *names)
+    return list(twins.values()), models, problems
 
 
 def _compared(

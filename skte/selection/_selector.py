@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils.validation import check_is_fitted
 
-from skte._sklearn import UNUSED, Interval, StrOptions, fit_context, with_callbacks
+from skte._sklearn import UNUSED, Interval, fit_context, with_callbacks
 from skte.bank import BankLike, ModelBank, load_bank
 from skte.datasets import CaseList, DatasetLike
 from skte.estimators import TransferabilityEstimator
-from skte.extraction import FeatureCache, SegmentationFeatureExtractor
 from skte.metrics import align_performance, rank_scores, weighted_kendall_score
 from skte.selection._base import BankSelector
-from skte.selection._confidence import BankConfidence, resampling_weights
+from skte.selection._confidence import BankConfidence, without_each
 from skte.selection._engine import Engine, check_not_all_failed
 from skte.selection._ranking import known_scores
-from skte.selection._reference import REFERENCE_LEVEL, Twins, compare_with_twins, confidence_of
+from skte.selection._reference import (
+    REFERENCE_LEVEL,
+    Reference,
+    confidence_of,
+    find_references,
+)
 from skte.selection._workers import ModelRecord
 
 # Cases, and what needs as many, without and with confidence.
@@ -40,6 +42,7 @@ _NEEDED = (
 _LEAST_TO_AGREE = 4  # models; of fewer, an agreement is chance
 
 
+@dataclass(eq=False, repr=False)
 class ModelBankSelector(CallbackSupportMixin, BankSelector):
     """Rank the models of a bank by how well they should transfer to a dataset.
 
@@ -68,12 +71,8 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
     confidence_level : float, optional
         0.9, for instance: cases (at least three) are resampled, and ``confidence_``, ``results_``
         and ``ranking_`` show intervals, possible ranks, and models that cannot be separated.
-    resampling : {"jackknife", "bootstrap"}, default="jackknife"
-        "jackknife" scores without each case in turn, and takes the spread of these scores.
-        "bootstrap" scores `n_resamples` draws of the cases with replacement, which
-        assumes less of the score, takes longer and claims too much with few cases.
     n_resamples : int, default=1000
-        Draws, for ranks and ties, and for "bootstrap". Seeded by `random_state`.
+        Draws for ranks and ties, seeded by `random_state`.
     error_score : "raise" or float, default="raise"
         Score of a model that fails, which has no rank. "raise" raises the error; otherwise a
         `FitFailedWarning` names the model, and the reason is in ``results_["error"]``.
@@ -147,47 +146,17 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
     ['narrow', 'wide']
     """
 
+    confidence_level: float | None = None
+    n_resamples: int = 1000
+
     __metadata_request__predict: ClassVar[dict[str, Any]] = {"bank": UNUSED}
     __metadata_request__score: ClassVar[dict[str, Any]] = {"bank": UNUSED, "performance": UNUSED}
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "estimator": [TransferabilityEstimator, Mapping, None],
         **BankSelector._parameter_constraints,
         "confidence_level": [Interval(Real, 0, 1, closed="neither"), None],
-        "resampling": [StrOptions({"jackknife", "bootstrap"})],
         "n_resamples": [Interval(Integral, 100, None, closed="left")],
     }
-
-    def __init__(
-        self,
-        estimator: TransferabilityEstimator | Mapping[str, TransferabilityEstimator] | None = None,
-        *,
-        extractor: SegmentationFeatureExtractor | None = None,
-        n_jobs: int | None = None,
-        device: str | torch.device | None = None,
-        cache: str | os.PathLike[str] | FeatureCache | None = None,
-        timeout: float | None = None,
-        confidence_level: float | None = None,
-        resampling: str = "jackknife",
-        n_resamples: int = 1000,
-        error_score: str | float = "raise",
-        reference: bool = True,
-        random_state: int | np.random.RandomState | None = 0,
-        verbose: int = 0,
-    ) -> None:
-        self.estimator = estimator
-        self.extractor = extractor
-        self.n_jobs = n_jobs
-        self.device = device
-        self.cache = cache
-        self.timeout = timeout
-        self.confidence_level = confidence_level
-        self.resampling = resampling
-        self.n_resamples = n_resamples
-        self.error_score = error_score
-        self.reference = reference
-        self.random_state = random_state
-        self.verbose = verbose
 
     @with_callbacks
     @fit_context(prefer_skip_nested_validation=False)
@@ -218,8 +187,7 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
         engine = self._engine()
         weights = None
         if self.confidence_level is not None or (self.reference and len(cases) >= _NEEDED[1][0]):
-            seed = engine.random_state
-            weights = resampling_weights(len(cases), self.n_resamples, seed, self.resampling)
+            weights = without_each(len(cases))
         context = self._init_callback_context(max_subtasks=len(models))
         context.call_on_fit_task_begin(estimator=self)
         # Closed at once, not when memory is collected: it owns processes and threads.
@@ -231,11 +199,14 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
                 records.append(record)
                 step.call_on_fit_task_end(estimator=self)
         check_not_all_failed(records, next(iter(engine.estimators)))
-        ran = [entry for entry, one in zip(models, records, strict=True) if one.parts]
-        twins = Twins.of(ran if self.reference else [])
-        again = list(engine.run(twins.entries, cases, weights=weights, is_reference=True))
+        references = []
+        if self.reference:
+            references = find_references(
+                engine, list(models), records, cases, weights, n_resamples=self.n_resamples,
+                confidence_level=self.confidence_level or REFERENCE_LEVEL,
+            )  # fmt: skip
         context.call_on_fit_task_end(estimator=self)
-        self._judge(engine, models, cases, records, twins, again)
+        self._judge(engine, models, cases, records, references)
         return self
 
     def predict(self, bank: BankLike) -> NDArray[np.float64]:
@@ -248,9 +219,9 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
             relative to the bank (`Ensemble`) are relative to this one.
         """
         check_is_fitted(self, "scores_")
-        # Models that are new must see the voxels that those of the fitted bank saw.
-        # and are scored as those were, whatever the parameters are now.
-        engine = replace(self._engine(), estimators=self.estimators_, extractor=self.extractor_)
+        # Models that are new must see the voxels that those of the fitted bank saw, and are
+        # scored as those were, whatever the parameters are now.
+        engine = self._fitted_engine
         key, estimator = next(iter(engine.estimators.items()))
         known = dict(zip(self.bank_, self.parts_, strict=True))
         entries = list(load_bank(bank))
@@ -258,7 +229,7 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
         with closing(engine.run(new, self.dataset_)) as records:
             for entry, record in zip(new, records, strict=True):
                 known[entry] = record.parts.get(key)
-        return self._combine(estimator, [known[entry] for entry in entries])
+        return _combined(engine, estimator, [known[entry] for entry in entries])
 
     def score(self, bank: BankLike, performance: ArrayLike | Mapping[str, float]) -> float:
         """Weighted Kendall correlation, in [-1, 1], of the scores with true performances.
@@ -274,42 +245,29 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
         reached = align_performance(performance, models.names)
         return weighted_kendall_score(reached, self.predict(models))
 
-    def _combine(
-        self, estimator: TransferabilityEstimator, parts: Sequence[Mapping[str, Any] | None]
-    ) -> NDArray[np.float64]:
-        """Scores of a bank; models without a part failed and get ``error_score``."""
-        ran = np.array([part is not None for part in parts])
-        failed = np.nan if self.error_score == "raise" else float(self.error_score)
-        scores = np.full(len(parts), failed)
-        if ran.any():
-            scores[ran] = estimator.combine([part for part in parts if part is not None])
-        return scores
-
     def _judge(
         self,
         engine: Engine,
         models: ModelBank,
         cases: CaseList,
         records: Sequence[ModelRecord],
-        twins: Twins,
-        twin_records: Sequence[ModelRecord],
+        references: Sequence[Reference],
     ) -> None:
         """Turn records into scores, and say what is known of these."""
         estimators = engine.estimators
-        resampling = {
-            "n_cases": len(cases),
-            "confidence_level": self.confidence_level or REFERENCE_LEVEL,
-            "n_resamples": self.n_resamples,
-            "method": self.resampling,
-            "random_state": engine.random_state,
-        }
         scores = {
-            key: self._combine(estimator, [record.parts.get(key) for record in records])
+            key: _combined(engine, estimator, [record.parts.get(key) for record in records])
             for key, estimator in estimators.items()
         }
         known = known_scores(records, scores)
         confidences = {}
         if self.confidence_level is not None:
+            resampling = {
+                "n_cases": len(cases),
+                "confidence_level": self.confidence_level,
+                "n_resamples": self.n_resamples,
+                "random_state": engine.random_state,
+            }
             confidences = {
                 key: confidence_of(key, estimator, records, known[key], resampling)
                 for key, estimator in estimators.items()
@@ -319,11 +277,24 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
         self.confidence_: BankConfidence | None = confidences.get(first)
         self.agreement_: float = _agreement(list(known.values()))
         ranks = rank_scores(known[first])
-        references = compare_with_twins(estimators, records, twins, twin_records, **resampling)
         self._collect(
             engine, models, cases, records, scores, ranks, references,
             confidences=confidences, agreement=self.agreement_,
         )  # fmt: skip
+
+
+def _combined(
+    engine: Engine,
+    estimator: TransferabilityEstimator,
+    parts: Sequence[Mapping[str, Any] | None],
+) -> NDArray[np.float64]:
+    """Scores of a bank; models without a part failed and get ``error_score``."""
+    ran = np.array([part is not None for part in parts])
+    failed = np.nan if engine.error_score == "raise" else float(engine.error_score)
+    scores = np.full(len(parts), failed)
+    if ran.any():
+        scores[ran] = estimator.combine([part for part in parts if part is not None])
+    return scores
 
 
 def _agreement(scores: Sequence[NDArray[np.float64]]) -> float:

@@ -15,7 +15,7 @@ from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed, effective_n_jobs
+from joblib import effective_n_jobs
 from joblib.externals.loky import ProcessPoolExecutor
 from joblib.parallel import get_active_backend
 from numpy.typing import NDArray
@@ -29,24 +29,6 @@ from skte.extraction import CaseStore, SegmentationFeatureExtractor, resolve_dev
 from skte.features import FeatureSet
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-
-
-def run_together(jobs: Sequence[Job], n_workers: int) -> Generator[ModelRecord]:
-    """Run jobs with joblib; where a process dies, which ends the others, the rest runs apart."""
-    n_done = 0
-    running = Parallel(n_jobs=n_workers, return_as="generator")
-    records = running(delayed(run_job)(job) for job in jobs)
-    try:
-        for record in records:
-            n_done += 1
-            yield record
-    except BrokenProcessPool:
-        yield from run_apart(jobs[n_done:], n_workers, None)
-    finally:
-        with warnings.catch_warnings():
-            # After a failure, joblib warns that it cancels the remaining jobs.
-            warnings.filterwarnings("ignore", message=r"\d+ tasks which were still")
-            records.close()
 
 
 def run_apart(jobs: Sequence[Job], n_workers: int, timeout: float | None) -> Generator[ModelRecord]:
@@ -208,69 +190,32 @@ COSTS = ("n_windows", "seconds_load", "seconds_forward", "seconds_tap", "seconds
 
 @dataclass
 class ModelRecord:
-    """Scores of one model, by estimator, with what they cost.
-
-    Attributes
-    ----------
-    name, device : str
-        The model, and where it ran.
-    parts : dict of str to mapping
-        ``part_`` of each estimator; those that failed are in `errors`.
-    errors : dict of str to str
-        Reason of each failure, by estimator.
-    warned : list of (type, str)
-        Category and text of each warning, without repetition.
-    layers, layers_certainty : tuple of str, str
-        Layers read, coarse to fine, and the certainty of the least certain (`skte.bank.LayerInfo`).
-    layer_scores, resampled : dict
-        By estimator: the score of each layer, and what ``resample_cases`` gave, where cases were
-        resampled.
-    void : list of str
-        Estimators that warned of every layer that it collapsed, or that its score is at the end
-        of its range.
-    n_parameters, width, n_axes : int
-        Parameters of the network, channels of its finest layer that is read, and spatial axes;
-        0 where it failed before that was known.
-    zero_shot : float
-        Mean Dice of the source head on the foreground classes, before any training on them; NaN
-        where the head has other classes.
-    window : tuple of int or None
-        Edges of the window; None where it is fitted to each volume.
-    features : FeatureSet or None
-        Of all cases, where they are to be kept.
-    n_windows, n_cached : int
-        Forward windows run, and cases whose features came from the cache or from the same network
-        under another name, which `is_copy` tells.
-    seconds_load, seconds_forward, seconds_tap, seconds_score : float
-        Wall time for waiting for cases, forward passes, reading layers within them, and
-        all estimators.
-    left_threads : bool
-        Whether the model's code still runs in its process.
-    """
+    """Scores of one model, by estimator, with what they cost."""
 
     name: str
-    parts: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    errors: dict[str, str] = field(default_factory=dict)
-    warned: list[tuple[type[Warning], str]] = field(default_factory=list)
-    layers: tuple[str, ...] = ()
-    layers_certainty: str = ""
+    parts: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # of those that did not fail
+    errors: dict[str, str] = field(default_factory=dict)  # by estimator, why it failed
+    warned: list[tuple[type[Warning], str]] = field(default_factory=list)  # without repetition
+    layers: tuple[str, ...] = ()  # read, coarse to fine
+    layers_certainty: str = ""  # of the least certain
     layer_scores: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     resampled: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    # Estimators that warned of every layer that it collapsed or that its score is at an end.
     void: list[str] = field(default_factory=list)
-    n_parameters: int = 0
-    width: int = 0
-    zero_shot: float = np.nan
+    n_parameters: int = 0  # this and the next two are 0 where it failed before they were known
+    width: int = 0  # channels of the finest layer that is read
     n_axes: int = 0
-    window: tuple[int, ...] | None = None
+    zero_shot: float = np.nan  # mean Dice of the source head; NaN where it has other classes
+    window: tuple[int, ...] | None = None  # None where it is fitted to each volume
     device: str = ""
-    features: FeatureSet | None = None
+    features: FeatureSet | None = None  # where they are to be kept
     n_windows: int = 0
-    n_cached: int = 0
-    seconds_load: float = 0.0
+    n_cached: int = 0  # cases from the cache, or from the same network under another name
+    seconds_load: float = 0.0  # waiting for cases
     seconds_forward: float = 0.0
-    seconds_tap: float = 0.0
+    seconds_tap: float = 0.0  # within those
     seconds_score: float = 0.0
-    left_threads: bool = False
+    left_threads: bool = False  # its code still runs in its process
     is_copy: bool = False
 
     @property

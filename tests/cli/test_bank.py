@@ -101,10 +101,8 @@ def names_in(bank, capsys):
     return [model["name"] for model in json.loads(out)["models"]]
 
 
-def test_a_folder_adds_what_is_new_and_can_be_read(dna, bank, tmp_path, capsys):
+def test_a_folder_adds_what_can_be_read(dna, bank, tmp_path, capsys):
     results = tmp_path / "results"
-    folder, _ = write_nnunet(results, dataset="Dataset001_A")
-    assert run(capsys, "bank", "add", bank, folder)[0] == 0
     write_nnunet(results, dataset="Dataset001_A", folds=(0, 1))
     write_nnunet(results, dataset="Dataset002_B", seed=2)
     broken, _ = write_nnunet(results, dataset="Dataset003_C")
@@ -112,15 +110,14 @@ def test_a_folder_adds_what_is_new_and_can_be_read(dna, bank, tmp_path, capsys):
     (results / "loose.pt").write_bytes(b"x")
     a, b = (f"Dataset00{name}-3d_fullres-fold_" for name in ("1_A", "2_B"))
     code, out, error = run(capsys, "bank", "add", bank, results)
-    assert (code, out) == (1, f"already there: {a}0, as {a}0\nadded {a}1\nadded {b}0\n")
+    assert (code, out) == (1, f"added {a}0\nadded {a}1\nadded {b}0\n")
     assert "problem: Dataset003_C/" in error
     assert "problem: loose.pt: " in error
     assert names_in(bank, capsys) == [f"{a}0", f"{a}1", f"{b}0"]
     before = sorted(bank.rglob("*"))
-    code, out, _ = run(capsys, "bank", "add", bank, folder, "--as", "again", "--json")
-    found = {"added": [], "already_there": {f"{a}{k}": f"{a}{k}" for k in (0, 1)}}
-    assert (code, json.loads(out)) == (0, {**found, "not_understood": {}})
-    assert sorted(bank.rglob("*")) == before
+    code, _, error = run(capsys, "bank", "add", bank, results)
+    assert (code, sorted(bank.rglob("*"))) == (2, before)
+    assert "already exists" in error
     code, _, error = run(capsys, "bank", "add", bank, broken)
     assert (code, sorted(bank.rglob("*"))) == (2, before)
     assert "copy or download it again" in error
@@ -198,7 +195,7 @@ def test_every_action_speaks_json(tmp_path, capsys):
     bundle, _ = write_bundle(tmp_path)
     (bundle / "extra").mkdir()
     code, out, _ = run(capsys, "bank", "add", tmp_path / "bank", bundle, "--json")
-    added = {"added": ["spleen_bundle"], "already_there": {}, "not_understood": {}}
+    added = {"added": ["spleen_bundle"], "not_understood": {}}
     assert (code, json.loads(out)) == (0, added)
     (tmp_path / "bank" / "graph.onnx").write_bytes(b"x")
     for command in (["bank", "list"], ["bank", "check"], ["inspect", "--bank"]):

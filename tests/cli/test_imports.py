@@ -13,7 +13,7 @@ from skte.datasets._layouts import LAYOUTS
 from skte.estimators import all_estimators
 
 HEAVY = {"matplotlib", "nibabel", "numpy", "scipy", "SimpleITK", "sklearn", "torch", "torchio"}
-# Help of every command, wrong usage and completion, one after the other in one process.
+# Help of every command and wrong usage, one after the other in one process.
 SCRIPT = """
 import contextlib, io, json, sys
 from skte.cli import main
@@ -33,7 +33,6 @@ found = {" ".join(words): run(*words) for words in (
     ["guess"],
     ["rank", "--bank", "bank.yaml", "--data", "data", "--estimator", "ccfv,logm"],
     ["rank", "--bank", "bank.yaml", "--data", "data", "--estimator", "ccfv", "--layout", "nnunt"],
-    ["completion", "bash"],
 )}
 print(json.dumps(found))
 """
@@ -46,7 +45,7 @@ def found():
     return json.loads(done.stdout)
 
 
-def test_help_wrong_usage_and_completion_load_no_library(found):
+def test_help_and_wrong_usage_load_no_library(found):
     assert len(found) > 15
     for words, (code, loaded) in found.items():
         assert loaded == [], f"skte {words}"

@@ -37,7 +37,7 @@ def ticks(display):
 
 
 def test_ranking_points_stand_at_the_scores_best_on_top():
-    display = RankingDisplay.from_results({"name": ["a", "b", "c"], "score": [1.0, 3.0, 2.0]})
+    display = RankingDisplay(["b", "c", "a"], [3.0, 2.0, 1.0]).plot()
     np.testing.assert_allclose(points(display), [[3, 0], [2, 1], [1, 2]])
     assert ticks(display) == ["1  b", "2  c", "3  a"]
     assert display.ax_.yaxis_inverted()
@@ -46,26 +46,19 @@ def test_ranking_points_stand_at_the_scores_best_on_top():
 
 @pytest.mark.parametrize(("n", "last"), [(6, "group 6"), (7, "other groups"), (60, "other groups")])
 def test_more_groups_than_shapes_share_the_last_one(n, last):
-    results = {
-        "name": [f"m{i}" for i in range(n)],
-        "score": -np.arange(n),
-        "group": 1 + np.arange(n),
-    }
-    ax = RankingDisplay.from_results(results).ax_
+    names = [f"m{i}" for i in range(n)]
+    ax = RankingDisplay(names, -np.arange(n), groups=1 + np.arange(n)).plot().ax_
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
     assert labels == ["group 1: may be the best", *(f"group {i}" for i in range(2, 6)), last]
     assert [len(c.get_offsets()) for c in ax.collections] == [1] * 5 + [n - 5]
 
 
 def test_intervals_and_groups_follow_their_models():
-    results = {
-        "name": ["a", "b", "c"],
-        "score": [1.0, 3.0, 2.0],
-        "interval_low": [0.5, 2.5, np.nan],
-        "interval_high": [1.25, 3.25, np.nan],
-        "group": [2, 1, 1],
-    }
-    ax = RankingDisplay.from_results(results).ax_
+    intervals = [[2.5, 3.25], [np.nan, np.nan], [0.5, 1.25]]
+    display = RankingDisplay(
+        ["b", "c", "a"], [3.0, 2.0, 1.0], intervals=intervals, groups=[1, 1, 2]
+    )
+    ax = display.plot().ax_
     lines = [segment.tolist() for segment in ax.collections[0].get_segments()]
     assert lines == [[[2.5, 0], [3.25, 0]], [[0.5, 2], [1.25, 2]]]
     first, second = ax.collections[1:]
@@ -77,21 +70,6 @@ def test_intervals_and_groups_follow_their_models():
     assert shapes[0] != shapes[1]
     texts = [t.get_text() for t in ax.get_legend().get_texts()]
     assert texts == ["group 1: may be the best", "group 2"]
-
-
-def test_columns_of_another_estimator_bring_their_own_intervals():
-    results = {
-        "name": ["a", "b"],
-        "score": [1.0, 2.0],
-        "interval_low": [0.0, 0.0],
-        "interval_high": [9.0, 9.0],
-        "score_x": [4.0, 3.0],
-        "interval_low_x": [3.5, 2.5],
-        "interval_high_x": [4.5, 3.5],
-    }
-    display = RankingDisplay.from_results(results, column="score_x")
-    assert display.names == ("a", "b")
-    assert display.intervals.tolist() == [[3.5, 4.5], [2.5, 3.5]]
 
 
 def test_models_without_a_finite_score_get_a_word_and_no_point():
@@ -118,13 +96,9 @@ def test_given_axes_are_used():
     assert display.figure_ is ax.figure
 
 
-def test_missing_columns_and_wrong_lengths_are_named():
-    with pytest.raises(ValueError, match=r"results lack \['score_x'\]"):
-        RankingDisplay.from_results({"name": ["a"], "score": [1]}, column="score_x")
+def test_wrong_lengths_are_named():
     with pytest.raises(ValueError, match="2 names, but 1 groups"):
         RankingDisplay(["a", "b"], [1, 2], groups=[1])
-    with pytest.raises(ValueError, match=r"results lack \['rank', 'layer_scores'\]"):
-        LayerScoreDisplay.from_results({"name": ["a"]})
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +117,13 @@ def test_from_selector(fitted):
     order = [fitted.names_.index(name) for name in fitted.ranking_]
     np.testing.assert_array_equal(display.intervals, fitted.confidence_.intervals[order])
     np.testing.assert_array_equal(display.groups, fitted.confidence_.groups[order])
+    other = RankingDisplay.from_selector(fitted, estimator="l")
+    results = fitted.results_.to_frame().sort_values("rank_l", kind="stable")
+    assert list(other.names) == results["name"].tolist()
+    bounds = results[["interval_low_l", "interval_high_l"]].to_numpy()
+    np.testing.assert_array_equal(other.intervals, bounds)
+    with pytest.raises(ValueError, match="There is no estimator 'score_l': known: c, l"):
+        RankingDisplay.from_selector(fitted, estimator="score_l")
     layers = LayerScoreDisplay.from_selector(fitted)
     best = fitted.names_.index(fitted.best_name_)
     np.testing.assert_array_equal(layers.matrix[0], fitted.results_["layer_scores"][best])
@@ -183,20 +164,6 @@ def shifted():
     return FeatureSet.from_blocks(blocks, name="net")
 
 
-def test_distances_between_cases_of_one_layer_and_class(shifted):
-    estimator = CCFV().fit(shifted)
-    display = CaseDistanceDisplay.from_estimator(estimator, layer="up2", label=1)
-    assert display.case_ids[0] == "d"
-    assert display.ratios[0] > 1.5
-    D = estimator.layer_details_[1]["distances"][1]
-    order = [list("abcd").index(case) for case in display.case_ids]
-    np.testing.assert_array_equal(display.distances, D[np.ix_(order, order)])
-    drawn = display.ax_.images[0].get_array()
-    assert np.ma.getmaskarray(drawn).diagonal().all()
-    assert drawn[0, 1] == D[3, order[1]]
-    assert ticks(display)[0] == f"d  {display.ratios[0]:.2f}"
-
-
 def test_distances_of_all_layers_and_classes_are_compared_with_their_median(shifted):
     estimator = CCFV().fit(shifted)
     display = CaseDistanceDisplay.from_estimator(estimator)
@@ -211,6 +178,11 @@ def test_distances_of_all_layers_and_classes_are_compared_with_their_median(shif
     )
     position = display.case_ids.index("a")
     assert display.distances[0, position] == pytest.approx(expected)
+    assert display.ratios[0] > 1.2
+    drawn = display.ax_.images[0].get_array()
+    assert np.ma.getmaskarray(drawn).diagonal().all()
+    assert drawn[0, position] == display.distances[0, position]
+    assert ticks(display)[0] == f"d  {display.ratios[0]:.2f}"
 
 
 def test_distances_that_are_not_there_are_named(shifted):
@@ -218,8 +190,6 @@ def test_distances_that_are_not_there_are_named(shifted):
         CaseDistanceDisplay.from_estimator(CCFV())
     with pytest.raises(ValueError, match="keeps no distances"):
         CaseDistanceDisplay.from_estimator(CCFV(class_consistency=False).fit(shifted))
-    with pytest.raises(ValueError, match=r"class 9; there are layers \['up1', 'up2'\]"):
-        CaseDistanceDisplay.from_estimator(CCFV().fit(shifted), label=9)
     with pytest.raises(ValueError, match="square"):
         CaseDistanceDisplay(["a"], [[0, 1]])
 
@@ -234,8 +204,9 @@ def test_of_two_hundred_cases_the_farthest_are_drawn():
 
 
 def test_embedding_is_that_of_principal_components(shifted):
-    display = FeatureEmbeddingDisplay.from_features(shifted, layer="up1", label=1, normalize=None)
+    display = FeatureEmbeddingDisplay.from_features(shifted, layer="up1", label=1)
     X = np.concatenate([c.layers["up1"].X[c.layers["up1"].y == 1] for c in shifted])
+    X /= np.linalg.norm(X, axis=1, keepdims=True)  # features are compared by their direction
     U, S, _ = np.linalg.svd(X - X.mean(axis=0), full_matrices=False)
     np.testing.assert_allclose(np.abs(display.embedding), np.abs((U * S)[:, :2]), atol=1e-9)
     share = S[0] ** 2 / np.sum(S**2)
@@ -266,7 +237,6 @@ def test_many_cases_leave_the_farthest_in_colour():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"normalize": "l1"}, "normalize must be"),
         ({"layer": "up9"}, "There is no layer 'up9'"),
         ({"label": 7}, r"Class 7 has 0 voxels.*Classes are \[0, 1, 2\]"),
     ],
@@ -280,7 +250,7 @@ def test_one_channel_and_constant_features_have_a_plane():
     y, groups = np.ones(8, dtype=int), np.repeat([0, 1], 4)
     for X in (np.arange(8.0)[:, None], np.ones((8, 3))):
         features = FeatureSet.from_blocks([FeatureBlock(X, y, groups)])
-        display = FeatureEmbeddingDisplay.from_features(features, normalize=None)
+        display = FeatureEmbeddingDisplay.from_features(features)
         assert np.isfinite(display.embedding).all()
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
+import torch
 
+from skte import CCFV, KNN, CrossCaseProbe, HScore, LogME, ModelBankSelector
+from skte.datasets import make_phantoms
+from skte.demo import small_unet
 from skte.report import write_report
 from tests.browser import CHROMIUM, Browser
 
@@ -43,19 +47,18 @@ CONTRAST = """(() => {
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("matplotlib")
-    rng = np.random.default_rng(0)
-    scores = rng.normal(size=len(NAMES))
-    results = {
-        "name": np.array(NAMES),
-        "score": scores,
-        "rank": (-scores).argsort().argsort() + 1,
-        "n_parameters": np.full(len(NAMES), 31_200_000),
-        "width": np.full(len(NAMES), 32),
-    }
-    for key in ("crosscaseprobe", "logme", "hscore", "knn", "ccfv"):
-        results |= {f"score_{key}": scores, f"rank_{key}": results["rank"]}
+    torch.manual_seed(0)
+    bank = {name: small_unet(widths=(2, 4)) for name in NAMES}
+    estimators = [CrossCaseProbe(), LogME(), HScore(), KNN(), CCFV(feature_variety=False)]
+    named = {type(one).__name__.lower(): one for one in estimators}
+    selector = ModelBankSelector(named, reference=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        selector.fit(bank, make_phantoms(3, size=(16, 16, 16), n_classes=3))
+    selector.ranking_.facts["parameters"] = [31_200_000] * len(NAMES)  # as of an nnU-Net
+    path = tmp_path_factory.mktemp("page") / "report.html"
     title = f"Ranking for {NAMES[0]}_and_more"
-    return write_report(results, tmp_path_factory.mktemp("page") / "report.html", title=title)
+    return write_report(selector, path, title=title, n_cases=0, explain=False)
 
 
 @pytest.fixture(scope="module")

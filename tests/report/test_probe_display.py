@@ -9,7 +9,8 @@ from skte import BankEntry, CrossCaseProbe, ModelBankSelector, SegmentationFeatu
 from skte.datasets import make_phantoms, read_case
 from skte.demo import small_unet
 from skte.extraction import sampled_voxels
-from skte.report import ProbeDisplay, write_report
+from skte.report import write_report
+from skte.report._sampled_voxels_display import ProbeDisplay
 
 
 @pytest.fixture(scope="module")

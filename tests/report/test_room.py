@@ -26,15 +26,9 @@ SHORT = "m{}"
 
 def ranking(names):
     scores = -np.arange(len(names), dtype=float)
-    return RankingDisplay.from_results(
-        {
-            "name": names,
-            "score": scores,
-            "interval_low": scores - 1,
-            "interval_high": scores + 1,
-            "group": np.arange(len(names)) // 3 + 1,
-        }
-    )
+    intervals = np.stack([scores - 1, scores + 1], axis=1)
+    groups = np.arange(len(names)) // 3 + 1
+    return RankingDisplay(names, scores, intervals=intervals, groups=groups).plot()
 
 
 def layers(n_layers):

@@ -63,7 +63,6 @@ def bank_of(n, failed=()):
         critical_value=2.0,
         confidence_level=0.9,
         n_cases=7,
-        method="jackknife",
     )
 
 

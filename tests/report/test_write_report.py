@@ -168,10 +168,15 @@ def test_a_score_of_all_layers_together_is_no_layer_s(tmp_path):
         assert f"<code>{name}</code>" in layers
 
 
-def test_results_alone_give_a_shorter_page(fitted, tmp_path):
-    page = Page(write_report(fitted.results_, tmp_path / "r.html").read_text(encoding="utf-8"))
-    sections = [s["id"] for s in page.all("section")]
-    assert sections == ["ranking", "reading", "layers", "warnings", "cost"]
+def test_the_table_is_that_of_the_ranking(fitted, text):
+    header = [*fitted.ranking_.header, "status"]
+    table = text[text.index("<thead>") : text.index("</thead>")]
+    assert re.findall(r"<th [^>]*>(.*?)</th>", table) == header
+    body = text[text.index("<tbody>") : text.index("</tbody>")]
+    cells = [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row) for row in body.split("<tr>")[1:]]
+    assert [row[0] for row in cells] == [str(row[0]) for row in fitted.ranking_.rows()]
+    assert [row[2] for row in cells] == [row[2] for row in fitted.ranking_.rows()]
+    assert cells[-1][-1] == "failed"
 
 
 @pytest.mark.slow
@@ -188,18 +193,18 @@ def test_what_cannot_be_explained_costs_its_section_alone(fitted, tmp_path, monk
 def test_wrong_input_is_refused_and_nothing_written(tmp_path):
     with pytest.raises(ValueError, match=r"is an \.html file, not '\.pdf'"):
         write_report({}, tmp_path / "r.pdf")
-    with pytest.raises(ValueError, match=r"results lack \['score', 'rank'\]"):
+    with pytest.raises(TypeError, match="fitted ModelBankSelector, got dict"):
         write_report({"name": ["a"]}, tmp_path / "r.html")
     with pytest.raises(ValueError, match="not fitted"):
         write_report(ModelBankSelector(CCFV()), tmp_path / "r.html")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failed_write_leaves_the_old_page(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_old_page(fitted, tmp_path, monkeypatch):
     path = tmp_path / "r.html"
     path.write_text("old")
     monkeypatch.setattr("pathlib.Path.replace", lambda *a: (_ for _ in ()).throw(OSError("full")))
     with pytest.raises(OSError, match="full"):
-        write_report({"name": ["a"], "score": [1.0], "rank": [1]}, path)
+        write_report(fitted, path, n_cases=0, explain=False)
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["r.html"]

@@ -140,11 +140,11 @@ def test_recipes_travel_and_weights_do_not(cases, tmp_path, monkeypatch):
     """What a worker gets is as large for a network of 2 MB as for a tiny one."""
     sent = []
 
-    def catch(jobs, n_jobs):
+    def catch(jobs, n_jobs, timeout):
         sent.append([len(pickle.dumps(job)) for job in jobs])
         yield from ()
 
-    monkeypatch.setattr("skte.selection._engine.run_together", catch)
+    monkeypatch.setattr("skte.selection._engine.run_apart", catch)
     entries = []
     for name, widths in {"small": (4, 8), "large": (64, 128)}.items():
         torch.save(small_unet(widths=widths).state_dict(), tmp_path / f"{name}.pt")

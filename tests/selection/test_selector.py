@@ -171,9 +171,12 @@ def test_predict_and_score(cases, bank, extractor):
         selector.score(bank, {"net0": 1, "net1": 2, "net2": 3})
     # What is set afterwards is for the next fit.
     selector.set_params(
-        estimator=LogME(), extractor=clone(extractor).set_params(n_class_samples=50)
-    )
+        estimator=LogME(), extractor=clone(extractor).set_params(n_class_samples=50),
+        error_score=-5.0,
+    )  # fmt: skip
     np.testing.assert_array_equal(selector.predict(other), scores)
+    with pytest.raises(ValueError, match="channels"):
+        selector.predict({"broken": nn.Sequential(nn.Conv3d(2, 4, 1), nn.Conv3d(4, 2, 1))})
 
 
 def test_fitted_models_are_not_run_again_by_predict(cases, bank, extractor, monkeypatch):
