@@ -207,6 +207,8 @@ def _complete(args: argparse.Namespace) -> int:
     for action in (action for inner in _parsers(parser) for action in inner._actions):
         if action.metavar in _PATHS:
             action.complete = shtab.FILE  # type: ignore[attr-defined]  # shtab's own attribute
+        if action.dest == "estimator":  # which takes others, too
+            action.choices = _rank.estimator_names()
     say(shtab.complete(parser, args.shell))
     return 0
 

@@ -61,7 +61,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         "one table shows the ranks",
     )
     add_data_options(parser)
-    known = _estimator_names()
+    known = estimator_names()
     add(
         "--estimator",
         action="append",
@@ -269,7 +269,7 @@ def _stdout_for_results() -> Iterator[None]:
         os.close(kept)
 
 
-def _estimator_names() -> tuple[str, ...]:
+def estimator_names() -> tuple[str, ...]:
     """Return what ``--estimator`` accepts: every estimator by its name in lower case."""
     return tuple(map(str.lower, with_plugins(ESTIMATORS, "skte.estimators")))
 
@@ -280,7 +280,7 @@ def _estimators(text: str) -> list[tuple[str, TransferabilityEstimator | None]]:
 
 
 def _estimator(text: str) -> tuple[str, TransferabilityEstimator | None]:
-    if text in (known := _estimator_names()):
+    if text in (known := estimator_names()):
         return text, None
     module, colon, name = text.partition(":")
     if not colon:

@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 import torch
 import torchio as tio
-from joblib import Parallel
 from sklearn.base import clone
 from sklearn.callback import ProgressBar
 from sklearn.exceptions import FitFailedWarning, NotFittedError
@@ -42,6 +41,7 @@ from skte.exceptions import (
 )
 from skte.report import results_rows
 from skte.selection import Engine
+from skte.selection._workers import run_job
 
 
 class Net(nn.Module):
@@ -401,13 +401,12 @@ def build_dead():
 def test_no_more_processes_than_models(cases, bank, extractor, monkeypatch):
     asked = []
 
-    class Counted(Parallel):
-        def __init__(self, n_jobs, **kwargs):
-            asked.append(n_jobs)
-            super().__init__(n_jobs=1, **kwargs)
+    def run_here(jobs, n_workers, timeout):
+        asked.append(n_workers)
+        return (run_job(job) for job in jobs)
 
-    monkeypatch.setattr("skte.selection._workers.Parallel", Counted)
-    for n_jobs in (3, 32_768, None):  # one at a time needs no joblib
+    monkeypatch.setattr("skte.selection._engine.run_apart", run_here)
+    for n_jobs in (3, 32_768, None):  # one at a time needs no process
         select(extractor, n_jobs=n_jobs, reference=False).fit(bank, cases)
     assert asked == [3, len(bank)]
 
