@@ -66,7 +66,7 @@ ATTACKS: dict[str, Sequence[str]] = {
         "skte._files:os.remove",
         "skte._files:scratch_folder", "skte.bank._exported:exported_network",
         "skte.bank._monai_bundle:parsed_network", "skte.bank._weights:read_checkpoint",
-        "skte.bank._trust:keep_trust", "skte.bank._factory:_import", "skte.cli:main",
+        "skte.bank._manifest:keep_trust", "skte.bank._factory:_import", "skte.cli:main",
         "skte.cli._main:main", "skte.demo:write_msd", "skte.demo:run_demo", "skte.demo:load_body",
         "skte.demo:train_network", "skte.demo._train:torch.load", "skte.demo._bank:Path.unlink",
         "skte.datasets:load_dataset", "skte.extraction:FeatureCache", "skte:ModelBank.from_folder",
