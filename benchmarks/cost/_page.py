@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.plans.__main__ import TARGETS
+
 __all__ = ["TABLES", "write"]
 
 _ROOT = Path(__file__).parents[2]
@@ -23,7 +25,7 @@ Part = Mapping[str, Any]
 def agreement(plan: str) -> float:
     """Kendall's tau of the probe's order with the finest plan's, over that of another draw."""
     taus = dict.fromkeys((plan, "another draw of voxels"), 0.0)
-    for target in ("Heart_ACDC", "Task04_Hippocampus"):
+    for target in TARGETS:
         plans = json.loads((_PLANS / f"{target}.json").read_text())["plans"]
         for name in taus:
             taus[name] += plans[name]["tau"]["crosscaseprobe"]

@@ -2,12 +2,13 @@
 
     python -m benchmarks.plans --bank OUT --data DIR
 
-OUT is the folder that ``python -m benchmarks.real_bank --out OUT`` wrote; DIR holds the data
-sets. Plans that are done are kept in OUT, so that an interrupted run goes on. For every
-estimator: Kendall's tau between the order under the finest plan and under each other one; beside
-it the tau with another draw of voxels, which is what chance does. The estimators are those that
-skte recommends, on the stages that they read by default, and CC-FV, GBC, PARC and LEEP on the
-same stages.
+OUT is the folder that ``python -m benchmarks.real_bank --out OUT`` wrote, once without and once
+with ``--fine-tune``; DIR holds the data sets. Plans that are done are kept in OUT, so that an
+interrupted run goes on. For every estimator: Kendall's tau between the order under the finest
+plan and under each other one; beside it the tau with another draw of voxels, which is what chance
+does, and the weighted Kendall with the Dice after fine-tuning. The estimators are those that skte
+recommends, on the stages that they read by default, and CC-FV, GBC, PARC and LEEP on the same
+stages. The table of the docs is written, too.
 
 ``sampled over exact W2`` in `plans.json` is how far sampled Wasserstein distances lie from
 those of all voxels. It comes from an earlier version, which could extract features of all of them.
@@ -19,7 +20,7 @@ import argparse
 import json
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from skte.bank import BankEntry
 from skte.datasets import load_dataset, make_phantoms
 from skte.demo import small_unet
 from skte.estimators import recommended_estimators
+from skte.metrics import weighted_kendall_score
 from skte.selection import extractor_for
 
 RESULTS = Path(__file__).parent / "results"
@@ -58,9 +60,7 @@ def plans(window: Any) -> dict[str, dict[str, Any]]:
         "overlap 0.5": region,
         "overlap 0": {**region, "overlap": 0.0},
         "whole volume, overlap 0.25": {**whole, "overlap": 0.25},
-        "whole volume, overlap 0": {**whole, "overlap": 0.0},
         "the first half of the cases": {**whole, "share": 0.5},
-        "100 voxels per class": {**whole, "n_class_samples": 100, "n_case_samples": 100},
     }
 
 
@@ -116,8 +116,44 @@ def study(bank: Any, data: Any, window: Any, keep: Path | None = None) -> dict[s
     return results
 
 
+def with_dice(results: dict[str, Any], dice: Mapping[str, Sequence[float]]) -> None:
+    """Note each plan's weighted Kendall with the Dice after fine-tuning, a mean over runs."""
+    performance = [float(np.mean(runs)) for runs in dice.values()]
+    for plan in results.values():
+        plan["tau with Dice"] = {
+            key: round(weighted_kendall_score(performance, np.nan_to_num(scores, nan=-1e9)), 3)
+            for key, scores in plan["scores"].items()
+        }
+
+
+def page(names: Sequence[str]) -> None:
+    """Write the table of the docs from the result files: means over the targets."""
+    contents = [json.loads((RESULTS / f"{name}.json").read_text())["plans"] for name in names]
+    keys = list(ESTIMATORS)
+    head = ["plan", "windows", *keys, "least of another draw", "probe with Dice", "logme with Dice"]
+    lines = [f"| {' | '.join(head)} |", "|---|" + "---:|" * (len(head) - 1)]
+    other = _means(contents, "another draw of voxels", "tau")
+    for plan in contents[0]:
+        taus, dice = _means(contents, plan, "tau"), _means(contents, plan, "tau with Dice")
+        windows = np.mean([c[plan]["windows"] / c[REFERENCE]["windows"] for c in contents])
+        least = min(taus[key] / other[key] for key in taus)
+        cells = [f"{taus[key]:.2f}" if key in taus else "" for key in keys]
+        cells += [f"{least:.2f}", *(f"{dice[key]:.2f}" for key in ("crosscaseprobe", "logme"))]
+        lines.append(f"| {plan} | {windows:.2f} | {' | '.join(cells)} |")
+    path = Path(__file__).parents[2] / "docs" / "how-to" / "windows.md"
+    begin, end = "<!-- plans: begin -->\n", "<!-- plans: end -->"
+    before, rest = path.read_text(encoding="utf-8").split(begin)
+    table = "\n".join(lines)
+    path.write_text(f"{before}{begin}\n{table}\n\n{end}{rest.split(end)[1]}", encoding="utf-8")
+
+
+def _means(contents: Sequence[Any], plan: str, what: str) -> dict[str, float]:
+    known = [content[plan][what] for content in contents if what in content[plan]]
+    return {key: float(np.mean([one[key] for one in known])) for key in known[0]}
+
+
 def main() -> None:
-    """Rank under every plan and write the result files."""
+    """Rank under every plan, and write the result files and the table of the docs."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--bank", type=Path, help="what benchmarks.real_bank wrote")
     parser.add_argument("--data", help="folder of datasets (default: SKTE_DATA)")
@@ -137,8 +173,12 @@ def main() -> None:
         data = load_dataset(data_folder(args.data) / target)[: args.cases]
         window = tuple(args.window)
         results = study(entries, data, window, args.bank / f"plans_{target}.json")
+        dice = args.bank / f"dice_{target}.json"
+        if dice.exists():
+            with_dice(results, json.loads(dice.read_text()))
         content = {"window": window, "n_cases": len(data), "plans": results}
         write_json(RESULTS / f"{target}.json", {**provenance(seed=0), **content})
+    page(args.targets)
 
 
 if __name__ == "__main__":
