@@ -79,7 +79,7 @@ def _measure(sides: dict[str, Any], cases: Sequence[Any]) -> dict[str, Any]:
     }
     return {
         "rows": rows,
-        "MONAI at equal overlap": _ratio(found[_DEFAULT], found["MONAI, overlap 0.25"]),
+        "MONAI at equal overlap": _ratio(found[_DEFAULT], found["MONAI, overlap 0.375"]),
         "published over default": _ratio(found["published"], found[_DEFAULT]),
     }
 
@@ -165,12 +165,13 @@ def _sides(network: Any, entry: BankEntry, window: Shape, folder: Path) -> dict[
     return {
         BARE: bare,
         "MONAI, overlap 0": sliding(0.0),
-        "MONAI, overlap 0.25": sliding(0.25),
+        "MONAI, overlap 0.375": sliding(0.375),
         "MONAI, overlap 0.5": sliding(0.5),
         "published": published,
         "full features, scikit-learn": full,
         _DEFAULT: skte(cache=folder),
         "skte, overlap 0": skte(overlap=0.0),
+        "skte, overlap 0.25": skte(overlap=0.25),
         "skte, overlap 0.5": skte(overlap=0.5),
         "skte, whole volume": skte(samples="all"),
         "skte, whole volume, overlap 0.5": skte(samples="all", overlap=0.5),

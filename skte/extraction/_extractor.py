@@ -82,7 +82,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
     window_size : int or tuple of int, optional
         Edges of the window in voxels (of the preprocessed image). Default: the
         entry's, or else one fitted to the volume, at most 96.
-    overlap : float, default=0.25
+    overlap : float, default=0.375
         Share of a window's edge that neighbours share, in [0, 1). A grid of windows lies over the
         sampled voxels; each belongs to the window in which it lies deepest, at least
         ``overlap / 2`` of the edge from its faces, and windows that own none are not run.
@@ -167,7 +167,7 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         *,
         layers: str | Sequence[str] = "auto",
         window_size: int | Sequence[int] | None = None,
-        overlap: float = 0.25,
+        overlap: float = 0.375,
         samples: str = "all",
         source_head: bool = True,
         n_class_samples: int = 500,

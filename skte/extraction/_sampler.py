@@ -68,7 +68,7 @@ class SamplePlan:
     n_case_samples: int
     random_state: int
     samples: str = "all"
-    overlap: float = 0.25
+    overlap: float = 0.375
     roi_window: tuple[int, ...] | None = None  # None: one fitted to each label map
 
     def draw(self, case: Case) -> VoxelSample:

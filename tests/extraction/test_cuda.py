@@ -10,7 +10,7 @@ from skte.demo import small_unet
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
-FULL = {"overlap": 0.25}
+FULL = {"overlap": 0.375}
 PLANS = [
     FULL,
     {"samples": "roi"},

@@ -50,7 +50,7 @@ def test_pipeline(cases, estimator):
     fewer = clone(pipeline).set_params(extract__n_class_samples=60, extract__n_case_samples=60)
     assert fewer.fit(cases)[-1].score_ != score
     assert pickle.loads(pickle.dumps(pipeline)).score(cases) == pytest.approx(score)
-    assert pipeline.get_params()["extract__overlap"] == 0.25
+    assert pipeline.get_params()["extract__overlap"] == 0.375
 
 
 def test_array_door_and_feature_set_give_the_same_score(cases):
