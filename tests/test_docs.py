@@ -78,6 +78,12 @@ def test_index_agrees_with_the_tags(name: str) -> None:
     assert labels.partition(",")[0] == ("yes" if tags.labels else "label-free")
 
 
+def test_readme_lists_every_estimator() -> None:
+    readme = (PAGES.parents[1] / "README.md").read_text(encoding="utf-8")
+    listed = readme.partition("\n## Estimators\n")[2].partition("[Each page]")[0]
+    assert sorted(re.findall(r"`(\w+)`", listed)) == sorted(NAMES)
+
+
 def test_page_names_the_scores_whose_bias_is_corrected() -> None:
     text = (PAGES.parent / "how-to" / "confidence.md").read_text("utf-8")
     listed = re.search(r"The scores of (.*?) have a bias", text, re.S)

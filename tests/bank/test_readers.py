@@ -95,6 +95,8 @@ def test_every_reader_has_an_example_that_loads(name, tmp_path):
     trusted = [place.relative_to(tmp_path).as_posix()] if place.suffix == ".pt2" else []
     (entry,) = ModelBank.from_folder(tmp_path, trusted=trusted)
     assert isinstance(entry.load(), nn.Module)
+    told = "format" in entry.provenance or name == "manifest bank.yaml"
+    assert told, "skte bank list shows provenance['format'] of an entry: give it one"
 
 
 @pytest.mark.parametrize("name", NAMES)

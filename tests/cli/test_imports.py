@@ -54,9 +54,10 @@ def test_help_and_wrong_usage_load_no_library(found):
 
 def test_names_are_those_of_the_registries(monkeypatch):
     monkeypatch.setattr("skte._registry.entry_points", lambda group: [])
-    assert tuple(layout.name for layout in LAYOUTS) == _registry.LAYOUTS
-    assert tuple(all_readers()) == _registry.READERS
-    assert tuple(all_estimators()) == _registry.ESTIMATORS
+    where = "skte/_registry.py must name them, in this order"
+    assert tuple(layout.name for layout in LAYOUTS) == _registry.LAYOUTS, where
+    assert tuple(all_readers()) == _registry.READERS, where
+    assert tuple(all_estimators()) == _registry.ESTIMATORS, where
 
 
 def test_all_names_of_the_root_are_listed_and_load():

@@ -13,6 +13,7 @@ import SimpleITK as sitk  # noqa: N813
 
 from skte import datasets
 from skte.datasets import Layout, layout_names, load_dataset, load_folder, read_case
+from skte.datasets._layouts import LAYOUTS
 from skte.exceptions import DatasetError, SkteWarning
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "datasets.md"
@@ -115,6 +116,11 @@ def test_only_its_own_layout_finds_an_example(layout, example):
     assert len(load_dataset(example)) == 1
 
 
+@pytest.mark.parametrize("known", LAYOUTS, ids=lambda known: known.name)
+def test_nothing_is_of_no_layout(known, tmp_path):
+    assert known.fallback or known.matches(tmp_path / "nothing", ()) is False
+
+
 def test_loader_is_exported(layout):
     loader = LOADERS.get(layout, f"load_{layout}")
     assert loader in datasets.__all__, f"export {loader} from skte.datasets"
@@ -130,7 +136,9 @@ def test_table_of_the_page_is_the_registry(tmp_path):
     with pytest.raises(DatasetError, match="Known layouts are") as error:
         load_dataset(tmp_path)
     known = re.findall(r"^- (\w+): (.*)$", str(error.value), re.M)
-    assert tuple(name for name, _ in known) == layout_names()
+    assert tuple(name for name, _ in known) == layout_names(), (
+        "LAYOUTS of skte/_registry.py must name the layouts, in this order"
+    )
     section = PAGE.read_text("utf-8").partition("## Layouts")[2].partition("###")[0]
     rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", section, re.M)
     assert [(name, text.replace("`", "")) for name, text in rows[1:]] == [
