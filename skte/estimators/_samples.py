@@ -36,7 +36,7 @@ def encode_labels(y: NDArray[np.generic]) -> tuple[NDArray[np.generic], Ints]:
     classes, codes = np.unique(y, return_inverse=True)
     if len(classes) < 2:
         raise ValueError(
-            f"The labels hold one class only ({classes[0]!r}); this score compares "
+            f"The labels hold one class only ({classes.tolist()[0]!r}); this score compares "
             "classes and needs at least two. Sample another class, such as background "
             "(samples='all' of the extractor)."
         )

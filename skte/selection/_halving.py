@@ -6,7 +6,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -148,6 +148,7 @@ class HalvingModelBankSelector(BankSelector):
     (3, 4, ['a', 'b', 'c', 'd'])
     """
 
+    _: KW_ONLY
     n_keep: int = 1
     elimination: str = "both"
     confidence_level: float = 0.95

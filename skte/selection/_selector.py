@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -146,6 +146,7 @@ class ModelBankSelector(CallbackSupportMixin, BankSelector):
     ['narrow', 'wide']
     """
 
+    _: KW_ONLY
     confidence_level: float | None = None
     n_resamples: int = 1000
 

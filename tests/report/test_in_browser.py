@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -49,13 +50,16 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("matplotlib")
     torch.manual_seed(0)
     bank = {name: small_unet(widths=(2, 4)) for name in NAMES}
+    bank[NAMES[0]] = small_unet(widths=(2, 4), in_channels=2)  # fails: the column of the status
     estimators = [CrossCaseProbe(), LogME(), HScore(), KNN(), CCFV(feature_variety=False)]
     named = {type(one).__name__.lower(): one for one in estimators}
-    selector = ModelBankSelector(named, reference=False)
+    selector = ModelBankSelector(named, error_score=np.nan)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        selector.fit(bank, make_phantoms(3, size=(16, 16, 16), n_classes=3))
+        selector.fit(bank, make_phantoms(3, size=(16, 16, 16)))
+    assert {"untrained twin", "zero-shot Dice"} <= selector.ranking_.facts.keys()
     selector.ranking_.facts["parameters"] = [31_200_000] * len(NAMES)  # as of an nnU-Net
+    selector.ranking_.facts["cases"] = [3] * len(NAMES)  # as of a race
     path = tmp_path_factory.mktemp("page") / "report.html"
     title = f"Ranking for {NAMES[0]}_and_more"
     return write_report(selector, path, title=title, n_cases=0, explain=False)

@@ -6,6 +6,7 @@ import pickle
 import threading
 import warnings
 from contextlib import nullcontext
+from inspect import signature
 
 import numpy as np
 import pandas as pd
@@ -40,7 +41,7 @@ from skte.exceptions import (
     SkteWarning,
 )
 from skte.report import results_rows
-from skte.selection import Engine
+from skte.selection import Engine, HalvingModelBankSelector
 from skte.selection._workers import run_job
 
 
@@ -443,6 +444,12 @@ def test_clone_params_and_pickle(cases, bank, extractor):
     loaded = pickle.loads(pickle.dumps(fitted))
     assert list(loaded.ranking_) == list(fitted.ranking_)
     np.testing.assert_array_equal(loaded.scores_, fitted.scores_)
+
+
+@pytest.mark.parametrize("kind", [ModelBankSelector, HalvingModelBankSelector])
+def test_settings_are_given_by_name(kind):
+    named = [p for p in signature(kind).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    assert {p.name for p in named} == kind().get_params(deep=False).keys() - {"estimator"}
 
 
 def test_verbose_prints_and_logs_one_line_a_model(cases, bank, extractor, capsys, caplog):
