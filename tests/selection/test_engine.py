@@ -25,8 +25,7 @@ from skte import (
 )
 from skte.datasets import make_phantoms
 from skte.exceptions import SkteError, SkteWarning
-from skte.selection import extractor_for
-from skte.selection._engine import Engine
+from skte.selection import Engine, extractor_for
 from skte.selection._workers import ModelRecord
 
 ROOT = str(Path(skte.__file__).parent)
