@@ -420,7 +420,7 @@ class _Machine:
         if rest not in ([], [None]) or type(n) is bool or not 0 <= n <= _MOST_EDGE:
             raise MalformedError("a storage has an impossible size, or is a view of another")
         if name not in _STORAGE_NAMES:
-            raise MalformedError(f"a storage is of the kind {clean_text(name, 100)}")
+            raise MalformedError(f"a storage is of the kind {clean_text(name, 100)}", _NOT_PLAIN)
         storage = _Storage(str(key), _STORAGE_NAMES[name], n)
         if self.storages.setdefault(storage.key, storage) != storage:
             raise MalformedError("a storage has two sizes or types")

@@ -243,7 +243,7 @@ class _Walk:
     def value(self, node: ast.expr) -> Any:
         """Return the value of a part of an expression."""
         match node:
-            case ast.Constant(value=value) if isinstance(value, _SCALARS):
+            case ast.Constant(value=value) if type(value) in _SCALARS and _NAME not in str(value):
                 return _bounded(value)
             case ast.Name(id=name) if name.startswith(_NAME):
                 return _evaluated(self.look_up(int(name.removeprefix(_NAME))))

@@ -128,12 +128,15 @@ def _jpeg(path: Path, start: bytes) -> Picture:
 
 def _bmp(path: Path, start: bytes) -> Picture:
     with BmpImagePlugin.BmpImageFile(path) as image:
-        packing, bits = image.info.get("compression", 0), start[28]
-        if packing not in (0, 3) or bits == 16:
-            what = f"is a BMP picture of compression {packing} and {bits} bits, which is not read"
-            raise unread(path, what)
+        packing, bits = image.info.get("compression", 0), start[24 if start[14] == 12 else 28]
+        # Where a palette's greys are its indices, Pillow takes 1 or 8 bits for granted.
+        n_greys = {"1": 1, "L": 8}.get(image.mode, bits)
+        if packing not in (0, 3) or bits == 16 or bits != n_greys:
+            what = f"is a BMP picture of compression {packing} and {bits} bits"
+            what += f" with a palette for {n_greys}" if bits != n_greys else ""
+            raise unread(path, f"{what}, which is not read")
         picture = _of_pillow(path, image)
-    if picture.palette is not None and picture.palette.tolist() == [[255], [0]]:
+    if bits == 1 and picture.palette is not None and picture.palette.tolist() == [[255], [0]]:
         return replace(picture, palette=None, read=lambda: picture.read() ^ 1)  # white is 1
     return picture
 

@@ -146,8 +146,13 @@ def _decoder(path: Path, page: TiffPage) -> str:
         what = f"holds {_PHOTOMETRIC[page.photometric]} values, not grey or red, green and blue"
         raise unread(path, what)
     whole = page.planarconfig == 1 and not page.is_tiled and samples in (1, 3, 4)
-    if packed in _PLAIN and bits not in (2, 4) and page.predictor in (1, 2):
+    padded = page.is_tiled and bits == 1 < samples  # whose rows tifffile cuts amiss
+    # Of other compressions tifffile undoes differences that the tag states and nobody wrote.
+    known = page.predictor == 1 or (page.predictor == 2 and packed in _DEFLATE)
+    if packed in _PLAIN and bits not in (2, 4) and known and not padded:
         return "tifffile"
+    if page.tags.valueof(274, 1) != 1:  # Pillow and ITK would turn it, or make colours of it
+        raise unread(path, "states how to rotate it, in a compression that is not read then")
     if whole and page.photometric == 3 and bits <= 8 and packed in (*_PLAIN, _LZW):
         return "pillow"  # ITK gives the colours of a palette
     if whole and bits == samples == 1 and packed in (*_FAX, _LZW):

@@ -473,6 +473,14 @@ def test_what_is_not_plain_is_refused_by_name(path, value, names):
     assert "trusted=True" in message
 
 
+@pytest.mark.filterwarnings("ignore:.*quantized tensor")
+def test_a_quantized_tensor_beside_weights_does_not_count_as_damage(path, trained):
+    quantized = torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.quint8)
+    torch.save({"state_dict": trained.state_dict(), "x": quantized}, path)
+    message = refused(path)
+    assert "QUInt8Storage; save network.state_dict() alone" in message
+
+
 def test_shapes_are_read_without_values(path, trained):
     torch.save(trained.state_dict(), path)
     found = read_checkpoint(path, lazily=True)

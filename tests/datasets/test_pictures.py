@@ -336,6 +336,15 @@ def test_pictures_as_image_and_as_label(tmp_path, ending, name, write, pixels):
         assert alike == (not kinds), f"{reader}, {use}: {kinds or 'not explained'}"
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_palette_of_white_and_black_is_one_where_pixels_have_more_than_a_bit(tmp_path, bits):
+    path = tmp_path / "a.bmp"
+    bmp(path, IDS % 2, bits, [(255, 255, 255), (0, 0, 0)])
+    case = read_case(case_of(tmp_path, path, path))
+    np.testing.assert_array_equal(as_stored(case)[..., 0], (1 - IDS % 2) * 255)
+    np.testing.assert_array_equal(case.label[..., 0].numpy().T, IDS % 2)
+
+
 def read_by_itk(path):
     try:
         seen = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
@@ -406,7 +415,39 @@ REFUSED = {
         lambda path: lzw_of_tiles(path),
         r"compression that is not read for them \(number 5.*magick",
     ),
+    **{
+        f"{name} to be rotated": (
+            ".tif",
+            by_pillow(array, mode, compression=packing, tiffinfo={274: 6}),
+            "states how to rotate it.*magick",
+        )
+        for name, array, mode, packing in (
+            ("LZW", GREY, None, "tiff_lzw"),
+            ("palette of LZW", GREY, "P", "tiff_lzw"),
+            ("fax", GREY, "1", "group4"),
+        )
+    },
+    "differences in PackBits": (
+        ".tif",
+        by_pillow(GREY, compression="packbits", tiffinfo={317: 2}),
+        r"number 32773, predictor 2",
+    ),
+    "tiles of bits": (
+        ".tif",
+        by_tifffile(RGB > 99, tile=(16, 16), photometric="rgb"),
+        "compression that is not read",
+    ),
     "run lengths": (".bmp", by_hand(bmp, IDS, 8, COLOURS, compression=1), "BMP .* compression 1"),
+    "black and white of 8 bits": (
+        ".bmp",
+        by_hand(bmp, IDS % 2, 8, [(0, 0, 0), (255, 255, 255)]),
+        "BMP .* 8 bits with a palette for 1",
+    ),
+    "greys of 4 bits": (
+        ".bmp",
+        by_hand(bmp, IDS, 4, [(i, i, i) for i in range(16)]),
+        "BMP .* 4 bits with a palette for 8",
+    ),
     "no picture": (".png", lambda path: path.write_bytes(b"GIF89a" + bytes(64)), "is not a PNG"),
     "pages of two sizes": (
         ".tif",
