@@ -36,7 +36,7 @@ def scoring(
     torch.manual_seed(0)
     entry = BankEntry.from_module("net", small_unet(n_classes=3, widths=widths))
     cases = make_phantoms(n_cases, size=(edge, edge, edge), n_classes=3)
-    extractor = extractor_for(recommended_estimators(), entry=entry)
+    extractor = extractor_for(recommended_estimators(), entry=entry, samples="all")
     extraction = cost(lambda: extractor.fit_transform(cases))
     scan = _scan(network, window, shape)
     features: FeatureSet = extraction.result
@@ -86,7 +86,7 @@ def scoring(
 def _scan(name: str, window: Shape, shape: Shape) -> float:
     """Mean seconds of the extraction of a scan."""
     entry = BankEntry.from_module(name, NETWORKS[name](window).eval(), window_size=window)
-    extractor = extractor_for(recommended_estimators(), entry=entry)
+    extractor = extractor_for(recommended_estimators(), entry=entry, samples="all")
     scans = make_phantoms(_N_SCANS, size=shape)
     return cost(lambda: extractor.fit_transform(scans)).seconds / _N_SCANS
 
