@@ -117,7 +117,8 @@ def _loader() -> Any:
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.AliasEvent):  # a few of them can stand for gigabytes
                 why = "aliases (*) are not read; write the value out, or use 'defaults'"
-                mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+                events: Any = self  # the stubs know no types of its parser
+                mark = events.peek_event().start_mark
                 raise yaml.constructor.ConstructorError(None, None, why, mark)
             return super().compose_node(parent, index)
 

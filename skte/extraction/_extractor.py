@@ -84,14 +84,15 @@ class SegmentationFeatureExtractor(  # type: ignore[call-arg]
         entry's, or else one fitted to the volume, at most 96.
     overlap : float, default=0.375
         Share of a window's edge that neighbours share, in [0, 1). A grid of windows lies over the
-        sampled voxels; each belongs to the window in which it lies deepest, at least
-        ``overlap / 2`` of the edge from its faces, and windows that own none are not run.
+        sampled voxels. Each belongs to the window in which it lies deepest, about ``overlap / 2``
+        of the edge or more from its faces unless the volume ends there; windows that own none are
+        not run.
     samples : {"all", "roi", "foreground"}, default="all"
         "all": voxels of every class and of the whole case, which `CCFV` (unless it has
         ``feature_variety=False``) and `RankMe` need. "roi": voxels of every class, those of class
         0 from the region of interest: the box around all other classes, as large as the windows
         (`window_size`, or one fitted to the label map) that it takes anyway. "foreground": voxels
-        of the other classes only. These are the same ones each time.
+        of the other classes only. Voxels of those are the same with all three.
     source_head : bool, default=True
         Whether to read the source head's probabilities, which `LEEP` and `NCE` need.
         Without, passes end after the last layer.
