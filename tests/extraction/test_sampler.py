@@ -28,7 +28,10 @@ def make_case(shape=(60, 48, 40), ignore_label=None):
 
 def draw(case, samples="roi", **kwargs):
     settings = {"n_class_samples": 10**6, "n_case_samples": 100, **kwargs}
-    return sampled_voxels(SegmentationFeatureExtractor(samples=samples, **settings), case)
+    sample = sampled_voxels(SegmentationFeatureExtractor(samples=samples, **settings), case)
+    at = tuple(sample.voxels[: len(sample.labels)].T)
+    np.testing.assert_array_equal(case.label.numpy()[at], sample.labels)
+    return sample
 
 
 def by_class(sample):
