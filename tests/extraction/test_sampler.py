@@ -100,6 +100,8 @@ def test_a_constant_image_is_refused(samples):
     image = torch.tensor([1.0, 2.0])[:, None, None, None].expand(2, 8, 8, 8).contiguous()
     with pytest.raises(DatasetError, match="'a': the image is constant everywhere"):
         draw(replace(case, image=image), samples)
+    image[1, 0, 0, 0] = 3.0  # one channel that varies is enough
+    assert len(draw(replace(case, image=image), samples).labels)
 
 
 def test_sample_depends_on_seed_and_case_alone():
